@@ -1,0 +1,31 @@
+# Everything from a fresh clone: needs Python 3.11+, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/ready
+	$(BIN)/btx demo --dir demo
+
+test: .venv/ready-test check
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# torch first and pinned: the plain CPU build; a range would fetch gigabytes of GPU libraries.
+.venv/ready: pyproject.toml .ci/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c .ci/constraints.txt torch
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e .
+	touch $@
+
+.venv/ready-test: .venv/ready
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,59 @@
+"""Job: register a dense checkpoint as a seed."""
+
+import json
+from pathlib import Path
+
+from btx_core.checkpoint import Checkpoint
+from btx_core.families import family
+from pipelines import evidence, gates
+from pipelines import versioned_folders as folders
+from pipelines.workspace import Workspace
+from registry.catalog import Version
+
+
+def add_seed(workspace: Workspace, name: str, source: Path, *, data: list[str] | None = None, license: str | None = None) -> Version:
+    """Register the checkpoint folder `source` as seed/NAME@next. data: the data versions it was trained on, where they are registered.
+
+    Raises the checkpoint's own errors for what cannot be read safely or cannot be mixed, Refused when a policy says no.
+    """
+    catalog = workspace.catalog
+    with workspace.writing(f"seed add {name}"):
+        number = catalog.next_version("seed", name)
+        ref, target = f"seed/{name}@{number}", workspace.folder("seed", name, number)
+        parents = [catalog.get(reference) for reference in data or []]
+        with folders.incoming(source, target) as aside:
+            checkpoint = Checkpoint.open(aside)
+            files = folders.manifest(aside)
+            facts = {
+                "model_type": checkpoint.config["model_type"],
+                "family": family(checkpoint.config).name,
+                "parameters": sum(_size(tensor.shape) for tensor in checkpoint.tensors.values()),
+                "license": license,
+                "data": [str(parent.ref) for parent in parents],
+                "finite": checkpoint.finite(),
+                "train": _report(aside),
+            }
+            if number > 1:
+                newest = catalog.get(f"seed/{name}")
+                if folders.files_digest(newest.files) == folders.files_digest(files) and newest.facts["data"] == facts["data"]:
+                    return newest
+            gates.ask(workspace, "register", ref, evidence.of_seed(ref, name, facts))
+            folders.accept(aside, target)
+        held = folders.track(workspace.root, target)
+        for file in files:
+            workspace.store.put(target / file.path, file.sha256)
+        return catalog.register(
+            "seed", name, facts | {"dvc": held}, files=files, version=number, parents=[(parent.ref, "trained_on") for parent in parents]
+        )
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def _report(folder: Path) -> object:
+    path = folder / "btx-train.json"
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,220 @@
+"""Job: the whole story on real text that any machine with Python holds.
+
+Three experts join a seed that knows prose alone; a fourth joins later; a data version is withdrawn; audits stand between.
+Every step calls the job behind the command that is printed above it.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines import corpora
+from pipelines.add_data import add_data
+from pipelines.add_seed import add_seed
+from pipelines.audit import audit
+from pipelines.progress import Show
+from pipelines.rebuild import rebuild
+from pipelines.register import register
+from pipelines.render import Narrator, size
+from pipelines.train import train
+from pipelines.withdraw import withdraw
+from pipelines.workspace import Workspace, create
+from registry.catalog import Version
+from registry.errors import Conflict, Refused
+
+LICENSES = {"prose": "PSF-2.0", "code": "PSF-2.0", "math": "CC0-1.0", "units": "CC0-1.0"}
+SOURCES = {
+    "prose": "pydoc_data/topics.py and docstrings of this Python's standard library",
+    "code": "sources of this Python's standard library",
+    "math": "generated arithmetic and word problems with exact answers",
+    "units": "generated unit and date conversions with exact answers",
+}
+PURPOSE = "demonstration of branch, train, mix"
+SETTINGS = """\
+[registry]
+url = "sqlite:///.btx/registry.db"
+
+# Small enough for two cores; see the recipes' own files in btx_core for what each key means.
+{recipes}
+"""
+
+
+def demo(directory: Path, seed: Path | None, tell: Narrator, show: Show) -> dict[str, Any]:
+    """Tell the story in a new workspace `directory`. seed: a dense checkpoint to use instead of training a small one.
+
+    Returns the table and the builds as plain data. Raises Conflict when the directory is in use.
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise Conflict(str(directory), found="a folder with files", expected="a new folder", next="btx demo --dir ANOTHER, or remove it")
+    story = _Story(directory, tell, show)
+    story.found(seed)
+    story.three_experts()
+    story.build()
+    story.fourth_expert()
+    story.build()
+    story.refusal()
+    story.withdrawal("data/code@1")
+    story.build()
+    return story.end()
+
+
+class _Story:
+    def __init__(self, directory: Path, tell: Narrator, show: Show) -> None:
+        self.tell, self.show, self.started = tell, show, time.monotonic()
+        self.tell.command(f"btx init {directory}")
+        self.workspace = create(directory)
+        (directory / "btx.toml").write_text(SETTINGS.format(recipes=corpora.demo_recipes()))
+        self.workspace = Workspace.find(directory)
+        self.sources = self.workspace.work / "corpora"
+        self.builds: list[Version] = []
+
+    def found(self, seed: Path | None) -> None:
+        self.tell.chapter("A seed that knows prose alone")
+        self._data("prose")
+        if seed is None:
+            from btx_core.train import pretrain
+
+            seed = self.workspace.work / "seed"
+            self.tell.say("training a small Llama and its byte-level BPE tokenizer from nothing (about a minute)")
+            with self.show("pretrain") as progress:
+                pretrain(corpora.DEMO_SEED, [self.workspace.root / "data/prose/1"], corpora.DEMO_PRETRAIN, seed, progress=progress)
+            trained_on = ["data/prose"]
+            self.tell.command(f"btx seed add base {seed} --data data/prose")
+        else:
+            trained_on = []
+            self.tell.command(f"btx seed add base {seed}")
+        version = add_seed(self.workspace, "base", seed, data=trained_on, license="PSF-2.0" if trained_on else None)
+        self.tell.say(f"{version.ref}   {version.facts['model_type']}, {version.facts['parameters']:,} parameters")
+
+    def three_experts(self) -> None:
+        self.tell.chapter("Three domain teams, each with a corpus of its own")
+        for name in ("math", "code"):
+            self._data(name)
+        for name in ("math", "code", "prose"):
+            self._expert(name)
+
+    def fourth_expert(self) -> None:
+        self.tell.chapter("A fourth domain, one quarter later: the other three are not touched")
+        self._data("units")
+        self._expert("units")
+
+    def refusal(self) -> None:
+        self.tell.chapter("A corpus without a licence")
+        corpora.write("licences", self.sources / "licences")
+        self.tell.command(f"btx data add licences {self.sources / 'licences'}")
+        try:
+            add_data(self.workspace, "licences", self.sources / "licences", license=None, origin="licence texts of installed packages")
+        except Refused as refused:
+            for text in str(refused).splitlines():
+                self.tell.say(text)
+        else:
+            raise AssertionError("a data version without a licence passed the gate: policies/ have been changed")
+
+    def withdrawal(self, reference: str) -> None:
+        self.tell.chapter("The holder takes a corpus back")
+        self.tell.command(f'btx withdraw {reference} --why "the holder withdrew consent"')
+        answer = withdraw(self.workspace, reference, "the holder withdrew consent")
+        for item in answer["reached"]:
+            self.tell.say(f"reached {item['ref']}" + (f"   removal: {item['removal']}" if item.get("removal") else ""))
+
+    def build(self) -> None:
+        self.tell.command("btx rebuild")
+        answer = rebuild(self.workspace)
+        self.tell.say(
+            f"{answer['build']}   {answer['status']}   ran {', '.join(answer['ran'])}   reused {', '.join(answer['reused']) or 'nothing'}"
+        )
+        self.tell.say(f"{size(answer['bytes_written'])} written, {size(answer['bytes_linked'])} linked")
+        self.builds.append(self.workspace.catalog.get(answer["build"]))
+        self.tell.command("btx rebuild")
+        self.tell.say(rebuild(self.workspace)["status"])
+        self.tell.command(f"btx audit {answer['build']}")
+        checked = audit(self.workspace, answer["build"])
+        examined = sum(check["examined"] for check in checked["checks"])
+        self.tell.say(f"{len(checked['findings'])} findings in {examined} things examined   head {checked['head'][:12]}")
+        for finding in checked["findings"]:
+            self.tell.say(f"{finding['check']}: {finding['subject']} found {finding['found']}")
+
+    def end(self) -> dict[str, Any]:
+        rows = self._table()
+        self.tell.chapter("Bits per byte on held-out text (lower is better; kept: share of the specialist's gain over the seed)")
+        builds = [str(build.ref) for build in self.builds]
+        columns = ["domain", "new to the seed", "seed", "specialist", *(column for build in builds for column in (build, "kept"))]
+        body = []
+        for domain, row in rows.items():
+            cells = [cell for build in builds for cell in (row["builds"].get(build), _percent(row["kept"].get(build)))]
+            body.append([domain, "yes" if row["new_to_seed"] else "no", row["seed"], row["specialist"], *cells])
+        self.tell.table(columns, body, "Quality")
+        self._accuracy_table(builds)
+        self._cost_table()
+        minutes = (time.monotonic() - self.started) / 60
+        root = self.workspace.root
+        self.tell.chapter(f"Done in {minutes:.1f} minutes. The workspace is {root}")
+        self.tell.say("Try next:")
+        for command in (
+            "btx show build/2",
+            "btx lineage build/2",
+            "btx lineage data/math@1 --down",
+            "btx list experts",
+            "btx release build/1",
+        ):
+            self.tell.say(f"  cd {root} && {command}")
+        return {"workspace": str(root), "builds": builds, "table": rows, "minutes": round(minutes, 2)}
+
+    def _data(self, name: str) -> None:
+        source = self.sources / name
+        corpora.write(name, source)
+        self.tell.command(f'btx data add {name} {source} --license {LICENSES[name]} --source "{SOURCES[name]}"')
+        version = add_data(
+            self.workspace, name, source, license=LICENSES[name], origin=SOURCES[name], holder=_holder(name), purpose=PURPOSE
+        )
+        self.tell.say(f"{version.ref}   {len(version.files)} files, {size(version.facts['bytes'])}")
+
+    def _expert(self, name: str) -> None:
+        self.tell.command(f"btx train {name} --data data/{name}")
+        started = time.monotonic()
+        branch = train(self.workspace, name, data=f"data/{name}")
+        version = register(self.workspace, name, branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=self.show)
+        facts = version.facts["evaluation"]
+        gain = f"{facts['seed_bits_per_byte']:.3f} → {facts['bits_per_byte']:.3f} bits per byte"
+        self.tell.say(f"{version.ref}   {gain}   ran {', '.join(branch.ran)}   {time.monotonic() - started:.0f} s")
+
+    def _table(self) -> dict[str, dict[str, Any]]:
+        rows: dict[str, dict[str, Any]] = {}
+        for build in self.builds:
+            for domain, figures in build.facts["evaluation"].items():
+                seed, specialist, own = (figures[key] for key in ("seed_bits_per_byte", "specialist_bits_per_byte", "bits_per_byte"))
+                row = rows.setdefault(
+                    domain, {"new_to_seed": figures["new_to_seed"], "seed": seed, "specialist": specialist, "builds": {}, "kept": {}}
+                )
+                row["builds"][str(build.ref)] = own
+                row["kept"][str(build.ref)] = (seed - own) / (seed - specialist)
+        return rows
+
+    def _accuracy_table(self, builds: list[str]) -> None:
+        rows = []
+        domains = {
+            domain: figures for build in self.builds for domain, figures in build.facts["evaluation"].items() if "accuracy" in figures
+        }
+        for domain, figures in domains.items():
+            own = [build.facts["evaluation"].get(domain, {}).get("accuracy") for build in self.builds]
+            rows.append([domain, *(_percent(value) for value in (figures["seed_accuracy"], figures["specialist_accuracy"], *own))])
+        self.tell.table(["domain", "seed", "specialist", *builds], rows, "Exact answers")
+
+    def _cost_table(self) -> None:
+        rows = []
+        for build in self.builds:
+            cost, linked = build.facts["cost"], sum(file.bytes for file in build.files if file.linked)
+            written = sum(file.bytes for file in build.files) - linked
+            active = f"{cost['active_parameters']:,} of {cost['total_parameters']:,}"
+            spent = [cost["tune"]["tokens"], cost["total"]["tokens"], f"{cost['total']['flops']:.1e}", round(cost["total"]["wall_s"])]
+            rows.append([str(build.ref), *spent, active, size(written), size(linked)])
+        columns = ["build", "tuning tokens", "all tokens", "all FLOPs", "all seconds", "active parameters", "written", "linked"]
+        self.tell.table(columns, rows, "Cost (all: members' training and this build's tuning)")
+
+
+def _holder(name: str) -> str:
+    return "Python Software Foundation" if LICENSES[name] == "PSF-2.0" else "nobody (generated)"
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.0f} %"

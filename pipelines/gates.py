@@ -1,0 +1,33 @@
+"""Ask a gate from a job: judge the evidence under the workspace's policies, log the verdict, stop the job on a no."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from registry.gate import decide
+from registry.policy import Verdict, load
+
+from pipelines.workspace import Workspace
+from registry.errors import Refused
+
+
+def ask(workspace: Workspace, gate: str, subject: str, evidence: Mapping[str, Any]) -> Verdict:
+    """The verdict, allowed or waived. Raises Refused, naming every rule that said no and how to mend it."""
+    verdict = decide(
+        workspace.catalog,
+        gate=gate,
+        subject=subject,
+        kind=evidence["kind"],
+        evidence=evidence,
+        policies=load(workspace.policies),
+        at=datetime.now(UTC),
+    )
+    if verdict.outcome == "refused":
+        broken = [rule for rule in verdict.rules if rule.outcome == "refused"]
+        raise Refused(
+            f"{subject} at gate {gate}",
+            found="; ".join(f"{rule.policy}/{rule.rule}: {rule.message}" for rule in broken),
+            expected="every rule of the gate satisfied or waived",
+            next="; ".join(dict.fromkeys(rule.remedy for rule in broken if rule.remedy)) or f"btx policy check {subject}",
+        )
+    return verdict

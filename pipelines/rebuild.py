@@ -1,0 +1,275 @@
+"""Job: compose the model of one frozen snapshot: choose members, ask the gate, let DVC run mix → tune → evaluate, record the build.
+
+In:  the catalogue's experts in good standing, the workspace's recipes.  Out: builds/N, whole or not at all, and its rows.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines import dvc_runs, evidence, gates
+from pipelines import versioned_folders as folders
+from pipelines.workspace import Workspace
+from registry.catalog import FileFact, Version
+from registry.digest import digest, sha256_file
+from registry.errors import Conflict, Invalid, NotFound
+
+BAD = ("withdrawn", "tainted")
+STAGES = ("mix", "tune", "evaluate")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a rebuild would do, before any byte is written."""
+
+    seed: Version
+    members: list[tuple[int, Version]]  # by slot, ascending
+    previous: Version | None
+    recipe: dict[str, dict[str, Any]]
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What fixes the composed model: same content, same build."""
+        members = [[str(version.ref), slot, version.digest] for slot, version in self.members]
+        return {"seed": [str(self.seed.ref), self.seed.digest], "members": members, "recipe": self.recipe}
+
+
+def plan(workspace: Workspace, *, with_: Sequence[str] = (), without: Sequence[str] = (), tune: str | None = None) -> Plan:
+    """Choose the members: the newest version in good standing of every expert, as `with_` and `without` change it.
+
+    An expert keeps its slot from build to build, so that its shard stays the same file. Raises NotFound for names nobody registered.
+    """
+    catalog = workspace.catalog
+    builds = catalog.list("build")
+    previous = builds[-1] if builds else None
+    chosen: dict[str, Version] = {}
+    for version in catalog.list("expert"):
+        if catalog.status(version.ref) not in BAD:
+            chosen[version.ref.name] = version  # listed oldest first: the newest stays
+    for reference in with_:
+        version = catalog.get(_expert(reference))
+        chosen[version.ref.name] = version
+    for reference in without:
+        name = catalog.get(_expert(reference)).ref.name
+        chosen.pop(name, None)
+    if not chosen:
+        raise NotFound("experts", found="none in good standing", expected="at least one", next="btx train or btx register")
+    seeds = {version.facts["seed"] for version in chosen.values()}
+    if len(seeds) > 1:
+        raise Invalid(
+            "members", found=f"branches of {', '.join(sorted(seeds))}", expected="one seed version", next="leave some out: --without EXPERT"
+        )
+    recipe = {name: dict(getattr(workspace.settings.recipe, name)) for name in STAGES}
+    recipe["mix"]["mode"] = "full" if any(version.facts["mode"] == "full" for version in chosen.values()) else "anchored"
+    if tune:
+        recipe["tune"]["mode"] = tune
+    return Plan(catalog.get(seeds.pop()), _slots(previous, chosen), previous, recipe)
+
+
+def _expert(reference: str) -> str:
+    return reference if "/" in reference else f"expert/{reference}"
+
+
+def _slots(previous: Version | None, chosen: Mapping[str, Version]) -> list[tuple[int, Version]]:
+    """Slot 0 is the seed's. An expert name keeps the slot it had; a new one takes the next free number above all."""
+    held = {member["ref"].split("/")[1].split("@")[0]: member["slot"] for member in previous.facts["members"]} if previous else {}
+    top = max([0, *(slot for name, slot in held.items() if name in chosen)])
+    slots = {name: held[name] for name in chosen if name in held}
+    for name in chosen:  # in order of registration
+        if name not in slots:
+            top += 1
+            slots[name] = top
+    return sorted((slot, chosen[name]) for name, slot in slots.items())
+
+
+def rebuild(
+    workspace: Workspace, *, with_: Sequence[str] = (), without: Sequence[str] = (), tune: str | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Build what the plan says, or say "unchanged". Returns build, status, ran, reused, bytes_written, bytes_linked, seconds.
+
+    Raises Refused when the gate says no, Damaged when a registered file on disk is not what was registered.
+    """
+    with workspace.writing("rebuild"):
+        started = time.monotonic()
+        planned = plan(workspace, with_=with_, without=without, tune=tune)
+        newest = planned.previous
+        if newest and newest.facts["content"] == digest(planned.content) and _whole(workspace, newest):
+            return _answer(str(newest.ref), "unchanged", [], [str(version.ref) for _, version in planned.members])
+        shards = _shards(workspace, planned)
+        if dry_run:
+            reused = [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]
+            return _answer(None, "planned", list(STAGES), reused)
+        number = workspace.catalog.next_version("build", "")
+        members = [version for _, version in planned.members]
+        gates.ask(
+            workspace, "build", f"build/{number}", evidence.of_build(workspace.catalog, f"build/{number}", str(planned.seed.ref), members)
+        )
+        snapshot = _freeze(workspace, planned)
+        _write_snapshot(workspace, planned, snapshot, shards)
+        done = dvc_runs.reproduce(workspace.root, "evaluate")
+        build = _record(workspace, planned, snapshot, number, shards)
+        linked = sum(file.bytes for file in build.files if file.linked)
+        reused = done.skipped + [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]
+        seconds = {"total": round(time.monotonic() - started, 2)} | build.facts["cost"]["seconds"]
+        written = sum(file.bytes for file in build.files) - linked
+        return _answer(str(build.ref), build.facts["status"], done.ran, reused, written, linked, seconds)
+
+
+def _answer(
+    build: str | None,
+    status: str,
+    ran: list[str],
+    reused: list[str],
+    written: int = 0,
+    linked: int = 0,
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    sizes = {"bytes_written": written, "bytes_linked": linked}
+    return {"build": build, "status": status, "ran": ran, "reused": reused, **sizes, "seconds": dict(seconds or {})}
+
+
+def _whole(workspace: Workspace, build: Version) -> bool:
+    folder = workspace.root / build.facts["folder"]
+    return all((folder / file.path).is_file() and (folder / file.path).stat().st_size == file.bytes for file in build.files)
+
+
+def _shards(workspace: Workspace, planned: Plan) -> dict[tuple[int, str], Path]:
+    """Shards that earlier builds wrote, by slot and member digest; a damaged one is left out, so that it is written anew."""
+    wanted = {(slot, version.digest) for slot, version in planned.members}
+    found: dict[tuple[int, str], Path] = {}
+    for build in workspace.catalog.list("build"):
+        files = {file.path: file for file in build.files}
+        for member in build.facts["members"]:
+            key = (member["slot"], member["digest"])
+            file = files.get(member["file"])
+            if key in wanted and key not in found and file and workspace.store.verify(file.sha256):
+                found[key] = workspace.store.path(file.sha256)
+    return found
+
+
+def _freeze(workspace: Workspace, planned: Plan) -> Version:
+    members = [{"ref": str(version.ref), "slot": slot, "digest": version.digest} for slot, version in planned.members]
+    parents = [(planned.seed.ref, "seed"), *((version.ref, "member") for _, version in planned.members)]
+    return workspace.catalog.register("snapshot", "main", {"seed": str(planned.seed.ref), "members": members}, parents=parents)
+
+
+def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shards: Mapping[tuple[int, str], Path]) -> None:
+    """Write snapshot.json: all that the stages may know. Every folder in it has just been proven to hold its registered bytes."""
+
+    def named(version: Version) -> dict[str, Any]:
+        folder = folders.opened(workspace.root, version)
+        return {"ref": str(version.ref), "path": _relative(workspace, folder), "digest": folders.files_digest(version.files)}
+
+    members = []
+    for slot, version in planned.members:
+        shard = shards.get((slot, version.digest))
+        members.append(named(version) | {"name": version.ref.name, "slot": slot, "shard": _relative(workspace, shard) if shard else None})
+    data = {reference for _, version in planned.members for reference in version.facts["data"]}
+    domains = {version.ref.name: named(version) for version in sorted((workspace.catalog.get(ref) for ref in data), key=lambda v: v.ref)}
+    grown_from = (
+        planned.previous.facts["folder"] if planned.previous and workspace.catalog.status(planned.previous.ref) not in BAD else None
+    )
+    document = {
+        "ref": str(snapshot.ref),
+        "seed": named(planned.seed),
+        "members": members,
+        "domains": domains,
+        "grown_from": grown_from,
+        "recipe": planned.recipe,
+    }
+    path = workspace.root / "snapshot.json"
+    aside = path.with_suffix(".new")
+    aside.write_text(json.dumps(document, indent=1) + "\n")
+    aside.replace(path)
+
+
+def _relative(workspace: Workspace, path: Path) -> str:
+    return path.relative_to(workspace.root).as_posix()
+
+
+def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int, shards: Mapping[tuple[int, str], Path]) -> Version:
+    """Take the tuned folder in as builds/N and write its row. Raises Conflict if a member was withdrawn while the stages ran."""
+    catalog = workspace.catalog
+    for _, version in planned.members:
+        if catalog.status(version.ref) in BAD:
+            raise Conflict(
+                str(version.ref), found="withdrawn while the stages ran", expected="members in good standing", next="btx rebuild"
+            )
+    tuned, folder = workspace.work / "tuned", workspace.folder("build", "", number)
+    files = _taken_in(workspace, tuned, folder)
+    reports = {name: json.loads((workspace.work / "tuned" / f"btx-{name}.json").read_text()) for name in ("mix", "tune")}
+    measured = json.loads((workspace.work / "evaluation.json").read_text())
+    members = [
+        {"ref": str(version.ref), "slot": slot, "digest": version.digest, "file": f"model-expert-{version.ref.name}.safetensors"}
+        for slot, version in planned.members
+    ]
+    data = sorted({reference for _, version in planned.members for reference in version.facts["data"]})
+    facts = {
+        "snapshot": str(snapshot.ref),
+        "seed": str(planned.seed.ref),
+        "members": members,
+        "content": digest(planned.content),
+        "recipe": planned.recipe | {"resolved": {name: report["recipe"] for name, report in reports.items()}},
+        "folder": _relative(workspace, folder),
+        "status": "evaluated",
+        "evaluation": _evaluation(planned, measured),
+        "routing": measured["routing"],
+        "cost": _cost(planned, reports, measured),
+        "mixed": reports["mix"]["files"],
+        "previous": planned.previous.facts["evaluation"] if planned.previous else None,
+        "tuned_on": data,
+        "registrar": catalog.actor,
+    }
+    parents = [(snapshot.ref, "composed_from"), *((catalog.get(ref).ref, "tuned_on") for ref in data)]
+    return catalog.register("build", "", facts, files=files, version=number, parents=parents)
+
+
+def _taken_in(workspace: Workspace, source: Path, folder: Path) -> list[FileFact]:
+    """Put every file into the store and show it in `folder` by link. linked: the store had these very bytes before."""
+    aside = folder.with_name(f".{folder.name}.incoming")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before its row was written
+    files = []
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        relative, sha256 = path.relative_to(source), sha256_file(path)
+        linked = workspace.store.path(sha256).exists()
+        workspace.store.put(path, sha256)
+        (aside / relative).parent.mkdir(parents=True, exist_ok=True)
+        workspace.store.link(sha256, aside / relative)
+        files.append(FileFact(relative.as_posix(), path.stat().st_size, sha256, linked=linked))
+    os.rename(aside, folder)
+    return files
+
+
+def _evaluation(planned: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The build's figures per domain beside the seed's and the specialist's, as these were measured at their registration."""
+    known = set(json.dumps(planned.seed.facts["data"]).split('"'))
+    result: dict[str, Any] = {}
+    for _, version in planned.members:
+        for reference, (domain, own) in zip(version.facts["data"], version.facts["evaluation"]["domains"].items(), strict=True):
+            result[domain] = measured["domains"][domain] | {
+                "seed_bits_per_byte": own["seed_bits_per_byte"],
+                "specialist_bits_per_byte": own["bits_per_byte"],
+                "new_to_seed": reference not in known,
+            }
+            for name, source in (("seed_accuracy", "seed_accuracy"), ("specialist_accuracy", "accuracy")):
+                if source in own:
+                    result[domain][name] = own[source]
+    return result
+
+
+def _cost(planned: Plan, reports: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What this build took, and what all its members took to train: tokens, FLOPs, wall seconds."""
+    trained = [version.facts["train"] for _, version in planned.members if version.facts["train"]]
+    spent = [reports["tune"], *trained]
+    return {
+        "tune": {key: reports["tune"].get(key) for key in ("tokens", "flops", "wall_s")},
+        "total": {key: sum(report.get(key) or 0 for report in spent) for key in ("tokens", "flops", "wall_s")},
+        "seconds": {"mix": reports["mix"]["wall_s"], "tune": reports["tune"].get("wall_s"), "evaluate": measured["wall_s"]},
+        **{key: measured[key] for key in ("active_parameters", "total_parameters", "tokens_per_s")},
+    }

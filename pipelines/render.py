@@ -1,0 +1,140 @@
+"""Print answers: rows as a table, a fact sheet, or one JSON document. The only file that prints to stdout."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def error_text(error: BaseException) -> str | None:
+    """The lines of an error that tells subject, found, expected and next; None for any other exception."""
+    return str(error) if all(hasattr(error, name) for name in ("subject", "found", "expected", "next")) else None
+
+
+def as_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def line(text: str = "") -> None:
+    print(text)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A plain table; numbers stand right. Without a terminal it has no colour and is not cut to a width."""
+    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(_table(columns, rows))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+    rows = [list(row) for row in rows]
+    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for position, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[position], int | float) or row[position] is None for row in rows)
+        shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        shown.add_row(*(cell(value) for value in row))
+    return shown
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(cell(item) for item in value)
+    return str(value)
+
+
+def sheet(facts: Mapping[str, Any], indent: int = 0) -> None:
+    """Nested facts as indented lines, one a fact."""
+    width = max((len(str(key)) for key in facts), default=0)
+    for key, value in facts.items():
+        space = " " * indent
+        if isinstance(value, Mapping) and value:
+            print(f"{space}{key}")
+            sheet(value, indent + 2)
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            print(f"{space}{key}")
+            for item in value:
+                print(f"{space}  " + "  ".join(cell(part) for part in item.values() if not isinstance(part, Mapping | list)))
+        else:
+            print(f"{space}{str(key).ljust(width)}  {cell(value)}")
+
+
+def size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def audit(answer: Mapping[str, Any]) -> None:
+    """The checks, a line each, then the findings with their next step."""
+    line(f"{answer['subject']}   head {answer['head'][:12]}")
+    for check in answer["checks"]:
+        line(f"  {'ok  ' if check['ok'] else 'FAIL'}  {check['name'].ljust(10)}  {check['examined']} examined")
+    for finding in answer["findings"]:
+        line(
+            f"  {finding['check']}: {finding['subject']}\n    found {finding['found']}\n    expected {finding['expected']}\n    next: {finding['next']}"
+        )
+    line(f"{len(answer['findings']) or 'no'} finding{'' if len(answer['findings']) == 1 else 's'}")
+
+
+def graph(answer: Mapping[str, Any], start: str) -> None:
+    """Lineage as a tree from `start`; a node met again is named, not unfolded again."""
+    nodes = {node["ref"]: node for node in answer["nodes"]}
+    children: dict[str, list[tuple[str, str]]] = {}
+    for edge in answer["edges"]:
+        children.setdefault(edge["from"], []).append((edge["relation"], edge["to"]))
+    if start not in nodes:
+        start = answer["nodes"][0]["ref"]
+    if start not in children:  # downwards, edges point at the start
+        children = {}
+        for edge in answer["edges"]:
+            children.setdefault(edge["to"], []).append((edge["relation"], edge["from"]))
+    seen: set[str] = set()
+
+    def walk(ref: str, relation: str, depth: int) -> None:
+        node = nodes[ref]
+        mark = f"   {node['status']}" if node["status"] in ("withdrawn", "tainted") else ""
+        again = "   (above)" if ref in seen and children.get(ref) else ""
+        line(f"{'  ' * depth}{ref}   {node['digest'][:12]}{'   ' + relation if relation else ''}{mark}{again}")
+        if ref in seen:
+            return
+        seen.add(ref)
+        for file in node.get("files", [])[:FILES_SHOWN]:
+            line(f"{'  ' * (depth + 1)}{file['sha256'][:12]}   {file['path']}   {size(file['bytes'])}")
+        if len(node.get("files", [])) > FILES_SHOWN:
+            line(f"{'  ' * (depth + 1)}and {len(node['files']) - FILES_SHOWN} more files: --json lists them all")
+        for edge_relation, child in children.get(ref, []):
+            walk(child, edge_relation, depth + 1)
+
+    walk(start, "", 0)
+
+
+FILES_SHOWN = 5  # a corpus may hold thousands
+
+
+class Narrator:
+    """The demo's voice: what is done, as the command that does it, and what came of it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.console = Console(file=stream, width=None if stream.isatty() else 120, highlight=False)
+
+    def chapter(self, text: str) -> None:
+        self.console.print(f"\n[bold]{text}[/bold]")
+
+    def command(self, text: str) -> None:
+        self.console.print(f"[cyan]$ {text}[/cyan]", soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(f"  {text}", markup=False, soft_wrap=True)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str) -> None:
+        shown = _table(columns, rows, title)
+        self.console.print(shown)

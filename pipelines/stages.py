@@ -1,0 +1,123 @@
+"""What DVC runs: one function per stage. Files in, one btx_core call, files out. No database.
+
+In:  branches.yaml or snapshot.json and the folders they name.  Out: work/branches/NAME, work/mixed, work/tuned, work/evaluation.json.
+Called as `python -m pipelines.stages STAGE [NAME]` in a workspace's root.
+"""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines import versioned_folders as folders
+from pipelines.progress import bar
+from pipelines.render import error_text
+from registry.errors import Damaged, Invalid
+
+
+def train(name: str) -> None:
+    from btx_core.train import TrainRecipe
+    from btx_core.train import train as train_branch
+
+    order = yaml.safe_load(Path("branches.yaml").read_text())["branches"][name]
+    general = [_proven(item) for item in order["general"]]
+    out = Path("work/branches") / name
+    with bar(f"train {name}") as progress:
+        train_branch(
+            _proven(order["seed"]),
+            [_proven(order["data"])],
+            _recipe(TrainRecipe, order["recipe"]),
+            out,
+            general=general[0] if general else None,
+            progress=progress,
+        )
+
+
+def mix() -> None:
+    from btx_core.mix import Member, MixRecipe
+    from btx_core.mix import mix as compose
+
+    started = time.monotonic()
+    snapshot = _snapshot()
+    members = [
+        Member(item["name"], item["slot"], _proven(item), Path(item["shard"]) if item["shard"] else None) for item in snapshot["members"]
+    ]
+    recipe = _recipe(MixRecipe, snapshot["recipe"]["mix"])
+    out = Path("work/mixed")
+    compose(_proven(snapshot["seed"]), members, recipe, out)
+    files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]
+    _write(out / "btx-mix.json", {"recipe": asdict(recipe), "files": files, "wall_s": round(time.monotonic() - started, 3)})
+
+
+def tune() -> None:
+    from btx_core.tune import TuneRecipe
+    from btx_core.tune import tune as tune_mixed
+
+    snapshot = _snapshot()
+    domains = {name: _proven(item) for name, item in snapshot["domains"].items()}
+    grown_from = Path(snapshot["grown_from"]) if snapshot["grown_from"] else None
+    recipe = _recipe(TuneRecipe, snapshot["recipe"]["tune"])
+    with bar("tune") as progress:
+        tune_mixed(Path("work/mixed"), domains, recipe, Path("work/tuned"), grown_from=grown_from, progress=progress)
+
+
+def evaluate() -> None:
+    from btx_core.evaluate import evaluate as measure
+
+    started = time.monotonic()
+    snapshot = _snapshot()
+    domains = {name: _proven(item) for name, item in snapshot["domains"].items()}
+    with bar("evaluate") as progress:
+        result = measure(Path("work/tuned"), domains, progress=progress, **snapshot["recipe"]["evaluate"])
+    _write(Path("work/evaluation.json"), result.to_json() | {"wall_s": round(time.monotonic() - started, 3)})
+
+
+def _snapshot() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path("snapshot.json").read_text())
+    return document
+
+
+def _proven(item: dict[str, Any]) -> Path:
+    """The folder that an order names. Raises Damaged unless it holds the registered bytes."""
+    folder = Path(item["path"])
+    found = folders.files_digest(folders.manifest(folder)) if folder.is_dir() else "no folder"
+    if found != item["digest"]:
+        raise Damaged(f"{item['ref']}, {folder}", found=found, expected=item["digest"], next=f"dvc checkout --force {folder}.dvc")
+    return folder
+
+
+def _recipe(kind: type, settings: dict[str, Any]) -> Any:
+    try:
+        return kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise Invalid(
+            f"btx.toml, {kind.__name__}", found=str(error), expected="keys and values of this recipe", next="mend btx.toml"
+        ) from error
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")
+
+
+STAGES = {"train": train, "mix": mix, "tune": tune, "evaluate": evaluate}
+
+
+def main() -> int:
+    stage, *arguments = sys.argv[1:]
+    try:
+        STAGES[stage](*arguments)
+    except Exception as error:
+        text = error_text(error)
+        if text is None:
+            raise
+        print(text, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

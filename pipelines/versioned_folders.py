@@ -1,0 +1,115 @@
+"""Take a folder in as one fixed version, hold it with DVC, and read it back unchanged.
+
+In:  a file or folder anywhere.  Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and the facts of every file (path, bytes, SHA-256).
+DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from registry.catalog import FileFact, Version
+from registry.digest import digest, sha256_file
+from registry.errors import Damaged, Invalid, NotFound
+
+
+@contextmanager
+def incoming(source: Path, target: Path) -> Iterator[Path]:
+    """Copy `source` beside `target` and yield the copy; what was not accepted by then is gone on leaving.
+
+    Raises NotFound for a missing source and Invalid for an empty one or one with a link that leaves it.
+    """
+    if not source.exists():
+        raise NotFound(str(source), found="nothing there", expected="a file or folder", next="check the path")
+    aside = target.with_name(f".{target.name}.incoming")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _copy(source, aside)
+        if not any(path.is_file() for path in aside.rglob("*")):
+            raise Invalid(str(source), found="no file", expected="at least one file", next="name a folder that holds the files")
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if target.parent.is_dir() and not any(target.parent.iterdir()):
+            target.parent.rmdir()
+
+
+def accept(aside: Path, target: Path) -> None:
+    """Make the copy the version's folder. A left-over of an attempt that died before its row was written is replaced."""
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy with the links resolved; a link that leads outside the folder is refused, since its target is not what was named."""
+    target.mkdir(parents=True)
+    if source.is_file():
+        shutil.copyfile(source, target / source.name)
+        return
+    root = source.resolve()
+    for path in sorted(source.rglob("*")):
+        if not path.resolve().is_relative_to(root):
+            raise Invalid(
+                str(path),
+                found=f"a link to {os.readlink(path)}",
+                expected="files inside the folder",
+                next="copy the file in, or remove the link",
+            )
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(path, target / path.relative_to(source))
+
+
+def manifest(folder: Path) -> list[FileFact]:
+    """Every file below `folder`, by path relative to it, in order."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [FileFact(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
+
+
+def files_digest(files: Sequence[FileFact]) -> str:
+    """One digest for a folder's content: its paths and their SHA-256."""
+    return digest([[file.path, file.sha256] for file in files])
+
+
+def track(root: Path, folder: Path) -> dict[str, Any]:
+    """Put `folder` under DVC and make its files links into DVC's cache. Returns {"path", "md5"} of the .dvc file's output."""
+    relative = str(folder.relative_to(root))
+    try:
+        with Repo(str(root)) as repo:
+            (stage,) = repo.add([relative])
+            repo.checkout([f"{relative}.dvc"], relink=True, force=True)
+            return {"path": relative, "md5": stage.outs[0].hash_info.value}
+    except DvcException as error:
+        raise Invalid(relative, found=str(error), expected="a folder that DVC can hold", next="mend what DVC names") from error
+
+
+def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
+    """Check that `folder` holds exactly `files`. Raises Damaged, naming the first file that differs."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    expected = {file.path: file for file in files}
+    for path in sorted(found ^ set(expected)):
+        state = "not registered" if path in found else "missing"
+        raise Damaged(f"{subject}, {path}", found=state, expected="the registered files", next=f"dvc checkout --force {folder}.dvc")
+    for path, file in expected.items():
+        found_sha256 = sha256_file(folder / path)
+        if found_sha256 != file.sha256:
+            raise Damaged(
+                f"{subject}, {path}",
+                found=f"sha256 {found_sha256}",
+                expected=f"sha256 {file.sha256}",
+                next=f"dvc checkout --force {folder}.dvc",
+            )
+
+
+def opened(root: Path, version: Version) -> Path:
+    """The folder of a registered version, proven to hold its registered bytes."""
+    folder = root / version.facts["dvc"]["path"]
+    verify(folder, version.files, str(version.ref))
+    return folder

@@ -1,0 +1,62 @@
+"""A folder taken in is fixed: copied whole or not at all, held by DVC, and every later change is seen."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import versioned_folders as folders
+from pipelines.workspace import create
+from registry.errors import Damaged, Invalid, NotFound
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    folder = tmp_path / "corpus"
+    (folder / "heldout").mkdir(parents=True)
+    (folder / "a.txt").write_text("one")
+    (folder / "heldout" / "b.txt").write_text("two")
+    return folder
+
+
+def test_what_was_not_accepted_leaves_nothing(tmp_path: Path, corpus: Path) -> None:
+    with folders.incoming(corpus, tmp_path / "data" / "x" / "1") as aside:
+        assert (aside / "a.txt").read_text() == "one"
+    assert not (tmp_path / "data" / "x").exists()
+
+
+def test_an_accepted_folder_is_linked_into_dvcs_cache_and_verifies(tmp_path: Path, corpus: Path) -> None:
+    workspace = create(tmp_path / "w")
+    target = workspace.folder("data", "x", 1)
+    with folders.incoming(corpus, target) as aside:
+        files = folders.manifest(aside)
+        folders.accept(aside, target)
+    held = folders.track(workspace.root, target)
+    assert held["path"] == "data/x/1"
+    assert held["md5"].endswith(".dir")
+    assert (target / "a.txt").stat().st_nlink == 2
+    folders.verify(target, files, "data/x@1")
+
+
+@pytest.mark.parametrize("change", ["edit", "remove", "add"])
+def test_every_later_change_is_named(tmp_path: Path, corpus: Path, change: str) -> None:
+    files = folders.manifest(corpus)
+    path = corpus / ("new.txt" if change == "add" else "heldout/b.txt")
+    if change == "remove":
+        path.unlink()
+    else:
+        path.write_text("tWo")
+    with pytest.raises(Damaged, match=path.name):
+        folders.verify(corpus, files, "data/x@1")
+
+
+def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: Path) -> None:
+    target = tmp_path / "data" / "x" / "1"
+    with pytest.raises(NotFound, match="nothing there"), folders.incoming(tmp_path / "no", target):
+        pass
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(Invalid, match="no file"), folders.incoming(tmp_path / "empty", target):
+        pass
+    (corpus / "out").symlink_to("/etc/hostname")
+    with pytest.raises(Invalid, match="a link to /etc/hostname"), folders.incoming(corpus, target):
+        pass
+    assert not (tmp_path / "data").exists() or not any((tmp_path / "data").rglob("*"))

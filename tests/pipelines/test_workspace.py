@@ -1,0 +1,75 @@
+"""A workspace: made from the project's own files, found from below, refused when its settings are wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.workspace import Workspace, create, read_settings, template
+from registry.errors import Invalid, NotFound
+
+
+def test_init_lays_down_the_projects_own_stages_and_policies(tmp_path: Path) -> None:
+    workspace = create(tmp_path / "new")
+    assert (workspace.root / "dvc.yaml").read_bytes() == (template() / "dvc.yaml").read_bytes()
+    laid = {path.name for path in workspace.policies.glob("*.yaml")}
+    assert laid == {path.name for path in (template() / "policies").glob("*.yaml")} != set()
+    status = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=workspace.root, capture_output=True, text=True)
+    assert status.returncode == 0, status.stderr
+
+
+def test_init_again_changes_nothing(tmp_path: Path) -> None:
+    workspace = create(tmp_path)
+    (tmp_path / "btx.toml").write_text("# mine\n")
+    head = workspace.catalog.head()
+    assert create(tmp_path).catalog.head() == head
+    assert (tmp_path / "btx.toml").read_text() == "# mine\n"
+
+
+def test_a_workspace_is_found_from_a_folder_below(tmp_path: Path) -> None:
+    create(tmp_path)
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert Workspace.find(below).root == tmp_path.resolve()
+
+
+def test_outside_a_workspace_the_next_step_is_init(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="btx init"):
+        Workspace.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[registry]\nurll = 'x'\n", "registry.urll"),
+        ("[recipes]\n", "recipes"),
+        ("[registry\n", "btx.toml"),
+        ("[recipe]\ntune = 3\n", "recipe.tune"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "btx.toml"
+    path.write_text(text)
+    with pytest.raises(Invalid, match=named):
+        read_settings(path)
+
+
+def test_the_environment_chooses_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = create(tmp_path / "w")
+    assert workspace.registry_url == f"sqlite:///{workspace.root}/.btx/registry.db"
+    monkeypatch.setenv("BTX_REGISTRY_URL", f"sqlite:///{tmp_path}/other.db")
+    assert workspace.registry_url == f"sqlite:///{tmp_path}/other.db"
+
+
+def test_a_second_writer_waits_and_is_told_who_holds_the_lock(tmp_path: Path) -> None:
+    workspace = create(tmp_path)
+    child = (
+        "from pathlib import Path; from pipelines.workspace import Workspace\nwith Workspace.find(Path('.')).writing('second'): print('in')"
+    )
+    with workspace.writing("rebuild"):
+        waiting = subprocess.Popen([sys.executable, "-c", child], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert waiting.stderr is not None
+        assert "btx rebuild" in waiting.stderr.readline()
+        assert waiting.poll() is None
+    assert waiting.communicate(timeout=60)[0] == "in\n"
