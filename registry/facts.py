@@ -1,0 +1,75 @@
+"""What the catalogue hands out: plain values, read from rows, never written back.
+
+In:  rows as the database driver returns them.  Out: Version, FileFact, Event.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from registry.references import Reference
+
+VERSION_COLUMNS = "v.id, v.kind, v.name, v.number, v.digest, v.registered_at, v.actor, v.facts"
+FILE_COLUMNS = "path, bytes, sha256, linked, md5"
+EVENT_COLUMNS = "seq, at, actor, kind, subject, body, prev, digest"
+
+
+@dataclass(frozen=True)
+class FileFact:
+    """One file of a version: path inside its folder, size, digests. linked: shares its bytes with another version's file."""
+
+    path: str
+    bytes: int
+    sha256: str
+    linked: bool = False
+    md5: str | None = None
+
+
+@dataclass(frozen=True)
+class Version:
+    """One registered thing. digest: of kind, name, facts, files, parents and documents; created: False when it was there already."""
+
+    ref: Reference
+    digest: str
+    registered_at: str
+    actor: str
+    facts: Mapping[str, Any]
+    files: tuple[FileFact, ...] = ()
+    created: bool = True
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of the audit log; digest covers every other field, prev is the digest of the one before."""
+
+    seq: int
+    at: str
+    actor: str
+    kind: str
+    subject: str
+    body: Mapping[str, Any]
+    prev: str
+    digest: str
+
+
+def reference(kind: str, name: str, number: int) -> Reference:
+    return Reference(kind, name, number)
+
+
+def version(row: Sequence[Any], files: Iterable[FileFact] = (), *, created: bool = True) -> Version:
+    """row: VERSION_COLUMNS."""
+    _, kind, name, number, digest, registered_at, actor, facts = row
+    return Version(Reference(kind, name, number), digest, registered_at, actor, json.loads(facts), tuple(files), created)
+
+
+def file_fact(row: Sequence[Any]) -> FileFact:
+    """row: FILE_COLUMNS."""
+    path, size, sha256, linked, md5 = row
+    return FileFact(path, size, sha256, bool(linked), md5)
+
+
+def event(row: Sequence[Any]) -> Event:
+    """row: EVENT_COLUMNS."""
+    seq, at, actor, kind, subject, body, prev, digest = row
+    return Event(seq, at, actor, kind, subject, json.loads(body), prev, digest)
