@@ -5,7 +5,7 @@ from pathlib import Path
 from pipelines import evidence, gates
 from pipelines import versioned_folders as folders
 from pipelines.workspace import Workspace
-from registry.catalog import Version
+from registry.catalog import Version, spdx
 
 
 def add_data(
@@ -33,7 +33,7 @@ def add_data(
             files = folders.manifest(aside)
             facts = {
                 "domain": name,
-                "license": license,
+                "license": spdx(license) if license else None,
                 "source": origin,
                 "holder": holder,
                 "purpose": purpose,

@@ -48,9 +48,11 @@ def plan(workspace: Workspace, *, with_: Sequence[str] = (), without: Sequence[s
     builds = catalog.list("build")
     previous = builds[-1] if builds else None
     chosen: dict[str, Version] = {}
-    for version in catalog.list("expert"):
-        if catalog.status(version.ref) not in BAD:
-            chosen[version.ref.name] = version  # listed oldest first: the newest stays
+    experts = catalog.list("expert")
+    statuses = catalog.statuses(experts)
+    for version in experts:
+        if statuses[version.ref] not in BAD:
+            chosen[version.ref.name] = version  # listed by number: the newest stays
     for reference in with_:
         version = catalog.get(_expert(reference))
         chosen[version.ref.name] = version
@@ -80,7 +82,7 @@ def _slots(previous: Version | None, chosen: Mapping[str, Version]) -> list[tupl
     held = {member["ref"].split("/")[1].split("@")[0]: member["slot"] for member in previous.facts["members"]} if previous else {}
     top = max([0, *(slot for name, slot in held.items() if name in chosen)])
     slots = {name: held[name] for name in chosen if name in held}
-    for name in chosen:  # in order of registration
+    for name in chosen:
         if name not in slots:
             top += 1
             slots[name] = top
@@ -155,7 +157,9 @@ def _shards(workspace: Workspace, planned: Plan) -> dict[tuple[int, str], Path]:
 def _freeze(workspace: Workspace, planned: Plan) -> Version:
     members = [{"ref": str(version.ref), "slot": slot, "digest": version.digest} for slot, version in planned.members]
     parents = [(planned.seed.ref, "seed"), *((version.ref, "member") for _, version in planned.members)]
-    return workspace.catalog.register("snapshot", "main", {"seed": str(planned.seed.ref), "members": members}, parents=parents)
+    return workspace.catalog.register(
+        "snapshot", "main", {"seed": str(planned.seed.ref), "mode": planned.recipe["mix"]["mode"], "members": members}, parents=parents
+    )
 
 
 def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shards: Mapping[tuple[int, str], Path]) -> None:

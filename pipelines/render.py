@@ -79,9 +79,9 @@ def audit(answer: Mapping[str, Any]) -> None:
     for check in answer["checks"]:
         line(f"  {'ok  ' if check['ok'] else 'FAIL'}  {check['name'].ljust(10)}  {check['examined']} examined")
     for finding in answer["findings"]:
-        line(
-            f"  {finding['check']}: {finding['subject']}\n    found {finding['found']}\n    expected {finding['expected']}\n    next: {finding['next']}"
-        )
+        line(f"  {finding['check']}: {finding['subject']}")
+        for key in ("found", "expected", "next"):
+            line(f"    {key} {finding[key]}")
     line(f"{len(answer['findings']) or 'no'} finding{'' if len(answer['findings']) == 1 else 's'}")
 
 

@@ -20,16 +20,18 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, Any]) -> list[
     """One row a version, oldest first. Raises Invalid for a word that is no kind."""
     if kind not in KINDS:
         raise Invalid(kind, found="no kind of thing", expected=" | ".join(KINDS), next=f"btx list {next(iter(KINDS))}")
-    return [_row(workspace, version) for version in workspace.catalog.list(KINDS[kind], **filters)]
+    versions = workspace.catalog.list(KINDS[kind], **filters)
+    statuses = workspace.catalog.statuses(versions)
+    return [_row(version, statuses[version.ref]) for version in versions]
 
 
-def _row(workspace: Workspace, version: Version) -> dict[str, Any]:
+def _row(version: Version, status: str) -> dict[str, Any]:
     ref = version.ref
     row: dict[str, Any] = {"ref": str(ref), "name": ref.name, "version": ref.version}
     row |= {key: version.facts.get(key) for key in _KEYS[ref.kind]}
     if ref.kind == "build":
         row["members"] = [member["ref"] for member in version.facts["members"]]
-    return row | {"status": workspace.catalog.status(ref), "digest": version.digest, "registered_at": version.registered_at}
+    return row | {"status": status, "digest": version.digest, "registered_at": version.registered_at}
 
 
 def shown(workspace: Workspace, reference: str) -> dict[str, Any]:

@@ -83,8 +83,8 @@ def track(root: Path, folder: Path) -> dict[str, Any]:
     relative = str(folder.relative_to(root))
     try:
         with Repo(str(root)) as repo:
-            (stage,) = repo.add([relative])
-            repo.checkout([f"{relative}.dvc"], relink=True, force=True)
+            (stage,) = repo.add([str(folder)])  # absolute: DVC reads a relative path from the current folder
+            repo.checkout([f"{folder}.dvc"], relink=True, force=True)
             return {"path": relative, "md5": stage.outs[0].hash_info.value}
     except DvcException as error:
         raise Invalid(relative, found=str(error), expected="a folder that DVC can hold", next="mend what DVC names") from error

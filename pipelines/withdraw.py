@@ -3,17 +3,19 @@
 from typing import Any
 
 from pipelines.workspace import Workspace
-from registry.lineage import impact
 
 
 def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
-    """Log the withdrawal. Returns ref, why, reached[{ref, removal?}] and the rebuild that cures it.
+    """Log the withdrawal. Returns ref, why, reached[{ref, removal?, why?}] and the command that cures it.
 
     Nothing is deleted: what was built stays readable, is marked everywhere, and passes no gate any more.
     """
     with workspace.writing(f"withdraw {reference}"):
         version = workspace.catalog.get(reference)
         workspace.catalog.withdraw(version.ref, why)
-    reached = impact(workspace.catalog, version.ref)
-    cure = "btx rebuild" if any(item["ref"].startswith("build/") for item in reached) else None
-    return {"ref": str(version.ref), "why": why, "reached": reached, "next": cure}
+        impact = workspace.catalog.impact(version.ref)
+    reached: list[dict[str, Any]] = [{"ref": str(ref)} for ref in impact.experts]
+    builds = [build for build in impact.builds if build.removal != "none"]
+    reached += [{"ref": str(build.ref), "removal": build.removal, "why": build.why} for build in builds]
+    reached += [{"ref": str(ref)} for ref in impact.exports]
+    return {"ref": str(version.ref), "why": why, "reached": reached, "next": "btx rebuild" if builds else None}
