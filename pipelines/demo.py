@@ -22,13 +22,7 @@ from pipelines.workspace import Workspace, create
 from registry.catalog import Version
 from registry.errors import Conflict, Refused
 
-LICENSES = {"prose": "PSF-2.0", "code": "PSF-2.0", "math": "CC0-1.0", "units": "CC0-1.0"}
-SOURCES = {
-    "prose": "pydoc_data/topics.py and docstrings of this Python's standard library",
-    "code": "sources of this Python's standard library",
-    "math": "generated arithmetic and word problems with exact answers",
-    "units": "generated unit and date conversions with exact answers",
-}
+CORPORA = {"prose": corpora.prose, "code": corpora.code, "math": corpora.math, "units": corpora.units}
 PURPOSE = "demonstration of branch, train, mix"
 SETTINGS = """\
 [registry]
@@ -100,10 +94,10 @@ class _Story:
 
     def refusal(self) -> None:
         self.tell.chapter("A corpus without a licence")
-        corpora.write("licences", self.sources / "licences")
+        facts = corpora.licences(self.sources / "licences")
         self.tell.command(f"btx data add licences {self.sources / 'licences'}")
         try:
-            add_data(self.workspace, "licences", self.sources / "licences", license=None, origin="licence texts of installed packages")
+            add_data(self.workspace, "licences", self.sources / "licences", license=None, origin=facts.source)
         except Refused as refused:
             for text in str(refused).splitlines():
                 self.tell.say(text)
@@ -162,10 +156,10 @@ class _Story:
 
     def _data(self, name: str) -> None:
         source = self.sources / name
-        corpora.write(name, source)
-        self.tell.command(f'btx data add {name} {source} --license {LICENSES[name]} --source "{SOURCES[name]}"')
+        facts = CORPORA[name](source)
+        self.tell.command(f'btx data add {name} {source} --license {facts.license} --source "{facts.source}"')
         version = add_data(
-            self.workspace, name, source, license=LICENSES[name], origin=SOURCES[name], holder=_holder(name), purpose=PURPOSE
+            self.workspace, name, source, license=facts.license, origin=facts.source, holder=facts.holder, purpose=PURPOSE
         )
         self.tell.say(f"{version.ref}   {len(version.files)} files, {size(version.facts['bytes'])}")
 
@@ -210,10 +204,6 @@ class _Story:
             rows.append([str(build.ref), *spent, active, size(written), size(linked)])
         columns = ["build", "tuning tokens", "all tokens", "all FLOPs", "all seconds", "active parameters", "written", "linked"]
         self.tell.table(columns, rows, "Cost (all: members' training and this build's tuning)")
-
-
-def _holder(name: str) -> str:
-    return "Python Software Foundation" if LICENSES[name] == "PSF-2.0" else "nobody (generated)"
 
 
 def _percent(share: float | None) -> str | None:
