@@ -1,0 +1,452 @@
+"""Compose a seed and its experts into one mixture-of-experts checkpoint.
+
+In:  checkpoint folders, the members' slots, a recipe.  Out: a new folder that stock transformers loads, whole or not at all.
+Streams byte ranges: no model object is built, memory stays flat in the number of experts and in their size. What is known to be
+unchanged is hard-linked. Training is tune.py's work, router rows other than small random ones are router.py's.
+Shapes: E experts, D model width.  Method: Branch-Train-MiX (arXiv:2403.07816).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from fcntl import ioctl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from btx_core import combine
+from btx_core.checkpoint import INDEX, ITEM_BYTES, Checkpoint, read_header, read_json, read_metadata
+from btx_core.errors import BtxCoreError, NotFinite, ShapeMismatch, Unsupported, WrongUsage
+from btx_core.families import Family, family
+from btx_core.plan import ROUTER, SEED, SHARED, Contribution, Output, Part, Plan, Shard, compose, match, parts
+
+if TYPE_CHECKING:
+    import torch
+
+PROVENANCE = "provenance.json"
+CHUNK = 1 << 20  # elements; a multiple of any alignment, small enough to stay in cache
+Progress = Callable[[int, int, str], None]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
+FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
+
+
+@dataclass(frozen=True)
+class Member:
+    """One expert to be mixed. shard: an earlier build's shard of this very member at this slot; it is linked, not written."""
+
+    name: str
+    slot: int
+    folder: Path
+    shard: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixRecipe:
+    """What the mixture is to be; its digest belongs to what it made."""
+
+    mode: Literal["anchored", "full"] = "anchored"  # shared parameters: the seed's / combined over seed and members
+    top_k: int = 2
+    seed_expert: bool = True  # the seed's own feed-forward blocks are slot 0, and the seed takes part in the average
+    method: Literal["mean", "task", "ties", "dare"] = "mean"  # how shared parameters are combined (mode full)
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # parameter group or "*" -> member -> weight; absent: 1
+    scale: float = 1.0  # task, ties, dare: how much of the combined task vector is added to the seed
+    density: float = 0.5  # ties: share of each task vector kept, by size; dare: by chance
+    router_std: float = 0.02  # standard deviation of random router rows; zero would tie for ever
+    random_seed: int = 0
+
+
+@dataclass(frozen=True)
+class FileWritten:
+    path: str
+    bytes: int
+    linked: bool
+
+
+@dataclass(frozen=True)
+class MixReport:
+    files: tuple[FileWritten, ...]
+
+    @property
+    def bytes_written(self) -> int:
+        return sum(file.bytes for file in self.files if not file.linked)
+
+    @property
+    def bytes_linked(self) -> int:
+        return sum(file.bytes for file in self.files if file.linked)
+
+
+def mix(
+    seed: Path,
+    members: Sequence[Member],
+    recipe: MixRecipe,
+    out: Path,
+    *,
+    router: Mapping[int, torch.Tensor] | None = None,
+    previous: Path | None = None,
+    progress: Progress | None = None,
+) -> MixReport:
+    """Write the mixture of the seed and its members to `out`.
+
+    router: layer -> rows [E, D] in slot order, instead of random ones. previous: an earlier build of this very seed; what does not
+    depend on the members (anchored: shared parameters, the seed's expert) is linked from it.
+    Raises ShapeMismatch, NotFinite, Unsafe, Unsupported, WrongUsage; then nothing is left behind.
+    """
+    opened = Checkpoint.open(seed)
+    row = family(opened.config)
+    plan = plan_mix(opened, row, members, recipe, previous)
+    config = mixture_config(row, opened, len(plan.rows), recipe)
+    rows = given_rows(plan, router) if router is not None else random_rows(plan, recipe)
+    with whole_folder(out) as aside:
+        files, tensors = write_shards(plan, aside, Rules(recipe), rows, progress)
+        write_json(aside / "config.json", config)
+        write_json(aside / INDEX, index(plan))
+        copy_words(opened.folder, aside)
+        write_json(aside / PROVENANCE, provenance(plan, members, recipe, tensors))
+        written = {file.path for file in files}
+        rest = (path for path in sorted(aside.iterdir()) if path.name not in written)
+        files += [FileWritten(path.name, path.stat().st_size, False) for path in rest]
+    return MixReport(tuple(files))
+
+
+def plan_mix(seed: Checkpoint, row: Family, members: Sequence[Member], recipe: MixRecipe, previous: Path | None) -> Plan:
+    """Open and match every member, then plan. The order of `members` counts for nothing: slots do."""
+    check_members(members, recipe)
+    ordered = sorted(members, key=lambda member: member.slot)
+    experts = [Contribution(member.name, member.slot, Checkpoint.open(member.folder), member.shard) for member in ordered]
+    for expert in experts:
+        match(seed, expert.dense, expert.name)
+    averaged = {SEED: seed}
+    if recipe.mode == "full":
+        # By name: even a float64 sum may depend on its order, and slots differ between builds.
+        named = {expert.name: expert.dense for expert in sorted(experts, key=lambda expert: expert.name)}
+        averaged = named if recipe.method == "mean" and not recipe.seed_expert else {SEED: seed, **named}
+    if recipe.seed_expert:
+        experts = [Contribution(SEED, 0, seed, _earlier(previous, f"model-expert-{SEED}.safetensors")), *experts]
+    return compose(row, seed, experts, averaged, _earlier(previous, SHARED) if recipe.mode == "anchored" else None)
+
+
+def _earlier(previous: Path | None, file: str) -> Path | None:
+    path = previous / file if previous else None
+    return path if path and path.is_file() else None
+
+
+def check_members(members: Sequence[Member], recipe: MixRecipe) -> None:
+    names, count = [member.name for member in members], len(members) + recipe.seed_expert
+    for name in names:
+        if not NAME.fullmatch(name) or names.count(name) > 1 or name == SEED:
+            raise WrongUsage(
+                f"member {name!r}",
+                found="a name that is taken, reserved or no file name",
+                expected="letters, digits and ._@+-, each name once, not 'seed'",
+                next="rename the member",
+            )
+    if not 1 <= recipe.top_k <= count:
+        raise WrongUsage(
+            "top_k", found=f"{recipe.top_k} with {count} experts", expected=f"1 to {count}", next="choose top_k within the experts"
+        )
+    if recipe.seed_expert and any(member.slot < 1 for member in members):
+        raise WrongUsage("slots", found="a member at slot 0 or below", expected="slot 0 is the seed's own", next="number members from 1")
+
+
+def mixture_config(row: Family, seed: Checkpoint, experts: int, recipe: MixRecipe) -> dict[str, Any]:
+    """The mixture's config, from the parsed dense one: raw JSON leaves out defaults, and the two classes' defaults differ."""
+    from transformers import AutoConfig  # here, since it takes torch along
+
+    try:
+        dense = AutoConfig.from_pretrained(seed.folder, trust_remote_code=False, local_files_only=True).to_dict()
+        made = AutoConfig.for_model(row.layout.model_type)
+        known = made.to_dict().keys() - {"model_type", "architectures", "transformers_version", "_name_or_path"}
+        settings = {key: value for key, value in dense.items() if key in known} | row.settings(dense)
+        settings |= {row.layout.count_key: experts, "num_experts_per_tok": recipe.top_k}
+        config: dict[str, Any] = type(made)(**settings).to_dict()
+    except BtxCoreError:
+        raise
+    except Exception as error:  # transformers checks fields with many kinds of exception
+        raise Unsupported(
+            seed.folder / "config.json",
+            found=f"{type(error).__name__}: {error}"[:300],
+            expected="a config that transformers reads",
+            next="look at config.json",
+        ) from None
+    config.pop("transformers_version", None)  # bytes must not depend on who mixes again
+    config.pop("_name_or_path", None)
+    dtype = seed.tensors[row.down.name.format(l=0)].dtype
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    return config | {"architectures": [row.layout.architecture], "dtype": names[dtype]}
+
+
+def index(plan: Plan) -> dict[str, Any]:
+    names = {output.name: shard.file for shard in plan.shards for output in shard.outputs}
+    return {"metadata": {}, "weight_map": dict(sorted(names.items()))}  # loaders want the key "metadata"
+
+
+def provenance(plan: Plan, members: Sequence[Member], recipe: MixRecipe, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    ordered = sorted(members, key=lambda member: member.slot)
+    return {
+        "format": "btx-provenance-1",
+        "family": plan.family.name,
+        "recipe": asdict(recipe),
+        "rows": list(plan.rows),
+        "members": [{"name": member.name, "slot": member.slot} for member in ordered],
+        "tensors": tensors,
+    }
+
+
+def copy_words(seed: Path, out: Path) -> None:
+    """The tokenizer, under a class that does not depend on the model type, and the generation settings."""
+    if (seed / "generation_config.json").exists():
+        shutil.copyfile(seed / "generation_config.json", out / "generation_config.json")
+    if not any((seed / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):
+        return
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(seed, trust_remote_code=False, local_files_only=True).save_pretrained(out)
+    except Exception as error:  # tokenizers fail with bare exceptions
+        raise Unsupported(
+            seed / "tokenizer.json",
+            found=f"{type(error).__name__}: {error}"[:300],
+            expected="a tokenizer that transformers reads",
+            next="save the tokenizer anew",
+        ) from None
+    settings = read_json(out / "tokenizer_config.json") | {"tokenizer_class": "TokenizersBackend"}
+    settings.pop("name_or_path", None)
+    write_json(out / "tokenizer_config.json", settings)
+
+
+# Router rows
+
+
+def random_rows(plan: Plan, recipe: MixRecipe) -> dict[int, np.ndarray]:
+    """Small random rows [E, D]. A row depends on its expert's name alone: others may come and go."""
+    width = next(output.shape[1] for shard in plan.shards for output in shard.outputs if output.rule == "router")
+    return {layer: np.stack([_random_row(recipe, layer, name, width) for name in plan.rows]) for layer in range(plan.layers)}
+
+
+def _random_row(recipe: MixRecipe, layer: int, name: str, width: int) -> np.ndarray:
+    key = int.from_bytes(hashlib.sha256(f"{recipe.random_seed}/{layer}/{name}".encode()).digest()[:16], "little")
+    row: np.ndarray = np.random.Generator(np.random.Philox(key=key)).standard_normal(width) * recipe.router_std
+    return row
+
+
+def given_rows(plan: Plan, router: Mapping[int, torch.Tensor]) -> dict[int, np.ndarray]:
+    rows = {layer: tensor.detach().double().cpu().numpy() for layer, tensor in router.items()}
+    for output in (output for shard in plan.shards for output in shard.outputs if output.rule == "router"):
+        if (found := getattr(rows.get(output.layer), "shape", None)) != output.shape:
+            raise ShapeMismatch(
+                f"router rows, layer {output.layer}", found=found, expected=output.shape, next="give one row per expert, in slot order"
+            )
+    return rows
+
+
+# Writing
+
+
+class whole_folder:
+    """A folder that appears under its name only when it is complete and on disk."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = Path(os.path.abspath(out))
+        self.aside = self.out.parent / f".{self.out.name}.partial-{os.getpid()}-{threading.get_ident()}"
+
+    def __enter__(self) -> Path:
+        if os.path.lexists(self.out):
+            raise WrongUsage(self.out, found="something there already", expected="a new folder", next="choose another, or remove it first")
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self.aside.mkdir()
+        return self.aside
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if kind is None:
+                for path in (*self.aside.iterdir(), self.aside):
+                    fsync(path)
+                os.rename(self.aside, self.out)
+                fsync(self.out.parent)
+        finally:
+            shutil.rmtree(self.aside, ignore_errors=True)
+
+
+def fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def link(source: Path, target: Path) -> bool:
+    """Hard link, else share the blocks, else copy. True if no data was written."""
+    try:
+        os.link(source.resolve(), target)
+        return True
+    except OSError:  # another file system, or one without links
+        with open(source, "rb") as read, open(target, "xb") as write:
+            try:
+                ioctl(write.fileno(), FICLONE, read.fileno())
+                return True
+            except OSError:
+                left = os.fstat(read.fileno()).st_size
+                while left:
+                    left -= os.copy_file_range(read.fileno(), write.fileno(), left)
+                return False
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How parts become bytes."""
+
+    recipe: MixRecipe
+
+
+def write_shards(
+    plan: Plan, folder: Path, rules: Rules, rows: Mapping[int, np.ndarray], progress: Progress | None
+) -> tuple[list[FileWritten], dict[str, Any]]:
+    """Write or link every shard. Returns the files, and per tensor its file, rule, sources and sha256."""
+    files: list[FileWritten] = []
+    tensors: dict[str, Any] = {}
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for shard in plan.shards:
+            path = folder / shard.file
+            if shard.link:
+                digests = linked_digests(shard, shard.link)
+                linked = link(shard.link, path)
+            else:
+                digests, linked = write_shard(shard, path, plan.family, rules, rows, pool), False
+            files.append(FileWritten(shard.file, path.stat().st_size, linked))
+            tensors |= {output.name: describe(shard, output, digests[output.name]) for output in shard.outputs}
+    return files, dict(sorted(tensors.items()))
+
+
+def describe(shard: Shard, output: Output, digests: Sequence[str]) -> dict[str, Any]:
+    """One tensor's provenance. digests: its own, then one per source, in order."""
+    sources = [_source(part, number, digests) for number, part in enumerate(output.parts)]
+    return {"file": shard.file, "rule": output.rule, "sha256": digests[0], "sources": [entry for part in sources for entry in part]}
+
+
+def _source(part: Part, number: int, digests: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"member": source.member, "tensor": source.tensor.name} for source in part.sources]
+
+
+def linked_digests(shard: Shard, file: Path) -> dict[str, list[str]]:
+    """What a finished shard says of itself; its tensors must be the plan's, in name, shape and dtype."""
+    header = read_header(file)
+    wanted = {output.name: (output.dtype, output.shape) for output in shard.outputs}
+    found = {name: (info.dtype, info.shape) for name, info in header.items()}
+    if found != wanted:
+        name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise ShapeMismatch(
+            f"{file}, {name}",
+            found=found.get(name, "no such tensor"),
+            expected=wanted.get(name, "no such tensor: another slot?"),
+            next="give the shard that was made for this slot, or none",
+        )
+    try:
+        digests = json.loads(read_metadata(file)["btx"])
+        return {name: list(map(str, digests[name])) for name in wanted}
+    except (KeyError, ValueError, TypeError):
+        raise ShapeMismatch(
+            file, found="no digests in its header", expected="a shard written by an earlier mix", next="mix without the shard"
+        ) from None
+
+
+def write_shard(
+    shard: Shard, path: Path, row: Family, rules: Rules, rows: Mapping[int, np.ndarray], pool: ThreadPoolExecutor
+) -> dict[str, list[str]]:
+    """Write one safetensors file; its tensors in parallel. The header carries each tensor's digests, so that a link needs no reading."""
+    outputs = sorted(shard.outputs, key=lambda output: (-ITEM_BYTES[output.dtype], output.name))  # widest first: keeps all aligned
+    blank = {output.name: ["0" * 64] * (1 + sum(len(part.sources) for part in output.parts)) for output in outputs}
+    header, places, size = layout(outputs, blank)
+    with open(path, "xb") as file:
+        if size:
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk shows now
+        jobs = [pool.submit(write_output, file.fileno(), places[output.name], output, rules, rows) for output in outputs]
+        digests = {output.name: job.result() for output, job in zip(outputs, jobs, strict=True)}
+        final, _, _ = layout(outputs, digests)
+        assert len(final) == len(header)
+        os.pwrite(file.fileno(), final, 0)
+        os.fsync(file.fileno())
+    return digests
+
+
+def layout(outputs: Sequence[Output], digests: Mapping[str, list[str]]) -> tuple[bytes, dict[str, int], int]:
+    """The safetensors header, each tensor's absolute offset, and the file's size."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt", "btx": json.dumps(digests, sort_keys=True)}}
+    reached, starts = 0, {}
+    for output in outputs:
+        starts[output.name] = reached
+        reached += int(np.prod(output.shape, dtype=np.int64)) * ITEM_BYTES[output.dtype]
+        entries[output.name] = {"dtype": output.dtype, "shape": list(output.shape), "data_offsets": [starts[output.name], reached]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    begin = 8 + len(text)
+    return len(text).to_bytes(8, "little") + text, {name: begin + start for name, start in starts.items()}, begin + reached
+
+
+def write_output(handle: int, start: int, output: Output, rules: Rules, rows: Mapping[int, np.ndarray]) -> list[str]:
+    """Write one tensor. Returns its sha256, then its sources'."""
+    digest = hashlib.sha256()
+    sources: list[str] = []
+    for chunk in output_bytes(output, rules, rows, sources):
+        digest.update(chunk)
+        start += os.pwrite(handle, chunk, start)
+    return [digest.hexdigest(), *sources]
+
+
+def output_bytes(output: Output, rules: Rules, rows: Mapping[int, np.ndarray], sources: list[str]) -> Iterator[Any]:
+    if output.rule == "router":
+        yield combine.pack(rows[output.layer].ravel(), output.dtype)
+    elif output.rule == "constant":
+        yield combine.pack(np.full(output.shape, output.value).ravel(), output.dtype)
+    else:
+        for part in output.parts:
+            yield from part_bytes(part, output, rules, sources)
+
+
+def part_bytes(part: Part, output: Output, rules: Rules, sources: list[str]) -> Iterator[Any]:
+    hashes = [hashlib.sha256() for _ in part.sources]
+    streams = [source_chunks(source.member, source.tensor, part.rows, found) for source, found in zip(part.sources, hashes, strict=True)]
+    yield from combine.mean(streams, output.dtype) if len(streams) > 1 else streams[0]
+    sources += [found.hexdigest() for found in hashes]
+
+
+def source_chunks(member: str, tensor: Any, rows: tuple[int, int] | None, digest: Any) -> Iterator[bytes]:
+    """The bytes of a tensor's rows, hashed and checked for NaN and infinity on the way."""
+    start, end = (tensor.start + bound * tensor.row_bytes for bound in rows) if rows else (tensor.start, tensor.end)
+    step = CHUNK * ITEM_BYTES[tensor.dtype]
+    with open(tensor.file, "rb", buffering=0) as file:
+        while start < end:
+            chunk = os.pread(file.fileno(), min(step, end - start), start)
+            if not chunk:
+                raise ShapeMismatch(
+                    f"{member}, {tensor.name}", found="a file that ends early", expected="the file as it was opened", next="try again"
+                )
+            if not combine.finite(chunk, tensor.dtype):
+                raise NotFinite(
+                    f"{member}, {tensor.name}", found="NaN or infinity", expected="finite weights", next="look at the training that made it"
+                )
+            digest.update(chunk)
+            start += len(chunk)
+            yield chunk
+
+
+def router_rows(folder: Path) -> dict[int, torch.Tensor]:
+    """A built folder's router rows, layer -> [E, D], in slot order."""
+    built = Checkpoint.open(folder)
+    return {layer: built.read(name) for layer, name in parts(built).router.items()}
+
+
+__all__ = ["ROUTER", "FileWritten", "Member", "MixRecipe", "MixReport", "mix", "router_rows"]
