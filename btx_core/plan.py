@@ -269,3 +269,16 @@ def _role(family: Family, role: str, layer: int, expert: Contribution, bounds: M
 
 def elements(output: Output) -> int:
     return prod(output.shape)
+
+
+def tensor_class(name: str) -> Literal["ffn", "attention", "embedding", "norm", "head", "other"]:
+    """The parameter group of a dense tensor."""
+    if re.search(r"norm|layernorm|\.ln_", name):
+        return "norm"
+    if re.search(r"\.(mlp|feed_forward|shared_mlp|ffn)\.", name):
+        return "ffn"
+    if re.search(r"attn|attention|\.conv\.|mamba|linear_attn", name):
+        return "attention"
+    if "embed" in name or ".wte." in name:
+        return "embedding"
+    return "head" if "lm_head" in name else "other"
