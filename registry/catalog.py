@@ -209,7 +209,7 @@ class Catalog:
         session.add_all(LabelRow(version_id=id_, key=label.key, value=label.value, number=label.number) for label in found)
         for key, document in content.documents.items():
             _keep(writer, key, document)
-        body = {"digest": row[4], "rows": rows_digest(row, files, edges, found), "documents": sorted(content.documents)}
+        body = {"digest": row[4], "rows": rows_digests(row, files, edges, found), "documents": sorted(content.documents)}
         self._log(writer, "registered", str(Reference(content.kind, content.name, number)), body, at)
         return version(row, content.files)
 
@@ -220,12 +220,12 @@ class Catalog:
         return self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def rows_digest(
+def rows_digests(
     row: Sequence[Any], files: Sequence[Sequence[Any]], edges: Sequence[Sequence[Any]], found: Sequence[Sequence[Any]]
-) -> str:
-    """One digest over every column of every row that a registration writes; its event carries it."""
-    lists = {name: sorted(map(list, some)) for name, some in (("files", files), ("edges", edges), ("labels", found))}
-    return digest({"version": list(row), **lists})
+) -> dict[str, str]:
+    """Table -> digest over every column of the rows that a registration writes there; its event carries them."""
+    tables = {"version": [row], "file": files, "edge": edges, "label": found}
+    return {table: digest(sorted(some, key=lambda item: item[:3])) for table, some in tables.items()}
 
 
 def _content_digest(content: Content) -> str:

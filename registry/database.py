@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BUSY_S = 60.0  # eight writers at the default of 5 s saw "database is locked"
 SCHEMA = "0001"  # the newest migration
-_PLACEHOLDER = re.compile(r":([a-z_]+)")
+_PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")  # not a `::cast`
 
 
 class Rows:

@@ -5,6 +5,8 @@ any existing key is refused too; the event table takes only the next link of its
 audit.py notices, and a head pinned outside notices what was done meanwhile.
 """
 
+from registry.database import Rows
+
 # Each table's keys: any one of them equal means that a row would be replaced.
 KEYS = {
     "version": (("id",), ("kind", "name", "number")),
@@ -58,3 +60,15 @@ def _postgresql() -> dict[str, str]:
             made[name] = f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH {each} EXECUTE FUNCTION btx_append_only()"
     made["event_chain"] = "CREATE TRIGGER event_chain BEFORE INSERT ON event FOR EACH ROW EXECUTE FUNCTION btx_chain()"
     return made
+
+
+def installed(rows: Rows) -> dict[str, str]:
+    """Trigger and function name -> its text as the database has it, in the form of triggers() and functions()."""
+    if rows.engine == "sqlite":
+        return dict(rows("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
+    of_tables = (
+        "SELECT t.tgname, pg_get_triggerdef(t.oid, true), t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid "
+        "WHERE NOT t.tgisinternal AND c.relnamespace = current_schema()::regnamespace"
+    )
+    made = {name: f"{text}{'' if state == 'O' else ' DISABLED'}" for name, text, state in rows(of_tables)}
+    return made | dict(rows("SELECT proname, prosrc FROM pg_proc WHERE pronamespace = current_schema()::regnamespace"))

@@ -124,7 +124,10 @@ def _removal(
 ) -> tuple[Removal, str]:
     """Exact only where no byte that stays was trained or averaged on what is withdrawn; where that is not known, rebuild."""
     recipe = build.facts.get("recipe") or {}
+    recipe = recipe.get("resolved") or recipe
     tuned = (recipe.get("tune") or {}).get("mode", "unknown")
+    if tuned == "none":
+        via = via - {"tuned_on"}
     if via:
         return "rebuild", f"reached by {', '.join(sorted(via))} too: bytes that would stay come from it"
     if len(snapshots) != 1:
