@@ -1,0 +1,141 @@
+"""Fine-tune a mixed folder: the router alone, or the router and everything shared. Expert shards stay the same files.
+
+In:  a mixed folder, training text by domain, a recipe.  Out: a whole folder in which only model-router and model-shared may be new.
+Loss: next token, plus per layer the load balance αN Σ u_i p_i over batch means, plus the z-loss on the router's logits.
+Shapes: B rows, S tokens a row, T = B × S, E experts, D model width.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch.nn.functional import linear
+from transformers import AutoTokenizer
+from transformers.core_model_loading import revert_weight_conversion
+
+from btx_core.branch import load
+from btx_core.checkpoint import Checkpoint, read_metadata
+from btx_core.data import Corpus, Mixture, end_token
+from btx_core.evaluate import gate_weights, gates
+from btx_core.mix import link, whole_folder
+from btx_core.plan import ROUTER, SHARED
+from btx_core.train import Progress, TrainReport, next_token_loss, optimise
+
+GENERAL = "seed"  # the key of the seed's own data among the domains
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRecipe:
+    mode: Literal["none", "router", "shared", "all"] = "shared"
+    steps: int = 300
+    batch: int = 4
+    sequence: int = 128
+    learning_rate: float = 5e-3  # of the router, peak
+    shared_rate: float = 0.2  # of everything else that trains, as a share of learning_rate
+    general_share: float = 0.25  # share of rows from the seed's own data; the other domains share the rest evenly
+    balance: float = 0.01  # α
+    z: float = 0.001
+    warmup_steps: int = 20
+    final_rate: float = 0.1
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    seed: int = 0
+
+
+def tune(
+    mixed: Path,
+    domains: Mapping[str, Path],
+    recipe: TuneRecipe,
+    out: Path,
+    *,
+    grown_from: Path | None = None,
+    progress: Progress | None = None,
+) -> TrainReport | None:
+    """Tune on the domains' training text; the domain "seed" is the seed's own. Returns what it cost, None for mode "none"."""
+    model = load(mixed, torch.float32)
+    report = None if recipe.mode == "none" else tune_model(model, AutoTokenizer.from_pretrained(mixed), domains, recipe, progress)
+    changed = {"none": (), "router": (ROUTER,), "shared": (ROUTER, SHARED)}[recipe.mode]
+    with whole_folder(out) as aside:
+        write_tuned(model, mixed, changed, aside)
+    return report
+
+
+def tune_model(
+    model: Any, tokenizer: Any, domains: Mapping[str, Path], recipe: TuneRecipe, progress: Progress | None = None
+) -> TrainReport:
+    corpora = {name: Corpus.of([folder], tokenizer, recipe.seed) for name, folder in domains.items()}
+    mixture, end = Mixture(corpora, shares(list(domains), recipe.general_share)), end_token(tokenizer)
+    routers = gates(model)
+    for name, parameter in model.named_parameters():
+        of_router = name.removesuffix(".weight") in routers
+        parameter.requires_grad_(of_router or (recipe.mode == "shared" and ".experts." not in name))
+
+    def loss(step: int) -> torch.Tensor:
+        rows, _ = mixture.batch(step, recipe.batch, recipe.sequence)
+        with router_inputs(routers) as inputs:
+            value = next_token_loss(model, torch.from_numpy(rows), end)
+        for name, hidden in inputs.items():
+            logits = linear(hidden, routers[name].weight).float()
+            value = value + recipe.balance * balance_loss(logits, gate_weights(routers[name], hidden)) + recipe.z * z_loss(logits)
+        return value
+
+    rates = {f"{name}.weight": 1.0 for name in routers} | {"": recipe.shared_rate}
+    return optimise(model, loss, recipe, rates=rates, progress=progress)
+
+
+def shares(domains: list[str], general: float) -> dict[str, float]:
+    others = [name for name in domains if name != GENERAL]
+    if GENERAL not in domains or not others:
+        return dict.fromkeys(domains, 1.0)
+    return {name: general if name == GENERAL else (1 - general) / len(others) for name in domains}
+
+
+def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
+    """N Σ u_i p_i: u the batch mean of the sparse gate weights, p of the full softmax. 1 when balanced, N when one expert takes all.
+
+    Products of means, not the mean of products, which cannot tell the two apart.
+    """
+    return logits_TE.shape[1] * (weights_TE.mean(0) * logits_TE.softmax(-1).mean(0)).sum()
+
+
+def z_loss(logits_TE: torch.Tensor) -> torch.Tensor:
+    """Mean squared log-partition: keeps logits from drifting."""
+    return logits_TE.logsumexp(-1).square().mean()
+
+
+@contextmanager
+def router_inputs(routers: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
+    """Collects what each router saw, (T, D) by name, in the forward passes inside the block."""
+    inputs: dict[str, torch.Tensor] = {}
+
+    def listen(name: str) -> Any:
+        def hook(gate: Any, arguments: tuple[torch.Tensor, ...]) -> None:
+            inputs[name] = arguments[0].reshape(-1, gate.weight.shape[1])
+
+        return hook
+
+    handles = [gate.register_forward_pre_hook(listen(name)) for name, gate in routers.items()]
+    try:
+        yield inputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def write_tuned(model: Any, mixed: Path, changed: tuple[str, ...], aside: Path) -> None:
+    """Every file of `mixed` as a hard link, but for the changed shards: the same tensors under the same names, new values."""
+    opened = Checkpoint.open(mixed)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items() if ".experts." not in name}
+    on_disk = revert_weight_conversion(model, state)
+    for file in sorted(mixed.iterdir()):
+        if file.name in changed:
+            old = {name: info for name, info in opened.tensors.items() if info.file.name == file.name}
+            new = {name: on_disk[name].to(opened.read(name).dtype).contiguous() for name in old}
+            save_file(new, aside / file.name, metadata=read_metadata(file))
+            (aside / file.name).chmod(0o644)
+        else:
+            link(file, aside / file.name)
