@@ -94,7 +94,7 @@ def audit(
 
         note("schema", *_schema(rows))
         note("log", *_log(rows, pinned, signed))
-        note("rows", *_rows(rows))
+        note("rows", *row_findings(rows))
         try:
             versions = [catalog.get(subject)]
             versions = catalog.lineage(versions[0].ref).nodes
@@ -135,7 +135,7 @@ def _log(rows: Rows, pinned: str | None, signed: Iterable[Callable[[Rows], list[
     return examined, [Finding("log", one.subject, one.found, one.expected, advice) for one in breaks]
 
 
-def _rows(rows: Rows) -> tuple[int, list[Finding]]:
+def row_findings(rows: Rows) -> tuple[int, list[Finding]]:
     """Every row is what its event says, every event's row is there, and nothing else is."""
     registered = {row[0]: row for row in rows(f"SELECT {EVENT_COLUMNS} FROM event WHERE kind = 'registered'")}
     belongings = {table: _grouped(rows, table) for table in ("file", "edge", "label")}

@@ -25,6 +25,13 @@ Versions = list[Version]
 Events = list[Event]
 
 
+class Needed(NamedTuple):
+    """Digests of objects: in the store, and in DVC's cache and remotes (a folder's ends in .dir, and lists its files' digests)."""
+
+    sha256: frozenset[str]
+    md5: frozenset[str]
+
+
 class Parent(NamedTuple):
     id: int
     ref: Reference
@@ -170,6 +177,14 @@ class Catalog:
         where = f"WHERE {' AND '.join(tests)}" if tests else ""
         with self.database.read() as rows:
             return [event(row) for row in rows(f"SELECT {EVENT_COLUMNS} FROM event {where} ORDER BY seq", subject=str(subject), kind=kind)]
+
+    def needed(self) -> "Needed":
+        """What no garbage collection may delete: the bytes of every registered version, withdrawn ones too."""
+        with self.database.read() as rows:
+            files = rows("SELECT DISTINCT sha256, md5 FROM file")
+            held = [json.loads(row[0]) for row in rows("SELECT facts FROM version WHERE facts LIKE '%\"dvc\":%'")]
+        dvc = {facts["dvc"].get("md5") for facts in held if isinstance(facts.get("dvc"), dict)}
+        return Needed(frozenset(row[0] for row in files), frozenset(md5 for md5 in dvc | {row[1] for row in files} if md5))
 
     def head(self) -> str:
         """Digest of the newest event: pin it outside, and an audit can show that nothing before it was changed."""

@@ -33,16 +33,17 @@ class Store:
             raise Invalid("digest", found=repr(sha256), expected="64 lower-case hexadecimal digits")
         return self.root / sha256[:2] / sha256
 
-    def put(self, file: Path, sha256: str | None = None) -> str:
+    def put(self, file: Path, sha256: str | None = None, *, copy: bool = False) -> str:
         """Take a file in and return its digest; with `sha256`, raises Damaged unless its bytes have that digest.
 
-        Hard-linked when on the same file system, so the given file becomes read-only too.
+        Hard-linked when on the same file system, so the given file becomes read-only too; with `copy`, bytes of its own.
         """
         with self.holding(), _room(self.root):
             aside = self.root / "tmp" / uuid.uuid4().hex
             aside.parent.mkdir(parents=True, exist_ok=True)
             try:
-                return self._take(file, aside, sha256)
+                (_copy if copy else _link)(file, aside)
+                return self._take(aside, str(file), sha256)
             finally:
                 aside.unlink(missing_ok=True)
 
@@ -88,12 +89,11 @@ class Store:
                     aside.unlink()
             return old
 
-    def _take(self, file: Path, aside: Path, expected: str | None) -> str:
-        _link(file, aside)
+    def _take(self, aside: Path, name: str, expected: str | None) -> str:
         aside.chmod(0o444)
         found = sha256_file(aside)
         if expected is not None and found != expected:
-            raise Damaged(str(file), found=f"sha256 {found}", expected=f"sha256 {expected}", next="fetch or write the file again")
+            raise Damaged(name, found=f"sha256 {found}", expected=f"sha256 {expected}", next="fetch or write the file again")
         target = self.path(found)
         if not (target.exists() and sha256_file(target) == found):  # a damaged object is replaced by good bytes
             _make_durable(aside)
