@@ -1,0 +1,76 @@
+"""Attestations: in-toto statements in DSSE envelopes, signed with Ed25519, checkable with outside tools alone.
+
+In:  plain facts (digests, lineage, recipes) and a private key.  Out: envelopes as JSON; the checked payload of an envelope.
+Who may sign what is people.py's; which facts go in is the caller's.
+Forms: github.com/secure-systems-lab/dsse protocol.md, in-toto.io/Statement/v1, slsa.dev/provenance/v1.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from registry.digest import canonical_json, sha256_bytes
+from registry.errors import Damaged
+
+IN_TOTO = "application/vnd.in-toto+json"
+
+
+def public_pem(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
+    public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def key_id(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
+    """SHA-256 of the public key's DER form."""
+    public = key.public_key() if isinstance(key, Ed25519PrivateKey) else key
+    return sha256_bytes(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def sign(payload: Mapping[str, Any], key: Ed25519PrivateKey, payload_type: str = IN_TOTO) -> dict[str, Any]:
+    """A DSSE envelope over the payload's canonical JSON."""
+    body = canonical_json(payload)
+    signature = key.sign(_pae(payload_type, body))
+    return {
+        "payload": base64.b64encode(body).decode(),
+        "payloadType": payload_type,
+        "signatures": [{"keyid": key_id(key), "sig": base64.b64encode(signature).decode()}],
+    }
+
+
+def opened(envelope: Mapping[str, Any], key: Ed25519PublicKey, payload_type: str = IN_TOTO) -> dict[str, Any]:
+    """The payload, once its signature by this key holds. Raises Damaged."""
+    try:
+        body = base64.b64decode(envelope["payload"], validate=True)
+        signatures = [base64.b64decode(item["sig"], validate=True) for item in envelope["signatures"] if item["keyid"] == key_id(key)]
+        found_type = envelope["payloadType"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged("envelope", found=f"{type(error).__name__}: {error}", expected="a DSSE envelope") from None
+    if found_type != payload_type:
+        raise Damaged("envelope", found=f"payload type {found_type!r}", expected=payload_type)
+    if not any(_holds(signature, _pae(payload_type, body), key) for signature in signatures):
+        raise Damaged("envelope", found="no valid signature of this key", expected=f"one by key {key_id(key)}")
+    try:
+        payload = json.loads(body)
+    except ValueError as error:
+        raise Damaged("envelope", found=str(error), expected="a JSON payload") from None
+    if not isinstance(payload, dict):
+        raise Damaged("envelope", found=type(payload).__name__, expected="a JSON object")
+    return payload
+
+
+def _holds(signature: bytes, message: bytes, key: Ed25519PublicKey) -> bool:
+    try:
+        key.verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _pae(payload_type: str, body: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: type and body, each with its length, so that neither can pass for the other."""
+    return b"DSSEv1 %d %s %d %s" % (len(payload_type.encode()), payload_type.encode(), len(body), body)
