@@ -1,5 +1,6 @@
 """Job: register a corpus as a data version: copy it in, ask the gate, hold it with DVC, write the row."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines import evidence, gates
@@ -43,7 +44,7 @@ def add_data(
             }
             known = _same(workspace, name, facts, folders.files_digest(files)) if number > 1 else None
             if known:
-                return known
+                return replace(known, created=False)
             gates.ask(workspace, "register", ref, evidence.of_data(ref, facts, len(files)))
             folders.accept(aside, target)
         held = folders.track(workspace.root, target)

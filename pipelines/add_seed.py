@@ -1,10 +1,12 @@
 """Job: register a dense checkpoint as a seed."""
 
-import json
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 from btx_core.checkpoint import Checkpoint
 from btx_core.families import family
+from btx_core.preflight import all_finite
 from pipelines import evidence, gates
 from pipelines import versioned_folders as folders
 from pipelines.workspace import Workspace
@@ -27,16 +29,15 @@ def add_seed(workspace: Workspace, name: str, source: Path, *, data: list[str] |
             facts = {
                 "model_type": checkpoint.config["model_type"],
                 "family": family(checkpoint.config).name,
-                "parameters": sum(_size(tensor.shape) for tensor in checkpoint.tensors.values()),
+                "parameters": sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
                 "license": license,
                 "data": [str(parent.ref) for parent in parents],
-                "finite": checkpoint.finite(),
-                "train": _report(aside),
+                "finite": all_finite(checkpoint),
             }
             if number > 1:
                 newest = catalog.get(f"seed/{name}")
                 if folders.files_digest(newest.files) == folders.files_digest(files) and newest.facts["data"] == facts["data"]:
-                    return newest
+                    return replace(newest, created=False)
             gates.ask(workspace, "register", ref, evidence.of_seed(ref, name, facts))
             folders.accept(aside, target)
         held = folders.track(workspace.root, target)
@@ -45,15 +46,3 @@ def add_seed(workspace: Workspace, name: str, source: Path, *, data: list[str] |
         return catalog.register(
             "seed", name, facts | {"dvc": held}, files=files, version=number, parents=[(parent.ref, "trained_on") for parent in parents]
         )
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size
-
-
-def _report(folder: Path) -> object:
-    path = folder / "btx-train.json"
-    return json.loads(path.read_text()) if path.is_file() else None

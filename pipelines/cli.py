@@ -4,6 +4,7 @@ Exit status: 0 done; 1 failed; 2 wrong usage; 3 refused by a policy; 4 an audit 
 Jobs are imported inside their commands: `--help`, `list`, `show` and `audit` start without torch, `--help` without a database.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,9 +38,18 @@ def _here() -> Any:
     return Workspace.find()
 
 
-def _registered(version: Any, json: bool) -> None:
+def _one_of(option: str, found: str | None, expected: tuple[str, ...]) -> None:
+    if found is not None and found not in expected:
+        raise typer.BadParameter(f"found {found}, expected {', '.join(expected)}", param_hint=option)
+
+
+def _answer(version: Any) -> dict[str, str]:
     """The answer to every command that registers something."""
-    answer = {"ref": str(version.ref), "status": "registered" if version.created else "unchanged", "digest": version.digest}
+    return {"ref": str(version.ref), "status": "registered" if version.created else "unchanged", "digest": version.digest}
+
+
+def _registered(version: Any, json: bool) -> None:
+    answer = _answer(version)
     if json:
         render.as_json(answer)
     else:
@@ -79,8 +89,7 @@ def data_add(
     """
     from pipelines.add_data import add_data
 
-    if pii not in ("none", "reviewed", "present"):
-        raise typer.BadParameter(f"found {pii}, expected none, reviewed or present", param_hint="--pii")
+    _one_of("--pii", pii, ("none", "reviewed", "present"))
     facts = {"license": license, "origin": source, "holder": holder, "pii": pii, "purpose": purpose, "retain_until": retain_until}
     _registered(add_data(_here(), name, path, **facts), json)
 
@@ -106,25 +115,39 @@ def seed_add(
 
 @app.command()
 def train(
-    expert: str,
-    data: Annotated[str, typer.Option(metavar="data/NAME[@V]")],
+    experts: Annotated[list[str], typer.Argument(metavar="EXPERT...")],
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="data/NAME[@V]", help="one for each expert, in order; default data/EXPERT")
+    ] = None,
     seed: Annotated[str | None, typer.Option(metavar="seed/NAME[@V]", help="default: the only seed there is")] = None,
     mode: Annotated[str | None, typer.Option(metavar="anchored|full")] = None,
+    executor: Annotated[str, typer.Option(metavar="local|ray")] = "local",
     json: Json = False,
 ) -> None:
-    """Train a copy of the seed on one data version and register it as an expert.
+    """Train copies of the seed, one a data version, side by side, and register each as an expert.
 
     Example: btx train math --data data/math
     """
+    from pipelines.executors import EXECUTORS
     from pipelines.register import register as register_expert
-    from pipelines.train import train as train_branch
+    from pipelines.train import train as train_branches
 
-    if mode not in (None, "anchored", "full"):
-        raise typer.BadParameter(f"found {mode}, expected anchored or full", param_hint="--mode")
+    _one_of("--mode", mode, ("anchored", "full"))
+    _one_of("--executor", executor, tuple(EXECUTORS))
+    corpora = data or [f"data/{expert}" for expert in experts]
+    if len(corpora) != len(experts):
+        raise typer.BadParameter(f"found {len(corpora)} for {len(experts)} experts, expected one for each", param_hint="--data")
     workspace = _here()
-    branch = train_branch(workspace, expert, data=data, seed=seed, mode=mode)
-    version = register_expert(workspace, expert, branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=bar)
-    _registered(version, json)
+    branches = train_branches(workspace, dict(zip(experts, corpora, strict=True)), seed=seed, mode=mode, executor=executor)
+    versions = []
+    for name, branch in branches.items():
+        lineage = {"data": [str(branch.data.ref)], "seed": str(branch.seed.ref)}
+        versions.append(register_expert(workspace, name, branch.folder, **lineage, show=bar))
+    if json and len(versions) > 1:
+        render.as_json([_answer(version) for version in versions])
+    else:
+        for version in versions:
+            _registered(version, json)
 
 
 @app.command()
@@ -160,8 +183,7 @@ def rebuild(
     """
     from pipelines.rebuild import rebuild as compose
 
-    if tune not in (None, "none", "router", "shared", "all"):
-        raise typer.BadParameter(f"found {tune}, expected none, router, shared or all", param_hint="--tune")
+    _one_of("--tune", tune, ("none", "router", "shared", "all"))
     answer = compose(_here(), with_=with_ or (), without=without or (), tune=tune, dry_run=dry_run)
     if json:
         render.as_json(answer)
@@ -301,6 +323,7 @@ def demo(
 
 
 def main() -> None:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars are ours: progress.py
     try:
         app()
     except Exception as error:

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
-
 from pydoc_data.topics import topics
+from typing import TypeVar
 
 from btx_core.train import PretrainConfig, TrainRecipe
 

@@ -84,13 +84,12 @@ class _Story:
         self.tell.chapter("Three domain teams, each with a corpus of its own")
         for name in ("math", "code"):
             self._data(name)
-        for name in ("math", "code", "prose"):
-            self._expert(name)
+        self._experts("math", "code", "prose")
 
     def fourth_expert(self) -> None:
         self.tell.chapter("A fourth domain, one quarter later: the other three are not touched")
         self._data("units")
-        self._expert("units")
+        self._experts("units")
 
     def refusal(self) -> None:
         self.tell.chapter("A corpus without a licence")
@@ -158,19 +157,19 @@ class _Story:
         source = self.sources / name
         facts = CORPORA[name](source)
         self.tell.command(f'btx data add {name} {source} --license {facts.license} --source "{facts.source}"')
-        version = add_data(
-            self.workspace, name, source, license=facts.license, origin=facts.source, holder=facts.holder, purpose=PURPOSE
-        )
+        version = add_data(self.workspace, name, source, license=facts.license, origin=facts.source, holder=facts.holder, purpose=PURPOSE)
         self.tell.say(f"{version.ref}   {len(version.files)} files, {size(version.facts['bytes'])}")
 
-    def _expert(self, name: str) -> None:
-        self.tell.command(f"btx train {name} --data data/{name}")
+    def _experts(self, *names: str) -> None:
+        self.tell.command(f"btx train {' '.join(names)}")
         started = time.monotonic()
-        branch = train(self.workspace, name, data=f"data/{name}")
-        version = register(self.workspace, name, branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=self.show)
-        facts = version.facts["evaluation"]
-        gain = f"{facts['seed_bits_per_byte']:.3f} → {facts['bits_per_byte']:.3f} bits per byte"
-        self.tell.say(f"{version.ref}   {gain}   ran {', '.join(branch.ran)}   {time.monotonic() - started:.0f} s")
+        branches = train(self.workspace, {name: f"data/{name}" for name in names})
+        for name, branch in branches.items():
+            lineage = {"data": [str(branch.data.ref)], "seed": str(branch.seed.ref)}
+            version = register(self.workspace, name, branch.folder, **lineage, show=self.show)
+            facts = version.facts["evaluation"]
+            self.tell.say(f"{version.ref}   {facts['seed_bits_per_byte']:.3f} → {facts['bits_per_byte']:.3f} bits per byte")
+        self.tell.say(f"{len(names)} trained side by side and registered in {time.monotonic() - started:.0f} s")
 
     def _table(self) -> dict[str, dict[str, Any]]:
         rows: dict[str, dict[str, Any]] = {}

@@ -3,10 +3,12 @@
 In:  a workspace root and stage names.  Out: the stages that DVC ran and those it found unchanged, from its own report.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,15 +28,11 @@ class Reproduced:
     skipped: list[str]
 
 
-def reproduce(root: Path, target: str, *, alone: bool = False) -> Reproduced:
-    """`dvc repro TARGET` in `root`. The stage's progress and errors go to stderr as they come.
-
-    alone: leave upstream alone. A damaged data version would otherwise be committed anew by DVC as if it had been edited on purpose.
-    Raises StageFailed, naming the stage.
-    """
+def reproduce(root: Path, target: str) -> Reproduced:
+    """`dvc repro TARGET` in `root`. The stages' progress and errors go to stderr as they come. Raises StageFailed, naming the stage."""
     # Stages call `python`: it must be the one that runs now, whether or not its environment is activated.
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "BTX_WORKSPACE": str(root)}
-    command = [sys.executable, "-m", "dvc", "repro", *(["--single-item"] if alone else []), target]
+    command = [sys.executable, "-m", "dvc", "repro", target]
     done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
     ran, skipped = _RAN.findall(done.stdout), _SKIPPED.findall(done.stdout)
     if done.returncode:
@@ -46,3 +44,24 @@ def reproduce(root: Path, target: str, *, alone: bool = False) -> Reproduced:
             next="mend what the lines above name, then run the command again",
         )
     return Reproduced(ran, skipped)
+
+
+def stale(root: Path, targets: Sequence[str]) -> list[str]:
+    """Those targets that DVC would run now."""
+    report = json.loads(_dvc(root, "status", "--json", *targets))
+    return [target for target in targets if target in report]
+
+
+def commit(root: Path, targets: Sequence[str]) -> None:
+    """Tell DVC that these stages have run: their outputs as they stand belong to their inputs as they stand."""
+    if targets:
+        _dvc(root, "commit", "--force", "--quiet", *targets)
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise StageFailed(
+            f"dvc {' '.join(arguments)}", found=(done.stderr or done.stdout).strip(), expected="exit status 0", next="mend what DVC names"
+        )
+    return done.stdout

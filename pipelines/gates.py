@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from registry.gate import decide
-from registry.policy import Verdict, load
-
 from pipelines.workspace import Workspace
 from registry.errors import Refused
+from registry.gate import decide
+from registry.policy import Verdict, load
 
 
 def ask(workspace: Workspace, gate: str, subject: str, evidence: Mapping[str, Any]) -> Verdict:
@@ -23,10 +22,10 @@ def ask(workspace: Workspace, gate: str, subject: str, evidence: Mapping[str, An
         at=datetime.now(UTC),
     )
     if verdict.outcome == "refused":
-        broken = [rule for rule in verdict.rules if rule.outcome == "refused"]
+        broken = verdict.refusals()
         raise Refused(
             f"{subject} at gate {gate}",
-            found="; ".join(f"{rule.policy}/{rule.rule}: {rule.message}" for rule in broken),
+            found="; ".join(f"{rule.name}: {rule.message}" for rule in broken),
             expected="every rule of the gate satisfied or waived",
             next="; ".join(dict.fromkeys(rule.remedy for rule in broken if rule.remedy)) or f"btx policy check {subject}",
         )

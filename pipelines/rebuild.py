@@ -20,6 +20,7 @@ from registry.digest import digest, sha256_file
 from registry.errors import Conflict, Invalid, NotFound
 
 BAD = ("withdrawn", "tainted")
+LINKED_AGAIN = ("model-shared.safetensors", "model-expert-seed.safetensors")
 STAGES = ("mix", "tune", "evaluate")
 
 
@@ -183,13 +184,29 @@ def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shar
         "seed": named(planned.seed),
         "members": members,
         "domains": domains,
+        "general": [named(workspace.catalog.get(ref)) for ref in planned.seed.facts["data"]],
         "grown_from": grown_from,
+        "previous": _previous_mix(workspace, planned),
         "recipe": planned.recipe,
     }
     path = workspace.root / "snapshot.json"
     aside = path.with_suffix(".new")
     aside.write_text(json.dumps(document, indent=1) + "\n")
     aside.replace(path)
+
+
+def _previous_mix(workspace: Workspace, planned: Plan) -> str | None:
+    """A folder of links to what the last mix of this very seed wrote and no member can change, so that it is linked again."""
+    folder = workspace.work / "previous"
+    shutil.rmtree(folder, ignore_errors=True)
+    build = planned.previous
+    if build is None or build.facts["seed"] != str(planned.seed.ref):
+        return None
+    folder.mkdir(parents=True)
+    for file in build.facts["mixed"]:
+        if file["path"] in LINKED_AGAIN and workspace.store.verify(file["sha256"]):
+            workspace.store.link(file["sha256"], folder / file["path"])
+    return _relative(workspace, folder)
 
 
 def _relative(workspace: Workspace, path: Path) -> str:
@@ -206,13 +223,14 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
             )
     tuned, folder = workspace.work / "tuned", workspace.folder("build", "", number)
     files = _taken_in(workspace, tuned, folder)
+    workspace.store.put(workspace.work / "mixed" / "model-shared.safetensors")  # the tuned one may differ; the next mix links this
     reports = {name: json.loads((workspace.work / "tuned" / f"btx-{name}.json").read_text()) for name in ("mix", "tune")}
     measured = json.loads((workspace.work / "evaluation.json").read_text())
     members = [
         {"ref": str(version.ref), "slot": slot, "digest": version.digest, "file": f"model-expert-{version.ref.name}.safetensors"}
         for slot, version in planned.members
     ]
-    data = sorted({reference for _, version in planned.members for reference in version.facts["data"]})
+    data = sorted({*planned.seed.facts["data"], *(reference for _, version in planned.members for reference in version.facts["data"])})
     facts = {
         "snapshot": str(snapshot.ref),
         "seed": str(planned.seed.ref),
@@ -222,7 +240,7 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
         "folder": _relative(workspace, folder),
         "status": "evaluated",
         "evaluation": _evaluation(planned, measured),
-        "routing": measured["routing"],
+        "routing": {"shares": measured["routing"], "dead": measured["dead"], "dominant": measured["dominant"]},
         "cost": _cost(planned, reports, measured),
         "mixed": reports["mix"]["files"],
         "previous": planned.previous.facts["evaluation"] if planned.previous else None,

@@ -1,13 +1,12 @@
 """Job: register a checkpoint as an expert: collect evidence, ask the gate, take it in, write the row."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from btx_core.evaluate import evaluate
 from btx_core.preflight import preflight
-
-from btx_core import adapter
 from pipelines import evidence, gates
 from pipelines import versioned_folders as folders
 from pipelines.progress import Show
@@ -39,15 +38,16 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
                 newest = catalog.get(f"expert/{name}")
                 same = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same and all(newest.facts[key] == value for key, value in lineage.items()):
-                    return newest
-            checked = preflight(base_folder, aside)
+                    return replace(newest, created=False)
+            # "full" allows shared parameters to have moved; whether they have is measured and fixes the mode.
+            checked = preflight(base_folder, aside, "full", others=_others(workspace, name, base))
             facts: dict[str, Any] = {
                 "domain": corpora[0].ref.name,
                 "licenses": sorted({corpus.facts["license"] for corpus in corpora}),
                 "mode": "anchored" if checked["ancestry"]["shared_identical"] else "full",
                 "preflight": checked,
                 "evaluation": None if checked["problems"] else _evaluation(workspace, base, base_folder, aside, texts, show),
-                "train": _report(aside),
+                "train": training_report(aside),
                 "adapter": adapter_digest,
                 **lineage,
             }
@@ -60,10 +60,18 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
         return catalog.register("expert", name, facts | {"dvc": held}, files=files, version=number, parents=parents)
 
 
+def _others(workspace: Workspace, name: str, base: Version) -> dict[str, Path]:
+    """Folders of the other experts of this seed, the newest version of each."""
+    same = [version for version in workspace.catalog.list("expert", seed=str(base.ref)) if version.ref.name != name]
+    return {version.ref.name: workspace.root / version.facts["dvc"]["path"] for version in same}
+
+
 def _merged(base: Path, aside: Path) -> str | None:
     """Where the folder holds a LoRA adapter, put the merged checkpoint in its place. Returns the adapter's digest."""
     if not (aside / "adapter_config.json").is_file():
         return None
+    from btx_core import adapter
+
     digest = folders.files_digest(folders.manifest(aside))
     adapter.merge_in_place(base, aside)
     return digest
@@ -83,6 +91,10 @@ def _evaluation(
     return by_domain[first] | {"domains": by_domain}
 
 
-def _report(folder: Path) -> Any:
+def training_report(folder: Path) -> dict[str, Any] | None:
+    """What the branch's training wrote of itself, where it was trained here: tokens, flops, wall_s, curve, recipe."""
     path = folder / "btx-train.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    written = json.loads(path.read_text())
+    return {**written["report"], "recipe": written["recipe"]}

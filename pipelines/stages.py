@@ -5,6 +5,7 @@ Called as `python -m pipelines.stages STAGE [NAME]` in a workspace's root.
 """
 
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -20,18 +21,21 @@ from registry.errors import Damaged, Invalid
 
 
 def train(name: str) -> None:
+    import torch
+
     from btx_core.train import TrainRecipe
     from btx_core.train import train as train_branch
 
     order = yaml.safe_load(Path("branches.yaml").read_text())["branches"][name]
+    torch.set_num_threads(order["threads"])
     general = [_proven(item) for item in order["general"]]
-    out = Path("work/branches") / name
+    recipe = _recipe(TrainRecipe, order["recipe"])
     with bar(f"train {name}") as progress:
         train_branch(
             _proven(order["seed"]),
             [_proven(order["data"])],
-            _recipe(TrainRecipe, order["recipe"]),
-            out,
+            recipe,
+            Path("work/branches") / name,
             general=general[0] if general else None,
             progress=progress,
         )
@@ -48,21 +52,28 @@ def mix() -> None:
     ]
     recipe = _recipe(MixRecipe, snapshot["recipe"]["mix"])
     out = Path("work/mixed")
-    compose(_proven(snapshot["seed"]), members, recipe, out)
+    previous = Path(snapshot["previous"]) if snapshot["previous"] else None
+    with bar("mix") as progress:
+        compose(_proven(snapshot["seed"]), members, recipe, out, previous=previous, progress=progress)
     files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]
     _write(out / "btx-mix.json", {"recipe": asdict(recipe), "files": files, "wall_s": round(time.monotonic() - started, 3)})
 
 
 def tune() -> None:
-    from btx_core.tune import TuneRecipe
+    from btx_core.tune import GENERAL, TuneRecipe
     from btx_core.tune import tune as tune_mixed
 
     snapshot = _snapshot()
-    domains = {name: _proven(item) for name, item in snapshot["domains"].items()}
+    general = {item["ref"]: GENERAL for item in snapshot["general"]}
+    texts = {**{item["ref"]: item for item in snapshot["general"]}, **{item["ref"]: item for item in snapshot["domains"].values()}}
+    domains = {general.get(ref, ref.split("/")[1].split("@")[0]): _proven(item) for ref, item in texts.items()}
     grown_from = Path(snapshot["grown_from"]) if snapshot["grown_from"] else None
-    recipe = _recipe(TuneRecipe, snapshot["recipe"]["tune"])
+    recipe, out = _recipe(TuneRecipe, snapshot["recipe"]["tune"]), Path("work/tuned")
     with bar("tune") as progress:
-        tune_mixed(Path("work/mixed"), domains, recipe, Path("work/tuned"), grown_from=grown_from, progress=progress)
+        report = tune_mixed(Path("work/mixed"), domains, recipe, out, grown_from=grown_from, progress=progress)
+    _write(
+        out / "btx-tune.json", {"recipe": asdict(recipe), **(report.to_json() if report else {"tokens": 0, "flops": 0.0, "wall_s": 0.0})}
+    )
 
 
 def evaluate() -> None:
@@ -107,6 +118,7 @@ STAGES = {"train": train, "mix": mix, "tune": tune, "evaluate": evaluate}
 
 
 def main() -> int:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars are ours: progress.py
     stage, *arguments = sys.argv[1:]
     try:
         STAGES[stage](*arguments)

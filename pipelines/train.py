@@ -1,5 +1,10 @@
-"""Job: train a branch of a seed on one data version, as the DVC stage train@EXPERT. Registering the branch is register.py's job."""
+"""Job: train branches of a seed, one a data version. Registering them is register.py's job.
 
+DVC says which of the stages train@EXPERT are stale, an executor runs those, DVC takes the result in. Not `dvc repro`: upstream of
+a stage it commits a damaged data version anew, as if somebody had edited it on purpose.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,44 +13,58 @@ import yaml
 
 from pipelines import dvc_runs
 from pipelines import versioned_folders as folders
+from pipelines.executors import EXECUTORS
 from pipelines.workspace import Workspace
 from registry.catalog import Version
-from registry.errors import Invalid
+from registry.errors import Invalid, Refused
 
 
 @dataclass(frozen=True)
 class Branch:
     folder: Path
-    ran: list[str]
     seed: Version
     data: Version
+    ran: bool  # False: trained already, from these very inputs
 
 
-def train(workspace: Workspace, expert: str, *, data: str, seed: str | None = None, mode: str | None = None) -> Branch:
-    """Train, or find trained already, the branch EXPERT. Raises Refused for withdrawn data, Damaged for data that changed on disk."""
+def train(
+    workspace: Workspace, experts: Mapping[str, str], *, seed: str | None = None, mode: str | None = None, executor: str = "local"
+) -> dict[str, Branch]:
+    """Train, or find trained already, a branch for every expert name -> data reference.
+
+    Raises Refused for withdrawn data, Damaged for data that changed on disk, StageFailed for a training that did not end.
+    """
     catalog = workspace.catalog
-    with workspace.writing(f"train {expert}"):
-        seed_version, data_version = catalog.get(seed or newest_seed(workspace)), catalog.get(data)
-        for version in (seed_version, data_version):
+    with workspace.writing(f"train {' '.join(experts)}"):
+        base = catalog.get(seed or newest_seed(workspace))
+        corpora = {name: catalog.get(data) for name, data in experts.items()}
+        for version in (base, *corpora.values()):
             status = catalog.status(version.ref)
             if status in ("withdrawn", "tainted"):
-                raise Invalid(str(version.ref), found=status, expected="a version in good standing", next="train on another version")
-        recipe = workspace.settings.recipe.train | ({"mode": mode} if mode else {})
-        general = [catalog.get(ref) for ref in seed_version.facts["data"]]
-        order = {
-            "seed": _named(workspace, seed_version),
-            "data": _named(workspace, data_version),
-            "general": [_named(workspace, version) for version in general],
-            "recipe": recipe,
+                raise Refused(str(version.ref), found=status, expected="a version in good standing", next="train on another version")
+        settings = workspace.settings
+        shared = {
+            "seed": _named(workspace, base),
+            "general": [_named(workspace, catalog.get(ref)) for ref in base.facts["data"]],
+            "recipe": settings.recipe.train | ({"mode": mode} if mode else {}),
+            "threads": settings.train.threads,
         }
-        path = workspace.root / "branches.yaml"
-        branches = yaml.safe_load(path.read_text())
-        branches["branches"][expert] = order
-        aside = path.with_suffix(".new")
-        aside.write_text(yaml.safe_dump(branches, sort_keys=True))
-        aside.replace(path)
-        done = dvc_runs.reproduce(workspace.root, f"train@{expert}", alone=True)
-    return Branch(workspace.work / "branches" / expert, done.ran, seed_version, data_version)
+        _order(workspace.root / "branches.yaml", {name: shared | {"data": _named(workspace, corpus)} for name, corpus in corpora.items()})
+        targets = {f"train@{name}": name for name in experts}
+        stale = dvc_runs.stale(workspace.root, list(targets))
+        EXECUTORS[executor](workspace.root, [targets[target] for target in stale])
+        dvc_runs.commit(workspace.root, stale)
+    folder = workspace.work / "branches"
+    return {name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale) for name in experts}
+
+
+def _order(path: Path, orders: Mapping[str, Any]) -> None:
+    """Write the orders into branches.yaml beside those of other branches."""
+    document = yaml.safe_load(path.read_text())
+    document["branches"].update(orders)
+    aside = path.with_suffix(".new")
+    aside.write_text(yaml.safe_dump(document, sort_keys=True))
+    aside.replace(path)
 
 
 def newest_seed(workspace: Workspace) -> str:

@@ -31,6 +31,9 @@ DEFAULT_SETTINGS = """\
 [registry]
 url = "sqlite:///.btx/registry.db"   # or postgresql+psycopg://user@host/database
 
+[train]
+threads = 1   # CPU threads per branch; as many branches run at once as there are cores
+
 # Recipes: keys of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe in btx_core; what is not named keeps its default.
 [recipe.train]
 [recipe.mix]
@@ -56,8 +59,13 @@ class Recipes(_Section):
     evaluate: dict[str, Any] = {}
 
 
+class TrainSettings(_Section):
+    threads: int = 1  # per branch; part of the order, since the order of float additions follows it
+
+
 class Settings(_Section):
     registry: RegistrySettings = RegistrySettings()
+    train: TrainSettings = TrainSettings()
     recipe: Recipes = Recipes()
 
 

@@ -1,0 +1,97 @@
+"""Job: audit one version and all that it was made from. Nothing is written.
+
+The checks over rows, log, bytes and verdicts are the registry's; here they are given the folders, what each build says of its tensors,
+and a judge. With `recompute` every build is mixed again from registered bytes and compared.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipelines.workspace import Workspace
+from registry.audit import Check, Finding, Surroundings
+from registry.audit import audit as examine
+from registry.catalog import Version
+from registry.gate import judge_again, ungated
+from registry.references import Reference
+
+Sources = dict[Reference, dict[str, tuple[str, str]]]
+
+
+def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head: str | None = None) -> dict[str, Any]:
+    """subject, checks[{name, ok, examined}], findings[{check, subject, found, expected, next}], head. head: must still be in the log."""
+    catalog = workspace.catalog
+    versions = catalog.lineage(reference).nodes
+    builds = [version for version in versions if version.ref.kind == "build"]
+    sources, tensors = _provenance(workspace, builds)
+    surroundings = Surroundings(
+        store=workspace.store,
+        folders={version.ref: folder for version in versions if (folder := _folder(workspace, version))},
+        stored=frozenset({"seed", "expert", "build"}),
+        sources=sources,
+        tensors=tensors,
+        judge=lambda event: judge_again(catalog, event).outcome,
+    )
+    report = examine(catalog, reference, surroundings, pinned=head).to_json()
+    past = [Finding("gates", *gap) for gap in ungated(catalog, reference)]
+    report["checks"].append(vars(Check("gates", not past, len(versions))))
+    report["findings"] += [vars(finding) for finding in past]
+    if recompute:
+        again = [finding for build in builds for finding in _mixed_again(workspace, build)]
+        report["checks"].append(vars(Check("recompute", not again, len(builds))))
+        report["findings"] += [vars(finding) for finding in again]
+    return report
+
+
+def _folder(workspace: Workspace, version: Version) -> Path | None:
+    if version.ref.kind == "build":
+        return workspace.root / version.facts["folder"]
+    return workspace.root / version.facts["dvc"]["path"] if "dvc" in version.facts else None
+
+
+def _provenance(workspace: Workspace, builds: list[Version]) -> tuple[Sources, dict[Reference, dict[str, str]]]:
+    """Where each expert tensor of each build was taken from, and the digests of what was mixed and not tuned afterwards."""
+    sources: Sources = {}
+    tensors: dict[Reference, dict[str, str]] = {}
+    for build in builds:
+        path = workspace.root / build.facts["folder"] / "provenance.json"
+        try:
+            recorded = json.loads(path.read_text())["tensors"]
+        except (OSError, ValueError, KeyError):
+            continue  # the check of files names it
+        members = {member["ref"].split("/")[1].split("@")[0]: member["ref"] for member in build.facts["members"]}
+        members["seed"] = build.facts["seed"]
+        kept = {name: entry for name, entry in recorded.items() if entry["file"].startswith("model-expert-")}
+        taken = {
+            name: entry["sources"][0] for name, entry in kept.items() if entry["rule"] == "take"
+        }  # others are not byte for byte one source's
+        sources[build.ref] = {name: (members[source["member"]], source["tensor"]) for name, source in taken.items()}
+        tensors[build.ref] = {name: entry["sha256"] for name, entry in kept.items()}
+    return sources, tensors
+
+
+def _mixed_again(workspace: Workspace, build: Version) -> list[Finding]:
+    """Mix the build's snapshot from its registered checkpoints and compare every file of `mixed`."""
+    from btx_core.mix import Member, MixRecipe, mix  # only here: an audit without it runs without torch
+    from pipelines import versioned_folders as folders
+    from registry.errors import RegistryError
+
+    def opened(ref: str) -> Path:
+        return folders.opened(workspace.root, workspace.catalog.get(ref))
+
+    advice = "btx audit without --recompute names the damaged file; else compare the versions of btx and its libraries"
+    try:
+        members = [Member(item["ref"].split("/")[1].split("@")[0], item["slot"], opened(item["ref"])) for item in build.facts["members"]]
+        seed = opened(build.facts["seed"])
+    except RegistryError as error:
+        return [Finding("recompute", error.subject, error.found, error.expected, error.next)]
+    with tempfile.TemporaryDirectory(dir=workspace.work) as scratch:
+        out = Path(scratch) / "mixed"
+        mix(seed, members, MixRecipe(**build.facts["recipe"]["resolved"]["mix"]), out)
+        found = {file.path: file.sha256 for file in folders.manifest(out)}
+    return [
+        Finding("recompute", f"{build.ref}, {file['path']}", f"sha256 {found.get(file['path'])}", f"sha256 {file['sha256']}", advice)
+        for file in build.facts["mixed"]
+        if found.get(file["path"]) != file["sha256"]
+    ]

@@ -1,0 +1,108 @@
+"""The command itself: what it must not load, its exit status, its JSON, and its errors."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.workspace import Workspace
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "experts"], ["show", "build/1"], ["lineage", "build/1"], ["audit", "build/1"]])
+def test_light_commands_do_not_import_torch(story: Any, arguments: list[str]) -> None:
+    program = (
+        "import sys; from pipelines.cli import main; sys.argv = ['btx', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'dvc'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=story.root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_shows_an_example(btx: Run, tmp_path: Path) -> None:
+    commands = re.findall(r"^  ([a-z]+)  ", btx(tmp_path, "--help").stdout.split("Commands:")[1], re.MULTILINE)
+    assert len(commands) > 10
+    for command in commands:
+        text = btx(tmp_path, command, "--help").stdout
+        groups = re.findall(r"^  ([a-z]+)  ", text.split("Commands:")[1], re.MULTILINE) if "Commands:" in text else [None]
+        for group in groups:
+            shown = text if group is None else btx(tmp_path, command, group, "--help").stdout
+            assert f"Example: btx {command}" in shown, (command, group)
+
+
+KEYS = {
+    ("list", "experts"): "ref name version seed mode data licenses status digest registered_at",
+    ("show", "build/1"): "ref status folder seed members files recipe evaluation routing cost gates",
+    ("rebuild",): "build status ran reused bytes_written bytes_linked seconds",
+    ("audit", "build/1"): "subject checks findings head",
+    ("lineage", "build/1"): "nodes edges",
+}
+
+
+@pytest.mark.parametrize("command", KEYS, ids=" ".join)
+def test_json_has_the_promised_keys_and_stands_alone_on_stdout(story: Any, btx: Run, command: tuple[str, ...]) -> None:
+    done = btx(story.root, *command, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert set(KEYS[command].split()) <= set(answer[0] if isinstance(answer, list) else answer)
+
+
+def files(root: Path) -> set[str]:
+    """Every file but the log of what was asked."""
+    found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    return {path for path in found if not path.startswith((".btx/registry.db", ".btx/lock", ".dvc/tmp", ".btx/store/.lock", ".git/"))}
+
+
+WRONG: list[tuple[list[str], int, str]] = [
+    (["seed", "add", "x", "nowhere"], 1, "nothing there"),
+    (["show", "expert/nobody"], 1, "one of expert/code"),
+    (["show", "nonsense//"], 2, "found"),
+    (["list", "cats"], 2, "seeds | data | experts | builds"),
+    (["rebuild", "--tune", "everything"], 2, "router"),
+    (["register", "p", "{pickle}", "--data", "data/math"], 1, "pytorch_model.bin"),
+    (["register", "p", "{other_shape}", "--data", "data/math"], 3, "weights/shapes"),
+    (["register", "seed", "{seed}", "--data", "data/math"], 2, "reserved"),
+    (["train", "x", "--data", "data/none"], 1, "one of data/"),
+    (["data", "add", "x", "{empty}", "--license", "MIT", "--source", "s"], 2, "no file"),
+    (["data", "add", "x", "{seed}", "--license", "not a licence", "--source", "s"], 2, "SPDX"),
+    (["release", "expert/math"], 2, "a build"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), WRONG, ids=[" ".join(case[0][:3]) for case in WRONG])
+def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
+    own_story: Workspace, story: Any, btx: Run, tmp_path: Path, arguments: list[str], status: int, message: str
+) -> None:
+    made = {"seed": story.seed, "empty": tmp_path / "empty", "pickle": tmp_path / "pickle", "other_shape": tmp_path / "other"}
+    made["empty"].mkdir()
+    if "{pickle}" in arguments:
+        subprocess.run(["cp", "-r", story.seed, made["pickle"]], check=True)
+        (made["pickle"] / "model.safetensors").rename(made["pickle"] / "pytorch_model.bin")
+    if "{other_shape}" in arguments:
+        other_shape(story.seed, made["other_shape"])
+    before = files(own_story.root)
+    done = btx(own_story.root, *(argument.format(**made) for argument in arguments))
+    assert done.returncode == status, (done.stdout, done.stderr)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(own_story.root) == before
+
+
+def other_shape(seed: Path, out: Path) -> None:
+    """A checkpoint like the seed, one layer shorter."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(seed, num_hidden_layers=1)).save_pretrained(out)
+    AutoTokenizer.from_pretrained(seed).save_pretrained(out)
+
+
+def test_outside_a_workspace_the_message_says_init(btx: Run, tmp_path: Path) -> None:
+    done = btx(tmp_path, "list", "experts")
+    assert (done.returncode, "btx init" in done.stderr) == (1, True)

@@ -1,0 +1,177 @@
+"""The three jobs on a tiny real story: what is reused, what ran, what an audit sees, what a withdrawal reaches."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.add_data import add_data
+from pipelines.audit import audit
+from pipelines.export import export
+from pipelines.lineage import lineage
+from pipelines.rebuild import rebuild
+from pipelines.register import register
+from pipelines.release import release
+from pipelines.show import listed, shown
+from pipelines.train import train
+from pipelines.withdraw import withdraw
+from pipelines.workspace import Workspace
+from registry.errors import Damaged, Refused
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def flip(path: Path, position: int = -1) -> None:
+    """Change one byte in place, as a bad disk does: every hard link sees it."""
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    with path.open("r+b") as file:
+        file.write(content)
+
+
+def stage_times(workspace: Workspace) -> dict[str, int]:
+    return {
+        path.name: path.stat().st_mtime_ns
+        for path in (workspace.work / "mixed", workspace.work / "tuned", workspace.work / "evaluation.json")
+    }
+
+
+def test_a_rebuild_with_nothing_new_is_unchanged_and_runs_no_stage(own_story: Workspace) -> None:
+    before = stage_times(own_story)
+    answer = rebuild(own_story)
+    assert (answer["status"], answer["build"], answer["ran"]) == ("unchanged", "build/1", [])
+    assert stage_times(own_story) == before
+    assert len(own_story.catalog.list("build")) == 1
+
+
+@pytest.fixture(scope="module")
+def grown(story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any) -> tuple[Workspace, dict[str, Any]]:
+    """The story with a third expert and build/2. Read only."""
+    root = tmp_path_factory.mktemp("grown") / "workspace"
+    subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
+    workspace = Workspace.find(root)
+    add_data(workspace, "units", story.corpora / "units", license="CC0-1.0", origin="the test", holder="nobody", purpose="testing")
+    branch = train(workspace, {"units": "data/units"})["units"]
+    register(workspace, "units", branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=quiet)
+    return workspace, rebuild(workspace)
+
+
+def test_one_more_expert_runs_only_its_own_stages_and_links_the_others_shards(grown: tuple[Workspace, dict[str, Any]]) -> None:
+    workspace, answer = grown
+    assert answer["ran"] == ["mix", "tune", "evaluate"]
+    assert {"expert/math@1", "expert/code@1"} <= set(answer["reused"])
+    for name in ("math", "code", "seed"):
+        file = f"model-expert-{name}.safetensors"
+        first, second = workspace.root / "builds/1" / file, workspace.root / "builds/2" / file
+        assert first.stat().st_ino == second.stat().st_ino
+    slots = {member["ref"]: member["slot"] for member in shown(workspace, "build/2")["members"]}
+    assert slots == {"expert/code@1": 1, "expert/math@1": 2, "expert/units@1": 3}
+
+
+def test_an_expert_is_trained_once(own_story: Workspace, quiet: Any) -> None:
+    branch = train(own_story, {"math": "data/math"})["math"]
+    assert not branch.ran
+    version = register(own_story, "math", branch.folder, data=["data/math@1"], seed="seed/base@1", show=quiet)
+    assert (str(version.ref), version.created) == ("expert/math@1", False)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_builds_load_and_generate_with_stock_transformers_alone(grown: tuple[Workspace, dict[str, Any]], number: int) -> None:
+    program = """
+import sys
+for package in ("btx_core", "registry", "pipelines"): sys.modules[package] = None  # importing one fails now
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, report = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)
+assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+text = model.generate(**tokenizer("12 + 30 =", return_tensors="pt"), max_new_tokens=8, do_sample=False)
+print(text.shape[1])
+"""
+    folder = grown[0].root / "builds" / str(number)
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 4
+
+
+def test_an_audit_of_sound_builds_has_no_finding(grown: tuple[Workspace, dict[str, Any]]) -> None:
+    for build in ("build/1", "build/2"):
+        answer = audit(grown[0], build, recompute=True)
+        assert answer["findings"] == []
+        assert all(check["ok"] for check in answer["checks"])
+        examined = {check["name"]: check["examined"] for check in answer["checks"]}
+        assert min(examined[name] for name in ("log", "rows", "files", "tensors", "verdicts", "recompute")) > 0
+
+
+FILES = ["data/math/1", "seeds/base/1", "experts/math/1", "builds/1"]
+
+
+@pytest.mark.parametrize("folder", FILES)
+def test_a_flipped_byte_in_any_registered_file_is_named(own_story: Workspace, btx: Run, folder: str) -> None:
+    for path in sorted(path for path in (own_story.root / folder).rglob("*") if path.is_file()):
+        flip(path)
+        done = btx(own_story.root, "audit", "build/1", "--json")
+        flip(path)
+        assert done.returncode == 4, (path, done.stderr)
+        found = " ".join(finding["subject"] + finding["found"] for finding in json.loads(done.stdout)["findings"])
+        assert path.name in found
+        if path.suffix == ".safetensors":
+            assert ".weight" in found, "the tensor is named too"
+    assert audit(own_story, "build/1")["findings"] == []
+
+
+def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(grown: tuple[Workspace, dict[str, Any]]) -> None:
+    up = lineage(grown[0], "build/2", down=False)
+    data = {node["ref"]: node for node in up["nodes"] if node["kind"] == "data"}
+    assert set(data) == {"data/prose@1", "data/math@1", "data/code@1", "data/units@1"}
+    assert all(len(file["sha256"]) == 64 for node in data.values() for file in node["files"])
+    down = {node["ref"] for node in lineage(grown[0], "data/math@1", down=True)["nodes"]}
+    assert {"expert/math@1", "build/1", "build/2"} <= down
+    assert "expert/code@1" not in down
+
+
+def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(own_story: Workspace, tmp_path: Path) -> None:
+    answer = withdraw(own_story, "data/code@1", "the holder withdrew consent")
+    assert {item["ref"] for item in answer["reached"]} == {"expert/code@1", "build/1"}
+    assert {row["ref"]: row["status"] for row in listed(own_story, "builds", {})} == {"build/1": "tainted"}
+    for refused in (lambda: release(own_story, "build/1"), lambda: export(own_story, "build/1", tmp_path / "out")):
+        with pytest.raises(Refused, match="standing"):
+            refused()
+    assert not (tmp_path / "out").exists()
+    assert rebuild(own_story)["build"] == "build/2"
+    assert "data/code@1" not in {node["ref"] for node in lineage(own_story, "build/2", down=False)["nodes"]}
+    assert not list((own_story.root / "builds/2").glob("*code*"))
+    answer = audit(own_story, "build/2", recompute=True)
+    assert answer["findings"] == []
+    export(own_story, "build/2", tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+def test_data_without_a_licence_is_refused_by_name_and_leaves_nothing(own_story: Workspace, story: Any) -> None:
+    with pytest.raises(Refused, match=r"licence/stated.*(\n|.)*--license SPDX-ID"):
+        add_data(own_story, "units", story.corpora / "units", license=None, origin="the test")
+    assert not (own_story.root / "data/units").exists()
+    assert "units" not in {version.ref.name for version in own_story.catalog.list("data")}
+    assert own_story.catalog.status("data/units@1") == "refused"
+
+
+def test_changed_data_is_noticed_before_a_training(own_story: Workspace) -> None:
+    path = next((own_story.root / "data/math/1").glob("*.jsonl"))
+    tracked = (own_story.root / "data/math/1.dvc").read_text()
+    flip(path)
+    with pytest.raises(Damaged, match=path.name):
+        train(own_story, {"again": "data/math"})
+    assert (own_story.root / "data/math/1.dvc").read_text() == tracked
+
+
+def test_a_damaged_shard_is_not_linked_into_the_next_build(own_story: Workspace) -> None:
+    damaged = own_story.root / "builds/1/model-expert-math.safetensors"
+    flip(damaged)
+    answer = rebuild(own_story, without=["code"])
+    assert answer["build"] == "build/2"
+    assert audit(own_story, "build/2", recompute=True)["findings"] == []
