@@ -41,7 +41,7 @@ def digest(value: Any) -> str:
 def canonical_json(value: Any) -> bytes:
     """RFC 8785: keys in UTF-16 order, numbers as ECMAScript prints them, nothing between tokens.
 
-    Raises Invalid for what has no such form: NaN, a whole number that no double holds, a key that is no text, a lone surrogate.
+    Raises Invalid for what has no such form: NaN, a key that is no text, a lone surrogate.
     """
     try:
         return "".join(_tokens(value)).encode()
@@ -91,15 +91,15 @@ def _object(value: Mapping[Any, Any]) -> Iterator[str]:
 
 
 def _number(value: int | float) -> str:
-    """A number as ECMAScript's Number::toString prints it."""
+    """As ECMAScript's Number::toString prints it; a whole number beyond 2**53 is the double nearest to it, as RFC 8785 reads JSON."""
     if isinstance(value, int) and abs(value) < 1 << 53:
         return str(int(value))
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
-    if not math.isfinite(number) or number != value:
-        raise Invalid("JSON number", found=str(value)[:60], expected="a number that a double holds", next="write it as text, or round it")
+    if not math.isfinite(number):
+        raise Invalid("JSON number", found=repr(number), expected="a finite number", next="write null for what is not known")
     if number == 0:
         return "0"
     sign = "-" if number < 0 else ""

@@ -128,6 +128,8 @@ def _removal(
     tuned = (recipe.get("tune") or {}).get("mode", "unknown")
     if tuned == "none":
         via = via - {"tuned_on"}
+        if not via and not members:
+            return "none", "its recipe trained nothing on it"
     if via:
         return "rebuild", f"reached by {', '.join(sorted(via))} too: bytes that would stay come from it"
     if len(snapshots) != 1:

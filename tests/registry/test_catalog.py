@@ -1,0 +1,174 @@
+"""What is registered can be read back as it was, once, by name; its status is what the log says. On both engines."""
+
+import pytest
+
+from registry.catalog import Catalog, FileFact
+from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.lineage import Edge
+from registry.references import parse
+
+FILES = [FileFact("b/two.txt", 3, "b" * 64, md5="c" * 32), FileFact("a.txt", 2, "a" * 64, linked=True)]
+
+
+def chain(catalog: Catalog) -> None:
+    """seed and data -> expert -> snapshot -> build."""
+    catalog.register("seed", "base", {"license": "apache-2.0"})
+    catalog.register("data", "math", {"license": "cc-by-4.0", "holder": "Acme"}, files=FILES)
+    expert = {"seed": "seed/base@1", "data": ["data/math@1"], "mode": "anchored"}
+    catalog.register("expert", "math", expert, parents=[("seed/base", "branched_from"), ("data/math", "trained_on")])
+    members = {"mode": "anchored", "members": [{"ref": "expert/math@1", "slot": 1}]}
+    catalog.register("snapshot", "all", members, parents=[("seed/base", "seed"), ("expert/math", "member")])
+    catalog.register("build", "", {"status": "evaluated"}, parents=[("snapshot/all@1", "composed_from")])
+
+
+def test_a_version_reads_back_as_it_was_registered(catalog: Catalog) -> None:
+    made = catalog.register("data", "math", {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]}, files=FILES)
+    found = catalog.get("data/math@1")
+    assert found == catalog.get("data/math") == made
+    assert found.facts == {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]}
+    assert found.files == (FILES[1], FILES[0])
+    assert (found.actor, found.registered_at) == ("ada", "2026-03-01T00:00:00.000000Z")
+    assert str(found.ref) == "data/math@1"
+
+
+def test_the_same_content_again_is_the_same_version(catalog: Catalog) -> None:
+    first = catalog.register("data", "math", {"license": "MIT", "n": 1}, files=FILES)
+    head = catalog.head()
+    again = catalog.register("data", "math", {"n": 1.0, "license": "mit"}, files=FILES[::-1])
+    assert (again.ref, again.created, first.created) == (first.ref, False, True)
+    assert catalog.head() == head
+    other = catalog.register("data", "math", {"license": "MIT", "n": 2}, files=FILES)
+    assert other.ref.version == 2
+    assert catalog.next_version("data", "math") == 3
+
+
+def test_a_number_that_holds_other_content_is_a_conflict(catalog: Catalog) -> None:
+    catalog.register("data", "math", {"n": 1}, version=1)
+    assert not catalog.register("data", "math", {"n": 1}, version=1).created
+    with pytest.raises(Conflict, match="data/math@1"):
+        catalog.register("data", "math", {"n": 2}, version=1)
+    assert len(catalog.list("data")) == 1
+
+
+def test_what_is_not_there_is_named_with_what_is(catalog: Catalog) -> None:
+    catalog.register("data", "math", {})
+    with pytest.raises(NotFound, match=r"expected one of data/math@1"):
+        catalog.get("data/math@9")
+    with pytest.raises(NotFound, match=r"expected one of data/math\n"):
+        catalog.get("data/maths")
+    with pytest.raises(NotFound, match="there is none yet"):
+        catalog.get("expert/math")
+    with pytest.raises(NotFound):
+        catalog.register("expert", "math", {}, parents=[("seed/base", "branched_from")])
+    assert [event.kind for event in catalog.events()] == ["registered"]
+
+
+def test_a_licence_is_spdx_or_refused(catalog: Catalog) -> None:
+    assert catalog.register("data", "a", {"license": "apache-2.0 OR mit"}).facts["license"] == "Apache-2.0 OR MIT"
+    assert catalog.register("data", "b", {"license": "LicenseRef-House"}).facts["license"] == "LicenseRef-House"
+    with pytest.raises(Invalid, match="SPDX"):
+        catalog.register("data", "c", {"license": "free for all"})
+
+
+def test_a_withdrawal_taints_what_was_made_from_it_and_nothing_else(catalog: Catalog) -> None:
+    chain(catalog)
+    catalog.register("data", "code", {})
+    assert catalog.status("build/1") == "evaluated"
+    catalog.event("released", "build/1", {})
+    assert catalog.status("build/1") == "released"
+    event = catalog.withdraw("data/math", "consent ended")
+    assert catalog.withdraw("data/math@1", "again") == event
+    everything = [version for kind in ("seed", "data", "expert", "build") for version in catalog.list(kind)]
+    assert {str(ref): word for ref, word in catalog.statuses(everything).items()} == {
+        "seed/base@1": "registered",
+        "data/math@1": "withdrawn",
+        "data/code@1": "registered",
+        "expert/math@1": "tainted",
+        "build/1": "tainted",
+    }
+    with pytest.raises(Refused, match="data/math@1") as caught:
+        catalog.register("snapshot", "next", {}, parents=[("expert/math", "member")])
+    assert caught.value.exit_status == 3
+
+
+def test_progress_is_read_from_the_log_and_a_refusal_needs_no_row(catalog: Catalog) -> None:
+    catalog.register("build", "", {})
+    assert catalog.status("build/1") == "registered"
+    for word in ("mixed", "tuned"):
+        catalog.event("progress", "build/1", {"status": word})
+        assert catalog.status("build/1") == word
+    catalog.event("refused", "expert/bad@1", {"rule": "licence"})
+    assert catalog.status("expert/bad@1") == "refused"
+    assert catalog.list("expert") == []
+
+
+def test_lineage_goes_both_ways_to_the_end(catalog: Catalog) -> None:
+    chain(catalog)
+    catalog.register("data", "apart", {})
+    up = catalog.lineage("build/1")
+    assert str(up.nodes[0].ref) == "build/1"
+    assert {str(node.ref) for node in up.nodes} == {"seed/base@1", "data/math@1", "expert/math@1", "snapshot/all@1", "build/1"}
+    assert Edge(parse("expert/math@1"), parse("data/math@1"), "trained_on") in up.edges
+    assert len(up.edges) == 5
+    down = catalog.lineage("data/math", down=True)
+    assert [str(node.ref) for node in down.nodes] == ["data/math@1", "expert/math@1", "snapshot/all@1", "build/1"]
+    assert len(down.edges) == 3
+    assert catalog.lineage("data/apart").edges == []
+
+
+def test_searches_find_by_every_term(catalog: Catalog) -> None:
+    chain(catalog)
+    catalog.register("data", "code", {"license": "MIT", "holder": "Beta"}, files=[FileFact("c", 1, "c0ffee" + "0" * 58)])
+    measured = {"data": ["data/code@1"], "evaluation": {"bits_per_byte": 0.9, "domains": {"code": {"accuracy": 0.5}}}}
+    catalog.register("expert", "code", measured, parents=[("data/code", "trained_on")])
+
+    def found(kind: str, **filters: str) -> list[str]:
+        return [str(version.ref) for version in catalog.list(kind, **filters)]
+
+    assert found("expert", license="CC-BY-4.0") == ["expert/math@1"]
+    assert found("build", license="cc-by-4.0") == ["build/1"]
+    assert found("build", license="MIT") == []
+    assert found("expert", holder="Beta") == found("expert", data="data/code") == found("expert", domain="code") == ["expert/code@1"]
+    assert found("expert", data="data/code@1", license="MIT") == ["expert/code@1"]
+    assert found("expert", data="data/code@2") == []
+    assert found("expert", seed="seed/base") == ["expert/math@1"]
+    assert found("data", digest="c0ffee") == ["data/code@1"]
+    assert found("data", digest=catalog.get("data/code").digest[:12]) == ["data/code@1"]
+    assert found("expert", metric="bits_per_byte<1") == found("expert", metric="domains.code.accuracy>=0.5") == ["expert/code@1"]
+    assert found("expert", metric="bits_per_byte<0.9") == []
+    later = catalog.get("data/code").registered_at
+    assert found("data", after=later) == ["data/code@1"]
+    assert found("data", before=later) == ["data/math@1"]
+    assert found("data", after="2026-03-01", before="2026-03-02") == ["data/code@1", "data/math@1"]
+    assert found("data", name="math") == ["data/math@1"]
+
+
+@pytest.mark.parametrize("filters", [{"metric": "x"}, {"digest": "zz"}, {"after": "yesterday"}, {"colour": "red"}])
+def test_a_filter_that_cannot_be_read_is_wrong_usage(lite: Catalog, filters: dict[str, str]) -> None:
+    with pytest.raises(Invalid) as caught:
+        lite.list("data", **filters)
+    assert caught.value.exit_status == 2
+
+
+def test_documents_are_kept_once_under_their_digest(catalog: Catalog) -> None:
+    key = catalog.put_document({"b": 1, "a": [1.0]})
+    assert catalog.put_document({"a": [1], "b": 1.0}) == key
+    assert catalog.document(key) == {"a": [1], "b": 1}
+    assert len(catalog.events(kind="kept")) == 1
+    event = catalog.event("verdict", "expert/a@1", {"outcome": "refused"}, documents=[{"a": 2}])
+    assert catalog.document(event.body["documents"][0]) == {"a": 2}
+    assert catalog.events("expert/a@1", "verdict") == [event]
+    with pytest.raises(NotFound):
+        catalog.document("0" * 64)
+
+
+def test_a_reader_sees_one_state_while_another_writes(url: str, catalog: Catalog) -> None:
+    chain(catalog)
+    other = Catalog(url, actor="bob")
+    with catalog.database.read():
+        before = catalog.head()
+        other.register("data", "code", {})
+        assert catalog.head() == before
+        assert len(catalog.list("data")) == 1
+    assert catalog.head() == other.head() != before
+    other.close()
