@@ -117,8 +117,16 @@ def _words(text: str, data: Mapping[str, Any]) -> str:
     if kind in ("ERROR", "UNKNOWN"):
         return "?"
     if isinstance(value, list):
-        return ", ".join(dict.fromkeys(item if isinstance(item, str) else json.dumps(item, default=str) for item in value[:20])) or "none"
-    return value if isinstance(value, str) else "not stated" if value is None else json.dumps(value, default=str)
+        return ", ".join(dict.fromkeys(map(_word, value[:20]))) or "none"
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "not stated" if value is None else json.dumps(value, default=str)
 
 
 @lru_cache(maxsize=1024)

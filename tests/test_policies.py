@@ -1,0 +1,47 @@
+"""The default policies: each rule with evidence that passes and evidence that is refused, as policies/tests say."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from registry.errors import Invalid
+from registry.policy import load
+from registry.policy_tests import Result, run
+
+POLICIES = Path(__file__).parent.parent / "policies"
+
+
+@pytest.mark.parametrize("result", run(POLICIES), ids=lambda result: f"{result.suite}: {result.case}")
+def test_default_policy_judges_as_its_test_says(result: Result) -> None:
+    assert result.found == result.expected
+
+
+def test_every_refusal_has_a_message_and_a_remedy_a_person_can_act_on() -> None:
+    for policy in load(POLICIES):
+        for validation in policy.validations:
+            assert len(validation.message) > 15, validation.rule
+            assert len(validation.remedy) > 15, validation.rule
+
+
+def test_a_rule_turned_off_is_noticed_by_the_policies_own_tests(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(POLICIES, folder)
+    licence = folder / "licence.yaml"
+    licence.write_text(licence.read_text().replace('evidence.license != null && evidence.license != ""', "1 == 1"))
+    assert "no licence" in [result.case for result in run(folder) if not result.ok]
+
+
+def test_a_rule_without_a_case_that_breaks_it_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(POLICIES, folder)
+    (folder / "tests" / "seed.yaml").unlink()
+    assert {"seed/finite", "seed/family", "seed-licence/stated"} == {result.case for result in run(folder) if not result.ok}
+
+
+def test_a_misspelt_change_in_a_test_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(POLICIES, folder)
+    (folder / "tests" / "seed.yaml").write_text((folder / "tests" / "seed.yaml").read_text().replace("{finite: false}", "{finit.x: false}"))
+    with pytest.raises(Invalid, match="no such fact"):
+        run(folder)
