@@ -6,7 +6,7 @@ NumPy only: it runs on one core and lets go of the interpreter, so that mix.py's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,10 +39,31 @@ def pack(values: np.ndarray, dtype: str) -> Any:
     return np.ascontiguousarray(values, NATIVE[dtype]).data.cast("B")
 
 
-def mean(streams: Sequence[Iterator[bytes]], dtype: str) -> Iterator[Any]:
+def one_plus(values: np.ndarray) -> np.ndarray:
+    return values + 1.0
+
+
+def times_root(width: int, values: np.ndarray) -> np.ndarray:
+    return values * np.sqrt(np.float64(width))
+
+
+ELEMENTS: dict[str, Callable[..., np.ndarray]] = {"one_plus": one_plus, "times_root": times_root}
+
+
+def rearranged(rows: np.ndarray, kind: str, head: int = 0, rotated: int = 0) -> Any:
+    """Whole rows, moved. transpose; or halves: in each head, of its first `rotated` rows the even ones first, then the odd."""
+    if kind == "transpose":
+        return np.ascontiguousarray(rows.T).tobytes()
+    order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, head)]
+    heads = rows.reshape(-1, head, *rows.shape[1:])
+    return np.ascontiguousarray(heads[:, order]).tobytes()
+
+
+def mean(streams: Sequence[Iterator[bytes]], dtype: str, element: Callable[[np.ndarray], np.ndarray] | None = None) -> Iterator[Any]:
+    """The mean over the streams, then `element`, in float64."""
     for chunks in zip(*streams, strict=True):
         total = unpack(chunks[0], dtype).astype(np.float64)
         for chunk in chunks[1:]:
             total += unpack(chunk, dtype)
         total /= len(chunks)
-        yield pack(total, dtype)
+        yield pack(element(total) if element else total, dtype)

@@ -18,16 +18,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from fcntl import ioctl
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from btx_core import combine
-from btx_core.checkpoint import INDEX, ITEM_BYTES, Checkpoint, read_header, read_json, read_metadata
+from btx_core.checkpoint import INDEX, ITEM_BYTES, TORCH_NAMES, Checkpoint, read_header, read_json, read_metadata
 from btx_core.errors import BtxCoreError, NotFinite, ShapeMismatch, Unsupported, WrongUsage
 from btx_core.families import Family, family
-from btx_core.plan import ROUTER, SEED, SHARED, Contribution, Output, Part, Plan, Shard, compose, match, parts
+from btx_core.plan import ROUTER, SEED, SHARED, Contribution, Output, Part, Plan, Shard, compose, layers, match, parts, sizes
 
 if TYPE_CHECKING:
     import torch
@@ -101,9 +102,11 @@ def mix(
     Raises ShapeMismatch, NotFinite, Unsafe, Unsupported, WrongUsage; then nothing is left behind.
     """
     opened = Checkpoint.open(seed)
-    row = family(opened.config)
-    plan = plan_mix(opened, row, members, recipe, previous)
-    config = mixture_config(row, opened, len(plan.rows), recipe)
+    family(opened.config)  # refuse by name what is unknown, before transformers is asked
+    dense = dense_config(opened)
+    row = family(dense)
+    plan = plan_mix(opened, row, dense, members, recipe, previous)
+    config = mixture_config(row, opened, dense, len(plan.rows), recipe)
     rows = given_rows(plan, router) if router is not None else random_rows(plan, recipe)
     with whole_folder(out) as aside:
         files, tensors = write_shards(plan, aside, Rules(recipe), rows, progress)
@@ -117,7 +120,9 @@ def mix(
     return MixReport(tuple(files))
 
 
-def plan_mix(seed: Checkpoint, row: Family, members: Sequence[Member], recipe: MixRecipe, previous: Path | None) -> Plan:
+def plan_mix(
+    seed: Checkpoint, row: Family, dense: Mapping[str, Any], members: Sequence[Member], recipe: MixRecipe, previous: Path | None
+) -> Plan:
     """Open and match every member, then plan. The order of `members` counts for nothing: slots do."""
     check_members(members, recipe)
     ordered = sorted(members, key=lambda member: member.slot)
@@ -131,7 +136,8 @@ def plan_mix(seed: Checkpoint, row: Family, members: Sequence[Member], recipe: M
         averaged = named if recipe.method == "mean" and not recipe.seed_expert else {SEED: seed, **named}
     if recipe.seed_expert:
         experts = [Contribution(SEED, 0, seed, _earlier(previous, f"model-expert-{SEED}.safetensors")), *experts]
-    return compose(row, seed, experts, averaged, _earlier(previous, SHARED) if recipe.mode == "anchored" else None)
+    layers(row, seed)
+    return compose(row, seed, sizes(row, seed, dense), experts, averaged, _earlier(previous, SHARED) if recipe.mode == "anchored" else None)
 
 
 def _earlier(previous: Path | None, file: str) -> Path | None:
@@ -157,31 +163,45 @@ def check_members(members: Sequence[Member], recipe: MixRecipe) -> None:
         raise WrongUsage("slots", found="a member at slot 0 or below", expected="slot 0 is the seed's own", next="number members from 1")
 
 
-def mixture_config(row: Family, seed: Checkpoint, experts: int, recipe: MixRecipe) -> dict[str, Any]:
-    """The mixture's config, from the parsed dense one: raw JSON leaves out defaults, and the two classes' defaults differ."""
+def dense_config(seed: Checkpoint) -> dict[str, Any]:
+    """The dense config as transformers understands it: raw JSON leaves out defaults, and classes differ in them."""
     from transformers import AutoConfig  # here, since it takes torch along
 
-    try:
-        dense = AutoConfig.from_pretrained(seed.folder, trust_remote_code=False, local_files_only=True).to_dict()
-        made = AutoConfig.for_model(row.layout.model_type)
-        known = made.to_dict().keys() - {"model_type", "architectures", "transformers_version", "_name_or_path"}
-        settings = {key: value for key, value in dense.items() if key in known} | row.settings(dense)
-        settings |= {row.layout.count_key: experts, "num_experts_per_tok": recipe.top_k}
-        config: dict[str, Any] = type(made)(**settings).to_dict()
-    except BtxCoreError:
-        raise
-    except Exception as error:  # transformers checks fields with many kinds of exception
-        raise Unsupported(
-            seed.folder / "config.json",
-            found=f"{type(error).__name__}: {error}"[:300],
-            expected="a config that transformers reads",
-            next="look at config.json",
-        ) from None
-    config.pop("transformers_version", None)  # bytes must not depend on who mixes again
-    config.pop("_name_or_path", None)
+    with refusing(seed.folder / "config.json", "a config that transformers reads"):
+        found: dict[str, Any] = AutoConfig.from_pretrained(seed.folder, trust_remote_code=False, local_files_only=True).to_dict()
+    return found
+
+
+class refusing:
+    """Turn whatever another library raises over a user's file into one refusal."""
+
+    def __init__(self, subject: Path, expected: str) -> None:
+        self.subject, self.expected = subject, expected
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, BtxCoreError):
+            found = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            raise Unsupported(
+                self.subject, found=found, expected=self.expected, next="save the checkpoint anew with save_pretrained"
+            ) from None
+
+
+def mixture_config(row: Family, seed: Checkpoint, dense: Mapping[str, Any], experts: int, recipe: MixRecipe) -> dict[str, Any]:
+    """The mixture's config: what both classes know, then the table's settings."""
+    from transformers import AutoConfig
+
+    with refusing(seed.folder / "config.json", "a config that has a mixture"):
+        made = type(AutoConfig.for_model(row.layout.model_type))
+        known = made().to_dict().keys() - {"model_type", "architectures", "transformers_version", "_name_or_path"}
+        settings = {key: value for key, value in dense.items() if key in known}
+        settings |= row.settings({**dense, **sizes(row, seed, dense)})
+        settings |= {row.layout.count_key: experts, row.layout.top_k_key: recipe.top_k}
+        config: dict[str, Any] = made(**settings).to_dict()
+    config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     dtype = seed.tensors[row.down.name.format(l=0)].dtype
-    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    return config | {"architectures": [row.layout.architecture], "dtype": names[dtype]}
+    return config | {"architectures": [row.layout.architecture], "dtype": TORCH_NAMES[dtype]}  # else the first shard decides
 
 
 def index(plan: Plan) -> dict[str, Any]:
@@ -209,15 +229,8 @@ def copy_words(seed: Path, out: Path) -> None:
         return
     from transformers import AutoTokenizer
 
-    try:
+    with refusing(seed / "tokenizer.json", "a tokenizer that transformers reads"):
         AutoTokenizer.from_pretrained(seed, trust_remote_code=False, local_files_only=True).save_pretrained(out)
-    except Exception as error:  # tokenizers fail with bare exceptions
-        raise Unsupported(
-            seed / "tokenizer.json",
-            found=f"{type(error).__name__}: {error}"[:300],
-            expected="a tokenizer that transformers reads",
-            next="save the tokenizer anew",
-        ) from None
     settings = read_json(out / "tokenizer_config.json") | {"tokenizer_class": "TokenizersBackend"}
     settings.pop("name_or_path", None)
     write_json(out / "tokenizer_config.json", settings)
@@ -417,9 +430,19 @@ def output_bytes(output: Output, rules: Rules, rows: Mapping[int, np.ndarray], s
 
 
 def part_bytes(part: Part, output: Output, rules: Rules, sources: list[str]) -> Iterator[Any]:
+    """One part's bytes: taken as they are, or combined and changed element by element; then rearranged, if its op says so."""
     hashes = [hashlib.sha256() for _ in part.sources]
     streams = [source_chunks(source.member, source.tensor, part.rows, found) for source, found in zip(part.sources, hashes, strict=True)]
-    yield from combine.mean(streams, output.dtype) if len(streams) > 1 else streams[0]
+    kind, *numbers = part.op.split(":")
+    element = combine.ELEMENTS.get(kind)
+    if len(streams) == 1 and not element:
+        chunks: Iterator[Any] = streams[0]
+    else:
+        chunks = combine.mean(streams, output.dtype, partial(element, *map(int, numbers)) if element else None)
+    if kind in ("halves", "transpose"):
+        whole = np.frombuffer(b"".join(chunks), f"V{ITEM_BYTES[output.dtype]}").reshape(part.stored_shape)
+        chunks = iter([combine.rearranged(whole, kind, *map(int, numbers))])
+    yield from chunks
     sources += [found.hexdigest() for found in hashes]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from btx_core.checkpoint import Checkpoint, TensorInfo
 from btx_core.errors import ShapeMismatch, Unsupported, WrongUsage
@@ -43,12 +43,16 @@ class Part:
     op: str = ""
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def stored_shape(self) -> tuple[int, ...]:
         shape = list(self.sources[0].tensor.shape)
         for axis, bounds in ((0, self.rows), (1, self.columns)):
             if bounds:
                 shape[axis] = bounds[1] - bounds[0]
-        return tuple(reversed(shape)) if self.op == "transpose" else tuple(shape)
+        return tuple(shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(reversed(self.stored_shape)) if self.op == "transpose" else self.stored_shape
 
 
 @dataclass(frozen=True)
@@ -163,10 +167,18 @@ def kept(dense: Checkpoint) -> dict[str, TensorInfo]:
     return {name: info for name, info in dense.tensors.items() if not IGNORED.search(name)}
 
 
-def sizes(family: Family, dense: Checkpoint) -> dict[str, int]:
-    """Named bounds for pieces, read off the shapes of layer 0."""
+def sizes(family: Family, dense: Checkpoint, config: Mapping[str, Any]) -> dict[str, int]:
+    """Named bounds for pieces, from the shapes of layer 0 and the parsed config. H: head width, R: the part of it that rotates."""
     width, inner = dense.tensors[family.down.name.format(l=0)].shape
-    return {"": 0, "D": width, "F": inner, "2F": 2 * inner}
+    heads = config.get("num_attention_heads") or 1
+    head = config.get("head_dim") or config.get("hidden_size", width) // heads
+    partial = (config.get("rope_parameters") or {}).get("partial_rotary_factor") or 1.0
+    named = {"0": 0, "D": width, "F": inner, "2F": 2 * inner, "H": head, "R": int(head * partial), "heads": heads}
+    joined = dense.tensors.get("model.layers.0.self_attn.qkv_proj.weight")
+    if joined:
+        queries = heads * head
+        named |= {"Q": queries, "QK": (queries + joined.shape[0]) // 2, "QKV": joined.shape[0]}
+    return named
 
 
 @dataclass(frozen=True)
@@ -180,13 +192,18 @@ class Contribution:
 
 
 def compose(
-    family: Family, seed: Checkpoint, experts: Sequence[Contribution], averaged: Mapping[str, Checkpoint], shared: Path | None = None
+    family: Family,
+    seed: Checkpoint,
+    bounds: Mapping[str, int],
+    experts: Sequence[Contribution],
+    averaged: Mapping[str, Checkpoint],
+    shared: Path | None = None,
 ) -> Plan:
-    """The plan for these experts. averaged: name to checkpoint of all that the shared parameters are combined from."""
+    """The plan for these experts. bounds: see sizes. averaged: name to checkpoint of all that the shared parameters are combined from."""
     slots = [expert.slot for expert in experts]
     if slots != sorted(set(slots)):
         raise WrongUsage("slots", found=slots, expected="ascending slots, each once", next="give every member its own slot")
-    count, bounds = layers(family, seed), sizes(family, seed)
+    count = layers(family, seed)
     shards = [
         Shard(SHARED, _shared(family, seed, averaged, count, bounds), link=shared),
         Shard(ROUTER, _router(family, seed, len(experts), count)),
@@ -206,7 +223,7 @@ def _bind(piece: Piece, layer: int, sources: Mapping[str, Checkpoint], bounds: M
     if not found:
         member, dense = next(iter(sources.items()))
         raise ShapeMismatch(f"{member}, {name}", found="no such tensor", expected="a complete checkpoint", next=f"look at {dense.folder}")
-    return Part(found, rows, op=piece.op)
+    return Part(found, rows, op=piece.op.format(**bounds))
 
 
 def _joined(name: str, parts: Sequence[Part]) -> Output:
@@ -230,11 +247,15 @@ def _shared(
             outputs.append(_joined(template.format(l=layer), bound))
     dtype = seed.tensors[family.down.name.format(l=0)].dtype
     for template, axes, value in family.constants:
-        shape = tuple(bounds[axis] if axis in bounds else int(axis) for axis in axes)
+        shape = _shape(axes, bounds)
         names = [template.format(l=layer) for layer in range(count)] if "{l}" in template else [template]
         outputs += [Output(name, dtype, shape, "constant", value=value) for name in names]
     outputs += [_joined(name, [_bind(Piece(name), 0, averaged, bounds)]) for name in kept(seed) if name not in used]
     return tuple(sorted(outputs, key=lambda output: output.name))
+
+
+def _shape(axes: Sequence[str], bounds: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(bounds[axis] if axis in bounds else int(axis) for axis in axes)
 
 
 def _router(family: Family, seed: Checkpoint, experts: int, count: int) -> tuple[Output, ...]:
@@ -242,7 +263,8 @@ def _router(family: Family, seed: Checkpoint, experts: int, count: int) -> tuple
     layout: Layout = family.layout
     rows = [Output(layout.router.format(l=layer), down.dtype, (experts, down.shape[0]), "router", layer=layer) for layer in range(count)]
     if layout.router_bias:
-        rows += [Output(layout.router_bias.format(l=layer), "F32", (experts,), "constant", layer=layer) for layer in range(count)]
+        shape = _shape(layout.router_bias_shape, {"E": experts})
+        rows += [Output(layout.router_bias.format(l=layer), "F32", shape, "constant", layer=layer) for layer in range(count)]
     return tuple(rows)
 
 
