@@ -156,6 +156,18 @@ def _rope(config: Config) -> dict[str, Any]:
     return {"rope_theta": config["rope_parameters"]["rope_theta"], "rope_parameters": dict(config["rope_parameters"])}
 
 
+def _one_rope(config: Config) -> Config:
+    """The rotation of the layers there are; by kind of layer in configs that allow several kinds."""
+    rope: Config = config["rope_parameters"]
+    used = config.get("layer_types") or ["full_attention"]
+    return rope.get(used[0], rope) if isinstance(rope, Mapping) else {}
+
+
+def _several_ropes(config: Config) -> bool:
+    rope = config.get("rope_parameters") or {}
+    return any(rope.get(kind, rope) != _one_rope(config) for kind in config.get("layer_types") or ())
+
+
 def _partial(config: Config) -> float:
     return float((config.get("rope_parameters") or {}).get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0)
 
@@ -213,7 +225,7 @@ SPLIT_QKV = _split(
     ("self_attn.v_proj.weight", Piece(QKV, "QK", "QKV")),
 )
 GATE_UP = LAYER + "mlp.gate_up_proj.weight"
-SPLIT_GATE_UP = {"gate": Piece(GATE_UP, "0", "F"), "up": Piece(GATE_UP, "F", "2F")}
+GATE_ROWS, UP_ROWS = Piece(GATE_UP, "0", "F"), Piece(GATE_UP, "F", "2F")
 ONE_PLUS = "one_plus"  # Gemma's norms multiply by 1 + weight
 GEMMA = (
     ("model.embed_tokens.weight", (Piece("model.embed_tokens.weight", op="times_root:{D}"),)),
@@ -224,13 +236,15 @@ GEMMA = (
         ("post_attention_layernorm.weight", Piece(LAYER + "post_attention_layernorm.weight", op=ONE_PLUS)),
     ),
 )
+
+
 # Neighbouring pairs are rotated, not halves: rows are put in the order that rotates halves.
-HALVES = _split(
-    *((f"self_attn.{name}", Piece(LAYER + f"self_attn.{name}", op="halves:{H}:{R}")) for name in ("q_proj.weight", "k_proj.weight"))
-)
-HALVES_BIAS = _split(
-    *((f"self_attn.{name}", Piece(LAYER + f"self_attn.{name}", op="halves:{H}:{R}")) for name in ("q_proj.bias", "k_proj.bias"))
-)
+def _halves(*names: str) -> tuple[tuple[str, tuple[Piece, ...]], ...]:
+    return _split(*((f"self_attn.{name}", Piece(LAYER + f"self_attn.{name}", op="halves:{H}:{R}")) for name in names))
+
+
+HALVES = _halves("q_proj.weight", "k_proj.weight")
+HALVES_BIAS = _halves("q_proj.bias", "k_proj.bias")
 
 FAMILIES: tuple[Family, ...] = (
     Family(dense="llama", layout=MIXTRAL, refuse=(MLP_BIAS, ATTENTION_BIAS)),
@@ -252,24 +266,27 @@ FAMILIES: tuple[Family, ...] = (
     Family(dense="qwen3_5_text", layout=QWEN3_5_MOE, constants=NO_SHARED_EXPERT,
            settings=lambda c: _moe(c, shared_expert_intermediate_size=0)),
     Family(dense="olmo2", layout=FLEX_OLMO, settings=_moe, refuse=(HEAD_DIM,)),
-    Family(dense="olmo3", layout=FLEX_OLMO, settings=_moe, refuse=(HEAD_DIM, (_short_window, "a window shorter than the context"))),
-    Family(dense="phi3", layout=MIXTRAL, shared=SPLIT_QKV, **SPLIT_GATE_UP, settings=lambda c: {"head_dim": c["H"]},
+    Family(dense="olmo3", layout=FLEX_OLMO, settings=lambda c: _moe(c, rope_parameters=_one_rope(c)),
+           refuse=(HEAD_DIM, (_short_window, "a window shorter than the context"), (_several_ropes, "layers that rotate differently"))),
+    Family(dense="phi3", layout=MIXTRAL, shared=SPLIT_QKV, gate=GATE_ROWS, up=UP_ROWS, settings=lambda c: {"head_dim": c["H"]},
            refuse=((lambda c: _partial(c) < 1, "rotation of a part of each head, with a window"),)),
-    Family(dense="phi3", layout=GLM4_MOE, shared=SPLIT_QKV, **SPLIT_GATE_UP, constants=NO_SHARED_EXPERTS,
+    Family(dense="phi3", layout=GLM4_MOE, shared=SPLIT_QKV, gate=GATE_ROWS, up=UP_ROWS, constants=NO_SHARED_EXPERTS,
            settings=lambda c: _grouped(c, use_qk_norm=False), refuse=((_short_window, "a window shorter than the context"),)),
-    Family(dense="glm", layout=GLM4_MOE, shared=HALVES, **SPLIT_GATE_UP, constants=NO_SHARED_EXPERTS, refuse=(ATTENTION_BIAS,),
+    Family(dense="glm", layout=GLM4_MOE, shared=HALVES, gate=GATE_ROWS, up=UP_ROWS, constants=NO_SHARED_EXPERTS, refuse=(ATTENTION_BIAS,),
            settings=lambda c: _grouped(c, use_qk_norm=False)),
-    Family(dense="glm", layout=GLM4_MOE, shared=HALVES + HALVES_BIAS, **SPLIT_GATE_UP, constants=NO_SHARED_EXPERTS,
+    Family(dense="glm", layout=GLM4_MOE, shared=HALVES + HALVES_BIAS, gate=GATE_ROWS, up=UP_ROWS, constants=NO_SHARED_EXPERTS,
            settings=lambda c: _grouped(c, use_qk_norm=False)),
     Family(dense="helium", layout=MIXTRAL, shared=HALVES, refuse=(MLP_BIAS, ATTENTION_BIAS), settings=lambda c: {"head_dim": c["H"]}),
     Family(dense="granite", layout=GRANITEMOE, refuse=(MLP_BIAS,)),
     Family(dense="hyperclovax", layout=GRANITEMOE,
+           settings=lambda c: {"logits_scaling": 1 / c["logits_scaling"]},  # one multiplies, the other divides
            refuse=(MLP_BIAS, HEAD_DIM, (_is_set("use_post_norm"), "norms after each block (use_post_norm)"))),
     Family(dense="gemma", layout=MIXTRAL, shared=GEMMA, settings=lambda c: {"tie_word_embeddings": False, "head_dim": c["H"]},
            refuse=(ATTENTION_BIAS, (lambda c: not c.get("tie_word_embeddings", True), "untied embeddings"))),
     Family(dense="cohere", layout=COHERE2_MOE, refuse=((_is_set("use_qk_norm"), "norms on queries and keys, which this mixture lacks"),),
            # Layers with a window rotate, those without do not: so each gets a window that covers the context.
-           settings=lambda c: _moe(c, layer_types=["sliding_attention"] * c["num_hidden_layers"], sliding_window=c["max_position_embeddings"],
+           settings=lambda c: _moe(c, layer_types=["sliding_attention"] * c["num_hidden_layers"],
+                                   sliding_window=c["max_position_embeddings"],
                                    mlp_layer_types=["sparse"] * c["num_hidden_layers"], num_shared_experts=0) | _rope(c)),
     Family(dense="cohere2", layout=COHERE2_MOE,
            settings=lambda c: _moe(c, mlp_layer_types=["sparse"] * c["num_hidden_layers"], num_shared_experts=0) | _rope(c)),
@@ -285,7 +302,8 @@ FAMILIES: tuple[Family, ...] = (
            constants=((LAYER + "self_attn.sinks", ("heads",), -10000.0),),
            refuse=(MLP_BIAS, (_scaled_rope, "scaled rotation, with a mixture that sets it by layer"),
                    (_is_set("use_sliding_window"), "windows, with layers that do not rotate")),
-           settings=lambda c: {"attention_multiplier": c["H"] ** -0.5, "shared_intermediate_size": 0} | _one_theta(c)),
+           settings=lambda c: {"attention_multiplier": c["H"] ** -0.5, "shared_intermediate_size": 0,
+                               "sliding_window": c["max_position_embeddings"]} | _one_theta(c)),  # no layer uses it, but it must be there
     Family(dense="youtu", layout=DEEPSEEK_V3, constants=NO_SHARED_EXPERTS, settings=lambda c: {**_grouped(c), "head_dim": c["head_dim"]}),
 )  # fmt: skip
 NOT_GATED = "a feed-forward block without a gate"
