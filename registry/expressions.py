@@ -66,6 +66,26 @@ def check_evidence(evidence: Any) -> str | None:
     return f"evidence of {size} bytes, at most {LARGEST_EVIDENCE_BYTES}" if size > LARGEST_EVIDENCE_BYTES else None
 
 
+def misshapen(value: Any, shape: Shape, at: str = "evidence") -> str | None:
+    """None when every described fact that is there is null or of its type; else the first that is not.
+
+    A rule that says what must not be (a status that is not "withdrawn") is true of any value of another type: so types are held here.
+    """
+    if value is None or shape in (None, "any"):
+        return None
+    if isinstance(shape, str):
+        types = {"text": str, "truth": bool}
+        fits = isinstance(value, types[shape]) if shape in types else isinstance(value, int | float) and not isinstance(value, bool)
+        return None if fits else f"{at} is {json.dumps(value)[:60]}, not a {shape}"
+    if not isinstance(value, list | tuple if isinstance(shape, list) else Mapping):
+        return f"{at} is {json.dumps(value)[:60]}, not a {'list' if isinstance(shape, list) else 'mapping'}"
+    if isinstance(shape, list):
+        parts = [(item, shape[0], f"{at}[{position}]") for position, item in enumerate(value)]
+    else:
+        parts = [(item, shape.get(key, shape.get("*")), f"{at}.{key}") for key, item in value.items()]
+    return next((wrong for part in parts if (wrong := misshapen(*part))), None)
+
+
 @lru_cache(maxsize=4096)
 def compile_expression(text: str) -> Expression:
     """Raises Invalid, naming the expression and what is wrong with it."""

@@ -71,10 +71,11 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
     """The verdict that the kept policies, evidence, waivers and time give today. Raises NotFound, Invalid for what was not kept whole."""
     body = event.body
     try:
-        policies, evidence = from_document(catalog.document(body["policies"])), catalog.document(body["evidence"])
+        rules, evidence = catalog.document(body["policies"]), catalog.document(body["evidence"])
         waivers = [Waiver(**waiver) for waiver in body["waivers"]]
         at = datetime.fromisoformat(body["at"])
-        return judge(policies, gate=body["gate"], kind=body["kind"], evidence=evidence, waivers=waivers, at=at, subject=event.subject)
+        asked = {"gate": body["gate"], "kind": body["kind"], "subject": event.subject, "shapes": rules["shapes"]}
+        return judge(from_document(rules), evidence=evidence, waivers=waivers, at=at, **asked)
     except (KeyError, TypeError, ValueError) as error:
         found = f"{type(error).__name__}: {error}"
         raise Invalid(f"verdict on {event.subject}", found=found, expected="a verdict kept whole", next="btx audit") from None

@@ -94,6 +94,10 @@ def signer(name: str, path: Path | None = None) -> Signer:
     return Signer(_named(name), key)
 
 
+def public_pem(person: Signer) -> str:
+    return attest.public_pem(person.key)
+
+
 def add_actor(catalog: Catalog, name: str, roles: tuple[str, ...], public_key: str, by: Signer | None = None) -> Event:
     """Put a person on the roll, or change roles or key; no roles takes them off. by: an auditor, once the roll names one."""
     unknown = [role for role in roles if role not in ROLES]

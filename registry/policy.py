@@ -138,16 +138,20 @@ def judge(
     waivers: Sequence[Waiver] = (),
     at: datetime,
     subject: str | None = None,
+    shapes: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """The verdict on this evidence at this moment. Never raises for what policies or evidence hold: a doubt is a refusal.
 
     waivers: those whose signatures and roles were checked already; here they are matched by rule, subject and date.
+    shapes: the types of facts by kind; those of evidence.yaml unless given.
     """
     subject = subject if subject is not None else str(evidence.get("ref") if isinstance(evidence, Mapping) else None)
     at = _aware(at)
     doubt = expressions.check_evidence(evidence)
     if doubt is None and evidence.get("kind") != kind:
         doubt = f"evidence of kind {evidence.get('kind')!r} where {kind!r} was asked about"
+    if doubt is None:
+        doubt = expressions.misshapen(evidence, (known_shapes() if shapes is None else shapes).get(kind, "text"))
     if doubt is not None:
         rules = [RuleResult("gate", "evidence", "refused", doubt, "hand the gate the facts of this very candidate")]
     else:
@@ -183,7 +187,8 @@ def from_document(document: Mapping[str, Any]) -> list[Policy]:
 
 
 def to_document(policies: Sequence[Policy]) -> dict[str, Any]:
-    return {"policies": [policy.to_json() for policy in policies]}
+    """What a verdict keeps of its rules: the policies, and the types of facts as they were."""
+    return {"policies": [policy.to_json() for policy in policies], "shapes": known_shapes()}
 
 
 def moment(text: str) -> datetime:
@@ -284,7 +289,7 @@ def _checked(path: Path) -> Policy:
             expressions.check_truth(used[0])
             for kind in policy.match.kinds:
                 for expression in used:
-                    expressions.check_names(expression, {"evidence": shapes()[kind], "parameters": parameters})
+                    expressions.check_names(expression, {"evidence": known_shapes()[kind], "parameters": parameters})
         except Invalid as error:
             raise _unsound(path, f"rule {validation.rule}: {error.found} in {error.subject}", error.expected) from None
     return policy
@@ -313,7 +318,7 @@ def _unsound(path: Path, found: str, expected: str) -> Invalid:
 
 
 @cache
-def shapes() -> Mapping[str, Any]:
+def known_shapes() -> Mapping[str, Any]:
     """The facts that evidence holds, by kind: evidence.yaml."""
     return yaml.safe_load((Path(__file__).parent / "evidence.yaml").read_text())  # type: ignore[no-any-return]
 

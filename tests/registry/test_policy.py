@@ -1,0 +1,345 @@
+"""A rule passes only by being exactly true."""
+
+import copy
+import math
+import os
+import string
+import time
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from registry import expressions
+from registry.errors import Invalid
+from registry.policy import Match, Policy, Validation, Verdict, Waiver, from_document, judge, load, to_document
+from registry.policy_tests import changed
+
+POLICIES = Path(__file__).parents[2] / "policies"
+DEFAULT = load(POLICIES)
+AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
+EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "300"))
+LONGEST_S = 2.0  # one judgement, on a busy machine; honest ones take milliseconds
+bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@cache
+def suite(name: str) -> Any:
+    return yaml.safe_load((POLICIES / "tests" / f"{name}.yaml").read_text())
+
+
+def policy(expression: str, **more: Any) -> Policy:
+    rule = Validation(rule="it", expression=expression, message="found {evidence.license}", remedy="mend the thing")
+    values: dict[str, Any] = {"name": "p", "why": "a test", "match": Match(gates=("register",), kinds=("data",)), "validations": (rule,)}
+    return Policy(**(values | more))
+
+
+def judged(expression: str, evidence: dict[str, Any] | None = None, **more: Any) -> Verdict:
+    facts = {"kind": "data", "ref": "data/x@1", "name": "x", "license": "MIT", "files": 3, "holder": None} | (evidence or {})
+    return judge([policy(expression, **more)], gate="register", kind="data", evidence=facts, at=AT)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "evidence.missing == 1",
+        "evidence.missing != 1",
+        "evidence.holder < 1",
+        "evidence.license",
+        "evidence.files",
+        "1",
+        '"true"',
+        "null",
+        "[true]",
+        "undeclared == 1",
+        "evidence.license ==",
+        "has(evidence.missing)",
+        "!has(evidence.missing)",
+        "evidence.license.matches('(')",
+        "1 / 0 == 1",
+        "[1, 2, 3].map(x, [x, x]).size() == 3",
+        "evidence" + ".a" * 40 + " == 1",
+        "true || " * 800 + "true",
+        "1 + " * 20 + "1 > 0",
+        "'a'" + ".matches('a')" * 40,
+        "\x00",
+        "evidence.license == 'MIT' && evidence.missing != 'x'",
+    ],
+)
+def test_what_is_not_exactly_true_refuses(expression: str) -> None:
+    assert judged("evidence.license == 'MIT'").outcome == "allowed"
+    assert judged(expression).outcome == "refused"
+
+
+def test_a_refusal_says_what_was_found_and_how_to_mend_it() -> None:
+    (rule,) = judged("evidence.license == 'X'").refusals()
+    assert (rule.name, rule.message, rule.remedy) == ("p/it", "found MIT", "mend the thing")
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [{"files": math.nan}, {"files": object()}, {"license": "\ud800"}, {"license": "x" * (1 << 20)}, {1: 2}],
+)
+def test_evidence_that_is_not_plain_json_refuses(evidence: dict[Any, Any]) -> None:
+    assert judged("1 == 1", evidence).outcome == "refused"
+
+
+def test_deep_evidence_refuses_instead_of_overflowing_the_stack() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    assert judged("1 == 1", {"files": deep}).outcome == "refused"
+
+
+def test_evidence_of_another_kind_refuses() -> None:
+    assert judged("1 == 1", {"kind": "seed"}).outcome == "refused"
+
+
+def test_loops_without_end_and_values_without_bound_are_refused_quickly() -> None:
+    many = {"files": list(range(3000))}
+    started = time.monotonic()
+    for expression in (
+        "evidence.files.all(a, evidence.files.all(b, evidence.files.all(c, a <= b || b <= c || c <= a)))",
+        "[1]" + ".map(x, [x, x])" * 28 + " == [1]" + ".map(x, [x, x])" * 28,
+        "['ab']" + ".map(x, x + x)" * 28 + "[0].size() > 0",
+    ):
+        assert judged(expression, many).outcome == "refused"
+    assert time.monotonic() - started < LONGEST_S
+
+
+def test_a_gate_no_policy_speaks_for_is_shut() -> None:
+    evidence = suite("data")["evidence"]
+    assert judge(DEFAULT, gate="register", kind="data", evidence=evidence, at=AT).outcome == "allowed"
+    for gate in ("release", "", "Register"):
+        assert judge(DEFAULT, gate=gate, kind="data", evidence=evidence, at=AT).outcome == "refused"
+    assert judge([], gate="register", kind="data", evidence=evidence, at=AT).outcome == "refused"
+
+
+def test_a_policy_for_some_domains_leaves_the_others_alone() -> None:
+    match = Match(gates=("register",), kinds=("data",), domains=("legal-*",))
+    everywhere = policy("1 == 1", name="q")
+    for name, outcome in (("legal-eu", "refused"), ("code", "allowed")):
+        evidence = {"kind": "data", "ref": f"data/{name}@1", "name": name}
+        rules = [policy("1 == 2", match=match), everywhere]
+        assert judge(rules, gate="register", kind="data", evidence=evidence, at=AT).outcome == outcome
+
+
+def test_a_warning_does_not_refuse_and_is_told() -> None:
+    verdict = judged("1 == 2", enforcement="warn")
+    assert (verdict.outcome, [rule.outcome for rule in verdict.rules]) == ("allowed", ["warned"])
+
+
+def test_a_waiver_counts_for_its_rule_subject_and_days_only() -> None:
+    evidence = changed(suite("data")["evidence"], {"license": "Other"})
+
+    def outcome(**change: str) -> str:
+        waiver = Waiver(
+            **({"rule": "licence/allowed", "subject": "data/contracts@1", "until": "2026-06-01", "actor": "b", "why": "w"} | change)
+        )
+        return judge(DEFAULT, gate="register", kind="data", evidence=evidence, waivers=[waiver], at=AT).outcome
+
+    assert outcome() == "waived"
+    for change in (
+        {"rule": "licence/stated"},
+        {"subject": "data/contracts@2"},
+        {"until": "2026-05-31"},
+        {"until": "for ever"},
+        {"until": ""},
+    ):
+        assert outcome(**change) == "refused"
+
+
+def test_evidence_read_back_gives_the_same_verdict_in_arithmetic() -> None:
+    import json
+
+    from registry.digest import canonical_json
+
+    expression = "evidence.files * 1.05 > 3.0 && evidence.files <= 3"
+    facts = {"kind": "data", "ref": "data/x@1", "name": "x", "files": 3.0}
+    again = json.loads(canonical_json(facts))
+    assert isinstance(again["files"], int)
+    for evidence in (facts, again):
+        assert judge([policy(expression)], gate="register", kind="data", evidence=evidence, at=AT).outcome == "allowed"
+
+
+def test_policies_kept_as_a_document_judge_as_before() -> None:
+    kept = from_document(to_document(DEFAULT))
+    assert kept == DEFAULT
+
+
+SOUND = yaml.safe_load((POLICIES / "licence.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"validations.0.expression": "evidence.licence != null"}, "the fact 'licence'"),
+        ({"validations.0.expression": "parameters.alowed == 1"}, "the fact 'alowed'"),
+        ({"validations.0.expression": "evidence['licence'] == 1"}, "the fact 'licence'"),
+        ({"validations.0.expression": "evidence.waivers.all(w, w.til == 1)"}, "the fact 'til'"),
+        ({"validations.0.expression": "evidence.waivers.filter(w, w.rule == '').all(w, w.til == 1)"}, "the fact 'til'"),
+        ({"validations.0.expression": "1 + 1"}, "int"),
+        ({"validations.0.message": "no {evidence.licence}"}, "the fact 'licence'"),
+        ({"validations.0.message": "no {evidence.license"}, "message"),
+        ({"name": "other"}, "name other"),
+        ({"enforcement": "ignore"}, "enforcement"),
+        ({"match.gates": ["release"]}, "gate release"),
+        ({"match.gates": []}, "match.gates"),
+        ({"unknown": 1}, "unknown"),
+        ({"validations": []}, "validations"),
+        ({"waivable": "yes please"}, "waivable"),
+        ({"validations.1.rule": "stated"}, "validations"),
+    ],
+)
+def test_an_unsound_policy_file_is_named_with_what_is_wrong(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    (tmp_path / "licence.yaml").write_text(yaml.safe_dump(changed(SOUND, change)))
+    with pytest.raises(Invalid, match=r"licence\.yaml") as raised:
+        load(tmp_path)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: a\nname: b\n",
+        "a: &x [1]\nb: *x\n",
+        "- 1\n",
+        "",
+        "a: {",
+        "!!python/object:os.system {}",
+        "why: 1\n" + "[" * 5000,
+        "1: 2\n",
+        "\x00",
+    ],
+)
+def test_a_policy_file_that_is_not_plain_yaml_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "licence.yaml").write_text(text)
+    with pytest.raises(Invalid):
+        load(tmp_path)
+
+
+# Truth tables with errors, as CEL defines them: an error is absorbed by a decisive other side, and is otherwise an error.
+
+ATOMS = [
+    ("evidence.license == 'MIT'", True),
+    ("evidence.files > 2", True),
+    ("evidence.license in ['MIT', 'X']", True),
+    ("evidence.license == 'X'", False),
+    ("evidence.files < 0", False),
+    ("evidence.holder != null", False),
+    ("evidence.missing == 1", None),
+    ("evidence.license < 1", None),
+    ("evidence.holder.name == 'x'", None),
+    ("evidence.license", None),
+    ("timestamp(evidence.license) < now", None),
+]
+
+
+def _and(left: tuple[str, bool | None], right: tuple[str, bool | None]) -> tuple[str, bool | None]:
+    values = (left[1], right[1])
+    return f"({left[0]}) && ({right[0]})", False if False in values else None if None in values else True
+
+
+def _or(left: tuple[str, bool | None], right: tuple[str, bool | None]) -> tuple[str, bool | None]:
+    values = (left[1], right[1])
+    return f"({left[0]}) || ({right[0]})", True if True in values else None if None in values else False
+
+
+def _not(one: tuple[str, bool | None]) -> tuple[str, bool | None]:
+    return f"!({one[0]})", None if one[1] is None else not one[1]
+
+
+TRUTHS = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda inner: st.one_of(st.builds(_and, inner, inner), st.builds(_or, inner, inner), st.builds(_not, inner)),
+    max_leaves=8,
+)
+
+
+@bounded
+@given(TRUTHS)
+def test_a_composed_rule_allows_exactly_when_it_is_true(truth: tuple[str, bool | None]) -> None:
+    expression, value = truth
+    started = time.monotonic()
+    assert (judged(expression).outcome == "allowed") == (value is True)
+    assert time.monotonic() - started < LONGEST_S
+
+
+WORDS = """evidence .license .files .all( .map( x, x ) ( [ ] == ! && || null true 1 'a' + * ? : has( matches( timestamp( { } ,
+in .size() 9223372036854775807 - // \\ b'\\xff'"""
+NOISE = st.lists(st.sampled_from(WORDS.split()), max_size=40).map(" ".join)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(), st.text(max_size=20)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(string.ascii_letters, max_size=8), inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@bounded
+@given(st.one_of(NOISE, st.text(max_size=60)), JSON)
+def test_noise_as_policy_and_evidence_never_raises_nor_hangs(expression: str, value: Any) -> None:
+    assume(expression.strip())
+    started = time.monotonic()
+    verdict = judged(expression, {"license": value})
+    assert time.monotonic() - started < LONGEST_S
+    if verdict.outcome == "allowed":
+        plain = {"kind": "data", "ref": "data/x@1", "name": "x", "license": value, "files": 3.0, "holder": None}
+        from cel_expr_python import cel
+
+        env = cel.NewEnv(variables={"evidence": cel.Type.DYN, "parameters": cel.Type.DYN, "now": cel.Type.TIMESTAMP})
+        answer = env.compile(expression).eval(data={"evidence": plain, "parameters": {}, "now": AT})
+        assert answer.value() is True
+
+
+# Facts without which a candidate must not pass, whatever stands in their place.
+NEEDED = {
+    "data": ["license", "source", "pii", "files", "bytes", "kind"],
+    "seed": ["finite", "model_type", "kind"],
+    "expert": [
+        "weights", "weights.finite", "weights.shapes_match", "weights.dtype_match", "weights.vocabulary_match", "weights.tokenizer_match",
+        "weights.ancestry", "weights.ancestry.descends", "weights.ancestry.shared_identical", "evaluation", "evaluation.bits_per_byte",
+        "evaluation.seed_bits_per_byte", "data", "data.0.status", "kind",
+    ],
+    "build": ["members", "members.0.status", "members.0.data.0.status", "members.0.data.0.pii", "members.0.licenses", "waivers", "kind"],
+    "release": [
+        "registrar", "approvals", "evaluation", "routing", "routing.dead", "active_parameters", "tokens_per_s", "waivers", "members",
+    ],
+}  # fmt: skip
+
+
+@bounded
+@given(st.sampled_from([(name, path) for name, paths in NEEDED.items() for path in paths]), st.one_of(st.just(...), JSON))
+def test_a_needed_fact_that_is_missing_or_of_another_type_refuses(place: tuple[str, str], value: Any) -> None:
+    name, path = place
+    whole = suite(name)
+    kind, gate, evidence = whole["evidence"]["kind"], whole["gate"], copy.deepcopy(whole["evidence"])
+    *way, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    target: Any = evidence
+    for part in way:
+        target = target[part]
+    before = target[last]
+    if value is ...:
+        del target[last]
+    else:
+        assume(_other_type(before, value))
+        target[last] = value
+    assert judge(DEFAULT, gate=gate, kind=kind, evidence=evidence, at=AT).outcome == "refused"
+
+
+def _other_type(before: Any, value: Any) -> bool:
+    """Whether the value is of another JSON type, and nothing that is fine there, such as an empty list."""
+    family = {bool: "truth", int: "number", float: "number", str: "text", list: "list", dict: "mapping", type(None): "null"}
+    return family[type(before)] != family[type(value)] and value not in ([], {}, "")
+
+
+def test_an_expression_without_growth_is_not_refused() -> None:
+    for text in (
+        "evidence.waivers.map(w, w.rule + ' for ' + w.subject).size() >= 0",
+        "evidence.waivers.filter(w, w.rule == '').size() == 0",
+    ):
+        expressions.compile_expression(text)
