@@ -77,12 +77,13 @@ def misshapen(value: Any, shape: Shape, at: str = "evidence") -> str | None:
         types = {"text": str, "truth": bool}
         fits = isinstance(value, types[shape]) if shape in types else isinstance(value, int | float) and not isinstance(value, bool)
         return None if fits else f"{at} is {json.dumps(value)[:60]}, not a {shape}"
-    if not isinstance(value, list | tuple if isinstance(shape, list) else Mapping):
-        return f"{at} is {json.dumps(value)[:60]}, not a {'list' if isinstance(shape, list) else 'mapping'}"
-    if isinstance(shape, list):
+    parts: list[tuple[Any, Shape, str]]
+    if isinstance(shape, list) and isinstance(value, list | tuple):
         parts = [(item, shape[0], f"{at}[{position}]") for position, item in enumerate(value)]
-    else:
+    elif isinstance(shape, Mapping) and isinstance(value, Mapping):
         parts = [(item, shape.get(key, shape.get("*")), f"{at}.{key}") for key, item in value.items()]
+    else:
+        return f"{at} is {json.dumps(value)[:60]}, not a {'list' if isinstance(shape, list) else 'mapping'}"
     return next((wrong for part in parts if (wrong := misshapen(*part))), None)
 
 

@@ -1,18 +1,25 @@
 """Registries for tests: every test that takes `url` or `catalog` runs on SQLite and on a real PostgreSQL server."""
 
+import hashlib
 import itertools
 import os
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from registry.catalog import Catalog
+from registry import gate, people
+from registry.catalog import Catalog, FileFact, Version
+from registry.policy import Verdict, load
 from registry.store import Store
 
+POLICIES = Path(__file__).parents[2] / "policies"
 _NUMBERS = itertools.count()
 
 
@@ -79,3 +86,129 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@dataclass
+class Governed:
+    """A registry whose contents went through the gates, and the people who act in it."""
+
+    url: str
+    keys: Path
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def as_(self, name: str) -> Catalog:
+        return Catalog(self.url, actor=name)
+
+    def person(self, name: str, *roles: str, by: str | None = None) -> people.Signer:
+        signer = people.new_key(name, self.keys / f"{name}.pem")
+        acting = people.signer(by, self.keys / f"{by}.pem") if by else None
+        people.add_actor(self.as_(by or "ann"), name, roles, people.public_pem(signer), acting)
+        return signer
+
+    def decide(self, gate_name: str, evidence: Mapping[str, Any], at: datetime | None = None) -> Verdict:
+        return gate.decide(
+            self.as_("ann"),
+            gate=gate_name,
+            subject=evidence["ref"],
+            kind=evidence["kind"],
+            evidence=evidence,
+            policies=load(POLICIES),
+            at=at or self.at,
+        )
+
+    def data(self, name: str = "law", **facts: Any) -> Version:
+        catalog = self.as_("ann")
+        known = {
+            "license": "CC0-1.0",
+            "source": "the archive",
+            "holder": "the state",
+            "purpose": "tests",
+            "pii": "none",
+            "retain_until": None,
+        }
+        known |= {"domain": name, "bytes": 6} | facts
+        evidence = {"kind": "data", "ref": f"data/{name}@{catalog.next_version('data', name)}", "name": name, "files": 1} | known
+        self.decide("register", evidence)
+        return catalog.register("data", name, known, files=[FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())])
+
+    def seed(self) -> Version:
+        facts = {"model_type": "llama", "parameters": 9, "license": "Apache-2.0", "finite": True, "data": []}
+        self.decide("register", {"kind": "seed", "ref": "seed/base@1", "name": "base"} | facts)
+        return self.as_("ann").register("seed", "base", facts, files=[FileFact("model.safetensors", 9, "a" * 64)])
+
+    def expert(self, data: Version, name: str = "law") -> Version:
+        catalog, facts = self.as_("ann"), data.facts
+        weights = {key: True for key in ("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite")}
+        weights |= {"ancestry": {"descends": True, "shared_identical": True}, "problems": []}
+        line = {"ref": str(data.ref), "status": catalog.status(data.ref), **{key: facts[key] for key in ("license", "pii", "retain_until")}}
+        evaluation = {"bits_per_byte": 0.9, "seed_bits_per_byte": 1.4, "domains": {}}
+        cost = {"tokens": 1000, "flops": 10**9, "wall_s": 2.5}
+        ref = f"expert/{name}@{catalog.next_version('expert', name)}"
+        evidence = {
+            "kind": "expert",
+            "ref": ref,
+            "name": name,
+            "mode": "anchored",
+            "seed": "seed/base@1",
+            "data": [line],
+            "weights": weights,
+        }
+        self.decide("register", evidence | {"evaluation": evaluation, "contamination": 0, "cost": cost})
+        known = {"seed": "seed/base@1", "data": [str(data.ref)], "licenses": [facts["license"]], "mode": "anchored", "domain": name}
+        known |= {"preflight": weights, "evaluation": evaluation, "train": cost}
+        parents = [("seed/base@1", "branched_from"), (data.ref, "trained_on")]
+        return catalog.register("expert", name, known, files=[FileFact("model.safetensors", 9, "b" * 64)], parents=parents)
+
+    def build_evidence(self, *members: Version, ref: str = "build/1") -> dict[str, Any]:
+        catalog = self.as_("ann")
+
+        def data_line(name: str) -> dict[str, Any]:
+            facts = catalog.get(name).facts
+            return {"ref": name, "status": catalog.status(name), **{key: facts[key] for key in ("license", "pii", "retain_until")}}
+
+        lines = [
+            {
+                "ref": str(m.ref),
+                "status": catalog.status(m.ref),
+                "licenses": m.facts["licenses"],
+                "data": [data_line(d) for d in m.facts["data"]],
+            }
+            for m in members
+        ]
+        figures = {"bits_per_byte": 0.95, "seed_bits_per_byte": 1.4, "specialist_bits_per_byte": 0.9, "new_to_seed": True}
+        return {
+            "kind": "build", "ref": ref, "seed": "seed/base@1", "members": lines, "licenses": sorted({x for m in lines for x in m["licenses"]}),
+            "evaluation": {m.ref.name: figures for m in members}, "previous": None, "routing": {"dead": [], "dominant": []},
+            "active_parameters": 18, "total_parameters": 27, "tokens_per_s": 100, "registrar": "ann", "approvals": [], "removal": "exact",
+        }  # fmt: skip
+
+    def build(self, *members: Version) -> Version:
+        catalog, evidence = self.as_("ann"), self.build_evidence(*members)
+        self.decide("build", evidence)
+        lines = [{"ref": str(m.ref), "slot": slot, "digest": m.digest} for slot, m in enumerate(members, 1)]
+        parents = [("seed/base@1", "seed"), *((m.ref, "member") for m in members)]
+        snapshot = catalog.register("snapshot", "main", {"seed": "seed/base@1", "mode": "anchored", "members": lines}, parents=parents)
+        facts = {"snapshot": str(snapshot.ref), "seed": "seed/base@1", "members": lines, "status": "evaluated", "registrar": "ann"}
+        facts |= {key: evidence[key] for key in ("evaluation", "routing", "previous")} | {
+            "folder": "builds/1",
+            "recipe": {"mix": {"mode": "anchored", "top_k": 2}, "tune": {"mode": "shared", "steps": 5}},
+            "cost": {
+                "active_parameters": 18,
+                "total_parameters": 27,
+                "tokens_per_s": 100,
+                "total": {"tokens": 2000, "flops": 2 * 10**9, "wall_s": 5},
+            },
+        }
+        files = [FileFact("config.json", 2, "c" * 64), FileFact("model-expert-law.safetensors", 9, "b" * 64, linked=True)]
+        return catalog.register("build", "", facts, files=files, parents=[(snapshot.ref, "composed_from")])
+
+    def story(self) -> Version:
+        """build/1 of expert/law@1 from data/law@1 and seed/base@1."""
+        self.seed()
+        return self.build(self.expert(self.data()))
+
+
+@pytest.fixture
+def governed(empty: Path, tmp_path: Path) -> Governed:
+    shutil.copy(empty, tmp_path / "registry.db")
+    return Governed(f"sqlite:///{tmp_path}/registry.db", tmp_path / "keys")

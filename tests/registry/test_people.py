@@ -1,0 +1,125 @@
+"""Who signed what, and what of it counts."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import attest, people
+from registry.errors import Conflict, Invalid, NotFound, Refused
+
+SOON = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
+
+
+def test_an_approval_by_a_second_person_counts_once(governed: Any) -> None:
+    build = governed.story()
+    ben = governed.person("ben", "approver")
+    for _ in range(2):
+        people.approve(governed.as_("ben"), "build/1", ben)
+    assert [line["actor"] for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
+
+
+def test_nobody_approves_what_they_registered_nor_without_the_role(governed: Any) -> None:
+    governed.story()
+    ann, cy = governed.person("ann", "approver", "registrar"), governed.person("cy", "registrar")
+    with pytest.raises(Refused, match="a second person"):
+        people.approve(governed.as_("ann"), "build/1", ann)
+    with pytest.raises(Refused, match="an approver"):
+        people.approve(governed.as_("cy"), "build/1", cy)
+    with pytest.raises(Refused, match="one person"):
+        people.approve(governed.as_("ann"), "build/1", governed.person("ben", "approver"))
+
+
+def test_an_approval_written_without_its_signers_key_does_not_count(governed: Any) -> None:
+    build = governed.story()
+    ben = governed.person("ben", "approver")
+    mallory = people.new_key("ben", governed.keys / "mallory.pem")
+    with pytest.raises(Refused, match="as on the roll"):
+        people.approve(governed.as_("ben"), "build/1", mallory)
+    act = {"act": "approved", "subject": "build/1", "digest": build.digest, "actor": "ben", "at": "2026-01-01T00:00:00Z", "why": ""}
+    forger = governed.as_("ben")
+    forger.event("approved", "build/1", {"act": act})
+    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act, mallory.key, people.ACT)})
+    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act | {"subject": "build/2"}, ben.key, people.ACT)})
+    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act | {"digest": "0" * 64}, ben.key, people.ACT)})
+    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act, ben.key)})  # the right words under another type
+    governed.as_("ann").event("approved", "build/1", {"act": act, "envelope": attest.sign(act, ben.key, people.ACT)})
+    assert people.approvals(governed.as_("ann"), build) == []
+    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act, ben.key, people.ACT)})
+    assert len(people.approvals(governed.as_("ann"), build)) == 1
+
+
+def test_what_was_signed_before_a_person_left_the_roll_still_counts_and_nothing_after(governed: Any) -> None:
+    build = governed.story()
+    governed.person("ben", "approver")
+    cy = governed.person("cy", "approver")
+    people.approve(governed.as_("cy"), "build/1", cy)
+    people.add_actor(governed.as_("ann"), "cy", (), people.public_pem(cy))
+    assert [line["actor"] for line in people.approvals(governed.as_("ann"), build)] == ["cy"]
+    with pytest.raises(Refused):
+        people.approve(governed.as_("cy"), "build/1", cy)
+
+
+def test_a_closed_roll_changes_by_an_auditors_signature_only(governed: Any) -> None:
+    governed.person("ida", "auditor")
+    with pytest.raises(Refused, match="auditor"):
+        governed.person("mal", "approver")
+    governed.person("ben", "approver", by="ida")
+    catalog = governed.as_("mal")
+    key = people.new_key("mal", governed.keys / "mal2.pem")
+    act = {
+        "act": "actor",
+        "subject": "actor/mal",
+        "roles": ["approver"],
+        "public_key": people.public_pem(key),
+        "at": "2026-01-01T00:00:00Z",
+    }
+    catalog.event("actor", "actor/mal", {"act": act})  # past the API: an event nobody signed
+    assert set(people.roll(catalog)) == {"ida", "ben"}
+
+
+def test_a_waiver_has_a_reason_and_an_end_within_a_year(governed: Any) -> None:
+    ben = governed.person("ben", "approver")
+    catalog = governed.as_("ben")
+    for until in ("2020-01-01", "2999-01-01", "soon", ""):
+        with pytest.raises(Invalid):
+            people.waive(catalog, "licence/allowed", "data/x@1", ben, until=until, why="w")
+    with pytest.raises(Invalid, match="no reason"):
+        people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why=" ")
+    with pytest.raises(Invalid, match="POLICY/RULE"):
+        people.waive(catalog, "licence", "data/x@1", ben, until=SOON, why="w")
+    people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why="contract 4711")
+    assert [w.until[:10] for w in people.waivers(catalog, "data/x@1", "ann")] == [SOON]
+    assert people.waivers(catalog, "data/x@1", "ben") == [], "whoever registers cannot lean on their own waiver"
+
+
+def test_a_key_file_is_its_owners_alone_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "keys" / "ann.pem"
+    made = people.new_key("ann", path)
+    assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(Conflict):
+        people.new_key("ann", path)
+    monkeypatch.setenv("BTX_KEY_FILE", str(path))
+    assert attest.key_id(people.signer("ann").key) == attest.key_id(made.key)
+
+
+def test_a_key_may_be_encrypted_or_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ann.pem"
+    monkeypatch.setenv("BTX_KEY_PASSPHRASE", "correct horse")
+    made = people.new_key("ann", path)
+    assert b"ENCRYPTED" in path.read_bytes()
+    monkeypatch.setenv("BTX_KEY", path.read_text())
+    assert attest.key_id(people.signer("ann").key) == attest.key_id(made.key)
+    monkeypatch.setenv("BTX_KEY_PASSPHRASE", "wrong")
+    with pytest.raises(Invalid, match="BTX_KEY_PASSPHRASE"):
+        people.signer("ann")
+    monkeypatch.delenv("BTX_KEY")
+    with pytest.raises(NotFound):
+        people.signer("ann", tmp_path / "none.pem")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", "-x", "x" * 65, "ann\n"])
+def test_a_name_that_could_be_a_path_is_refused(name: str) -> None:
+    with pytest.raises(Invalid):
+        people.key_file(name)
