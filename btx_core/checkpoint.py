@@ -80,6 +80,19 @@ class Checkpoint:
         return sorted({tensor.file for tensor in self.tensors.values()})
 
 
+def same_tokenizer(seed: Path, member: Path) -> bool:
+    """Whether the member's tokens mean what the seed's mean; a member without a tokenizer.json takes the seed's."""
+    ours, theirs = seed / "tokenizer.json", member / "tokenizer.json"
+    if not theirs.exists() or not ours.exists():
+        return not theirs.exists()
+    return ours.read_bytes() == theirs.read_bytes() or _token_meaning(ours) == _token_meaning(theirs)
+
+
+def _token_meaning(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    return {key: content.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
+
+
 def read_tensor(info: TensorInfo) -> torch.Tensor:
     import torch  # here, so that headers can be read without loading it
 

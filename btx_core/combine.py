@@ -2,18 +2,27 @@
 
 In:  streams of equal byte chunks, one per source.  Out: one stream of bytes. Which streams, and where they go, is mix.py's work.
 NumPy only: it runs on one core and lets go of the interpreter, so that mix.py's threads keep all cores busy.
+Methods: task arithmetic (arXiv:2212.04089), TIES (arXiv:2306.01708), DARE (arXiv:2311.03099).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 NATIVE = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
-# Bits of the exponent, all set in NaN and infinity; sign bit cleared by the same mask.
-EXPONENT = {"F64": (np.uint64, 0x7FF0000000000000), "F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
+# Bits of the exponent, all set in NaN and infinity; the mask clears the sign.
+EXPONENT = {
+    "F64": (np.uint64, 0x7FF0000000000000),
+    "F32": (np.uint32, 0x7F800000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+
+Element = Callable[[np.ndarray], np.ndarray]  # a change of each value, after combining
+Keep = Callable[[int, np.ndarray], np.ndarray]  # (number of the chunk, task vector) -> the task vector, thinned
 
 
 def finite(raw: bytes, dtype: str) -> bool:
@@ -43,27 +52,89 @@ def one_plus(values: np.ndarray) -> np.ndarray:
     return values + 1.0
 
 
+def times(factor: int, values: np.ndarray) -> np.ndarray:
+    return values * factor
+
+
 def times_root(width: int, values: np.ndarray) -> np.ndarray:
     return values * np.sqrt(np.float64(width))
 
 
-ELEMENTS: dict[str, Callable[..., np.ndarray]] = {"one_plus": one_plus, "times_root": times_root}
+ELEMENTS: dict[str, Callable[..., np.ndarray]] = {"one_plus": one_plus, "times": times, "times_root": times_root}
 
 
-def rearranged(rows: np.ndarray, kind: str, head: int = 0, rotated: int = 0) -> Any:
-    """Whole rows, moved. transpose; or halves: in each head, of its first `rotated` rows the even ones first, then the odd."""
-    if kind == "transpose":
-        return np.ascontiguousarray(rows.T).tobytes()
+def halves(rows: np.ndarray, head: int, rotated: int) -> Any:
+    """In each head, of its first `rotated` rows the even ones first, then the odd; the rest stays."""
     order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, head)]
-    heads = rows.reshape(-1, head, *rows.shape[1:])
-    return np.ascontiguousarray(heads[:, order]).tobytes()
+    return np.ascontiguousarray(rows.reshape(-1, head, *rows.shape[1:])[:, order]).tobytes()
 
 
-def mean(streams: Sequence[Iterator[bytes]], dtype: str, element: Callable[[np.ndarray], np.ndarray] | None = None) -> Iterator[Any]:
-    """The mean over the streams, then `element`, in float64."""
+def mean(streams: Sequence[Iterator[bytes]], dtype: str, weights: Sequence[float], element: Element | None = None) -> Iterator[Any]:
+    """The weighted mean over the streams. Equal weights count as one each: then the sum is exact for longer."""
+    equal = len(set(weights)) == 1
     for chunks in zip(*streams, strict=True):
-        total = unpack(chunks[0], dtype).astype(np.float64)
-        for chunk in chunks[1:]:
-            total += unpack(chunk, dtype)
-        total /= len(chunks)
+        total = np.zeros(len(unpack(chunks[0], dtype)))
+        for chunk, weight in zip(chunks, weights, strict=True):
+            total += unpack(chunk, dtype) if equal else unpack(chunk, dtype) * np.float64(weight)
+        total /= len(chunks) if equal else sum(weights)
         yield pack(element(total) if element else total, dtype)
+
+
+def task(
+    base: Iterator[bytes], streams: Sequence[Iterator[bytes]], dtype: str, weights: Sequence[float], scale: float,
+    keeps: Sequence[Keep | None], elect: bool, element: Element | None = None,
+) -> Iterator[Any]:  # fmt: skip
+    """base + scale * the weighted mean of the task vectors (stream minus base), each thinned by its `keep`.
+
+    elect: per value, the sign with the greater sum wins, and only vectors of that sign are averaged (TIES).
+    """
+    for number, (seed, *chunks) in enumerate(zip(base, *streams, strict=True)):
+        start = unpack(seed, dtype).astype(np.float64)
+        sums, shares = np.zeros((2, len(start))), np.zeros((2, len(start)))  # by sign: positive, negative
+        for chunk, weight, keep in zip(chunks, weights, keeps, strict=True):
+            delta = unpack(chunk, dtype) - start
+            delta = keep(number, delta) if keep else delta
+            for sign, here in enumerate((delta > 0, delta < 0)):
+                sums[sign] += np.where(here, delta, 0.0) * weight
+                shares[sign] += here * weight
+        if elect:
+            wins = (sums[0] < -sums[1]).astype(np.int64)[None]
+            moved = np.take_along_axis(sums, wins, 0)[0] / np.maximum(np.take_along_axis(shares, wins, 0)[0], 1e-300)
+        else:
+            moved = (sums[0] + sums[1]) / sum(weights)
+        total = start + scale * moved
+        yield pack(element(total) if element else total, dtype)
+
+
+def threshold(pairs: Callable[[], Iterable[tuple[bytes, bytes]]], dtype: str, density: float) -> float:
+    """The size that this share of a task vector reaches. Two passes over (base, stream) chunks, memory flat.
+
+    Counts by the bits of float32: for numbers that are not negative they are in the order of the numbers.
+    """
+
+    def sizes() -> Iterator[np.ndarray]:
+        for base, chunk in pairs():
+            yield np.abs(unpack(chunk, dtype) - unpack(base, dtype).astype(np.float64)).astype(np.float32).view(np.uint32)
+
+    coarse = sum((np.bincount(bits >> 16, minlength=1 << 16) for bits in sizes()), np.zeros(1 << 16, np.int64))
+    wanted = int(np.ceil(density * coarse.sum()))
+    above = np.cumsum(coarse[::-1])[::-1]  # how many are in this bin or a higher one
+    high = int(np.flatnonzero(above >= wanted)[-1])
+    fine = sum((np.bincount(bits[bits >> 16 == high] & 0xFFFF, minlength=1 << 16) for bits in sizes()), np.zeros(1 << 16, np.int64))
+    rest = wanted - (int(above[high + 1]) if high + 1 < len(above) else 0)
+    low = int(np.flatnonzero(np.cumsum(fine[::-1])[::-1] >= rest)[-1])
+    return float(np.array([(high << 16) | low], np.uint32).view(np.float32)[0])
+
+
+def keep_large(least: float) -> Keep:
+    return lambda number, delta: np.where(np.abs(delta).astype(np.float32) >= np.float32(least), delta, 0.0)
+
+
+def keep_by_chance(key: bytes, density: float) -> Keep:
+    """Each value with this probability, and in proportion larger. Depends on key and place alone, not on who computes it when."""
+
+    def keep(number: int, delta: np.ndarray) -> np.ndarray:
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little"), counter=[0, 0, 0, number]))
+        return np.where(generator.random(len(delta)) < density, delta / density, 0.0)
+
+    return keep

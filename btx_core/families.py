@@ -18,7 +18,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows [start, stop) of one dense tensor, then `op`. Bounds are names of sizes (see plan.sizes); none: the whole tensor."""
+    """Rows [start, stop) of one dense tensor, then `op`. Bounds are names of sizes (see plan.sizes)."""
 
     name: str
     start: str = ""
@@ -31,7 +31,7 @@ class Layout:
     """How one mixture model names its experts and routers on disk.
 
     expert: templates with the roles stacked in each. Without {e} a template holds all experts in one tensor (`fused`), and no expert
-    has a shard of its own. stack: fused experts form a new first axis, rather than more rows. transpose: roles stored transposed.
+    has a shard of its own.
     """
 
     model_type: str
@@ -39,8 +39,6 @@ class Layout:
     expert: tuple[tuple[str, tuple[str, ...]], ...]
     router: str
     count_key: str
-    stack: bool = True
-    transpose: tuple[str, ...] = ()
     router_bias: str = ""  # a per-expert correction that sigmoid routers want; zero
     router_bias_shape: tuple[str, ...] = ("E",)
     top_k_key: str = "num_experts_per_tok"
@@ -137,7 +135,7 @@ LAYOUTS = {
 
 def _moe(config: Config, **more: Any) -> dict[str, Any]:
     # norm_topk_prob is False by default in the qwen and olmo mixtures: silently another function.
-    every = {"norm_topk_prob": True, "moe_intermediate_size": config["F"], "head_dim": config["H"]}
+    every = {"norm_topk_prob": True, "moe_intermediate_size": config["W"], "head_dim": config["H"]}
     return every | {"decoder_sparse_step": 1, "mlp_only_layers": []} | more
 
 
@@ -160,7 +158,8 @@ def _one_rope(config: Config) -> Config:
     """The rotation of the layers there are; by kind of layer in configs that allow several kinds."""
     rope: Config = config["rope_parameters"]
     used = config.get("layer_types") or ["full_attention"]
-    return rope.get(used[0], rope) if isinstance(rope, Mapping) else {}
+    found: Config = rope.get(used[0], rope)
+    return found
 
 
 def _several_ropes(config: Config) -> bool:
@@ -178,12 +177,12 @@ def _mixed_windows(config: Config) -> bool:
 
 def _own_head_dim(config: Config) -> bool:
     given = config.get("head_dim")
-    return given is not None and given * config["num_attention_heads"] != config["hidden_size"]
+    return given is not None and bool(given * config["num_attention_heads"] != config["hidden_size"])
 
 
 def _short_window(config: Config) -> bool:
     window = config.get("sliding_window")
-    return window is not None and window < config["max_position_embeddings"]
+    return window is not None and bool(window < config["max_position_embeddings"])
 
 
 def _is_set(key: str) -> Callable[[Config], bool]:
@@ -191,7 +190,7 @@ def _is_set(key: str) -> Callable[[Config], bool]:
 
 
 def _scaled_rope(config: Config) -> bool:
-    return (config.get("rope_parameters") or {}).get("rope_type", "default") != "default"
+    return bool((config.get("rope_parameters") or {}).get("rope_type", "default") != "default")
 
 
 MLP_BIAS = (_is_set("mlp_bias"), "feed-forward biases (mlp_bias), which no stock mixture has")
@@ -210,7 +209,7 @@ NO_SHARED_EXPERTS = tuple((name.replace("shared_expert.", "shared_experts."), ax
 # It cannot be left out or narrowed: it is there, and gives zero.
 SILENT_SHARED_MLP = tuple(
     (LAYER + f"mlp.shared_mlp.{name}.weight", axes, 0.0)
-    for name, axes in (("gate_proj", ("F", "D")), ("up_proj", ("F", "D")), ("down_proj", ("D", "F")))
+    for name, axes in (("gate_proj", ("W", "D")), ("up_proj", ("W", "D")), ("down_proj", ("D", "W")))
 )
 
 
@@ -295,7 +294,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(dense="hunyuan_v1_dense", layout=HUNYUAN_MOE, constants=SILENT_SHARED_MLP, settings=_moe),
     Family(dense="lfm2", layout=LFM2_MOE, gate=Piece(LAYER + "feed_forward.w1.weight"), up=Piece(LAYER + "feed_forward.w3.weight"),
            down=Piece(LAYER + "feed_forward.w2.weight"),
-           settings=lambda c: {"moe_intermediate_size": c["F"], "num_dense_layers": 0, "use_expert_bias": False, "norm_topk_prob": True,
+           settings=lambda c: {"moe_intermediate_size": c["W"], "num_dense_layers": 0, "use_expert_bias": False, "norm_topk_prob": True,
                                "routed_scaling_factor": 1.0}),
     Family(dense="smollm3", layout=GRANITEMOE_SWA,
            # A sink is one more logit of the softmax: far below all others it takes nothing.
@@ -319,12 +318,19 @@ REASONS: dict[str, str] = {
 }
 
 
+def _holds(test: Callable[[Config], bool], config: Config) -> bool:
+    try:
+        return test(config)
+    except (KeyError, TypeError, AttributeError):  # a raw config leaves out defaults; the parsed one is asked before anything is written
+        return False
+
+
 def family(config: Config) -> Family:
     """The row for this dense config. Raises Unsupported, with the reason."""
     rows = [row for row in FAMILIES if row.dense == config.get("model_type")]
     subject = f"model type {config.get('model_type')}"
-    reasons = [reason for row in rows for test, reason in row.refuse if test(config)]
-    fitting = [row for row in rows if not any(test(config) for test, _ in row.refuse)]
+    reasons = [reason for row in rows for test, reason in row.refuse if _holds(test, config)]
+    fitting = [row for row in rows if not any(_holds(test, config) for test, _ in row.refuse)]
     if fitting:
         return fitting[0]
     found = "; ".join(reasons) or REASONS.get(str(config.get("model_type")), "no row in the table of families")

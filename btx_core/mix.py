@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from fcntl import ioctl
 from functools import partial
@@ -25,10 +25,26 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from btx_core import combine
-from btx_core.checkpoint import INDEX, ITEM_BYTES, TORCH_NAMES, Checkpoint, read_header, read_json, read_metadata
-from btx_core.errors import BtxCoreError, NotFinite, ShapeMismatch, Unsupported, WrongUsage
+from btx_core.checkpoint import INDEX, ITEM_BYTES, TORCH_NAMES, Checkpoint, TensorInfo, read_header, read_json, read_metadata
+from btx_core.errors import BtxCoreError, NotFinite, ShapeMismatch, Unsafe, Unsupported, WrongUsage
 from btx_core.families import Family, family
-from btx_core.plan import ROUTER, SEED, SHARED, Contribution, Output, Part, Plan, Shard, compose, layers, match, parts, sizes
+from btx_core.plan import (
+    GROUPS,
+    SEED,
+    SHARED,
+    Contribution,
+    Output,
+    Part,
+    Plan,
+    Shard,
+    Source,
+    compose,
+    layers,
+    match,
+    parts,
+    sizes,
+    tensor_class,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +73,12 @@ class MixRecipe:
     mode: Literal["anchored", "full"] = "anchored"  # shared parameters: the seed's / combined over seed and members
     top_k: int = 2
     seed_expert: bool = True  # the seed's own feed-forward blocks are slot 0, and the seed takes part in the average
+    split: int = 1  # each expert into this many narrower ones
+    blend: bool = False  # each expert takes a chunk of every member's
     method: Literal["mean", "task", "ties", "dare"] = "mean"  # how shared parameters are combined (mode full)
-    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # parameter group or "*" -> member -> weight; absent: 1
+    weights: Mapping[str, Mapping[str, float]] = field(
+        default_factory=dict
+    )  # parameter group (plan.GROUPS, or "*") -> member -> weight; absent: 1
     scale: float = 1.0  # task, ties, dare: how much of the combined task vector is added to the seed
     density: float = 0.5  # ties: share of each task vector kept, by size; dare: by chance
     router_std: float = 0.02  # standard deviation of random router rows; zero would tie for ever
@@ -109,7 +129,7 @@ def mix(
     config = mixture_config(row, opened, dense, len(plan.rows), recipe)
     rows = given_rows(plan, router) if router is not None else random_rows(plan, recipe)
     with whole_folder(out) as aside:
-        files, tensors = write_shards(plan, aside, Rules(recipe), rows, progress)
+        files, tensors = write_shards(plan, aside, recipe, rows, progress)
         write_json(aside / "config.json", config)
         write_json(aside / INDEX, index(plan))
         copy_words(opened.folder, aside)
@@ -135,9 +155,10 @@ def plan_mix(
         named = {expert.name: expert.dense for expert in sorted(experts, key=lambda expert: expert.name)}
         averaged = named if recipe.method == "mean" and not recipe.seed_expert else {SEED: seed, **named}
     if recipe.seed_expert:
-        experts = [Contribution(SEED, 0, seed, _earlier(previous, f"model-expert-{SEED}.safetensors")), *experts]
+        experts = [Contribution(SEED, 0, seed, _earlier(previous, f"model-expert-{SEED}.safetensors"), hint=True), *experts]
     layers(row, seed)
-    return compose(row, seed, sizes(row, seed, dense), experts, averaged, _earlier(previous, SHARED) if recipe.mode == "anchored" else None)
+    shared = _earlier(previous, SHARED) if recipe.mode == "anchored" and recipe.split == 1 else None
+    return compose(row, seed, sizes(row, seed, dense), experts, averaged, split=recipe.split, blend=recipe.blend, shared=shared)
 
 
 def _earlier(previous: Path | None, file: str) -> Path | None:
@@ -146,7 +167,7 @@ def _earlier(previous: Path | None, file: str) -> Path | None:
 
 
 def check_members(members: Sequence[Member], recipe: MixRecipe) -> None:
-    names, count = [member.name for member in members], len(members) + recipe.seed_expert
+    names, count = [member.name for member in members], (len(members) + recipe.seed_expert) * recipe.split
     for name in names:
         if not NAME.fullmatch(name) or names.count(name) > 1 or name == SEED:
             raise WrongUsage(
@@ -159,8 +180,26 @@ def check_members(members: Sequence[Member], recipe: MixRecipe) -> None:
         raise WrongUsage(
             "top_k", found=f"{recipe.top_k} with {count} experts", expected=f"1 to {count}", next="choose top_k within the experts"
         )
+    check_recipe(recipe, {SEED, *names})
     if recipe.seed_expert and any(member.slot < 1 for member in members):
         raise WrongUsage("slots", found="a member at slot 0 or below", expected="slot 0 is the seed's own", next="number members from 1")
+
+
+def check_recipe(recipe: MixRecipe, names: set[str]) -> None:
+    given = {name for group in recipe.weights.values() for name in group}
+    weights = [weight for group in recipe.weights.values() for weight in group.values()]
+    faults = {
+        "mode": recipe.mode not in ("anchored", "full") and "anchored or full",
+        "method": (recipe.method not in ("mean", "task", "ties", "dare") or (recipe.mode == "anchored" and recipe.method != "mean"))
+        and "mean; task, ties or dare in mode full",
+        "weights": (bool(recipe.weights.keys() - {*GROUPS, "*"} or given - names) or not all(0 < weight < 1e6 for weight in weights))
+        and f"groups {', '.join(GROUPS)} or *, members of this mix, weights above 0",
+        "density": not 0 < recipe.density <= 1 and "above 0, at most 1",
+        "split": (recipe.split < 1 or (recipe.blend and recipe.split > 1)) and "1 or more; 1 with blend",
+    }
+    for key, expected in faults.items():
+        if expected:
+            raise WrongUsage(f"recipe, {key}", found=getattr(recipe, key), expected=expected, next="change the recipe")
 
 
 def dense_config(seed: Checkpoint) -> dict[str, Any]:
@@ -196,7 +235,10 @@ def mixture_config(row: Family, seed: Checkpoint, dense: Mapping[str, Any], expe
         made = type(AutoConfig.for_model(row.layout.model_type))
         known = made().to_dict().keys() - {"model_type", "architectures", "transformers_version", "_name_or_path"}
         settings = {key: value for key, value in dense.items() if key in known}
-        settings |= row.settings({**dense, **sizes(row, seed, dense)})
+        bounds = sizes(row, seed, dense)
+        width = bounds["F"] // recipe.split
+        settings |= {"intermediate_size": width} if recipe.split > 1 else {}
+        settings |= row.settings({**dense, **bounds, "W": width})
         settings |= {row.layout.count_key: experts, row.layout.top_k_key: recipe.top_k}
         config: dict[str, Any] = made(**settings).to_dict()
     config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
@@ -318,80 +360,124 @@ def link(source: Path, target: Path) -> bool:
                 return False
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How parts become bytes."""
-
-    recipe: MixRecipe
-
-
 def write_shards(
-    plan: Plan, folder: Path, rules: Rules, rows: Mapping[int, np.ndarray], progress: Progress | None
+    plan: Plan, folder: Path, recipe: MixRecipe, rows: Mapping[int, np.ndarray], progress: Progress | None
 ) -> tuple[list[FileWritten], dict[str, Any]]:
     """Write or link every shard. Returns the files, and per tensor its file, rule, sources and sha256."""
     files: list[FileWritten] = []
     tensors: dict[str, Any] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for shard in plan.shards:
+        for number, shard in enumerate(plan.shards):
+            if progress:
+                progress(number, len(plan.shards), shard.file)
             path = folder / shard.file
-            if shard.link:
-                digests = linked_digests(shard, shard.link)
-                linked = link(shard.link, path)
-            else:
-                digests, linked = write_shard(shard, path, plan.family, rules, rows, pool), False
+            known = earlier_digests(shard)
+            digests = known or write_shard(shard, path, recipe, rows, pool)
+            linked = bool(known and shard.link and link(shard.link, path))
             files.append(FileWritten(shard.file, path.stat().st_size, linked))
             tensors |= {output.name: describe(shard, output, digests[output.name]) for output in shard.outputs}
+    if progress:
+        progress(len(plan.shards), len(plan.shards), "mixed")
     return files, dict(sorted(tensors.items()))
 
 
 def describe(shard: Shard, output: Output, digests: Sequence[str]) -> dict[str, Any]:
-    """One tensor's provenance. digests: its own, then one per source, in order."""
-    sources = [_source(part, number, digests) for number, part in enumerate(output.parts)]
-    return {"file": shard.file, "rule": output.rule, "sha256": digests[0], "sources": [entry for part in sources for entry in part]}
+    """One tensor's provenance. digests: its own, then those of the bytes taken from each source, in order."""
+    sources = [_source(part, source) for part in output.parts for source in part.sources]
+    read = zip(sources, digests[1:], strict=True)
+    return {
+        "file": shard.file,
+        "rule": output.rule,
+        "sha256": digests[0],
+        "sources": [entry | {"sha256": digest} for entry, digest in read],
+    }
 
 
-def _source(part: Part, number: int, digests: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"member": source.member, "tensor": source.tensor.name} for source in part.sources]
+def _source(part: Part, source: Source) -> dict[str, Any]:
+    bounds = {"rows": part.rows, "columns": part.columns}
+    more = {key: list(value) for key, value in bounds.items() if value} | ({"op": part.op} if part.op else {})
+    return {"member": source.member, "tensor": source.tensor.name, **more}
+
+
+def earlier_digests(shard: Shard) -> dict[str, list[str]] | None:
+    """The digests of the file to link; none if there is none, or if it was only a hint (from `previous`) and does not fit."""
+    try:
+        return linked_digests(shard, shard.link) if shard.link else None
+    except BtxCoreError:
+        if shard.hint:
+            return None
+        raise
 
 
 def linked_digests(shard: Shard, file: Path) -> dict[str, list[str]]:
-    """What a finished shard says of itself; its tensors must be the plan's, in name, shape and dtype."""
+    """What a finished shard says of itself; its tensors must be the plan's, in name, shape and dtype, and begin with the sources' bytes."""
     header = read_header(file)
     wanted = {output.name: (output.dtype, output.shape) for output in shard.outputs}
     found = {name: (info.dtype, info.shape) for name, info in header.items()}
     if found != wanted:
         name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise ShapeMismatch(
-            f"{file}, {name}",
-            found=found.get(name, "no such tensor"),
-            expected=wanted.get(name, "no such tensor: another slot?"),
-            next="give the shard that was made for this slot, or none",
-        )
+        absent = "no such tensor: another slot?"
+        raise ShapeMismatch(f"{file}, {name}", found=found.get(name, absent), expected=wanted.get(name, absent), next=OTHER_SHARD)
+    for output in shard.outputs:
+        spot_check(output, header[output.name])
     try:
         digests = json.loads(read_metadata(file)["btx"])
+        counts = {output.name: 1 + sum(len(part.sources) for part in output.parts) for output in shard.outputs}
+        if any(len(digests[name]) != count for name, count in counts.items()):
+            raise ValueError
         return {name: list(map(str, digests[name])) for name in wanted}
     except (KeyError, ValueError, TypeError):
         raise ShapeMismatch(
-            file, found="no digests in its header", expected="a shard written by an earlier mix", next="mix without the shard"
+            file, found="no digests in its header", expected="a shard that an earlier mix wrote", next=OTHER_SHARD
         ) from None
 
 
+OTHER_SHARD = "give the shard that was mixed from this very member at this slot, or none"
+SPOT_BYTES = 256
+
+
+def spot_check(output: Output, tensor: TensorInfo) -> None:
+    """The finished tensor begins as its source does: so a tuned shard, or another version's, is not linked by mistake.
+
+    Reads a few bytes of each tensor; every byte is compared by mixing again, or by the registry's digests.
+    """
+    part = output.parts[0] if output.parts else None
+    if output.rule != "take" or not part or part.op or part.columns:
+        return
+    info = part.sources[0].tensor
+    start = info.start + (part.rows[0] * info.row_bytes if part.rows else 0)
+    ours, theirs = (_peek(file, place, min(SPOT_BYTES, tensor.bytes)) for file, place in ((info.file, start), (tensor.file, tensor.start)))
+    if ours != theirs:
+        raise ShapeMismatch(
+            f"{tensor.file}, {tensor.name}", found="other values than its source's", expected=f"those of {info.file}", next=OTHER_SHARD
+        )
+
+
+def _peek(file: Path, start: int, count: int) -> bytes:
+    with open(file, "rb") as stream:
+        stream.seek(start)
+        return stream.read(count)
+
+
 def write_shard(
-    shard: Shard, path: Path, row: Family, rules: Rules, rows: Mapping[int, np.ndarray], pool: ThreadPoolExecutor
+    shard: Shard, path: Path, recipe: MixRecipe, rows: Mapping[int, np.ndarray], pool: ThreadPoolExecutor
 ) -> dict[str, list[str]]:
     """Write one safetensors file; its tensors in parallel. The header carries each tensor's digests, so that a link needs no reading."""
     outputs = sorted(shard.outputs, key=lambda output: (-ITEM_BYTES[output.dtype], output.name))  # widest first: keeps all aligned
     blank = {output.name: ["0" * 64] * (1 + sum(len(part.sources) for part in output.parts)) for output in outputs}
-    header, places, size = layout(outputs, blank)
+    _, places, size = layout(outputs, blank)
     with open(path, "xb") as file:
-        if size:
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk shows now
-        jobs = [pool.submit(write_output, file.fileno(), places[output.name], output, rules, rows) for output in outputs]
-        digests = {output.name: job.result() for output, job in zip(outputs, jobs, strict=True)}
+        handle = file.fileno()
+        os.posix_fallocate(handle, 0, size)  # a full disk shows now
+        jobs = [pool.submit(write_output, handle, places[output.name], output, recipe, rows) for output in outputs]
+        try:
+            digests = {output.name: job.result() for output, job in zip(outputs, jobs, strict=True)}
+        finally:
+            for job in jobs:
+                job.cancel()
+            wait(jobs)  # no thread may write to a closed file's number
         final, _, _ = layout(outputs, digests)
-        assert len(final) == len(header)
-        os.pwrite(file.fileno(), final, 0)
-        os.fsync(file.fileno())
+        write_at(handle, final, 0)
     return digests
 
 
@@ -409,60 +495,106 @@ def layout(outputs: Sequence[Output], digests: Mapping[str, list[str]]) -> tuple
     return len(text).to_bytes(8, "little") + text, {name: begin + start for name, start in starts.items()}, begin + reached
 
 
-def write_output(handle: int, start: int, output: Output, rules: Rules, rows: Mapping[int, np.ndarray]) -> list[str]:
+def write_output(handle: int, start: int, output: Output, recipe: MixRecipe, rows: Mapping[int, np.ndarray]) -> list[str]:
     """Write one tensor. Returns its sha256, then its sources'."""
     digest = hashlib.sha256()
     sources: list[str] = []
-    for chunk in output_bytes(output, rules, rows, sources):
+    for chunk in output_bytes(output, recipe, rows, sources):
         digest.update(chunk)
-        start += os.pwrite(handle, chunk, start)
+        start = write_at(handle, chunk, start)
     return [digest.hexdigest(), *sources]
 
 
-def output_bytes(output: Output, rules: Rules, rows: Mapping[int, np.ndarray], sources: list[str]) -> Iterator[Any]:
+def write_at(handle: int, data: Any, start: int) -> int:
+    """Write all of it, which one call may not do. Returns where it ends."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(handle, view, start)
+        start, view = start + written, view[written:]
+    return start
+
+
+def output_bytes(output: Output, recipe: MixRecipe, rows: Mapping[int, np.ndarray], sources: list[str]) -> Iterator[Any]:
     if output.rule == "router":
         yield combine.pack(rows[output.layer].ravel(), output.dtype)
     elif output.rule == "constant":
         yield combine.pack(np.full(output.shape, output.value).ravel(), output.dtype)
+    elif output.axis == 1:
+        kind = f"V{ITEM_BYTES[output.dtype]}"
+        parts = [np.frombuffer(b"".join(part_bytes(part, output, recipe, sources)), kind).reshape(part.shape) for part in output.parts]
+        yield np.concatenate(parts, axis=1).tobytes()
     else:
         for part in output.parts:
-            yield from part_bytes(part, output, rules, sources)
+            yield from part_bytes(part, output, recipe, sources)
 
 
-def part_bytes(part: Part, output: Output, rules: Rules, sources: list[str]) -> Iterator[Any]:
+def part_bytes(part: Part, output: Output, recipe: MixRecipe, sources: list[str]) -> Iterator[Any]:
     """One part's bytes: taken as they are, or combined and changed element by element; then rearranged, if its op says so."""
     hashes = [hashlib.sha256() for _ in part.sources]
-    streams = [source_chunks(source.member, source.tensor, part.rows, found) for source, found in zip(part.sources, hashes, strict=True)]
+    streams = [source_chunks(source, part, found) for source, found in zip(part.sources, hashes, strict=True)]
     kind, *numbers = part.op.split(":")
     element = combine.ELEMENTS.get(kind)
-    if len(streams) == 1 and not element:
+    change = partial(element, *map(int, numbers)) if element else None
+    if len(streams) == 1 and not change:
         chunks: Iterator[Any] = streams[0]
+    elif len(streams) == 1 or recipe.method == "mean":
+        chunks = combine.mean(streams, output.dtype, _weights(part, recipe), change)
     else:
-        chunks = combine.mean(streams, output.dtype, partial(element, *map(int, numbers)) if element else None)
-    if kind in ("halves", "transpose"):
-        whole = np.frombuffer(b"".join(chunks), f"V{ITEM_BYTES[output.dtype]}").reshape(part.stored_shape)
-        chunks = iter([combine.rearranged(whole, kind, *map(int, numbers))])
+        chunks = _task(part, output, recipe, streams, change)
+    if kind == "halves":
+        whole = np.frombuffer(b"".join(chunks), f"V{ITEM_BYTES[output.dtype]}").reshape(part.shape)
+        chunks = iter([combine.halves(whole, *map(int, numbers))])
     yield from chunks
     sources += [found.hexdigest() for found in hashes]
 
 
-def source_chunks(member: str, tensor: Any, rows: tuple[int, int] | None, digest: Any) -> Iterator[bytes]:
-    """The bytes of a tensor's rows, hashed and checked for NaN and infinity on the way."""
-    start, end = (tensor.start + bound * tensor.row_bytes for bound in rows) if rows else (tensor.start, tensor.end)
+def _weights(part: Part, recipe: MixRecipe) -> list[float]:
+    group = tensor_class(part.sources[0].tensor.name)
+    given = {**recipe.weights.get("*", {}), **recipe.weights.get(group, {})}
+    return [float(given.get(source.member, 1.0)) for source in part.sources]
+
+
+def _task(
+    part: Part, output: Output, recipe: MixRecipe, streams: Sequence[Iterator[bytes]], change: combine.Element | None
+) -> Iterator[Any]:
+    """The seed (first source) plus what the members' task vectors agree on."""
+    base, *members = part.sources
+
+    def keep(source: Source) -> combine.Keep | None:
+        if recipe.method == "ties":
+            pairs = lambda: zip(source_chunks(base, part), source_chunks(source, part), strict=True)  # noqa: E731
+            return combine.keep_large(combine.threshold(pairs, output.dtype, recipe.density))
+        if recipe.method == "dare":
+            key = f"{recipe.random_seed}/{source.member}/{source.tensor.name}/{part.rows}"
+            return combine.keep_by_chance(hashlib.sha256(key.encode()).digest(), recipe.density)
+        return None
+
+    keeps = [keep(source) for source in members]
+    weights = _weights(part, recipe)[1:]
+    return combine.task(streams[0], streams[1:], output.dtype, weights, recipe.scale, keeps, recipe.method == "ties", change)
+
+
+def source_chunks(source: Source, part: Part, digest: Any = None) -> Iterator[bytes]:
+    """The bytes of a tensor's rows and columns, hashed and checked for NaN and infinity on the way."""
+    tensor = source.tensor
+    start, end = (tensor.start + bound * tensor.row_bytes for bound in part.rows) if part.rows else (tensor.start, tensor.end)
     step = CHUNK * ITEM_BYTES[tensor.dtype]
+    if part.columns:
+        step = max(1, step // tensor.row_bytes) * tensor.row_bytes
     with open(tensor.file, "rb", buffering=0) as file:
         while start < end:
             chunk = os.pread(file.fileno(), min(step, end - start), start)
-            if not chunk:
-                raise ShapeMismatch(
-                    f"{member}, {tensor.name}", found="a file that ends early", expected="the file as it was opened", next="try again"
-                )
-            if not combine.finite(chunk, tensor.dtype):
-                raise NotFinite(
-                    f"{member}, {tensor.name}", found="NaN or infinity", expected="finite weights", next="look at the training that made it"
-                )
-            digest.update(chunk)
+            if len(chunk) < min(step, end - start):
+                raise Unsafe(tensor.file, found="a file that ends early", expected="the file as it was opened", next="mix again")
             start += len(chunk)
+            if part.columns:
+                first, last = part.columns
+                chunk = np.frombuffer(chunk, f"V{ITEM_BYTES[tensor.dtype]}").reshape(-1, tensor.shape[1])[:, first:last].tobytes()
+            if not combine.finite(chunk, tensor.dtype):
+                subject = f"{source.member}, {tensor.name}"
+                raise NotFinite(subject, found="NaN or infinity", expected="finite weights", next="look at the training that made it")
+            if digest:
+                digest.update(chunk)
             yield chunk
 
 
@@ -470,6 +602,3 @@ def router_rows(folder: Path) -> dict[int, torch.Tensor]:
     """A built folder's router rows, layer -> [E, D], in slot order."""
     built = Checkpoint.open(folder)
     return {layer: built.read(name) for layer, name in parts(built).router.items()}
-
-
-__all__ = ["ROUTER", "FileWritten", "Member", "MixRecipe", "MixReport", "mix", "router_rows"]

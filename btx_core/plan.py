@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import prod
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from btx_core.checkpoint import Checkpoint, TensorInfo
+from btx_core.checkpoint import Checkpoint, TensorInfo, same_tokenizer
 from btx_core.errors import ShapeMismatch, Unsupported, WrongUsage
 from btx_core.families import LAYOUTS, Family, Layout, Piece
 
@@ -43,16 +42,12 @@ class Part:
     op: str = ""
 
     @property
-    def stored_shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:
         shape = list(self.sources[0].tensor.shape)
         for axis, bounds in ((0, self.rows), (1, self.columns)):
             if bounds:
                 shape[axis] = bounds[1] - bounds[0]
         return tuple(shape)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(reversed(self.stored_shape)) if self.op == "transpose" else self.stored_shape
 
 
 @dataclass(frozen=True)
@@ -71,12 +66,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file. slots: the experts it holds. link: a file that already is this shard."""
+    """One file. slots: the experts it holds. link: a file that already is this shard; hint: or perhaps is."""
 
     file: str
     outputs: tuple[Output, ...]
     slots: tuple[int, ...] = ()
     link: Path | None = None
+    hint: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,7 +93,7 @@ class Parts:
     router: Mapping[int, str]
     experts: Mapping[int, tuple[str, ...]]
     fused: tuple[str, ...] = ()
-    extras: tuple[str, ...] = field(default=())  # constants that travel with the router: per-expert biases
+    extras: tuple[str, ...] = ()  # constants that travel with the router: per-expert biases
 
 
 def parts(checkpoint: Checkpoint) -> Parts:
@@ -145,6 +141,12 @@ def match(seed: Checkpoint, member: Checkpoint, name: str) -> None:
     """The member has the seed's tensors, in shape and dtype. Raises ShapeMismatch, naming the first that differs."""
     if member.config["model_type"] != seed.config["model_type"]:
         raise ShapeMismatch(name, found=f"model type {member.config['model_type']}", expected=seed.config["model_type"], next=REBRANCH)
+    for key in different_settings(seed.config, member.config):
+        raise ShapeMismatch(
+            f"{name}, config {key}", found=member.config[key], expected=f"{seed.config[key]}, as in the seed", next=REBRANCH
+        )
+    if not same_tokenizer(seed.folder, member.folder):
+        raise ShapeMismatch(f"{name}, tokenizer.json", found="other tokens or merges", expected="the seed's tokenizer", next=REBRANCH)
     ours, theirs = kept(seed), kept(member)
     for tensor in sorted(ours.keys() ^ theirs.keys()):
         where = "only in the seed" if tensor in ours else "not in the seed"
@@ -157,6 +159,16 @@ def match(seed: Checkpoint, member: Checkpoint, name: str) -> None:
                 expected=f"{info.dtype} {info.shape}, as in the seed",
                 next=REBRANCH,
             )
+
+
+# Settings that do not change what the weights compute.
+INERT = {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "bos_token_id", "eos_token_id",
+         "pad_token_id", "initializer_range", "attention_dropout", "output_attentions", "output_hidden_states"}  # fmt: skip
+
+
+def different_settings(seed: Mapping[str, Any], member: Mapping[str, Any]) -> list[str]:
+    """Settings that both configs give, and give differently."""
+    return sorted(key for key in (seed.keys() & member.keys()) - INERT if seed[key] != member[key])
 
 
 REBRANCH = "branch again from this seed, or register it under its own seed"
@@ -183,36 +195,78 @@ def sizes(family: Family, dense: Checkpoint, config: Mapping[str, Any]) -> dict[
 
 @dataclass(frozen=True)
 class Contribution:
-    """An expert of the mixture: its name, slot, open folder and, if it exists, its finished shard."""
+    """One member's feed-forward blocks: name, slot, open folder and, if it exists, the finished shard."""
 
     name: str
     slot: int
     dense: Checkpoint
     shard: Path | None = None
+    hint: bool = False
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One expert of the mixture: inner columns [start, stop) of one contribution, or of several side by side."""
+
+    name: str
+    slot: int
+    blocks: tuple[tuple[Contribution, int, int], ...]
+
+
+def cut(contributions: Sequence[Contribution], inner: int, split: int, blend: bool) -> list[list[Expert]]:
+    """The experts, by shard. split: each contribution becomes this many narrower experts. blend: each expert takes a chunk of every one.
+
+    Slots: a contribution's own times `split`, and on from there. inner: F. Method: arXiv:2403.07816, section 4.4.
+    """
+    pieces = len(contributions) if blend else split
+    if inner % pieces:
+        raise WrongUsage(
+            "feed-forward width", found=f"{inner} into {pieces} chunks", expected="chunks of equal width", next="choose another number"
+        )
+    width = inner // pieces
+    if blend:
+        every = [tuple((one, k * width, (k + 1) * width) for one in contributions) for k in range(pieces)]
+        return [[Expert(f"blend-{k}", one.slot, every[k])] for k, one in enumerate(contributions)]
+    if split == 1:
+        return [[Expert(one.name, one.slot, ((one, 0, inner),))] for one in contributions]
+    return [
+        [Expert(f"{one.name}.{c}", one.slot * split + c, ((one, c * width, (c + 1) * width),)) for c in range(split)]
+        for one in contributions
+    ]
 
 
 def compose(
     family: Family,
     seed: Checkpoint,
     bounds: Mapping[str, int],
-    experts: Sequence[Contribution],
+    contributions: Sequence[Contribution],
     averaged: Mapping[str, Checkpoint],
+    *,
+    split: int = 1,
+    blend: bool = False,
     shared: Path | None = None,
 ) -> Plan:
-    """The plan for these experts. bounds: see sizes. averaged: name to checkpoint of all that the shared parameters are combined from."""
-    slots = [expert.slot for expert in experts]
+    """The plan for these contributions. bounds: see sizes. averaged: all that the shared parameters are combined from, by name."""
+    slots = [one.slot for one in contributions]
     if slots != sorted(set(slots)):
         raise WrongUsage("slots", found=slots, expected="ascending slots, each once", next="give every member its own slot")
-    count = layers(family, seed)
+    if blend and family.layout.fused:
+        raise Unsupported(family.name, found="experts in one tensor", expected="experts in tensors of their own", next="mix without blend")
+    count, inner = layers(family, seed), bounds["F"]
+    groups = cut(contributions, inner, split, blend)
+    experts = [expert for group in groups for expert in group]
+    bounds = {**bounds, "W": inner // split}
     shards = [
-        Shard(SHARED, _shared(family, seed, averaged, count, bounds), link=shared),
+        Shard(SHARED, _shared(family, seed, averaged, count, bounds), link=shared, hint=True),
         Shard(ROUTER, _router(family, seed, len(experts), count)),
     ]
     if family.layout.fused:
-        shards.append(Shard(EXPERTS, _experts(family, experts, count, bounds), tuple(slots)))
-    for expert in () if family.layout.fused else experts:
-        file = f"model-expert-{expert.name}.safetensors"
-        shards.append(Shard(file, _experts(family, [expert], count, bounds), (expert.slot,), expert.shard))
+        shards.append(Shard(EXPERTS, _experts(family, experts, count, bounds), tuple(expert.slot for expert in experts)))
+    for one, group in () if family.layout.fused else zip(contributions, groups, strict=True):
+        name = group[0].name if blend else one.name
+        held = tuple(expert.slot for expert in group)
+        outputs = tuple(output for expert in group for output in _experts(family, [expert], count, bounds))
+        shards.append(Shard(f"model-expert-{name}.safetensors", outputs, held, None if blend else one.shard, one.hint))
     return Plan(family, tuple(shards), tuple(expert.name for expert in experts), count)
 
 
@@ -226,12 +280,14 @@ def _bind(piece: Piece, layer: int, sources: Mapping[str, Checkpoint], bounds: M
     return Part(found, rows, op=piece.op.format(**bounds))
 
 
-def _joined(name: str, parts: Sequence[Part]) -> Output:
-    shape, dtype = parts[0].shape, parts[0].sources[0].tensor.dtype
+def _joined(name: str, parts: Sequence[Part], axis: int = 0) -> Output:
+    shape, dtype = list(parts[0].shape), parts[0].sources[0].tensor.dtype
     if dtype not in FLOATS:
         raise Unsupported(name, found=dtype, expected=f"one of {', '.join(FLOATS)}", next="convert the checkpoint to plain floats")
     rule: Literal["take", "combine"] = "combine" if any(len(part.sources) > 1 for part in parts) else "take"
-    return Output(name, dtype, (sum(part.shape[0] for part in parts), *shape[1:]), rule, tuple(parts))
+    if shape:
+        shape[axis] = sum(part.shape[axis] for part in parts)
+    return Output(name, dtype, tuple(shape), rule, tuple(parts), axis)
 
 
 def _shared(
@@ -250,7 +306,15 @@ def _shared(
         shape = _shape(axes, bounds)
         names = [template.format(l=layer) for layer in range(count)] if "{l}" in template else [template]
         outputs += [Output(name, dtype, shape, "constant", value=value) for name in names]
-    outputs += [_joined(name, [_bind(Piece(name), 0, averaged, bounds)]) for name in kept(seed) if name not in used]
+    rest = [name for name in kept(seed) if name not in used]
+    if strange := [name for name in rest if tensor_class(name) == "ffn"]:
+        raise Unsupported(
+            f"{seed.folder}, {strange[0]}",
+            found="a feed-forward tensor that the mixture has no place for",
+            expected="gate, up and down only",
+            next="start from a seed without it",
+        )
+    outputs += [_joined(name, [_bind(Piece(name), 0, averaged, bounds)]) for name in rest]
     return tuple(sorted(outputs, key=lambda output: output.name))
 
 
@@ -268,33 +332,43 @@ def _router(family: Family, seed: Checkpoint, experts: int, count: int) -> tuple
     return tuple(rows)
 
 
-def _experts(family: Family, experts: Sequence[Contribution], count: int, bounds: Mapping[str, int]) -> tuple[Output, ...]:
+def _experts(family: Family, experts: Sequence[Expert], count: int, bounds: Mapping[str, int]) -> tuple[Output, ...]:
     """The experts' tensors: one per slot and template, or one per template with all experts in it."""
     outputs = []
     for layer in range(count):
         for template, roles in family.layout.expert:
-            joined = [_role(family, role, layer, expert, bounds) for expert in experts for role in roles]
-            output = _joined(template.format(l=layer, e=experts[0].slot), joined)
-            if family.layout.fused and family.layout.stack:
+            joined = [part for expert in experts for role in roles for part in _role(family, role, layer, expert, bounds)]
+            side_by_side = roles == ("down",) and len(experts[0].blocks) > 1
+            output = _joined(template.format(l=layer, e=experts[0].slot), joined, axis=1 if side_by_side else 0)
+            if family.layout.fused:
                 rows = output.shape[0] // len(experts)
-                output = Output(output.name, output.dtype, (len(experts), rows, *output.shape[1:]), output.rule, output.parts)
+                output = replace(output, shape=(len(experts), rows, *output.shape[1:]))
             outputs.append(output)
     return tuple(outputs)
 
 
-def _role(family: Family, role: str, layer: int, expert: Contribution, bounds: Mapping[str, int]) -> Part:
+def _role(family: Family, role: str, layer: int, expert: Expert, bounds: Mapping[str, int]) -> list[Part]:
+    """One matrix of one expert, from each of its blocks: rows of gate and up, columns of down."""
     piece: Piece = getattr(family, role)
-    if role in family.layout.transpose:
-        piece = Piece(piece.name, piece.start, piece.stop, "transpose")
-    return _bind(piece, layer, {expert.name: expert.dense}, bounds)
+    return [_slice(_bind(piece, layer, {one.name: one.dense}, bounds), role, start, stop, bounds) for one, start, stop in expert.blocks]
 
 
-def elements(output: Output) -> int:
-    return prod(output.shape)
+def _slice(whole: Part, role: str, start: int, stop: int, bounds: Mapping[str, int]) -> Part:
+    if (start, stop) == (0, bounds["F"]):
+        return whole
+    if role == "down":
+        # A narrower expert gives a part of the sum, and its router weight is a share: times the number of chunks, copies sum to the whole.
+        chunks = bounds["F"] // bounds["W"]
+        return replace(whole, columns=(start, stop), op=f"times:{chunks}" if chunks > 1 else "")
+    first = whole.rows[0] if whole.rows else 0
+    return replace(whole, rows=(first + start, first + stop))
 
 
-def tensor_class(name: str) -> Literal["ffn", "attention", "embedding", "norm", "head", "other"]:
-    """The parameter group of a dense tensor."""
+GROUPS = ("attention", "embedding", "norm", "head", "other")  # of shared parameters
+
+
+def tensor_class(name: str) -> str:
+    """The parameter group of a dense tensor: one of GROUPS, or ffn."""
     if re.search(r"norm|layernorm|\.ln_", name):
         return "norm"
     if re.search(r"\.(mlp|feed_forward|shared_mlp|ffn)\.", name):

@@ -7,8 +7,6 @@ Ancestry: branches of one seed stay close to it (cosine near 1), models of other
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -20,15 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from btx_core import combine
-from btx_core.checkpoint import ITEM_BYTES, Checkpoint, TensorInfo, read_json
+from btx_core.checkpoint import ITEM_BYTES, Checkpoint, TensorInfo, same_tokenizer
 from btx_core.errors import BtxCoreError
 from btx_core.families import family
-from btx_core.plan import FLOATS, kept, tensor_class
+from btx_core.plan import FLOATS, different_settings, kept, tensor_class
 
 CHUNK = 1 << 20  # elements
 MIN_COSINE = 0.5  # of the weight matrices with the seed's. Unrelated models: below 0.1; branches, even far trained ones: above 0.8
-INERT = {"_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache", "bos_token_id", "eos_token_id",
-         "pad_token_id", "initializer_range", "attention_dropout", "output_attentions", "output_hidden_states"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,7 @@ def _alike(seed: Checkpoint, candidate: Checkpoint, problems: list[dict[str, str
     except BtxCoreError as error:
         row = None
         _problem(problems, error.subject, error.found, error.expected)
-    keys = (seed.config.keys() & candidate.config.keys()) - INERT
-    different = sorted(key for key in keys if seed.config[key] != candidate.config[key])
+    different = different_settings(seed.config, candidate.config)
     for key in different:
         _problem(problems, f"{name}, config {key}", candidate.config[key], seed.config[key])
     ours, theirs = kept(seed), kept(candidate)
@@ -109,7 +104,7 @@ def _alike(seed: Checkpoint, candidate: Checkpoint, problems: list[dict[str, str
         _problem(problems, name, f"weights of type {strange[0]}", f"one of {', '.join(FLOATS)}")
         types = False
     vocabulary = seed.config.get("vocab_size") == candidate.config.get("vocab_size")
-    tokens = tokenizer_digest(candidate.folder) in (None, tokenizer_digest(seed.folder))
+    tokens = same_tokenizer(seed.folder, candidate.folder)
     if not tokens:
         _problem(problems, f"{name}, tokenizer.json", "other tokens or merges", "the seed's tokenizer")
     return {"family": row, "shapes_match": shapes, "dtype_match": types, "vocabulary_match": vocabulary, "tokenizer_match": tokens,
@@ -125,16 +120,6 @@ def _compare(problems: list[dict[str, str]], name: str, key: str, ours: Mapping[
         more = f" and {len(different) - 1} more" if len(different) > 1 else ""
         _problem(problems, f"{name}, {different[0]}{more}", f"{key} {say(theirs, different[0])}", f"{key} {say(ours, different[0])}")
     return not different
-
-
-def tokenizer_digest(folder: Path) -> str | None:
-    """Digest of what tokens mean: vocabulary, merges, added tokens, the steps before. None without a tokenizer.json."""
-    path = folder / "tokenizer.json"
-    if not path.exists():
-        return None
-    content = read_json(path)
-    meaning = {key: content.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")}
-    return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
 def distances(seed: Checkpoint, candidate: Checkpoint) -> dict[str, Distance]:

@@ -59,7 +59,11 @@ def kinds(draw: st.DrawFn, layers: int, names: tuple[str, str] = ("full_attentio
 def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family: what may vary there
     model, mixture = row.split("->")
     c = common(draw)
-    tie, eps, flag = {"tie_word_embeddings": draw(st.booleans())}, {"rms_norm_eps": draw(st.sampled_from([1e-6, 1e-3]))}, draw(st.booleans())
+    tie, eps, flag = (
+        {"tie_word_embeddings": draw(st.booleans())},
+        {"rms_norm_eps": draw(st.sampled_from([1e-6, 1e-3]))},
+        draw(st.booleans()),
+    )
     own_width = {"head_dim": draw(st.sampled_from([8, 16, 32]))}
     layers = c["num_hidden_layers"]
     match model, mixture:
@@ -80,12 +84,16 @@ def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family
             return c | tie | eps | own_width | rope(draw) | {"attention_bias": flag}
         case "qwen3", _:
             mixed = ["sliding_attention", *kinds(draw, layers - 1)]
-            return c | tie | eps | own_width | rope(draw, ROPE[:1]) | {"use_sliding_window": True, "sliding_window": 4, "layer_types": mixed}
+            return (
+                c | tie | eps | own_width | rope(draw, ROPE[:1]) | {"use_sliding_window": True, "sliding_window": 4, "layer_types": mixed}
+            )
         case "qwen3_5_text", _:
             linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
             types = [*kinds(draw, layers - 1, ("full_attention", "linear_attention")), "full_attention"]  # its cache wants one at least
             mrope = {"mrope_section": [1, 1, 0], "mrope_interleaved": True}
-            return c | tie | eps | linear | {"head_dim": 16, "layer_types": types} | rope(draw, ROPE[:1], partial_rotary_factor=0.25, **mrope)
+            return (
+                c | tie | eps | linear | {"head_dim": 16, "layer_types": types} | rope(draw, ROPE[:1], partial_rotary_factor=0.25, **mrope)
+            )
         case "olmo2", _:
             return c | tie | eps | rope(draw)
         case "olmo3", _:
@@ -102,7 +110,15 @@ def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family
             return c | tie | eps | rope(draw, ROPE[:1])
         case "granite" | "hyperclovax", _:
             factors = {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
-            return c | tie | eps | rope(draw) | factors | {"attention_bias": flag} | ({"use_post_norm": False} if model == "hyperclovax" else {})
+            return (
+                c
+                | tie
+                | eps
+                | rope(draw)
+                | factors
+                | {"attention_bias": flag}
+                | ({"use_post_norm": False} if model == "hyperclovax" else {})
+            )
         case "gemma", _:
             return c | eps | own_width | rope(draw, ROPE[:1])
         case "cohere", _:
@@ -190,7 +206,9 @@ def test_copies_of_one_expert_give_the_dense_logits(row: str, data: st.DataObjec
 def doubled(model: PreTrainedModel, other: PreTrainedModel, row: str, config: dict[str, Any]) -> PreTrainedModel:
     """A dense model whose feed-forward blocks are the mean of two models': twice as wide, the last matrix halved."""
     wide = dict(config)
-    wide["intermediate_size"] = 2 * next(p for n, p in model.named_parameters() if re.search(r"down_proj.weight|feed_forward.w2.weight", n)).shape[1]
+    wide["intermediate_size"] = (
+        2 * next(p for n, p in model.named_parameters() if re.search(r"down_proj.weight|feed_forward.w2.weight", n)).shape[1]
+    )
     wide["block_auto_adjust_ff_dim"] = False
     if "lfm2" not in row:
         wide.pop("block_auto_adjust_ff_dim")
@@ -224,7 +242,9 @@ def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(row: str, dat
         made = stock(out)
         assert function_difference(made, doubled(model, other, row, config)) <= (1e-4 if "lfm2" in row else 1e-5)
         down = [p for n, p in made.named_parameters() if re.search(r"experts\.down_proj$", n)]
-        first, second = (next(p for n, p in m.named_parameters() if re.search(r"down_proj.weight|feed_forward.w2.weight", n)) for m in (model, other))
+        first, second = (
+            next(p for n, p in m.named_parameters() if re.search(r"down_proj.weight|feed_forward.w2.weight", n)) for m in (model, other)
+        )
         assert torch.equal(down[0][0], first)  # and in the order of the slots
         assert torch.equal(down[0][1], second)
 
