@@ -1,0 +1,96 @@
+"""In-toto statements with SLSA provenance: what a version is, what it was made from, by which recipe, code and environment.
+
+In:  a dossier.  Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1; attest.sign puts it in an envelope.
+Subjects are the version's files by SHA-256, so that any in-toto tool can compare them with the bytes on disk.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from registry.catalog import Version
+from registry.export.dossier import Dossier, environment, revision, seconds, tool_version, training
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PROVENANCE = "https://slsa.dev/provenance/v1"
+SUMMARY = "https://slsa.dev/verification_summary/v1"
+
+
+def text(dossier: Dossier) -> str:
+    return json.dumps(statement(dossier), indent=1) + "\n"
+
+
+def statement(dossier: Dossier, *, act: str = "registered") -> dict[str, Any]:
+    """Provenance of a data version, seed, expert or build. act: "released" adds who approved, and the release's verdict."""
+    version = dossier.subject
+    subject = [{"name": str(version.ref), "digest": {"sha256": version.digest}}]
+    subject += [{"name": f"{version.ref}/{file.path}", "digest": {"sha256": file.sha256}} for file in version.files]
+    definition = {
+        "buildType": f"urn:btx:{version.ref.kind}:{act}:v1",
+        "externalParameters": _parameters(version),
+        "internalParameters": {"environment": dict(environment(version))},
+        "resolvedDependencies": _dependencies(dossier),
+    }
+    run = {
+        "builder": {"id": f"urn:btx:actor:{version.actor}", "version": {"btx-registry": tool_version()}},
+        "metadata": {"invocationId": version.digest, "finishedOn": seconds(version.registered_at)},
+        "byproducts": _byproducts(dossier, act),
+    }
+    predicate = {"buildDefinition": definition, "runDetails": run}
+    return {"_type": STATEMENT, "subject": subject, "predicateType": PROVENANCE, "predicate": predicate}
+
+
+def verification_summary(dossier: Dossier, gate: str) -> dict[str, Any] | None:
+    """SLSA's summary of one gate's newest verdict on the subject; None when the gate was never asked."""
+    event = dossier.last_verdicts(dossier.ref).get(gate)
+    if event is None:
+        return None
+    passed = event.body["outcome"] in ("allowed", "waived")
+    predicate = {
+        "verifier": {"id": "urn:btx:gate", "version": {"btx-registry": tool_version(), "cel": str(event.body.get("engine"))}},
+        "timeVerified": seconds(event.body["at"]),
+        "resourceUri": f"urn:btx:{event.subject}",
+        "policy": {"uri": f"urn:btx:gate:{gate}", "digest": {"sha256": event.body["policies"]}},
+        "inputAttestations": [{"uri": "urn:btx:evidence", "digest": {"sha256": event.body["evidence"]}}],
+        "verificationResult": "PASSED" if passed else "FAILED",
+        "verifiedLevels": ["SLSA_BUILD_LEVEL_0"],
+    }
+    subject = [{"name": dossier.ref, "digest": {"sha256": dossier.subject.digest}}]
+    return {"_type": STATEMENT, "subject": subject, "predicateType": SUMMARY, "predicate": predicate}
+
+
+def _parameters(version: Version) -> dict[str, Any]:
+    """What a person chose."""
+    facts = version.facts
+    chosen = {
+        key: facts[key]
+        for key in ("recipe", "mode", "license", "source", "holder", "purpose", "pii", "retain_until")
+        if facts.get(key) is not None
+    }
+    recipe = training(version).get("recipe")
+    return {"ref": str(version.ref), **({"recipe": recipe} if recipe else {}), **chosen}
+
+
+def _dependencies(dossier: Dossier) -> list[dict[str, Any]]:
+    relation = {edge.to: edge.relation for edge in reversed(dossier.graph.edges)}
+    found: list[dict[str, Any]] = [
+        {"uri": f"urn:btx:{node.ref}", "digest": {"sha256": node.digest}, "annotations": {"relation": relation.get(node.ref, "ancestor")}}
+        for node in dossier.graph.nodes[1:]
+    ]
+    code = revision(dossier.subject)
+    return found + ([{"uri": "urn:btx:code", "digest": {"gitCommit": code}}] if code else [])
+
+
+def _byproducts(dossier: Dossier, act: str) -> list[dict[str, Any]]:
+    events: list[tuple[str, Mapping[str, Any]]] = [(gate, event.body) for gate, event in dossier.last_verdicts(dossier.ref).items()]
+    made: list[dict[str, Any]] = [
+        {
+            "name": f"verdict of gate {gate}: {body['outcome']}",
+            "digest": {"sha256": body["evidence"]},
+            "annotations": {"policies": body["policies"]},
+        }
+        for gate, body in events
+    ]
+    made.append({"name": "audit log head", "digest": {"sha256": dossier.head}})
+    approvals = [{"name": f"approval by {line['actor']}", "annotations": dict(line)} for line in dossier.approvals]
+    return made + (approvals if act == "released" else [])
