@@ -24,12 +24,16 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data versions.", no_args_is_help=True)
 seed_app = typer.Typer(help="Seeds.", no_args_is_help=True)
+actor_app = typer.Typer(help="People who may sign.", no_args_is_help=True)
+policy_app = typer.Typer(help="Policies.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(seed_app, name="seed")
+app.add_typer(actor_app, name="actor")
+app.add_typer(policy_app, name="policy")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="kind/name@version, or build/N")]
-AUDIT_FINDINGS = 4
+REFUSED, AUDIT_FINDINGS = 3, 4
 
 
 def _here() -> Any:
@@ -50,10 +54,7 @@ def _answer(version: Any) -> dict[str, str]:
 
 def _registered(version: Any, json: bool) -> None:
     answer = _answer(version)
-    if json:
-        render.as_json(answer)
-    else:
-        render.line(f"{answer['ref']}   {answer['status']}   {answer['digest'][:12]}")
+    render.answer(answer, json, f"{answer['ref']}   {answer['status']}   {answer['digest'][:12]}")
 
 
 @app.command()
@@ -65,10 +66,8 @@ def init(directory: Annotated[Path, typer.Argument(metavar="[DIR]")] = Path(".")
     from pipelines.workspace import create
 
     workspace = create(directory)
-    if json:
-        render.as_json({"workspace": str(workspace.root), "head": workspace.catalog.head()})
-    else:
-        render.line(f"workspace {workspace.root}\nnext: btx data add NAME PATH --license SPDX-ID --source TEXT")
+    answer = {"workspace": str(workspace.root), "head": workspace.catalog.head()}
+    render.answer(answer, json, f"workspace {workspace.root}\nnext: btx data add NAME PATH --license SPDX-ID --source TEXT")
 
 
 @data_app.command("add")
@@ -291,6 +290,131 @@ def withdraw(ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")], json: 
 
 
 @app.command()
+def approve(ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")] = "", json: Json = False) -> None:
+    """Sign that this very version may be released; by an approver who did not register it.
+
+    Example: btx approve build/2 --why "evaluation reviewed"
+    """
+    from pipelines.people import approve as sign
+
+    answer = sign(_here(), ref, why)
+    render.answer(answer, json, f"{answer['ref']}   approved by {answer['approved_by']}")
+
+
+@app.command()
+def waive(
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="POLICY/RULE, as the refusal names it")],
+    ref: Ref,
+    until: Annotated[str, typer.Option(metavar="DATE", help="the last day, ISO")],
+    why: Annotated[str, typer.Option(metavar="TEXT")],
+    json: Json = False,
+) -> None:
+    """Sign an exception to one rule for one subject until one date.
+
+    Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
+    """
+    from pipelines.people import waive as sign
+
+    answer = sign(_here(), rule, ref, until=until, why=why)
+    render.answer(answer, json, f"{answer['ref']}   {rule} waived until {until} by {answer['waived_by']}")
+
+
+@actor_app.command("add")
+def actor_add(
+    name: str,
+    role: Annotated[list[str], typer.Option(metavar="registrar|approver|auditor", help="may be repeated")],
+    public_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM; default: make a key pair for NAME here")] = None,
+    json: Json = False,
+) -> None:
+    """Put a person on the roll; once it names an auditor, an auditor must sign.
+
+    Example: btx actor add dora --role approver
+    """
+    from pipelines.people import add_actor
+
+    answer = add_actor(_here(), name, role, public_key)
+    render.answer(answer, json, f"{name}   {', '.join(role)}" + (f"   key {answer['key']}" if answer["key"] else ""))
+
+
+@policy_app.command("check")
+def policy_check(ref: Ref, json: Json = False) -> None:
+    """Say what the gates would say of REF now. Status 3 if one would refuse.
+
+    Example: btx policy check build/2
+    """
+    from pipelines.policy import check
+
+    answer = check(_here(), ref)
+    if json:
+        render.as_json(answer)
+    else:
+        render.verdicts(answer)
+    if any(verdict["outcome"] == "refused" for verdict in answer["verdicts"].values()):
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def diff(left: Ref, right: Ref, json: Json = False) -> None:
+    """Show what differs between two versions of one kind.
+
+    Example: btx diff build/1 build/2
+    """
+    from pipelines.diff import diff as compare
+
+    answer = compare(_here(), left, right)
+    if json:
+        render.as_json(answer)
+        return
+    render.table(
+        ["what", answer["left"], answer["right"]], [[change["what"], change["left"], change["right"]] for change in answer["changes"]]
+    )
+    for key, paths in answer["files"].items():
+        render.line(f"{key.replace('_', ' ')}: {', '.join(paths) or 'none'}")
+
+
+@app.command()
+def export(
+    build: Annotated[str, typer.Argument(metavar="BUILD")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    fused: Annotated[bool, typer.Option("--fused", help="one weight file, memory-mapped by stock loaders")] = False,
+    for_: Annotated[str, typer.Option("--for", metavar="transformers|vllm|llama.cpp")] = "transformers",
+    json: Json = False,
+) -> None:
+    """Write a build out as a plain checkpoint folder, if the policies of gate export allow it.
+
+    Example: btx export build/2 ./release --fused
+    """
+    from pipelines.export import export as write_out
+
+    _one_of("--for", for_, ("transformers", "vllm", "llama.cpp"))
+    answer = write_out(_here(), build, directory, fused=fused, target=for_)
+    render.answer(answer, json, f"{answer['ref']}   {answer['folder']}   {render.size(answer['bytes_written'])} written")
+
+
+@app.command()
+def mix(
+    seed: Path,
+    experts: Annotated[list[Path], typer.Argument(metavar="EXPERT...")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR")],
+    mode: Annotated[str, typer.Option(metavar="full|anchored")] = "full",
+    no_seed_expert: Annotated[bool, typer.Option("--no-seed-expert", help="leave the seed's own feed-forward blocks out")] = False,
+    top_k: Annotated[int, typer.Option(metavar="K", help="experts per token")] = 2,
+    json: Json = False,
+) -> None:
+    """Compose once, without a workspace: checkpoint folders in, a folder out.
+
+    Example: btx mix ./llama ./legal ./support -o ./mixed
+    """
+    from btx_core.mix import MixRecipe
+    from pipelines.compose import compose
+
+    _one_of("--mode", mode, ("full", "anchored"))
+    recipe = MixRecipe(mode="full" if mode == "full" else "anchored", seed_expert=not no_seed_expert, top_k=top_k)
+    answer = compose(seed, experts, out, recipe)
+    render.answer(answer, json, f"{out}   {len(experts)} experts   {render.size(answer['bytes_written'])} written")
+
+
+@app.command()
 def release(build: Annotated[str, typer.Argument(metavar="BUILD")], json: Json = False) -> None:
     """Release a build, if the policies of gate release allow it.
 
@@ -299,10 +423,7 @@ def release(build: Annotated[str, typer.Argument(metavar="BUILD")], json: Json =
     from pipelines.release import release as let_out
 
     answer = let_out(_here(), build)
-    if json:
-        render.as_json(answer)
-    else:
-        render.line(f"{answer['ref']}   {answer['status']}")
+    render.answer(answer, json, f"{answer['ref']}   {answer['status']}")
 
 
 @app.command()

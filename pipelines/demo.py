@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from btx_core.train import PretrainConfig, TrainRecipe, pretrain
 from pipelines import corpora
 from pipelines.add_data import add_data
 from pipelines.add_seed import add_seed
@@ -28,9 +29,16 @@ SETTINGS = """\
 [registry]
 url = "sqlite:///.btx/registry.db"
 
-# Small enough for two cores; see the recipes' own files in btx_core for what each key means.
-{recipes}
+# Small enough for two cores; the recipes' own files in btx_core say what each key means.
+[recipe.train]
+steps = 700
+[recipe.tune]
+steps = 300
+[recipe.evaluate]
+max_tokens = 15000
 """
+SEED_SIZE = PretrainConfig()
+SEED_RECIPE = TrainRecipe(mode="full", steps=1500, learning_rate=4e-3)
 
 
 def demo(directory: Path, seed: Path | None, tell: Narrator, show: Show) -> dict[str, Any]:
@@ -57,7 +65,7 @@ class _Story:
         self.tell, self.show, self.started = tell, show, time.monotonic()
         self.tell.command(f"btx init {directory}")
         self.workspace = create(directory)
-        (directory / "btx.toml").write_text(SETTINGS.format(recipes=corpora.demo_recipes()))
+        (directory / "btx.toml").write_text(SETTINGS)
         self.workspace = Workspace.find(directory)
         self.sources = self.workspace.work / "corpora"
         self.builds: list[Version] = []
@@ -66,12 +74,10 @@ class _Story:
         self.tell.chapter("A seed that knows prose alone")
         self._data("prose")
         if seed is None:
-            from btx_core.train import pretrain
-
             seed = self.workspace.work / "seed"
             self.tell.say("training a small Llama and its byte-level BPE tokenizer from nothing (about a minute)")
             with self.show("pretrain") as progress:
-                pretrain(corpora.DEMO_SEED, [self.workspace.root / "data/prose/1"], corpora.DEMO_PRETRAIN, seed, progress=progress)
+                pretrain(SEED_SIZE, [self.workspace.root / "data/prose/1"], SEED_RECIPE, seed, progress=progress)
             trained_on = ["data/prose"]
             self.tell.command(f"btx seed add base {seed} --data data/prose")
         else:

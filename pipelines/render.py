@@ -19,6 +19,14 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def answer(value: Any, json: bool, text: str) -> None:
+    """One answer in either form."""
+    if json:
+        as_json(value)
+    else:
+        line(text)
+
+
 def line(text: str = "") -> None:
     print(text)
 
@@ -83,6 +91,15 @@ def audit(answer: Mapping[str, Any]) -> None:
         for key in ("found", "expected", "next"):
             line(f"    {key} {finding[key]}")
     line(f"{len(answer['findings']) or 'no'} finding{'' if len(answer['findings']) == 1 else 's'}")
+
+
+def verdicts(answer: Mapping[str, Any]) -> None:
+    """Per gate the outcome, then every rule that has something to say, with its remedy."""
+    for gate, verdict in answer["verdicts"].items():
+        line(f"{answer['ref']} at gate {gate}: {verdict['outcome']}")
+        for rule in verdict["rules"]:
+            if rule["outcome"] != "allowed":
+                line(f"  {rule['outcome']}  {rule['policy']}/{rule['rule']}: {rule['message']}\n    next: {rule['remedy']}")
 
 
 def graph(answer: Mapping[str, Any], start: str) -> None:
