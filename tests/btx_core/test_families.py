@@ -131,7 +131,9 @@ def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family
             return c | tie | eps | own_width | rope(draw, ROPE[:1]) | {"attention_bias": flag}
         case "lfm2", _:
             auto = {"block_auto_adjust_ff_dim": flag, "block_multiple_of": 8, "conv_bias": draw(st.booleans())}
-            return c | auto | rope(draw, ROPE[:1]) | {"layer_types": kinds(draw, layers, ("full_attention", "conv"))}
+            return (
+                c | auto | rope(draw, ROPE[:1]) | {"layer_types": [*kinds(draw, layers - 1, ("full_attention", "conv")), "full_attention"]}
+            )
         case "smollm3", _:
             return c | tie | eps | rope(draw, ROPE[:1]) | {"no_rope_layers": [draw(st.integers(0, 1)) for _ in range(layers)]}
         case "youtu", _:
