@@ -301,7 +301,8 @@ def _verdicts(catalog: Catalog, versions: Iterable[Version], judge: Callable[[Ev
     made, examined = [], 0
     for version in versions:
         newest: dict[str, Event] = {}
-        for verdict in catalog.events(version.ref, kind="verdict"):
+        past = [*catalog.events(version.ref, kind="verdict"), *catalog.events(version.ref, kind="refused")]
+        for verdict in sorted(past, key=lambda event: event.seq):
             newest[str(verdict.body.get("gate"))] = verdict
             examined += 1
             made += _judged(version, verdict, judge) if judge else []

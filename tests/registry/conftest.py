@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ def postgresql() -> Iterator[Callable[[], str]]:
             return str(server.get_uri(database=name)).replace("postgresql://", "postgresql+psycopg://")
 
         yield create
-        server.stop()
+        os.kill(server.get_pid() or 0, signal.SIGQUIT)  # at once: nothing in it is wanted any more
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -138,7 +139,7 @@ class Governed:
 
     def expert(self, data: Version, name: str = "law") -> Version:
         catalog, facts = self.as_("ann"), data.facts
-        weights = {key: True for key in ("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite")}
+        weights = dict.fromkeys(("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite"), True)
         weights |= {"ancestry": {"descends": True, "shared_identical": True}, "problems": []}
         line = {"ref": str(data.ref), "status": catalog.status(data.ref), **{key: facts[key] for key in ("license", "pii", "retain_until")}}
         evaluation = {"bits_per_byte": 0.9, "seed_bits_per_byte": 1.4, "domains": {}}

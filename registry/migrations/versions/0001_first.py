@@ -1,5 +1,7 @@
 """The first schema."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,23 +13,22 @@ down_revision = None
 Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
-def _columns(text: str = "", number: str = "") -> list["sa.Column[object]"]:
-    made: list[sa.Column[object]] = [sa.Column(name, Number, nullable=False, autoincrement=False) for name in number.split()]
-    return made + [sa.Column(name, sa.Text, nullable=False) for name in text.split()]
-
-
-def _table(name: str, key: str, *columns: "sa.Column[object]", rowid: bool = False) -> None:
-    op.create_table(name, *columns, sa.PrimaryKeyConstraint(*key.split()), sqlite_with_rowid=rowid)
+def _table(name: str, key: str, columns: str, *, rowid: bool = False) -> None:
+    """columns: names; `#` a whole number, `~` a number, `?` may be empty, else text."""
+    made: list[sa.Column[Any]] = []
+    for column in columns.split():
+        kind = Number if column[0] == "#" else sa.Float() if column[0] == "~" else sa.Text()
+        made.append(sa.Column(column.strip("#~?"), kind, nullable=column[0] in "~?", autoincrement=False))
+    op.create_table(name, *made, sa.PrimaryKeyConstraint(*key.split()), sqlite_with_rowid=rowid)
 
 
 def upgrade() -> None:
-    _table("version", "id", *_columns("kind name digest registered_at actor facts", "id number"), rowid=True)
-    linked_and_md5 = [sa.Column("linked", Number, nullable=False), sa.Column("md5", sa.Text, nullable=True)]
-    _table("file", "version_id path", *_columns("path sha256", "version_id bytes"), *linked_and_md5)
-    _table("edge", "from_id to_id relation", *_columns("relation", "from_id to_id"))
-    _table("label", "version_id key value", *_columns("key value", "version_id"), sa.Column("number", sa.Float, nullable=True))
-    _table("document", "digest", *_columns("digest body"))
-    _table("event", "seq", *_columns("at actor kind subject body prev digest", "seq"), rowid=True)
+    _table("version", "id", "#id kind name #number digest registered_at actor facts", rowid=True)
+    _table("file", "version_id path", "#version_id path #bytes sha256 #linked ?md5")
+    _table("edge", "from_id to_id relation", "#from_id #to_id relation")
+    _table("label", "version_id key value", "#version_id key value ~number")
+    _table("document", "digest", "digest body")
+    _table("event", "seq", "#seq at actor kind subject body prev digest", rowid=True)
     op.create_index("version_name", "version", ["kind", "name", "number"], unique=True)
     op.create_index("version_digest", "version", ["digest"])
     op.create_index("file_sha256", "file", ["sha256"])

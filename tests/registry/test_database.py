@@ -1,0 +1,183 @@
+"""Rows can only be added, on both engines; every released schema is read, audited and brought up to date; errors say what to do."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from registry import guards
+from registry.audit import Surroundings, audit
+from registry.catalog import Catalog, FileFact
+from registry.database import SCHEMA, Database
+from registry.errors import Damaged, Invalid, Unavailable
+from registry.store import Store
+
+GOLDEN = Path(__file__).parent / "golden"
+# Noted when each golden registry was made: schema -> its head.
+GOLDEN_HEADS = {"0001": (GOLDEN / "0001.head").read_text().strip()}
+COLUMNS = {
+    "version": "id, kind, name, number, digest, registered_at, actor, facts",
+    "file": "version_id, path, bytes, sha256, linked, md5",
+    "edge": "from_id, to_id, relation",
+    "label": "version_id, key, value, number",
+    "document": "digest, body",
+    "event": "seq, at, actor, kind, subject, body, prev, digest",
+}
+
+
+def fill(catalog: Catalog) -> None:
+    catalog.register("data", "math", {"license": "MIT"}, files=[FileFact("a", 1, "a" * 64)])
+    catalog.register("expert", "math", {"mode": "full"}, parents=[("data/math", "trained_on")], documents=[{"a": 1}])
+
+
+def connect(url: str) -> "sqlite3.Connection | psycopg.Connection[tuple[object, ...]]":
+    """Past the catalogue, as any other program would."""
+    if url.startswith("sqlite"):
+        return sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
+@pytest.mark.parametrize("table", sorted(COLUMNS))
+def test_no_statement_changes_or_removes_a_row(url: str, catalog: Catalog, table: str) -> None:
+    fill(catalog)
+    columns = COLUMNS[table]
+    first = columns.split(",")[0]
+    attacks = [f"UPDATE {table} SET {first} = {first}", f"DELETE FROM {table}"]
+    if url.startswith("sqlite"):
+        attacks += [f"INSERT OR REPLACE INTO {table} ({columns}) SELECT {columns} FROM {table}"]
+        attacks += [f"REPLACE INTO {table} SELECT * FROM {table}"]
+        attacks += [f"INSERT INTO {table} SELECT * FROM {table} WHERE true ON CONFLICT DO UPDATE SET {first} = {first}"]
+    else:
+        conflict = f"ON CONFLICT ({', '.join(guards.KEYS[table][0])})"
+        attacks += [f"TRUNCATE {table}", f"INSERT INTO {table} SELECT * FROM {table} {conflict} DO UPDATE SET {first} = {table}.{first}"]
+    with connect(url) as connection:
+        before = connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
+        assert before
+        for attack in attacks:
+            with pytest.raises((sqlite3.IntegrityError, psycopg.Error), match=r"append-only|not the next"):
+                connection.execute(attack)
+        assert connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall() == before
+
+
+def test_replacing_by_another_unique_key_or_by_rowid_is_refused(lite: Catalog) -> None:
+    """The way by which INSERT OR REPLACE slips past triggers on UPDATE and DELETE."""
+    fill(lite)
+    with connect(lite.database.url) as connection:
+        digest = lite.head()
+        attacks = [
+            f"INSERT OR REPLACE INTO event SELECT 3, at, actor, kind, subject, body, '{digest}', digest FROM event WHERE seq = 2",
+            f"INSERT OR REPLACE INTO event SELECT 9, at, actor, kind, subject, body, prev, '{'e' * 64}' FROM event WHERE seq = 2",
+            f"INSERT OR REPLACE INTO version ({COLUMNS['version']}) SELECT 9{COLUMNS['version'][2:]} FROM version WHERE id = 1",
+            "INSERT OR REPLACE INTO file (rowid, version_id, path, bytes, sha256, linked) VALUES (1, 9, 'x', 1, 'x', 0)",
+        ]
+        for attack in attacks:
+            with pytest.raises(sqlite3.Error):
+                connection.execute(attack)
+        assert connection.execute("SELECT COUNT(*) FROM event").fetchone() == (2,)
+
+
+def test_only_the_next_link_of_the_chain_is_taken(url: str, catalog: Catalog) -> None:
+    fill(catalog)
+    with connect(url) as connection:
+        for seq, prev in ((4, catalog.head()), (3, "f" * 64), (0, "0" * 64)):
+            with pytest.raises((sqlite3.IntegrityError, psycopg.Error), match="not the next"):
+                connection.execute(f"INSERT INTO event VALUES ({seq}, '', '', '', '', '{{}}', '{prev}', '{'d' * 64}')")
+
+
+def test_the_guards_that_are_installed_are_the_ones_that_are_written(catalog: Catalog) -> None:
+    with catalog.database.read() as rows:
+        expected = guards.triggers(rows.engine) | (guards.functions() if rows.engine == "postgresql" else {})
+        assert guards.installed(rows) == expected
+
+
+def test_the_migrated_schema_is_the_one_that_the_rows_declare(catalog: Catalog) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+    from sqlalchemy import create_engine
+    from sqlmodel import SQLModel
+
+    import registry.models  # noqa: F401 - declares the tables
+
+    with create_engine(catalog.database.url).connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
+
+
+@pytest.mark.parametrize("schema", sorted(path.stem for path in GOLDEN.glob("*.sql")))
+def test_a_registry_of_every_released_schema_is_read_and_audited(tmp_path: Path, schema: str) -> None:
+    path = tmp_path / "old.db"
+    connection = sqlite3.connect(path)
+    connection.executescript((GOLDEN / f"{schema}.sql").read_text())
+    connection.close()
+    catalog = Catalog(f"sqlite:///{path}", actor="ada")
+    report = audit(catalog, "build/1", Surroundings(store=Store(tmp_path / "store"), stored=frozenset()), pinned=GOLDEN_HEADS[schema])
+    assert [(finding.check, finding.subject) for finding in report.findings] == [("standing", "data/math@1")]
+    assert {check.name: check.examined for check in report.checks}["log"] == 8
+    assert catalog.status("build/1") == "tainted"
+    assert [str(version.ref) for version in catalog.list("expert", license="CC-BY-4.0")] == ["expert/math@1"]
+    assert catalog.get("expert/math").facts["train"]["flops"] == 1e21
+    catalog.register("data", "new", {})
+
+
+def test_every_schema_has_its_golden_registry() -> None:
+    assert sorted(path.stem for path in GOLDEN.glob("*.sql")) == sorted(GOLDEN_HEADS)
+    assert sorted(GOLDEN_HEADS)[-1] == SCHEMA
+
+
+def test_many_that_open_a_new_registry_at_once_make_it_once(url: str) -> None:
+    script = f"from registry.catalog import Catalog; Catalog({url!r}, actor='a').event('hello', 'x', {{}})"
+    running = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(4)]
+    assert [(process.wait(), process.stderr.read() if process.stderr else b"") for process in running] == [(0, b"")] * 4
+    assert [event.seq for event in Catalog(url, actor="ada").events()] == [1, 2, 3, 4]
+
+
+def test_an_unknown_engine_is_wrong_usage_and_shows_no_password() -> None:
+    with pytest.raises(Invalid) as caught:
+        Database("mysql://me:secret@host/name")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    with pytest.raises(Unavailable) as caught:
+        Database("postgresql+psycopg://me:secret@127.0.0.1:1/name")
+    assert "secret" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"not a database, but long enough to look at" * 30)
+    with pytest.raises(Damaged, match=r"x\.db"):
+        Catalog(f"sqlite:///{tmp_path}/x.db", actor="ada")
+
+
+def test_a_reader_that_cannot_write_still_reads(lite: Catalog) -> None:
+    fill(lite)
+    with lite.database.read() as rows, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        rows.connection.execute("INSERT INTO document VALUES ('a', 'b')")
+
+
+def test_listing_imports_neither_sqlmodel_nor_alembic_nor_torch(lite: Catalog) -> None:
+    fill(lite)
+    script = (
+        f"import sys; from registry.catalog import Catalog; Catalog({lite.database.url!r}, actor='a').list('data'); "
+        "print([name for name in ('sqlmodel', 'sqlalchemy', 'alembic', 'torch', 'cryptography', 'psycopg') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_postgresql_serves_a_role_that_may_only_read_and_add(postgresql: Callable[[], str]) -> None:
+    url = postgresql()
+    fill(Catalog(url, actor="ada"))
+    with connect(url) as connection:
+        connection.execute("DROP ROLE IF EXISTS adder")
+        connection.execute("CREATE ROLE adder LOGIN")
+        connection.execute("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO adder")
+    limited = Catalog(url.replace("postgres:@", "adder@"), actor="bob")
+    assert limited.register("data", "code", {}).created
+    assert limited.events()[-1].actor == "bob"
+    with pytest.raises(Unavailable, match="permission denied"), limited.database.write() as writer:
+        writer.rows("DELETE FROM event RETURNING seq")
+    limited.close()
