@@ -7,15 +7,18 @@ Forms: github.com/secure-systems-lab/dsse protocol.md, in-toto.io/Statement/v1, 
 
 import base64
 import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from registry.digest import canonical_json, sha256_bytes
-from registry.errors import Damaged
+from registry.errors import Conflict, Damaged, Invalid
 
 IN_TOTO = "application/vnd.in-toto+json"
 
@@ -74,3 +77,41 @@ def _holds(signature: bytes, message: bytes, key: Ed25519PublicKey) -> bool:
 def _pae(payload_type: str, body: bytes) -> bytes:
     """DSSE's pre-authentication encoding: type and body, each with its length, so that neither can pass for the other."""
     return b"DSSEv1 %d %s %d %s" % (len(payload_type.encode()), payload_type.encode(), len(body), body)
+
+
+# OpenSSF model signing of a folder: github.com/sigstore/model-transparency. Its keys are ECDSA P-256, made beside the Ed25519 ones.
+
+SIGNATURE = "model.sig"
+
+
+def new_folder_key(path: Path) -> str:
+    """Make a P-256 key for signing folders, readable by its owner alone; returns the public key in PEM form. Raises Conflict."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    except FileExistsError:
+        raise Conflict(f"key file {path}", found="a file", expected="none", next="use that key, or name another file") from None
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def sign_folder(folder: Path, key_file: Path) -> Path:
+    """Sign every file of the folder into `model.sig` in it.
+
+    `model_signing verify key FOLDER --signature FOLDER/model.sig --public_key KEY.pub --no-ignore-git-paths
+    --ignore-paths FOLDER/model.sig` checks it. Raises Invalid without the optional package, or for a key it cannot use.
+    """
+    try:
+        from model_signing import hashing, signing  # an optional extra, and slow to load
+    except ImportError as error:
+        advice = "pip install 'btx-registry[sign]'"
+        raise Invalid("model signing", found=str(error), expected="the package model-signing", next=advice) from None
+    signature = folder / SIGNATURE
+    signature.unlink(missing_ok=True)
+    ignored = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
+    try:
+        signing.Config().use_elliptic_key_signer(private_key=key_file).set_hashing_config(ignored).sign(folder, signature)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise Invalid(f"key {key_file}", found=str(error)[:200], expected="a P-256 key in PEM form and a readable folder") from None
+    return signature

@@ -3,6 +3,7 @@
 In:  a dossier.  Out: text. What the sections say is sections.py's; here they are laid out, and every recorded word is escaped.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -25,14 +26,14 @@ SAYS = {"held": "recorded", "partly": "recorded in part", "missing": "missing"}
 
 def html(dossier: Dossier) -> str:
     title = f"{dossier.ref}: report"
-    links = " ".join(f'<a href="#part-{number}">{escape(name)}</a>' for number, (name, _, _) in enumerate(PARTS, 1))
+    links = " ".join(f'<a href="#part-{number}">{_escaped(name)}</a>' for number, (name, _, _) in enumerate(PARTS, 1))
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{_escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
     )
-    body = f'<h1>{escape(dossier.ref)}</h1>\n<p class="soft">{escape(_line(dossier))}</p>\n<nav>{links}</nav>\n'
+    body = f'<h1>{_escaped(dossier.ref)}</h1>\n<p class="soft">{_escaped(_line(dossier))}</p>\n<nav>{links}</nav>\n'
     body += "".join(_html_part(number, dossier) for number in range(1, len(PARTS) + 1))
     return head + body + _html_check(dossier) + "</body>\n</html>\n"
 
@@ -68,16 +69,16 @@ def _checks(dossier: Dossier) -> Sequence[str]:
 def _html_part(number: int, dossier: Dossier) -> str:
     name, about, make = PARTS[number - 1]
     sections = "".join(_html_section(section) for section in make(dossier))
-    return f'<h2 id="part-{number}">{escape(name)}</h2>\n' + (f'<p class="soft">{escape(about)}</p>\n' if about else "") + sections
+    return f'<h2 id="part-{number}">{_escaped(name)}</h2>\n' + (f'<p class="soft">{_escaped(about)}</p>\n' if about else "") + sections
 
 
 def _html_section(section: Section) -> str:
     state = f'<span class="state {section.state}">{SAYS[section.state]}</span>' if section.needs else ""
-    made = f"<h3>{escape(section.title)}{state}</h3>\n"
-    made += f'<p class="needs">{escape(section.needs)}</p>\n' if section.needs else ""
-    made += "".join(_html_table(part) if isinstance(part, Table) else f"<p>{escape(part)}</p>\n" for part in section.holds)
+    made = f"<h3>{_escaped(section.title)}{state}</h3>\n"
+    made += f'<p class="needs">{_escaped(section.needs)}</p>\n' if section.needs else ""
+    made += "".join(_html_table(part) if isinstance(part, Table) else f"<p>{_escaped(part)}</p>\n" for part in section.holds)
     if section.missing:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in section.missing)
+        lines = "".join(f"<li>{_escaped(line)}</li>" for line in section.missing)
         made += f'<div class="gaps"><span class="missing">Missing</span><ul>{lines}</ul></div>\n'
     return made
 
@@ -85,14 +86,14 @@ def _html_section(section: Section) -> str:
 def _html_table(table: Table) -> str:
     def row(cells: Iterable[str], tag: str) -> str:
         marked = (f'<{tag} class="n">' if number in table.numbers else f"<{tag}>" for number in range(len(table.columns)))
-        return "<tr>" + "".join(f"{mark}{escape(cell)}</{tag}>" for mark, cell in zip(marked, cells, strict=True)) + "</tr>"
+        return "<tr>" + "".join(f"{mark}{_escaped(cell)}</{tag}>" for mark, cell in zip(marked, cells, strict=True)) + "</tr>"
 
     body = "\n".join(row(cells, "td") for cells in table.rows)
     return f'<div class="scroll"><table><thead>{row(table.columns, "th")}</thead><tbody>\n{body}\n</tbody></table></div>\n'
 
 
 def _html_check(dossier: Dossier) -> str:
-    lines = "".join(f"<li>{escape(line)}</li>" for line in _checks(dossier))
+    lines = "".join(f"<li>{_escaped(line)}</li>" for line in _checks(dossier))
     return f"<h3>Checking this without us</h3>\n<ul>{lines}</ul>\n"
 
 
@@ -111,7 +112,16 @@ def _md_table(table: Table) -> str:
     return f"| {' | '.join(table.columns)} |\n| {ruler} |\n{rows}"
 
 
+def _plain(text: str) -> str:
+    """One line without control or direction characters, which could make a page say something else than what is recorded."""
+    return "".join(mark for mark in " ".join(text.split()) if unicodedata.category(mark) not in ("Cc", "Cf", "Cs"))
+
+
+def _escaped(text: str) -> str:
+    return escape(_plain(text))
+
+
 def _md(text: str) -> str:
     """Recorded words as words: no HTML, no table or link marks, one line."""
-    plain = "".join(f"\\{mark}" if mark in "\\|`[]*" else mark for mark in " ".join(text.split()))
+    plain = "".join(f"\\{mark}" if mark in "\\|`[]*" else mark for mark in _plain(text))
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,224 @@
+"""Every format is accepted by its own outside tool, and by none when it is damaged."""
+
+import io
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import in_toto_attestation.predicates.provenance.v1.provenance_pb2 as slsa
+import in_toto_attestation.v1.statement_pb2 as in_toto_pb
+import mlcroissant
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from google.protobuf import json_format
+from huggingface_hub import ModelCard
+from in_toto_attestation.v1.statement import Statement
+from openlineage.client import event_v2
+from prov.model import ProvDocument
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import SSlibKey
+from spdx_python_model import v3_0_1 as spdx_model
+
+from registry import attest, people
+from registry.errors import Invalid
+from registry.export import FORMATS, Dossier, collect, in_toto, render
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+HOSTILE = '<script>alert(1)</script> | "quoted" \\ & [x](javascript:y) `z` \n\n# heading\n---\n\x1b[31m ü 漢 \u202e'
+
+
+@pytest.fixture
+def build(governed: Any) -> Dossier:
+    """build/1 with an approval, collected."""
+    governed.story()
+    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    return collect(governed.as_("ann"), "build/1")
+
+
+@pytest.fixture
+def data(governed: Any) -> Dossier:
+    governed.data()
+    return collect(governed.as_("ann"), "data/law@1")
+
+
+def by_cyclonedx(text: str) -> None:
+    found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    if found is not None:
+        raise ValueError(str(found))
+
+
+def by_spdx(text: str) -> None:
+    objects = spdx_model.SHACLObjectSet()
+    spdx_model.JSONLDDeserializer().read(io.BytesIO(text.encode()), objects)
+    if objects.missing_ids or not list(objects.foreach_type(spdx_model.ai_AIPackage)):
+        raise ValueError(f"missing {objects.missing_ids}")
+
+
+def by_openlineage(text: str) -> None:
+    """The client's own classes check ids, times, producers and schema addresses."""
+    lines = [json.loads(line) for line in text.splitlines()]
+    if not lines:
+        raise ValueError("no event")
+    for line in lines:
+        inputs = [event_v2.InputDataset(**item) for item in line.pop("inputs")]
+        outputs = [event_v2.OutputDataset(**item) for item in line.pop("outputs")]
+        run, job, state = event_v2.Run(**line.pop("run")), event_v2.Job(**line.pop("job")), event_v2.RunState(line.pop("eventType"))
+        schema = line.pop("schemaURL")
+        event = event_v2.RunEvent(eventType=state, run=run, job=job, inputs=inputs, outputs=outputs, **line)
+        if event.schemaURL != schema:
+            raise ValueError(f"schema {schema}, the client writes {event.schemaURL}")
+
+
+def by_prov(text: str) -> None:
+    document = ProvDocument.deserialize(content=text)
+    if not list(document.get_records()):
+        raise ValueError("no record")
+
+
+def by_croissant(text: str) -> None:
+    mlcroissant.Dataset(jsonld=json.loads(text))
+
+
+def by_in_toto(text: str) -> None:
+    whole = json.loads(text)
+    Statement.copy_from_pb(json_format.ParseDict(whole, in_toto_pb.Statement())).validate()
+    provenance = json_format.ParseDict(whole["predicate"], slsa.Provenance())
+    if not provenance.build_definition.resolved_dependencies or not provenance.run_details.builder.id.startswith("urn:btx:"):
+        raise ValueError("no materials or no builder")
+
+
+def by_hub(text: str) -> None:
+    card = ModelCard(text)
+    if not card.data.to_dict() or not card.text.strip():
+        raise ValueError("no front matter")
+
+
+CHECKS: dict[str, Callable[[str], None]] = {
+    "cyclonedx": by_cyclonedx,
+    "spdx": by_spdx,
+    "openlineage": by_openlineage,
+    "prov": by_prov,
+    "in-toto": by_in_toto,
+    "model-card": by_hub,
+}
+# One character that the format leans on, in each: key and value stay JSON, and the tool must still see it.
+DAMAGE = {
+    "cyclonedx": ('"alg": "SHA-256"', '"alg": "SHA-257"'),
+    "spdx": ('"type": "ai_AIPackage"', '"type": "ai_AIPackagf"'),
+    "openlineage": ('"eventType": "COMPLETE"', '"eventType": "COMPLETF"'),
+    "prov": ('"wasGeneratedBy"', '"wasGeneratedBx"'),
+    "in-toto": ('"subject"', '"subjecu"'),
+    "model-card": ("license:", "license\x1a"),
+}
+
+
+@pytest.mark.parametrize("form", CHECKS)
+def test_the_formats_own_tool_accepts_it_and_refuses_it_with_one_byte_changed(build: Dossier, form: str) -> None:
+    text = render(build, form)
+    CHECKS[form](text)
+    before, after = DAMAGE[form]
+    assert before in text
+    with pytest.raises(Exception):  # noqa: B017, PT011  each tool has errors of its own
+        CHECKS[form](text.replace(before, after, 1))
+
+
+@pytest.mark.parametrize("form", ["cyclonedx", "spdx", "openlineage", "prov", "in-toto"])
+def test_an_envelope_around_a_format_refuses_every_flipped_byte(build: Dossier, form: str) -> None:
+    public = KEY.public_key()
+    keys = [SSlibKey.from_crypto(public, keyid=attest.key_id(public))]
+    envelope = attest.sign({"form": form, "text": render(build, form)}, KEY, "application/vnd.btx.report+json")
+    good = Envelope.from_dict(envelope)
+    good.verify(keys, 1)
+    for place in range(0, len(good.payload), 37):
+        changed = bytearray(good.payload)
+        changed[place] ^= 0xFF
+        with pytest.raises(VerificationError):
+            Envelope(bytes(changed), good.payload_type, good.signatures).verify(keys, 1)
+
+
+def test_croissant_is_accepted_for_data_and_only_for_data(data: Dossier, governed: Any) -> None:
+    text = render(data, "croissant")
+    by_croissant(text)
+    for before, after in (('"sha256"', '"sha255"'), ('"sc:Dataset"', '"sc:Datasex"'), ('"contentUrl"', '"contentUrm"')):
+        assert before in text
+        with pytest.raises(Exception):  # noqa: B017, PT011
+            by_croissant(text.replace(before, after))
+    governed.seed()
+    with pytest.raises(Invalid, match="a data version"):
+        render(collect(governed.as_("ann"), "seed/base@1"), "croissant")
+
+
+@pytest.mark.parametrize("ref", ["data/law@1", "seed/base@1", "expert/law@1", "build/1"])
+def test_every_kind_has_every_format_that_has_words_for_it(governed: Any, ref: str) -> None:
+    governed.story()
+    dossier = collect(governed.as_("ann"), ref)
+    for form in FORMATS:
+        if form != "croissant" or ref.startswith("data"):
+            assert render(dossier, form).strip()
+    by_cyclonedx(render(dossier, "cyclonedx"))
+    by_prov(render(dossier, "prov"))
+    by_openlineage(render(dossier, "openlineage"))
+
+
+@pytest.mark.parametrize("ref", ["data/law@1", "build/1"])
+def test_words_that_people_wrote_stay_words_in_every_format(governed: Any, ref: str) -> None:
+    governed.seed()
+    data = governed.data(source=HOSTILE, holder=HOSTILE, purpose=HOSTILE)
+    governed.build(governed.expert(data))
+    governed.as_("ann").withdraw(data.ref, HOSTILE)
+    dossier = collect(governed.as_("ann"), ref)
+    assert "<script" not in render(dossier, "html")
+    assert "<script" not in render(dossier, "md")
+    assert not re.search(r"(?<!\\)\]\(javascript", render(dossier, "md"))
+    for form in ("html", "md", "model-card"):
+        assert "\u202e" not in render(dossier, form)
+    by_cyclonedx(render(dossier, "cyclonedx"))
+    by_prov(render(dossier, "prov"))
+    by_openlineage(render(dossier, "openlineage"))
+    if ref == "build/1":
+        by_spdx(render(dossier, "spdx"))
+        by_hub(render(dossier, "model-card"))
+    else:
+        by_croissant(render(dossier, "croissant"))
+
+
+def test_the_same_dossier_gives_the_same_text(build: Dossier) -> None:
+    for form in FORMATS:
+        if form != "croissant":
+            assert render(build, form) == render(build, form)
+
+
+def test_provenance_names_files_materials_recipe_and_who(build: Dossier) -> None:
+    statement = in_toto.statement(build, act="released")
+    assert {"name": "build/1/config.json", "digest": {"sha256": "c" * 64}} in statement["subject"]
+    dependencies = {item["uri"] for item in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert {"urn:btx:data/law@1", "urn:btx:seed/base@1", "urn:btx:expert/law@1"} <= dependencies
+    assert statement["predicate"]["buildDefinition"]["externalParameters"]["recipe"]["mix"]["top_k"] == 2
+    assert any(item["name"] == "approval by ben" for item in statement["predicate"]["runDetails"]["byproducts"])
+
+
+def test_a_verdict_has_a_verification_summary(build: Dossier) -> None:
+    summary = in_toto.verification_summary(build, "build")
+    assert summary is not None
+    assert summary["predicate"]["verificationResult"] == "PASSED"
+    Statement.copy_from_pb(json_format.ParseDict(summary, in_toto_pb.Statement())).validate()
+    assert in_toto.verification_summary(build, "release") is None
+
+
+def test_a_bill_of_materials_names_status_licences_and_dependencies(build: Dossier) -> None:
+    bom = json.loads(render(build, "cyclonedx"))
+    assert {item["bom-ref"]: item["type"] for item in bom["components"]} == {
+        "data/law@1": "data", "seed/base@1": "machine-learning-model", "expert/law@1": "machine-learning-model",
+    }  # fmt: skip
+    depends = {item["ref"]: item["dependsOn"] for item in bom["dependencies"]}
+    assert depends["build/1"] == ["expert/law@1", "seed/base@1"]
+    assert depends["expert/law@1"] == ["data/law@1", "seed/base@1"]
+
+
+def test_an_unknown_format_is_named_with_those_there_are(build: Dossier) -> None:
+    with pytest.raises(Invalid, match="cyclonedx"):
+        render(build, "pdf")

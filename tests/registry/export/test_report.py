@@ -1,0 +1,103 @@
+"""The report for people: what the law asks, what is held, what is missing."""
+
+import re
+from datetime import timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from registry import people
+from registry.export import collect, render
+from registry.export.sections import annex_iv, overview, training_summary
+
+
+class Page(HTMLParser):
+    """Every tag and attribute of a page, and its open tags at the end."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.outside: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.outside += [value for key, value in attrs if key in ("src", "href") and value and not value.startswith("#")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_beside_itself_and_is_well_formed(governed: Any) -> None:
+    governed.story()
+    page = Page(render(collect(governed.as_("ann"), "build/1"), "html"))
+    assert page.open == []
+    assert page.outside == []
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+
+
+def test_all_nine_points_of_annex_iv_and_the_whole_template_are_answered(governed: Any) -> None:
+    governed.story()
+    dossier = collect(governed.as_("ann"), "build/1")
+    assert {section.title[0] for section in annex_iv(dossier)} == set("123456789")
+    assert [section.title.split()[0] for section in training_summary(dossier)] == ["1.1", "1.2", "1.3", "2.", "3.1", "3.2", "3.3"]
+    for section in (*annex_iv(dossier), *training_summary(dossier)):
+        assert section.needs
+        assert section.holds or section.missing, f"{section.title} says nothing"
+
+
+@pytest.mark.parametrize(("key", "words"), [("holder", "the holder of data/law@1"), ("purpose", "the purpose of data/law@1")])
+def test_what_nobody_recorded_is_said_to_be_missing(governed: Any, key: str, words: str) -> None:
+    governed.seed()
+    governed.build(governed.expert(governed.data(**{key: None})))
+    dossier = collect(governed.as_("ann"), "build/1")
+    missing = [line for section in training_summary(dossier) for line in section.missing]
+    assert words in missing
+    for form in ("html", "md"):
+        assert words in render(dossier, form)
+
+
+def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any) -> None:
+    governed.seed()
+    ben = governed.person("ben", "approver")
+    until = (governed.at + timedelta(days=10)).date().isoformat()
+    people.waive(governed.as_("ben"), "licence/allowed", "data/law@1", ben, until=until, why="contract 4711")
+    governed.build(governed.expert(governed.data(license="LicenseRef-Contract")))
+    text = render(collect(governed.as_("ann"), "build/1"), "md")
+    assert re.search(rf"\| licence/allowed \| data/law@1 \| register \| {until} \| ben \| contract 4711 \|", text)
+
+
+def test_a_withdrawal_and_a_release_are_shown(governed: Any) -> None:
+    governed.story()
+    catalog = governed.as_("ann")
+    catalog.event("released", "build/1")
+    catalog.withdraw("data/law@1", "consent ended")
+    for form in ("html", "md"):
+        text = render(collect(catalog, "build/1"), form)
+        assert "data/law@1 was withdrawn" in text
+        assert "consent ended" in text
+        assert "tainted" in text
+
+
+def test_quality_is_told_per_domain_beside_seed_and_specialist(governed: Any) -> None:
+    governed.story()
+    text = render(collect(governed.as_("ann"), "build/1"), "md")
+    assert "| law | yes | 1.400 | 0.900 | 0.950 | 90 % |" in text
+
+
+def test_compute_of_all_versions_is_summed_and_what_was_not_reported_is_not_zero(governed: Any) -> None:
+    governed.story()
+    text = render(collect(governed.as_("ann"), "build/1"), "md")
+    assert "| expert/law@1 | 1 000 | 1.00e+09 | 2 s |" in text
+    assert "| seed/base@1 | not reported | not reported | not reported |" in text
+
+
+def test_the_overview_of_a_bare_data_version_has_no_empty_promises(governed: Any) -> None:
+    governed.data()
+    titles = [section.title for section in overview(collect(governed.as_("ann"), "data/law@1"))]
+    assert "Members" not in titles
+    assert "Quality" not in titles
