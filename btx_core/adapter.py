@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OWN_SEED = "name the seed that it was trained on"
 KEPT = "adapter"  # where a merged folder keeps the adapter itself
 PREFIX = "base_model.model."
 # Settings that change the sum; each must be off.
@@ -115,25 +116,17 @@ def changes(
         module = found[1] if found else target.removesuffix(".weight")
         place = base.tensors.get(f"{module}.weight" if found else target)
         if place is None:
-            raise ShapeMismatch(
-                f"{adapter}, {name}", found="no such weight in the seed", expected="an adapter of this seed", next="name its own seed"
-            )
+            raise ShapeMismatch(f"{adapter}, {name}", found="no such weight in the seed", expected="an adapter of this seed", next=OWN_SEED)
         if found:
             a, b = (info, partner) if found[2] == "A" else (partner, info)
-            if (
-                a is None
-                or b is None
-                or len(a.shape) != 2
-                or (b.shape, a.shape) != ((place.shape[0], a.shape[0]), (a.shape[0], place.shape[-1]))
-            ):
-                raise ShapeMismatch(f"{adapter}, {name}", found=f"A {a and a.shape}, B {b and b.shape}", expected=f"two that give {place.shape}",
-                                    next="name the seed that it was trained on")  # fmt: skip
+            fits = a and b and len(a.shape) == 2 and b.shape == (place.shape[0], a.shape[0]) and a.shape[1:] == place.shape[1:]
+            if not (a and b and fits):
+                shapes = f"A {a and a.shape}, B {b and b.shape}"
+                raise ShapeMismatch(f"{adapter}, {name}", found=shapes, expected=f"two that give {place.shape}", next=OWN_SEED)
             deltas[place.name] = Delta(a, b, scale(settings, module, a.shape[0]))
         else:
             if info.shape != place.shape:
-                raise ShapeMismatch(
-                    f"{adapter}, {name}", found=info.shape, expected=place.shape, next="name the seed that it was trained on"
-                )
+                raise ShapeMismatch(f"{adapter}, {name}", found=info.shape, expected=place.shape, next=OWN_SEED)
             replaced[place.name] = info
     return deltas, replaced
 

@@ -82,6 +82,41 @@ def preflight(
     return facts
 
 
+def fits(folder: Path) -> list[dict[str, str]]:
+    """Whether the weights are those that the folder's own config describes; the problems found, none if they are.
+
+    Builds the model without memory (device meta) and compares names and shapes. For seeds: a candidate's config must equal its seed's.
+    """
+    import torch  # here, so that a preflight without it stays light
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    checkpoint, problems = Checkpoint.open(folder), list[dict[str, str]]()
+    try:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    except Exception as error:  # transformers checks configs with many kinds of exception
+        _problem(
+            problems,
+            f"{folder.name}, config.json",
+            f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
+            "a config that makes a model",
+        )
+        return problems
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    found = {name: info.shape for name, info in kept(checkpoint).items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if found.get(name) != wanted.get(name) and not (name in tied and name not in found):
+            _problem(
+                problems,
+                f"{folder.name}, {name}",
+                found.get(name, "no such tensor"),
+                f"{wanted.get(name, 'no such tensor')}, as the config says",
+            )
+    return problems
+
+
 def _problem(problems: list[dict[str, str]], subject: str, found: object, expected: object) -> None:
     problems.append({"subject": subject, "found": str(found), "expected": str(expected)})
 

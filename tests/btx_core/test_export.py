@@ -23,12 +23,12 @@ from .conftest import build
 CONFIG = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
           "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0}  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {
-    "youtu": {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "num_key_value_heads": 4},
+    "youtu": {"q_lora_rank": 8, "kv_lora_rank": 8, "num_key_value_heads": 4}
+    | dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
     "qwen3_5_text": {"layer_types": ["full_attention"] * 2, "head_dim": 16},
     "ministral": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]},
 }
-FAMILIES = ["llama", "qwen2", "qwen3", "glm", "olmo2", "cohere2", "ernie4_5", "hunyuan_v1_dense", "lfm2", "youtu", "qwen3_5_text", "granite",
-            "smollm3", "ministral"]  # fmt: skip
+FAMILIES = ["llama", "qwen2", "qwen3", "glm", "olmo2", "cohere2", "ernie4_5", "hunyuan_v1_dense", "lfm2", "granite", "smollm3", *MORE]
 IDS = torch.arange(3, 20)[None]
 
 
