@@ -21,6 +21,7 @@ MOST_ADDITIONS = 8  # each may double a text; 8 keep the largest value under 2^8
 LARGEST_EVIDENCE_BYTES = 1 << 20
 DEEPEST_EVIDENCE = 32  # nested lists and mappings: deeper ones overflow the library's own stack
 
+Facts = Any  # the library's Activation
 Node = tuple[str, Any]
 Shape = Mapping[str, Any] | str | list[Any] | None  # as evidence.yaml writes it; None: nothing is known
 
@@ -32,15 +33,15 @@ class Expression:
     text: str
     program: Any
 
-    def value(self, facts: Mapping[str, Any]) -> tuple[str, Any]:
+    def value(self, facts: Facts) -> tuple[str, Any]:
         """(CEL type, value); type ERROR with the library's reason for whatever goes wrong."""
         try:
-            answer = self.program.eval(data=facts)
+            answer = self.program.eval(activation=facts)
             return str(answer.type().name()), answer.plain_value()
         except Exception as error:  # the binding raises RuntimeError, TypeError, ... : each of them is a no
             return "ERROR", _first_line(error)
 
-    def holds(self, facts: Mapping[str, Any]) -> str | None:
+    def holds(self, facts: Facts) -> str | None:
         """None when exactly true. Else what came instead, in a few words."""
         kind, value = self.value(facts)
         if kind == "BOOL":
@@ -48,9 +49,9 @@ class Expression:
         return f"error: {value}" if kind == "ERROR" else f"error: a {kind.lower()} where true or false was expected"
 
 
-def facts(evidence: Mapping[str, Any], parameters: Mapping[str, Any], now: datetime) -> dict[str, Any]:
-    """What expressions may name. Call `check_evidence` first."""
-    return {"evidence": evidence, "parameters": parameters, "now": now}
+def facts(evidence: Mapping[str, Any], parameters: Mapping[str, Any], now: datetime) -> Facts:
+    """What expressions may name, handed over once for many of them. Call `check_evidence` first."""
+    return _environment().Activation(data={"evidence": evidence, "parameters": parameters, "now": now})
 
 
 def check_evidence(evidence: Any) -> str | None:
@@ -113,7 +114,7 @@ def check_names(expression: Expression, shapes: Mapping[str, Shape]) -> None:
     _shape_of(_tree(expression.program), dict(shapes), expression.text)
 
 
-def render(template: str, data: Mapping[str, Any]) -> str:
+def render(template: str, data: Facts) -> str:
     """Fill `{expression}` in a message: text as it is, lists joined by commas, unknown as '?'. Never fails."""
     parts = _template(template)
     return "".join(part if position % 2 == 0 else _words(part, data) for position, part in enumerate(parts))
@@ -130,7 +131,7 @@ def engine() -> str:
     return f"cel-expr-python {version('cel-expr-python')}"
 
 
-def _words(text: str, data: Mapping[str, Any]) -> str:
+def _words(text: str, data: Facts) -> str:
     try:
         kind, value = compile_expression(text).value(data)
     except Invalid:

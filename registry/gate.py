@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from registry import expressions, people
 from registry.catalog import Catalog, Event, Version, spdx
-from registry.digest import digest
 from registry.errors import Invalid, NotFound, RegistryError
 from registry.policy import Policy, Verdict, Waiver, from_document, judge, to_document
 
@@ -31,25 +30,25 @@ class Gap(NamedTuple):
 def decide(
     catalog: Catalog, *, gate: str, subject: str, kind: str, evidence: Mapping[str, Any], policies: Sequence[Policy], at: datetime
 ) -> Verdict:
-    """Judge, and log the verdict with policies and evidence kept by digest, in one transaction. A no is logged as "refused"."""
+    """Judge, and log the verdict with policies and evidence kept by digest, in one transaction. A no is logged as "refused".
+
+    The event's "documents" are their digests, in this order: see `kept`.
+    """
     complete, waivers = _complete(catalog, subject, kind, evidence)
     verdict = judge(policies, gate=gate, kind=kind, evidence=complete, waivers=waivers, at=at, subject=subject)
-    if expressions.check_evidence(complete) is not None:
-        complete = {"unreadable": str(expressions.check_evidence(complete))}
-    rules = to_document(policies)
+    unreadable = expressions.check_evidence(complete) if verdict.rules[0].name == "gate/evidence" else None
+    kept = {"unreadable": unreadable} if unreadable else complete
     body = {
         "gate": gate,
         "kind": kind,
         "outcome": verdict.outcome,
         "at": verdict.at,
-        "policies": digest(rules),
-        "evidence": digest(complete),
         "waivers": [vars(waiver) for waiver in waivers],
         "engine": expressions.engine(),
         "rules": _outcomes(verdict),
         "reasons": [{"rule": rule.name, "message": rule.message, "remedy": rule.remedy} for rule in verdict.rules if rule.message],
     }
-    catalog.event("refused" if verdict.outcome == "refused" else "verdict", subject, body, documents=[rules, complete])
+    catalog.event("refused" if verdict.outcome == "refused" else "verdict", subject, body, documents=[to_document(policies), kept])
     return verdict
 
 
@@ -67,11 +66,17 @@ def verdicts(catalog: Catalog, subject: str, gate: str | None = None) -> list[Ev
     return sorted((event for event in found if gate in (None, event.body.get("gate"))), key=lambda event: event.seq)
 
 
+def kept(event: Event) -> tuple[str, str]:
+    """Digests of the policies and of the evidence that a verdict was given by."""
+    policies, evidence = event.body["documents"]
+    return str(policies), str(evidence)
+
+
 def judge_again(catalog: Catalog, event: Event) -> Verdict:
     """The verdict that the kept policies, evidence, waivers and time give today. Raises NotFound, Invalid for what was not kept whole."""
     body = event.body
     try:
-        rules, evidence = catalog.document(body["policies"]), catalog.document(body["evidence"])
+        rules, evidence = (catalog.document(key) for key in kept(event))
         waivers = [Waiver(**waiver) for waiver in body["waivers"]]
         at = datetime.fromisoformat(body["at"])
         asked = {"gate": body["gate"], "kind": body["kind"], "subject": event.subject, "shapes": rules["shapes"]}
@@ -125,7 +130,7 @@ def _gate_gaps(catalog: Catalog, version: Version, gate: str, before: int | None
     again = disagreement(catalog, last)
     if again:
         return [again]
-    other = _other_facts(catalog.document(last.body["evidence"]), version)
+    other = _other_facts(catalog.document(kept(last)[1]), version)
     return [Gap(subject, f"judged on {other}", "the registered facts", f"btx withdraw {subject}, then register it again")] if other else []
 
 

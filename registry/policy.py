@@ -157,7 +157,8 @@ def judge(
     else:
         domains = _domains(evidence)
         chosen = [policy for policy in policies if policy.match.covers(gate, kind, domains)]
-        rules = [result for policy in chosen for result in _judge_policy(policy, evidence, waivers, at, subject)]
+        facts = _Facts(evidence, at)
+        rules = [result for policy in chosen for result in _judge_policy(policy, facts.under(policy.parameters), waivers, at, subject)]
         if not rules:
             remedy = f"write a policy whose match names gate {gate} and kind {kind}"
             rules = [RuleResult("gate", "covered", "refused", f"no policy speaks for {kind} at gate {gate}", remedy)]
@@ -202,13 +203,26 @@ def moment(text: str) -> datetime:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def _judge_policy(policy: Policy, evidence: Mapping[str, Any], waivers: Sequence[Waiver], at: datetime, subject: str) -> list[RuleResult]:
-    facts = expressions.facts(_doubles(evidence), _doubles(policy.parameters), at)
+class _Facts:
+    """The evidence as expressions see it, converted once for all policies whose parameters are the same: converting costs the most."""
+
+    def __init__(self, evidence: Mapping[str, Any], at: datetime) -> None:
+        self._evidence, self._at = _doubles(evidence), at
+        self._made: dict[bytes, expressions.Facts] = {}
+
+    def under(self, parameters: Mapping[str, Any]) -> expressions.Facts:
+        key = canonical_json(parameters)
+        if key not in self._made:
+            self._made[key] = expressions.facts(self._evidence, _doubles(parameters), self._at)
+        return self._made[key]
+
+
+def _judge_policy(policy: Policy, facts: expressions.Facts, waivers: Sequence[Waiver], at: datetime, subject: str) -> list[RuleResult]:
     return [_judge_rule(policy, validation, facts, waivers, at, subject) for validation in policy.validations]
 
 
 def _judge_rule(
-    policy: Policy, validation: Validation, facts: Mapping[str, Any], waivers: Sequence[Waiver], at: datetime, subject: str
+    policy: Policy, validation: Validation, facts: expressions.Facts, waivers: Sequence[Waiver], at: datetime, subject: str
 ) -> RuleResult:
     try:
         why_not = expressions.compile_expression(validation.expression).holds(facts)
@@ -236,7 +250,7 @@ def _in_force(waiver: Waiver, at: datetime) -> bool:
         return False
 
 
-def _message(template: str, facts: Mapping[str, Any]) -> str:
+def _message(template: str, facts: expressions.Facts) -> str:
     try:
         return expressions.render(template, facts)
     except Invalid:
@@ -245,11 +259,11 @@ def _message(template: str, facts: Mapping[str, Any]) -> str:
 
 def _doubles(value: Any) -> Any:
     """Plain lists and dicts with every number a double."""
+    if value is None or isinstance(value, str | bool):
+        return value
     if isinstance(value, Mapping):
         return {key: _doubles(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_doubles(item) for item in value]
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    return [_doubles(item) for item in value] if isinstance(value, list | tuple) else float(value)
 
 
 def _domains(evidence: Mapping[str, Any]) -> list[str]:

@@ -5,11 +5,11 @@ Subjects are the version's files by SHA-256, so that any in-toto tool can compar
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from registry.catalog import Version
 from registry.export.dossier import Dossier, environment, revision, seconds, tool_version, training
+from registry.gate import kept
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -45,13 +45,14 @@ def verification_summary(dossier: Dossier, gate: str) -> dict[str, Any] | None:
     event = dossier.last_verdicts(dossier.ref).get(gate)
     if event is None:
         return None
+    policies, evidence = kept(event)
     passed = event.body["outcome"] in ("allowed", "waived")
     predicate = {
         "verifier": {"id": "urn:btx:gate", "version": {"btx-registry": tool_version(), "cel": str(event.body.get("engine"))}},
         "timeVerified": seconds(event.body["at"]),
         "resourceUri": f"urn:btx:{event.subject}",
-        "policy": {"uri": f"urn:btx:gate:{gate}", "digest": {"sha256": event.body["policies"]}},
-        "inputAttestations": [{"uri": "urn:btx:evidence", "digest": {"sha256": event.body["evidence"]}}],
+        "policy": {"uri": f"urn:btx:gate:{gate}", "digest": {"sha256": policies}},
+        "inputAttestations": [{"uri": "urn:btx:evidence", "digest": {"sha256": evidence}}],
         "verificationResult": "PASSED" if passed else "FAILED",
         "verifiedLevels": ["SLSA_BUILD_LEVEL_0"],
     }
@@ -82,15 +83,11 @@ def _dependencies(dossier: Dossier) -> list[dict[str, Any]]:
 
 
 def _byproducts(dossier: Dossier, act: str) -> list[dict[str, Any]]:
-    events: list[tuple[str, Mapping[str, Any]]] = [(gate, event.body) for gate, event in dossier.last_verdicts(dossier.ref).items()]
-    made: list[dict[str, Any]] = [
-        {
-            "name": f"verdict of gate {gate}: {body['outcome']}",
-            "digest": {"sha256": body["evidence"]},
-            "annotations": {"policies": body["policies"]},
-        }
-        for gate, body in events
-    ]
+    made: list[dict[str, Any]] = []
+    for gate, event in dossier.last_verdicts(dossier.ref).items():
+        policies, evidence = kept(event)
+        name = f"verdict of gate {gate}: {event.body['outcome']}"
+        made.append({"name": name, "digest": {"sha256": evidence}, "annotations": {"policies": policies}})
     made.append({"name": "audit log head", "digest": {"sha256": dossier.head}})
     approvals = [{"name": f"approval by {line['actor']}", "annotations": dict(line)} for line in dossier.approvals]
     return made + (approvals if act == "released" else [])

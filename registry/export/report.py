@@ -4,6 +4,7 @@ In:  a dossier.  Out: text. What the sections say is sections.py's; here they ar
 """
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -41,8 +42,9 @@ def html(dossier: Dossier) -> str:
 def markdown(dossier: Dossier) -> str:
     parts = [f"# {_md(dossier.ref)}: report\n\n{_md(_line(dossier))}\n"]
     for name, about, make in PARTS:
-        parts.append(f"## {name}\n" + (f"\n{about}\n" if about else ""))
-        parts += [_md_section(section) for section in make(dossier)]
+        sections = make(dossier)
+        parts.append(f"## {name}\n" + (f"\n{about} {_tally(sections)}\n" if about else ""))
+        parts += map(_md_section, sections)
     parts.append("## Checking this without us\n\n" + "".join(f"- {_md(line)}\n" for line in _checks(dossier)))
     return "\n".join(parts)
 
@@ -68,8 +70,14 @@ def _checks(dossier: Dossier) -> Sequence[str]:
 
 def _html_part(number: int, dossier: Dossier) -> str:
     name, about, make = PARTS[number - 1]
-    sections = "".join(_html_section(section) for section in make(dossier))
-    return f'<h2 id="part-{number}">{_escaped(name)}</h2>\n' + (f'<p class="soft">{_escaped(about)}</p>\n' if about else "") + sections
+    sections = make(dossier)
+    said = f'<p class="soft">{_escaped(about)} {_tally(sections)}</p>\n' if about else ""
+    return f'<h2 id="part-{number}">{_escaped(name)}</h2>\n{said}' + "".join(map(_html_section, sections))
+
+
+def _tally(sections: Sequence[Section]) -> str:
+    counts = Counter(section.state for section in sections)
+    return f"Of {len(sections)} points " + ", ".join(f"{counts[state]} {words}" for state, words in SAYS.items()) + "."
 
 
 def _html_section(section: Section) -> str:

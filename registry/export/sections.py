@@ -223,7 +223,7 @@ def _members(dossier: Dossier) -> Table:
          ", ".join(map(str, version.facts.get("data") or ())), ", ".join(map(str, version.facts.get("licenses") or ())))
         for slot, version in dossier.members()
     ]  # fmt: skip
-    return Table(("slot", "expert", "mode", "status", "data", "licences"), tuple(rows), frozenset({0}))
+    return Table(("slot", "expert", "mode", "status", "data", "licences"), tuple(rows))
 
 
 def _domains(dossier: Dossier) -> Mapping[str, Mapping[str, Any]]:
@@ -367,7 +367,7 @@ def _architecture(dossier: Dossier) -> str:
     if subject.ref.kind != "build":
         return f"Decoder-only transformer, {subject.facts.get('model_type') or 'of the family of its seed'}."
     top_k = (recipe.get("mix") or {}).get("top_k")
-    words = f"Mixture of {len(dossier.members())} experts and, unless left out, the untouched seed as one more"
+    words = f"Mixture of experts: {len(dossier.members())} trained here and, unless left out, the untouched seed"
     words += f"; {top_k} work on each token" if top_k else ""
     total, active = _number(cost.get("total_parameters")), _number(cost.get("active_parameters"))
     return f"{words}. Parameters: {total} in all, {active} at work on each token."

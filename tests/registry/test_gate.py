@@ -82,7 +82,8 @@ def test_a_verdict_on_other_facts_than_the_registered_ones_is_found(governed: An
 
 
 @pytest.mark.parametrize(
-    "change", [{"outcome": "allowed"}, {"rules": {}}, {"at": "2020-01-01"}, {"evidence": "0" * 64}, {"policies": None}]
+    "change",
+    [{"outcome": "allowed"}, {"rules": {}}, {"at": "2020-01-01"}, {"documents": ["0" * 64] * 2}, {"documents": []}, {"waivers": None}],
 )
 def test_a_forged_verdict_does_not_judge_again(governed: Any, change: dict[str, Any]) -> None:
     governed.decide("register", _data_evidence(license="Other"))
@@ -148,7 +149,7 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     evidence = governed.build_evidence(catalog.get("expert/law@1"))
     verdict = governed.decide("release", evidence)
     assert verdict.outcome == "allowed"
-    (line,) = catalog.document(gate.verdicts(catalog, "build/1", "release")[-1].body["evidence"])["waivers"]
+    (line,) = catalog.document(gate.kept(gate.verdicts(catalog, "build/1", "release")[-1])[1])["waivers"]
     assert (line["rule"], line["subject"], line["actor"]) == ("licence/allowed", "data/law@1", "ben")
     later = moment(days(governed, 11))
     assert rules(governed.decide("release", evidence, at=later)) == ["waivers/unexpired"]

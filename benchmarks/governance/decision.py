@@ -1,0 +1,91 @@
+"""What a gate's answer costs: judging alone, and judging, keeping the documents and logging the verdict.
+
+    python benchmarks/governance/decision.py [--rules 100] [--members 20] [--times 200]
+
+Prints one line per measure, milliseconds: this process's own time, then median and 99th percentile on the clock, with disk and neighbours.
+Exit status 1 when a whole decision costs over 20 ms of this process's time.
+The rules are the default policies' over a build, repeated under other names until there are as many as asked for.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from registry import gate
+from registry.catalog import Catalog
+from registry.policy import Policy, judge, load
+
+POLICIES = Path(__file__).parents[2] / "policies"
+LIMIT_MS = 20.0
+
+
+def many_rules(count: int) -> list[Policy]:
+    """Copies of the release gate's policies, cut to exactly `count` rules."""
+    found = [policy for policy in load(POLICIES) if policy.match.covers("release", "build", [])]
+    made: list[Policy] = []
+    while (have := sum(len(policy.validations) for policy in made)) < count:
+        one = found[len(made) % len(found)]
+        made.append(one.model_copy(update={"name": f"{one.name}-{len(made)}", "validations": one.validations[: count - have]}))
+    return made
+
+
+def candidate(members: int) -> dict[str, Any]:
+    """The release suite's build with as many members, each with data and an evaluation of its own."""
+    evidence: dict[str, Any] = yaml.safe_load((POLICIES / "tests" / "release.yaml").read_text())["evidence"]
+    line, figures = evidence["members"][0], evidence["evaluation"]["contracts"]
+    data = [line["data"][0] | {"ref": f"data/d{number}@1"} for number in range(members)]
+    lines = [line | {"ref": f"expert/e{number}@1", "data": [data[number]]} for number in range(members)]
+    return evidence | {"members": lines, "evaluation": {f"d{number}": figures for number in range(members)}}
+
+
+def measured(act: Callable[[], Any], times: int) -> tuple[float, float, float]:
+    act()
+    taken, before = [], time.process_time()
+    for _ in range(times):
+        started = time.perf_counter()
+        act()
+        taken.append(1000 * (time.perf_counter() - started))
+    own = 1000 * (time.process_time() - before) / times
+    return own, statistics.median(taken), statistics.quantiles(taken, n=100)[98]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("rules", 100), ("members", 20), ("times", 200)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    asked = parser.parse_args()
+    policies, evidence, at = many_rules(asked.rules), candidate(asked.members), datetime(2026, 6, 1, tzinfo=UTC)
+    outcome = judge(policies, gate="release", kind="build", evidence=evidence, at=at)
+    print(f"{len(outcome.rules)} rules, {asked.members} members: {outcome.outcome}")
+
+    def say(what: str, act: Callable[[], Any], times: int) -> float:
+        own, median, slow = measured(act, times)
+        print(f"{what:<36} own {own:7.2f}   median {median:7.2f}   99 % {slow:7.2f}")
+        return own
+
+    say("load the default policies from disk", lambda: load(POLICIES), 20)
+    say("judge", lambda: judge(policies, gate="release", kind="build", evidence=evidence, at=at), asked.times)
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = Catalog(f"sqlite:///{folder}/registry.db", actor="ann")
+        build = str(evidence["ref"])
+
+        def decide() -> None:
+            gate.decide(catalog, gate="release", subject=build, kind="build", evidence=evidence, policies=policies, at=at)
+
+        whole = say("decide: judge, keep documents, log", decide, asked.times)
+        (last, *_) = reversed(gate.verdicts(catalog, build))
+        say("judge a logged verdict again", lambda: gate.judge_again(catalog, last), asked.times)
+        catalog.close()
+    return int(whole > LIMIT_MS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
