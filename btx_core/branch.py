@@ -29,7 +29,7 @@ def branch(seed: Path, mode: Mode) -> Any:
 
 def load(folder: Path, dtype: Any = "auto") -> Any:
     """Stock transformers, without its progress bars."""
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 

@@ -57,7 +57,7 @@ def times(factor: int, values: np.ndarray) -> np.ndarray:
 
 
 def times_root(width: int, values: np.ndarray) -> np.ndarray:
-    return values * np.sqrt(np.float64(width))
+    return np.asarray(values * np.sqrt(np.float64(width)))
 
 
 ELEMENTS: dict[str, Callable[..., np.ndarray]] = {"one_plus": one_plus, "times": times, "times_root": times_root}

@@ -185,4 +185,4 @@ class Mixture:
         """The domain of rows 0..count-1: a golden-ratio walk through the shares, so that any stretch of rows holds them in proportion."""
         edges = np.cumsum([share for share in self.shares.values() if share > 0])
         places = (0.5 + np.arange(count) * 0.6180339887498949) % 1.0 * edges[-1]
-        return np.minimum(np.searchsorted(edges, places, side="right"), len(edges) - 1)
+        return np.asarray(np.minimum(np.searchsorted(edges, places, side="right"), len(edges) - 1))

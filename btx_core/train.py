@@ -117,7 +117,7 @@ def byte_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
         vocab_size=vocabulary, special_tokens=[end], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=end, pad_token=end)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=end, pad_token=end)  # type: ignore[no-untyped-call]
 
 
 def _mixture(data: Sequence[Path], general: Path | None, tokenizer: Any, recipe: TrainRecipe) -> Mixture:

@@ -1,5 +1,6 @@
 """Job: register a corpus as a data version: copy it in, ask the gate, hold it with DVC, write the row."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def add_data(
         return catalog.register("data", name, facts | {"dvc": held}, files=files, version=number)
 
 
-def _same(workspace: Workspace, name: str, facts: dict[str, object], content: str) -> Version | None:
+def _same(workspace: Workspace, name: str, facts: Mapping[str, object], content: str) -> Version | None:
     newest = workspace.catalog.get(f"data/{name}")
     same_facts = {key: newest.facts.get(key) for key in facts} == facts
     if same_facts and folders.files_digest(newest.files) == content and workspace.catalog.status(newest.ref) != "withdrawn":

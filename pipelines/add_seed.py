@@ -33,6 +33,7 @@ def add_seed(workspace: Workspace, name: str, source: Path, *, data: list[str] |
                 "license": license,
                 "data": [str(parent.ref) for parent in parents],
                 "finite": all_finite(checkpoint),
+                "tensors": folders.tensors(aside),
             }
             if number > 1:
                 newest = catalog.get(f"seed/{name}")

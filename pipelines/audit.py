@@ -16,21 +16,18 @@ from registry.catalog import Version
 from registry.gate import judge_again, ungated
 from registry.references import Reference
 
-Sources = dict[Reference, dict[str, tuple[str, str]]]
-
 
 def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head: str | None = None) -> dict[str, Any]:
     """subject, checks[{name, ok, examined}], findings[{check, subject, found, expected, next}], head. head: must still be in the log."""
     catalog = workspace.catalog
     versions = catalog.lineage(reference).nodes
     builds = [version for version in versions if version.ref.kind == "build"]
-    sources, tensors = _provenance(workspace, builds)
     surroundings = Surroundings(
         store=workspace.store,
         folders={version.ref: folder for version in versions if (folder := _folder(workspace, version))},
         stored=frozenset({"seed", "expert", "build"}),
-        sources=sources,
-        tensors=tensors,
+        sources=_sources(workspace, builds),
+        tensors={version.ref: version.facts["tensors"] for version in versions if "tensors" in version.facts},
         judge=lambda event: judge_again(catalog, event).outcome,
     )
     report = examine(catalog, reference, surroundings, pinned=head).to_json()
@@ -46,14 +43,13 @@ def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head
 
 def _folder(workspace: Workspace, version: Version) -> Path | None:
     if version.ref.kind == "build":
-        return workspace.root / version.facts["folder"]
-    return workspace.root / version.facts["dvc"]["path"] if "dvc" in version.facts else None
+        return workspace.root / str(version.facts["folder"])
+    return workspace.root / str(version.facts["dvc"]["path"]) if "dvc" in version.facts else None
 
 
-def _provenance(workspace: Workspace, builds: list[Version]) -> tuple[Sources, dict[Reference, dict[str, str]]]:
-    """Where each expert tensor of each build was taken from, and the digests of what was mixed and not tuned afterwards."""
-    sources: Sources = {}
-    tensors: dict[Reference, dict[str, str]] = {}
+def _sources(workspace: Workspace, builds: list[Version]) -> dict[Reference, dict[str, tuple[str, str]]]:
+    """For each build, where each of its experts' tensors was taken from, byte for byte."""
+    sources = {}
     for build in builds:
         path = workspace.root / build.facts["folder"] / "provenance.json"
         try:
@@ -62,13 +58,11 @@ def _provenance(workspace: Workspace, builds: list[Version]) -> tuple[Sources, d
             continue  # the check of files names it
         members = {member["ref"].split("/")[1].split("@")[0]: member["ref"] for member in build.facts["members"]}
         members["seed"] = build.facts["seed"]
-        kept = {name: entry for name, entry in recorded.items() if entry["file"].startswith("model-expert-")}
-        taken = {
-            name: entry["sources"][0] for name, entry in kept.items() if entry["rule"] == "take"
-        }  # others are not byte for byte one source's
-        sources[build.ref] = {name: (members[source["member"]], source["tensor"]) for name, source in taken.items()}
-        tensors[build.ref] = {name: entry["sha256"] for name, entry in kept.items()}
-    return sources, tensors
+        experts = {name: entry for name, entry in recorded.items() if entry["file"].startswith("model-expert-") and entry["rule"] == "take"}
+        sources[build.ref] = {
+            name: (members[entry["sources"][0]["member"]], entry["sources"][0]["tensor"]) for name, entry in experts.items()
+        }
+    return sources
 
 
 def _mixed_again(workspace: Workspace, build: Version) -> list[Finding]:

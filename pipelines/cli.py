@@ -89,8 +89,10 @@ def data_add(
     from pipelines.add_data import add_data
 
     _one_of("--pii", pii, ("none", "reviewed", "present"))
-    facts = {"license": license, "origin": source, "holder": holder, "pii": pii, "purpose": purpose, "retain_until": retain_until}
-    _registered(add_data(_here(), name, path, **facts), json)
+    version = add_data(
+        _here(), name, path, license=license, origin=source, holder=holder, purpose=purpose, pii=pii, retain_until=retain_until
+    )
+    _registered(version, json)
 
 
 @seed_app.command("add")
@@ -140,8 +142,7 @@ def train(
     branches = train_branches(workspace, dict(zip(experts, corpora, strict=True)), seed=seed, mode=mode, executor=executor)
     versions = []
     for name, branch in branches.items():
-        lineage = {"data": [str(branch.data.ref)], "seed": str(branch.seed.ref)}
-        versions.append(register_expert(workspace, name, branch.folder, **lineage, show=bar))
+        versions.append(register_expert(workspace, name, branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=bar))
     if json and len(versions) > 1:
         render.as_json([_answer(version) for version in versions])
     else:

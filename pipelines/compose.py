@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from btx_core.mix import Member, MixRecipe, mix
-
 from registry.errors import Conflict, Invalid
 
 

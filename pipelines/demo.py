@@ -171,8 +171,7 @@ class _Story:
         started = time.monotonic()
         branches = train(self.workspace, {name: f"data/{name}" for name in names})
         for name, branch in branches.items():
-            lineage = {"data": [str(branch.data.ref)], "seed": str(branch.seed.ref)}
-            version = register(self.workspace, name, branch.folder, **lineage, show=self.show)
+            version = register(self.workspace, name, branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=self.show)
             facts = version.facts["evaluation"]
             self.tell.say(f"{version.ref}   {facts['seed_bits_per_byte']:.3f} → {facts['bits_per_byte']:.3f} bits per byte")
         self.tell.say(f"{len(names)} trained side by side and registered in {time.monotonic() - started:.0f} s")

@@ -8,7 +8,7 @@ from registry.catalog import Version
 from registry.errors import Invalid
 
 COMPARED = {"build": ("seed", "members", "tuned_on", "recipe", "evaluation", "cost")}
-NOT_COMPARED = ("dvc", "previous", "content", "snapshot", "folder")
+NOT_COMPARED = ("dvc", "previous", "content", "snapshot", "folder", "tensors")
 
 
 def diff(workspace: Workspace, left: str, right: str) -> dict[str, Any]:

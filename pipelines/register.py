@@ -49,6 +49,7 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
                 "evaluation": None if checked["problems"] else _evaluation(workspace, base, base_folder, aside, texts, show),
                 "train": training_report(aside),
                 "adapter": adapter_digest,
+                "tensors": folders.tensors(aside),
                 **lineage,
             }
             gates.ask(workspace, "register", ref, evidence.of_expert(catalog, ref, name, facts))
@@ -87,8 +88,10 @@ def _evaluation(
     with show(f"evaluate {base.ref}") as progress:
         seed = evaluate(base_folder, texts, progress=progress, **settings).to_json()["domains"]
     first = next(iter(texts))
-    by_domain = {name: expert[name] | {f"seed_{key}": value for key, value in seed[name].items()} for name in texts}
-    return by_domain[first] | {"domains": by_domain}
+    by_domain: dict[str, dict[str, Any]] = {
+        name: expert[name] | {f"seed_{key}": value for key, value in seed[name].items()} for name in texts
+    }
+    return {**by_domain[first], "domains": by_domain}
 
 
 def training_report(folder: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ def build_evidence(workspace: Workspace, build: Version) -> dict[str, Any]:
     catalog = workspace.catalog
     members = [catalog.get(member["ref"]) for member in build.facts["members"]]
     approvals = [{"actor": event.actor, "at": event.at} for event in catalog.events(build.ref, kind="approved")]
-    return evidence.of_build(catalog, str(build.ref), build.facts["seed"], members, build.facts | {"approvals": approvals})
+    return evidence.of_build(catalog, str(build.ref), build.facts["seed"], members, {**build.facts, "approvals": approvals})
 
 
 def release(workspace: Workspace, reference: str) -> dict[str, Any]:

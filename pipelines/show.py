@@ -41,5 +41,5 @@ def shown(workspace: Workspace, reference: str) -> dict[str, Any]:
     verdicts = [event.body for event in catalog.events(version.ref, kind="verdict")]
     head = {"ref": str(version.ref), "status": catalog.status(version.ref), "digest": version.digest}
     recorded = {"registered_at": version.registered_at, "actor": version.actor}
-    facts = {key: value for key, value in version.facts.items() if key != "status"}
+    facts = {key: value for key, value in version.facts.items() if key not in ("status", "tensors")}
     return head | recorded | facts | {"files": [vars(file) for file in version.files], "gates": verdicts}

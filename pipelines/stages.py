@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 
-STAGES = {"train": train, "mix": mix, "tune": tune, "evaluate": evaluate}
+STAGES: dict[str, Callable[..., None]] = {"train": train, "mix": mix, "tune": tune, "evaluate": evaluate}
 
 
 def main() -> int:

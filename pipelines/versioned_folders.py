@@ -15,7 +15,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from registry.catalog import FileFact, Version
-from registry.digest import digest, sha256_file
+from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 
 
@@ -73,6 +73,12 @@ def manifest(folder: Path) -> list[FileFact]:
     return [FileFact(path.relative_to(folder).as_posix(), path.stat().st_size, sha256_file(path)) for path in paths]
 
 
+def tensors(folder: Path) -> dict[str, str]:
+    """SHA-256 of every tensor in the folder's own weight files, so that an audit can name what a flipped byte belongs to."""
+    files = sorted(folder.glob("*.safetensors"))
+    return {name: tensor.sha256 for file in files for name, tensor in tensor_digests(file).items()}
+
+
 def files_digest(files: Sequence[FileFact]) -> str:
     """One digest for a folder's content: its paths and their SHA-256."""
     return digest([[file.path, file.sha256] for file in files])
@@ -110,6 +116,6 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
 
 def opened(root: Path, version: Version) -> Path:
     """The folder of a registered version, proven to hold its registered bytes."""
-    folder = root / version.facts["dvc"]["path"]
+    folder = root / str(version.facts["dvc"]["path"])
     verify(folder, version.files, str(version.ref))
     return folder
