@@ -69,9 +69,7 @@ def test_trained_branches_are_told_from_models_trained_from_another_seed(tmp_pat
         trained(tmp_path / f"{name}-raw", tmp_path / name, 0, 60)  # both on the same data
     branch = trained(tmp_path / "one", tmp_path / "branch", 7, 120)
     own, other = (preflight(tmp_path / "one", folder, "full")["ancestry"] for folder in (branch, tmp_path / "two"))
-    print(
-        f"cosine with the seed: own branch {own['cosine']:.3f}, same data from another seed {other['cosine']:.3f}, least allowed {MIN_COSINE}"
-    )
+    print(f"cosine with the seed: branch {own['cosine']:.3f}, another seed's {other['cosine']:.3f}, least allowed {MIN_COSINE}")
     assert own["descends"]
     assert not other["descends"]
     assert own["margin"] > 0.2
