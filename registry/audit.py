@@ -301,7 +301,11 @@ def _verdicts(catalog: Catalog, versions: Iterable[Version], judge: Callable[[Ev
     made, examined = [], 0
     for version in versions:
         newest: dict[str, Event] = {}
-        past = [*catalog.events(version.ref, kind="verdict"), *catalog.events(version.ref, kind="refused")]
+        try:
+            past = [*catalog.events(version.ref, kind="verdict"), *catalog.events(version.ref, kind="refused")]
+        except RegistryError as error:  # an event that cannot be read
+            made.append(Finding("verdicts", f"{version.ref}, {error.subject}", error.found, error.expected, RESTORE))
+            continue
         for verdict in sorted(past, key=lambda event: event.seq):
             newest[str(verdict.body.get("gate"))] = verdict
             examined += 1

@@ -14,7 +14,7 @@ from registry import audit_log, lineage, search
 from registry.database import Database, Rows, Writer
 from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused
-from registry.facts import EVENT_COLUMNS, FILE_COLUMNS, VERSION_COLUMNS, Event, FileFact, Version, event, file_fact, version
+from registry.facts import EVENT_COLUMNS, FILE_COLUMNS, VERSION_COLUMNS, Event, FileFact, Version, event, file_fact, read_json, version
 from registry.lineage import BuildImpact, Edge, Graph, Impact
 from registry.references import Reference, parse
 
@@ -390,7 +390,7 @@ def _statuses(rows: Rows, versions: Sequence[Version]) -> dict[Reference, str]:
     newest: dict[str, str] = {}
     for subject, kind, body in rows("SELECT subject, kind, body FROM event WHERE kind IN ('progress', 'released') ORDER BY seq"):
         if kind == "released" or newest.get(subject) != "released":
-            newest[subject] = "released" if kind == "released" else str(json.loads(body).get("status", "registered"))
+            newest[subject] = "released" if kind == "released" else str(read_json(body, f"{subject}, progress").get("status", "registered"))
     return {
         found.ref: "withdrawn"
         if found.ref in withdrawn

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from registry.errors import Damaged
 from registry.references import Reference
 
 VERSION_COLUMNS = "v.id, v.kind, v.name, v.number, v.digest, v.registered_at, v.actor, v.facts"
@@ -53,14 +54,26 @@ class Event:
     digest: str
 
 
-def reference(kind: str, name: str, number: int) -> Reference:
-    return Reference(kind, name, number)
+def read_json(text: str, subject: str) -> Any:
+    """Raises Damaged: what was written here was JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise Damaged(subject, found=f"{text!r:.80}", expected="JSON", next="btx audit names every finding") from error
 
 
 def version(row: Sequence[Any], files: Iterable[FileFact] = (), *, created: bool = True) -> Version:
     """row: VERSION_COLUMNS."""
     _, kind, name, number, digest, registered_at, actor, facts = row
-    return Version(Reference(kind, name, number), digest, registered_at, actor, json.loads(facts), tuple(files), created)
+    return Version(
+        Reference(kind, name, number),
+        digest,
+        registered_at,
+        actor,
+        read_json(facts, f"{kind}/{name}@{number}, facts"),
+        tuple(files),
+        created,
+    )
 
 
 def file_fact(row: Sequence[Any]) -> FileFact:
@@ -72,4 +85,4 @@ def file_fact(row: Sequence[Any]) -> FileFact:
 def event(row: Sequence[Any]) -> Event:
     """row: EVENT_COLUMNS."""
     seq, at, actor, kind, subject, body, prev, digest = row
-    return Event(seq, at, actor, kind, subject, json.loads(body), prev, digest)
+    return Event(seq, at, actor, kind, subject, read_json(body, f"event {seq}, body"), prev, digest)
