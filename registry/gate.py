@@ -175,7 +175,7 @@ def _complete(catalog: Catalog, subject: str, kind: str, evidence: Mapping[str, 
     except NotFound:
         version = None
     registrar = version.actor if version else catalog.actor
-    complete = {**evidence, "waivers": relied_on(catalog, [subject, *_named(evidence)])}
+    complete = {**evidence, "waivers": relied_on(catalog, [subject, *_named(evidence)]), "actor": people.standing(catalog, catalog.actor)}
     if kind == "build":
         complete |= {"registrar": registrar, "approvals": people.approvals(catalog, version) if version else []}
     return complete, people.waivers(catalog, subject, registrar)

@@ -118,6 +118,13 @@ def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
     return _rolls(catalog.events(kind="actor"), before)
 
 
+def standing(catalog: Catalog, name: str) -> dict[str, Any]:
+    """What gates are told of the person who asks: name, roles, and whether the roll is kept by an auditor."""
+    people = roll(catalog)
+    closed = any("auditor" in person.roles for person in people.values())
+    return {"name": name, "roles": list(people[name].roles) if name in people else [], "roll": "closed" if closed else "open"}
+
+
 def approve(catalog: Catalog, ref: str, by: Signer, why: str = "") -> Event:
     """Sign that this very version may be released. Raises Refused for the registrar, or without the role."""
     version = catalog.get(ref)

@@ -47,7 +47,7 @@ class Match(_Settings):
 
     def covers(self, gate: str, kind: str, domains: Sequence[str]) -> bool:
         named = self.domains == ("*",) or any(fnmatchcase(domain, pattern) for domain in domains for pattern in self.domains)
-        return gate in self.gates and kind in self.kinds and named
+        return gate in self.gates and kind in self.kinds and kind in ASKED[gate] and named
 
 
 class Validation(_Settings):

@@ -7,6 +7,9 @@ Subjects are the version's files by SHA-256, so that any in-toto tool can compar
 import json
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from registry.attest import sign
 from registry.catalog import Version
 from registry.export.dossier import Dossier, environment, revision, seconds, tool_version, training
 from registry.gate import kept
@@ -91,3 +94,8 @@ def _byproducts(dossier: Dossier, act: str) -> list[dict[str, Any]]:
     made.append({"name": "audit log head", "digest": {"sha256": dossier.head}})
     approvals = [{"name": f"approval by {line['actor']}", "annotations": dict(line)} for line in dossier.approvals]
     return made + (approvals if act == "released" else [])
+
+
+def envelope(dossier: Dossier, key: Ed25519PrivateKey, *, act: str = "registered") -> str:
+    """The statement in a signed DSSE envelope, as JSON."""
+    return json.dumps(sign(statement(dossier, act=act), key), indent=1) + "\n"

@@ -175,6 +175,15 @@ def test_a_release_event_without_a_release_verdict_is_found(governed: Any) -> No
     assert [gap.found for gap in gate.ungated(catalog, "build/1")] == ["no verdict of gate release"]
 
 
+def test_a_closed_roll_lets_nothing_in_from_outside_it(governed: Any) -> None:
+    governed.person("ida", "auditor")
+    assert rules(governed.decide("register", _data_evidence(actor={"name": "ann", "roles": ["registrar"], "roll": "open"}))) == [
+        "people/registrar"
+    ]
+    governed.person("ann", "registrar", by="ida")
+    assert governed.decide("register", _data_evidence()).outcome == "allowed"
+
+
 def test_check_logs_nothing(governed: Any) -> None:
     catalog = governed.as_("ann")
     before = catalog.head()

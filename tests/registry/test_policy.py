@@ -298,7 +298,7 @@ def test_noise_as_policy_and_evidence_never_raises_nor_hangs(expression: str, va
 
 # Facts without which a candidate must not pass, whatever stands in their place.
 NEEDED = {
-    "data": ["license", "source", "pii", "files", "bytes", "kind"],
+    "data": ["license", "source", "pii", "files", "bytes", "kind", "actor", "actor.roll"],
     "seed": ["finite", "model_type", "kind"],
     "expert": [
         "weights", "weights.finite", "weights.shapes_match", "weights.dtype_match", "weights.vocabulary_match", "weights.tokenizer_match",

@@ -201,6 +201,20 @@ def test_provenance_names_files_materials_recipe_and_who(build: Dossier) -> None
     assert any(item["name"] == "approval by ben" for item in statement["predicate"]["runDetails"]["byproducts"])
 
 
+@pytest.mark.parametrize(
+    ("ref", "act"), [("data/law@1", "registered"), ("expert/law@1", "registered"), ("build/1", "registered"), ("build/1", "released")]
+)
+def test_an_attestation_of_each_kind_is_checked_by_outside_tools_alone(governed: Any, ref: str, act: str) -> None:
+    governed.story()
+    text = in_toto.envelope(collect(governed.as_("ann"), ref), KEY, act=act)
+    found = Envelope.from_dict(json.loads(text))
+    public = KEY.public_key()
+    found.verify([SSlibKey.from_crypto(public, keyid=attest.key_id(public))], 1)
+    whole = json.loads(found.payload)
+    Statement.copy_from_pb(json_format.ParseDict(whole, in_toto_pb.Statement())).validate()
+    assert json_format.ParseDict(whole["predicate"], slsa.Provenance()).build_definition.build_type.endswith(f"{act}:v1")
+
+
 def test_a_verdict_has_a_verification_summary(build: Dossier) -> None:
     summary = in_toto.verification_summary(build, "build")
     assert summary is not None
