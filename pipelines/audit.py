@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pipelines.recipes import recipe
 from pipelines.workspace import Workspace
 from registry.audit import Check, Finding, Surroundings
 from registry.audit import audit as examine
@@ -82,7 +83,7 @@ def _mixed_again(workspace: Workspace, build: Version) -> list[Finding]:
         return [Finding("recompute", error.subject, error.found, error.expected, error.next)]
     with tempfile.TemporaryDirectory(dir=workspace.work) as scratch:
         out = Path(scratch) / "mixed"
-        mix(seed, members, MixRecipe(**build.facts["recipe"]["resolved"]["mix"]), out)
+        mix(seed, members, recipe(MixRecipe, build.facts["recipe"]["resolved"]["mix"]), out)
         found = {file.path: file.sha256 for file in folders.manifest(out)}
     return [
         Finding("recompute", f"{build.ref}, {file['path']}", f"sha256 {found.get(file['path'])}", f"sha256 {file['sha256']}", advice)

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from btx_core.train import PretrainConfig, TrainRecipe, pretrain
 from pipelines import corpora
 from pipelines.add_data import add_data
@@ -75,6 +77,7 @@ class _Story:
         self._data("prose")
         if seed is None:
             seed = self.workspace.work / "seed"
+            torch.set_num_threads(1)  # as every branch: two threads gain nothing at this size, and wait for each other on a busy machine
             self.tell.say("training a small Llama and its byte-level BPE tokenizer from nothing (about a minute)")
             with self.show("pretrain") as progress:
                 pretrain(SEED_SIZE, [self.workspace.root / "data/prose/1"], SEED_RECIPE, seed, progress=progress)

@@ -188,6 +188,7 @@ def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shar
         "grown_from": grown_from,
         "previous": _previous_mix(workspace, planned),
         "recipe": planned.recipe,
+        "threads": workspace.settings.train.threads,
     }
     path = workspace.root / "snapshot.json"
     aside = path.with_suffix(".new")

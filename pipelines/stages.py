@@ -17,8 +17,9 @@ import yaml
 
 from pipelines import versioned_folders as folders
 from pipelines.progress import bar
+from pipelines.recipes import recipe
 from pipelines.render import error_text
-from registry.errors import Damaged, Invalid
+from registry.errors import Damaged
 
 
 def train(name: str) -> None:
@@ -30,12 +31,12 @@ def train(name: str) -> None:
     order = yaml.safe_load(Path("branches.yaml").read_text())["branches"][name]
     torch.set_num_threads(order["threads"])
     general = [_proven(item) for item in order["general"]]
-    recipe = _recipe(TrainRecipe, order["recipe"])
+    chosen = recipe(TrainRecipe, order["recipe"])
     with bar(f"train {name}") as progress:
         train_branch(
             _proven(order["seed"]),
             [_proven(order["data"])],
-            recipe,
+            chosen,
             Path("work/branches") / name,
             general=general[0] if general else None,
             progress=progress,
@@ -51,13 +52,13 @@ def mix() -> None:
     members = [
         Member(item["name"], item["slot"], _proven(item), Path(item["shard"]) if item["shard"] else None) for item in snapshot["members"]
     ]
-    recipe = _recipe(MixRecipe, snapshot["recipe"]["mix"])
+    chosen = recipe(MixRecipe, snapshot["recipe"]["mix"])
     out = Path("work/mixed")
     previous = Path(snapshot["previous"]) if snapshot["previous"] else None
     with bar("mix") as progress:
-        compose(_proven(snapshot["seed"]), members, recipe, out, previous=previous, progress=progress)
+        compose(_proven(snapshot["seed"]), members, chosen, out, previous=previous, progress=progress)
     files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]
-    _write(out / "btx-mix.json", {"recipe": asdict(recipe), "files": files, "wall_s": round(time.monotonic() - started, 3)})
+    _write(out / "btx-mix.json", {"recipe": asdict(chosen), "files": files, "wall_s": round(time.monotonic() - started, 3)})
 
 
 def tune() -> None:
@@ -69,11 +70,11 @@ def tune() -> None:
     texts = {**{item["ref"]: item for item in snapshot["general"]}, **{item["ref"]: item for item in snapshot["domains"].values()}}
     domains = {general.get(ref, ref.split("/")[1].split("@")[0]): _proven(item) for ref, item in texts.items()}
     grown_from = Path(snapshot["grown_from"]) if snapshot["grown_from"] else None
-    recipe, out = _recipe(TuneRecipe, snapshot["recipe"]["tune"]), Path("work/tuned")
+    chosen, out = recipe(TuneRecipe, snapshot["recipe"]["tune"]), Path("work/tuned")
     with bar("tune") as progress:
-        report = tune_mixed(Path("work/mixed"), domains, recipe, out, grown_from=grown_from, progress=progress)
+        report = tune_mixed(Path("work/mixed"), domains, chosen, out, grown_from=grown_from, progress=progress)
     _write(
-        out / "btx-tune.json", {"recipe": asdict(recipe), **(report.to_json() if report else {"tokens": 0, "flops": 0.0, "wall_s": 0.0})}
+        out / "btx-tune.json", {"recipe": asdict(chosen), **(report.to_json() if report else {"tokens": 0, "flops": 0.0, "wall_s": 0.0})}
     )
 
 
@@ -89,7 +90,11 @@ def evaluate() -> None:
 
 
 def _snapshot() -> dict[str, Any]:
+    """The frozen snapshot; sets the thread count, which the order of float additions follows."""
+    import torch
+
     document: dict[str, Any] = json.loads(Path("snapshot.json").read_text())
+    torch.set_num_threads(document["threads"])
     return document
 
 
@@ -100,15 +105,6 @@ def _proven(item: dict[str, Any]) -> Path:
     if found != item["digest"]:
         raise Damaged(f"{item['ref']}, {folder}", found=found, expected=item["digest"], next=f"dvc checkout --force {folder}.dvc")
     return folder
-
-
-def _recipe(kind: type, settings: dict[str, Any]) -> Any:
-    try:
-        return kind(**settings)
-    except (TypeError, ValueError) as error:
-        raise Invalid(
-            f"btx.toml, {kind.__name__}", found=str(error), expected="keys and values of this recipe", next="mend btx.toml"
-        ) from error
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

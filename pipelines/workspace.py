@@ -60,7 +60,7 @@ class Recipes(_Section):
 
 
 class TrainSettings(_Section):
-    threads: int = 1  # per branch; part of the order, since the order of float additions follows it
+    threads: int = 1  # per branch and stage; part of the order, since the order of float additions follows it
 
 
 class Settings(_Section):
