@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/btx demo --dir demo
 
 test: .venv/ready-test check
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready-test
 	$(BIN)/ruff check .
