@@ -194,11 +194,14 @@ def relied_on(catalog: Catalog, subjects: Iterable[str]) -> list[dict[str, Any]]
 
 
 def _named(evidence: Mapping[str, Any]) -> list[str]:
-    """Every reference that the evidence names: seed, data, members, their data."""
-    lines = [*(evidence.get("data") or ()), *(evidence.get("members") or ())] if evidence.get("kind") in ("expert", "build") else []
-    lines += [line for member in evidence.get("members") or () for line in member.get("data") or ()]
-    seed = evidence.get("seed")
-    return [str(line["ref"]) for line in lines] + ([seed] if isinstance(seed, str) else [])
+    """Every reference that the evidence names: seed, data, members, their data. Facts of another form are for `judge` to refuse."""
+    members = _lines(evidence.get("members"))
+    lines = [*_lines(evidence.get("data")), *members, *(line for member in members for line in _lines(member.get("data")))]
+    return [ref for ref in (evidence.get("seed"), *(line.get("ref") for line in lines)) if isinstance(ref, str)]
+
+
+def _lines(value: Any) -> list[Mapping[str, Any]]:
+    return [line for line in value if isinstance(line, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def _signed(catalog: Catalog, waiver: Waiver) -> bool:

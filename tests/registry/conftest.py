@@ -96,9 +96,12 @@ class Governed:
     url: str
     keys: Path
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    opened: dict[str, Catalog] = field(default_factory=dict)
 
     def as_(self, name: str) -> Catalog:
-        return Catalog(self.url, actor=name)
+        if name not in self.opened:
+            self.opened[name] = Catalog(self.url, actor=name)
+        return self.opened[name]
 
     def person(self, name: str, *roles: str, by: str | None = None) -> people.Signer:
         signer = people.new_key(name, self.keys / f"{name}.pem")
@@ -210,6 +213,9 @@ class Governed:
 
 
 @pytest.fixture
-def governed(empty: Path, tmp_path: Path) -> Governed:
+def governed(empty: Path, tmp_path: Path) -> Iterator[Governed]:
     shutil.copy(empty, tmp_path / "registry.db")
-    return Governed(f"sqlite:///{tmp_path}/registry.db", tmp_path / "keys")
+    made = Governed(f"sqlite:///{tmp_path}/registry.db", tmp_path / "keys")
+    yield made
+    for catalog in made.opened.values():
+        catalog.close()

@@ -1,17 +1,26 @@
 """What a gate refused, or never saw, is found; a verdict can be given again."""
 
 import json
+import os
 import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from registry import gate, people
 from registry.digest import canonical_json
 from registry.facts import Event
 from registry.policy import load, moment
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["ref", "data", "x"]), inner, max_size=3)),
+    max_leaves=8,
+)
 
 
 def rules(verdict: Any) -> list[str]:
@@ -182,6 +191,26 @@ def test_a_closed_roll_lets_nothing_in_from_outside_it(governed: Any) -> None:
     ]
     governed.person("ann", "registrar", by="ida")
     assert governed.decide("register", _data_evidence()).outcome == "allowed"
+
+
+@settings(max_examples=int(os.environ.get("BTX_EXAMPLES", "100")), deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    path=st.sampled_from(["data", "members", "seed", "name", "ref", "license", "weights"]),
+    value=JSON,
+    kind=st.sampled_from(["data", "expert", "build"]),
+)
+def test_no_evidence_makes_a_gate_stumble(governed: Any, path: str, value: Any, kind: str) -> None:
+    evidence = _data_evidence(kind=kind, members=[], data=[], seed="seed/base@1") | {path: value}
+    gate_name = "build" if kind == "build" else "register"
+    policies = load(Path(__file__).parents[2] / "policies")[:2]
+    gate.check(governed.as_("ann"), gate=gate_name, subject="data/x@1", kind=kind, evidence=evidence, policies=policies, at=governed.at)
+
+
+def test_evidence_that_cannot_be_kept_is_refused_and_logged(governed: Any) -> None:
+    verdict = governed.decide("register", _data_evidence(bytes=float("nan")))
+    assert rules(verdict) == ["gate/evidence"]
+    (event,) = gate.verdicts(governed.as_("ann"), "data/x@1")
+    assert gate.disagreement(governed.as_("ann"), event) is None
 
 
 def test_check_logs_nothing(governed: Any) -> None:
