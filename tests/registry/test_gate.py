@@ -16,6 +16,7 @@ from registry.digest import canonical_json
 from registry.facts import Event
 from registry.policy import load, moment
 
+POLICIES = load(Path(__file__).parents[2] / "policies")
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.floats(), st.text(max_size=8)),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["ref", "data", "x"]), inner, max_size=3)),
@@ -202,8 +203,7 @@ def test_a_closed_roll_lets_nothing_in_from_outside_it(governed: Any) -> None:
 def test_no_evidence_makes_a_gate_stumble(governed: Any, path: str, value: Any, kind: str) -> None:
     evidence = _data_evidence(kind=kind, members=[], data=[], seed="seed/base@1") | {path: value}
     gate_name = "build" if kind == "build" else "register"
-    policies = load(Path(__file__).parents[2] / "policies")[:2]
-    gate.check(governed.as_("ann"), gate=gate_name, subject="data/x@1", kind=kind, evidence=evidence, policies=policies, at=governed.at)
+    gate.check(governed.as_("ann"), gate=gate_name, subject="data/x@1", kind=kind, evidence=evidence, policies=POLICIES[:2], at=governed.at)
 
 
 def test_evidence_that_cannot_be_kept_is_refused_and_logged(governed: Any) -> None:
@@ -217,8 +217,7 @@ def test_check_logs_nothing(governed: Any) -> None:
     catalog = governed.as_("ann")
     before = catalog.head()
     evidence = _data_evidence(license=None)
-    policies = load(Path(__file__).parents[2] / "policies")
-    verdict = gate.check(catalog, gate="register", subject="data/x@1", kind="data", evidence=evidence, policies=policies, at=governed.at)
+    verdict = gate.check(catalog, gate="register", subject="data/x@1", kind="data", evidence=evidence, policies=POLICIES, at=governed.at)
     assert (verdict.outcome, catalog.head()) == ("refused", before)
 
 
