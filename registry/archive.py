@@ -17,6 +17,7 @@ from registry.catalog import Catalog
 from registry.database import Rows, Writer
 from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound
+from registry.facts import read_json
 from registry.store import Store
 
 FORMAT = 1
@@ -79,9 +80,9 @@ def _about(folder: Path) -> dict[str, Any]:
     path = folder / "registry.json"
     if not path.is_file():
         raise NotFound(str(path), found="nothing", expected="a folder that an export wrote", next="name the folder with registry.json")
-    about: dict[str, Any] = json.loads(path.read_bytes())
-    if about.get("format") != FORMAT:
-        raise Invalid(str(path), found=f"format {about.get('format')}", expected=f"format {FORMAT}", next="use the version that wrote it")
+    about = read_json(path.read_text(), str(path))
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise Invalid(str(path), found=f"{about!r:.80}", expected=f"format {FORMAT}", next="use the version that wrote it")
     return about
 
 
