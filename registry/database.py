@@ -160,11 +160,12 @@ def _psycopg(sql: str) -> str:
 
 def _make_engine(url: str) -> "Engine":
     from sqlalchemy import create_engine, event
-    from sqlalchemy.pool import NullPool
 
     if not url.startswith("sqlite"):
         return create_engine(url, pool_size=1, max_overflow=7, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_S}, poolclass=NullPool)
+    # One connection, kept: closing the last one makes SQLite fold its log into the file, twice the cost of a registration.
+    options = {"timeout": BUSY_S, "check_same_thread": False}
+    engine = create_engine(url, connect_args=options, pool_size=1, max_overflow=0, pool_timeout=BUSY_S)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
