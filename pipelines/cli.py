@@ -354,6 +354,54 @@ def policy_check(ref: Ref, json: Json = False) -> None:
         raise typer.Exit(REFUSED)
 
 
+@policy_app.command("test")
+def policy_test(json: Json = False) -> None:
+    """Judge every case of policies/tests; name those that come out otherwise, and rules that no case breaks. Status 1 if there are any.
+
+    Example: btx policy test
+    """
+    from pipelines.policy import test
+
+    answer = test(_here())
+    if json:
+        render.as_json(answer)
+    else:
+        for case in answer["failed"]:
+            render.line(f"FAIL  {case['suite']}: {case['case']}\n  found {case['found']}   expected {case['expected']}")
+        render.line(
+            f"{answer['policies']} policies, {answer['rules']} rules, {answer['cases']} cases: {len(answer['failed']) or 'none'} failed"
+        )
+    if answer["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    ref: Ref,
+    format: Annotated[str, typer.Option("--format", metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto")] = "md",
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="a new file; default: stdout")] = None,
+    sign: Annotated[
+        bool, typer.Option("--sign", help="with your key: in-toto as a DSSE envelope, every other FILE by FILE.dsse.json beside it")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write what is recorded of REF: for people (html, md, model-card) or for other tools.
+
+    Example: btx report build/2 --format html -o build-2.html
+    """
+    from pipelines.report import report as write
+
+    answer = write(_here(), ref, format, out=out, sign=sign)
+    if json:
+        render.as_json(answer if out is None else {key: value for key, value in answer.items() if key != "text"})
+    elif out is None:
+        render.line(answer["text"].rstrip("\n"))
+    else:
+        render.line(f"{answer['ref']}   {answer['format']}   {answer['file']}   sha256 {answer['sha256'][:12]}")
+        if answer["signature"]:
+            render.line(f"signed: {answer['signature']}")
+
+
 @app.command()
 def diff(left: Ref, right: Ref, json: Json = False) -> None:
     """Show what differs between two versions of one kind.
@@ -379,17 +427,20 @@ def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR")],
     fused: Annotated[bool, typer.Option("--fused", help="one weight file, memory-mapped by stock loaders")] = False,
     for_: Annotated[str, typer.Option("--for", metavar="transformers|vllm|llama.cpp")] = "transformers",
+    sign: Annotated[bool, typer.Option("--sign", help="OpenSSF model signature in DIR/model.sig, by your model key")] = False,
     json: Json = False,
 ) -> None:
-    """Write a build out as a plain checkpoint folder, if the policies of gate export allow it.
+    """Write a build out as a plain checkpoint folder, model card included, if the policies of gate export allow it.
 
     Example: btx export build/2 ./release --fused
     """
     from pipelines.export import export as write_out
 
     _one_of("--for", for_, ("transformers", "vllm", "llama.cpp"))
-    answer = write_out(_here(), build, directory, fused=fused, target=for_)
+    answer = write_out(_here(), build, directory, fused=fused, target=for_, sign=sign)
     render.answer(answer, json, f"{answer['ref']}   {answer['folder']}   {render.size(answer['bytes_written'])} written")
+    if answer["verify"] and not json:
+        render.line(f"to check it without btx: {answer['verify']}")
 
 
 @app.command()

@@ -1,18 +1,24 @@
-"""Job: write a build out as a plain checkpoint folder, asked at gate "export", and log where it went."""
+"""Job: write a build out as a plain checkpoint folder with its model card, asked at gate "export"; sign it on request; log where it went."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from pipelines import gates
 from pipelines.release import build_evidence
 from pipelines.workspace import Workspace
+from registry import attest, people
 from registry.errors import Conflict, Invalid
+from registry.export import collect, render
 
 
-def export(workspace: Workspace, reference: str, out: Path, *, fused: bool = False, target: str = "transformers") -> dict[str, Any]:
+def export(
+    workspace: Workspace, reference: str, out: Path, *, fused: bool = False, target: str = "transformers", sign: bool = False
+) -> dict[str, Any]:
     """Write the build to the new folder `out`. fused: one weight file. target: transformers | vllm | llama.cpp.
 
-    Raises Refused for a build with a withdrawn member or another broken rule, Conflict when `out` exists.
+    The folder appears whole or not at all. Raises Refused for a build with a withdrawn member or another broken rule, Conflict when
+    `out` exists.
     """
     from btx_core.export import export_checkpoint  # torch stays out of the light commands
 
@@ -21,9 +27,35 @@ def export(workspace: Workspace, reference: str, out: Path, *, fused: bool = Fal
         raise Invalid(reference, found=f"a {build.ref.kind}", expected="a build", next="btx list builds")
     if out.exists():
         raise Conflict(str(out), found="something there", expected="a new folder", next="name another folder")
+    out = out.resolve()
+    aside = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):
         verdict = gates.ask(workspace, "export", str(build.ref), build_evidence(workspace, build))
-        written = export_checkpoint(workspace.root / build.facts["folder"], out, fused=fused, target=target)
-        body = {"folder": str(out.resolve()), "target": target, "fused": fused, "verdict": verdict.outcome}
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            export_checkpoint(workspace.root / build.facts["folder"], aside, fused=fused, target=target)
+            (aside / "README.md").write_text(render(collect(workspace.catalog, str(build.ref)), "model-card"))
+            signed = _signed(workspace.catalog.actor, aside) if sign else {}
+            body: dict[str, Any] = {"folder": str(out), "target": target, "fused": fused, "verdict": verdict.outcome, **signed}
+            written = sum(path.stat().st_size for path in aside.iterdir())
+            aside.rename(out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
         workspace.catalog.event("exported", build.ref, body)
-    return {"ref": str(build.ref), **body, "bytes_written": written}
+    verify = _verify(out, people.model_key(workspace.catalog.actor)) if sign else None
+    return {"ref": str(build.ref), **body, "bytes_written": written, "verify": verify}
+
+
+def _signed(name: str, folder: Path) -> dict[str, str]:
+    """Sign the folder with the person's model key, made on first use; the log keeps the public half, a file beside the key as well."""
+    key = people.model_key(name)
+    public = attest.folder_public_key(key) if key.is_file() else attest.new_folder_key(key)
+    key.with_suffix(".pub").write_text(public)
+    attest.sign_folder(folder, key)
+    return {"public_key": public}
+
+
+def _verify(out: Path, key: Path) -> str:
+    """The command that checks the folder with OpenSSF's own tool."""
+    signature, ignored = out / attest.SIGNATURE, "--no-ignore-git-paths --ignore-paths"
+    return f"model_signing verify key {out} --signature {signature} --public_key {key.with_suffix('.pub')} {ignored} {signature}"

@@ -1,4 +1,4 @@
-"""Job: what would the gates say of REF now? Nothing is logged."""
+"""Jobs: what would the gates say of REF now, and do the policies judge as their own tests say? Nothing is logged."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pipelines import evidence
 from pipelines.release import build_evidence
 from pipelines.workspace import Workspace
-from registry import gate
+from registry import gate, policy_tests
 from registry.catalog import Version
 from registry.policy import load
 
@@ -23,6 +23,17 @@ def check(workspace: Workspace, reference: str) -> dict[str, Any]:
         return gate.check(workspace.catalog, gate=name, subject=ref, kind=kind, evidence=facts, policies=policies, at=at).to_json()
 
     return {"ref": ref, "verdicts": {name: judged(name) for name in GATES[kind]}}
+
+
+def test(workspace: Workspace) -> dict[str, Any]:
+    """policies, rules, cases, failed[{suite, case, expected, found}]: every case of policies/tests, and every rule that no case breaks."""
+    policies, results = load(workspace.policies), policy_tests.run(workspace.policies)
+    return {
+        "policies": len(policies),
+        "rules": sum(len(policy.validations) for policy in policies),
+        "cases": len(results),
+        "failed": [vars(result) for result in results if not result.ok],
+    }
 
 
 def _evidence(workspace: Workspace, version: Version) -> dict[str, Any]:

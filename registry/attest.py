@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat, load_pem_private_key
 
 from registry.digest import canonical_json, sha256_bytes
 from registry.errors import Conflict, Damaged, Invalid
@@ -93,6 +93,19 @@ def new_folder_key(path: Path) -> str:
             file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     except FileExistsError:
         raise Conflict(f"key file {path}", found="a file", expected="none", next="use that key, or name another file") from None
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def folder_public_key(path: Path) -> str:
+    """The public half, in PEM form, of a key that signs folders. Raises Invalid for a file that holds no such key."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError) as error:
+        raise Invalid(f"key {path}", found=str(error)[:120], expected="a P-256 key in PEM form, not encrypted") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise Invalid(
+            f"key {path}", found=type(key).__name__, expected="a P-256 key in PEM form", next="name another in BTX_MODEL_KEY_FILE"
+        )
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 

@@ -63,6 +63,11 @@ def key_file(name: str) -> Path:
     return Path(os.environ.get("BTX_KEY_FILE") or Path.home() / ".config" / "btx" / "keys" / f"{_named(name)}.pem")
 
 
+def model_key(name: str) -> Path:
+    """The key that signs exported folders: BTX_MODEL_KEY_FILE, else ~/.config/btx/keys/NAME.model.pem; its public half ends in .pub."""
+    return Path(os.environ.get("BTX_MODEL_KEY_FILE") or Path.home() / ".config" / "btx" / "keys" / f"{_named(name)}.model.pem")
+
+
 def new_key(name: str, path: Path | None = None) -> Signer:
     """Make a key, readable by its owner alone, encrypted when BTX_KEY_PASSPHRASE is set. Raises Conflict when the file is there."""
     path, key = path or key_file(name), Ed25519PrivateKey.generate()
@@ -107,7 +112,12 @@ def add_actor(catalog: Catalog, name: str, roles: tuple[str, ...], public_key: s
     people = roll(catalog)
     auditors = [person.name for person in people.values() if "auditor" in person.roles]
     if auditors and (by is None or by.name not in auditors):
-        raise Refused(f"actor {name}", found="no auditor's signature", expected=f"one by {' or '.join(auditors)}", next="--by AUDITOR")
+        raise Refused(
+            f"actor {name}",
+            found="no auditor's signature",
+            expected=f"one by {' or '.join(auditors)}",
+            next="let an auditor do it: BTX_ACTOR=AUDITOR btx actor add",
+        )
     subject = f"actor/{_named(name)}"
     act = {"act": "actor", "subject": subject, "roles": sorted(set(roles)), "public_key": public_key, "at": _now()}
     return _signed(catalog, act, by, people) if by else catalog.event("actor", subject, {"act": act})
