@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 Mode = Literal["anchored", "full"]
-FEED_FORWARD = re.compile(r"\.(mlp|feed_forward|block_sparse_moe)\.")
+FEED_FORWARD = re.compile(r"\.(mlp|feed_forward)(\.|$)")
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "chat_template*", "generation_config.json")
 
 
@@ -25,6 +25,11 @@ def branch(seed: Path, mode: Mode) -> Any:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(mode == "full" or bool(FEED_FORWARD.search(name)))
     return model
+
+
+def feed_forward_blocks(dense: Any) -> list[Any]:
+    """One module a layer, in layer order."""
+    return [module for name, module in dense.named_modules() if (found := FEED_FORWARD.search(name)) and found.end() == len(name)]
 
 
 def load(folder: Path, dtype: Any = "auto") -> Any:

@@ -141,8 +141,12 @@ def _fit(model: Any, mixture: Mixture, tokenizer: Any, recipe: TrainRecipe, prog
 
 def next_token_loss(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
     """rows: (B, S + 1). Mean over all B × S targets, nats per token."""
-    logits = model(input_ids=rows[:, :-1], attention_mask=alone(rows[:, :-1], end), use_cache=False).logits
-    return cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+    return cross_entropy(next_token_scores(model, rows, end).flatten(0, 1), rows[:, 1:].flatten())
+
+
+def next_token_scores(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
+    """rows: (B, S + 1). Logits (B, S, V), float32."""
+    return model(input_ids=rows[:, :-1], attention_mask=alone(rows[:, :-1], end), use_cache=False).logits.float()  # type: ignore[no-any-return]
 
 
 def alone(inputs: torch.Tensor, end: int) -> torch.Tensor:

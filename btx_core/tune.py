@@ -1,11 +1,12 @@
 """Fine-tune a mixed folder: the router alone, or the router and everything shared. Expert shards stay the same files.
 
-In:  a mixed folder, training text by domain, a recipe.  Out: a whole folder in which only model-router and model-shared may be new.
-Loss: next token, plus per layer the load balance αN Σ u_i p_i over batch means, plus the z-loss on the router's logits.
+In:  a mixed folder, training text by domain and where each is at home, a recipe.  Out: a whole folder; only model-router and model-shared are new.
+Loss: next token; on the seed's own text also the distance to what the seed predicts; per layer the load balance αN Σ u_i p_i over batch
+means, and the z-loss on the router's logits.
 Shapes: B rows, S tokens a row, T = B × S, E experts, D model width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
-from torch.nn.functional import linear
+from torch.nn.functional import cross_entropy, kl_div, linear
 from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -23,7 +24,9 @@ from btx_core.data import Corpus, Mixture, end_token
 from btx_core.evaluate import gate_weights, gates
 from btx_core.mix import link, whole_folder
 from btx_core.plan import ROUTER, SHARED
-from btx_core.train import Progress, TrainReport, next_token_loss, optimise
+from btx_core.router import Start, Statistics, statistics
+from btx_core.router import rows as first_rows
+from btx_core.train import Progress, TrainReport, next_token_scores, optimise
 
 GENERAL = "seed"  # the key of the seed's own data among the domains
 
@@ -31,12 +34,14 @@ GENERAL = "seed"  # the key of the seed's own data among the domains
 @dataclass(frozen=True, kw_only=True)
 class TuneRecipe:
     mode: Literal["none", "router", "shared", "all"] = "shared"
-    steps: int = 300
+    start: Start = "fitted"  # of the router's rows; fitted and centroid need one row an expert
+    steps: int = 600
     batch: int = 4
     sequence: int = 128
     learning_rate: float = 5e-3  # of the router, peak
     shared_rate: float = 0.2  # of everything else that trains, as a share of learning_rate
-    general_share: float = 0.25  # share of rows from the seed's own data; the other domains share the rest evenly
+    general_share: float = 0.4  # share of rows from the seed's own data; the other domains share the rest evenly
+    keep: float = 1.0  # weight of the distance to the seed's predictions on its own text, nats per token
     balance: float = 0.01  # α
     z: float = 0.001
     warmup_steps: int = 20
@@ -46,18 +51,33 @@ class TuneRecipe:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Home:
+    """Which expert a domain's text trained: its place among the router's rows, its dense folder."""
+
+    place: int
+    folder: Path
+
+
 def tune(
     mixed: Path,
-    domains: Mapping[str, Path],
+    domains: Mapping[str, Sequence[Path]],
     recipe: TuneRecipe,
     out: Path,
     *,
-    grown_from: Path | None = None,
+    homes: Mapping[str, Home] | None = None,
+    seed: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainReport | None:
-    """Tune on the domains' training text; the domain "seed" is the seed's own. Returns what it cost, None for mode "none"."""
+    """Tune on the domains' training text; the domain "seed" is the seed's own. Returns what it cost, None for mode "none".
+
+    homes: by domain; without it the router's rows start as they were mixed. seed: a dense folder whose predictions the tuned model
+    keeps on the seed's own text.
+    """
     model = load(mixed, torch.float32)
-    report = None if recipe.mode == "none" else tune_model(model, AutoTokenizer.from_pretrained(mixed), domains, recipe, progress)
+    report = (
+        None if recipe.mode == "none" else tune_model(model, AutoTokenizer.from_pretrained(mixed), domains, recipe, homes, seed, progress)
+    )
     changed = {"none": (), "router": (ROUTER,), "shared": (ROUTER, SHARED)}[recipe.mode]
     with whole_folder(out) as aside:
         write_tuned(model, mixed, changed, aside)
@@ -65,19 +85,35 @@ def tune(
 
 
 def tune_model(
-    model: Any, tokenizer: Any, domains: Mapping[str, Path], recipe: TuneRecipe, progress: Progress | None = None
+    model: Any,
+    tokenizer: Any,
+    domains: Mapping[str, Sequence[Path]],
+    recipe: TuneRecipe,
+    homes: Mapping[str, Home] | None = None,
+    seed: Path | None = None,
+    progress: Progress | None = None,
 ) -> TrainReport:
-    corpora = {name: Corpus.of([folder], tokenizer, recipe.seed) for name, folder in domains.items()}
+    corpora = {name: Corpus.of(folders, tokenizer, recipe.seed) for name, folders in domains.items()}
     mixture, end = Mixture(corpora, shares(list(domains), recipe.general_share)), end_token(tokenizer)
     routers = gates(model)
+    if homes and recipe.start != "random":
+        place_rows(routers, homes, corpora, tokenizer, recipe)
+    teacher = load(seed, torch.float32).eval() if seed and recipe.keep else None
     for name, parameter in model.named_parameters():
         of_router = name.removesuffix(".weight") in routers
         parameter.requires_grad_(of_router or (recipe.mode == "shared" and ".experts." not in name))
 
     def loss(step: int) -> torch.Tensor:
-        rows, _ = mixture.batch(step, recipe.batch, recipe.sequence)
+        rows, names = mixture.batch(step, recipe.batch, recipe.sequence)
+        ids = torch.from_numpy(rows)
         with router_inputs(routers) as inputs:
-            value = next_token_loss(model, torch.from_numpy(rows), end)
+            scores = next_token_scores(model, ids, end)
+        value = cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
+        general = [row for row, name in enumerate(names) if name == GENERAL]
+        if teacher is not None and general:
+            with torch.no_grad():
+                wanted = next_token_scores(teacher, ids[general], end)
+            value = value + recipe.keep * distance(scores[general], wanted) * len(general) / len(names)
         for name, hidden in inputs.items():
             logits = linear(hidden, routers[name].weight).float()
             value = value + recipe.balance * balance_loss(logits, gate_weights(routers[name], hidden)) + recipe.z * z_loss(logits)
@@ -85,6 +121,25 @@ def tune_model(
 
     rates = {f"{name}.weight": 1.0 for name in routers} | {"": recipe.shared_rate}
     return optimise(model, loss, recipe, rates=rates, progress=progress)
+
+
+def place_rows(
+    routers: Mapping[str, Any], homes: Mapping[str, Home], corpora: Mapping[str, Corpus], tokenizer: Any, recipe: TuneRecipe
+) -> None:
+    """Set every router's rows to what one pass of each expert over its own text gives."""
+    found: dict[int, Statistics] = {}
+    for name, home in homes.items():
+        one = statistics(load(home.folder, torch.float32).eval(), tokenizer, corpora[name], recipe.sequence)
+        found[home.place] = found[home.place] + one if home.place in found else one
+    placed_LED = first_rows(found, len(next(iter(routers.values())).weight), recipe.start)
+    for router, rows_ED in zip(routers.values(), placed_LED, strict=True):
+        router.weight.data.copy_(rows_ED)
+
+
+def distance(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Kullback-Leibler divergence from what is wanted, mean over (B, S), nats per token."""
+    found, held = scores.log_softmax(-1).flatten(0, 1), wanted.log_softmax(-1).flatten(0, 1)
+    return kl_div(found, held, log_target=True, reduction="batchmean")
 
 
 def shares(domains: list[str], general: float) -> dict[str, float]:

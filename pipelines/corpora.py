@@ -16,8 +16,6 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import TypeVar
 
-from btx_core.train import PretrainConfig, TrainRecipe
-
 SIZE, HELDOUT = 600_000, 60_000  # bytes
 
 
@@ -77,29 +75,6 @@ def licences(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> Facts:
                 texts[_place(text)] = text
     _write_lines(out, ({"text": text} for _, text in sorted(texts.items()) if 500 < len(text) < 60_000), size, heldout)
     return Facts("LicenseRef-various", "licence texts of installed packages", "their authors")
-
-
-DEMO_SEED = PretrainConfig()
-DEMO_PRETRAIN = TrainRecipe(mode="full", steps=1500, learning_rate=4e-3)
-DEMO_RECIPES = """\
-[recipe.train]
-steps = 600
-learning_rate = 3e-3
-
-[recipe.mix]
-
-[recipe.tune]
-mode = "shared"
-steps = 300
-
-[recipe.evaluate]
-max_tokens = 8000
-"""
-
-
-def demo_recipes() -> str:
-    """The demo's tables of btx.toml, found by measurement."""
-    return DEMO_RECIPES
 
 
 def _modules(wanted: Callable[[str], bool]) -> list[Path]:

@@ -5,6 +5,7 @@ Every step calls the job behind the command that is printed above it.
 """
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ url = "sqlite:///.btx/registry.db"
 # Small enough for two cores; the recipes' own files in btx_core say what each key means.
 [recipe.train]
 steps = 700
-[recipe.tune]
-steps = 300
+learning_rate = 3e-3
 [recipe.evaluate]
 max_tokens = 15000
 """
@@ -138,14 +138,14 @@ class _Story:
 
     def end(self) -> dict[str, Any]:
         rows = self._table()
-        self.tell.chapter("Bits per byte on held-out text (lower is better; kept: share of the specialist's gain over the seed)")
+        self.tell.chapter("Bits per byte on held-out text (lower is better)")
         builds = [str(build.ref) for build in self.builds]
-        columns = ["domain", "new to the seed", "seed", "specialist", *(column for build in builds for column in (build, "kept"))]
+        columns = ["domain", "new to the seed", "seed", "specialist", *(column for build in builds for column in (build, ""))]
         body = []
         for domain, row in rows.items():
-            cells = [cell for build in builds for cell in (row["builds"].get(build), _percent(row["kept"].get(build)))]
+            cells = [cell for build in builds for cell in (row["builds"].get(build), _worth(row, build))]
             body.append([domain, "yes" if row["new_to_seed"] else "no", row["seed"], row["specialist"], *cells])
-        self.tell.table(columns, body, "Quality")
+        self.tell.table(columns, body, "Quality (gain kept: of the specialist's over the seed)")
         self._accuracy_table(builds)
         self._cost_table()
         minutes = (time.monotonic() - self.started) / 60
@@ -211,6 +211,15 @@ class _Story:
             rows.append([str(build.ref), *spent, active, size(written), size(linked)])
         columns = ["build", "tuning tokens", "all tokens", "all FLOPs", "all seconds", "active parameters", "written", "linked"]
         self.tell.table(columns, rows, "Cost (all: members' training and this build's tuning)")
+
+
+def _worth(row: Mapping[str, Any], build: str) -> str | None:
+    """Of a domain new to the seed the share of the gain that is kept; of one that it knew the change."""
+    if build not in row["builds"]:
+        return None
+    if row["new_to_seed"]:
+        return f"{100 * row['kept'][build]:.0f} % of gain kept"
+    return f"{100 * (row['builds'][build] / row['seed'] - 1):+.1f} % to the seed"
 
 
 def _percent(share: float | None) -> str | None:

@@ -173,19 +173,16 @@ def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shar
     members = []
     for slot, version in planned.members:
         shard = shards.get((slot, version.digest))
-        members.append(named(version) | {"name": version.ref.name, "slot": slot, "shard": _relative(workspace, shard) if shard else None})
+        item = {"name": version.ref.name, "slot": slot, "data": version.facts["data"]}
+        members.append(named(version) | item | {"shard": _relative(workspace, shard) if shard else None})
     data = {reference for _, version in planned.members for reference in version.facts["data"]}
     domains = {version.ref.name: named(version) for version in sorted((workspace.catalog.get(ref) for ref in data), key=lambda v: v.ref)}
-    grown_from = (
-        planned.previous.facts["folder"] if planned.previous and workspace.catalog.status(planned.previous.ref) not in BAD else None
-    )
     document = {
         "ref": str(snapshot.ref),
         "seed": named(planned.seed),
         "members": members,
         "domains": domains,
         "general": [named(workspace.catalog.get(ref)) for ref in planned.seed.facts["data"]],
-        "grown_from": grown_from,
         "previous": _previous_mix(workspace, planned),
         "recipe": planned.recipe,
         "threads": workspace.settings.train.threads,

@@ -62,17 +62,22 @@ def mix() -> None:
 
 
 def tune() -> None:
-    from btx_core.tune import GENERAL, TuneRecipe
+    from btx_core.tune import GENERAL, Home, TuneRecipe
     from btx_core.tune import tune as tune_mixed
 
     snapshot = _snapshot()
-    general = {item["ref"]: GENERAL for item in snapshot["general"]}
-    texts = {**{item["ref"]: item for item in snapshot["general"]}, **{item["ref"]: item for item in snapshot["domains"].values()}}
-    domains = {general.get(ref, ref.split("/")[1].split("@")[0]): _proven(item) for ref, item in texts.items()}
-    grown_from = Path(snapshot["grown_from"]) if snapshot["grown_from"] else None
+    general = {item["ref"] for item in snapshot["general"]}
+    texts = {item["ref"]: item for item in (*snapshot["general"], *snapshot["domains"].values())}
+    domains: dict[str, list[Path]] = {}
+    for ref, item in texts.items():
+        domains.setdefault(GENERAL if ref in general else ref, []).append(_proven(item))
+    first = int(snapshot["recipe"]["mix"].get("seed_expert", True))  # the seed's own row, if it has one, comes before the members'
+    homes = {GENERAL: Home(0, _proven(snapshot["seed"]))} if first and general else {}
+    for place, member in enumerate(snapshot["members"], first):
+        homes.update({GENERAL if ref in general else ref: Home(place, _proven(member)) for ref in member["data"] if ref in texts})
     chosen, out = recipe(TuneRecipe, snapshot["recipe"]["tune"]), Path("work/tuned")
     with bar("tune") as progress:
-        report = tune_mixed(Path("work/mixed"), domains, chosen, out, grown_from=grown_from, progress=progress)
+        report = tune_mixed(Path("work/mixed"), domains, chosen, out, homes=homes, seed=_proven(snapshot["seed"]), progress=progress)
     _write(
         out / "btx-tune.json", {"recipe": asdict(chosen), **(report.to_json() if report else {"tokens": 0, "flops": 0.0, "wall_s": 0.0})}
     )
