@@ -33,7 +33,8 @@ def reproduce(root: Path, target: str) -> Reproduced:
     # Stages call `python`: it must be the one that runs now, whether or not its environment is activated.
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "BTX_WORKSPACE": str(root)}
     command = [sys.executable, "-m", "dvc", "repro", target]
-    done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True)
+    # With the write lock inherited: killed alone, this process leaves DVC running, and the next command must wait for it.
+    done = subprocess.run(command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, close_fds=False)
     ran, skipped = _RAN.findall(done.stdout), _SKIPPED.findall(done.stdout)
     if done.returncode:
         at = ran[-1] if ran else target

@@ -25,7 +25,8 @@ def local(root: Path, names: Sequence[str]) -> None:
 
 def run_branch(root: Path, name: str) -> int:
     """Train one branch in a process of its own; returns its exit status."""
-    return subprocess.run([sys.executable, "-m", "pipelines.stages", "train", name], cwd=root, stdout=subprocess.DEVNULL).returncode
+    command = [sys.executable, "-m", "pipelines.stages", "train", name]
+    return subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, close_fds=False).returncode  # inherits the write lock
 
 
 def check(statuses: dict[str, int]) -> None:

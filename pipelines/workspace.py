@@ -119,10 +119,14 @@ class Workspace:
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """Hold the workspace's one write lock. Another writer waits and is told on stderr who holds it."""
+        """Hold the workspace's one write lock. Another writer waits and is told on stderr who holds it.
+
+        Processes started inside may inherit the lock: when this one is killed, the next writer waits for what it left running.
+        """
         path = self.root / ".btx" / "lock"
         path.parent.mkdir(exist_ok=True)
         with path.open("a+") as lock:
+            os.set_inheritable(lock.fileno(), True)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -133,6 +137,19 @@ class Workspace:
             lock.write(f"btx {what} (process {os.getpid()}, {actor()})")
             lock.flush()
             yield
+
+    @property
+    def being_written(self) -> bool:
+        """Whether a command holds the write lock now."""
+        path = self.root / ".btx" / "lock"
+        if not path.exists():
+            return False
+        with path.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
 
 def actor() -> str:
