@@ -3,7 +3,7 @@
 In:  catalogue versions, facts measured by the jobs.  Out: JSON-able dicts. Judging them is the policies' work.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from registry.catalog import Catalog, Version
@@ -66,14 +66,17 @@ def of_build(catalog: Catalog, ref: str | None, seed: str, members: Sequence[Ver
         }
         for member in members
     ]
+    base = catalog.get(seed)
     routing = build.get("routing")
     cost = build.get("cost") or {}
     return {
         "kind": "build",
         "ref": ref,
         "seed": seed,
+        "seed_license": base.facts.get("license"),
+        "seed_data": [data_line(catalog, catalog.get(data)) for data in base.facts.get("data") or ()],
         "members": lines,
-        "licenses": sorted({license for line in lines for license in line["licenses"]}),
+        "licenses": _each([base.facts.get("license"), *(license for line in lines for license in line["licenses"])]),
         "evaluation": build.get("evaluation"),
         "previous": build.get("previous"),
         "routing": {"dead": routing["dead"], "dominant": routing["dominant"]} if routing else None,
@@ -84,3 +87,9 @@ def of_build(catalog: Catalog, ref: str | None, seed: str, members: Sequence[Ver
         "approvals": build.get("approvals", []),
         "removal": build.get("removal"),
     }
+
+
+def _each(licenses: Iterable[str | None]) -> list[str]:
+    """Every licence that applies: what AND joins, one by one; a choice (OR) stays whole, as counsel agreed to it."""
+    stated = [license for license in licenses if license]
+    return sorted({part.strip("() ") for license in stated for part in (license.split(" AND ") if " OR " not in license else [license])})

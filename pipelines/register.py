@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from btx_core.contamination import contamination
 from btx_core.evaluate import evaluate
 from btx_core.preflight import preflight
 from pipelines import evidence, gates
@@ -18,7 +19,7 @@ from registry.errors import Invalid
 def register(workspace: Workspace, name: str, source: Path, *, data: list[str], seed: str, show: Show) -> Version:
     """Register the checkpoint (full weights or a LoRA adapter) in `source` as expert/NAME@next, trained on `data` from `seed`.
 
-    Measured here: preflight against the seed, bits per byte of expert and seed on the data's held-out text.
+    Measured here: preflight against the seed, bits per byte of expert and seed on held-out text, how much of that stands in training text.
     Raises Refused when a policy says no: then no byte stays. The same content again gives the version that holds it.
     """
     if name == "seed":
@@ -47,6 +48,7 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
                 "mode": "anchored" if checked["ancestry"]["shared_identical"] else "full",
                 "preflight": checked,
                 "evaluation": None if checked["problems"] else _evaluation(workspace, base, base_folder, aside, texts, show),
+                "contamination": contamination(list(texts.values())),
                 "train": training_report(aside),
                 "adapter": adapter_digest,
                 "tensors": folders.tensors(aside),

@@ -12,8 +12,15 @@ def build_evidence(workspace: Workspace, build: Version) -> dict[str, Any]:
     """What the gates release and export are asked about: the recorded build, its members and approvals as they stand today."""
     catalog = workspace.catalog
     members = [catalog.get(member["ref"]) for member in build.facts["members"]]
-    approvals = [{"actor": event.actor, "at": event.at} for event in catalog.events(build.ref, kind="approved")]
-    return evidence.of_build(catalog, str(build.ref), build.facts["seed"], members, {**build.facts, "approvals": approvals})
+    before = last_release(workspace, build)
+    known = {**build.facts, "previous": before.facts["evaluation"] if before else None}
+    return evidence.of_build(catalog, str(build.ref), build.facts["seed"], members, known)
+
+
+def last_release(workspace: Workspace, build: Version) -> Version | None:
+    """The build that was released last, other than this one: what its users have now, and what this one is compared with."""
+    released = [event.subject for event in workspace.catalog.events(kind="released") if event.subject != str(build.ref)]
+    return workspace.catalog.get(released[-1]) if released else None
 
 
 def release(workspace: Workspace, reference: str) -> dict[str, Any]:

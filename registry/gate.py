@@ -130,12 +130,12 @@ def _gate_gaps(catalog: Catalog, version: Version, gate: str, before: int | None
     again = disagreement(catalog, last)
     if again:
         return [again]
-    other = _other_facts(catalog.document(kept(last)[1]), version)
+    other = _other_facts(catalog.document(kept(last)[1]), version, gate)
     return [Gap(subject, f"judged on {other}", "the registered facts", f"btx withdraw {subject}, then register it again")] if other else []
 
 
-def _other_facts(evidence: Mapping[str, Any], version: Version) -> str | None:
-    """Where the evidence speaks of something else than the row: the licence, the lineage, the members."""
+def _other_facts(evidence: Mapping[str, Any], version: Version, gate: str) -> str | None:
+    """Where the evidence speaks of something else than the row: the licence, the lineage, the members, what was measured."""
     facts = version.facts
     pairs: dict[str, tuple[Any, Any]] = {"ref": (evidence.get("ref"), str(version.ref)), "kind": (evidence.get("kind"), version.ref.kind)}
     if version.ref.kind in ("data", "seed"):
@@ -145,16 +145,22 @@ def _other_facts(evidence: Mapping[str, Any], version: Version) -> str | None:
     if version.ref.kind == "expert":
         pairs |= {"seed": (evidence.get("seed"), facts.get("seed")), "mode": (evidence.get("mode"), facts.get("mode"))}
         pairs["data"] = (_refs(evidence.get("data")), sorted(map(str, facts.get("data") or ())))
-        pairs["finite"] = (_weights(evidence, "finite"), (facts.get("preflight") or {}).get("finite"))
+        registered = {"weights": "preflight", "evaluation": "evaluation", "contamination": "contamination"}
+        pairs |= {key: (evidence.get(key), facts.get(name)) for key, name in registered.items()}
     if version.ref.kind == "build":
         pairs["seed"] = (evidence.get("seed"), facts.get("seed"))
         pairs["members"] = (_refs(evidence.get("members")), _refs(facts.get("members")))
-    different = [f"{key} {found!r} where {wanted!r} is registered" for key, (found, wanted) in pairs.items() if found != wanted]
+        pairs |= _measured(evidence, facts) if gate == "release" else {}
+    different = [f"{key} {found!r:.80} where {wanted!r:.80} is registered" for key, (found, wanted) in pairs.items() if found != wanted]
     return different[0] if different else None
 
 
-def _weights(evidence: Mapping[str, Any], key: str) -> Any:
-    return (evidence.get("weights") or {}).get(key)
+def _measured(evidence: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Fact -> what a release was judged on, what the build's row says."""
+    routing, cost = facts.get("routing"), facts.get("cost") or {}
+    known = {"evaluation": facts.get("evaluation"), "routing": routing and {key: routing.get(key) for key in ("dead", "dominant")}}
+    known |= {key: cost.get(key) for key in ("active_parameters", "total_parameters", "tokens_per_s")}
+    return {key: (evidence.get(key), value) for key, value in known.items()}
 
 
 def _licence(text: Any) -> Any:
@@ -196,7 +202,12 @@ def relied_on(catalog: Catalog, subjects: Iterable[str]) -> list[dict[str, Any]]
 def _named(evidence: Mapping[str, Any]) -> list[str]:
     """Every reference that the evidence names: seed, data, members, their data. Facts of another form are for `judge` to refuse."""
     members = _lines(evidence.get("members"))
-    lines = [*_lines(evidence.get("data")), *members, *(line for member in members for line in _lines(member.get("data")))]
+    lines = [
+        *_lines(evidence.get("data")),
+        *_lines(evidence.get("seed_data")),
+        *members,
+        *(line for member in members for line in _lines(member.get("data"))),
+    ]
     return [ref for ref in (evidence.get("seed"), *(line.get("ref") for line in lines)) if isinstance(ref, str)]
 
 

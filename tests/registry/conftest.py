@@ -159,7 +159,7 @@ class Governed:
         }
         self.decide("register", evidence | {"evaluation": evaluation, "contamination": 0, "cost": cost})
         known = {"seed": "seed/base@1", "data": [str(data.ref)], "licenses": [facts["license"]], "mode": "anchored", "domain": name}
-        known |= {"preflight": weights, "evaluation": evaluation, "train": cost}
+        known |= {"preflight": weights, "evaluation": evaluation, "train": cost, "contamination": 0}
         parents = [("seed/base@1", "branched_from"), (data.ref, "trained_on")]
         return catalog.register("expert", name, known, files=[FileFact("model.safetensors", 9, "b" * 64)], parents=parents)
 
@@ -181,7 +181,8 @@ class Governed:
         ]
         figures = {"bits_per_byte": 0.95, "seed_bits_per_byte": 1.4, "specialist_bits_per_byte": 0.9, "new_to_seed": True}
         return {
-            "kind": "build", "ref": ref, "seed": "seed/base@1", "members": lines, "licenses": sorted({x for m in lines for x in m["licenses"]}),
+            "kind": "build", "ref": ref, "seed": "seed/base@1", "seed_license": "Apache-2.0", "seed_data": [], "members": lines,
+            "licenses": sorted({"Apache-2.0", *(x for m in lines for x in m["licenses"])}),
             "evaluation": {m.ref.name: figures for m in members}, "previous": None, "routing": {"dead": [], "dominant": []},
             "active_parameters": 18, "total_parameters": 27, "tokens_per_s": 100, "registrar": "ann", "approvals": [], "removal": "exact",
         }  # fmt: skip
