@@ -1,21 +1,27 @@
 """Train on text: a branch of a seed, or a small seed from nothing.
 
 In:  a dense seed folder (or a size), data folders, a recipe.  Out: a dense checkpoint folder, whole or not at all, and what it cost.
-The loop is one: `optimise`, which tune.py shares. Batches come from data.py and depend on the step alone, so a run can be taken up anywhere.
+The loop is one: `optimise`, which tune.py shares, on accelerate: a CPU, a GPU, or several processes that `accelerate launch` starts.
+Batches come from data.py and depend on the step alone, so a run that died is taken up at its last checkpoint and ends in the same bytes.
 Shapes: B rows, S tokens a row, V vocabulary.
 """
 
+import hashlib
 import json
+import logging
 import math
 import os
 import resource
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from accelerate import Accelerator, PartialState
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
@@ -24,6 +30,8 @@ from btx_core.data import Corpus, Mixture, end_token, split
 from btx_core.mix import whole_folder
 
 Progress = Callable[[int, int, str], None]
+Loss = Callable[[Any, torch.Tensor, Sequence[str]], torch.Tensor]
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +45,11 @@ class TrainRecipe:
     final_rate: float = 0.1  # share of the peak that the cosine ends at
     weight_decay: float = 0.1
     clip: float = 1.0  # largest norm of the gradient
+    accumulate: int = 1  # parts that a step's rows are computed in, where memory is short
+    precision: Precision = "float32"  # of the forward pass; parameters and their averages stay float32
     replay: float = 0.0  # share of rows from the seed's general data
+    lora_rank: int = 0  # train adapters of this rank in place of the parameters themselves, and merge them at the end
+    save_every: int = 200  # steps between checkpoints
     seed: int = 0
 
 
@@ -71,11 +83,20 @@ class TrainReport:
 def train(
     seed: Path, data: Sequence[Path], recipe: TrainRecipe, out: Path, *, general: Path | None = None, progress: Progress | None = None
 ) -> TrainReport:
-    """Train a copy of the seed on the data; anchored leaves every tensor outside the feed-forward blocks as it is in the seed."""
+    """Train a copy of the seed on the data; anchored leaves every tensor outside the feed-forward blocks as it is in the seed.
+
+    Interrupted, the same call goes on where the last checkpoint was.
+    """
     tokenizer = AutoTokenizer.from_pretrained(seed)
     mixture = _mixture(data, general, tokenizer, recipe)
     model = branch(seed, recipe.mode)
-    report = _fit(model, mixture, tokenizer, recipe, progress)
+    if recipe.lora_rank:
+        model = add_adapters(model, recipe.lora_rank)
+    report = _fit(model, mixture, tokenizer, recipe, progress, Checkpoints.beside(out, recipe, seed, mixture))
+    if recipe.lora_rank:
+        model = model.merge_and_unload()
+    if not PartialState().is_main_process:
+        return report
     with whole_folder(out) as aside:
         write_dense(model, seed, aside)
         (aside / "btx-train.json").write_text(json.dumps({"recipe": asdict(recipe), "report": report.to_json()}, indent=1))
@@ -129,14 +150,15 @@ def _mixture(data: Sequence[Path], general: Path | None, tokenizer: Any, recipe:
     return Mixture(corpora, shares)
 
 
-def _fit(model: Any, mixture: Mixture, tokenizer: Any, recipe: TrainRecipe, progress: Progress | None) -> TrainReport:
+def _fit(
+    model: Any, mixture: Mixture, tokenizer: Any, recipe: TrainRecipe, progress: Progress | None, checkpoints: "Checkpoints | None" = None
+) -> TrainReport:
     end = end_token(tokenizer)
 
-    def loss(step: int) -> torch.Tensor:
-        rows, _ = mixture.batch(step, recipe.batch, recipe.sequence)
-        return next_token_loss(model, torch.from_numpy(rows), end)
+    def loss(running: Any, rows: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+        return next_token_loss(running, rows, end)
 
-    return optimise(model, loss, recipe, progress=progress)
+    return optimise(model, mixture, loss, recipe, checkpoints=checkpoints, progress=progress)
 
 
 def next_token_loss(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
@@ -153,50 +175,112 @@ def alone(inputs: torch.Tensor, end: int) -> torch.Tensor:
     """(B, 1, S, S): 0 where a token may look, lowest elsewhere. Each packed document sees itself alone, begun by the end token before it."""
     document = (inputs == end).cumsum(1)
     seen = (document[:, :, None] == document[:, None, :]).tril()
-    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    return torch.zeros(seen.shape, device=inputs.device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a run leaves its state, and the key that says whose state it is."""
+
+    folder: Path
+    key: str
+
+    @classmethod
+    def beside(cls, out: Path, recipe: Any, model: Path, mixture: Mixture) -> "Checkpoints":
+        """A hidden folder beside `out`. The key holds all that fixes a run: another recipe, model or text begins anew."""
+        weights = {file.name: hashlib.file_digest(file.open("rb"), "sha256").hexdigest() for file in sorted(model.glob("*.safetensors"))}
+        fixed = {"recipe": asdict(recipe), "model": weights, "data": {name: corpus.digest for name, corpus in mixture.corpora.items()}}
+        return cls(out.with_name(f".{out.name}.training"), json.dumps(fixed, sort_keys=True))
+
+    def save(self, accelerator: Any, step: int, curve: list[tuple[int, float]], since: list[float]) -> None:
+        aside = self.folder.with_name(f"{self.folder.name}.new")
+        shutil.rmtree(aside, ignore_errors=True)
+        logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # it warns of every tied embedding, which it restores
+        accelerator.save_state(aside)
+        (aside / "run.json").write_text(json.dumps({"key": self.key, "step": step, "curve": curve, "since": since}))
+        older = self.folder.with_name(f"{self.folder.name}.old")
+        shutil.rmtree(older, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(older)
+        aside.rename(self.folder)
+        shutil.rmtree(older, ignore_errors=True)
+
+    def load(self, accelerator: Any) -> tuple[int, list[tuple[int, float]], list[float]]:
+        """Steps done, the curve so far and the losses since its last point: (0, [], []) where no state of this very run is found."""
+        for folder in (self.folder, self.folder.with_name(f"{self.folder.name}.old")):  # the older, if death came between the two renames
+            if (folder / "run.json").is_file():
+                run = json.loads((folder / "run.json").read_text())
+                if run["key"] == self.key:
+                    accelerator.load_state(folder)
+                    return run["step"], [tuple(point) for point in run["curve"]], run["since"]
+        return 0, [], []
+
+    def clear(self) -> None:
+        for ending in ("", ".old", ".new"):
+            shutil.rmtree(self.folder.with_name(f"{self.folder.name}{ending}"), ignore_errors=True)
 
 
 def optimise(
     model: Any,
-    loss: Callable[[int], torch.Tensor],
+    mixture: Mixture,
+    loss: Loss,
     recipe: Any,
     *,
     rates: Mapping[str, float] | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
-    """AdamW with warm-up and cosine over the parameters that require a gradient.
+    """AdamW with warm-up and cosine over the parameters that require a gradient. The model ends where it trained.
 
+    loss: of the running model, (B, S + 1) rows and their domains' names; a mean over tokens. Several processes take the rows in turn.
     rates: multiplies the rate of every parameter whose name ends so (default 1).
     """
     started, cpu_started = time.monotonic(), _cpu_s()
     torch.set_flush_denormal(True)
     torch.manual_seed(recipe.seed)
+    accelerator = Accelerator()
     optimiser = torch.optim.AdamW(_groups(model, recipe, rates or {}), betas=(0.9, 0.95), fused=True)
+    running, optimiser = accelerator.prepare(model, optimiser)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    curve: list[tuple[int, float]] = []
-    every, since = max(1, recipe.steps // 50), []
+    first, curve, since = checkpoints.load(accelerator) if checkpoints else (0, [], [])
+    every = max(1, recipe.steps // 50)
     model.train()
-    for step in range(recipe.steps):
+    for step in range(first, recipe.steps):
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * group["scale"] * schedule(step, recipe)
-        value = loss(step)
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(trained, recipe.clip)
+        since.append(_backward(accelerator, running, mixture, loss, recipe, step))
+        accelerator.clip_grad_norm_(trained, recipe.clip)
         optimiser.step()
         optimiser.zero_grad()
-        since.append(float(value.detach()))
         if (step + 1) % every == 0 or step + 1 == recipe.steps:
             curve.append((step + 1, sum(since) / len(since)))
             since = []
             if progress:
                 progress(step + 1, recipe.steps, f"loss {curve[-1][1]:.3f}")
+        if checkpoints and (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
+            checkpoints.save(accelerator, step + 1, curve, since)
     model.eval()
+    if checkpoints:
+        checkpoints.clear()
     tokens = recipe.steps * recipe.batch * recipe.sequence
     every_parameter, trained_parameters = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in trained)
     return TrainReport(
         tokens, float(tokens) * (4 * every_parameter + 2 * trained_parameters), round(time.monotonic() - started, 3), round(_cpu_s() - cpu_started, 3),
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, every_parameter, trained_parameters, curve,
+        _peak_bytes(accelerator.device), every_parameter, trained_parameters, curve,
     )  # fmt: skip
+
+
+def _backward(accelerator: Any, running: Any, mixture: Mixture, loss: Loss, recipe: Any, step: int) -> float:
+    """Add up the gradients of one step, part by part. Returns the mean loss."""
+    rows, names = mixture.batch(step, recipe.batch, recipe.sequence)
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    parts, total = recipe.accumulate, 0.0
+    for ids, domains in zip(np.array_split(rows[mine], parts), np.array_split(np.array(names[mine]), parts), strict=True):
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            value = loss(running, torch.from_numpy(ids).to(accelerator.device), domains.tolist()) * (len(ids) / len(rows[mine]))
+        accelerator.backward(value)
+        total += float(value.detach())
+    return total
 
 
 def schedule(step: int, recipe: Any) -> float:
@@ -215,6 +299,23 @@ def _groups(model: Any, recipe: Any, rates: Mapping[str, float]) -> list[dict[st
             scale = next((rate for ending, rate in rates.items() if name.endswith(ending)), rates.get("", 1.0))
             groups.setdefault((scale, recipe.weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
     return [{"params": parameters, "scale": scale, "weight_decay": decay, "lr": 0.0} for (scale, decay), parameters in groups.items()]
+
+
+def add_adapters(model: Any, rank: int) -> Any:
+    """Low-rank adapters on every trainable matrix; all else is frozen."""
+    from peft import LoraConfig, get_peft_model  # seconds to import, and seldom asked for
+
+    linear = {
+        name.removesuffix(".weight") for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.ndim == 2
+    }
+    modules = [name for name, module in model.named_modules() if name in linear and isinstance(module, torch.nn.Linear)]
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules))
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _cpu_s() -> float:

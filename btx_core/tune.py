@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, kl_div, linear
 from transformers import AutoTokenizer
@@ -26,7 +27,7 @@ from btx_core.mix import link, whole_folder
 from btx_core.plan import ROUTER, SHARED
 from btx_core.router import Start, Statistics, statistics
 from btx_core.router import rows as first_rows
-from btx_core.train import Progress, TrainReport, next_token_scores, optimise
+from btx_core.train import Checkpoints, Precision, Progress, TrainReport, next_token_scores, optimise
 
 GENERAL = "seed"  # the key of the seed's own data among the domains
 
@@ -48,6 +49,9 @@ class TuneRecipe:
     final_rate: float = 0.1
     weight_decay: float = 0.0
     clip: float = 1.0
+    accumulate: int = 1  # parts that a step's rows are computed in
+    precision: Precision = "float32"
+    save_every: int = 200  # steps between checkpoints
     seed: int = 0
 
 
@@ -74,11 +78,12 @@ def tune(
     homes: by domain; without it the router's rows start as they were mixed. seed: a dense folder whose predictions the tuned model
     keeps on the seed's own text.
     """
-    model = load(mixed, torch.float32)
-    report = (
-        None if recipe.mode == "none" else tune_model(model, AutoTokenizer.from_pretrained(mixed), domains, recipe, homes, seed, progress)
-    )
+    model, tokenizer, report = load(mixed, torch.float32), AutoTokenizer.from_pretrained(mixed), None
+    if recipe.mode != "none":
+        report = tune_model(model, tokenizer, domains, recipe, homes, seed, progress, where=(mixed, out))
     changed = {"none": (), "router": (ROUTER,), "shared": (ROUTER, SHARED)}[recipe.mode]
+    if not PartialState().is_main_process:
+        return report
     with whole_folder(out) as aside:
         write_tuned(model, mixed, changed, aside)
     return report
@@ -92,7 +97,9 @@ def tune_model(
     homes: Mapping[str, Home] | None = None,
     seed: Path | None = None,
     progress: Progress | None = None,
+    where: tuple[Path, Path] | None = None,
 ) -> TrainReport:
+    """As `tune`, on a model in memory. where: the mixed folder and the one to be, to take up a run that died."""
     corpora = {name: Corpus.of(folders, tokenizer, recipe.seed) for name, folders in domains.items()}
     mixture, end = Mixture(corpora, shares(list(domains), recipe.general_share)), end_token(tokenizer)
     routers = gates(model)
@@ -103,11 +110,9 @@ def tune_model(
         of_router = name.removesuffix(".weight") in routers
         parameter.requires_grad_(of_router or (recipe.mode == "shared" and ".experts." not in name))
 
-    def loss(step: int) -> torch.Tensor:
-        rows, names = mixture.batch(step, recipe.batch, recipe.sequence)
-        ids = torch.from_numpy(rows)
+    def loss(running: Any, ids: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
         with router_inputs(routers) as inputs:
-            scores = next_token_scores(model, ids, end)
+            scores = next_token_scores(running, ids, end)
         value = cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
         general = [row for row, name in enumerate(names) if name == GENERAL]
         if teacher is not None and general:
@@ -120,7 +125,8 @@ def tune_model(
         return value
 
     rates = {f"{name}.weight": 1.0 for name in routers} | {"": recipe.shared_rate}
-    return optimise(model, loss, recipe, rates=rates, progress=progress)
+    checkpoints = Checkpoints.beside(where[1], recipe, where[0], mixture) if where else None
+    return optimise(model, mixture, loss, recipe, rates=rates, checkpoints=checkpoints, progress=progress)
 
 
 def place_rows(
