@@ -174,25 +174,29 @@ def rebuild(
     with_: Annotated[list[str] | None, typer.Option("--with", metavar="EXPERT", help="take this expert (version) in")] = None,
     without: Annotated[list[str] | None, typer.Option(metavar="EXPERT", help="leave this expert out")] = None,
     tune: Annotated[str | None, typer.Option(metavar="none|router|shared|all", help="what to train after the mix")] = None,
+    line: Annotated[str, typer.Option(metavar="NAME", help="product line; [line.NAME] in btx.toml")] = "main",
+    to: Annotated[str | None, typer.Option(metavar="build/N|snapshot/LINE@V", help="go back to its members, slots and recipe")] = None,
+    recipe: Annotated[Path | None, typer.Option(metavar="FILE", help="TOML with [recipe.mix] ... instead of btx.toml's")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, write nothing")] = False,
     json: Json = False,
 ) -> None:
     """Compose the model of all experts in good standing; only what changed runs.
 
-    Example: btx rebuild --without expert/math
+    Upgrade: the newest version is taken. Pin: --with legal@1. Roll back: --to build/3. A look ahead: --dry-run.
+
+    Example: btx rebuild --without math --dry-run
     """
     from pipelines.rebuild import rebuild as compose
+    from pipelines.workspace import read_recipes
 
     _one_of("--tune", tune, ("none", "router", "shared", "all"))
-    answer = compose(_here(), with_=with_ or (), without=without or (), tune=tune, dry_run=dry_run)
+    recipes = read_recipes(recipe) if recipe else None
+    wishes: dict[str, Any] = {"line": line, "with_": with_ or (), "without": without or (), "tune": tune, "to": to, "recipes": recipes}
+    answer = compose(_here(), **wishes, dry_run=dry_run)
     if json:
         render.as_json(answer)
-        return
-    render.line(f"{answer['build'] or 'plan'}   {answer['status']}")
-    render.line(f"  ran     {', '.join(answer['ran']) or 'nothing'}")
-    render.line(f"  reused  {', '.join(answer['reused']) or 'nothing'}")
-    if answer["bytes_written"]:
-        render.line(f"  bytes   {render.size(answer['bytes_written'])} written, {render.size(answer['bytes_linked'])} linked")
+    else:
+        render.rebuilt(answer)
 
 
 @app.command()
@@ -269,6 +273,31 @@ def show(ref: Ref, json: Json = False) -> None:
         render.as_json(answer)
     else:
         render.sheet(answer)
+
+
+@app.command()
+def explain(
+    build: Annotated[str, typer.Argument(metavar="BUILD")],
+    text: Annotated[str, typer.Option(metavar="TEXT")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write a page to a new file instead")] = None,
+    json: Json = False,
+) -> None:
+    """Show which expert, and so whose data, each token of TEXT was computed with.
+
+    Example: btx explain build/2 --text "def area(r): return 3.14 * r ** 2"
+    """
+    from pipelines.explain import explain as attribute
+    from pipelines.explain import write_page
+
+    answer = attribute(_here(), build, text)
+    if html is not None:
+        write_page(answer, html)
+    if json:
+        render.as_json(answer)
+    elif html is not None:
+        render.line(f"{answer['build']}   {len(answer['tokens'])} tokens   {html}")
+    else:
+        render.explanation(answer)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def error_text(error: BaseException) -> str | None:
@@ -43,7 +44,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | N
         numeric = bool(rows) and all(isinstance(row[position], int | float) or row[position] is None for row in rows)
         shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        shown.add_row(*(cell(value) for value in row))
+        shown.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     return shown
 
 
@@ -71,6 +72,28 @@ def sheet(facts: Mapping[str, Any], indent: int = 0) -> None:
                 print(f"{space}  " + "  ".join(cell(part) for part in item.values() if not isinstance(part, Mapping | list)))
         else:
             print(f"{space}{str(key).ljust(width)}  {cell(value)}")
+
+
+SIGNS = {"added": "+", "replaced": "~", "kept": "=", "removed": "-"}
+
+
+def rebuilt(answer: Mapping[str, Any]) -> None:
+    """What a rebuild did, or would do."""
+    line(f"{answer['build'] or 'plan'}   {answer['status']}" + (f"   line {answer['line']}" if "line" in answer else ""))
+    for change in answer.get("changes", ()):
+        slot = "" if change["slot"] is None else f"   slot {change['slot']}"
+        before = f"   for {change['before']}" if change["change"] == "replaced" else ""
+        line(f"  {SIGNS[change['change']]} {change['ref']}{slot}{before}")
+    planned = answer["status"] == "planned"
+    line(f"  {'run   ' if planned else 'ran   '}  {', '.join(answer['ran']) or 'nothing'}")
+    line(f"  {'reuse ' if planned else 'reused'}  {', '.join(answer['reused']) or 'nothing'}")
+    if answer["bytes_written"]:
+        line(f"  bytes   {size(answer['bytes_written'])} {'to write' if planned else 'written'}, {size(answer['bytes_linked'])} linked")
+    if planned:
+        took = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in answer["seconds"].items())
+        line(f"  time    {took}, by {answer['measured_on']}" if took else "  time    not known: no build like it was measured yet")
+        if answer["cost"].get("flops"):
+            line(f"  cost    {answer['cost']['tokens']:.0f} tokens, {answer['cost']['flops']:.3g} FLOPs of tuning")
 
 
 def size(number: float) -> str:
@@ -135,6 +158,25 @@ def graph(answer: Mapping[str, Any], start: str) -> None:
 
 
 FILES_SHOWN = 5  # a corpus may hold thousands
+
+
+TERMINAL_HUES = ("white", "blue", "dark_orange3", "green", "purple", "red", "cyan", "yellow")
+
+
+def explanation(answer: Mapping[str, Any]) -> None:
+    """The text, each token coloured by the expert of the largest weight; below it the shares by source."""
+    hues = {source["ref"]: TERMINAL_HUES[place % len(TERMINAL_HUES)] for place, source in enumerate(answer["sources"])}
+    text = Text()
+    for token in answer["tokens"]:
+        first = max(token["experts"], key=lambda item: item["weight"])
+        text.append(token["text"], f"{hues[first['ref']]}{' bold' if first['weight'] > 0.5 else ''} underline")
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(text, soft_wrap=True)
+    rows = []
+    for source in answer["sources"]:
+        share = f"{100 * source['share']:.1f} %".rjust(7)
+        rows.append([Text(source["ref"], hues[source["ref"]]), share, ", ".join(source["data"]), ", ".join(source["licenses"])])
+    console.print(_table(["source", "share", "data", "licences"], rows))
 
 
 class Narrator:
