@@ -1,10 +1,12 @@
 """Job: audit one version and all that it was made from. Nothing is written.
 
 The checks over rows, log, bytes and verdicts are the registry's; here they are given the folders, what each build says of its tensors,
-and a judge. With `recompute` every build is mixed again from registered bytes and compared.
+and a judge. Folders that no row names are left by commands that did not end. With `recompute` every build is mixed again from
+registered bytes and compared.
 """
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from registry.audit import audit as examine
 from registry.catalog import Version
 from registry.gate import judge_again, ungated
 from registry.references import Reference
+
+_NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
 
 
 def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head: str | None = None) -> dict[str, Any]:
@@ -35,6 +39,9 @@ def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head
     past = [Finding("gates", *gap) for gap in ungated(catalog, reference)]
     report["checks"].append(vars(Check("gates", not past, len(versions))))
     report["findings"] += [vars(finding) for finding in past]
+    examined, left = _unfinished(workspace)
+    report["checks"].append(vars(Check("unfinished", not left, examined)))
+    report["findings"] += [vars(finding) for finding in left]
     if recompute:
         again = [finding for build in builds for finding in _mixed_again(workspace, build)]
         report["checks"].append(vars(Check("recompute", not again, len(builds))))
@@ -46,6 +53,20 @@ def _folder(workspace: Workspace, version: Version) -> Path | None:
     if version.ref.kind == "build":
         return workspace.root / str(version.facts["folder"])
     return workspace.root / str(version.facts["dvc"]["path"]) if "dvc" in version.facts else None
+
+
+def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
+    """Version folders and .dvc files that no row names. While a command writes they are its own, and not looked at."""
+    kinds = {"data": "data", "seed": "seeds", "expert": "experts", "build": "builds"}
+    there = sorted(path for kind in kinds for path in (workspace.root / kinds[kind]).glob("*" if kind == "build" else "*/*"))
+    if workspace.being_written:  # asked before the rows: what ended meanwhile has its row
+        return 0, []
+    known = {workspace.folder(one.ref.kind, one.ref.name, one.ref.version or 0) for kind in kinds for one in workspace.catalog.list(kind)}
+    numbered = {path: found for path in there if (found := _NUMBERED.fullmatch(path.name))}
+    odd = [path for path, found in numbered.items() if found["incoming"] or path.with_name(found["number"]) not in known]
+    advice = "run the command that did not end again, or remove it"
+    subjects = [str(path.relative_to(workspace.root)) for path in odd]
+    return len(numbered), [Finding("unfinished", subject, "no row", "a registered version", advice) for subject in subjects]
 
 
 def _sources(workspace: Workspace, builds: list[Version]) -> dict[Reference, dict[str, tuple[str, str]]]:
