@@ -6,6 +6,7 @@ What the rows mean is the catalogue's; what DVC does is versioned_folders.py's a
 
 import fcntl
 import getpass
+import json
 import os
 import shutil
 import subprocess
@@ -136,6 +137,7 @@ class Workspace:
             lock.truncate(0)
             lock.write(f"btx {what} (process {os.getpid()}, {actor()})")
             lock.flush()
+            _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
             yield
 
     @property
@@ -149,6 +151,32 @@ class Workspace:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
+        return False
+
+
+def _forget_the_killed(path: Path) -> None:
+    """Remove DVC's list of who works on what, unless one of them does.
+
+    A killed DVC leaves it torn, or with the number of a process that is not yet reaped or is another one by now: DVC stops at each.
+    """
+    try:
+        held = json.loads(path.read_text())
+        pids = {one["pid"] for mode in held.values() for some in mode.values() for one in (some if isinstance(some, list) else [some])}
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pids = set()
+    if not any(_is_dvc(pid) for pid in pids):
+        path.unlink(missing_ok=True)
+
+
+def _is_dvc(pid: int) -> bool:
+    import psutil  # DVC's own way to look; here, since few commands find anybody
+
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any("dvc" in word for word in process.cmdline())
+    except psutil.Error:
         return False
 
 
