@@ -37,7 +37,7 @@ def key_id(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
 def sign(payload: Mapping[str, Any], key: Ed25519PrivateKey, payload_type: str = IN_TOTO) -> dict[str, Any]:
     """A DSSE envelope over the payload's canonical JSON."""
     body = canonical_json(payload)
-    signature = key.sign(_pae(payload_type, body))
+    signature = key.sign(pre_authentication(payload_type, body))
     return {
         "payload": base64.b64encode(body).decode(),
         "payloadType": payload_type,
@@ -55,7 +55,7 @@ def opened(envelope: Mapping[str, Any], key: Ed25519PublicKey, payload_type: str
         raise Damaged("envelope", found=f"{type(error).__name__}: {error}", expected="a DSSE envelope") from None
     if found_type != payload_type:
         raise Damaged("envelope", found=f"payload type {found_type!r}", expected=payload_type)
-    if not any(_holds(signature, _pae(payload_type, body), key) for signature in signatures):
+    if not any(_holds(signature, pre_authentication(payload_type, body), key) for signature in signatures):
         raise Damaged("envelope", found="no valid signature of this key", expected=f"one by key {key_id(key)}")
     try:
         payload = json.loads(body)
@@ -74,7 +74,7 @@ def _holds(signature: bytes, message: bytes, key: Ed25519PublicKey) -> bool:
     return True
 
 
-def _pae(payload_type: str, body: bytes) -> bytes:
+def pre_authentication(payload_type: str, body: bytes) -> bytes:
     """DSSE's pre-authentication encoding: type and body, each with its length, so that neither can pass for the other."""
     return b"DSSEv1 %d %s %d %s" % (len(payload_type.encode()), payload_type.encode(), len(body), body)
 

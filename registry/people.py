@@ -27,12 +27,14 @@ from cryptography.hazmat.primitives.serialization import (
 
 from registry import attest
 from registry.catalog import Catalog, Event, Version
+from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused
 from registry.policy import Waiver, moment
 
 ROLES = ("registrar", "approver", "auditor")
 ACT = "application/vnd.btx.act+json"
 LONGEST_WAIVER_DAYS = 366
+LONGEST_DRAFT_S = 900
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _RULE = re.compile(r"[a-z][a-z0-9-]{0,63}/[a-z][a-z0-9-]{0,63}")
 
@@ -60,12 +62,12 @@ class Signer:
 
 def key_file(name: str) -> Path:
     """BTX_KEY_FILE, else ~/.config/btx/keys/NAME.pem: outside every workspace, so that no commit can carry it."""
-    return Path(os.environ.get("BTX_KEY_FILE") or Path.home() / ".config" / "btx" / "keys" / f"{_named(name)}.pem")
+    return Path(os.environ.get("BTX_KEY_FILE") or Path.home() / ".config" / "btx" / "keys" / f"{named(name)}.pem")
 
 
 def model_key(name: str) -> Path:
     """The key that signs exported folders: BTX_MODEL_KEY_FILE, else ~/.config/btx/keys/NAME.model.pem; its public half ends in .pub."""
-    return Path(os.environ.get("BTX_MODEL_KEY_FILE") or Path.home() / ".config" / "btx" / "keys" / f"{_named(name)}.model.pem")
+    return Path(os.environ.get("BTX_MODEL_KEY_FILE") or Path.home() / ".config" / "btx" / "keys" / f"{named(name)}.model.pem")
 
 
 def new_key(name: str, path: Path | None = None) -> Signer:
@@ -79,7 +81,7 @@ def new_key(name: str, path: Path | None = None) -> Signer:
             file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher))
     except FileExistsError:
         raise Conflict(f"key file {path}", found="a file", expected="none", next="use that key, or name another file") from None
-    return Signer(_named(name), key)
+    return Signer(named(name), key)
 
 
 def signer(name: str, path: Path | None = None) -> Signer:
@@ -96,7 +98,7 @@ def signer(name: str, path: Path | None = None) -> Signer:
         raise Invalid(f"key of {name}", found=str(error)[:120], expected=expected, next=advice) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise Invalid(f"key of {name}", found=type(key).__name__, expected="an Ed25519 private key", next=f"btx actor add {name}")
-    return Signer(_named(name), key)
+    return Signer(named(name), key)
 
 
 def public_pem(person: Signer) -> str:
@@ -118,7 +120,7 @@ def add_actor(catalog: Catalog, name: str, roles: tuple[str, ...], public_key: s
             expected=f"one by {' or '.join(auditors)}",
             next="let an auditor do it: BTX_ACTOR=AUDITOR btx actor add",
         )
-    subject = f"actor/{_named(name)}"
+    subject = f"actor/{named(name)}"
     act = {"act": "actor", "subject": subject, "roles": sorted(set(roles)), "public_key": public_key, "at": _now()}
     return _signed(catalog, act, by, people) if by else catalog.event("actor", subject, {"act": act})
 
@@ -175,17 +177,55 @@ def act_of(catalog: Catalog, event: Event) -> dict[str, Any] | None:
     return _checked(event, roll(catalog, event.seq))
 
 
+def drafted(catalog: Catalog, ref: str, name: str, why: str = "") -> dict[str, Any]:
+    """The approval that this person would sign. Raises Refused as `approve` does."""
+    return _draft(catalog, "approved", str(catalog.get(ref).ref), name, {"why": why})
+
+
+def admit(catalog: Catalog, ref: str, envelope: Mapping[str, Any]) -> Event:
+    """Log an approval of `ref` that the acting person drafted here and signed elsewhere, so that the key never comes here.
+
+    Raises Refused for a signature that is not by the key on the roll, for an act on something else, an old one, and one logged before.
+    """
+    person, subject = roll(catalog).get(catalog.actor), str(catalog.get(ref).ref)
+    if person is None:
+        raise Refused(f"approved {subject}", found=f"{catalog.actor}, not on the roll", expected="an approver", next="btx actor add")
+    try:
+        act = attest.opened(envelope, person.key, ACT)
+        age_s = (datetime.now(UTC) - moment(str(act["at"]))).total_seconds()
+    except (Damaged, Invalid, KeyError) as error:
+        found = getattr(error, "found", "no time in it")
+        raise Refused(f"approved {subject}", found=found, expected=f"an act signed by {person.name}'s key", next="sign it again") from None
+    wanted = _draft(catalog, "approved", subject, person.name, {"why": act.get("why"), "at": act["at"]})
+    if act != wanted or not isinstance(act["why"], str):
+        raise Refused(f"approved {subject}", found="an act that says something else", expected="the act drafted here", next="sign it again")
+    if not -60 < age_s < LONGEST_DRAFT_S:
+        raise Refused(f"approved {subject}", found=f"drafted at {act['at']}", expected="less than 15 minutes ago", next="sign it again")
+    if any((event.body.get("envelope") or {}).get("payload") == envelope["payload"] for event in catalog.events(subject, "approved")):
+        raise Refused(f"approved {subject}", found="an act that is in the log already", expected="a new one", next="nothing: it counts")
+    return catalog.event("approved", subject, {"act": act, "envelope": dict(envelope)})
+
+
+def to_sign(act: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The payload of an act's envelope, and the bytes that its signature is over."""
+    payload = canonical_json(act)
+    return payload, attest.pre_authentication(ACT, payload)
+
+
 def _act(catalog: Catalog, kind: str, subject: str, by: Signer, more: Mapping[str, Any]) -> Event:
+    return _signed(catalog, _draft(catalog, kind, subject, by.name, more), by, roll(catalog))
+
+
+def _draft(catalog: Catalog, kind: str, subject: str, name: str, more: Mapping[str, Any]) -> dict[str, Any]:
     people = roll(catalog)
     registered = _registered(catalog, subject)
-    role = people[by.name].roles if by.name in people else ()
+    role = people[name].roles if name in people else ()
     if "approver" not in role:
-        advice = f"btx actor add {by.name} --role approver, by an auditor"
-        raise Refused(f"{kind} {subject}", found=f"{by.name} with roles {', '.join(role) or 'none'}", expected="an approver", next=advice)
-    if registered is not None and registered.actor == by.name:
-        raise Refused(f"{kind} {subject}", found=f"{by.name}, who registered it", expected="a second person", next="ask another approver")
-    act = {"act": kind, "subject": subject, "digest": registered.digest if registered else None, "actor": by.name, "at": _now(), **more}
-    return _signed(catalog, act, by, people)
+        advice = f"btx actor add {name} --role approver, by an auditor"
+        raise Refused(f"{kind} {subject}", found=f"{name} with roles {', '.join(role) or 'none'}", expected="an approver", next=advice)
+    if registered is not None and registered.actor == name:
+        raise Refused(f"{kind} {subject}", found=f"{name}, who registered it", expected="a second person", next="ask another approver")
+    return {"act": kind, "subject": subject, "digest": registered.digest if registered else None, "actor": name, "at": _now(), **more}
 
 
 def _signed(catalog: Catalog, act: Mapping[str, Any], by: Signer, people: Mapping[str, Actor]) -> Event:
@@ -242,7 +282,7 @@ def _registered(catalog: Catalog, subject: str) -> Version | None:
         return None
 
 
-def _named(name: str) -> str:
+def named(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise Invalid(f"actor {name!r}", found=name, expected="letters, digits and . _ @ + -, at most 64", next="choose another name")
     return name
