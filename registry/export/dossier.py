@@ -12,7 +12,7 @@ from importlib.metadata import version as installed
 from typing import Any
 
 from registry import people
-from registry.catalog import Catalog, Event, Graph, Version
+from registry.catalog import Catalog, Event, Graph, Impact, Version
 from registry.gate import verdicts
 
 TOOL = "btx-registry"
@@ -21,7 +21,10 @@ NAMESPACE = uuid.UUID("6f0a3d0e-6a53-5f0c-9d0c-3f2f6d1f7c1b")  # of names made h
 
 @dataclass(frozen=True)
 class Dossier:
-    """statuses by reference; verdicts, withdrawals: events on any node of the graph; head: the log's newest digest when collected."""
+    """statuses by reference; verdicts, withdrawals: events on any node of the graph; head: the log's newest digest when collected.
+
+    impact: what was made from the subject; None for a build.
+    """
 
     subject: Version
     graph: Graph
@@ -29,10 +32,12 @@ class Dossier:
     verdicts: tuple[Event, ...] = ()
     approvals: tuple[Mapping[str, str], ...] = ()
     releases: tuple[Event, ...] = ()
+    exports: tuple[Event, ...] = ()
     withdrawals: tuple[Event, ...] = ()
     head: str = ""
     made_at: str = ""
     previous: tuple[str, ...] = field(default=())  # earlier builds, where the subject is a build
+    impact: Impact | None = None
 
     @property
     def ref(self) -> str:
@@ -76,7 +81,9 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
     graph = catalog.lineage(ref)
     subject = graph.nodes[0]
     refs = [str(node.ref) for node in graph.nodes]
-    statuses = {str(key): status for key, status in catalog.statuses(graph.nodes).items()}
+    impact = catalog.impact(subject.ref) if subject.ref.kind != "build" else None
+    down = [catalog.get(one) for one in (*impact.experts, *(build.ref for build in impact.builds))] if impact else []
+    statuses = {str(key): status for key, status in catalog.statuses([*graph.nodes, *down]).items()}
     logged = [event for name in refs for event in verdicts(catalog, name)]
     gone = {event.subject: event for event in catalog.events(kind="withdrawn")}
     builds = [str(version.ref) for version in catalog.list("build")] if subject.ref.kind == "build" else []
@@ -87,10 +94,12 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
         verdicts=tuple(sorted(logged, key=lambda event: event.seq)),
         approvals=tuple(people.approvals(catalog, subject)),
         releases=tuple(catalog.events(subject.ref, "released")),
+        exports=tuple(catalog.events(subject.ref, "exported")),
         withdrawals=tuple(gone[name] for name in refs if name in gone),
         head=catalog.head(),
         made_at=(at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         previous=tuple(builds[: builds.index(str(subject.ref))]) if str(subject.ref) in builds else (),
+        impact=impact,
     )
 
 

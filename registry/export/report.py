@@ -10,8 +10,10 @@ from html import escape
 from pathlib import Path
 
 from registry.export.dossier import Dossier, tool_version
-from registry.export.sections import Section, Table, annex_iv, overview, training_summary
+from registry.export.sections import Part, Section, See, annex_iv, attention, overview, training_summary
+from registry.export.tables import Facts, Table
 
+KINDS = {"build": "Model build", "expert": "Expert", "seed": "Seed model", "data": "Data version"}
 PARTS = (
     ("Overview", "", overview),
     (
@@ -23,25 +25,25 @@ PARTS = (
 )
 STYLE = Path(__file__).with_suffix(".css").read_text()
 SAYS = {"held": "recorded", "partly": "recorded in part", "missing": "missing"}
+SIGNS = "I have read this report, and what it says to be missing is answered elsewhere or accepted."
+LONGEST_WORD = 24  # characters of a cell that is kept on one line
 
 
 def html(dossier: Dossier) -> str:
-    title = f"{dossier.ref}: report"
-    links = " ".join(f'<a href="#part-{number}">{_escaped(name)}</a>' for number, (name, _, _) in enumerate(PARTS, 1))
     head = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{_escaped(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{_escaped(dossier.ref)}: report</title>\n<style>{STYLE}{_footer(dossier)}</style>\n</head>\n<body>\n"
     )
-    body = f'<h1>{_escaped(dossier.ref)}</h1>\n<p class="soft">{_escaped(_line(dossier))}</p>\n<nav>{links}</nav>\n'
-    body += "".join(_html_part(number, dossier) for number in range(1, len(PARTS) + 1))
-    return head + body + _html_check(dossier) + "</body>\n</html>\n"
+    parts = "".join(_html_part(number, dossier) for number in _parts(dossier))
+    return f"{head}{_html_top(dossier)}<main>\n{parts}{_html_end(dossier)}</main>\n</body>\n</html>\n"
 
 
 def markdown(dossier: Dossier) -> str:
     parts = [f"# {_md(dossier.ref)}: report\n\n{_md(_line(dossier))}\n"]
-    for name, about, make in PARTS:
+    parts += ["**To know before signing**\n\n" + "".join(f"- {_md(line)}\n" for line in attention(dossier))]
+    for name, about, make in (PARTS[number - 1] for number in _parts(dossier)):
         sections = make(dossier)
         parts.append(f"## {name}\n" + (f"\n{about} {_tally(sections)}\n" if about else ""))
         parts += map(_md_section, sections)
@@ -53,6 +55,11 @@ def card(dossier: Dossier) -> str:
     """The overview alone, as the body of a model card."""
     sections = "\n".join(_md_section(section) for section in overview(dossier))
     return f"# {_md(dossier.ref)}\n\n{_md(_line(dossier))}\n\n{sections}"
+
+
+def _parts(dossier: Dossier) -> tuple[int, ...]:
+    """Annex IV asks about models."""
+    return (1, 3) if dossier.subject.ref.kind == "data" else (1, 2, 3)
 
 
 def _line(dossier: Dossier) -> str:
@@ -68,11 +75,28 @@ def _checks(dossier: Dossier) -> Sequence[str]:
     )
 
 
+def _footer(dossier: Dossier) -> str:
+    """What stands at the foot of every printed page."""
+    named = "".join(mark for mark in f"{dossier.ref}, written {dossier.made_at}" if mark.isalnum() or mark in " /@.,:_-")
+    return f'@page {{ @bottom-left {{ content: "{named}"; }} }}\n'
+
+
+def _html_top(dossier: Dossier) -> str:
+    subject = dossier.subject
+    links = " ".join(f'<a href="#part-{number}">{_escaped(PARTS[number - 1][0])}</a>' for number in _parts(dossier))
+    lines = "".join(f"<li>{_escaped(line)}</li>" for line in attention(dossier))
+    return (
+        f'<header>\n<p class="kind">{KINDS.get(subject.ref.kind, subject.ref.kind)} · report</p>\n<h1>{_escaped(dossier.ref)}</h1>\n'
+        f'<p class="soft">{_escaped(_line(dossier))}</p>\n<nav>{links} <a href="#sign">Sign-off</a></nav>\n'
+        f"<aside><h2>To know before signing</h2><ul>{lines}</ul></aside>\n</header>\n"
+    )
+
+
 def _html_part(number: int, dossier: Dossier) -> str:
     name, about, make = PARTS[number - 1]
     sections = make(dossier)
-    said = f'<p class="soft">{_escaped(about)} {_tally(sections)}</p>\n' if about else ""
-    return f'<h2 id="part-{number}">{_escaped(name)}</h2>\n{said}' + "".join(map(_html_section, sections))
+    said = f'<p class="about">{_escaped(about)} {_tally(sections)}</p>\n' if about else ""
+    return f'<h2 class="part" id="part-{number}">{_escaped(name)}</h2>\n{said}' + "".join(map(_html_section, sections))
 
 
 def _tally(sections: Sequence[Section]) -> str:
@@ -81,43 +105,78 @@ def _tally(sections: Sequence[Section]) -> str:
 
 
 def _html_section(section: Section) -> str:
+    """What is asked beside what is held; tables have the whole width below."""
     state = f'<span class="state {section.state}">{SAYS[section.state]}</span>' if section.needs else ""
-    made = f"<h3>{_escaped(section.title)}{state}</h3>\n"
-    made += f'<p class="needs">{_escaped(section.needs)}</p>\n' if section.needs else ""
-    made += "".join(_html_table(part) if isinstance(part, Table) else f"<p>{_escaped(part)}</p>\n" for part in section.holds)
+    asked = f"<h3>{_escaped(section.title)}</h3>\n{state}" + (f'<p class="needs">{_escaped(section.needs)}</p>\n' if section.needs else "")
+    words = "".join(_html_words(part) for part in section.holds if not isinstance(part, Table))
     if section.missing:
         lines = "".join(f"<li>{_escaped(line)}</li>" for line in section.missing)
-        made += f'<div class="gaps"><span class="missing">Missing</span><ul>{lines}</ul></div>\n'
-    return made
+        words += f'<div class="gaps"><span>Missing</span><ul>{lines}</ul></div>\n'
+    shown = "".join(_html_table(part) for part in section.holds if isinstance(part, Table))
+    if section.needs:
+        return f'<section class="point"><div>{asked}</div><div>{words}</div>{shown}</section>\n'
+    return f'<section id="{_anchor(section.title)}">{asked}{shown}{words}</section>\n'
+
+
+def _html_words(part: Part | str) -> str:
+    if isinstance(part, Facts):
+        return "<dl>" + "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(value)}</dd>" for name, value in part.rows) + "</dl>\n"
+    if isinstance(part, See):
+        return f'<p>See <a href="#{_anchor(part.title)}">{_escaped(part.title)}</a> in the overview.</p>\n'
+    return f"<p>{_escaped(str(part))}</p>\n"
 
 
 def _html_table(table: Table) -> str:
+    """A short cell stays on one line; on a narrow screen each row becomes a card, its cells named by their columns."""
+    firm = {number for number in range(len(table.columns)) if all(len(cells[number]) <= LONGEST_WORD for cells in table.rows)}
+
     def row(cells: Iterable[str], tag: str) -> str:
-        marked = (f'<{tag} class="n">' if number in table.numbers else f"<{tag}>" for number in range(len(table.columns)))
-        return "<tr>" + "".join(f"{mark}{_escaped(cell)}</{tag}>" for mark, cell in zip(marked, cells, strict=True)) + "</tr>"
+        made = ""
+        for number, cell in enumerate(cells):
+            kind = " ".join(name for name, held in (("n", table.numbers), ("firm", firm)) if number in held)
+            label = f' data-label="{_escaped(table.columns[number])}"' if tag == "td" else ""
+            made += f"<{tag}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}{label}>{_escaped(cell)}</{tag}>"
+        return f"<tr>{made}</tr>"
 
     body = "\n".join(row(cells, "td") for cells in table.rows)
     return f'<div class="scroll"><table><thead>{row(table.columns, "th")}</thead><tbody>\n{body}\n</tbody></table></div>\n'
 
 
-def _html_check(dossier: Dossier) -> str:
+def _html_end(dossier: Dossier) -> str:
     lines = "".join(f"<li>{_escaped(line)}</li>" for line in _checks(dossier))
-    return f"<h3>Checking this without us</h3>\n<ul>{lines}</ul>\n"
+    fields = "".join(f"<dt>{name}</dt><dd></dd>" for name in ("Name", "Role", "Date", "Signature"))
+    return (
+        f'<h2 class="part" id="sign">Sign-off</h2>\n<section><h3>Checking this without us</h3>\n<ul>{lines}</ul></section>\n'
+        f'<section class="sign"><p>{SIGNS} {_escaped(dossier.ref)}, digest <span class="digest">{_escaped(dossier.subject.digest)}</span>.</p>'
+        f"<dl>{fields}</dl></section>\n"
+    )
 
 
 def _md_section(section: Section) -> str:
     made = f"### {_md(section.title)}" + (f" ({SAYS[section.state]})" if section.needs else "") + "\n\n"
     made += f"*Needs: {_md(section.needs)}*\n\n" if section.needs else ""
-    made += "\n".join(_md_table(part) if isinstance(part, Table) else f"{_md(part)}\n" for part in section.holds)
+    made += "\n".join(map(_md_part, section.holds))
     if section.missing:
         made += ("\n" if section.holds else "") + "Missing:\n\n" + "".join(f"- {_md(line)}\n" for line in section.missing)
     return made
+
+
+def _md_part(part: Part | str) -> str:
+    if isinstance(part, Table):
+        return _md_table(part)
+    if isinstance(part, Facts):
+        return _md_table(Table(("what", "recorded"), part.rows))
+    return f"See {_md(part.title)} in the overview.\n" if isinstance(part, See) else f"{_md(part)}\n"
 
 
 def _md_table(table: Table) -> str:
     ruler = " | ".join("---:" if number in table.numbers else "---" for number in range(len(table.columns)))
     rows = "".join(f"| {' | '.join(_md(cell) for cell in cells)} |\n" for cells in table.rows)
     return f"| {' | '.join(table.columns)} |\n| {ruler} |\n{rows}"
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")
 
 
 def _plain(text: str) -> str:

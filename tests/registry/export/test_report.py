@@ -9,7 +9,7 @@ import pytest
 
 from registry import people
 from registry.export import collect, render
-from registry.export.sections import annex_iv, overview, training_summary
+from registry.export.sections import annex_iv, attention, overview, training_summary
 
 
 class Page(HTMLParser):
@@ -71,6 +71,51 @@ def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any
     assert re.search(rf"\| licence/allowed \| data/law@1 \| register \| {until} \| ben \| contract 4711 \|", text)
 
 
+def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
+    """Standing, refusals, waivers, warnings, losers and gaps; each said on the page before the first part."""
+    governed.seed()
+    ben = governed.person("ben", "approver")
+    until = (governed.at + timedelta(days=10)).date().isoformat()
+    people.waive(governed.as_("ben"), "licence/allowed", "data/law@1", ben, until=until, why="contract 4711")
+    build = governed.build(governed.expert(governed.data(license="LicenseRef-Contract", purpose=None)))
+    governed.decide("release", governed.build_evidence(governed.as_("ann").get("expert/law@1"), ref=str(build.ref)))
+    governed.as_("ann").withdraw("data/law@1", "consent ended")
+    dossier = collect(governed.as_("ann"), "build/1")
+    top = render(dossier, "html").split('id="part-1"')[0]
+    for said in (
+        "Not to be used: it is tainted.",
+        "data/law@1 was withdrawn",
+        "Refused at gate release",
+        "release/second-person",
+        "Not released; approved by nobody.",
+        f"Waived: licence/allowed for data/law@1 until {until}, signed by ben.",
+        "Warned by provenance-complete/purpose: data/law@1.",
+        "Of 15 points of Annex IV, 4 have no answer here",
+    ):
+        assert said in top, said
+    assert "Not to be used" not in " ".join(attention(collect(governed.as_("ann"), "seed/base@1")))
+
+
+def test_a_data_versions_report_names_what_it_reached_and_the_class_of_removal(governed: Any) -> None:
+    governed.story()
+    text = render(collect(governed.as_("ann"), "data/law@1"), "md")
+    assert "| expert/law@1 | registered |" in text
+    assert re.search(r"\| build/1 \| evaluated \| rebuild \| ", text)
+
+
+def test_an_export_is_shown_with_day_person_and_target(governed: Any) -> None:
+    governed.story()
+    governed.as_("ann").event("exported", "build/1", {"folder": "/out", "target": "vllm"})
+    assert re.search(r"\| exported \| \d{4}-\d\d-\d\d by ann, for vllm \|", render(collect(governed.as_("ann"), "build/1"), "md"))
+
+
+def test_a_cell_of_a_few_words_stays_on_one_line_and_a_long_one_may_wrap(governed: Any) -> None:
+    governed.data(source="x" * 500)
+    text = render(collect(governed.as_("ann"), "data/law@1"), "html")
+    assert re.search(r'<td class="firm" data-label="licence">CC0-1.0</td>', text)
+    assert re.search(rf'<td data-label="source">{"x" * 500}</td>', text)
+
+
 def test_a_withdrawal_and_a_release_are_shown(governed: Any) -> None:
     governed.story()
     catalog = governed.as_("ann")
@@ -86,18 +131,19 @@ def test_a_withdrawal_and_a_release_are_shown(governed: Any) -> None:
 def test_quality_is_told_per_domain_beside_seed_and_specialist(governed: Any) -> None:
     governed.story()
     text = render(collect(governed.as_("ann"), "build/1"), "md")
-    assert "| law | yes | 1.400 | 0.900 | 0.950 | 90 % |" in text
+    assert "| law (new to the seed) | 1.400 | 0.900 | 0.950 | −32 % | 90 % |" in text
 
 
 def test_compute_of_all_versions_is_summed_and_what_was_not_reported_is_not_zero(governed: Any) -> None:
     governed.story()
     text = render(collect(governed.as_("ann"), "build/1"), "md")
-    assert "| expert/law@1 | 1 000 | 1.00e+09 | 2 s |" in text
+    assert "| expert/law@1 | 1,000 | 1.00e+09 | 2 s |" in text
     assert "| seed/base@1 | not reported | not reported | not reported |" in text
 
 
 def test_the_overview_of_a_bare_data_version_has_no_empty_promises(governed: Any) -> None:
     governed.data()
     titles = [section.title for section in overview(collect(governed.as_("ann"), "data/law@1"))]
-    assert "Members" not in titles
+    assert not {"Members", "Cost"} & set(titles)
+    assert "Annex IV" not in render(collect(governed.as_("ann"), "data/law@1"), "html")
     assert "Quality" not in titles
