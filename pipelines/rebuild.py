@@ -8,119 +8,82 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines import dvc_runs, evidence, gates
 from pipelines import versioned_folders as folders
-from pipelines.workspace import Workspace
+from pipelines.build_plan import BAD, MAIN, STAGES, Plan, Wishes, changes, forecast, plan
+from pipelines.workspace import Recipes, Workspace
 from registry.catalog import FileFact, Version
 from registry.digest import digest, sha256_file
-from registry.errors import Conflict, Invalid, NotFound
+from registry.errors import Conflict
 
-BAD = ("withdrawn", "tainted")
 LINKED_AGAIN = ("model-shared.safetensors", "model-expert-seed.safetensors")
-STAGES = ("mix", "tune", "evaluate")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a rebuild would do, before any byte is written."""
-
-    seed: Version
-    members: list[tuple[int, Version]]  # by slot, ascending
-    previous: Version | None
-    recipe: dict[str, dict[str, Any]]
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """What fixes the composed model: same content, same build."""
-        members = [[str(version.ref), slot, version.digest] for slot, version in self.members]
-        return {"seed": [str(self.seed.ref), self.seed.digest], "members": members, "recipe": self.recipe}
-
-
-def plan(workspace: Workspace, *, with_: Sequence[str] = (), without: Sequence[str] = (), tune: str | None = None) -> Plan:
-    """Choose the members: the newest version in good standing of every expert, as `with_` and `without` change it.
-
-    An expert keeps its slot from build to build, so that its shard stays the same file. Raises NotFound for names nobody registered.
-    """
-    catalog = workspace.catalog
-    builds = catalog.list("build")
-    previous = builds[-1] if builds else None
-    chosen: dict[str, Version] = {}
-    experts = catalog.list("expert")
-    statuses = catalog.statuses(experts)
-    for version in experts:
-        if statuses[version.ref] not in BAD:
-            chosen[version.ref.name] = version  # listed by number: the newest stays
-    for reference in with_:
-        version = catalog.get(_expert(reference))
-        chosen[version.ref.name] = version
-    for reference in without:
-        name = catalog.get(_expert(reference)).ref.name
-        chosen.pop(name, None)
-    if not chosen:
-        raise NotFound("experts", found="none in good standing", expected="at least one", next="btx train or btx register")
-    seeds = {version.facts["seed"] for version in chosen.values()}
-    if len(seeds) > 1:
-        raise Invalid(
-            "members", found=f"branches of {', '.join(sorted(seeds))}", expected="one seed version", next="leave some out: --without EXPERT"
-        )
-    recipe = {name: dict(getattr(workspace.settings.recipe, name)) for name in STAGES}
-    recipe["mix"]["mode"] = "full" if any(version.facts["mode"] == "full" for version in chosen.values()) else "anchored"
-    if tune:
-        recipe["tune"]["mode"] = tune
-    return Plan(catalog.get(seeds.pop()), _slots(previous, chosen), previous, recipe)
-
-
-def _expert(reference: str) -> str:
-    return reference if "/" in reference else f"expert/{reference}"
-
-
-def _slots(previous: Version | None, chosen: Mapping[str, Version]) -> list[tuple[int, Version]]:
-    """Slot 0 is the seed's. An expert name keeps the slot it had; a new one takes the next free number above all."""
-    held = {member["ref"].split("/")[1].split("@")[0]: member["slot"] for member in previous.facts["members"]} if previous else {}
-    top = max([0, *(slot for name, slot in held.items() if name in chosen)])
-    slots = {name: held[name] for name in chosen if name in held}
-    for name in chosen:
-        if name not in slots:
-            top += 1
-            slots[name] = top
-    return sorted((slot, chosen[name]) for name, slot in slots.items())
 
 
 def rebuild(
-    workspace: Workspace, *, with_: Sequence[str] = (), without: Sequence[str] = (), tune: str | None = None, dry_run: bool = False
+    workspace: Workspace,
+    *,
+    line: str = MAIN,
+    with_: Sequence[str] = (),
+    without: Sequence[str] = (),
+    tune: str | None = None,
+    to: str | None = None,
+    recipes: Recipes | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Build what the plan says, or say "unchanged". Returns build, status, ran, reused, bytes_written, bytes_linked, seconds.
 
+    to: a build or snapshot to go back to. dry_run: the answer is a forecast, and nothing is written.
     Raises Refused when the gate says no, Damaged when a registered file on disk is not what was registered.
     """
+    wishes = Wishes(line=line, with_=with_, without=without, tune=tune, to=to, recipes=recipes)
+    if dry_run:
+        return _planned(workspace, plan(workspace, wishes))
     with workspace.writing("rebuild"):
         started = time.monotonic()
-        planned = plan(workspace, with_=with_, without=without, tune=tune)
-        newest = planned.previous
-        if newest and newest.facts["content"] == digest(planned.content) and _whole(workspace, newest):
-            return _answer(str(newest.ref), "unchanged", [], [str(version.ref) for _, version in planned.members])
-        shards = _shards(workspace, planned)
-        if dry_run:
-            reused = [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]
-            return _answer(None, "planned", list(STAGES), reused)
+        planned = plan(workspace, wishes)
+        if _nothing_to_do(workspace, planned):
+            return _answer(str(planned.previous and planned.previous.ref), "unchanged", [], _refs(planned))
         number = workspace.catalog.next_version("build", "")
         members = [version for _, version in planned.members]
         gates.ask(
             workspace, "build", f"build/{number}", evidence.of_build(workspace.catalog, f"build/{number}", str(planned.seed.ref), members)
         )
+        shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         _write_snapshot(workspace, planned, snapshot, shards)
         done = dvc_runs.reproduce(workspace.root, "evaluate")
-        build = _record(workspace, planned, snapshot, number, shards)
+        build = _record(workspace, planned, snapshot, number, started)
         linked = sum(file.bytes for file in build.files if file.linked)
         reused = done.skipped + [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]
-        seconds = {"total": round(time.monotonic() - started, 2)} | build.facts["cost"]["seconds"]
         written = sum(file.bytes for file in build.files) - linked
-        return _answer(str(build.ref), build.facts["status"], done.ran, reused, written, linked, seconds)
+        return _answer(str(build.ref), build.facts["status"], done.ran, reused, written, linked, build.facts["cost"]["seconds"])
+
+
+def _nothing_to_do(workspace: Workspace, planned: Plan) -> bool:
+    newest = planned.previous
+    return bool(newest and newest.facts["content"] == digest(planned.content) and _whole(workspace, newest))
+
+
+def _refs(planned: Plan) -> list[str]:
+    return [str(version.ref) for _, version in planned.members]
+
+
+def _planned(workspace: Workspace, planned: Plan) -> dict[str, Any]:
+    """What would happen: the answer's keys, and beside them every member's change, every weight file, cost, and what was measured."""
+    if _nothing_to_do(workspace, planned):
+        return _answer(str(planned.previous and planned.previous.ref), "unchanged", [], _refs(planned)) | {"changes": changes(planned)}
+    shards = _shards(workspace, planned, proven=False)
+    last = _last_of_seed(workspace, planned)
+    expected = forecast(workspace, planned, shards, workspace.root / last.facts["folder"] if last else None)
+    reused = [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]
+    answer = _answer(
+        None, "planned", list(STAGES), reused, expected.size("write"), expected.size("link"), expected.seconds
+    )  # fmt: skip
+    details = {"line": planned.line, "changes": changes(planned), "weights": expected.weights, "cost": expected.cost}
+    return answer | details | {"measured_on": expected.measured_on}
 
 
 def _answer(
@@ -141,8 +104,9 @@ def _whole(workspace: Workspace, build: Version) -> bool:
     return all((folder / file.path).is_file() and (folder / file.path).stat().st_size == file.bytes for file in build.files)
 
 
-def _shards(workspace: Workspace, planned: Plan) -> dict[tuple[int, str], Path]:
+def _shards(workspace: Workspace, planned: Plan, *, proven: bool = True) -> dict[tuple[int, str], Path]:
     """Shards that earlier builds wrote, by slot and member digest; a damaged one is left out, so that it is written anew."""
+    there = workspace.store.verify if proven else workspace.store.has
     wanted = {(slot, version.digest) for slot, version in planned.members}
     found: dict[tuple[int, str], Path] = {}
     for build in workspace.catalog.list("build"):
@@ -150,7 +114,7 @@ def _shards(workspace: Workspace, planned: Plan) -> dict[tuple[int, str], Path]:
         for member in build.facts["members"]:
             key = (member["slot"], member["digest"])
             file = files.get(member["file"])
-            if key in wanted and key not in found and file and workspace.store.verify(file.sha256):
+            if key in wanted and key not in found and file and there(file.sha256):
                 found[key] = workspace.store.path(file.sha256)
     return found
 
@@ -159,7 +123,10 @@ def _freeze(workspace: Workspace, planned: Plan) -> Version:
     members = [{"ref": str(version.ref), "slot": slot, "digest": version.digest} for slot, version in planned.members]
     parents = [(planned.seed.ref, "seed"), *((version.ref, "member") for _, version in planned.members)]
     return workspace.catalog.register(
-        "snapshot", "main", {"seed": str(planned.seed.ref), "mode": planned.recipe["mix"]["mode"], "members": members}, parents=parents
+        "snapshot",
+        planned.line,
+        {"seed": str(planned.seed.ref), "mode": planned.recipe["mix"]["mode"], "members": members},
+        parents=parents,
     )
 
 
@@ -184,7 +151,7 @@ def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shar
         "domains": domains,
         "general": [named(workspace.catalog.get(ref)) for ref in planned.seed.facts["data"]],
         "previous": _previous_mix(workspace, planned),
-        "recipe": planned.recipe,
+        "recipe": {**planned.recipe, **planned.resolved},
         "threads": workspace.settings.train.threads,
     }
     path = workspace.root / "snapshot.json"
@@ -197,8 +164,8 @@ def _previous_mix(workspace: Workspace, planned: Plan) -> str | None:
     """A folder of links to what the last mix of this very seed wrote and no member can change, so that it is linked again."""
     folder = workspace.work / "previous"
     shutil.rmtree(folder, ignore_errors=True)
-    build = planned.previous
-    if build is None or build.facts["seed"] != str(planned.seed.ref):
+    build = _last_of_seed(workspace, planned)
+    if build is None:
         return None
     folder.mkdir(parents=True)
     for file in build.facts["mixed"]:
@@ -207,11 +174,17 @@ def _previous_mix(workspace: Workspace, planned: Plan) -> str | None:
     return _relative(workspace, folder)
 
 
+def _last_of_seed(workspace: Workspace, planned: Plan) -> Version | None:
+    """The newest build of this very seed, of any line."""
+    builds = [build for build in workspace.catalog.list("build") if build.facts["seed"] == str(planned.seed.ref)]
+    return builds[-1] if builds else None
+
+
 def _relative(workspace: Workspace, path: Path) -> str:
     return path.relative_to(workspace.root).as_posix()
 
 
-def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int, shards: Mapping[tuple[int, str], Path]) -> Version:
+def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int, started: float) -> Version:
     """Take the tuned folder in as builds/N and write its row. Raises Conflict if a member was withdrawn while the stages ran."""
     catalog = workspace.catalog
     for _, version in planned.members:
@@ -230,17 +203,19 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
     ]
     data = sorted({*planned.seed.facts["data"], *(reference for _, version in planned.members for reference in version.facts["data"])})
     facts = {
+        "line": planned.line,
         "snapshot": str(snapshot.ref),
         "seed": str(planned.seed.ref),
         "members": members,
         "content": digest(planned.content),
         "recipe": planned.recipe | {"resolved": {name: report["recipe"] for name, report in reports.items()}},
         "folder": _relative(workspace, folder),
+        "dvc": folders.track(workspace.root, folder),
         "tensors": folders.tensors(folder),
         "status": "evaluated",
         "evaluation": _evaluation(planned, measured),
         "routing": {"shares": measured["routing"], "dead": measured["dead"], "dominant": measured["dominant"]},
-        "cost": _cost(planned, reports, measured),
+        "cost": _cost(planned, reports, measured, started),
         "mixed": reports["mix"]["files"],
         "previous": planned.previous.facts["evaluation"] if planned.previous else None,
         "tuned_on": data,
@@ -284,13 +259,14 @@ def _evaluation(planned: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _cost(planned: Plan, reports: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+def _cost(planned: Plan, reports: Mapping[str, Any], measured: Mapping[str, Any], started: float) -> dict[str, Any]:
     """What this build took, and what all its members took to train: tokens, FLOPs, wall seconds."""
     trained = [version.facts["train"] for _, version in planned.members if version.facts["train"]]
     spent = [reports["tune"], *trained]
+    stages = {"mix": reports["mix"]["wall_s"], "tune": reports["tune"].get("wall_s"), "evaluate": measured["wall_s"]}
     return {
         "tune": {key: reports["tune"].get(key) for key in ("tokens", "flops", "wall_s")},
         "total": {key: sum(report.get(key) or 0 for report in spent) for key in ("tokens", "flops", "wall_s")},
-        "seconds": {"mix": reports["mix"]["wall_s"], "tune": reports["tune"].get("wall_s"), "evaluate": measured["wall_s"]},
+        "seconds": stages | {"total": round(time.monotonic() - started, 2)},
         **{key: measured[key] for key in ("active_parameters", "total_parameters", "tokens_per_s")},
     }

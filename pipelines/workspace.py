@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,7 +26,7 @@ from registry.errors import Invalid, NotFound
 from registry.store import Store
 
 SETTINGS = "btx.toml"
-IGNORED = "/.btx/\n/work/\n/builds/\n/exports/\n"
+IGNORED = "/.btx/\n/work/\n/exports/\n"
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]
@@ -40,7 +40,14 @@ threads = 1   # CPU threads per branch; as many branches run at once as there ar
 [recipe.mix]
 [recipe.tune]
 [recipe.evaluate]
+
+# Product lines over one registry: `btx rebuild --line support` composes these experts. With @V: that version, else the newest.
+# [line.support]
+# experts = ["support", "legal@1"]
 """
+
+
+S = TypeVar("S", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -60,14 +67,23 @@ class Recipes(_Section):
     evaluate: dict[str, Any] = {}
 
 
+class _RecipeFile(_Section):
+    recipe: Recipes
+
+
 class TrainSettings(_Section):
     threads: int = 1  # per branch and stage; part of the order, since the order of float additions follows it
+
+
+class LineSettings(_Section):
+    experts: list[str]  # names, or with @V that very version
 
 
 class Settings(_Section):
     registry: RegistrySettings = RegistrySettings()
     train: TrainSettings = TrainSettings()
     recipe: Recipes = Recipes()
+    line: dict[str, LineSettings] = {}
 
 
 @dataclass(frozen=True)
@@ -187,8 +203,19 @@ def actor() -> str:
 
 def read_settings(path: Path) -> Settings:
     """Read btx.toml. Raises Invalid, naming the key, for what is no setting."""
+    return _read(Settings, path)
+
+
+def read_recipes(path: Path) -> Recipes:
+    """Recipes from a TOML file of their own, with tables named as in btx.toml: [recipe.mix], [recipe.tune], [recipe.evaluate]."""
+    return _read(_RecipeFile, path).recipe
+
+
+def _read(kind: type[S], path: Path) -> S:
     try:
-        return Settings.model_validate(tomllib.loads(path.read_text()))
+        return kind.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise NotFound(str(path), found=error.strerror or "nothing", expected="a TOML file", next="check the path") from error
     except tomllib.TOMLDecodeError as error:
         raise Invalid(str(path), found=str(error), expected="TOML", next="mend the line") from error
     except ValidationError as error:
@@ -214,7 +241,8 @@ def create(root: Path) -> Workspace:
         _run(root, "git", "init", "--quiet")
     if not (root / ".dvc").is_dir():
         _run(root, sys.executable, "-m", "dvc", "init", "--quiet")
-        for key, value in (("core.analytics", "false"), ("core.autostage", "true"), ("cache.type", "reflink,hardlink,copy")):
+        # Hard links first: only then does DVC keep a file's inode when it takes it in.
+        for key, value in (("core.analytics", "false"), ("core.autostage", "true"), ("cache.type", "hardlink,reflink,copy")):
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
     ignore = root / ".gitignore"
     missing = [line for line in IGNORED.splitlines() if line not in (ignore.read_text().splitlines() if ignore.exists() else [])]
