@@ -27,6 +27,7 @@ from transformers import AutoTokenizer
 
 from btx_core.branch import Mode, branch, write_dense
 from btx_core.data import Corpus, Mixture, end_token, split
+from btx_core.evaluate import parameters
 from btx_core.mix import whole_folder
 
 Progress = Callable[[int, int, str], None]
@@ -262,12 +263,20 @@ def optimise(
     model.eval()
     if checkpoints:
         checkpoints.clear()
-    tokens = recipe.steps * recipe.batch * recipe.sequence
-    every_parameter, trained_parameters = sum(p.numel() for p in model.parameters()), sum(p.numel() for p in trained)
+    tokens, (total, _) = recipe.steps * recipe.batch * recipe.sequence, parameters(model)
+    size = sum(parameter.numel() for parameter in trained)
     return TrainReport(
-        tokens, float(tokens) * (4 * every_parameter + 2 * trained_parameters), round(time.monotonic() - started, 3), round(_cpu_s() - cpu_started, 3),
-        _peak_bytes(accelerator.device), every_parameter, trained_parameters, curve,
+        tokens, tokens * flops_per_token(model), round(time.monotonic() - started, 3), round(_cpu_s() - cpu_started, 3),
+        _peak_bytes(accelerator.device), total, size, curve,
     )  # fmt: skip
+
+
+def flops_per_token(model: Any) -> float:
+    """Of one training step: 2 forward and 2 backward for each parameter that a token meets, 2 more for each of those that trains."""
+    total, active = parameters(model)
+    experts = any(parameter.requires_grad for name, parameter in model.named_parameters() if ".experts." in name)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return float(4 * active + 2 * (trained - (total - active if experts else 0)))
 
 
 def _backward(accelerator: Any, running: Any, mixture: Mixture, loss: Loss, recipe: Any, step: int) -> float:

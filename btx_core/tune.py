@@ -6,9 +6,10 @@ means, and the z-loss on the router's logits.
 Shapes: B rows, S tokens a row, T = B × S, E experts, D model width.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,18 @@ class TuneRecipe:
     precision: Precision = "float32"
     save_every: int = 200  # steps between checkpoints
     seed: int = 0
+    grow: float = 0.0  # share of the steps when an expert joins a tuned build, which is then gone on from; 0: always from nothing
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A tuned folder of the same seed to go on from, and which of its rows are kept: place now -> place there.
+
+    A build that only lost experts keeps the rest of its rows as they are; one that gained some is tuned for a share of the steps.
+    """
+
+    folder: Path
+    kept: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -71,17 +84,18 @@ def tune(
     *,
     homes: Mapping[str, Home] | None = None,
     seed: Path | None = None,
+    grown: Grown | None = None,
     progress: Progress | None = None,
 ) -> TrainReport | None:
     """Tune on the domains' training text; the domain "seed" is the seed's own. Returns what it cost, None for mode "none".
 
     homes: by domain; without it the router's rows start as they were mixed. seed: a dense folder whose predictions the tuned model
-    keeps on the seed's own text.
+    keeps on the seed's own text. grown: the build before, to go on from instead of from nothing.
     """
     model, tokenizer, report = load(mixed, torch.float32), AutoTokenizer.from_pretrained(mixed), None
     if recipe.mode != "none":
-        report = tune_model(model, tokenizer, domains, recipe, homes, seed, progress, where=(mixed, out))
-    changed = {"none": (), "router": (ROUTER,), "shared": (ROUTER, SHARED)}[recipe.mode]
+        report = tune_model(model, tokenizer, domains, recipe, homes, seed, grown, progress, where=(mixed, out))
+    changed = {"none": (), "router": (ROUTER,), "shared": (ROUTER, SHARED), "all": weight_files(mixed)}[recipe.mode]
     if not PartialState().is_main_process:
         return report
     with whole_folder(out) as aside:
@@ -96,6 +110,7 @@ def tune_model(
     recipe: TuneRecipe,
     homes: Mapping[str, Home] | None = None,
     seed: Path | None = None,
+    grown: Grown | None = None,
     progress: Progress | None = None,
     where: tuple[Path, Path] | None = None,
 ) -> TrainReport:
@@ -105,10 +120,14 @@ def tune_model(
     routers = gates(model)
     if homes and recipe.start != "random":
         place_rows(routers, homes, corpora, tokenizer, recipe)
+    if grown is not None and recipe.grow:
+        take_over(model, routers, grown)
+        gained = len(next(iter(routers.values())).weight) > len(grown.kept)
+        recipe = replace(recipe, steps=math.ceil(recipe.steps * recipe.grow) if gained else 0)
     teacher = load(seed, torch.float32).eval() if seed and recipe.keep else None
     for name, parameter in model.named_parameters():
         of_router = name.removesuffix(".weight") in routers
-        parameter.requires_grad_(of_router or (recipe.mode == "shared" and ".experts." not in name))
+        parameter.requires_grad_(of_router or recipe.mode == "all" or (recipe.mode == "shared" and ".experts." not in name))
 
     def loss(running: Any, ids: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
         with router_inputs(routers) as inputs:
@@ -140,6 +159,18 @@ def place_rows(
     placed_LED = first_rows(found, len(next(iter(routers.values())).weight), recipe.start)
     for router, rows_ED in zip(routers.values(), placed_LED, strict=True):
         router.weight.data.copy_(rows_ED)
+
+
+def take_over(model: Any, routers: Mapping[str, Any], grown: Grown) -> None:
+    """The tuned build's shared parameters, and its rows where they are kept; rows of new experts stay as they were placed."""
+    before = load(grown.folder, torch.float32)
+    old = dict(before.named_parameters())
+    for name, parameter in model.named_parameters():
+        if name.removesuffix(".weight") in routers:
+            for place, was in grown.kept.items():
+                parameter.data[place] = old[name].data[was]
+        elif ".experts." not in name:
+            parameter.data.copy_(old[name].data)
 
 
 def distance(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -187,10 +218,14 @@ def router_inputs(routers: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor
             handle.remove()
 
 
+def weight_files(mixed: Path) -> tuple[str, ...]:
+    return tuple(sorted(file.name for file in mixed.glob("*.safetensors")))
+
+
 def write_tuned(model: Any, mixed: Path, changed: tuple[str, ...], aside: Path) -> None:
     """Every file of `mixed` as a hard link, but for the changed shards: the same tensors under the same names, new values."""
-    opened = Checkpoint.open(mixed)
-    state = {name: tensor.detach() for name, tensor in model.state_dict().items() if ".experts." not in name}
+    opened, whole = Checkpoint.open(mixed), changed == weight_files(mixed)
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items() if whole or ".experts." not in name}
     on_disk = revert_weight_conversion(model, state)
     for file in sorted(mixed.iterdir()):
         if file.name in changed:
