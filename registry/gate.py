@@ -5,7 +5,7 @@ The facts of governance (waivers, approvals, registrar) are read here from the l
 Rules are policy.py's, signatures people.py's.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -181,19 +181,47 @@ def _complete(catalog: Catalog, subject: str, kind: str, evidence: Mapping[str, 
     except NotFound:
         version = None
     registrar = version.actor if version else catalog.actor
-    complete = {**evidence, "waivers": relied_on(catalog, [subject, *_named(evidence)]), "actor": people.standing(catalog, catalog.actor)}
+    let_in = {ref: _let_in(catalog, ref) for ref in dict.fromkeys([subject, *_named(evidence)])}
+    complete = {**_gated(evidence, let_in), "waivers": _relied_on(catalog, let_in), "actor": people.standing(catalog, catalog.actor)}
     if kind == "build":
         complete |= {"registrar": registrar, "approvals": people.approvals(catalog, version) if version else []}
     return complete, people.waivers(catalog, subject, registrar)
 
 
-def relied_on(catalog: Catalog, subjects: Iterable[str]) -> list[dict[str, Any]]:
+def _let_in(catalog: Catalog, ref: str) -> Event | None:
+    """The newest verdict of the gate that the thing had to pass to be registered."""
+    gate = GATED.get(ref.partition("/")[0])
+    found = [event for event in catalog.events(ref) if event.kind in ("verdict", "refused") and event.body.get("gate") == gate]
+    return found[-1] if found else None
+
+
+def _gated(evidence: Mapping[str, Any], let_in: Mapping[str, Event | None]) -> dict[str, Any]:
+    """The evidence with, beside everything it names, what its gate said of that: allowed, waived, refused, or null."""
+
+    def said(ref: Any) -> str | None:
+        event = let_in.get(ref) if isinstance(ref, str) else None
+        return str(event.body["outcome"]) if event else None
+
+    def marked(value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return [_line(line) if isinstance(line, Mapping) else line for line in value]
+
+    def _line(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {**line, "gate": said(line.get("ref")), **({"data": marked(line["data"])} if "data" in line else {})}
+
+    named = {key: marked(evidence[key]) for key in ("data", "seed_data", "members") if key in evidence}
+    return {**evidence, **named, **({"seed_gate": said(evidence["seed"])} if "seed" in evidence else {})}
+
+
+def _relied_on(catalog: Catalog, let_in: Mapping[str, Event | None]) -> list[dict[str, Any]]:
     """The waivers that let these in, each renewed to its latest end: rule, subject, until (null: none that holds), actor."""
     found = []
-    for subject in dict.fromkeys(subjects):
-        passed = [event for event in catalog.events(subject, "verdict") if event.body.get("gate") in GATED.values()]
-        for rule in [name for name, outcome in passed[-1].body["rules"].items() if outcome == "waived"] if passed else []:
-            held = [waiver for waiver in people.waivers(catalog, subject, passed[-1].actor) if waiver.rule == rule]
+    for subject, verdict in let_in.items():
+        if verdict is None:
+            continue
+        for rule in [name for name, outcome in verdict.body["rules"].items() if outcome == "waived"]:
+            held = [waiver for waiver in people.waivers(catalog, subject, verdict.actor) if waiver.rule == rule]
             best = max(held, key=lambda waiver: waiver.until, default=None)
             found.append({"rule": rule, "subject": subject, "until": best.until if best else None, "actor": best.actor if best else None})
     return found
