@@ -1,27 +1,19 @@
 """Every format is accepted by its own outside tool, and by none when it is damaged."""
 
-import io
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import in_toto_attestation.predicates.provenance.v1.provenance_pb2 as slsa
 import in_toto_attestation.v1.statement_pb2 as in_toto_pb
-import mlcroissant
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from google.protobuf import json_format
-from huggingface_hub import ModelCard
 from in_toto_attestation.v1.statement import Statement
-from openlineage.client import event_v2
-from prov.model import ProvDocument
+from outside import CHECKS, DAMAGE, by_croissant, by_cyclonedx, by_hub, by_openlineage, by_prov, by_spdx
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
-from spdx_python_model import v3_0_1 as spdx_model
 
 from registry import attest, people
 from registry.errors import Invalid
@@ -45,78 +37,7 @@ def data(governed: Any) -> Dossier:
     return collect(governed.as_("ann"), "data/law@1")
 
 
-def by_cyclonedx(text: str) -> None:
-    found = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
-    if found is not None:
-        raise ValueError(str(found))
-
-
-def by_spdx(text: str) -> None:
-    objects = spdx_model.SHACLObjectSet()
-    spdx_model.JSONLDDeserializer().read(io.BytesIO(text.encode()), objects)
-    if objects.missing_ids or not list(objects.foreach_type(spdx_model.ai_AIPackage)):
-        raise ValueError(f"missing {objects.missing_ids}")
-
-
-def by_openlineage(text: str) -> None:
-    """The client's own classes check ids, times, producers and schema addresses."""
-    lines = [json.loads(line) for line in text.splitlines()]
-    if not lines:
-        raise ValueError("no event")
-    for line in lines:
-        inputs = [event_v2.InputDataset(**item) for item in line.pop("inputs")]
-        outputs = [event_v2.OutputDataset(**item) for item in line.pop("outputs")]
-        run, job, state = event_v2.Run(**line.pop("run")), event_v2.Job(**line.pop("job")), event_v2.RunState(line.pop("eventType"))
-        schema = line.pop("schemaURL")
-        event = event_v2.RunEvent(eventType=state, run=run, job=job, inputs=inputs, outputs=outputs, **line)
-        if event.schemaURL != schema:
-            raise ValueError(f"schema {schema}, the client writes {event.schemaURL}")
-
-
-def by_prov(text: str) -> None:
-    document = ProvDocument.deserialize(content=text)
-    if not list(document.get_records()):
-        raise ValueError("no record")
-
-
-def by_croissant(text: str) -> None:
-    mlcroissant.Dataset(jsonld=json.loads(text))
-
-
-def by_in_toto(text: str) -> None:
-    whole = json.loads(text)
-    Statement.copy_from_pb(json_format.ParseDict(whole, in_toto_pb.Statement())).validate()
-    provenance = json_format.ParseDict(whole["predicate"], slsa.Provenance())
-    if not provenance.build_definition.resolved_dependencies or not provenance.run_details.builder.id.startswith("urn:btx:"):
-        raise ValueError("no materials or no builder")
-
-
-def by_hub(text: str) -> None:
-    card = ModelCard(text)
-    if not card.data.to_dict() or not card.text.strip():
-        raise ValueError("no front matter")
-
-
-CHECKS: dict[str, Callable[[str], None]] = {
-    "cyclonedx": by_cyclonedx,
-    "spdx": by_spdx,
-    "openlineage": by_openlineage,
-    "prov": by_prov,
-    "in-toto": by_in_toto,
-    "model-card": by_hub,
-}
-# One character that the format leans on, in each: key and value stay JSON, and the tool must still see it.
-DAMAGE = {
-    "cyclonedx": ('"alg": "SHA-256"', '"alg": "SHA-257"'),
-    "spdx": ('"type": "ai_AIPackage"', '"type": "ai_AIPackagf"'),
-    "openlineage": ('"eventType": "COMPLETE"', '"eventType": "COMPLETF"'),
-    "prov": ('"wasGeneratedBy"', '"wasGeneratedBx"'),
-    "in-toto": ('"subject"', '"subjecu"'),
-    "model-card": ("license:", "license\x1a"),
-}
-
-
-@pytest.mark.parametrize("form", CHECKS)
+@pytest.mark.parametrize("form", [form for form in CHECKS if form != "croissant"])
 def test_the_formats_own_tool_accepts_it_and_refuses_it_with_one_byte_changed(build: Dossier, form: str) -> None:
     text = render(build, form)
     CHECKS[form](text)
