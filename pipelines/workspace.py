@@ -242,7 +242,8 @@ def create(root: Path) -> Workspace:
     if not (root / ".dvc").is_dir():
         _run(root, sys.executable, "-m", "dvc", "init", "--quiet")
         # Hard links first: only then does DVC keep a file's inode when it takes it in.
-        for key, value in (("core.analytics", "false"), ("core.autostage", "true"), ("cache.type", "hardlink,reflink,copy")):
+        # Not core.autostage: killed while it writes to git, DVC leaves lock files there that stop every command after it.
+        for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
     ignore = root / ".gitignore"
     missing = [line for line in IGNORED.splitlines() if line not in (ignore.read_text().splitlines() if ignore.exists() else [])]
