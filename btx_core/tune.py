@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 
 from btx_core.branch import load
-from btx_core.checkpoint import Checkpoint, read_metadata
+from btx_core.checkpoint import Checkpoint
 from btx_core.data import Corpus, Mixture, end_token
 from btx_core.evaluate import gate_weights, gates
 from btx_core.mix import link, whole_folder
@@ -231,7 +231,7 @@ def write_tuned(model: Any, mixed: Path, changed: tuple[str, ...], aside: Path) 
         if file.name in changed:
             old = {name: info for name, info in opened.tensors.items() if info.file.name == file.name}
             new = {name: on_disk[name].to(opened.read(name).dtype).contiguous() for name in old}
-            save_file(new, aside / file.name, metadata=read_metadata(file))
+            save_file(new, aside / file.name, metadata={"format": "pt"})  # one key: safetensors writes several in any order
             (aside / file.name).chmod(0o644)
         else:
             link(file, aside / file.name)

@@ -1,0 +1,65 @@
+"""First rows: additive statistics, a closed form that finds each expert's own states, the same whatever came before."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from btx_core.branch import load
+from btx_core.data import Corpus
+from btx_core.router import Statistics, rows, statistics
+
+
+def of(states_LTD: torch.Tensor) -> Statistics:
+    states = states_LTD.double()
+    return Statistics(states.shape[1], states.sum(1), states.mT @ states)
+
+
+def clouds(seed: int = 0) -> list[torch.Tensor]:
+    """Three overlapping clouds of states, two layers, width 8."""
+    torch.manual_seed(seed)
+    return [torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(place), 8) for place in range(3)]
+
+
+@pytest.mark.parametrize("start", ["fitted", "centroid"])
+def test_rows_choose_the_expert_whose_state_it_is(start: str) -> None:
+    states = clouds()
+    placed_LED = rows({place: of(cloud) for place, cloud in enumerate(states)}, 3, start).float()  # type: ignore[arg-type]
+    right = [
+        float(((cloud[layer] @ placed_LED[layer].T).argmax(-1) == place).float().mean())
+        for place, cloud in enumerate(states)
+        for layer in (0, 1)
+    ]
+    assert min(right) > 0.6  # chance: 0.33
+
+
+def test_a_place_without_text_gets_a_row_of_zeros() -> None:
+    placed_LED = rows({1: of(clouds()[0]), 3: of(clouds()[1])}, 4, "fitted")
+    assert placed_LED.shape == (2, 4, 8)
+    assert not placed_LED[:, [0, 2]].any()
+    assert placed_LED[:, [1, 3]].any()
+
+
+def test_fitted_rows_are_the_ridge_solution() -> None:
+    states = clouds()
+    placed_LED = rows({place: of(cloud) for place, cloud in enumerate(states)}, 3, "fitted")
+    stacked = torch.cat([cloud[0] for cloud in states]).double() / 400**0.5
+    wanted = torch.cat([4.0 * torch.nn.functional.one_hot(torch.full((400,), place), 3) for place in range(3)]).double() / 400**0.5
+    size = (stacked.T @ stacked).diagonal().mean()
+    by_hand = torch.linalg.lstsq(
+        torch.cat([stacked, (1e-3 * size) ** 0.5 * torch.eye(8)]), torch.cat([wanted, torch.zeros(8, 3)]).double()
+    ).solution.T
+    assert torch.allclose(placed_LED[0], by_hand, atol=1e-8)
+
+
+def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> None:
+    """So an expert's statistics are made once, and those of a new one join them."""
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_seed), load(tiny_seed, torch.float32).eval()
+    first, second = (Corpus.of([tiny_corpora / name], tokenizer) for name in ("math", "code"))
+    both = statistics(model, tokenizer, first, 32, rows=4) + statistics(model, tokenizer, second, 32, rows=4)
+    again = statistics(model, tokenizer, second, 32, rows=4) + statistics(model, tokenizer, first, 32, rows=4)
+    assert both.tokens == again.tokens == 2 * 4 * 32
+    assert both.total_LD.shape == (2, 32)
+    assert both.outer_LDD.shape == (2, 32, 32)
+    assert torch.equal(both.outer_LDD, again.outer_LDD)

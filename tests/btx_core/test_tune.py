@@ -1,0 +1,179 @@
+"""Tuning: what each mode may change on disk, the losses by hand, growth and shrinkage, and going on after a kill."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from btx_core.branch import load
+from btx_core.evaluate import gate_weights, gates
+from btx_core.mix import Member, MixRecipe, mix
+from btx_core.train import TrainRecipe, train
+from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, balance_loss, shares, tune, z_loss
+
+RECIPE = TuneRecipe(steps=6, sequence=32, warmup_steps=2, save_every=4)
+ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
+
+
+@pytest.fixture(scope="module")
+def ground(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two anchored branches, math and code, and their mixtures: `two` with both, `one` with math alone."""
+    root = tmp_path_factory.mktemp("tune")
+    for name in ("math", "code"):
+        train(tiny_seed, [tiny_corpora / name], TrainRecipe(steps=20, sequence=32), root / name)
+    math, code = Member("math", 1, root / "math"), Member("code", 2, root / "code")
+    mix(tiny_seed, [math, code], MixRecipe(), root / "two")
+    mix(tiny_seed, [math], MixRecipe(), root / "one")
+    return root
+
+
+def texts(corpora: Path, *names: str) -> dict[str, list[Path]]:
+    return {GENERAL: [corpora / "prose"], **{name: [corpora / name] for name in names}}
+
+
+def homes(ground: Path, seed: Path, *names: str) -> dict[str, Home]:
+    return {GENERAL: Home(0, seed), **{name: Home(place, ground / name) for place, name in enumerate(names, 1)}}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("mode", "new"),
+    [
+        ("none", set()),
+        ("router", {ROUTER}),
+        ("shared", {ROUTER, SHARED}),
+        ("all", {ROUTER, SHARED, *(f"model-expert-{n}.safetensors" for n in ("seed", "math", "code"))}),
+    ],
+)
+def test_each_mode_changes_its_shards_and_no_other_file(
+    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, mode: str, new: set[str]
+) -> None:
+    recipe = replace(RECIPE, mode=mode)  # type: ignore[arg-type]
+    given = texts(tiny_corpora, "math", "code")
+    tune(ground / "two", given, recipe, tmp_path / "out", homes=homes(ground, tiny_seed, "math", "code"), seed=tiny_seed)
+    before, after = digests(ground / "two"), digests(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} == new
+    for name in before.keys() - new:
+        assert (ground / "two" / name).stat().st_ino == (tmp_path / "out" / name).stat().st_ino
+    loaded = load(tmp_path / "out", torch.float32)
+    assert torch.isfinite(loaded(input_ids=torch.arange(8)[None]).logits).all()
+
+
+def test_router_mode_leaves_every_shared_parameter_as_it_was(ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+    tune(ground / "two", texts(tiny_corpora, "math", "code"), replace(RECIPE, mode="router"), tmp_path / "out")
+    before, after = (load_file(folder / ROUTER) for folder in (ground / "two", tmp_path / "out"))
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
+    """N experts: 1 when every one gets its share, N when one takes all. A mean of per-token products reads N for both."""
+    experts = 4
+    balanced = 50.0 * torch.eye(experts).repeat(8, 1)
+    collapsed = 50.0 * torch.eye(experts)[[0]].repeat(32, 1)
+    one_hot = [logits.softmax(-1).round() for logits in (balanced, collapsed)]
+    assert float(balance_loss(balanced, one_hot[0])) == pytest.approx(1.0)
+    assert float(balance_loss(collapsed, one_hot[1])) == pytest.approx(experts)
+    wrong = [
+        experts * (weights * logits.softmax(-1)).sum(-1).mean() for logits, weights in zip((balanced, collapsed), one_hot, strict=True)
+    ]
+    assert float(wrong[0]) == float(wrong[1]) == pytest.approx(experts)
+
+
+def test_z_loss_is_the_mean_squared_log_partition() -> None:
+    assert float(z_loss(torch.zeros(5, 4))) == pytest.approx(float(torch.tensor(4.0).log() ** 2))
+
+
+def test_gate_weights_are_what_the_stock_model_multiplies_with(ground: Path) -> None:
+    model = load(ground / "two", torch.float32)
+    gate = next(iter(gates(model).values()))
+    hidden = torch.randn(7, gate.weight.shape[1])
+    by_hand = torch.zeros(7, 3)
+    kept = (hidden @ gate.weight.T).topk(2, -1)
+    by_hand.scatter_(-1, kept.indices, kept.values.softmax(-1))
+    assert torch.allclose(gate_weights(gate, hidden), by_hand, atol=1e-6)
+
+
+def test_the_general_text_gets_its_share_and_the_others_the_rest_evenly() -> None:
+    assert shares([GENERAL, "math", "code"], 0.4) == {GENERAL: 0.4, "math": 0.3, "code": 0.3}
+    assert shares(["math", "code"], 0.4) == {"math": 1.0, "code": 1.0}
+
+
+def test_holding_to_the_seed_keeps_its_predictions_nearer(ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+    given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
+    far = {}
+    for keep in (0.0, 10.0):
+        recipe = replace(RECIPE, steps=30, keep=keep)
+        tune(ground / "two", given, recipe, tmp_path / str(keep), homes=at_home, seed=tiny_seed)
+        far[keep] = divergence(tiny_seed, tmp_path / str(keep), tiny_corpora / "prose")
+    assert far[10.0] < far[0.0]
+
+
+def divergence(seed: Path, tuned: Path, text: Path) -> float:
+    """Of the tuned model's predictions from the seed's, on rows of text; nats per token."""
+    from btx_core.data import Corpus
+
+    corpus = Corpus.of([text], AutoTokenizer.from_pretrained(seed))
+    ids = torch.stack([torch.from_numpy(corpus.row(number, 32)[:-1]) for number in range(8)])
+    with torch.no_grad():
+        wanted, found = (load(folder, torch.float32)(input_ids=ids).logits.log_softmax(-1) for folder in (seed, tuned))
+    return float((wanted.exp() * (wanted - found)).sum(-1).mean())
+
+
+def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
+    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, mode="router", grow=0.5)
+    one, two, back = tmp_path / "one", tmp_path / "two", tmp_path / "back"
+    tune(ground / "one", texts(tiny_corpora, "math"), recipe, one, homes=homes(ground, tiny_seed, "math"), seed=tiny_seed)
+    given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
+    report = tune(ground / "two", given, recipe, two, homes=at_home, seed=tiny_seed, grown=Grown(one, {0: 0, 1: 1}))
+    assert report
+    assert report.tokens == 3 * recipe.batch * recipe.sequence  # half of the steps
+    math = homes(ground, tiny_seed, "math")
+    shrunk = tune(ground / "one", texts(tiny_corpora, "math"), recipe, back, homes=math, seed=tiny_seed, grown=Grown(two, {0: 0, 1: 1}))
+    assert shrunk
+    assert shrunk.tokens == 0
+    rows, kept = load_file(two / ROUTER), load_file(back / ROUTER)
+    assert all(torch.equal(kept[name], rows[name][:2]) for name in kept)
+    assert digests(back)[SHARED] == digests(ground / "one")[SHARED]
+
+
+RUN = """
+import sys, torch
+from pathlib import Path
+from btx_core.tune import GENERAL, TuneRecipe, tune
+torch.set_num_threads(1)
+mixed, corpora, out = map(Path, sys.argv[1:])
+recipe = TuneRecipe(steps=24, sequence=32, warmup_steps=2, save_every=6)
+texts = {GENERAL: [corpora / "prose"], "math": [corpora / "math"], "code": [corpora / "code"]}
+tune(mixed, texts, recipe, out, progress=lambda done, total, text: print(done, flush=True))
+"""
+
+
+def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(ground: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, str(ground / "two"), str(tiny_corpora)]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    for line in process.stdout:
+        if int(line) >= 14:
+            process.send_signal(signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    taken_up = json.loads((tmp_path / ".killed.training/run.json").read_text())["step"]
+    done = subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True).stdout.split()
+    assert int(done[0]) > taken_up >= 6
+    assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
