@@ -8,22 +8,41 @@ registered bytes and compared.
 import json
 import re
 import tempfile
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.recipes import recipe
 from pipelines.workspace import Workspace
+from registry import people
 from registry.audit import Check, Finding, Surroundings
 from registry.audit import audit as examine
+from registry.audit_log import check_kept, kept_heads
 from registry.catalog import Version
 from registry.gate import judge_again, ungated
 from registry.references import Reference
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
 
 
-def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head: str | None = None) -> dict[str, Any]:
-    """subject, checks[{name, ok, examined}], findings[{check, subject, found, expected, next}], head. head: must still be in the log."""
+def audit(
+    workspace: Workspace,
+    reference: str,
+    *,
+    recompute: bool = False,
+    head: str | None = None,
+    key: Path | None = None,
+    heard: Callable[[Check], None] = lambda check: None,
+) -> dict[str, Any]:
+    """subject, checks[{name, ok, examined}], findings[{check, subject, found, expected, next}], head.
+
+    head: a digest or a file of heads, which must still be in the log. key: PEM of who signed them; default: their actor's on the roll.
+    heard: told of each check as far as it has come.
+    """
     catalog = workspace.catalog
     versions = catalog.lineage(reference).nodes
     builds = [version for version in versions if version.ref.kind == "build"]
@@ -35,7 +54,8 @@ def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head
         tensors={version.ref: version.facts["tensors"] for version in versions if "tensors" in version.facts},
         judge=lambda event: judge_again(catalog, event).outcome,
     )
-    report = examine(catalog, reference, surroundings, pinned=head).to_json()
+    kept = [partial(check_kept, kept=one, key=_key(workspace, one, key)) for one in kept_heads(head)] if head else []
+    report = examine(catalog, reference, surroundings, signed=kept, heard=heard).to_json()
     past = [Finding("gates", *gap) for gap in ungated(catalog, reference)]
     report["checks"].append(vars(Check("gates", not past, len(versions))))
     report["findings"] += [vars(finding) for finding in past]
@@ -47,6 +67,14 @@ def audit(workspace: Workspace, reference: str, *, recompute: bool = False, head
         report["checks"].append(vars(Check("recompute", not again, len(builds))))
         report["findings"] += [vars(finding) for finding in again]
     return report
+
+
+def _key(workspace: Workspace, kept: Mapping[str, Any], file: Path | None) -> "Ed25519PublicKey | None":
+    """A key of your own keeping is worth more: who can rewrite the log can rewrite the roll."""
+    if file is not None:
+        return people.Actor("", (), file.read_text()).key
+    person = people.roll(workspace.catalog).get(str(kept.get("actor")))
+    return person.key if person else None
 
 
 def _folder(workspace: Workspace, version: Version) -> Path | None:

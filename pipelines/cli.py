@@ -26,10 +26,14 @@ data_app = typer.Typer(help="Data versions.", no_args_is_help=True)
 seed_app = typer.Typer(help="Seeds.", no_args_is_help=True)
 actor_app = typer.Typer(help="People who may sign.", no_args_is_help=True)
 policy_app = typer.Typer(help="Policies.", no_args_is_help=True)
+registry_app = typer.Typer(help="The registry as a whole: its log's head, a copy in plain files, cleaning up.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(seed_app, name="seed")
 app.add_typer(actor_app, name="actor")
 app.add_typer(policy_app, name="policy")
+token_app = typer.Typer(help="Who may open the pages of btx serve.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
+app.add_typer(registry_app, name="registry")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="kind/name@version, or build/N")]
@@ -122,7 +126,7 @@ def train(
     ] = None,
     seed: Annotated[str | None, typer.Option(metavar="seed/NAME[@V]", help="default: the only seed there is")] = None,
     mode: Annotated[str | None, typer.Option(metavar="anchored|full")] = None,
-    executor: Annotated[str, typer.Option(metavar="local|ray")] = "local",
+    executor: Annotated[str, typer.Option(metavar="local|ray|slurm")] = "local",
     json: Json = False,
 ) -> None:
     """Train copies of the seed, one a data version, side by side, and register each as an expert.
@@ -203,16 +207,19 @@ def rebuild(
 def audit(
     ref: Ref,
     recompute: Annotated[bool, typer.Option("--recompute", help="mix again from the registered bytes and compare")] = False,
-    head: Annotated[str | None, typer.Option(metavar="DIGEST", help="the log must still contain this head")] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="DIGEST|FILE", help="the log must still contain this head, or those of a file: btx registry head")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM of who signed the heads; default: the roll's")] = None,
     json: Json = False,
 ) -> None:
     """Check everything that REF was made from: bytes, rows, log, verdicts. Status 4 if something disagrees.
 
-    Example: btx audit build/7
+    Example: btx audit build/7 --head 9f3c21ab...
     """
     from pipelines.audit import audit as check
 
-    answer = check(_here(), ref, recompute=recompute, head=head)
+    answer = check(_here(), ref, recompute=recompute, head=head, key=key)
     if json:
         render.as_json(answer)
     else:
@@ -239,19 +246,26 @@ def lineage(ref: Ref, down: Annotated[bool, typer.Option("--down", help="what wa
 @app.command("list")
 def list_(
     kind: Annotated[str, typer.Argument(metavar="seeds|data|experts|builds")],
-    license: Annotated[str | None, typer.Option(metavar="SPDX-ID")] = None,
-    data: Annotated[str | None, typer.Option(metavar="data/NAME[@V]")] = None,
-    digest: Annotated[str | None, typer.Option(metavar="DIGEST")] = None,
-    holder: Annotated[str | None, typer.Option(metavar="TEXT")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    domain: Annotated[str | None, typer.Option(metavar="NAME", help="of the version, or of what it was made of")] = None,
+    license: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="likewise")] = None,
+    holder: Annotated[str | None, typer.Option(metavar="TEXT", help="likewise")] = None,
+    data: Annotated[str | None, typer.Option(metavar="data/NAME[@V]", help="what it was made of")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="seed/NAME[@V]")] = None,
+    digest: Annotated[str | None, typer.Option(metavar="DIGEST", help="of the version or of one of its files; its start will do")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="NAME<NUMBER", help="for example 'math.bits_per_byte<1.2'")] = None,
+    since: Annotated[str | None, typer.Option(metavar="DATE", help="registered on that day (UTC) or later")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DATE", help="registered before that day (UTC)")] = None,
     json: Json = False,
 ) -> None:
-    """List what is registered.
+    """List what is registered; of several filters all must hold.
 
-    Example: btx list experts --license CC0-1.0
+    Example: btx list experts --license CC0-1.0 --since 2026-01-01
     """
     from pipelines.show import listed
 
-    filters = {"license": license, "data": data, "digest": digest, "holder": holder}
+    filters = {"name": name, "domain": domain, "license": license, "holder": holder, "data": data, "seed": seed, "digest": digest}
+    filters |= {"metric": metric, "after": since, "before": until}
     rows = listed(_here(), kind, {key: value for key, value in filters.items() if value})
     if json:
         render.as_json(rows)
@@ -298,6 +312,75 @@ def explain(
         render.line(f"{answer['build']}   {len(answer['tokens'])} tokens   {html}")
     else:
         render.explanation(answer)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+    role: Annotated[
+        list[str] | None, typer.Option(metavar="viewer|registrar|approver|auditor", help="of the token that is printed; default viewer")
+    ] = None,
+    host: Annotated[str, typer.Option(help="another address than loopback needs --cert and --key")] = "127.0.0.1",
+    name: Annotated[list[str] | None, typer.Option(metavar="NAME", help="a further name under which browsers reach it")] = None,
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate, PEM")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="its key, PEM")] = None,
+    reads_per_s: Annotated[float, typer.Option(min=1, help="requests a token may read with in a second")] = 50.0,
+) -> None:
+    """Serve the registry as pages and a JSON API, read-only unless a token's role says otherwise.
+
+    Example: btx serve --role auditor
+    """
+    from pipelines.serve import Address
+    from pipelines.serve import serve as run
+
+    address = Address(host=host, port=port, names=tuple(name or ()), cert=cert, key=key)
+    run(_here(), address, role or (), reads_per_s=reads_per_s, told=lambda url: render.now(f"open {url}"))
+
+
+@token_app.command("add")
+def token_add(
+    name: str,
+    role: Annotated[list[str] | None, typer.Option(metavar="viewer|registrar|approver|auditor", help="may be repeated")] = None,
+    days: Annotated[float, typer.Option(help="until it ends")] = 30,
+    json: Json = False,
+) -> None:
+    """Make a token for a person. The secret is shown this once; what is kept is its SHA-256.
+
+    Example: btx token add dora --role approver
+    """
+    from pipelines.serve import tokens
+
+    secret, token = tokens(_here()).issue(name, role or ("viewer",), days)
+    answer = {"id": token.id, "name": name, "roles": list(token.roles), "expires": token.expires, "token": secret}
+    render.answer(answer, json, f"{secret}\n  {token.id}   {name}   {', '.join(token.roles)}   until {token.expires}")
+
+
+@token_app.command("list")
+def token_list(json: Json = False) -> None:
+    """List the tokens, without their secrets.
+
+    Example: btx token list
+    """
+    from pipelines.serve import tokens
+
+    columns = ("id", "name", "roles", "issued", "expires", "revoked")
+    rows = [{column: getattr(token, column) for column in columns} for token in tokens(_here()).all()]
+    if json:
+        render.as_json(rows)
+    else:
+        render.table(columns, [list(row.values()) for row in rows])
+
+
+@token_app.command("revoke")
+def token_revoke(id: str, json: Json = False) -> None:
+    """End a token and its sessions at once.
+
+    Example: btx token revoke 1f0c9a3e
+    """
+    from pipelines.serve import tokens
+
+    token = tokens(_here()).revoke(id)
+    render.answer({"id": token.id, "revoked": token.revoked}, json, f"{token.id}   revoked {token.revoked}")
 
 
 @app.command()
@@ -431,6 +514,62 @@ def report(
             render.line(f"signed: {answer['signature']}")
 
 
+@registry_app.command("head")
+def registry_head(
+    sign: Annotated[bool, typer.Option("--sign", help="by the acting person's key")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE")] = None,
+    json: Json = False,
+) -> None:
+    """Say the log's head, to be kept where nobody who can write the registry can write; `btx audit REF --head FILE` checks it.
+
+    Example: btx registry head --sign -o /mnt/elsewhere/head-2026-03-01.json
+    Example: git notes --ref=btx append -m "$(btx registry head --json)"
+    """
+    from pipelines.heads import head
+
+    answer = head(_here(), sign=sign, out=out)
+    render.answer(answer, json, f"{answer['head']}   event {answer['seq']}")
+
+
+@registry_app.command("dump")
+def registry_dump(folder: Path, json: Json = False) -> None:
+    """Write the whole registry, rows, log and files, as JSON lines and objects into a new folder.
+
+    Example: btx registry dump ./registry-2026-03-01
+    """
+    from pipelines.archive import dump
+
+    answer = dump(_here(), folder)
+    render.answer(answer, json, f"{answer['folder']}   {answer['objects']} objects   head {answer['head']}")
+
+
+@registry_app.command("load")
+def registry_load(folder: Path, json: Json = False) -> None:
+    """Fill this new, empty workspace with what `btx registry dump` wrote; digests, log and head are the same afterwards.
+
+    Example: btx init copy && cd copy && btx registry load ../registry-2026-03-01
+    """
+    from pipelines.archive import load
+
+    answer = load(_here(), folder)
+    render.answer(answer, json, f"loaded {answer['objects']} objects   head {answer['head']}")
+
+
+@registry_app.command("gc")
+def registry_gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, delete nothing")] = False, json: Json = False
+) -> None:
+    """Delete stored bytes that no registered version needs (what is withdrawn is needed: audits read it), here and in DVC's cache.
+
+    Example: btx registry gc --dry-run
+    """
+    from pipelines.archive import collect
+
+    answer = collect(_here(), dry_run=dry_run)
+    count = len(answer["deleted"])
+    render.answer(answer, json, f"{count} object{'' if count == 1 else 's'} {'would go' if dry_run else 'deleted'}")
+
+
 @app.command()
 def diff(left: Ref, right: Ref, json: Json = False) -> None:
     """Show what differs between two versions of one kind.
@@ -522,6 +661,31 @@ def demo(
     answer = tell(directory, seed, render.Narrator(sys.stderr if json else sys.stdout), bar)
     if json:
         render.as_json(answer)
+
+
+@app.command()
+def bench(
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="where results lie; a run that was cut off goes on")] = Path(
+        "bench"
+    ),
+    seeds: Annotated[int, typer.Option(metavar="N", help="random seeds, 0 to N - 1")] = 3,
+    json: Json = False,
+) -> None:
+    """Train BTX, its rivals and its ablations on real text and print the table: about half an hour a random seed on one core.
+
+    Example: btx bench --seeds 3 --dir bench
+    """
+    from pipelines.bench import SCALE, markdown, picture
+    from pipelines.bench import bench as measure
+
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = measure(directory, list(range(seeds)), SCALE, lambda text: print(text, file=sys.stderr))
+    (directory / "table.md").write_text(markdown(rows))
+    picture(rows, directory / "table.png")
+    if json:
+        render.as_json([vars(row) for row in rows])
+    else:
+        render.line(markdown(rows).rstrip("\n"))
 
 
 def main() -> None:

@@ -32,6 +32,11 @@ def line(text: str = "") -> None:
     print(text)
 
 
+def now(text: str) -> None:
+    """A line that must be read before the command goes on."""
+    print(text, flush=True)
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A plain table; numbers stand right. Without a terminal it has no colour and is not cut to a width."""
     Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(_table(columns, rows))

@@ -79,10 +79,12 @@ def audit(
     *,
     pinned: str | None = None,
     signed: Iterable[Callable[[Rows], list[Break]]] = (),
+    heard: Callable[[Check], None] = lambda check: None,
 ) -> Report:
     """Every check over the subject and its ancestors; schema, log and rows over the whole registry.
 
     pinned: a head noted earlier outside the registry. signed: checks of signed heads, such as audit_log.check_signed_head bound to a key.
+    heard: told of each check as far as it has come, for who watches.
     """
     with catalog.database.read() as rows:
         findings: dict[str, list[Finding]] = {}
@@ -91,6 +93,7 @@ def audit(
         def note(name: str, count: int, found: Iterable[Finding]) -> None:
             findings.setdefault(name, []).extend(found)
             examined[name] = examined.get(name, 0) + count
+            heard(Check(name, not findings[name], examined[name]))
 
         note("schema", *_schema(rows))
         note("log", *_log(rows, pinned, signed))

@@ -1,0 +1,94 @@
+"""One server's state: the catalogue, the jobs it may set going, who may ask.
+
+The jobs come from pipelines, which this floor does not import.
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from registry import attest, people
+from registry.catalog import Catalog, Event
+from registry.errors import RegistryError
+from registry.web.access import Person, Sessions, Tokens
+from registry.web.audits import Audits, Job
+from registry.web.guard import Limits
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """explain(build, text); audit(ref, head, heard); review(build, by) -> evidence, verdict of gate release now; release(build, by)."""
+
+    explain: Callable[[str, str], Facts]
+    audit: Job
+    review: Callable[[str, str], Facts]
+    release: Callable[[str, str], Facts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """url: of the registry. hosts: the values of Host under which the server answers."""
+
+    url: str
+    jobs: Jobs
+    tokens: Tokens
+    hosts: tuple[str, ...]
+    limits: Limits = field(default_factory=Limits)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return Catalog(self.url, actor="web")
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        return Sessions(self.tokens)
+
+    @cached_property
+    def audits(self) -> Audits:
+        return Audits(self.jobs.audit)
+
+    @cached_property
+    def acting(self) -> Callable[[str], Catalog]:
+        """The catalogue as this person writes in it."""
+        return lru_cache(maxsize=64)(lambda name: Catalog(self.url, actor=name))
+
+    def review(self, ref: str, person: Person) -> Facts:
+        """What an approver needs to judge, and what that person would sign."""
+        build = self.catalog.get(ref)
+        found = self.jobs.review(str(build.ref), person.name)
+        to_sign, why_not = self._to_sign(str(build.ref), person)
+        return {
+            "ref": str(build.ref),
+            "status": self.catalog.status(build.ref),
+            "digest": build.digest,
+            "evidence": found["evidence"],
+            "verdict": found["verdict"],
+            "approvals": people.approvals(self.catalog, build),
+            "to_sign": to_sign,
+            "why_not": why_not,
+        }
+
+    def _to_sign(self, ref: str, person: Person, why: str = "") -> tuple[Facts | None, str]:
+        if not person.may("approver"):
+            return None, "your token carries no role approver"
+        try:
+            return self.to_sign(ref, person, why), ""
+        except RegistryError as error:
+            return None, f"{error.found}; expected {error.expected}"
+
+    def to_sign(self, ref: str, person: Person, why: str) -> Facts:
+        act = people.drafted(self.catalog, ref, person.name, why)
+        payload, message = people.to_sign(act)
+        keyid = attest.key_id(people.roll(self.catalog)[person.name].key)
+        return {"act": act, "payload": _base64(payload), "payload_type": people.ACT, "message": _base64(message), "keyid": keyid}
+
+    def approve(self, ref: str, person: Person, envelope: Mapping[str, Any]) -> Event:
+        return people.admit(self.acting(person.name), ref, envelope)
+
+
+def _base64(content: bytes) -> str:
+    return b64encode(content).decode()
