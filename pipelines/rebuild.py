@@ -54,7 +54,11 @@ def rebuild(
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         _write_snapshot(workspace, planned, snapshot, shards)
-        done = dvc_runs.reproduce(workspace.root, "evaluate")
+
+        def log(stage: str, state: str, body: Mapping[str, float]) -> None:
+            workspace.catalog.event("stage", f"build/{number}", {"stage": stage, "state": state, **body})
+
+        done = dvc_runs.reproduce(workspace.root, "evaluate", log)
         build = _record(workspace, planned, snapshot, number, started)
         linked = sum(file.bytes for file in build.files if file.linked)
         reused = done.skipped + [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from pipelines import versioned_folders as folders
-from pipelines.progress import bar
+from pipelines.progress import bar, bar_or_notes, note_of
 from pipelines.recipes import recipe
 from pipelines.render import error_text
 from registry.errors import Damaged
@@ -32,7 +32,7 @@ def train(name: str) -> None:
     torch.set_num_threads(order["threads"])
     general = [_proven(item) for item in order["general"]]
     chosen = recipe(TrainRecipe, order["recipe"])
-    with bar(f"train {name}") as progress:
+    with bar_or_notes(f"train {name}", note_of(Path(), name)) as progress:
         train_branch(
             _proven(order["seed"]),
             [_proven(order["data"])],
@@ -119,18 +119,27 @@ def _write(path: Path, value: dict[str, Any]) -> None:
 STAGES: dict[str, Callable[..., None]] = {"train": train, "mix": mix, "tune": tune, "evaluate": evaluate}
 
 
-def main() -> int:
+def run(stage: str, *arguments: str) -> str | None:
+    """Run one stage in the current folder; returns the message of an error that a user can mend."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars are ours: progress.py
-    stage, *arguments = sys.argv[1:]
     try:
         STAGES[stage](*arguments)
     except Exception as error:
         text = error_text(error)
         if text is None:
             raise
+        return text
+    return None
+
+
+def main() -> int:
+    try:
+        text = run(*sys.argv[1:])
+    except KeyboardInterrupt:
+        text = "interrupted"
+    if text:
         print(text, file=sys.stderr)
-        return 1
-    return 0
+    return 1 if text else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import yaml
 
 from pipelines import dvc_runs
 from pipelines import versioned_folders as folders
-from pipelines.executors import EXECUTORS
+from pipelines.executors import Needs, execute
 from pipelines.workspace import Workspace
 from registry.catalog import Version
 from registry.errors import Invalid, Refused
@@ -35,6 +35,10 @@ def train(
     Raises Refused for withdrawn data, Damaged for data that changed on disk, StageFailed for a training that did not end.
     """
     catalog = workspace.catalog
+
+    def log(name: str, state: str, body: Mapping[str, Any]) -> None:
+        catalog.event("stage", f"train@{name}", {"state": state, **body})
+
     with workspace.writing(f"train {' '.join(experts)}"):
         base = catalog.get(seed or newest_seed(workspace))
         corpora = {name: catalog.get(data) for name, data in experts.items()}
@@ -52,7 +56,8 @@ def train(
         _order(workspace.root / "branches.yaml", {name: shared | {"data": _named(workspace, corpus)} for name, corpus in corpora.items()})
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
-        EXECUTORS[executor](workspace.root, [targets[target] for target in stale])
+        needs = Needs(settings.train.threads, settings.train.gpus, {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {}))
+        execute(executor, workspace.root, [targets[target] for target in stale], needs, log)
         dvc_runs.commit(workspace.root, stale)
     folder = workspace.work / "branches"
     return {name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale) for name in experts}

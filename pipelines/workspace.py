@@ -34,6 +34,7 @@ url = "sqlite:///.btx/registry.db"   # or postgresql+psycopg://user@host/databas
 
 [train]
 threads = 1   # CPU threads per branch; as many branches run at once as there are cores
+gpus = 0      # per branch; if any, as many run at once as there are GPUs
 
 # Recipes: keys of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe in btx_core; what is not named keeps its default.
 [recipe.train]
@@ -73,6 +74,7 @@ class _RecipeFile(_Section):
 
 class TrainSettings(_Section):
     threads: int = 1  # per branch and stage; part of the order, since the order of float additions follows it
+    gpus: int = 0  # per branch
 
 
 class LineSettings(_Section):
@@ -82,6 +84,8 @@ class LineSettings(_Section):
 class Settings(_Section):
     registry: RegistrySettings = RegistrySettings()
     train: TrainSettings = TrainSettings()
+    ray: dict[str, Any] = {}  # address of the cluster
+    slurm: dict[str, Any] = {}  # parameters of submitit: slurm_partition, timeout_min ...
     recipe: Recipes = Recipes()
     line: dict[str, LineSettings] = {}
 
