@@ -49,7 +49,7 @@ def audit(
     surroundings = Surroundings(
         store=workspace.store,
         folders={version.ref: folder for version in versions if (folder := _folder(workspace, version))},
-        stored=frozenset({"seed", "expert", "build"}),
+        stored=frozenset(),  # on another machine DVC brought the folders, and the store fills with use; what it has is checked too
         sources=_sources(workspace, builds),
         tensors={version.ref: version.facts["tensors"] for version in versions if "tensors" in version.facts},
         judge=lambda event: judge_again(catalog, event).outcome,

@@ -4,6 +4,7 @@ In:  a file or folder anywhere.  Out: WORKSPACE/kind/NAME/VERSION, its .dvc file
 DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from dvc.repo import Repo
 from registry.catalog import FileFact, Version
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
+
+logging.getLogger("dvc").setLevel(logging.WARNING)  # it would tell what it does on stdout, which is for the answer alone
 
 
 @contextmanager
@@ -94,6 +97,15 @@ def track(root: Path, folder: Path) -> dict[str, Any]:
             return {"path": relative, "md5": stage.outs[0].hash_info.value}
     except DvcException as error:
         raise Invalid(relative, found=str(error), expected="a folder that DVC can hold", next="mend what DVC names") from error
+
+
+def collect(root: Path) -> None:
+    """Delete from DVC's cache what no .dvc file and no stage of the workspace names."""
+    try:
+        with Repo(str(root)) as repo:
+            repo.gc(workspace=True)
+    except DvcException as error:
+        raise Invalid(str(root), found=str(error), expected="a cache that DVC can clean", next="mend what DVC names") from error
 
 
 def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:

@@ -7,7 +7,7 @@ In:  such a folder, into an empty registry; digests, event chain and head are th
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ _JSON = ("facts", "body")
 _BATCH = 1000
 
 
-def dump(catalog: Catalog, store: Store, folder: Path) -> dict[str, Any]:
+def dump(catalog: Catalog, store: Store, folder: Path, elsewhere: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """Write the registry to a new folder, visible whole or not at all; returns what registry.json says.
 
+    elsewhere: SHA-256 -> a file with these bytes, for what the store does not hold. What is in neither is named as "missing".
     Raises Conflict when the folder exists, Damaged when a row or a stored byte is not what was registered.
     """
     if folder.exists():
@@ -48,7 +49,9 @@ def dump(catalog: Catalog, store: Store, folder: Path) -> dict[str, Any]:
             _require_whole(rows)
             counts = {table: _write_lines(rows, table, aside) for table in TABLES}
             head, wanted = audit_log.head(rows), {row[0] for row in rows("SELECT DISTINCT sha256 FROM file")}
-        about = {"format": FORMAT, "head": head, "rows": counts, "objects": _copy_objects(store, wanted, aside / "objects")}
+        copied = _copy_objects(store, wanted, elsewhere or {}, aside / "objects")
+        missing = sorted(wanted - copied)
+        about = {"format": FORMAT, "head": head, "rows": counts, "objects": len(copied), "missing": missing}
         (aside / "registry.json").write_bytes(canonical_json(about) + b"\n")
         aside.rename(folder)
         return about
@@ -126,13 +129,14 @@ def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[list[dict[str, An
         yield batch
 
 
-def _copy_objects(store: Store, wanted: set[str], to: Path) -> int:
-    """Every wanted object that the store has; weights and data that only DVC holds go by DVC's own remote."""
+def _copy_objects(store: Store, wanted: set[str], elsewhere: Mapping[str, Path], to: Path) -> set[str]:
+    """Every wanted object that is in the store or elsewhere."""
     kept = Store(to)
-    there = sorted(sha256 for sha256 in wanted if store.has(sha256))
-    for sha256 in there:
-        kept.put(store.path(sha256), sha256, copy=True)
-    return len(there)
+    sources = {sha256: store.path(sha256) if store.has(sha256) else elsewhere.get(sha256) for sha256 in sorted(wanted)}
+    there = {sha256: path for sha256, path in sources.items() if path is not None and path.is_file()}
+    for sha256, path in there.items():
+        kept.put(path, sha256, copy=True)
+    return set(there)
 
 
 def _require_whole(rows: Rows) -> None:

@@ -7,11 +7,12 @@ The chain alone cannot show a cut-off tail or a chain rewritten from end to end:
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.database import Rows, Writer
 from registry.digest import canonical_json, sha256_bytes
-from registry.errors import Damaged
+from registry.errors import Damaged, Invalid
 from registry.facts import EVENT_COLUMNS, Event
 
 if TYPE_CHECKING:
@@ -89,6 +90,33 @@ def check_signed_head(rows: Rows, signed: Mapping[str, Any], key: "Ed25519Public
     if there[0][0] != statement["head"]:
         return [Break(f"event {statement['seq']}", str(there[0][0]), f"{statement['head']}, as signed on {statement['at']}")]
     return []
+
+
+def kept_heads(words: str) -> list[dict[str, Any]]:
+    """Heads that were kept outside: one digest, or a file with one or several JSON statements, signed or not. Raises Invalid."""
+    if len(words) == 64 and not set(words) - set("0123456789abcdef"):
+        return [{"head": words}]
+    found: list[dict[str, Any]] = []
+    try:
+        text = Path(words).read_text().strip()
+        while text or not found:
+            value, end = json.JSONDecoder().raw_decode(text)
+            found.append({**value, "head": str(value["head"])})
+            text = text[end:].strip()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected, advice = "64 hexadecimal digits, or a file of heads", "btx registry head -o FILE writes one"
+        raise Invalid(f"head {words}", found=f"{type(error).__name__}: {error}"[:160], expected=expected, next=advice) from None
+    return found
+
+
+def check_kept(rows: Rows, kept: Mapping[str, Any], key: "Ed25519PublicKey | None") -> list[Break]:
+    """Empty when the kept head is a link of the log, in its place; signed, when `key` signed it."""
+    if "signature" in kept:
+        return check_signed_head(rows, kept, key) if key else [Break("signed head", f"by {kept.get('actor')}", "a key to check it with")]
+    there = rows("SELECT seq FROM event WHERE digest = :head", head=kept["head"])
+    if kept["head"] == GENESIS or (there and kept.get("seq", there[0][0]) == there[0][0]):
+        return []
+    return [Break("log", f"head {head(rows)}, and no link {kept['head']}", f"a chain that contains the kept head {kept['head']}")]
 
 
 def require_whole(rows: Rows) -> None:

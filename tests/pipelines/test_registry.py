@@ -1,0 +1,138 @@
+"""The registry as a whole: carried out and in again, cleaned up, its head kept outside, searched."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.archive import collect, dump, load
+from pipelines.audit import audit
+from pipelines.withdraw import withdraw
+from pipelines.workspace import Workspace, create
+from registry import guards, people
+from registry.audit_log import link_digest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_a_workspace_comes_back_from_plain_files_alone(own_story: Workspace, tmp_path: Path) -> None:
+    about = dump(own_story, tmp_path / "out")
+    assert about["missing"] == []
+    again = create(tmp_path / "again")
+    (again.root / "btx.toml").write_text((own_story.root / "btx.toml").read_text())
+    load(again, tmp_path / "out")
+    assert again.catalog.head() == own_story.catalog.head()
+    assert audit(again, "build/1", recompute=True)["findings"] == []
+    for kind in ("data", "seeds", "experts", "builds"):
+        for path in (path for path in (own_story.root / kind).rglob("*") if path.is_file() and path.name != ".gitignore"):
+            assert (again.root / path.relative_to(own_story.root)).read_bytes() == path.read_bytes()
+    status = subprocess.run([sys.executable, "-m", "dvc", "data", "status", "--json"], cwd=again.root, capture_output=True, text=True)
+    assert "uncommitted" not in json.loads(status.stdout or "{}"), status.stdout
+
+
+def cached(root: Path) -> set[str]:
+    return {path.parent.name + path.name for path in (root / ".dvc/cache/files/md5").glob("*/*")}
+
+
+def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(own_story: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "stray").write_bytes(b"stray")
+    stray = own_story.store.put(tmp_path / "stray")
+    withdraw(own_story, "data/code@1", "test")
+    (own_story.root / "data/math/1.dvc").unlink()  # DVC alone would now collect the bytes of data/math@1
+    needed = own_story.catalog.needed()
+    assert collect(own_story, dry_run=True) == {"deleted": [stray], "restored": ["data/math@1"]}
+    assert own_story.store.has(stray)
+    assert collect(own_story, grace_s=0) == {"deleted": [stray], "restored": ["data/math@1"]}
+    assert needed.sha256 >= set(own_story.store.objects())
+    assert needed.md5 <= cached(own_story.root)
+    subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"], cwd=own_story.root, check=True)
+    assert needed.md5 <= cached(own_story.root)
+    assert {finding["check"] for finding in audit(own_story, "build/1")["findings"]} == {"standing"}
+
+
+def rewritten(root: Path) -> None:
+    """What a patient owner of the file can do: change an event, compute every link again, put the guards back."""
+    connection = sqlite3.connect(root / ".btx/registry.db", isolation_level=None)
+    for name in guards.triggers("sqlite"):
+        connection.execute(f"DROP TRIGGER {name}")
+    connection.execute("UPDATE event SET actor = 'eve' WHERE seq = (SELECT MAX(seq) FROM event WHERE kind <> 'registered')")
+    prev = "0" * 64
+    for seq, at, actor, kind, subject, body in connection.execute(
+        "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
+    ).fetchall():
+        digest = link_digest(seq, at, actor, kind, subject, body, prev)
+        connection.execute("UPDATE event SET prev = ?, digest = ? WHERE seq = ?", (prev, digest, seq))
+        prev = digest
+    for text in guards.triggers("sqlite").values():
+        connection.execute(text)
+    connection.close()
+
+
+def test_a_log_written_anew_is_caught_by_each_kept_head(
+    own_story: Workspace, btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTX_ACTOR", "dora")
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "dora.pem"))
+    pem = people.public_pem(people.new_key("dora"))
+    (tmp_path / "dora.pub").write_text(pem)
+    people.add_actor(own_story.catalog, "dora", ("auditor",), pem)
+    for options in (["-o", "plain.json"], ["--sign", "-o", "signed.json"]):
+        assert btx(own_story.root, "registry", "head", *options).returncode == 0
+    subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "x"], cwd=own_story.root, check=True
+    )
+    note = btx(own_story.root, "registry", "head", "--json").stdout
+    for _ in range(2):
+        noted = ["notes", "--ref=btx", "append", "-m", note]
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *noted], cwd=own_story.root, check=True, capture_output=True)
+    shown = subprocess.run(["git", "notes", "--ref=btx", "show"], cwd=own_story.root, capture_output=True, text=True, check=True)
+    (own_story.root / "noted.json").write_text(shown.stdout)
+    digest = json.loads(note)["head"]
+    kept = [["plain.json"], ["signed.json", "--key", str(tmp_path / "dora.pub")], ["signed.json"], ["noted.json"], [digest]]
+    for words in kept:
+        assert btx(own_story.root, "audit", "build/1", "--head", *words).returncode == 0, words
+    own_story.catalog.close()
+    rewritten(own_story.root)
+    for words in kept:
+        done = btx(own_story.root, "audit", "build/1", "--head", *words, "--json")
+        assert "log" in {finding["check"] for finding in json.loads(done.stdout)["findings"]}, (words, done.stderr)
+    forged = json.loads((own_story.root / "signed.json").read_text()) | {
+        "head": json.loads(btx(own_story.root, "registry", "head", "--json").stdout)["head"]
+    }
+    (own_story.root / "forged.json").write_text(json.dumps(forged))
+    assert "signed head" in btx(own_story.root, "audit", "build/1", "--head", "forged.json").stdout
+    done = btx(own_story.root, "audit", "build/1", "--head", "nothing")
+    assert (done.returncode, "btx registry head" in done.stderr) == (2, True)
+
+
+FOUND: list[tuple[list[str], list[str]]] = [
+    (["experts", "--domain", "math"], ["expert/math@1"]),
+    (["builds", "--domain", "math"], ["build/1"]),
+    (["experts", "--license", "cc0-1.0"], ["expert/code@1", "expert/math@1"]),
+    (["experts", "--license", "MIT"], []),
+    (["experts", "--holder", "nobody"], ["expert/code@1", "expert/math@1"]),
+    (["experts", "--data", "data/code"], ["expert/code@1"]),
+    (["experts", "--seed", "seed/base@1", "--name", "math"], ["expert/math@1"]),
+    (["experts", "--metric", "bits_per_byte<100"], ["expert/code@1", "expert/math@1"]),
+    (["builds", "--metric", "math.bits_per_byte<0.001"], []),
+    (["data", "--since", "2020-01-01", "--until", "2020-01-02"], []),
+    (["data", "--since", "2020-01-01"], ["data/code@1", "data/math@1", "data/prose@1"]),
+]
+
+
+@pytest.mark.parametrize(("words", "refs"), FOUND, ids=[" ".join(words) for words, _ in FOUND])
+def test_list_finds_by_what_a_version_is_made_of(story: Any, btx: Run, words: list[str], refs: list[str]) -> None:
+    done = btx(story.root, "list", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [row["ref"] for row in json.loads(done.stdout)] == refs
+
+
+def test_list_finds_the_version_that_holds_a_file(story: Any, btx: Run) -> None:
+    digest = Workspace.find(story.root).catalog.get("data/math").files[0].sha256
+    assert [row["ref"] for row in json.loads(btx(story.root, "list", "data", "--digest", digest[:12], "--json").stdout)] == ["data/math@1"]
+    assert btx(story.root, "list", "experts", "--metric", "about 7").returncode == 2
