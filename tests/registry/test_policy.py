@@ -1,8 +1,10 @@
 """A rule passes only by being exactly true."""
 
 import copy
+import json
 import math
 import os
+import re
 import string
 import time
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from registry import expressions
@@ -155,8 +157,6 @@ def test_a_waiver_counts_for_its_rule_subject_and_days_only() -> None:
 
 
 def test_evidence_read_back_gives_the_same_verdict_in_arithmetic() -> None:
-    import json
-
     from registry.digest import canonical_json
 
     expression = "evidence.files * 1.05 > 3.0 && evidence.files <= 3"
@@ -288,12 +288,66 @@ def test_noise_as_policy_and_evidence_never_raises_nor_hangs(expression: str, va
     verdict = judged(expression, {"license": value})
     assert time.monotonic() - started < LONGEST_S
     if verdict.outcome == "allowed":
-        plain = {"kind": "data", "ref": "data/x@1", "name": "x", "license": value, "files": 3.0, "holder": None}
-        from cel_expr_python import cel
+        assert engine_says(expression, {"kind": "data", "ref": "data/x@1", "name": "x", "license": value, "files": 3.0, "holder": None}, {})
 
-        env = cel.NewEnv(variables={"evidence": cel.Type.DYN, "parameters": cel.Type.DYN, "now": cel.Type.TIMESTAMP})
-        answer = env.compile(expression).eval(data={"evidence": plain, "parameters": {}, "now": AT})
-        assert answer.value() is True
+
+def engine_says(expression: str, evidence: Any, parameters: Any) -> bool:
+    """Whether CEL itself, without our door before it, finds the expression exactly true."""
+    from cel_expr_python import cel
+
+    env = cel.NewEnv(variables={"evidence": cel.Type.DYN, "parameters": cel.Type.DYN, "now": cel.Type.TIMESTAMP})
+    answer = env.compile(expression).eval(data={"evidence": evidence, "parameters": parameters, "now": AT})
+    return answer.value() is True
+
+
+TEXTS = {path.stem: path.read_text() for path in sorted(POLICIES.glob("*.yaml"))}
+PIECES = [piece for text in TEXTS.values() for piece in text.split()]
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> tuple[str, str]:
+    """A default policy, up to three words of which were replaced, doubled, left out, or cut."""
+    name = draw(st.sampled_from(sorted(TEXTS)))
+    words = re.split(r"(\s+)", TEXTS[name])
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.integers(0, len(words) - 1))
+        kind = draw(st.sampled_from(["other", "twice", "none", "cut", "noise"]))
+        word = words[place]
+        words[place] = {"twice": word * 2, "none": "", "cut": word[: len(word) // 2]}.get(kind, word)
+        if kind in ("other", "noise"):
+            words[place] = draw(st.sampled_from(PIECES) if kind == "other" else st.text(max_size=8))
+    return name, "".join(words)
+
+
+@bounded
+@given(spoilt(), st.sampled_from(["data", "seed", "expert", "build", "release"]), st.data())
+def test_a_spoilt_policy_is_refused_or_judges_exactly_as_it_is_written(
+    tmp_path_factory: pytest.TempPathFactory, spoil: tuple[str, str], about: str, data: st.DataObject
+) -> None:
+    name, text = spoil
+    folder = tmp_path_factory.getbasetemp() / "spoilt"
+    folder.mkdir(exist_ok=True)
+    for left in folder.iterdir():
+        left.unlink()
+    (folder / f"{name}.yaml").write_text(text)
+    whole = suite(about)
+    started = time.monotonic()
+    try:
+        policies = load(folder)
+    except Invalid:
+        event("refused when loaded")
+        return
+    facts = copy.deepcopy(whole["evidence"])
+    key = data.draw(st.sampled_from(sorted(facts)))
+    facts[key] = data.draw(st.one_of(st.just(facts[key]), st.none(), JSON))
+    verdict = judge(policies, gate=whole["gate"], kind=whole["evidence"]["kind"], evidence=facts, at=AT)
+    assert time.monotonic() - started < LONGEST_S
+    event(verdict.outcome)
+    if verdict.outcome == "allowed":
+        denying = [policy for policy in policies if policy.enforcement == "deny"]
+        plain = json.loads(json.dumps(facts), parse_int=float)
+        for expression, parameters in ((rule.expression, policy.parameters) for policy in denying for rule in policy.validations):
+            assert engine_says(expression, plain, json.loads(json.dumps(parameters), parse_int=float))
 
 
 # Facts without which a candidate must not pass, whatever stands in their place.
