@@ -80,6 +80,9 @@ def _key(workspace: Workspace, kept: Mapping[str, Any], file: Path | None) -> "E
 def _folder(workspace: Workspace, version: Version) -> Path | None:
     if version.ref.kind == "build":
         return workspace.root / str(version.facts["folder"])
+    if version.ref.kind == "export":  # where it was written; what was carried on from there is not ours to see
+        folder = Path(str(version.facts["folder"]))
+        return folder if folder.is_dir() else None
     return workspace.root / str(version.facts["dvc"]["path"]) if "dvc" in version.facts else None
 
 

@@ -245,7 +245,7 @@ def lineage(ref: Ref, down: Annotated[bool, typer.Option("--down", help="what wa
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="seeds|data|experts|builds")],
+    kind: Annotated[str, typer.Argument(metavar="seeds|data|experts|builds|exports")],
     name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
     domain: Annotated[str | None, typer.Option(metavar="NAME", help="of the version, or of what it was made of")] = None,
     license: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="likewise")] = None,
@@ -397,7 +397,10 @@ def withdraw(ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")], json: 
         return
     render.line(f"{answer['ref']}   withdrawn: {why}")
     for item in answer["reached"]:
-        render.line(f"  reached {item['ref']}" + (f"   removal: {item['removal']}" if item.get("removal") else ""))
+        more = f"   removal: {item['removal']}" if "removal" in item else f"   in {item['folder']}" if "folder" in item else ""
+        render.line(f"  reached {item['ref']}{more}")
+    for build in answer["clean"]:
+        render.line(f"  clean   {build}   nothing in it comes from there")
     if answer["next"]:
         render.line(f"next: {answer['next']}")
 

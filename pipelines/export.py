@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import gates
+from pipelines import versioned_folders as folders
 from pipelines.release import build_evidence
 from pipelines.workspace import Workspace
 from registry import attest, people
@@ -37,13 +38,15 @@ def export(
             (aside / "README.md").write_text(render(collect(workspace.catalog, str(build.ref)), "model-card"))
             signed = _signed(workspace.catalog.actor, aside) if sign else {}
             body: dict[str, Any] = {"folder": str(out), "target": target, "fused": fused, "verdict": verdict.outcome, **signed}
-            written = sum(path.stat().st_size for path in aside.iterdir())
+            files = folders.manifest(aside)
+            # The row first: an export that nobody recorded would be missed when its data must go.
+            workspace.catalog.register("export", f"build-{build.ref.version}", body, files=files, parents=[(build.ref, "exported_from")])
+            workspace.catalog.event("exported", build.ref, body)
             aside.rename(out)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        workspace.catalog.event("exported", build.ref, body)
     verify = _verify(out, people.model_key(workspace.catalog.actor)) if sign else None
-    return {"ref": str(build.ref), **body, "bytes_written": written, "verify": verify}
+    return {"ref": str(build.ref), **body, "bytes_written": sum(file.bytes for file in files), "verify": verify}
 
 
 def _signed(name: str, folder: Path) -> dict[str, str]:

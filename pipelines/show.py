@@ -7,12 +7,13 @@ from pipelines.workspace import Workspace
 from registry.catalog import Version
 from registry.errors import Invalid
 
-KINDS = {"seeds": "seed", "data": "data", "experts": "expert", "builds": "build"}
+KINDS = {"seeds": "seed", "data": "data", "experts": "expert", "builds": "build", "exports": "export"}
 _KEYS = {
     "seed": ("model_type", "parameters", "license"),
     "data": ("license", "source", "holder", "pii", "bytes"),
     "expert": ("seed", "mode", "data", "licenses"),
     "build": ("snapshot", "seed"),
+    "export": ("folder", "target"),
 }
 
 

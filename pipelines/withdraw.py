@@ -6,7 +6,7 @@ from pipelines.workspace import Workspace
 
 
 def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
-    """Log the withdrawal. Returns ref, why, reached[{ref, removal?, why?}] and the command that cures it.
+    """Log the withdrawal. Returns ref, why, reached[{ref, removal?, why?, folder?}], the clean builds and the command that cures it.
 
     Nothing is deleted: what was built stays readable, is marked everywhere, and passes no gate any more.
     """
@@ -17,5 +17,6 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
     reached: list[dict[str, Any]] = [{"ref": str(ref)} for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
     reached += [{"ref": str(build.ref), "removal": build.removal, "why": build.why} for build in builds]
-    reached += [{"ref": str(ref)} for ref in impact.exports]
-    return {"ref": str(version.ref), "why": why, "reached": reached, "next": "btx rebuild" if builds else None}
+    reached += [{"ref": str(ref), "folder": workspace.catalog.get(ref).facts["folder"]} for ref in impact.exports]
+    clean = [str(build.ref) for build in impact.builds if build.removal == "none"]
+    return {"ref": str(version.ref), "why": why, "reached": reached, "clean": clean, "next": "btx rebuild" if builds else None}

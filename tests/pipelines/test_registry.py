@@ -1,6 +1,7 @@
 """The registry as a whole: carried out and in again, cleaned up, its head kept outside, searched."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -108,6 +109,23 @@ def test_a_log_written_anew_is_caught_by_each_kept_head(
     assert "signed head" in btx(own_story.root, "audit", "build/1", "--head", "forged.json").stdout
     done = btx(own_story.root, "audit", "build/1", "--head", "nothing")
     assert (done.returncode, "btx registry head" in done.stderr) == (2, True)
+
+
+def test_a_withdrawal_reaches_what_was_exported(own_story: Workspace, btx: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert btx(own_story.root, "export", "build/1", str(out)).returncode == 0
+    assert btx(own_story.root, "audit", "export/build-1@1").returncode == 0
+    done = btx(own_story.root, "withdraw", "data/code@1", "--why", "the holder withdrew consent")
+    assert f"reached export/build-1@1   in {out}" in done.stdout
+    assert "reached build/1   removal: rebuild" in done.stdout
+    (row,) = json.loads(btx(own_story.root, "list", "exports", "--data", "data/code", "--json").stdout)
+    assert (row["status"], row["folder"]) == ("tainted", str(out))
+    weights = max(out.iterdir(), key=lambda path: path.stat().st_size)
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    assert str(weights) in btx(own_story.root, "audit", "export/build-1@1").stdout
 
 
 FOUND: list[tuple[list[str], list[str]]] = [
