@@ -13,7 +13,7 @@ from registry.catalog import Version, spdx
 def add_data(
     workspace: Workspace,
     name: str,
-    source: Path,
+    source: Path | str,
     *,
     license: str | None,
     origin: str | None,
@@ -22,12 +22,12 @@ def add_data(
     pii: str = "none",
     retain_until: str | None = None,
 ) -> Version:
-    """Register `source` (a file or folder) as data/NAME@next; the same content and facts again give the version that holds them.
+    """Register `source` (a file, a folder or a URL) as data/NAME@next; the same content and facts again give the version that holds them.
 
-    origin: where it comes from, in words. pii: none | reviewed | present. retain_until: ISO date.
+    origin: where it comes from, in words; of a URL, the URL unless stated. pii: none | reviewed | present. retain_until: ISO date.
     Raises Refused when a policy says no: then no byte stays.
     """
-    catalog = workspace.catalog
+    catalog, url = workspace.catalog, source if isinstance(source, str) else None
     with workspace.writing(f"data add {name}"):
         number = catalog.next_version("data", name)
         ref, target = f"data/{name}@{number}", workspace.folder("data", name, number)
@@ -36,13 +36,13 @@ def add_data(
             facts = {
                 "domain": name,
                 "license": spdx(license) if license else None,
-                "source": origin,
+                "source": origin or url,
                 "holder": holder,
                 "purpose": purpose,
                 "pii": pii,
                 "retain_until": retain_until,
                 "bytes": sum(file.bytes for file in files),
-            }
+            } | ({"url": url} if url else {})
             known = _same(workspace, name, facts, folders.files_digest(files)) if number > 1 else None
             if known:
                 return replace(known, created=False)

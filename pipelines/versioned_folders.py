@@ -23,17 +23,21 @@ logging.getLogger("dvc").setLevel(logging.WARNING)  # it would tell what it does
 
 
 @contextmanager
-def incoming(source: Path, target: Path) -> Iterator[Path]:
+def incoming(source: Path | str, target: Path) -> Iterator[Path]:
     """Copy `source` beside `target` and yield the copy; what was not accepted by then is gone on leaving.
 
+    source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on.
     Raises NotFound for a missing source and Invalid for an empty one or one with a link that leaves it.
     """
-    if not source.exists():
+    if isinstance(source, Path) and not source.exists():
         raise NotFound(str(source), found="nothing there", expected="a file or folder", next="check the path")
     aside = target.with_name(f".{target.name}.incoming")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        _copy(source, aside)
+        if isinstance(source, Path):
+            _copy(source, aside)
+        else:
+            _fetch(source, aside)
         if not any(path.is_file() for path in aside.rglob("*")):
             raise Invalid(str(source), found="no file", expected="at least one file", next="name a folder that holds the files")
         yield aside
@@ -68,6 +72,16 @@ def _copy(source: Path, target: Path) -> None:
             (target / path.relative_to(source)).mkdir(exist_ok=True)
         else:
             shutil.copyfile(path, target / path.relative_to(source))
+
+
+def _fetch(url: str, target: Path) -> None:
+    target.mkdir(parents=True)
+    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "content"
+    try:
+        Repo.get_url(url, str(target / name))
+    except Exception as error:  # every transport has errors of its own
+        raise NotFound(url, found=f"{type(error).__name__}: {error}"[:300], expected="a file or folder that DVC can fetch",
+                       next="dvc get-url URL tries the same") from error  # fmt: skip
 
 
 def manifest(folder: Path) -> list[FileFact]:

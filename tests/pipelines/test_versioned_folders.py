@@ -1,6 +1,9 @@
 """A folder taken in is fixed: copied whole or not at all, held by DVC, and every later change is seen."""
 
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -60,3 +63,16 @@ def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: P
     with pytest.raises(Invalid, match="a link to /etc/hostname"), folders.incoming(corpus, target):
         pass
     assert not (tmp_path / "data").exists() or not any((tmp_path / "data").rglob("*"))
+
+
+def test_a_url_is_fetched_and_one_that_is_not_there_is_named(tmp_path: Path, corpus: Path) -> None:
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(corpus)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    with folders.incoming(f"{url}/a.txt", tmp_path / "data" / "x" / "1") as aside:
+        assert [(file.path, (aside / file.path).read_text()) for file in folders.manifest(aside)] == [("a.txt", "one")]
+    with pytest.raises(NotFound, match=r"no\.txt"), folders.incoming(f"{url}/no.txt", tmp_path / "data" / "x" / "1"):
+        pass
+    server.shutdown()
+    assert not (tmp_path / "data" / "x").exists()
