@@ -14,6 +14,7 @@ from typing import Any
 from pipelines import dvc_runs, evidence, gates
 from pipelines import versioned_folders as folders
 from pipelines.build_plan import BAD, MAIN, STAGES, Plan, Wishes, changes, forecast, plan
+from pipelines.environment import environment
 from pipelines.workspace import Recipes, Workspace
 from registry.catalog import FileFact, Version
 from registry.digest import digest, sha256_file
@@ -224,6 +225,7 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
         "previous": planned.previous.facts["evaluation"] if planned.previous else None,
         "tuned_on": data,
         "registrar": catalog.actor,
+        "environment": environment(),
     }
     parents = [(snapshot.ref, "composed_from"), *((catalog.get(ref).ref, "tuned_on") for ref in data)]
     return catalog.register("build", "", facts, files=files, version=number, parents=parents)

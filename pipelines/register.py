@@ -10,6 +10,7 @@ from btx_core.evaluate import evaluate
 from btx_core.preflight import preflight
 from pipelines import evidence, gates
 from pipelines import versioned_folders as folders
+from pipelines.environment import environment
 from pipelines.progress import Show
 from pipelines.workspace import Workspace
 from registry.catalog import Version
@@ -49,7 +50,8 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
                 "preflight": checked,
                 "evaluation": None if checked["problems"] else _evaluation(workspace, base, base_folder, aside, texts, show),
                 "contamination": contamination(list(texts.values())),
-                "train": training_report(aside),
+                "train": (trained := training_report(aside)),
+                "environment": environment() if trained else None,  # a branch trained elsewhere was made by programs nobody told us
                 "adapter": adapter_digest,
                 "tensors": folders.tensors(aside),
                 **lineage,

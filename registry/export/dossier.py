@@ -144,5 +144,6 @@ def environment(version: Version) -> Mapping[str, Any]:
 
 
 def revision(version: Version) -> str | None:
-    found = environment(version).get("revision") or version.facts.get("revision")
-    return str(found) if found else None
+    """The git commit of the code that made it; None where nobody knows, or where the code differed from every commit."""
+    known = environment(version)
+    return str(known["revision"]) if known.get("revision") and not known.get("changed") else None

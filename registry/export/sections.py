@@ -109,7 +109,7 @@ def annex_iv(dossier: Dossier) -> list[Section]:
         Section(
             "2(a) Methods and steps of development",
             "How it was developed, with which pre-trained systems and third-party tools.",
-            (_method(dossier), *([tables.steps(dossier)] if len(dossier.graph.nodes) > 1 else [])),
+            (_method(dossier), *_programs(dossier), *([tables.steps(dossier)] if len(dossier.graph.nodes) > 1 else [])),
             tuple(
                 [f"programs and versions that made {', '.join(undated)}"] * bool(undated)
                 + [f"the code revision that made {dossier.ref}"] * (not revision(subject))
@@ -278,6 +278,16 @@ def _method(dossier: Dossier) -> str:
         "Branch-Train-MiX (arXiv:2403.07816): copies of one seed are trained on one domain each, their feed-forward blocks become experts "
         f"behind a learnt router per layer, the rest is shared. Mode {mode}. The seed is a pre-trained model."
     )
+
+
+def _programs(dossier: Dossier) -> list[str]:
+    """What made the subject, as far as it was recorded."""
+    known = environment(dossier.subject)
+    if not known:
+        return []
+    packages = ", ".join(f"{name} {number}" for name, number in (known.get("packages") or {}).items())
+    code = revision(dossier.subject)
+    return [f"Made with Python {known.get('python')} on {known.get('platform')}: {packages}." + (f" Code revision {code}." if code else "")]
 
 
 def _architecture(dossier: Dossier) -> str:

@@ -96,6 +96,16 @@ def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
     assert "Not to be used" not in " ".join(attention(collect(governed.as_("ann"), "seed/base@1")))
 
 
+@pytest.mark.parametrize(("changed", "told"), [(False, "Code revision abc123."), (True, "the code revision that made expert/x@1")])
+def test_programs_and_revision_are_told_and_a_revision_that_was_changed_is_none(governed: Any, changed: bool, told: str) -> None:
+    made = {"python": "3.11.7", "platform": "Linux", "packages": {"torch": "2.13.0"}, "revision": "abc123", "changed": changed}
+    governed.as_("ann").register("expert", "x", {"seed": "seed/base@1", "data": [], "licenses": [], "mode": "full", "environment": made})
+    text = render(collect(governed.as_("ann"), "expert/x"), "md")
+    assert "Made with Python 3.11.7 on Linux: torch 2.13.0." in text
+    assert told in text
+    assert ("gitCommit" in render(collect(governed.as_("ann"), "expert/x"), "in-toto")) is not changed
+
+
 def test_a_data_versions_report_names_what_it_reached_and_the_class_of_removal(governed: Any) -> None:
     governed.story()
     text = render(collect(governed.as_("ann"), "data/law@1"), "md")
