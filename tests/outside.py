@@ -92,7 +92,7 @@ def by_hub(text: str) -> None:
 def by_dsse(text: str, key: Ed25519PublicKey) -> bytes:
     """securesystemslib's own check of an envelope. Returns the payload."""
     envelope = Envelope.from_dict(json.loads(text))
-    envelope.verify([SSlibKey.from_crypto(key)], 1)
+    envelope.verify([SSlibKey.from_crypto(key, keyid=keyid) for keyid in envelope.signatures], 1)  # the id is a hint, the key is given
     return bytes(envelope.payload)
 
 
