@@ -69,7 +69,9 @@ def rebuild(
 
 def _nothing_to_do(workspace: Workspace, planned: Plan) -> bool:
     newest = planned.previous
-    return bool(newest and newest.facts["content"] == digest(planned.content) and _whole(workspace, newest))
+    if not newest or newest.facts["content"] != digest(planned.content) or not _whole(workspace, newest):
+        return False
+    return workspace.catalog.status(newest.ref) not in BAD  # grown from a build that held what was withdrawn since
 
 
 def _refs(planned: Plan) -> list[str]:
@@ -156,6 +158,7 @@ def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shar
         "domains": domains,
         "general": [named(workspace.catalog.get(ref)) for ref in planned.seed.facts["data"]],
         "previous": _previous_mix(workspace, planned),
+        "grown_from": _grown_from(workspace, planned),
         "recipe": {**planned.recipe, **planned.resolved},
         "threads": workspace.settings.train.threads,
     }
@@ -177,6 +180,25 @@ def _previous_mix(workspace: Workspace, planned: Plan) -> str | None:
         if file["path"] in LINKED_AGAIN and workspace.store.verify(file["sha256"]):
             workspace.store.link(file["sha256"], folder / file["path"])
     return _relative(workspace, folder)
+
+
+def _grown_from(workspace: Workspace, planned: Plan) -> dict[str, Any] | None:
+    """The line's newest build, where tuning may go on from it, and which of its router rows are kept: [place now, place there].
+
+    Never from one in bad standing: what was learnt from withdrawn data would live on.
+    """
+    build, tuning = planned.previous, planned.recipe["tune"]
+    if not build or not tuning.get("grow") or planned.resolved or workspace.catalog.status(build.ref) in BAD:
+        return None
+    same = {name: build.facts["recipe"][name] for name in ("mix", "tune")} == {name: planned.recipe[name] for name in ("mix", "tune")}
+    if not same or build.facts["seed"] != str(planned.seed.ref):
+        return None
+    first = int(planned.recipe["mix"].get("seed_expert", True))
+    there = {(member["slot"], member["digest"]): place for place, member in enumerate(build.facts["members"], first)}
+    here = [(slot, version.digest) for slot, version in planned.members]
+    kept = [[0, 0]][:first] + [[place, there[key]] for place, key in enumerate(here, first) if key in there]
+    folder = workspace.root / build.facts["folder"]
+    return {"ref": str(build.ref), "path": _relative(workspace, folder), "digest": folders.files_digest(build.files), "kept": kept}
 
 
 def _last_of_seed(workspace: Workspace, planned: Plan) -> Version | None:
@@ -228,6 +250,8 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
         "environment": environment(),
     }
     parents = [(snapshot.ref, "composed_from"), *((catalog.get(ref).ref, "tuned_on") for ref in data)]
+    if grown := json.loads((workspace.root / "snapshot.json").read_text())["grown_from"]:
+        parents.append((catalog.get(grown["ref"]).ref, "grown_from"))
     return catalog.register("build", "", facts, files=files, version=number, parents=parents)
 
 

@@ -62,7 +62,7 @@ def mix() -> None:
 
 
 def tune() -> None:
-    from btx_core.tune import GENERAL, Home, TuneRecipe
+    from btx_core.tune import GENERAL, Grown, Home, TuneRecipe
     from btx_core.tune import tune as tune_mixed
 
     snapshot = _snapshot()
@@ -75,9 +75,13 @@ def tune() -> None:
     homes = {GENERAL: Home(0, _proven(snapshot["seed"]))} if first and general else {}
     for place, member in enumerate(snapshot["members"], first):
         homes.update({GENERAL if ref in general else ref: Home(place, _proven(member)) for ref in member["data"] if ref in texts})
+    before = snapshot["grown_from"]
+    grown = Grown(_proven(before), dict(before["kept"])) if before else None
     chosen, out = recipe(TuneRecipe, snapshot["recipe"]["tune"]), Path("work/tuned")
     with bar("tune") as progress:
-        report = tune_mixed(Path("work/mixed"), domains, chosen, out, homes=homes, seed=_proven(snapshot["seed"]), progress=progress)
+        report = tune_mixed(
+            Path("work/mixed"), domains, chosen, out, homes=homes, seed=_proven(snapshot["seed"]), grown=grown, progress=progress
+        )
     _write(
         out / "btx-tune.json", {"recipe": asdict(chosen), **(report.to_json() if report else {"tokens": 0, "flops": 0.0, "wall_s": 0.0})}
     )
