@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from fastapi.security import HTTPBearer
 
 from registry.errors import Refused
 from registry.export import FORMATS, collect, render
@@ -83,7 +84,8 @@ Registrar = Annotated[Person, Depends(role("registrar"))]
 Approver = Annotated[Person, Depends(role("approver"))]
 Auditor = Annotated[Person, Depends(role("auditor"))]
 
-router = APIRouter(prefix="/api", responses=PROBLEMS, dependencies=[Depends(person)])
+# HTTPBearer says in the description what `person` checks; it lets everything pass.
+router = APIRouter(prefix="/api", responses=PROBLEMS, dependencies=[Depends(person), Depends(HTTPBearer(auto_error=False))])
 
 
 @router.get("/me", response_model=schemas.Me)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 MOST = 200
 COLUMNS = ("data", "seed", "expert", "snapshot", "build", "evaluation", "export")
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 176, 26, 84, 9, 12
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 160, 26, 66, 9, 12
 
 Pair = tuple[str, str]  # (made from, it): an edge's two ends, the newer one first
 

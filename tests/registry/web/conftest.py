@@ -1,0 +1,65 @@
+"""A governed registry served as it is in use: ann registers, dora approves, max audits, eve only looks."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from pipelines.serve import Address, site
+from pipelines.workspace import Workspace
+from registry import people
+from registry.web.app import application
+from registry.web.guard import Limits
+from registry.web.site import Site
+
+HOST = "127.0.0.1:8765"
+ROLES = {"ann": ("registrar",), "dora": ("approver",), "max": ("auditor",), "eve": ("viewer",)}
+POLICIES = Path(__file__).parents[3] / "policies"
+
+
+@dataclass
+class Web:
+    """The served registry; secrets and keys by name."""
+
+    site: Site
+    client: TestClient
+    secrets: dict[str, str]
+    keys: dict[str, people.Signer]
+
+    def as_(self, name: str, **more: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.secrets[name]}", **more}
+
+    def login(self, name: str) -> str:
+        """A session for the client; returns its CSRF word."""
+        answer = self.client.post("/login", data={"token": self.secrets[name]}, follow_redirects=False)
+        assert answer.status_code == 303
+        found = self.site.sessions.person(bearer=None, cookie=self.client.cookies["btx"])
+        assert found is not None
+        assert found.csrf
+        return found.csrf
+
+    def signed(self, name: str, ref: str = "build/1", why: str = "reviewed", key: str | None = None, **changed: Any) -> dict[str, Any]:
+        """An approval as a browser makes it: drafted by the server, signed here."""
+        from registry import attest
+
+        act = people.drafted(self.site.catalog, ref, name, why) | changed
+        return attest.sign(act, self.keys[key or name].key, people.ACT)
+
+
+@pytest.fixture
+def web(governed: Any, tmp_path: Path) -> Iterator[Web]:
+    governed.story()
+    keys = {"max": governed.person("max", "auditor")}
+    keys |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
+    keys["mallory"] = people.new_key("mallory", tmp_path / "mallory.pem")
+    (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "{governed.url}"\n')
+    shutil.copytree(POLICIES, tmp_path / "policies")
+    (tmp_path / ".btx").mkdir()
+    made = site(Workspace.find(tmp_path), Address(), Limits(reads=1e6, writes=1e6, strangers=1e6))
+    secrets = {name: made.tokens.issue(name, roles)[0] for name, roles in ROLES.items()}
+    with TestClient(application(made), base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
+        yield Web(made, client, secrets, keys)

@@ -1,0 +1,138 @@
+"""The API keeps what its own description says; every write asks for its role; pages show what the API tells."""
+
+import os
+import re
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+Web = Any  # conftest.py's
+EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "0")) or 5  # a long campaign sets the variable
+HOST = {"host": "127.0.0.1:8765"}
+CHECKS = [
+    schemathesis.checks.not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+def test_the_api_answers_as_it_says(web: Web) -> None:
+    """No 5xx, no status or form that is not described, nonsense refused, nothing without a token; asked by each role in turn."""
+    described = schemathesis.openapi.from_asgi("/api/openapi.json", web.client.app, headers=HOST, config=SchemathesisConfig())
+    asked = []
+    for found in described.get_all_operations():
+        operation = found.ok()
+        asked.append(operation.label)
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def ask(case: Any) -> None:
+            assert case.call(headers=HOST).status_code in (401, 404, 422), "without a token"
+            for name in web.secrets:
+                case.call_and_validate(headers={**HOST, "authorization": f"Bearer {web.secrets[name]}"}, checks=CHECKS)
+
+        ask()
+    assert len(asked) >= 20
+
+
+WRITES = {"/api/audits": "max", "/api/withdrawals": "ann", "/api/builds/{number}/release": "ann", "/api/builds/{number}/approvals": "dora"}
+
+
+def test_every_write_asks_for_its_role_and_nothing_else_writes(web: Web) -> None:
+    described = web.client.app.openapi()["paths"]
+    posts = {path for path, methods in described.items() if methods.keys() - {"get"}}
+    assert posts == {*WRITES, "/api/explanations"}
+    for path, owner in WRITES.items():
+        for name in web.secrets.keys() - {owner}:
+            answer = web.client.post(path.format(number=1), json={}, headers=web.as_(name))
+            assert answer.status_code == 403, (path, name)
+            assert "role" in answer.json()["expected"]
+        assert web.client.post(path.format(number=99), json={}, headers=web.as_(owner)).status_code in (404, 422)
+
+
+PAGES = [
+    "/", "/builds", "/experts", "/data", "/expert/law/1", "/build/1", "/data/law/1", "/seed/base/1", "/snapshot/main/1", "/lineage",
+    "/lineage?ref=data/law", "/impact", "/impact?ref=data/law@1", "/explain", "/audit", "/audit?kind=actor", "/approve", "/approve/1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_every_page_opens_for_every_role_without_script_or_style_in_it(web: Web, path: str) -> None:
+    for name in web.secrets:
+        answer = web.client.get(path, headers=web.as_(name))
+        assert answer.status_code == 200, answer.text[:400]
+        assert not re.search(r"<script(?! src)|<style|\sstyle=|\son\w+=|javascript:", answer.text)
+        assert not re.search(r"""(src|href|action)=["'](https?:)?//""", answer.text), "nothing from elsewhere"
+    assert web.client.get(path, follow_redirects=False).headers["location"].startswith("/login")
+
+
+def test_recorded_words_stay_words_on_every_page(web: Web, governed: Any) -> None:
+    bad = '"><img src=x onerror=alert(1)>'
+    governed.data("bad", source=bad, holder=bad)
+    for path in ("/data/bad/1", "/impact?ref=data/bad@1", "/lineage?ref=data/bad@1", "/"):
+        assert "<img" not in web.client.get(path, headers=web.as_("eve")).text
+    assert "<img" not in web.client.get("/audit?subject=" + bad, headers=web.as_("eve")).text
+    assert bad in web.client.get("/api/data/bad/1", headers=web.as_("eve")).json()["facts"]["source"]
+
+
+def test_pages_tell_a_problem_as_the_api_does(web: Web) -> None:
+    page, api_answer = (web.client.get(f"{start}/99", headers=web.as_("eve")) for start in ("/build", "/api/builds"))
+    assert page.status_code == api_answer.status_code == 404
+    assert api_answer.json()["subject"] in page.text
+
+
+def test_reports_come_as_files_that_no_browser_runs(web: Web) -> None:
+    for form in ("html", "md", "in-toto", "cyclonedx"):
+        answer = web.client.get(f"/api/reports/{form}?ref=build/1", headers=web.as_("eve"))
+        assert answer.status_code == 200
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["content-security-policy"] == "sandbox"
+
+
+def test_an_audit_is_watched_to_its_end_and_found_again(web: Web) -> None:
+    started = web.client.post("/api/audits", json={"ref": "build/1"}, headers=web.as_("max")).json()
+    stream = web.client.get(f"/api/audits/{started['id']}/stream", headers=web.as_("eve")).text
+    told = [line for line in stream.splitlines() if line.startswith("data: ")]
+    assert '"state": "done"' in told[-1]
+    again = web.client.get(f"/api/audits/{started['id']}", headers=web.as_("eve")).json()
+    assert {check["name"] for check in again["checks"]} >= {"log", "rows", "files", "verdicts"}
+    assert again["findings"], "the rows' files are not on this disk"
+    assert web.client.get(f"/audit/{started['id']}", headers=web.as_("eve")).status_code == 200
+
+
+def test_impact_names_the_rebuild_that_cures_it(web: Web) -> None:
+    found = web.client.get("/api/impact?ref=data/law", headers=web.as_("eve")).json()
+    assert found["builds"][0]["members"] == ["expert/law@1"]
+    assert found["cure"] == {
+        "build": "build/1",
+        "keeps": [],
+        "drops": ["expert/law@1"],
+        "commands": ['btx withdraw data/law@1 --why "..."', "btx rebuild"],
+    }
+
+
+def test_events_are_filtered_and_paged(web: Web) -> None:
+    first = web.client.get("/api/events?limit=3", headers=web.as_("eve")).json()
+    assert [event["seq"] for event in first["events"]] == sorted((event["seq"] for event in first["events"]), reverse=True)
+    second = web.client.get(f"/api/events?limit=3&before={first['next']}", headers=web.as_("eve")).json()
+    assert second["events"][0]["seq"] == first["events"][-1]["seq"] - 1
+    only = web.client.get("/api/events?subject=data/law", headers=web.as_("eve")).json()
+    assert {event["subject"] for event in only["events"]} == {"data/law@1"}
