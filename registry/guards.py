@@ -5,7 +5,10 @@ any existing key is refused too; the event table takes only the next link of its
 audit.py notices, and a head pinned outside notices what was done meanwhile.
 """
 
-from registry.database import Rows
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.database import Rows
 
 # Each table's keys: any one of them equal means that a row would be replaced.
 KEYS = {
@@ -62,7 +65,7 @@ def _postgresql() -> dict[str, str]:
     return made
 
 
-def installed(rows: Rows) -> dict[str, str]:
+def installed(rows: "Rows") -> dict[str, str]:
     """Trigger and function name -> its text as the database has it, in the form of triggers() and functions()."""
     if rows.engine == "sqlite":
         return dict(rows("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
