@@ -313,8 +313,8 @@ def picture(rows: list[Row], path: Path) -> None:
     errors.append([max(means[name]) - middle for name, middle in zip(names, middles, strict=True)])
     colours = ["#2a6f97" if name.startswith("BTX") else "#a9a9a9" for name in names]
     axes.barh(names, middles, xerr=errors, color=colours, height=0.7, error_kw={"linewidth": 1})
-    for name, middle in zip(names, middles, strict=True):
-        axes.text(0.02, name, f"{middle:.3f}", va="center", color="white", fontsize=8)
+    for place, middle in enumerate(middles):
+        axes.text(0.02, place, f"{middle:.3f}", va="center", color="white", fontsize=8)
     axes.set_xlabel("bits per byte on held-out text, mean over domains (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
