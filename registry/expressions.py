@@ -115,7 +115,7 @@ def check_names(expression: Expression, shapes: Mapping[str, Shape]) -> None:
 
 
 def render(template: str, data: Facts) -> str:
-    """Fill `{expression}` in a message: text as it is, lists joined by commas, unknown as '?'. Never fails."""
+    """Fill `{expression}` in a message: text as it is, lists joined by commas, what is not there as 'unknown'. Never fails."""
     parts = _template(template)
     return "".join(part if position % 2 == 0 else _words(part, data) for position, part in enumerate(parts))
 
@@ -135,9 +135,9 @@ def _words(text: str, data: Facts) -> str:
     try:
         kind, value = compile_expression(text).value(data)
     except Invalid:
-        return "?"
+        return "unknown"
     if kind in ("ERROR", "UNKNOWN"):
-        return "?"
+        return "unknown"
     if isinstance(value, list):
         return ", ".join(dict.fromkeys(map(_word, value[:20]))) or "none"
     return _word(value)

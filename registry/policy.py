@@ -230,7 +230,8 @@ def _judge_rule(
         why_not = f"error: {error.found}"
     if why_not is None:
         return RuleResult(policy.name, validation.rule, "allowed")
-    message = _message(validation.message, facts) + ("" if why_not == "false" else f" ({why_not})")
+    message = _message(validation.message, facts)
+    message += "" if why_not == "false" else f" (a fact that this needs is unknown or cannot be read: {why_not.removeprefix('error: ')})"
     if policy.enforcement != "deny":
         outcome: Literal["warned", "noted"] = "warned" if policy.enforcement == "warn" else "noted"
         return RuleResult(policy.name, validation.rule, outcome, message, validation.remedy)
