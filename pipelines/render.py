@@ -1,5 +1,6 @@
 """Print answers: rows as a table, a fact sheet, or one JSON document. The only file that prints to stdout."""
 
+import errno
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +11,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from registry.errors import Unavailable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def error_text(error: BaseException) -> str | None:
-    """The lines of an error that tells subject, found, expected and next; None for any other exception."""
-    return str(error) if all(hasattr(error, name) for name in ("subject", "found", "expected", "next")) else None
+    """The lines of an error that tells subject, found, expected and next; None for one that no user can cause."""
+    if all(hasattr(error, name) for name in ("subject", "found", "expected", "next")):
+        return str(error)
+    text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+    path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")
+    if getattr(error, "errno", None) in FULL or "No space left" in text or "disk is full" in text:
+        advice = "make room and run the command again; what was registered before is whole"
+        return str(Unavailable(path or "disk", found=text, expected="room to write", next=advice))
+    if isinstance(error, OSError) and path:
+        return str(Unavailable(path, found=text, expected="a path that can be used so", next="mend it and run the command again"))
+    return None
 
 
 def as_json(value: Any) -> None:

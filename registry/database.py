@@ -7,6 +7,7 @@ What the rows mean is catalog.py's.
 
 import errno
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 BUSY_S = 60.0  # eight writers at the default of 5 s saw "database is locked"
 SCHEMA = "0001"  # the newest migration
+LITTLE_BYTES = 1 << 20
 _PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")  # not a `::cast`
 
 
@@ -195,6 +197,13 @@ def _set_wal(path: Path) -> None:
         time.sleep(0.02)
 
 
+def _full(text: str, where: str) -> bool:
+    """SQLite calls it an I/O error where there is no room even for its shared memory."""
+    path = Path(where.removeprefix("sqlite:///"))
+    no_room = "disk I/O" in text and path.parent.is_dir() and shutil.disk_usage(path.parent).free < LITTLE_BYTES
+    return no_room or "full" in text or "No space" in text
+
+
 @contextmanager
 def _in_our_words(url: str) -> Iterator[None]:
     """Driver errors become RegistryErrors that say what to do; ours pass."""
@@ -214,7 +223,7 @@ def _told(error: BaseException, where: str) -> RegistryError:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "append-only" in text or "not the next event" in text or "UNIQUE" in text or "unique" in text:
         return Conflict(where, found=text, expected="a new row", next="run the command again; rows are never changed")
-    if "full" in text or "No space" in text or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if _full(text, where) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return Unavailable(where, found=text, expected="room to write", next="make room and run the command again; nothing was changed")
     if "malformed" in text or "not a database" in text:
         return Damaged(where, found=text, expected="a registry database", next="restore it from a copy, or import an exported registry")

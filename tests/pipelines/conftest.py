@@ -1,10 +1,12 @@
 """A copy of the story for each test that writes: git, DVC's cache, store and database included."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,20 @@ def own_story(story, tmp_path: Path) -> Workspace:  # type: ignore[no-untyped-de
     root = tmp_path / "workspace"
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)  # -a keeps hard links among the copied files
     return Workspace.find(root)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Expert math with one tensor moved a little: a second version of it."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "math"
+    shutil.copytree(story.root / "experts/math/1", folder, copy_function=shutil.copyfile)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if "down_proj" in name)
+    tensors[name] = tensors[name] * 0.999
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

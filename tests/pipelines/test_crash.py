@@ -31,20 +31,6 @@ MOMENTS = {"register": (106, 4.0), "rebuild": (342, 13.0), "withdraw": (2, 0.3)}
 MADE = {"register": "expert/math@2", "rebuild": "build/2", "withdraw": "seed/base@1"}
 
 
-@pytest.fixture(scope="session")
-def checkpoint(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Expert math with one tensor moved a little: a second version of it."""
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path_factory.mktemp("checkpoint") / "math"
-    shutil.copytree(story.root / "experts/math/1", folder, copy_function=shutil.copyfile)
-    tensors = load_file(folder / "model.safetensors")
-    name = next(name for name in tensors if "down_proj" in name)
-    tensors[name] = tensors[name] * 0.999
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
-
-
 @pytest.fixture
 def fresh(story: Any, tmp_path: Path) -> Callable[[], Path]:
     def copy() -> Path:
