@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from registry import attest
 from registry.catalog import Catalog, Event, Version
 from registry.digest import canonical_json
-from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused
+from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, RegistryError
 from registry.policy import Waiver, moment
 
 ROLES = ("registrar", "approver", "auditor")
@@ -131,10 +131,21 @@ def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
 
 
 def standing(catalog: Catalog, name: str) -> dict[str, Any]:
-    """What gates are told of the person who asks: name, roles, and whether the roll is kept by an auditor."""
+    """What gates are told of the person who asks: name, roles, whether the roll is kept by an auditor, and if so whether the person's key
+    is at hand: a name alone is anybody's to set.
+    """
     people = roll(catalog)
-    closed = any("auditor" in person.roles for person in people.values())
-    return {"name": name, "roles": list(people[name].roles) if name in people else [], "roll": "closed" if closed else "open"}
+    roles = list(people[name].roles) if name in people else []
+    if not any("auditor" in person.roles for person in people.values()):
+        return {"name": name, "roles": roles, "roll": "open", "key": None}
+    return {"name": name, "roles": roles, "roll": "closed", "key": "held" if roles and _at_hand(people[name]) else "not held"}
+
+
+def _at_hand(person: Actor) -> bool:
+    try:
+        return attest.key_id(signer(person.name).key) == attest.key_id(person.key)
+    except RegistryError:
+        return False
 
 
 def approve(catalog: Catalog, ref: str, by: Signer, why: str = "") -> Event:

@@ -192,12 +192,14 @@ def test_a_release_event_without_a_release_verdict_is_found(governed: Any) -> No
     assert [gap.found for gap in gate.ungated(catalog, "build/1")] == ["no verdict of gate release"]
 
 
-def test_a_closed_roll_lets_nothing_in_from_outside_it(governed: Any) -> None:
+def test_a_closed_roll_lets_nothing_in_from_outside_it(governed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     governed.person("ida", "auditor")
-    assert rules(governed.decide("register", _data_evidence(actor={"name": "ann", "roles": ["registrar"], "roll": "open"}))) == [
-        "people/registrar"
-    ]
+    claimed = {"name": "ann", "roles": ["registrar"], "roll": "open"}
+    assert rules(governed.decide("register", _data_evidence(actor=claimed))) == ["people/registrar", "people/key"]
     governed.person("ann", "registrar", by="ida")
+    monkeypatch.setenv("BTX_KEY_FILE", str(governed.keys / "ida.pem"))
+    assert rules(governed.decide("register", _data_evidence())) == ["people/key"], "a name that anybody can set is not enough"
+    monkeypatch.setenv("BTX_KEY_FILE", str(governed.keys / "ann.pem"))
     assert governed.decide("register", _data_evidence()).outcome == "allowed"
 
 
