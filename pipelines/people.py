@@ -5,6 +5,8 @@ from typing import Any
 
 from pipelines.workspace import Workspace
 from registry import people
+from registry.errors import Invalid, Refused
+from registry.policy import load
 
 
 def add_actor(workspace: Workspace, name: str, roles: list[str], public_key: Path | None) -> dict[str, Any]:
@@ -30,8 +32,25 @@ def approve(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
 
 
 def waive(workspace: Workspace, rule: str, subject: str, *, until: str, why: str) -> dict[str, Any]:
-    """Sign an exception to POLICY/RULE for one subject until one date."""
+    """Sign an exception to POLICY/RULE for one subject until one date. Raises Invalid for no such rule, Refused where none is possible."""
+    _waivable(workspace, rule)
     with workspace.writing(f"waive {rule} {subject}"):
         catalog = workspace.catalog
         event = people.waive(catalog, rule, subject, people.signer(catalog.actor), until=until, why=why)
     return {"rule": rule, "ref": event.subject, "until": until, "waived_by": event.actor}
+
+
+def _waivable(workspace: Workspace, rule: str) -> None:
+    """A signature that could never count is not asked for."""
+    policies = load(workspace.policies)
+    rules = {f"{policy.name}/{validation.rule}": policy for policy in policies for validation in policy.validations}
+    if rule not in rules:
+        possible = ", ".join(name for name, policy in rules.items() if policy.waivable)
+        raise Invalid(f"rule {rule!r}", found="no such rule", expected=f"POLICY/RULE: {possible}", next="btx policy check REF")
+    if not rules[rule].waivable:
+        raise Refused(
+            rule,
+            found="a rule without exceptions",
+            expected=f"waivable: true in policies/{rules[rule].name}.yaml",
+            next="mend what the rule found",
+        )

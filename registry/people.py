@@ -30,6 +30,7 @@ from registry.catalog import Catalog, Event, Version
 from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, RegistryError
 from registry.policy import Waiver, moment
+from registry.references import parse
 
 ROLES = ("registrar", "approver", "auditor")
 ACT = "application/vnd.btx.act+json"
@@ -158,6 +159,10 @@ def waive(catalog: Catalog, rule: str, subject: str, by: Signer, *, until: str, 
     """Sign an exception to POLICY/RULE for one subject until one date. The subject need not be registered yet."""
     if not _RULE.fullmatch(rule):
         raise Invalid(f"rule {rule!r}", found=rule, expected="POLICY/RULE, as the refusal names it", next="btx policy check REF")
+    if parse(subject).version is None:
+        raise Invalid(
+            f"waiver for {subject}", found="no version", expected=f"{subject}@N, as the refusal names it", next="btx policy check REF"
+        )
     end, now = moment(until), datetime.now(UTC)
     if not 0 < (end - now).total_seconds() <= LONGEST_WAIVER_DAYS * 86_400:
         advice = "choose a nearer date and renew it when it comes"

@@ -106,6 +106,21 @@ def test_a_waiver_lets_a_release_through_until_its_day_and_the_report_shows_it(c
     assert f"Waived: budget/active-parameters for build/1 until {SOON}, signed by ben." in page
 
 
+@pytest.mark.parametrize(
+    ("rule", "status", "says"),
+    [
+        ("release/second-person", REFUSED, "a rule without exceptions"),
+        ("licence/alowed", WRONG, "licence/allowed"),
+        ("licence/allowed", WRONG, "data/units@N"),
+    ],
+)
+def test_a_waiver_that_could_never_count_is_not_signed(shop: Company, rule: str, status: int, says: str) -> None:
+    head = shop.workspace.catalog.head()
+    done = shop.btx("waive", rule, "data/units", "--until", SOON, "--why", "please")
+    assert (done.returncode, says in done.stderr) == (status, True), done.stderr
+    assert shop.workspace.catalog.head() == head
+
+
 def test_a_withdrawn_member_keeps_a_build_from_release_and_export(company: Company, tmp_path: Path) -> None:
     company.waive_the_tiny_models_faults()
     company.does("approve", "build/1", as_="ben")

@@ -89,6 +89,8 @@ def test_a_waiver_has_a_reason_and_an_end_within_a_year(governed: Any) -> None:
         people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why=" ")
     with pytest.raises(Invalid, match="POLICY/RULE"):
         people.waive(catalog, "licence", "data/x@1", ben, until=SOON, why="w")
+    with pytest.raises(Invalid, match="no version"):
+        people.waive(catalog, "licence/allowed", "data/x", ben, until=SOON, why="w")
     people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why="contract 4711")
     assert [w.until[:10] for w in people.waivers(catalog, "data/x@1", "ann")] == [SOON]
     assert people.waivers(catalog, "data/x@1", "ben") == [], "whoever registers cannot lean on their own waiver"
