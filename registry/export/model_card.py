@@ -10,9 +10,21 @@ import yaml
 from registry.export import report
 from registry.export.dossier import Dossier
 
+USE = """
+### Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+```
+"""
+
 
 def text(dossier: Dossier) -> str:
-    return f"---\n{yaml.safe_dump(front_matter(dossier), sort_keys=False, allow_unicode=True)}---\n\n{report.card(dossier)}"
+    use = USE if dossier.subject.ref.kind == "build" else ""
+    return f"---\n{yaml.safe_dump(front_matter(dossier), sort_keys=False, allow_unicode=True)}---\n\n{report.card(dossier)}{use}"
 
 
 def front_matter(dossier: Dossier) -> dict[str, Any]:

@@ -52,9 +52,10 @@ def markdown(dossier: Dossier) -> str:
 
 
 def card(dossier: Dossier) -> str:
-    """The overview alone, as the body of a model card."""
+    """What to know and the overview, as the body of a model card."""
+    known = "".join(f"- {_md(line)}\n" for line in attention(dossier))
     sections = "\n".join(_md_section(section) for section in overview(dossier))
-    return f"# {_md(dossier.ref)}\n\n{_md(_line(dossier))}\n\n{sections}"
+    return f"# {_md(dossier.ref)}\n\n{_md(_line(dossier))}\n\n{known}\n{sections}"
 
 
 def _parts(dossier: Dossier) -> tuple[int, ...]:

@@ -357,11 +357,14 @@ NEEDED = {
     "expert": [
         "weights", "weights.finite", "weights.shapes_match", "weights.dtype_match", "weights.vocabulary_match", "weights.tokenizer_match",
         "weights.ancestry", "weights.ancestry.descends", "weights.ancestry.shared_identical", "evaluation", "evaluation.bits_per_byte",
-        "evaluation.seed_bits_per_byte", "data", "data.0.status", "kind",
+        "evaluation.seed_bits_per_byte", "data", "data.0.status", "data.0.gate", "seed_gate", "contamination", "kind",
     ],
-    "build": ["members", "members.0.status", "members.0.data.0.status", "members.0.data.0.pii", "members.0.licenses", "waivers", "kind"],
+    "build": [
+        "seed_gate", "seed_data", "seed_data.0.status", "members", "members.0.gate", "members.0.status", "members.0.data.0.status",
+        "members.0.data.0.pii", "members.0.licenses", "waivers", "kind",
+    ],
     "release": [
-        "registrar", "approvals", "evaluation", "routing", "routing.dead", "active_parameters", "tokens_per_s", "waivers", "members",
+        "seed_license", "registrar", "approvals", "evaluation", "routing", "routing.dead", "active_parameters", "tokens_per_s", "waivers", "members",
     ],
 }  # fmt: skip
 
