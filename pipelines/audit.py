@@ -133,6 +133,7 @@ def _mixed_again(workspace: Workspace, build: Version) -> list[Finding]:
         seed = opened(build.facts["seed"])
     except RegistryError as error:
         return [Finding("recompute", error.subject, error.found, error.expected, error.next)]
+    workspace.work.mkdir(exist_ok=True)  # a clone has none yet
     with tempfile.TemporaryDirectory(dir=workspace.work) as scratch:
         out = Path(scratch) / "mixed"
         mix(seed, members, recipe(MixRecipe, build.facts["recipe"]["resolved"]["mix"]), out)
