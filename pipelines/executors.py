@@ -32,6 +32,7 @@ class Needs:
 
     cpus: int = 1
     gpus: int = 0
+    processes: int = 1  # that share one branch: local only
     options: Mapping[str, Any] = field(default_factory=dict)  # the executor's own: [ray] or [slurm] of btx.toml
 
 
@@ -105,7 +106,7 @@ def local(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None:
         while waiting or running:
             while waiting and free:
                 name, devices = waiting.pop(0), free.pop(0)
-                running[name] = (_start(root, name, devices), devices)
+                running[name] = (_start(root, name, devices, needs), devices)
                 watch.started(name)
             for name, (process, devices) in list(running.items()):
                 if process.poll() is not None:
@@ -121,7 +122,7 @@ def local(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None:
 def places(needs: Needs) -> list[str | None]:
     """One entry for each branch that may run at once: the GPUs that it sees, or None where it needs none."""
     if not needs.gpus:
-        return [None] * max(1, (os.cpu_count() or 1) // needs.cpus)
+        return [None] * max(1, (os.cpu_count() or 1) // (needs.cpus * needs.processes))
     devices = visible_gpus()
     groups = [",".join(devices[i : i + needs.gpus]) for i in range(0, len(devices) - needs.gpus + 1, needs.gpus)]
     if not groups:
@@ -141,11 +142,21 @@ def visible_gpus() -> list[str]:
     return listed.stdout.split()
 
 
-def _start(root: Path, name: str, devices: str | None) -> "subprocess.Popen[str]":
+def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subprocess.Popen[str]":
     """In a process group of its own: a Ctrl-C reaches it through `stop` alone, once. It inherits the write lock."""
     environment = os.environ | {WATCHED: "1"} | ({"CUDA_VISIBLE_DEVICES": devices} if devices else {})
-    command = [sys.executable, "-m", "pipelines.stages", "train", name]
+    command = [sys.executable, *launch(needs), "-m", "pipelines.stages", "train", name]
     return subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, close_fds=False, process_group=0, text=True)
+
+
+def launch(needs: Needs) -> list[str]:
+    """What stands before the module where several processes train one branch together."""
+    if needs.processes == 1:
+        return []
+    counts = {"num_processes": needs.processes, "num_machines": 1, "num_cpu_threads_per_process": needs.cpus, "main_process_port": 0}
+    fixed = {"mixed_precision": "no", "dynamo_backend": "no"}  # else the launcher asks, or reads a file of the account
+    options = [part for key, value in {**counts, **fixed}.items() for part in (f"--{key}", str(value))]
+    return ["-m", "accelerate.commands.launch", *options, "--multi_gpu" if needs.gpus else "--cpu"]
 
 
 def stop(processes: Sequence["subprocess.Popen[str]"], patience_s: float = 20.0) -> None:

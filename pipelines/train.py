@@ -4,6 +4,7 @@ DVC says which of the stages train@EXPERT are stale, an executor runs those, DVC
 a stage it commits a damaged data version anew, as if somebody had edited it on purpose.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from pipelines import dvc_runs
 from pipelines import versioned_folders as folders
-from pipelines.executors import Needs, execute
+from pipelines.executors import Log, Needs, execute
 from pipelines.workspace import Workspace
 from registry.catalog import Version
 from registry.errors import Invalid, Refused
@@ -52,15 +53,28 @@ def train(
             "general": [_named(workspace, catalog.get(ref)) for ref in base.facts["data"]],
             "recipe": settings.recipe.train | ({"mode": mode} if mode else {}),
             "threads": settings.train.threads,
+            **({"processes": settings.train.processes} if settings.train.processes > 1 else {}),
         }
         _order(workspace.root / "branches.yaml", {name: shared | {"data": _named(workspace, corpus)} for name, corpus in corpora.items()})
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
-        needs = Needs(settings.train.threads, settings.train.gpus, {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {}))
-        execute(executor, workspace.root, [targets[target] for target in stale], needs, log)
-        dvc_runs.commit(workspace.root, stale)
+        _run(workspace, {target: targets[target] for target in stale}, executor, log)
     folder = workspace.work / "branches"
     return {name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale) for name in experts}
+
+
+def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log) -> None:
+    """Train the branches of these stages anew. What ended well is DVC's, whatever became of the others."""
+    folders_of = {target: workspace.work / "branches" / name for target, name in stale.items()}
+    for folder in folders_of.values():
+        shutil.rmtree(folder, ignore_errors=True)  # of an order that has changed since
+    settings = workspace.settings
+    own = {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {})
+    needs = Needs(settings.train.threads, settings.train.gpus, settings.train.processes, own)
+    try:
+        execute(executor, workspace.root, list(stale.values()), needs, log)
+    finally:
+        dvc_runs.commit(workspace.root, [target for target, folder in folders_of.items() if folder.is_dir()])
 
 
 def _order(path: Path, orders: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ url = "sqlite:///.btx/registry.db"   # or postgresql+psycopg://user@host/databas
 [train]
 threads = 1   # CPU threads per branch; as many branches run at once as there are cores
 gpus = 0      # per branch; if any, as many run at once as there are GPUs
+processes = 1 # that train one branch together
 
 # Recipes: keys of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe in btx_core; what is not named keeps its default.
 [recipe.train]
@@ -75,6 +76,7 @@ class _RecipeFile(_Section):
 class TrainSettings(_Section):
     threads: int = 1  # per branch and stage; part of the order, since the order of float additions follows it
     gpus: int = 0  # per branch
+    processes: int = 1  # that train one branch together, through accelerate; part of the order too
 
 
 class LineSettings(_Section):

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipelines import stages
+from pipelines.add_data import add_data
 from pipelines.dvc_runs import Interrupted, StageFailed
 from pipelines.executors import Needs, Watch, execute, places
 from pipelines.progress import Note, note_of
@@ -120,14 +121,16 @@ def test_on_ray_a_killed_worker_loses_nothing(
     assert len(workers) > 1, "on both nodes"
 
 
-def test_a_branch_that_fails_is_named_and_the_others_are_kept(ordered: Callable[[], Path]) -> None:
-    root, said = ordered(), Said()
-    order(root, good={"steps": 2}, bad={"stepps": 2})
+def test_a_branch_that_fails_is_named_and_the_others_are_kept(own_story: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "corpus/heldout").mkdir(parents=True)
+    (tmp_path / "corpus/heldout/only.txt").write_text("Nothing here may be trained on.\n" * 9)
+    add_data(own_story, "bad", tmp_path / "corpus", license="CC0-1.0", origin="the test", holder="nobody", purpose="testing")
     with pytest.raises(StageFailed, match=r"training of bad\n"):
-        execute("local", root, ["good", "bad"], Needs(), said)
-    assert weights(root, "good")
-    assert not (root / "work/branches/bad").exists()
-    assert ("bad", "failed") in said.lines
+        train(own_story, {"good": "data/code", "bad": "data/bad"})
+    assert not (own_story.root / "work/branches/bad").exists()
+    states = {name: [event.body["state"] for event in own_story.catalog.events(f"train@{name}", "stage")] for name in ("good", "bad")}
+    assert states == {"good": ["started", "ended"], "bad": ["started", "failed"]}
+    assert not train(own_story, {"good": "data/code"})["good"].ran
 
 
 def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(own_story: Workspace) -> None:
@@ -153,12 +156,14 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(own_sto
     settings.write_text(text)
     assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran
     assert weights(own_story.root, "again") == weights(own_story.root, "math"), "the same order, the same bytes"
+    settings.write_text(text.replace("steps = 60", "steps = 3", 1))
+    assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran, "another order: trained anew in its place"
 
 
 def test_places_follow_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert places(Needs(cpus=3)) == [None, None]
-    assert places(Needs(cpus=16)) == [None]
+    assert places(Needs(cpus=16)) == places(Needs(cpus=2, processes=3)) == [None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
     assert places(Needs(gpus=1)) == ["0", "3", "5"]
     assert places(Needs(gpus=2)) == ["0,3"]
