@@ -495,10 +495,10 @@ def policy_test(json: Json = False) -> None:
 @app.command()
 def report(
     ref: Ref,
-    format: Annotated[str, typer.Option("--format", metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto")] = "md",
+    format: Annotated[str, typer.Option("--format", metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa")] = "md",
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="a new file; default: stdout")] = None,
     sign: Annotated[
-        bool, typer.Option("--sign", help="with your key: in-toto as a DSSE envelope, every other FILE by FILE.dsse.json beside it")
+        bool, typer.Option("--sign", help="with your key: in-toto and vsa as a DSSE envelope, every other FILE by FILE.dsse.json beside it")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -1,7 +1,7 @@
 """Job: write what is recorded of one version in a format that people or other tools read, signed on request.
 
-What is gathered and how it is laid out is registry/export's.  A signature is a DSSE envelope by the acting person's key: for `in-toto` around
-the statement itself, for every other format in a file beside it, over the file's SHA-256.
+What is gathered and how it is laid out is registry/export's.  A signature is a DSSE envelope by the acting person's key: around an in-toto
+statement itself, for every other format in a file beside it, over the file's SHA-256.
 """
 
 import json
@@ -12,7 +12,7 @@ from pipelines.workspace import Workspace
 from registry import attest, people
 from registry.digest import sha256_bytes
 from registry.errors import Conflict, Invalid
-from registry.export import Dossier, collect, in_toto, render
+from registry.export import STATEMENTS, Dossier, collect, in_toto, render
 
 SIGNED = "urn:btx:report:v1"
 
@@ -22,18 +22,18 @@ def report(workspace: Workspace, reference: str, form: str, *, out: Path | None 
     catalog = workspace.catalog
     dossier = collect(catalog, reference)
     by = people.signer(catalog.actor) if sign else None
-    if by and out is None and form != "in-toto":
+    if by and out is None and form not in STATEMENTS:
         raise Invalid(f"signature of a {form} report", found="no file", expected="a file to sign", next="name one with -o FILE")
     text = render(dossier, form)
-    if by and form == "in-toto":
-        text = in_toto.envelope(dossier, by.key, act="released" if dossier.releases else "registered")
+    if by and form in STATEMENTS:
+        text = in_toto.envelope(text, by.key)
     answer: dict[str, Any] = {"ref": dossier.ref, "format": form, "text": text}
     if out is None:
         return answer
     sha256 = sha256_bytes(text.encode())
     written = {out: text}
     beside = out.with_name(f"{out.name}.dsse.json")
-    if by and form != "in-toto":
+    if by and form not in STATEMENTS:
         written[beside] = json.dumps(attest.sign(_claim(dossier, form, out.name, sha256), by.key), indent=1) + "\n"
     _write_new(written)
     return answer | {"file": str(out.resolve()), "sha256": sha256, "signature": str(beside.resolve()) if beside in written else None}

@@ -10,7 +10,7 @@ from registry.errors import Invalid
 from registry.export import croissant, cyclonedx, in_toto, model_card, openlineage, prov, report, spdx
 from registry.export.dossier import Dossier, collect
 
-__all__ = ["FORMATS", "Dossier", "collect", "render"]
+__all__ = ["FORMATS", "STATEMENTS", "Dossier", "collect", "render"]
 
 FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "html": report.html,
@@ -22,7 +22,9 @@ FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "prov": prov.text,
     "croissant": croissant.text,
     "in-toto": in_toto.text,
+    "vsa": in_toto.summary_text,
 }
+STATEMENTS = ("in-toto", "vsa")  # signed as they are: the envelope holds them
 
 
 def render(dossier: Dossier, form: str) -> str:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.attest import sign
 from registry.catalog import Version
+from registry.errors import Invalid
 from registry.export.dossier import Dossier, environment, revision, seconds, tool_version, training
 from registry.gate import kept
 
@@ -23,8 +24,13 @@ def text(dossier: Dossier) -> str:
     return json.dumps(statement(dossier), indent=1) + "\n"
 
 
-def statement(dossier: Dossier, *, act: str = "registered") -> dict[str, Any]:
-    """Provenance of a data version, seed, expert or build. act: "released" adds who approved, and the release's verdict."""
+def summary_text(dossier: Dossier) -> str:
+    return json.dumps(verification_summary(dossier), indent=1) + "\n"
+
+
+def statement(dossier: Dossier) -> dict[str, Any]:
+    """Provenance of a data version, seed, expert or build; of a released build also who approved."""
+    act = "released" if dossier.releases else "registered"
     version = dossier.subject
     subject = [{"name": str(version.ref), "digest": {"sha256": version.digest}}]
     subject += [{"name": f"{version.ref}/{file.path}", "digest": {"sha256": file.sha256}} for file in version.files]
@@ -43,11 +49,15 @@ def statement(dossier: Dossier, *, act: str = "registered") -> dict[str, Any]:
     return {"_type": STATEMENT, "subject": subject, "predicateType": PROVENANCE, "predicate": predicate}
 
 
-def verification_summary(dossier: Dossier, gate: str) -> dict[str, Any] | None:
-    """SLSA's summary of one gate's newest verdict on the subject; None when the gate was never asked."""
-    event = dossier.last_verdicts(dossier.ref).get(gate)
-    if event is None:
-        return None
+def verification_summary(dossier: Dossier) -> dict[str, Any]:
+    """SLSA's summary of the newest verdict on the subject. Raises Invalid when no gate was asked."""
+    asked = sorted(dossier.last_verdicts(dossier.ref).values(), key=lambda event: event.seq)
+    if not asked:
+        raise Invalid(
+            dossier.ref, found="no verdict", expected="a version that a gate was asked about", next=f"btx policy check {dossier.ref}"
+        )
+    event = asked[-1]
+    gate = event.body["gate"]
     policies, evidence = kept(event)
     passed = event.body["outcome"] in ("allowed", "waived")
     predicate = {
@@ -96,6 +106,6 @@ def _byproducts(dossier: Dossier, act: str) -> list[dict[str, Any]]:
     return made + (approvals if act == "released" else [])
 
 
-def envelope(dossier: Dossier, key: Ed25519PrivateKey, *, act: str = "registered") -> str:
-    """The statement in a signed DSSE envelope, as JSON."""
-    return json.dumps(sign(statement(dossier, act=act), key), indent=1) + "\n"
+def envelope(text: str, key: Ed25519PrivateKey) -> str:
+    """A statement's text in a signed DSSE envelope, as JSON."""
+    return json.dumps(sign(json.loads(text), key), indent=1) + "\n"

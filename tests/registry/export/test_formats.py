@@ -113,8 +113,9 @@ def test_the_same_dossier_gives_the_same_text(build: Dossier) -> None:
             assert render(build, form) == render(build, form)
 
 
-def test_provenance_names_files_materials_recipe_and_who(build: Dossier) -> None:
-    statement = in_toto.statement(build, act="released")
+def test_provenance_names_files_materials_recipe_and_who(build: Dossier, governed: Any) -> None:
+    governed.as_("ann").event("released", "build/1")
+    statement = in_toto.statement(collect(governed.as_("ann"), "build/1"))
     assert {"name": "build/1/config.json", "digest": {"sha256": "c" * 64}} in statement["subject"]
     dependencies = {item["uri"] for item in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
     assert {"urn:btx:data/law@1", "urn:btx:seed/base@1", "urn:btx:expert/law@1"} <= dependencies
@@ -127,7 +128,9 @@ def test_provenance_names_files_materials_recipe_and_who(build: Dossier) -> None
 )
 def test_an_attestation_of_each_kind_is_checked_by_outside_tools_alone(governed: Any, ref: str, act: str) -> None:
     governed.story()
-    text = in_toto.envelope(collect(governed.as_("ann"), ref), KEY, act=act)
+    if act == "released":
+        governed.as_("ann").event("released", ref)
+    text = in_toto.envelope(render(collect(governed.as_("ann"), ref), "in-toto"), KEY)
     found = Envelope.from_dict(json.loads(text))
     public = KEY.public_key()
     found.verify([SSlibKey.from_crypto(public, keyid=attest.key_id(public))], 1)
@@ -137,11 +140,18 @@ def test_an_attestation_of_each_kind_is_checked_by_outside_tools_alone(governed:
 
 
 def test_a_verdict_has_a_verification_summary(build: Dossier) -> None:
-    summary = in_toto.verification_summary(build, "build")
-    assert summary is not None
+    summary = json.loads(render(build, "vsa"))
     assert summary["predicate"]["verificationResult"] == "PASSED"
     Statement.copy_from_pb(json_format.ParseDict(summary, in_toto_pb.Statement())).validate()
-    assert in_toto.verification_summary(build, "release") is None
+    assert summary["predicate"]["policy"]["uri"] == "urn:btx:gate:build"
+
+
+def test_a_refusal_has_a_summary_too_and_what_no_gate_saw_has_none(governed: Any) -> None:
+    governed.data(license="CC-BY-NC-4.0")
+    assert json.loads(render(collect(governed.as_("ann"), "data/law@1"), "vsa"))["predicate"]["verificationResult"] == "FAILED"
+    governed.as_("ann").register("data", "smuggled", {"license": "MIT"})
+    with pytest.raises(Invalid, match="no verdict"):
+        render(collect(governed.as_("ann"), "data/smuggled"), "vsa")
 
 
 def test_a_bill_of_materials_names_status_licences_and_dependencies(build: Dossier) -> None:
