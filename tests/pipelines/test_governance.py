@@ -193,6 +193,13 @@ def shop(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Company:
     return made
 
 
+def test_overlap_with_the_test_and_the_programs_that_made_it_are_on_record(shop: Company) -> None:
+    expert, build = (json.loads(shop.does("show", ref, "--json")) for ref in ("expert/math", "build/1"))
+    assert 0 <= expert["contamination"] < 0.05
+    for facts in (expert, build):
+        assert {"torch", "transformers", "safetensors"} <= set(facts["environment"]["packages"])
+
+
 @pytest.mark.parametrize("form", CHECKS)
 def test_what_the_command_reports_is_accepted_by_the_formats_own_tool_and_refused_damaged(shop: Company, form: str, tmp_path: Path) -> None:
     ref = "data/math@1" if form == "croissant" else "build/1"
