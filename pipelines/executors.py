@@ -144,19 +144,17 @@ def visible_gpus() -> list[str]:
 
 def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subprocess.Popen[str]":
     """In a process group of its own: a Ctrl-C reaches it through `stop` alone, once. It inherits the write lock."""
-    environment = os.environ | {WATCHED: "1"} | ({"CUDA_VISIBLE_DEVICES": devices} if devices else {})
+    seen = {"CUDA_VISIBLE_DEVICES": devices} if devices else {"ACCELERATE_USE_CPU": "true"} if needs.processes > 1 else {}
+    environment = os.environ | {WATCHED: "1", "OMP_NUM_THREADS": str(needs.cpus)} | seen
     command = [sys.executable, *launch(needs), "-m", "pipelines.stages", "train", name]
     return subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, close_fds=False, process_group=0, text=True)
 
 
 def launch(needs: Needs) -> list[str]:
-    """What stands before the module where several processes train one branch together."""
+    """What stands before the module where several processes train one branch together: what `accelerate launch` starts them with."""
     if needs.processes == 1:
         return []
-    counts = {"num_processes": needs.processes, "num_machines": 1, "num_cpu_threads_per_process": needs.cpus, "main_process_port": 0}
-    fixed = {"mixed_precision": "no", "dynamo_backend": "no"}  # else the launcher asks, or reads a file of the account
-    options = [part for key, value in {**counts, **fixed}.items() for part in (f"--{key}", str(value))]
-    return ["-m", "accelerate.commands.launch", *options, "--multi_gpu" if needs.gpus else "--cpu"]
+    return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(needs.processes)]
 
 
 def stop(processes: Sequence["subprocess.Popen[str]"], patience_s: float = 20.0) -> None:

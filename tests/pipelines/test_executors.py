@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from pipelines import stages
 from pipelines.add_data import add_data
@@ -156,8 +157,10 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(own_sto
     settings.write_text(text)
     assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran
     assert weights(own_story.root, "again") == weights(own_story.root, "math"), "the same order, the same bytes"
-    settings.write_text(text.replace("steps = 60", "steps = 3", 1))
+    settings.write_text(text + "[train]\nprocesses = 2\n")
     assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran, "another order: trained anew in its place"
+    alone, together = (load_file(own_story.root / f"work/branches/{name}/model.safetensors") for name in ("math", "again"))
+    assert 0 < max(float((alone[name] - together[name]).abs().max()) for name in alone) < 1e-5, "two processes add in another order"
 
 
 def test_places_follow_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
