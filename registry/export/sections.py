@@ -66,12 +66,17 @@ def attention(dossier: Dossier) -> list[str]:
         approved = ", ".join(line["actor"] for line in dossier.approvals)
         made.append(f"Not released; {f'approved by {approved}' if approved else 'approved by nobody'}.")
     made += [f"Waived: {w['rule']} for {w['subject']} until {str(w['until'])[:10]}, signed by {w['actor']}." for w in dossier.waivers()]
-    made += [f"Worse than the untouched seed on: {', '.join(tables.worse(dossier))}."] if tables.worse(dossier) else []
+    made += [f"Worse than the untouched seed on: {_some(tables.worse(dossier))}."] if tables.worse(dossier) else []
     dead = (dossier.subject.facts.get("routing") or {}).get("dead")
-    made += [f"Experts that no domain uses: {', '.join(dead)}."] if dead else []
-    made += [f"Warned by {rule}: {', '.join(refs)}." for rule, refs in _warnings(dossier).items()]
+    made += [f"Experts that no domain uses: {_some(dead)}."] if dead else []
+    made += [f"Warned by {rule}: {_some(refs)}." for rule, refs in _warnings(dossier).items()]
     made += [_unanswered("Annex IV", annex_iv(dossier))] if dossier.subject.ref.kind != "data" else []
     return [*made, _unanswered("the training summary", training_summary(dossier))]
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _unanswered(law: str, sections: Sequence[Section]) -> str:

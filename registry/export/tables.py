@@ -96,6 +96,8 @@ def _kept(seed: float | None, specialist: float | None, own: float | None) -> st
     """Share of the specialist's gain; a gain under a twentieth of the seed's figure has no share worth a number."""
     if seed is None or specialist is None or own is None:
         return "not measured"
+    if own >= seed:
+        return "none"
     return percent((seed - own) / (seed - specialist)) if seed - specialist >= 0.05 * seed else "little to keep"
 
 

@@ -119,6 +119,14 @@ def test_an_export_is_shown_with_day_person_and_target(governed: Any) -> None:
     assert re.search(r"\| exported \| \d{4}-\d\d-\d\d by ann, for vllm \|", render(collect(governed.as_("ann"), "build/1"), "md"))
 
 
+def test_a_long_list_before_signing_names_six_and_counts_the_rest(governed: Any) -> None:
+    figures = {"bits_per_byte": 1.1, "seed_bits_per_byte": 1.0, "specialist_bits_per_byte": 0.9}
+    governed.as_("ann").register("build", "", {"seed": "seed/base@1", "members": [], "evaluation": {f"d{n}": figures for n in range(9)}})
+    dossier = collect(governed.as_("ann"), "build/1")
+    assert "Worse than the untouched seed on: d0, d1, d2, d3, d4, d5 and 3 more." in attention(dossier)
+    assert "| d0 | 1.000 | 0.900 | 1.100 | +10 % worse | none |" in render(dossier, "md")
+
+
 def test_a_cell_of_a_few_words_stays_on_one_line_and_a_long_one_may_wrap(governed: Any) -> None:
     governed.data(source="x" * 500)
     text = render(collect(governed.as_("ann"), "data/law@1"), "html")
