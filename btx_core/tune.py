@@ -41,7 +41,7 @@ class TuneRecipe:
     batch: int = 4
     sequence: int = 128
     learning_rate: float = 5e-3  # of the router, peak
-    shared_rate: float = 0.2  # of everything else that trains, as a share of learning_rate
+    shared_rate: float = 0.6  # of everything else that trains, as a share of learning_rate
     general_share: float = 0.4  # share of rows from the seed's own data; the other domains share the rest evenly
     keep: float = 1.0  # weight of the distance to the seed's predictions on its own text, nats per token
     balance: float = 0.01  # α
