@@ -218,7 +218,7 @@ def _relied_on(catalog: Catalog, let_in: Mapping[str, Event | None]) -> list[dic
     """The waivers that let these in, each renewed to its latest end: rule, subject, until (null: none that holds), actor."""
     found = []
     for subject, verdict in let_in.items():
-        if verdict is None:
+        if verdict is None or verdict.body["outcome"] not in PASSED:
             continue
         for rule in [name for name, outcome in verdict.body["rules"].items() if outcome == "waived"]:
             held = [waiver for waiver in people.waivers(catalog, subject, verdict.actor) if waiver.rule == rule]

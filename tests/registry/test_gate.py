@@ -175,6 +175,18 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     assert gate.ungated(catalog, "build/1") == []
 
 
+def test_a_waiver_in_a_refused_verdict_is_leant_on_by_nobody(governed: Any) -> None:
+    """It let nothing in, so its end keeps nothing out."""
+    governed.seed()
+    governed.data()
+    ben = governed.person("ben", "approver")
+    people.waive(governed.as_("ben"), "quality/beats-seed", "expert/x@1", ben, until=days(governed, 10), why="a first try")
+    evidence = _expert_evidence(evaluation={"bits_per_byte": 2.0, "seed_bits_per_byte": 1.0}, contamination=None)
+    assert "quality/beats-seed" not in rules(governed.decide("register", evidence))
+    better = _expert_evidence(evaluation={"bits_per_byte": 0.5, "seed_bits_per_byte": 1.0})
+    assert rules(governed.decide("register", better, at=governed.at + timedelta(days=20))) == []
+
+
 def test_a_waiver_nobody_signed_lets_nothing_in(governed: Any) -> None:
     catalog = governed.as_("ann")
     act = {"act": "waived", "subject": "data/x@1", "digest": None, "actor": "ben", "rule": "licence/allowed", "why": "w"}
@@ -228,6 +240,16 @@ def test_check_logs_nothing(governed: Any) -> None:
     evidence = _data_evidence(license=None)
     verdict = gate.check(catalog, gate="register", subject="data/x@1", kind="data", evidence=evidence, policies=POLICIES, at=governed.at)
     assert (verdict.outcome, catalog.head()) == ("refused", before)
+
+
+def _expert_evidence(**change: Any) -> dict[str, Any]:
+    weights = dict.fromkeys(("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite"), True)
+    weights |= {"ancestry": {"descends": True, "shared_identical": True}, "problems": []}
+    line = {"ref": "data/law@1", "license": "CC0-1.0", "pii": "none", "retain_until": None, "status": "registered"}
+    return {
+        "kind": "expert", "ref": "expert/x@1", "name": "x", "mode": "anchored", "seed": "seed/base@1", "data": [line], "weights": weights,
+        "evaluation": None, "contamination": 0, "cost": None,
+    } | change  # fmt: skip
 
 
 def _data_evidence(**change: Any) -> dict[str, Any]:
