@@ -51,10 +51,14 @@ class Web:
 
 
 @pytest.fixture
-def web(governed: Any, tmp_path: Path) -> Iterator[Web]:
+def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where ann's key is at hand, to release with
     governed.story()
     keys = {"max": governed.person("max", "auditor")}
     keys |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
+    held = people.key_file("ann")
+    held.parent.mkdir(parents=True)
+    shutil.copy(governed.keys / "ann.pem", held)
     keys["mallory"] = people.new_key("mallory", tmp_path / "mallory.pem")
     (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "{governed.url}"\n')
     shutil.copytree(POLICIES, tmp_path / "policies")

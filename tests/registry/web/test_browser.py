@@ -1,0 +1,198 @@
+"""The demo's story, clicked through by three roles in Debian's Chromium; axe looks at every page, light, dark and narrow."""
+
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from pipelines.serve import Address, site
+from pipelines.workspace import Workspace
+from registry import people
+from registry.web.app import application
+from registry.web.guard import Limits
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+SIZES = {"light": (1280, 900), "dark": (1280, 900), "narrow": (390, 844)}
+PAGES = (
+    "/",
+    "/builds",
+    "/experts",
+    "/expert/math/1",
+    "/build/1",
+    "/data/math/1",
+    "/lineage?ref=data/math",
+    "/impact?ref=data/math@1",
+    "/audit",
+    "/approve",
+    "/approve/1",
+)
+
+
+@dataclass
+class Served:
+    base: str
+    workspace: Workspace
+    secrets: dict[str, str]
+    keys: Path
+    errors: list[str] = field(default_factory=list)
+
+    def enter(self, browser: Browser, name: str, **settings: Any) -> Page:
+        """A browser of this person's own, entered by the printed link. Whatever its console complains of is kept."""
+        page = browser.new_context(**settings).new_page()
+        page.on("console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(f"{self.base}/login#{self.secrets[name]}")
+        expect(page.get_by_role("navigation")).to_be_visible()
+        return page
+
+
+@pytest.fixture(scope="module")
+def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A copy of the story: `ann` registers, `dora` approves, `max` audits. Policies ask only for a second person: the tiny build is poor."""
+    root = tmp_path_factory.mktemp("web") / "workspace"
+    subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
+    for policy in (root / "policies").glob("release-*.yaml"):
+        policy.unlink()
+    workspace, keys = Workspace.find(root), tmp_path_factory.mktemp("keys")
+    made = {name: people.new_key(name, keys / f"{name}.pem") for name in ("max", "dora", "ann")}
+    for name, role, by in (("max", "auditor", None), ("dora", "approver", "max"), ("ann", "registrar", "max")):
+        acting = made[by] if by else None
+        catalog = site(workspace, Address(), Limits()).acting(by or "max")
+        people.add_actor(catalog, name, (role,), people.public_pem(made[name]), acting)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = site(workspace, Address(port=port), Limits())
+    secrets = {
+        name: running.tokens.issue(name, [role])[0] for name, role in (("ann", "registrar"), ("dora", "approver"), ("max", "auditor"))
+    }
+    server = uvicorn.Server(uvicorn.Config(application(running), port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HOME", str(keys))  # where ann's key is at hand, to release with
+        shutil.copytree(keys, keys / ".config/btx/keys", ignore=lambda folder, names: [name for name in names if name != "ann.pem"])
+        yield Served(f"http://127.0.0.1:{port}", workspace, secrets, keys)
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=root)
+        yield browser
+        browser.close()
+
+
+def serious(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['target']}" for one in found if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.parametrize("look", SIZES)
+def test_every_page_passes_axe_and_fits_its_window(served: Served, browser: Browser, look: str) -> None:
+    width, height = SIZES[look]
+    page = served.enter(browser, "max", color_scheme="dark" if look == "dark" else "light", viewport={"width": width, "height": height})
+    for path in PAGES:
+        page.goto(served.base + path)
+        assert serious(page) == [], path
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        if shots := os.environ.get("BTX_SHOTS"):
+            name = path.strip("/").replace("/", "-").replace("?ref=", "-") or "overview"
+            page.screenshot(path=f"{shots}/{name}-{look}.png", full_page=True)
+    assert served.errors == []
+
+
+def test_axe_would_see_a_field_without_a_name(served: Served, browser: Browser) -> None:
+    page = served.enter(browser, "max")
+    page.evaluate("document.querySelector('main').append(document.createElement('input'))")
+    assert any("label" in found for found in serious(page))
+
+
+def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> None:
+    registrar, approver, auditor = (served.enter(browser, name) for name in ("ann", "dora", "max"))
+
+    # The registrar sees what waits; nobody releases alone.
+    expect(registrar.get_by_role("region", name="Waiting for approval")).to_contain_text("build/1")
+    registrar.goto(served.base + "/approve/1")
+    expect(registrar.get_by_text("release/second-person")).to_be_visible()
+    expect(registrar.get_by_role("button", name="Release build/1")).to_be_disabled()
+
+    # The approver walks from the build to its data, asks what a text was computed with, and signs with a key that stays here.
+    approver.get_by_role("link", name="Lineage").click()
+    approver.get_by_role("link", name="data/math@1, registered").click()
+    expect(approver.get_by_role("heading", name="data/math@1")).to_be_visible()
+    assert approver.url.endswith("/lineage?ref=data/math%401")
+    approver.get_by_role("link", name="Explain").click()
+    approver.get_by_label("Text").fill("1 + 2 = 3")
+    approver.get_by_role("button", name="Explain").click()
+    expect(approver.get_by_role("region", name="Shares", exact=True)).to_contain_text("data/math@1", timeout=60_000)
+    assert "".join(approver.locator(".token").all_text_contents()) == "1 + 2 = 3"
+    assert serious(approver) == []
+    approver.goto(served.base + "/approve/1")
+    approver.get_by_label("Why").fill("read and found good")
+    approver.get_by_label("Your key file").set_input_files(served.keys / "ann.pem")
+    approver.get_by_role("button", name="Sign build/1").click()
+    expect(approver.get_by_role("alert")).to_contain_text("Not signed")  # another person's key
+    approver.get_by_label("Your key file").set_input_files(served.keys / "dora.pem")
+    approver.get_by_role("button", name="Sign build/1").click()
+    expect(approver.get_by_role("region", name="Verdict")).to_contain_text("approved dora")
+    assert people.approvals(served.workspace.catalog, served.workspace.catalog.get("build/1"))[0]["actor"] == "dora"
+
+    # The registrar releases.
+    registrar.reload()
+    registrar.get_by_role("button", name="Release build/1").click()
+    expect(registrar.get_by_role("heading", name="build/1 released")).to_be_visible()
+    registrar.get_by_role("link", name="Overview").click()
+    expect(registrar.get_by_role("region", name="Released")).to_contain_text("build/1")
+
+    # The auditor runs an audit, looks away and comes back.
+    auditor.get_by_role("link", name="Audit").click()
+    auditor.get_by_role("button", name="Start").click()
+    expect(auditor.get_by_role("heading", name="Audit of build/1")).to_be_visible()
+    where = auditor.url
+    auditor.goto(served.base + "/")
+    auditor.goto(where)
+    expect(auditor.get_by_role("heading", name="No findings")).to_be_visible(timeout=60_000)
+
+    # The holder takes the corpus back: reach and cure first, then the registrar withdraws; the auditor finds it in the log.
+    auditor.goto(served.base + "/impact?ref=data/code@1")
+    expect(auditor.get_by_role("region", name="The cure")).to_contain_text("btx rebuild")
+    expect(auditor.get_by_role("button", name="Withdraw")).to_have_count(0)
+    registrar.goto(served.base + "/impact?ref=data/code@1")
+    registrar.get_by_label("Why").fill("the holder withdrew consent")
+    registrar.get_by_role("button", name="Withdraw").click()
+    expect(registrar.get_by_role("heading", name="data/code@1 withdrawn")).to_be_visible()
+    auditor.goto(served.base + "/audit")
+    auditor.get_by_label("Kind").select_option("withdrawn")
+    auditor.get_by_role("button", name="Filter").click()
+    expect(auditor.get_by_role("region", name="Events")).to_contain_text("ann")
+    assert "kind=withdrawn" in auditor.url
+    assert [error for error in served.errors if "403" not in error] == []
+
+
+def test_the_keyboard_reaches_the_content_and_every_page(served: Served, browser: Browser) -> None:
+    page = served.enter(browser, "max")
+    page.goto(served.base + "/builds")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Name holds")).to_be_focused()
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
