@@ -60,7 +60,7 @@ def rebuild(
             workspace.catalog.event("stage", f"build/{number}", {"stage": stage, "state": state, **body})
 
         done = dvc_runs.reproduce(workspace.root, "evaluate", log)
-        build = _record(workspace, planned, snapshot, number, started)
+        build = _record(workspace, planned, snapshot, number, started, shards)
         linked = sum(file.bytes for file in build.files if file.linked)
         reused = done.skipped + [str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards]
         written = sum(file.bytes for file in build.files) - linked
@@ -211,7 +211,9 @@ def _relative(workspace: Workspace, path: Path) -> str:
     return path.relative_to(workspace.root).as_posix()
 
 
-def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int, started: float) -> Version:
+def _record(
+    workspace: Workspace, planned: Plan, snapshot: Version, number: int, started: float, shards: Mapping[tuple[int, str], Path]
+) -> Version:
     """Take the tuned folder in as builds/N and write its row. Raises Conflict if a member was withdrawn while the stages ran."""
     catalog = workspace.catalog
     for _, version in planned.members:
@@ -220,7 +222,7 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
                 str(version.ref), found="withdrawn while the stages ran", expected="members in good standing", next="btx rebuild"
             )
     tuned, folder = workspace.work / "tuned", workspace.folder("build", "", number)
-    files = _taken_in(workspace, tuned, folder)
+    files = _taken_in(workspace, tuned, folder, {shard.stat().st_ino: shard.name for shard in shards.values()})
     workspace.store.put(workspace.work / "mixed" / "model-shared.safetensors")  # the tuned one may differ; the next mix links this
     reports = {name: json.loads((workspace.work / "tuned" / f"btx-{name}.json").read_text()) for name in ("mix", "tune")}
     measured = json.loads((workspace.work / "evaluation.json").read_text())
@@ -228,7 +230,8 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
         {"ref": str(version.ref), "slot": slot, "digest": version.digest, "file": f"model-expert-{version.ref.name}.safetensors"}
         for slot, version in planned.members
     ]
-    data = sorted({*planned.seed.facts["data"], *(reference for _, version in planned.members for reference in version.facts["data"])})
+    tuned_on = {*planned.seed.facts["data"], *(reference for _, version in planned.members for reference in version.facts["data"])}
+    data = sorted(tuned_on) if reports["tune"]["recipe"]["mode"] != "none" else []
     facts = {
         "line": planned.line,
         "snapshot": str(snapshot.ref),
@@ -255,16 +258,21 @@ def _record(workspace: Workspace, planned: Plan, snapshot: Version, number: int,
     return catalog.register("build", "", facts, files=files, version=number, parents=parents)
 
 
-def _taken_in(workspace: Workspace, source: Path, folder: Path) -> list[FileFact]:
-    """Put every file into the store and show it in `folder` by link. linked: the store had these very bytes before."""
+def _taken_in(workspace: Workspace, source: Path, folder: Path, proven: Mapping[int, str]) -> list[FileFact]:
+    """Put every file into the store and show it in `folder` by link. linked: the store had these very bytes before.
+
+    proven: inode -> digest of objects that were read a moment ago; a link to one is not read again.
+    """
     aside = folder.with_name(f".{folder.name}.incoming")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before its row was written
     files = []
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        relative, sha256 = path.relative_to(source), sha256_file(path)
-        linked = workspace.store.path(sha256).exists()
-        workspace.store.put(path, sha256)
+        relative, known = path.relative_to(source), proven.get(path.stat().st_ino)
+        sha256 = known or sha256_file(path)
+        linked = workspace.store.has(sha256)
+        if not known:
+            workspace.store.put(path, sha256)
         (aside / relative).parent.mkdir(parents=True, exist_ok=True)
         workspace.store.link(sha256, aside / relative)
         files.append(FileFact(relative.as_posix(), path.stat().st_size, sha256, linked=linked))

@@ -96,7 +96,11 @@ def impact(subject: int, reached: set[int], versions: Mapping[int, Version], edg
     of_kind: dict[str, list[int]] = {}
     for id_ in sorted(reached - {subject}):
         of_kind.setdefault(versions[id_].ref.kind, []).append(id_)
-    builds = [_build_impact(id_, subject, reached, versions, from_) for id_, found in sorted(versions.items()) if found.ref.kind == "build"]
+    builds, inside = [], set(reached)
+    for id_ in sorted(id_ for id_, found in versions.items() if found.ref.kind == "build"):  # what it grew from comes before it
+        builds.append(_build_impact(id_, subject, inside, versions, from_))
+        if builds[-1].removal == "none":
+            inside.discard(id_)
     named = {kind: [versions[id_].ref for id_ in ids] for kind, ids in of_kind.items()}
     others = [ref for kind, refs in named.items() if kind not in ("expert", "build", "export") for ref in refs]
     return Impact(versions[subject].ref, named.get("expert", []), builds, named.get("export", []), others)
@@ -128,8 +132,8 @@ def _removal(
     tuned = (recipe.get("tune") or {}).get("mode", "unknown")
     if tuned == "none":
         via = via - {"tuned_on"}
-        if not via and not members:
-            return "none", "its recipe trained nothing on it"
+    if not via and not members:
+        return "none", "its recipe trained nothing on it"
     if via:
         return "rebuild", f"reached by {', '.join(sorted(via))} too: bytes that would stay come from it"
     if len(snapshots) != 1:

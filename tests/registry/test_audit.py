@@ -154,6 +154,13 @@ def other(value: object, column: str = "") -> object:
     return text[:-2] + chr(ord(text[-2]) ^ 1) + text[-1] if len(text) > 1 else text + "x"
 
 
+def test_no_table_and_no_column_escapes_the_tests_below(lite: Catalog) -> None:
+    with lite.database.read() as rows:
+        tables = [name for (name,) in rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
+        there = {table: tuple(row[1] for row in rows(f"PRAGMA table_info({table})")) for table in tables}
+    assert there == COLUMNS
+
+
 @pytest.mark.parametrize("table", sorted(COLUMNS))
 def test_every_change_of_every_column_of_every_row_is_found(
     made: Made, beyond: Callable[..., list[tuple[object, ...]]], table: str
