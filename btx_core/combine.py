@@ -30,7 +30,7 @@ def finite(raw: bytes, dtype: str) -> bool:
         return True
     kind, mask = EXPONENT[dtype]
     bits = np.frombuffer(raw, kind)
-    return not bool(((bits & kind(mask)) == kind(mask)).any())
+    return not len(bits) or bool((bits & kind(mask)).max() != mask)
 
 
 def unpack(raw: bytes, dtype: str) -> np.ndarray:
@@ -43,8 +43,13 @@ def unpack(raw: bytes, dtype: str) -> np.ndarray:
 def pack(values: np.ndarray, dtype: str) -> Any:
     """Round to the nearest, ties to even."""
     if dtype == "BF16":
-        bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-        return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16).data.cast("B")
+        bits = values.astype(np.float32).view(np.uint32)
+        odd = bits >> np.uint32(16)
+        odd &= np.uint32(1)
+        bits += odd
+        bits += np.uint32(0x7FFF)
+        # The upper half of each number, without a shift: the machines this runs on keep the lower half first.
+        return np.ascontiguousarray(bits.view("<u2")[1::2]).data.cast("B")
     return np.ascontiguousarray(values, NATIVE[dtype]).data.cast("B")
 
 
@@ -72,11 +77,12 @@ def halves(rows: np.ndarray, head: int, rotated: int) -> Any:
 def mean(streams: Sequence[Iterator[bytes]], dtype: str, weights: Sequence[float], element: Element | None = None) -> Iterator[Any]:
     """The weighted mean over the streams. Equal weights count as one each: then the sum is exact for longer."""
     equal = len(set(weights)) == 1
-    for chunks in zip(*streams, strict=True):
-        total = np.zeros(len(unpack(chunks[0], dtype)))
-        for chunk, weight in zip(chunks, weights, strict=True):
+    for first, *chunks in zip(*streams, strict=True):
+        total = unpack(first, dtype).astype(np.float64)
+        total *= 1.0 if equal else weights[0]
+        for chunk, weight in zip(chunks, weights[1:], strict=True):
             total += unpack(chunk, dtype) if equal else unpack(chunk, dtype) * np.float64(weight)
-        total /= len(chunks) if equal else sum(weights)
+        total /= len(weights) if equal else sum(weights)
         yield pack(element(total) if element else total, dtype)
 
 

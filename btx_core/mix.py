@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     import torch
 
 PROVENANCE = "provenance.json"
-CHUNK = 1 << 20  # elements; a multiple of any alignment, small enough to stay in cache
+CHUNK = 1 << 18  # elements: what is made of one chunk stays in cache
 Progress = Callable[[int, int, str], None]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}")
 FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
@@ -499,10 +499,11 @@ def write_output(handle: int, start: int, output: Output, recipe: MixRecipe, row
     """Write one tensor. Returns its sha256, then its sources'."""
     digest = hashlib.sha256()
     sources: list[str] = []
-    for chunk in output_bytes(output, recipe, rows, sources):
+    whole = output.rule == "take" and len(output.parts) == 1 and not output.parts[0].op
+    for chunk in output_bytes(output, recipe, rows, None if whole else sources):
         digest.update(chunk)
         start = write_at(handle, chunk, start)
-    return [digest.hexdigest(), *sources]
+    return [digest.hexdigest(), *([digest.hexdigest()] if whole else sources)]  # what is taken whole is hashed once
 
 
 def write_at(handle: int, data: Any, start: int) -> int:
@@ -514,7 +515,7 @@ def write_at(handle: int, data: Any, start: int) -> int:
     return start
 
 
-def output_bytes(output: Output, recipe: MixRecipe, rows: Mapping[int, np.ndarray], sources: list[str]) -> Iterator[Any]:
+def output_bytes(output: Output, recipe: MixRecipe, rows: Mapping[int, np.ndarray], sources: list[str] | None) -> Iterator[Any]:
     if output.rule == "router":
         yield combine.pack(rows[output.layer].ravel(), output.dtype)
     elif output.rule == "constant":
@@ -528,9 +529,12 @@ def output_bytes(output: Output, recipe: MixRecipe, rows: Mapping[int, np.ndarra
             yield from part_bytes(part, output, recipe, sources)
 
 
-def part_bytes(part: Part, output: Output, recipe: MixRecipe, sources: list[str]) -> Iterator[Any]:
-    """One part's bytes: taken as they are, or combined and changed element by element; then rearranged, if its op says so."""
-    hashes = [hashlib.sha256() for _ in part.sources]
+def part_bytes(part: Part, output: Output, recipe: MixRecipe, sources: list[str] | None) -> Iterator[Any]:
+    """One part's bytes: taken as they are, or combined and changed element by element; then rearranged, if its op says so.
+
+    sources: takes up the digests of what was read; none: the caller hashes.
+    """
+    hashes = [hashlib.sha256() if sources is not None else None for _ in part.sources]
     streams = [source_chunks(source, part, found) for source, found in zip(part.sources, hashes, strict=True)]
     kind, *numbers = part.op.split(":")
     element = combine.ELEMENTS.get(kind)
@@ -545,7 +549,8 @@ def part_bytes(part: Part, output: Output, recipe: MixRecipe, sources: list[str]
         whole = np.frombuffer(b"".join(chunks), f"V{ITEM_BYTES[output.dtype]}").reshape(part.shape)
         chunks = iter([combine.halves(whole, *map(int, numbers))])
     yield from chunks
-    sources += [found.hexdigest() for found in hashes]
+    if sources is not None:
+        sources += [found.hexdigest() for found in hashes if found]
 
 
 def _weights(part: Part, recipe: MixRecipe) -> list[float]:
