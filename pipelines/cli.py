@@ -495,7 +495,9 @@ def policy_test(json: Json = False) -> None:
 @app.command()
 def report(
     ref: Ref,
-    format: Annotated[str, typer.Option("--format", metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa")] = "md",
+    format: Annotated[
+        str, typer.Option("--format", metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa")
+    ] = "md",
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="a new file; default: stdout")] = None,
     sign: Annotated[
         bool, typer.Option("--sign", help="with your key: in-toto and vsa as a DSSE envelope, every other FILE by FILE.dsse.json beside it")
@@ -552,7 +554,7 @@ def registry_dump(folder: Path, json: Json = False) -> None:
 def registry_load(folder: Path, json: Json = False) -> None:
     """Fill this new, empty workspace with what `btx registry dump` wrote; digests, log and head are the same afterwards.
 
-    Example: btx init copy && cd copy && btx registry load ../registry-2026-03-01
+    Example: btx registry load ../registry-2026-03-01
     """
     from pipelines.archive import load
 

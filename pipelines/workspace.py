@@ -26,7 +26,7 @@ from registry.errors import Invalid, NotFound
 from registry.store import Store
 
 SETTINGS = "btx.toml"
-IGNORED = "/.btx/\n/work/\n/exports/\n"
+IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"  # metrics belong to git, so that DVC compares them
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from pipelines import stages
 from pipelines.add_data import add_data
-from pipelines.dvc_runs import Interrupted, StageFailed
+from pipelines.dvc_runs import Interrupted, StageFailed, stale
 from pipelines.executors import Needs, Watch, execute, places
 from pipelines.progress import Note, note_of
 from pipelines.train import train
@@ -131,6 +131,8 @@ def test_a_branch_that_fails_is_named_and_the_others_are_kept(own_story: Workspa
     assert not (own_story.root / "work/branches/bad").exists()
     states = {name: [event.body["state"] for event in own_story.catalog.events(f"train@{name}", "stage")] for name in ("good", "bad")}
     assert states == {"good": ["started", "ended"], "bad": ["started", "failed"]}
+    every = [f"train@{name}" for name in ("math", "code", "good", "bad")]
+    assert stale(own_story.root, every) == ["train@bad"], "by DVC's own report"
     assert not train(own_story, {"good": "data/code"})["good"].ran
 
 

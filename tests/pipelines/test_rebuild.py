@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,12 @@ def returned(upgraded: Any) -> Workspace:
     workspace: Workspace = upgraded[0]
     assert rebuild(workspace, line="support", to="build/1")["build"] == "build/3"
     return workspace
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def members(workspace: Workspace, **wishes: Any) -> dict[str, int]:
@@ -121,6 +128,13 @@ def test_a_build_after_going_back_holds_what_dvc_and_git_need(returned: Workspac
         store = returned.store.path(returned.catalog.get(f"build/{number}").files[0].sha256)
         assert store.stat().st_ino in {path.stat().st_ino for path in (returned.root / ".dvc/cache").rglob("*") if path.is_file()}
     assert json.loads((returned.root / "snapshot.json").read_text())["ref"] == "snapshot/support@1"
+    assert "up to date" in dvc(returned.root, "status")
+    drawn = dvc(returned.root, "dag", "--dot")
+    assert all(edge in drawn for edge in ('"mix" -> "tune"', '"tune" -> "evaluate"', '"data/math/1.dvc" -> "train@math"'))
+    again = dvc(returned.root, "repro")
+    assert {f"Stage '{stage}' didn't change" for stage in ("train@math", "mix", "tune", "evaluate")} <= set(
+        again.replace(",", "\n").split("\n")
+    )
 
 
 def test_recipes_come_from_a_file_and_a_wrong_key_is_named(tmp_path: Path, returned: Workspace) -> None:

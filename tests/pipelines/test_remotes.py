@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Line:
         except OSError:
             pass
         for end in (source, target):
+            with suppress(OSError):  # the other direction was first
+                end.shutdown(socket.SHUT_RDWR)  # close alone would wait for whoever still reads from it
             end.close()
 
 
