@@ -4,6 +4,8 @@ Three experts join a seed that knows prose alone; a fourth joins later; a data v
 Every step calls the job behind the command that is printed above it.
 """
 
+import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,28 +140,30 @@ class _Story:
 
     def end(self) -> dict[str, Any]:
         rows = self._table()
-        self.tell.chapter("Bits per byte on held-out text (lower is better)")
+        self.tell.chapter("Bits per byte on held-out text, lower is better")
         builds = [str(build.ref) for build in self.builds]
-        columns = ["domain", "new to the seed", "seed", "specialist", *(column for build in builds for column in (build, ""))]
         body = []
         for domain, row in rows.items():
-            cells = [cell for build in builds for cell in (row["builds"].get(build), _worth(row, build))]
-            body.append([domain, "yes" if row["new_to_seed"] else "no", row["seed"], row["specialist"], *cells])
-        self.tell.table(columns, body, "Quality (gain kept: of the specialist's over the seed)")
+            name = domain if row["new_to_seed"] else f"{domain} (the seed's own)"
+            body.append([name, row["seed"], row["specialist"], *(_worth(row, build) for build in builds)])
+        self.tell.table(["domain", "seed", "specialist", *builds], body)
+        self.tell.say("(in brackets: share kept of the specialist's gain over the seed; on the seed's own domain, change to the seed)")
         self._accuracy_table(builds)
         self._cost_table()
         minutes = (time.monotonic() - self.started) / 60
         root = self.workspace.root
         self.tell.chapter(f"Done in {minutes:.1f} minutes. The workspace is {root}")
         self.tell.say("Try next:")
+        self.tell.say(f"  cd {root}")
+        program = "btx" if shutil.which("btx") else str(Path(sys.executable).with_name("btx"))
         for command in (
             "btx show build/2",
             "btx lineage build/2",
             "btx lineage data/math@1 --down",
             "btx list experts",
-            "btx release build/1",
+            "btx release build/1   # refused, and by which rules",
         ):
-            self.tell.say(f"  cd {root} && {command}")
+            self.tell.say(f"  {command.replace('btx', program, 1)}")
         return {"workspace": str(root), "builds": builds, "table": rows, "minutes": round(minutes, 2)}
 
     def _data(self, name: str) -> None:
@@ -199,27 +203,30 @@ class _Story:
         for domain, figures in domains.items():
             own = [build.facts["evaluation"].get(domain, {}).get("accuracy") for build in self.builds]
             rows.append([domain, *(_percent(value) for value in (figures["seed_accuracy"], figures["specialist_accuracy"], *own))])
-        self.tell.table(["domain", "seed", "specialist", *builds], rows, "Exact answers")
+        self.tell.chapter("Questions answered exactly")
+        self.tell.table(["domain", "seed", "specialist", *builds], rows)
 
     def _cost_table(self) -> None:
         rows = []
         for build in self.builds:
             cost, linked = build.facts["cost"], sum(file.bytes for file in build.files if file.linked)
             written = sum(file.bytes for file in build.files) - linked
-            active = f"{cost['active_parameters']:,} of {cost['total_parameters']:,}"
-            spent = [cost["tune"]["tokens"], cost["total"]["tokens"], f"{cost['total']['flops']:.1e}", round(cost["total"]["wall_s"])]
-            rows.append([str(build.ref), *spent, active, size(written), size(linked)])
-        columns = ["build", "tuning tokens", "all tokens", "all FLOPs", "all seconds", "active parameters", "written", "linked"]
-        self.tell.table(columns, rows, "Cost (all: members' training and this build's tuning)")
+            trained, tuned = (f"{cost[part]['tokens'] / 1e6:.2f} M" for part in ("total", "tune"))
+            active, parameters = (f"{cost[key] / 1e6:.2f} M" for key in ("active_parameters", "total_parameters"))
+            spent = [trained, tuned, f"{cost['total']['flops']:.1e}", f"{cost['total']['wall_s']:.0f}"]
+            rows.append([str(build.ref), *spent, f"{active} of {parameters}", size(written), size(linked)])
+        self.tell.chapter("Cost: members' training and this build's tuning")
+        columns = ["build", "tokens", "in tuning", "FLOPs", "seconds", "active", "written", "linked"]
+        self.tell.table(columns, rows)
 
 
 def _worth(row: Mapping[str, Any], build: str) -> str | None:
-    """Of a domain new to the seed the share of the gain that is kept; of one that it knew the change."""
+    """Bits per byte; of a domain new to the seed the share of the gain that is kept, of one that it knew the change."""
     if build not in row["builds"]:
         return None
-    if row["new_to_seed"]:
-        return f"{100 * row['kept'][build]:.0f} % of gain kept"
-    return f"{100 * (row['builds'][build] / row['seed'] - 1):+.1f} % to the seed"
+    own = row["builds"][build]
+    share = f"{100 * row['kept'][build]:.0f} %" if row["new_to_seed"] else f"{100 * (own / row['seed'] - 1):+.1f} %"
+    return f"{own:.3f} ({share})"
 
 
 def _percent(share: float | None) -> str | None:

@@ -52,16 +52,23 @@ def now(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A plain table; numbers stand right. Without a terminal it has no colour and is not cut to a width."""
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(_table(columns, rows))
+    """A plain table; numbers stand right. A narrow terminal folds its cells; without a terminal it has no colour and no width."""
+    _console(sys.stdout).print(_table(columns, rows))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> Table:
+def _console(stream: TextIO) -> Console:
+    return Console(file=stream, width=None if stream.isatty() else NO_WIDTH, highlight=False)
+
+
+NO_WIDTH = 10_000  # characters; a table takes only what it needs
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     rows = [list(row) for row in rows]
-    shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[position], int | float) or row[position] is None for row in rows)
-        shown.add_column(column, justify="right" if numeric else "left", no_wrap=True)
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     return shown
@@ -189,7 +196,7 @@ def explanation(answer: Mapping[str, Any]) -> None:
     for token in answer["tokens"]:
         first = max(token["experts"], key=lambda item: item["weight"])
         text.append(token["text"], f"{hues[first['ref']]}{' bold' if first['weight'] > 0.5 else ''} underline")
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = _console(sys.stdout)
     console.print(text, soft_wrap=True)
     rows = []
     for source in answer["sources"]:
@@ -202,7 +209,7 @@ class Narrator:
     """The demo's voice: what is done, as the command that does it, and what came of it."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.console = Console(file=stream, width=None if stream.isatty() else 120, highlight=False)
+        self.console = _console(stream)
 
     def chapter(self, text: str) -> None:
         self.console.print(f"\n[bold]{text}[/bold]")
@@ -213,6 +220,5 @@ class Narrator:
     def say(self, text: str) -> None:
         self.console.print(f"  {text}", markup=False, soft_wrap=True)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str) -> None:
-        shown = _table(columns, rows, title)
-        self.console.print(shown)
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        self.console.print(_table(columns, rows))
