@@ -80,7 +80,7 @@ def made_of(rows: Sequence[str], experts: Sequence[str], recipe: Mapping[str, An
 
 @torch.inference_mode()
 def gate_weights(model: Any, ids: Sequence[int]) -> NDArray[np.float64]:
-    """(T, L, E): what each layer's block multiplied each expert's output with; zero for those not taken."""
+    """(T, L, E): what each layer's block multiplied each expert's output with, as shares of one; zero for those not taken."""
     with listening(model) as heard:
         model(input_ids=torch.tensor([list(ids)]), use_cache=False, logits_to_keep=1)
     if not heard:
@@ -88,7 +88,8 @@ def gate_weights(model: Any, ids: Sequence[int]) -> NDArray[np.float64]:
         raise Unsupported(found, found="no expert was asked", expected="a mixture of experts", next="name a build, not a dense checkpoint")
     experts = max(count for _, _, count in heard)
     layers = [torch.zeros(len(ids), experts, dtype=torch.float64).scatter(-1, index, weight.double()) for index, weight, _ in heard]
-    return np.asarray(torch.stack(layers, 1).numpy())
+    weights_TLE = torch.stack(layers, 1)
+    return np.asarray((weights_TLE / weights_TLE.sum(-1, keepdim=True)).numpy())  # Switch's one weight is below one
 
 
 @contextmanager

@@ -157,10 +157,11 @@ def gates(model: Any) -> dict[str, Any]:
 
 
 def gate_weights(gate: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """(T, E): softmax over the kept top-k, zero elsewhere; what the routed block multiplies its experts with."""
+    """(T, E): softmax over the kept top-k (Switch: over all), zero elsewhere; what the routed block multiplies its experts with."""
     logits = linear(hidden, gate.weight).float()
     kept, places = logits.topk(gate.top_k, -1)
-    return torch.zeros_like(logits).scatter(-1, places, kept.softmax(-1))
+    weights = kept.softmax(-1) if getattr(gate, "norm_topk_prob", True) else logits.softmax(-1).gather(-1, places)
+    return torch.zeros_like(logits).scatter(-1, places, weights)
 
 
 @contextmanager

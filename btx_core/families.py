@@ -42,6 +42,7 @@ class Layout:
     router_bias: str = ""  # a per-expert correction that sigmoid routers want; zero
     router_bias_shape: tuple[str, ...] = ("E",)
     top_k_key: str = "num_experts_per_tok"
+    raw: bool = False  # with norm_topk_prob false the kept experts weigh what the softmax over all gave them: Switch's function
 
     @property
     def fused(self) -> bool:
@@ -88,11 +89,11 @@ MIXTRAL = Layout(
     SPARSE + "gate.weight",
     "num_local_experts",
 )
-QWEN2_MOE = Layout("qwen2_moe", "Qwen2MoeForCausalLM", PROJ, GATE, "num_experts")
-QWEN3_MOE = Layout("qwen3_moe", "Qwen3MoeForCausalLM", PROJ, GATE, "num_experts")
+QWEN2_MOE = Layout("qwen2_moe", "Qwen2MoeForCausalLM", PROJ, GATE, "num_experts", raw=True)
+QWEN3_MOE = Layout("qwen3_moe", "Qwen3MoeForCausalLM", PROJ, GATE, "num_experts", raw=True)
 QWEN3_5_MOE = Layout("qwen3_5_moe_text", "Qwen3_5MoeForCausalLM", PROJ, GATE, "num_experts")
-MELLUM = Layout("mellum", "MellumForCausalLM", PROJ, GATE, "num_experts")
-FLEX_OLMO = Layout("flex_olmo", "FlexOlmoForCausalLM", PROJ, GATE, "num_experts")
+MELLUM = Layout("mellum", "MellumForCausalLM", PROJ, GATE, "num_experts", raw=True)
+FLEX_OLMO = Layout("flex_olmo", "FlexOlmoForCausalLM", PROJ, GATE, "num_experts", raw=True)
 COHERE2_MOE = Layout("cohere2_moe", "Cohere2MoeForCausalLM", PROJ, GATE, "num_experts")
 GLM4_MOE = Layout("glm4_moe", "Glm4MoeForCausalLM", PROJ, GATE, "n_routed_experts", router_bias=LAYER + "mlp.gate.e_score_correction_bias")
 DEEPSEEK_V3 = Layout(
@@ -248,6 +249,8 @@ HALVES_BIAS = _halves("q_proj.bias", "k_proj.bias")
 FAMILIES: tuple[Family, ...] = (
     Family(dense="llama", layout=MIXTRAL, refuse=(MLP_BIAS, ATTENTION_BIAS)),
     Family(dense="llama", layout=GRANITEMOE, settings=lambda c: {"attention_multiplier": c["H"] ** -0.5}, refuse=(MLP_BIAS, HEAD_DIM)),
+    Family(dense="llama", layout=QWEN2_MOE, constants=NO_SHARED_EXPERT, refuse=(MLP_BIAS, ATTENTION_BIAS),
+           settings=lambda c: _moe(c, shared_expert_intermediate_size=0, qkv_bias=False, use_sliding_window=False)),
     Family(dense="mistral", layout=MIXTRAL),
     Family(dense="ministral", layout=QWEN2_MOE, constants=NO_SHARED_EXPERT,
            settings=lambda c: _moe(c, shared_expert_intermediate_size=0, qkv_bias=False, use_sliding_window=_mixed_windows(c))),
@@ -325,14 +328,20 @@ def _holds(test: Callable[[Config], bool], config: Config) -> bool:
         return False
 
 
-def family(config: Config) -> Family:
-    """The row for this dense config. Raises Unsupported, with the reason."""
+def family(config: Config, *, raw: bool = False) -> Family:
+    """The row for this dense config; raw: one whose mixture can weigh by the whole softmax. Raises Unsupported, with the reason."""
     rows = [row for row in FAMILIES if row.dense == config.get("model_type")]
     subject = f"model type {config.get('model_type')}"
     reasons = [reason for row in rows for test, reason in row.refuse if _holds(test, config)]
     fitting = [row for row in rows if not any(_holds(test, config) for test, _ in row.refuse)]
-    if fitting:
+    if fitting and not raw:
         return fitting[0]
-    found = "; ".join(reasons) or REASONS.get(str(config.get("model_type")), "no row in the table of families")
+    if able := [row for row in fitting if row.layout.raw]:
+        return able[0]
+    if fitting:
+        known = ", ".join(sorted({row.dense for row in FAMILIES if row.layout.raw}))
+        found = "no stock mixture of this family that weighs its one expert by the softmax over all"
+        raise Unsupported(f"{subject}, routing switch", found=found, expected=f"one of {known}", next="choose another routing")
+    found = "; ".join(dict.fromkeys(reasons)) or REASONS.get(str(config.get("model_type")), "no row in the table of families")
     known = ", ".join(sorted({row.dense for row in FAMILIES}))
     raise Unsupported(subject, found=found, expected=f"a family with a proven mixture: {known}", next="start from a seed of such a family")

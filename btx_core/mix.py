@@ -71,7 +71,8 @@ class MixRecipe:
     """What the mixture is to be; its digest belongs to what it made."""
 
     mode: Literal["anchored", "full"] = "anchored"  # shared parameters: the seed's / combined over seed and members
-    top_k: int = 2
+    routing: Literal["top-k", "soft", "switch", "sample"] = "top-k"  # routing.py says how each chooses and where it exports to
+    top_k: int = 2  # experts a token, of routing top-k; soft takes all, switch and sample one
     seed_expert: bool = True  # the seed's own feed-forward blocks are slot 0, and the seed takes part in the average
     split: int = 1  # each expert into this many narrower ones
     blend: bool = False  # each expert takes a chunk of every member's
@@ -124,7 +125,7 @@ def mix(
     opened = Checkpoint.open(seed)
     family(opened.config)  # refuse by name what is unknown, before transformers is asked
     dense = dense_config(opened)
-    row = family(dense)
+    row = family(dense, raw=recipe.routing == "switch")
     plan = plan_mix(opened, row, dense, members, recipe, previous)
     config = mixture_config(row, opened, dense, len(plan.rows), recipe)
     rows = given_rows(plan, router) if router is not None else random_rows(plan, recipe)
@@ -176,7 +177,7 @@ def check_members(members: Sequence[Member], recipe: MixRecipe) -> None:
                 expected="letters, digits and ._@+-, each name once, not 'seed'",
                 next="rename the member",
             )
-    if not 1 <= recipe.top_k <= count:
+    if recipe.routing == "top-k" and not 1 <= recipe.top_k <= count:
         raise WrongUsage(
             "top_k", found=f"{recipe.top_k} with {count} experts", expected=f"1 to {count}", next="choose top_k within the experts"
         )
@@ -189,6 +190,7 @@ def check_recipe(recipe: MixRecipe, names: set[str]) -> None:
     given = {name for group in recipe.weights.values() for name in group}
     weights = [weight for group in recipe.weights.values() for weight in group.values()]
     faults = {
+        "routing": recipe.routing not in ("top-k", "soft", "switch", "sample") and "top-k, soft, switch or sample",
         "mode": recipe.mode not in ("anchored", "full") and "anchored or full",
         "method": (recipe.method not in ("mean", "task", "ties", "dare") or (recipe.mode == "anchored" and recipe.method != "mean"))
         and "mean; task, ties or dare in mode full",
@@ -239,7 +241,9 @@ def mixture_config(row: Family, seed: Checkpoint, dense: Mapping[str, Any], expe
         width = bounds["F"] // recipe.split
         settings |= {"intermediate_size": width} if recipe.split > 1 else {}
         settings |= row.settings({**dense, **bounds, "W": width})
-        settings |= {row.layout.count_key: experts, row.layout.top_k_key: recipe.top_k}
+        kept = {"top-k": recipe.top_k, "soft": experts}.get(recipe.routing, 1)
+        settings |= {row.layout.count_key: experts, row.layout.top_k_key: kept}
+        settings |= {"norm_topk_prob": False} if recipe.routing == "switch" else {}
         config: dict[str, Any] = made(**settings).to_dict()
     config = {key: value for key, value in config.items() if key not in ("transformers_version", "_name_or_path")}
     dtype = seed.tensors[row.down.name.format(l=0)].dtype

@@ -31,7 +31,7 @@ from btx_core.evaluate import parameters
 from btx_core.mix import whole_folder
 
 Progress = Callable[[int, int, str], None]
-Loss = Callable[[Any, torch.Tensor, Sequence[str]], torch.Tensor]
+Loss = Callable[[Any, torch.Tensor, Sequence[str], float], torch.Tensor]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -156,7 +156,7 @@ def _fit(
 ) -> TrainReport:
     end = end_token(tokenizer)
 
-    def loss(running: Any, rows: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    def loss(running: Any, rows: torch.Tensor, names: Sequence[str], done: float) -> torch.Tensor:
         return next_token_loss(running, rows, end)
 
     return optimise(model, mixture, loss, recipe, checkpoints=checkpoints, progress=progress)
@@ -233,7 +233,8 @@ def optimise(
 ) -> TrainReport:
     """AdamW with warm-up and cosine over the parameters that require a gradient. The model ends where it trained.
 
-    loss: of the running model, (B, S + 1) rows and their domains' names; a mean over tokens. Several processes take the rows in turn.
+    loss: of the running model, (B, S + 1) rows, their domains' names, and the share of the steps that is done; a mean over tokens.
+    Several processes take the rows in turn.
     rates: multiplies the rate of every parameter whose name ends so (default 1).
     """
     started, cpu_started = time.monotonic(), _cpu_s()
@@ -286,7 +287,8 @@ def _backward(accelerator: Any, running: Any, mixture: Mixture, loss: Loss, reci
     parts, total = recipe.accumulate, 0.0
     for ids, domains in zip(np.array_split(rows[mine], parts), np.array_split(np.array(names[mine]), parts), strict=True):
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            value = loss(running, torch.from_numpy(ids).to(accelerator.device), domains.tolist()) * (len(ids) / len(rows[mine]))
+            value = loss(running, torch.from_numpy(ids).to(accelerator.device), domains.tolist(), step / recipe.steps)
+            value = value * (len(ids) / len(rows[mine]))
         accelerator.backward(value)
         total += float(value.detach())
     return total

@@ -21,13 +21,14 @@ from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 
 from btx_core.branch import load
-from btx_core.checkpoint import Checkpoint
+from btx_core.checkpoint import Checkpoint, read_json
 from btx_core.data import Corpus, Mixture, end_token
 from btx_core.evaluate import gate_weights, gates
-from btx_core.mix import link, whole_folder
+from btx_core.mix import PROVENANCE, link, whole_folder
 from btx_core.plan import ROUTER, SHARED
 from btx_core.router import Start, Statistics, statistics
 from btx_core.router import rows as first_rows
+from btx_core.routing import Routing, in_training
 from btx_core.train import Checkpoints, Precision, Progress, TrainReport, next_token_scores, optimise
 
 GENERAL = "seed"  # the key of the seed's own data among the domains
@@ -54,6 +55,8 @@ class TuneRecipe:
     precision: Precision = "float32"
     save_every: int = 200  # steps between checkpoints
     seed: int = 0
+    capacity: float = 1.5  # routing switch: even shares of a batch that one expert takes
+    temperature: float = 0.5  # routing sample: where the Gumbel temperature, 1 at first, ends
     grow: float = 0.0  # share of the steps when an expert joins a tuned build, which is then gone on from; 0: always from nothing
 
 
@@ -93,8 +96,9 @@ def tune(
     keeps on the seed's own text. grown: the build before, to go on from instead of from nothing.
     """
     model, tokenizer, report = load(mixed, torch.float32), AutoTokenizer.from_pretrained(mixed), None
+    routing = read_json(mixed / PROVENANCE)["recipe"]["routing"]
     if recipe.mode != "none":
-        report = tune_model(model, tokenizer, domains, recipe, homes, seed, grown, progress, where=(mixed, out))
+        report = tune_model(model, tokenizer, domains, recipe, homes, seed, grown, progress, where=(mixed, out), routing=routing)
     changed = {"none": (), "router": (ROUTER,), "shared": (ROUTER, SHARED), "all": weight_files(mixed)}[recipe.mode]
     if not PartialState().is_main_process:
         return report
@@ -113,6 +117,7 @@ def tune_model(
     grown: Grown | None = None,
     progress: Progress | None = None,
     where: tuple[Path, Path] | None = None,
+    routing: Routing = "top-k",
 ) -> TrainReport:
     """As `tune`, on a model in memory. where: the mixed folder and the one to be, to take up a run that died."""
     corpora = {name: Corpus.of(folders, tokenizer, recipe.seed) for name, folders in domains.items()}
@@ -129,8 +134,9 @@ def tune_model(
         of_router = name.removesuffix(".weight") in routers
         parameter.requires_grad_(of_router or recipe.mode == "all" or (recipe.mode == "shared" and ".experts." not in name))
 
-    def loss(running: Any, ids: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
-        with router_inputs(routers) as inputs:
+    def loss(running: Any, ids: torch.Tensor, names: Sequence[str], done: float) -> torch.Tensor:
+        warmth = 1 - done * (1 - recipe.temperature)
+        with router_inputs(routers) as inputs, in_training(routers, routing, capacity=recipe.capacity, temperature=warmth):
             scores = next_token_scores(running, ids, end)
         value = cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
         general = [row for row, name in enumerate(names) if name == GENERAL]

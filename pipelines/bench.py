@@ -144,7 +144,9 @@ def table(ground: Ground) -> dict[str, Callable[[], Row]]:
         "BTX of full branches": ("full", MixRecipe(mode="full"), tune),
         "BTX of full branches, all tuned": ("full", MixRecipe(mode="full"), replace(tune, mode="all")),
         "BTX, top-1": ("anchored", MixRecipe(top_k=1), tune),
-        "BTX, soft: every expert": ("anchored", MixRecipe(top_k=4), tune),
+        "BTX, soft: every expert": ("anchored", MixRecipe(routing="soft"), tune),
+        "BTX, Switch": ("anchored", MixRecipe(routing="switch"), tune),
+        "BTX, sample top-1": ("anchored", MixRecipe(routing="sample"), tune),
         "without load balancing": ("anchored", MixRecipe(), replace(tune, balance=0.0)),
         "without the distance to the seed": ("anchored", MixRecipe(), replace(tune, keep=0.0)),
         "without the seed as an expert": ("anchored", MixRecipe(seed_expert=False), tune),
@@ -249,7 +251,8 @@ def composed(
     model, first = load(out, torch.float32), int(mixing.seed_expert)
     texts = {GENERAL if name == "prose" else name: [path] for name, path in ground.data.items()}
     homes = {GENERAL if name == "prose" else name: Home(place, path) for place, (name, path) in enumerate(members.items(), first)}
-    report = tune_model(model, ground.tokenizer, texts, replace(tuning, seed=ground.random_seed), homes, ground.seed)
+    recipe = replace(tuning, seed=ground.random_seed)
+    report = tune_model(model, ground.tokenizer, texts, recipe, homes, ground.seed, routing=mixing.routing)
     return model, Tuned(report.tokens, report.flops, flops_per_token(model))
 
 

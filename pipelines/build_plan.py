@@ -197,7 +197,7 @@ def _mixture(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str
     dense = dense_config(seed)
     members = [Member(v.ref.name, slot, folder(v), shards.get((slot, v.digest))) for slot, v in planned.members]
     recipe = typed(MixRecipe, planned.resolved.get("mix") or planned.recipe["mix"])
-    return plan_mix(seed, family(dense), dense, members, recipe, previous)
+    return plan_mix(seed, family(dense, raw=recipe.routing == "switch"), dense, members, recipe, previous)
 
 
 def _domains(members: Sequence[tuple[int, Version]]) -> int:

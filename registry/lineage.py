@@ -147,7 +147,7 @@ def _removal(
 
 def _enough_left(snapshot: Version, mix: Mapping[str, Any], members: Sequence[Reference]) -> tuple[Removal, str]:
     left = len(snapshot.facts.get("members") or []) - len(members) + (1 if mix.get("seed_expert", True) else 0)
-    wanted = int(mix.get("top_k", 2))
+    wanted = int(mix.get("top_k", 2)) if mix.get("routing", "top-k") == "top-k" else 1
     if left < wanted:
         return "rebuild", f"{left} experts would be left, and each token takes {wanted}"
     return "exact", "anchored: drop their shards and router rows, no other byte moves"

@@ -300,7 +300,8 @@ def _architecture(dossier: Dossier) -> str:
     cost, recipe = subject.facts.get("cost") or {}, subject.facts.get("recipe") or {}
     if subject.ref.kind != "build":
         return f"Decoder-only transformer, {subject.facts.get('model_type') or 'of the family of its seed'}."
-    top_k = (recipe.get("mix") or {}).get("top_k")
+    mix = recipe.get("mix") or {}
+    top_k = {"top-k": mix.get("top_k"), "soft": "all"}.get(mix.get("routing", "top-k"), 1)
     words = f"Mixture of experts: {len(dossier.members())} trained here and, unless left out, the untouched seed"
     words += f"; {top_k} work on each token" if top_k else ""
     total, active = tables.number(cost.get("total_parameters")), tables.number(cost.get("active_parameters"))

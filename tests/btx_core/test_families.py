@@ -67,7 +67,7 @@ def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family
     own_width = {"head_dim": draw(st.sampled_from([8, 16, 32]))}
     layers = c["num_hidden_layers"]
     match model, mixture:
-        case "llama", "mixtral":
+        case "llama", "mixtral" | "qwen2_moe":
             return c | tie | eps | own_width | rope(draw) | {"attention_bias": False}
         case "llama", _:
             return c | tie | eps | rope(draw) | {"attention_bias": True}
@@ -148,7 +148,9 @@ def mixture_first(row: str) -> bool:
 
 
 # A family with two rows of one name is told apart by number.
-ROWS = [f"{row.name}#{[r.name for r in FAMILIES[:n]].count(row.name)}" for n, row in enumerate(FAMILIES)]
+NUMBERED = {f"{row.name}#{[r.name for r in FAMILIES[:n]].count(row.name)}": row for n, row in enumerate(FAMILIES)}
+ROWS = [name for name in NUMBERED if name != "llama->qwen2_moe#0"]  # chosen for Switch alone
+SWITCH = [name for name, row in NUMBERED.items() if row.layout.raw]
 
 
 def model_of(row: str, config: dict[str, Any], seed: int) -> PreTrainedModel:
@@ -249,6 +251,31 @@ def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(row: str, dat
         )
         assert torch.equal(down[0][0], first)  # and in the order of the slots
         assert torch.equal(down[0][1], second)
+
+
+@pytest.mark.parametrize("row", SWITCH)
+@settings(CAMPAIGN, max_examples=EXAMPLES or 2)
+@given(data=st.data())
+def test_switch_weighs_its_one_expert_by_the_softmax_over_all(row: str, data: st.DataObject) -> None:
+    """Four copies of one expert and even rows: a quarter of the dense model's block."""
+    config = data.draw(dense(row.removesuffix("#0")))
+    model = model_of(row, config, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        seed, out = Path(folder) / "seed", Path(folder) / "out"
+        model.save_pretrained(seed)
+        even = {layer: torch.zeros(4, config["hidden_size"]) for layer in range(config["num_hidden_layers"])}
+        mix(seed, [Member(f"m{n}", n, seed) for n in range(1, 4)], MixRecipe(routing="switch"), out, router=even)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "mlp.down_proj" in name:
+                    parameter /= 4
+        assert function_difference(stock(out), model) <= 1e-5
+
+
+def test_a_family_without_such_a_mixture_refuses_switch_by_name() -> None:
+    with pytest.raises(Unsupported, match="routing switch") as caught:
+        family({"model_type": "granite"}, raw=True)
+    assert "softmax over all" in str(caught.value)
 
 
 def test_at_least_twenty_families_have_a_row() -> None:

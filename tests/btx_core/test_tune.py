@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from btx_core.branch import load
 from btx_core.evaluate import gate_weights, gates
 from btx_core.mix import Member, MixRecipe, mix
+from btx_core.routing import Routing
 from btx_core.train import TrainRecipe, train
 from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, balance_loss, shares, tune, z_loss
 
@@ -177,3 +178,21 @@ def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(ground: Pat
     done = subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True).stdout.split()
     assert int(done[0]) > taken_up >= 6
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("routing", ["soft", "switch", "sample"])
+def test_every_routing_tunes_and_loads_as_a_stock_model(
+    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, routing: Routing
+) -> None:
+    mix(tiny_seed, [Member("math", 1, ground / "math"), Member("code", 2, ground / "code")], MixRecipe(routing=routing), tmp_path / "mixed")
+    given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
+    report = tune(tmp_path / "mixed", given, replace(RECIPE, steps=40), tmp_path / "out", homes=at_home, seed=tiny_seed)
+    assert report
+    losses = [loss for _, loss in report.curve]
+    assert sum(losses[-8:]) < sum(losses[:8])
+    model = load(tmp_path / "out", torch.float32)
+    assert type(model).__name__ == ("Qwen2MoeForCausalLM" if routing == "switch" else "MixtralForCausalLM")
+    assert {gate.top_k for gate in gates(model).values()} == {3 if routing == "soft" else 1}
+    before, after = load_file(tmp_path / "mixed" / ROUTER), load_file(tmp_path / "out" / ROUTER)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert not gates(model)[next(iter(gates(model)))]._forward_hooks, "the stock model is left as it was"
