@@ -23,8 +23,8 @@ try:
     import uvicorn
 
     from registry.web.app import application
-    from registry.web.audits import Heard
     from registry.web.guard import Limits
+    from registry.web.runs import Heard
     from registry.web.site import Jobs, Site
 except ImportError as error:  # the extra "web" is optional
     advice = "pip install 'btx-registry[web]'"

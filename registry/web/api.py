@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
 
@@ -17,6 +18,7 @@ from registry.errors import Refused
 from registry.export import FORMATS, collect, render
 from registry.web import schemas, views
 from registry.web.access import Person
+from registry.web.runs import Run
 from registry.web.site import Site
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -36,6 +38,7 @@ STEP_S = 0.2  # between looks at a running audit
 
 Number = Annotated[int, Path(ge=1, le=999_999_999)]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+RunId = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
 RefQuery = Annotated[str, Query(min_length=4, max_length=100, examples=["data/math@1"])]
 
 
@@ -166,6 +169,12 @@ def events(
     return views.events(here.catalog, kind=kind, subject=subject, actor=actor, before=before, limit=limit)
 
 
+@router.get("/documents/{digest}", response_model=dict[str, Any])
+def document(here: Here, digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> Any:
+    """Policies or evidence, as they were when a gate decided."""
+    return here.catalog.document(digest)
+
+
 @router.get("/chain", response_model=schemas.Chain)
 def chain(here: Here, pinned: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None) -> Any:
     """Every link of the log, checked now."""
@@ -173,8 +182,14 @@ def chain(here: Here, pinned: Annotated[str | None, Query(pattern="^[0-9a-f]{64}
 
 
 @router.post("/explanations", response_model=schemas.Explanation)
-def explain(here: Here, asked: schemas.ExplainAsked, asking: Viewer) -> Any:
-    return here.jobs.explain(asked.build, asked.text)
+async def explain(here: Here, asked: schemas.ExplainAsked, asking: Viewer) -> Any:
+    """Asynchronous: who waits for the weights holds no thread that another request needs."""
+    run = await run_in_threadpool(here.explain, asked.build, asked.text, asking)
+    while run.state == "running":
+        await asyncio.sleep(STEP_S)
+    if run.error:
+        raise run.error
+    return run.answer
 
 
 @router.get("/audits", response_model=list[schemas.AuditRun])
@@ -184,23 +199,27 @@ def audits(here: Here) -> Any:
 
 @router.post("/audits", response_model=schemas.AuditRun, status_code=202)
 def start_audit(here: Here, asked: schemas.AuditAsked, asking: Auditor) -> Any:
-    ref = str(here.catalog.get(asked.ref).ref)
-    return here.audits.start(ref, asking.name, asked.head).to_json()
-
-
-AuditId = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
+    return here.audit(asked.ref, asking, asked.head).to_json()
 
 
 @router.get("/audits/{id}", response_model=schemas.AuditRun)
-def audit(here: Here, id: AuditId) -> Any:
+def audit(here: Here, id: RunId) -> Any:
     return here.audits.get(id).to_json()
 
 
 @router.get("/audits/{id}/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
-async def watch(here: Here, id: AuditId) -> StreamingResponse:
+async def watch_audit(here: Here, id: RunId) -> StreamingResponse:
     """Server-sent events: the run as it grows, until it is done."""
-    run = here.audits.get(id)
+    return _watched(here.audits.get(id))
 
+
+@router.get("/explanations/{id}/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+async def watch_explanation(here: Here, id: RunId, asking: Viewer) -> StreamingResponse:
+    """Server-sent events of an explanation that this token asked a page for."""
+    return _watched(here.explanation(id, asking))
+
+
+def _watched(run: Run) -> StreamingResponse:
     async def told() -> AsyncIterator[str]:
         seen = -1
         while True:
@@ -225,6 +244,12 @@ def review(here: Here, number: Number, asking: Viewer) -> Any:
 def statement(here: Here, number: Number, asking: Approver, why: Annotated[str, Query(max_length=2000)] = "") -> Any:
     """The asking person's approval, to be signed where their key is."""
     return here.to_sign(f"build/{number}", asking, why)
+
+
+@router.get("/builds/{number}/approvals", response_model=list[schemas.Envelope])
+def approvals(here: Here, number: Number) -> Any:
+    """The approvals as they were signed: DSSE envelopes that anybody with the public key can check."""
+    return [event.body["envelope"] for event in here.catalog.events(here.catalog.get(f"build/{number}").ref, "approved")]
 
 
 @router.post("/builds/{number}/approvals", response_model=schemas.Done, status_code=201)

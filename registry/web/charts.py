@@ -4,10 +4,36 @@ In:  plain facts.  Out: dicts of points and labels, or None where there is nothi
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
 from typing import Any
 
 Facts = dict[str, Any]
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 44, 26, 12
+MOST_LABELS = 12  # under the bars, that they do not touch
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The upright one: from a round number below the values to one above, a line at each step."""
+
+    low: float
+    high: float
+    step: float
+
+    @classmethod
+    def over(cls, low: float, high: float) -> "Axis":
+        rough = ((high - low) or 1) / 6
+        power = 10.0 ** floor(log10(rough))
+        step = next(part * power for part in (1, 2, 5, 10) if part * power >= rough)
+        return cls(floor(low / step) * step, ceil(high / step) * step, step)
+
+    def y(self, value: float) -> float:
+        return round(TOP + (1 - (value - self.low) / ((self.high - self.low) or 1)) * (HEIGHT - BOTTOM - TOP), 1)
+
+    def frame(self) -> Facts:
+        ticks = [self.low + self.step * number for number in range(round((self.high - self.low) / self.step) + 1)]
+        return {"width": WIDTH, "height": HEIGHT, "left": LEFT, "ticks": [(self.y(tick), tick) for tick in ticks]}
 
 
 def gains(domains: Sequence[Mapping[str, Any]]) -> Facts | None:
@@ -16,38 +42,44 @@ def gains(domains: Sequence[Mapping[str, Any]]) -> Facts | None:
     values = [point["gain"] for domain in domains for point in domain["builds"] if point["gain"] is not None]
     if not values:
         return None
-    low, high = min(0.0, *values), max(0.1, *values)
+    axis = Axis.over(min(0.0, *values), max(0.1, *values))
     x = [_spread(number, len(builds)) for number in range(len(builds))]
     lines = []
     for number, domain in enumerate(domains):
-        points = [
-            (x[place], _height(point["gain"], low, high)) for place, point in enumerate(domain["builds"]) if point["gain"] is not None
-        ]
+        points = [(x[place], axis.y(point["gain"])) for place, point in enumerate(domain["builds"]) if point["gain"] is not None]
         lines.append({"name": domain["domain"], "hue": f"h{1 + number % 7}", "points": points, "path": _path(points)})
-    return _frame(low, high) | {"lines": lines, "labels": list(zip(x, builds, strict=True))}
+    return axis.frame() | {"lines": lines, "labels": list(zip(x, builds, strict=True))}
 
 
 def curve(points: Sequence[Sequence[float]]) -> Facts | None:
     """Training loss over steps."""
     if len(points) < 2:
         return None
-    low, high = min(loss for _, loss in points), max(loss for _, loss in points)
+    axis = Axis.over(min(loss for _, loss in points), max(loss for _, loss in points))
     first, last = points[0][0], points[-1][0]
-    placed = [(LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - 10), _height(loss, low, high)) for step, loss in points]
-    return _frame(low, high) | {"path": _path(placed), "first": int(first), "last": int(last)}
+    placed = [(LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - 10), axis.y(loss)) for step, loss in points]
+    return axis.frame() | {"path": _path(placed), "first": int(first), "last": int(last)}
 
 
 def bars(values: Sequence[float]) -> Facts | None:
     """One bar a layer."""
     if not values:
         return None
-    high = max(*values, 1e-9) if len(values) > 1 else max(values[0], 1e-9)
-    step = (WIDTH - LEFT) / len(values)
+    axis = Axis.over(0, max(*values, 1e-9))
+    step, every = (WIDTH - LEFT) / len(values), ceil(len(values) / MOST_LABELS)
+    width = min(60.0, max(1.0, step * 0.7))
     placed = [
-        {"x": LEFT + number * step, "y": _height(value, 0, high), "width": max(1.0, step * 0.7), "value": value, "layer": number}
+        {
+            "x": round(LEFT + (number + 0.5) * step - width / 2, 1),
+            "y": axis.y(value),
+            "width": round(width, 1),
+            "value": value,
+            "layer": number,
+            "labelled": number % every == 0,
+        }
         for number, value in enumerate(values)
     ]
-    return _frame(0, high) | {"bars": placed, "base": HEIGHT - BOTTOM}
+    return axis.frame() | {"bars": placed, "base": HEIGHT - BOTTOM}
 
 
 def heat(shares: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str]) -> list[Facts]:
@@ -62,17 +94,8 @@ def heat(shares: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str]) 
     ]
 
 
-def _frame(low: float, high: float) -> Facts:
-    ticks = [low + (high - low) * part / 4 for part in range(5)]
-    return {"width": WIDTH, "height": HEIGHT, "left": LEFT, "ticks": [(_height(tick, low, high), tick) for tick in ticks]}
-
-
 def _spread(place: int, count: int) -> float:
     return LEFT + 40 + (WIDTH - LEFT - 90) * (place / (count - 1) if count > 1 else 0.5)
-
-
-def _height(value: float, low: float, high: float) -> float:
-    return round(TOP + (1 - (value - low) / ((high - low) or 1)) * (HEIGHT - BOTTOM - TOP), 1)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 MOST = 200
 COLUMNS = ("data", "seed", "expert", "snapshot", "build", "evaluation", "export")
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 160, 26, 66, 9, 12
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, TITLES = 176, 24, 66, 8, 12, 22
 
 Pair = tuple[str, str]  # (made from, it): an edge's two ends, the newer one first
 
@@ -25,11 +25,12 @@ class Box:
 @dataclass(frozen=True)
 class Line:
     path: str
-    far: bool  # passes over a column
+    ends: tuple[str, str]  # older, newer
 
 
 @dataclass(frozen=True)
 class Picture:
+    titles: list[tuple[str, int]]  # of the columns: kind, x
     boxes: list[Box]
     lines: list[Line]
     width: int
@@ -60,18 +61,20 @@ def draw(nodes: Sequence[Mapping[str, str]], edges: Iterable[Pair]) -> Picture:
     """nodes: ref, kind, status. Columns by kind; within one, each node stands near those it is joined to."""
     kinds = [kind for kind in COLUMNS if any(node["kind"] == kind for node in nodes)]
     there = {node["ref"]: node for node in nodes}
-    known = [(newer, older) for newer, older in edges if newer in there and older in there]
+    known = [(newer, older) for newer, older in dict.fromkeys(edges) if newer in there and older in there]
     columns = _ordered([[node["ref"] for node in nodes if node["kind"] == kind] for kind in kinds], known)
     tallest = max(map(len, columns), default=0)
     spot: dict[str, tuple[int, int]] = {}
     for number, column in enumerate(columns):
-        top = MARGIN + (tallest - len(column)) * (HEIGHT + GAP_Y) // 2
+        # By whole rows, so that the gaps between rows go through all columns: lines that pass over one run there.
+        top = MARGIN + TITLES + (tallest - len(column)) // 2 * (HEIGHT + GAP_Y)
         for place, ref in enumerate(column):
             spot[ref] = (MARGIN + number * (WIDTH + GAP_X), top + place * (HEIGHT + GAP_Y))
     boxes = [Box(ref, there[ref]["kind"], there[ref]["status"], *spot[ref]) for column in columns for ref in column]
-    lines = [_line(spot[older], spot[newer]) for newer, older in known]
+    lines = [Line(_path(spot[older], spot[newer]), (older, newer)) for newer, older in known]
+    titles = [(kind, MARGIN + number * (WIDTH + GAP_X)) for number, kind in enumerate(kinds)]
     width = 2 * MARGIN + len(columns) * (WIDTH + GAP_X) - GAP_X
-    return Picture(boxes, lines, max(width, 1), 2 * MARGIN + tallest * (HEIGHT + GAP_Y) - GAP_Y)
+    return Picture(titles, boxes, lines, max(width, 1), 2 * MARGIN + TITLES + tallest * (HEIGHT + GAP_Y))
 
 
 def _ordered(columns: list[list[str]], edges: Sequence[Pair]) -> list[list[str]]:
@@ -89,7 +92,10 @@ def _ordered(columns: list[list[str]], edges: Sequence[Pair]) -> list[list[str]]
     return columns
 
 
-def _line(older: tuple[int, int], newer: tuple[int, int]) -> Line:
+def _path(older: tuple[int, int], newer: tuple[int, int]) -> str:
     x1, y1, x2, y2 = older[0] + WIDTH, older[1] + HEIGHT // 2, newer[0], newer[1] + HEIGHT // 2
+    if x2 - x1 > GAP_X:  # over a column: along the gap under the newer one's row
+        gap, half = newer[1] + HEIGHT + GAP_Y // 2, GAP_X // 2
+        return f"M{x1} {y1}C{x1 + half} {y1} {x1 + half} {gap} {x1 + GAP_X} {gap}H{x2 - GAP_X}C{x2 - half} {gap} {x2 - half} {y2} {x2} {y2}"
     bend = max(24, (x2 - x1) // 2)
-    return Line(f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}", x2 - x1 > GAP_X)
+    return f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}"

@@ -3,14 +3,15 @@
 In:  a request of a logged-in browser.  Out: HTML, or after a form that did something, the page that shows it.
 """
 
+import asyncio
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from registry.errors import Refused, RegistryError
-from registry.export import FORMATS
 from registry.web import api, charts, graph, views
 from registry.web.access import SESSION, Person
 from registry.web.paint import page
@@ -33,6 +34,7 @@ ABOUT = {
     "expert": "What may be composed: one domain each, never altered.",
     "data": "Named, licensed corpora, fixed by digest.",
 }
+SOON = 20  # looks at an explanation that has just begun
 EXAMPLE = "def area(r):\n    return 3.14 * r ** 2\n\nHow many metres are 3 km?"
 
 Here = Annotated[Site, Depends(api.site)]
@@ -127,18 +129,16 @@ def expert(request: Request, here: Here, asking: Visitor, name: api.Name, versio
     facts = views.detail(here.catalog, f"expert/{name}@{version}")
     curve = charts.curve((facts["facts"].get("train") or {}).get("curve") or ())
     divergence = charts.bars((facts["facts"].get("preflight") or {}).get("divergence_per_layer") or ())
-    return show(request, "expert.html", asking, facts=facts, curve=curve, divergence=divergence, forms=tuple(FORMATS))
+    return show(request, "expert.html", asking, facts=facts, curve=curve, divergence=divergence)
 
 
 @router.get("/build/{number}")
 def build(request: Request, here: Here, asking: Visitor, number: api.Number) -> HTMLResponse:
     facts = views.detail(here.catalog, f"build/{number}")
-    recorded = facts["facts"]
-    members = [recorded.get("seed"), *(member["ref"] for member in sorted(recorded.get("members") or (), key=lambda one: one["slot"]))]
-    mixed = (recorded.get("recipe") or {}).get("resolved", {}).get("mix", {})
-    names = [name for name in members if name] if mixed.get("seed_expert", True) else members[1:]
-    heat = charts.heat((recorded.get("routing") or {}).get("shares") or {}, names)
-    return show(request, "build.html", asking, facts=facts, heat=heat, forms=tuple(FORMATS))
+    recorded, members = facts["facts"], views.members(here.catalog, facts["facts"])
+    routed = [member["ref"] for member in members if member["slot"] is not None]
+    heat = charts.heat((recorded.get("routing") or {}).get("shares") or {}, routed)
+    return show(request, "build.html", asking, facts=facts, members=members, heat=heat)
 
 
 @router.get("/data/{name}/{version}")
@@ -146,9 +146,7 @@ def build(request: Request, here: Here, asking: Visitor, number: api.Number) -> 
 @router.get("/snapshot/{name}/{version}")
 def version(request: Request, here: Here, asking: Visitor, name: api.Name, version: api.Number) -> HTMLResponse:
     kind = request.url.path.split("/")[1]
-    return show(
-        request, "version.html", asking, facts=views.detail(here.catalog, f"{kind}/{name}@{version}"), kind=kind, forms=tuple(FORMATS)
-    )
+    return show(request, "version.html", asking, facts=views.detail(here.catalog, f"{kind}/{name}@{version}"))
 
 
 @router.get("/lineage")
@@ -156,7 +154,7 @@ def lineage(request: Request, here: Here, asking: Visitor, ref: Annotated[str, Q
     wanted = ref.strip() or _newest(here)
     facts = views.around(here.catalog, wanted) if wanted else None
     picture = graph.draw(facts["nodes"], [(edge["from"], edge["to"]) for edge in facts["edges"]]) if facts else None
-    return show(request, "lineage.html", asking, facts=facts, picture=picture, kinds=graph.COLUMNS, box=(graph.WIDTH, graph.HEIGHT))
+    return show(request, "lineage.html", asking, facts=facts, picture=picture, box=(graph.WIDTH, graph.HEIGHT))
 
 
 @router.get("/impact")
@@ -179,16 +177,24 @@ def withdraw(
 
 @router.get("/explain")
 def explain_page(request: Request, here: Here, asking: Visitor, build: Annotated[str, Query(max_length=40)] = "") -> HTMLResponse:
-    builds = [str(found.ref) for found in reversed(here.catalog.list("build"))]
-    return show(request, "explain.html", asking, builds=builds, build=build, text=EXAMPLE, answer=None)
+    return show(request, "explain.html", asking, builds=_builds(here), build=build, text=EXAMPLE, run=None)
 
 
 @router.post("/explain")
-def explain(
-    request: Request, here: Here, asking: Acting, build: Annotated[str, Form(max_length=40)], text: Annotated[str, Form(max_length=20_000)]
-) -> HTMLResponse:
-    builds = [str(found.ref) for found in reversed(here.catalog.list("build"))]
-    return show(request, "explain.html", asking, builds=builds, build=build, text=text, answer=here.jobs.explain(build, text))
+async def explain(
+    here: Here, asking: Acting, build: Annotated[str, Form(max_length=40)], text: Annotated[str, Form(min_length=1, max_length=20_000)]
+) -> Response:
+    text = text.replace("\r\n", "\n")  # a form sends every end of line as two characters
+    run = await run_in_threadpool(here.explain, build, text, asking)
+    for _ in range(SOON):  # once the weights are open it takes no longer: no waiting page for that
+        await asyncio.sleep(0.05 if run.state == "running" else 0)
+    return RedirectResponse(f"/explain/{run.id}", 303)
+
+
+@router.get("/explain/{id}")
+def explained(request: Request, here: Here, asking: Visitor, id: api.RunId) -> HTMLResponse:
+    run = here.explanation(id, asking)
+    return show(request, "explain.html", asking, builds=_builds(here), build=run.ref, text=run.asked, run=run)
 
 
 @router.get("/audit")
@@ -208,14 +214,20 @@ def audit(
 
 
 @router.post("/audit")
-def start_audit(request: Request, here: Here, asking: Acting, ref: Annotated[str, Form(max_length=100)]) -> Response:
+def start_audit(
+    request: Request,
+    here: Here,
+    asking: Acting,
+    ref: Annotated[str, Form(max_length=100)],
+    head: Annotated[str, Form(pattern="^([0-9a-f]{64})?$")] = "",
+) -> Response:
     _needs(asking, "auditor")
-    run = here.audits.start(str(here.catalog.get(ref.strip()).ref), asking.name)
+    run = here.audit(ref, asking, head or None)
     return RedirectResponse(f"/audit/{run.id}", 303)
 
 
 @router.get("/audit/{id}")
-def audit_run(request: Request, here: Here, asking: Visitor, id: api.AuditId) -> HTMLResponse:
+def audit_run(request: Request, here: Here, asking: Visitor, id: api.RunId) -> HTMLResponse:
     return show(request, "audit_run.html", asking, run=here.audits.get(id).to_json())
 
 
@@ -239,6 +251,10 @@ def release(request: Request, here: Here, asking: Acting, number: api.Number) ->
 def _needs(asking: Person, role: str) -> None:
     if not asking.may(role):
         raise Refused("request", found=f"a token with {', '.join(asking.roles)}", expected=f"role {role}", next="ask for such a token")
+
+
+def _builds(here: Site) -> list[str]:
+    return [str(found.ref) for found in reversed(here.catalog.list("build"))]
 
 
 def _newest(here: Site) -> str:

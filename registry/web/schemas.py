@@ -61,6 +61,19 @@ class BuildLine(Line):
     bytes_written: int
 
 
+class Spent(Form):
+    tokens: float
+    flops: float
+    wall_s: float
+
+
+class Step(BuildLine):
+    added: list[str] = Field(description="members that the build before did not have")
+    left_out: list[str]
+    mean_gain: float | None = Field(description="over the domains that were measured")
+    new: Spent = Field(description="what its tuning took, and the training of experts that no build had")
+
+
 class Waiting(BuildLine):
     approvals: list[str]
 
@@ -83,6 +96,7 @@ class LogEvent(Form):
     actor: str
     kind: str
     subject: str
+    words: str
     body: dict[str, Any]
     prev: str
     digest: str
@@ -91,7 +105,7 @@ class LogEvent(Form):
 class Overview(Form):
     released: BuildLine | None
     waiting: list[Waiting]
-    builds: list[BuildLine]
+    builds: list[Step]
     gains: list[Gain]
     counts: dict[str, int]
     events: list[LogEvent]
@@ -126,6 +140,7 @@ class Verdict(Form):
     actor: str
     rules: dict[str, str]
     reasons: list[Reason]
+    documents: list[str] = Field(description="digests of policies and evidence, see /api/documents")
 
 
 class Neighbour(Form):
@@ -148,6 +163,7 @@ class Detail(Line):
     events: list[LogEvent]
     made_from: list[Neighbour]
     used_in: list[Neighbour]
+    builds: list[str] = Field(description="every build that was made from it, at any distance")
     approvals: list[Approval] = []
 
 

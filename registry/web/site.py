@@ -11,12 +11,13 @@ from typing import Any
 
 from registry import attest, people
 from registry.catalog import Catalog, Event
-from registry.errors import RegistryError
+from registry.errors import NotFound, RegistryError
 from registry.web.access import Person, Sessions, Tokens
-from registry.web.audits import Audits, Job
 from registry.web.guard import Limits
+from registry.web.runs import Heard, Run, Runs
 
 Facts = dict[str, Any]
+MOST_WAITING = 8  # explanations, the one that runs among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Jobs:
     """explain(build, text); audit(ref, head, heard); review(build, by) -> evidence, verdict of gate release now; release(build, by)."""
 
     explain: Callable[[str, str], Facts]
-    audit: Job
+    audit: Callable[[str, str | None, Heard], Facts]
     review: Callable[[str, str], Facts]
     release: Callable[[str, str], Facts]
 
@@ -48,13 +49,33 @@ class Site:
         return Sessions(self.tokens)
 
     @cached_property
-    def audits(self) -> Audits:
-        return Audits(self.jobs.audit)
+    def audits(self) -> Runs:
+        return Runs()
+
+    @cached_property
+    def explanations(self) -> Runs:
+        return Runs(MOST_WAITING)
 
     @cached_property
     def acting(self) -> Callable[[str], Catalog]:
         """The catalogue as this person writes in it."""
         return lru_cache(maxsize=64)(lambda name: Catalog(self.url, actor=name))
+
+    def audit(self, ref: str, person: Person, head: str | None = None) -> Run:
+        """Raises Conflict while another one runs, NotFound for what is not there."""
+        found = str(self.catalog.get(ref.strip()).ref)
+        return self.audits.start(found, person.name, lambda heard: self.jobs.audit(found, head, heard))
+
+    def explain(self, build: str, text: str, person: Person) -> Run:
+        """Raises Conflict where too many wait, NotFound for what is not there. The text is that token's own: nobody else sees the run."""
+        found = str(self.catalog.get(build.strip()).ref)
+        return self.explanations.start(found, person.token, lambda _: self.jobs.explain(found, text), text)
+
+    def explanation(self, id_: str, person: Person) -> Run:
+        run = self.explanations.get(id_)
+        if run.by != person.token:
+            raise NotFound(f"run {id_}", found="nothing", expected="one of your own", next="start one")
+        return run
 
     def review(self, ref: str, person: Person) -> Facts:
         """What an approver needs to judge, and what that person would sign."""

@@ -33,11 +33,10 @@ def overview(catalog: Catalog) -> Facts:
         for build, line in zip(builds, lines, strict=True)
         if line["status"] not in (*BAD, "released") and (build.ref.version or 0) > newest
     ]
-    recent = lines[-MOST_BUILDS:]
     return {
         "released": released[-1] if released else None,
         "waiting": waiting[-MOST_BUILDS:],
-        "builds": recent,
+        "builds": _steps(catalog, builds, lines),
         "gains": _gains(builds[-MOST_BUILDS:]),
         "counts": _counts(catalog),
         "events": events(catalog, limit=8)["events"],
@@ -72,8 +71,20 @@ def detail(catalog: Catalog, ref: str) -> Facts:
             "events": [_event(found) for found in catalog.events(name)],
             "made_from": near["made_from"],
             "used_in": near["used_in"],
+            "builds": _builds_with(rows, version.ref),
         }
     return made | ({"approvals": approvals(catalog, version)} if version.ref.kind == "build" else {})
+
+
+def members(catalog: Catalog, recorded: Facts) -> list[Facts]:
+    """The lines of a build's seed and members by slot; a seed whose blocks are no expert has none."""
+    mix = (recorded.get("recipe") or {}).get("resolved", {}).get("mix", {})
+    slots = {member["ref"]: member["slot"] for member in sorted(recorded.get("members") or (), key=lambda one: one["slot"])}
+    if recorded.get("seed"):
+        slots = {recorded["seed"]: 0 if mix.get("seed_expert", True) else None} | slots
+    versions = {ref: catalog.get(ref) for ref in slots}
+    statuses = catalog.statuses(versions.values())
+    return [_line(versions[ref], statuses[versions[ref].ref]) | {"slot": slot} for ref, slot in slots.items()]
 
 
 def around(catalog: Catalog, ref: str, most: int = graph.MOST) -> Facts:
@@ -187,17 +198,37 @@ def _line(version: Version, status: str) -> Facts:
     }
 
 
+def _steps(catalog: Catalog, builds: Sequence[Version], lines: Sequence[Facts]) -> list[Facts]:
+    """The last build lines with what each added, left out, gained in the mean, and what was spent for it alone: tuning and new experts."""
+    held: list[set[str]] = [{member["ref"] for member in line["members"]} for line in lines]
+    steps, first = [], max(0, len(lines) - MOST_BUILDS)
+    for place in range(first, len(lines)):
+        members, before = held[place], held[place - 1] if place else set()
+        spent = [(builds[place].facts.get("cost") or {}).get("tune") or {}]
+        spent += [catalog.get(ref).facts.get("train") or {} for ref in members.difference(*held[:place])]
+        new = {key: sum(float(part.get(key) or 0) for part in spent) for key in ("tokens", "flops", "wall_s")}
+        gains = [gain for gain in map(_gain, (builds[place].facts.get("evaluation") or {}).values()) if gain is not None]
+        mean = sum(gains) / len(gains) if gains else None
+        steps.append(
+            lines[place] | {"added": sorted(members - before), "left_out": sorted(before - members), "mean_gain": mean, "new": new}
+        )
+    return steps
+
+
 def _gains(builds: Sequence[Version]) -> list[Facts]:
     """Per domain and build: bits per byte, and the gain over the seed; None where the build was not measured on it."""
     evaluations = {str(build.ref): build.facts.get("evaluation") or {} for build in builds}
     domains = sorted({domain for evaluation in evaluations.values() for domain in evaluation})
 
-    def point(ref: str, figures: Mapping[str, Any] | None) -> Facts:
-        bits, seed = (figures or {}).get("bits_per_byte"), (figures or {}).get("seed_bits_per_byte")
-        gain = seed - bits if bits is not None and seed is not None else None
-        return {"build": ref, "bits_per_byte": bits, "gain": gain, "accuracy": (figures or {}).get("accuracy")}
+    def point(ref: str, figures: Mapping[str, Any]) -> Facts:
+        return {"build": ref, "bits_per_byte": figures.get("bits_per_byte"), "gain": _gain(figures), "accuracy": figures.get("accuracy")}
 
-    return [{"domain": domain, "builds": [point(ref, found.get(domain)) for ref, found in evaluations.items()]} for domain in domains]
+    return [{"domain": domain, "builds": [point(ref, found.get(domain) or {}) for ref, found in evaluations.items()]} for domain in domains]
+
+
+def _gain(figures: Mapping[str, Any]) -> float | None:
+    bits, seed = figures.get("bits_per_byte"), figures.get("seed_bits_per_byte")
+    return seed - bits if bits is not None and seed is not None else None
 
 
 def _counts(catalog: Catalog) -> dict[str, int]:
@@ -214,11 +245,28 @@ def _verdict(found: Event) -> Facts:
         "actor": found.actor,
         "rules": dict(body.get("rules") or {}),
         "reasons": [dict(reason) for reason in body.get("reasons") or ()],
+        "documents": list(body.get("documents") or ()),
     }
 
 
 def _event(found: Event) -> Facts:
-    return vars(found) | {"body": dict(found.body)}
+    return vars(found) | {"body": dict(found.body), "words": words(found.kind, found.body)}
+
+
+def words(kind: str, body: Mapping[str, Any]) -> str:
+    """What an event says, in a line."""
+    told = {**body, **(body.get("act") or {})}
+    if kind in ("verdict", "refused"):
+        noted = [rule for rule, outcome in (told.get("rules") or {}).items() if outcome != "allowed"]
+        return ": ".join(filter(None, (f"{told.get('gate')} {told.get('outcome')}", ", ".join(noted))))
+    if kind == "stage":
+        spent = f"{told['seconds']:.0f} s" if "seconds" in told else f"{told['done']} of {told['total']}" if "total" in told else ""
+        return " ".join(filter(None, (str(told.get("stage", "")), str(told.get("state", "")), spent)))
+    if kind == "waived":
+        return f"{told.get('rule')} until {str(told.get('until'))[:10]}: {told.get('why')}"
+    if kind == "actor":
+        return ", ".join(told.get("roles") or ()) or "taken off the roll"
+    return str(told.get("why") or told.get("folder") or "")
 
 
 def _neighbours(rows: Any, ref: Reference) -> dict[str, list[Facts]]:
@@ -233,6 +281,13 @@ def _neighbours(rows: Any, ref: Reference) -> dict[str, list[Facts]]:
         return [{"ref": str(Reference(*row[:3])), "relation": row[3]} for row in found]
 
     return {"made_from": joined("from_id", "to_id"), "used_in": joined("to_id", "from_id")}
+
+
+def _builds_with(rows: Any, ref: Reference) -> list[str]:
+    """Builds that were made from it, the newest first."""
+    reached = ", ".join(map(str, lineage.walk(rows, [_ids(rows, str(ref))], down=True)))
+    found = rows(f"SELECT name, number FROM version WHERE kind = 'build' AND id IN ({reached}) ORDER BY id DESC LIMIT 200")
+    return [str(Reference("build", *row)) for row in found if Reference("build", *row) != ref]
 
 
 def _ids(rows: Any, ref: str) -> int:

@@ -1,4 +1,4 @@
-// Three things that a page cannot do without: enter by a printed link, watch an audit, sign in the browser.
+// What a page cannot do without: enter by a printed link, watch a long action, sign in the browser, find one's way in a graph.
 "use strict";
 
 // The token stands after the #, which no browser sends and no log keeps.
@@ -10,11 +10,12 @@ if (login && location.hash.length > 20) {
 }
 
 const run = document.querySelector("[data-watch]");
-if (run && run.dataset.watch) {
+if (run) {
+  const since = Date.parse(run.dataset.since), spent = run.querySelector("[data-spent]");
+  setInterval(() => { spent.textContent = `${Math.max(0, Math.round((Date.now() - since) / 1000))} s so far.`; }, 1000);
   const source = new EventSource(run.dataset.watch);
   source.onmessage = (message) => {
-    const told = JSON.parse(message.data);
-    const list = document.createElement("ul");
+    const told = JSON.parse(message.data), list = document.createElement("ul");
     list.className = "plain";
     for (const check of told.checks) {
       const word = check.ok ? "ok" : "FAIL";
@@ -27,10 +28,33 @@ if (run && run.dataset.watch) {
       count.className = "soft";
       count.textContent = `${check.examined} examined`;
     }
-    run.querySelector("[data-checks]").replaceChildren(list);
+    document.querySelector("[data-checks]")?.replaceChildren(list);
     if (told.state !== "running") { source.close(); location.reload(); }
   };
+  // A browser tries again by itself unless the answer was no: then the page itself says why.
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000); };
 }
+
+// The graph: bring the subject into view, and lift the lines of the node under the pointer or the focus.
+function walk() {
+  const graph = document.querySelector(".graph");
+  if (!graph) return;
+  const subject = graph.querySelector(".subject").getBoundingClientRect(), frame = graph.getBoundingClientRect();
+  graph.scrollTop += subject.top + subject.height / 2 - frame.top - frame.height / 2;
+  graph.scrollLeft += subject.left + subject.width / 2 - frame.left - frame.width / 2;
+  const lift = (event) => {
+    const node = event.target.closest("[data-node]");
+    for (const line of graph.querySelectorAll(".on")) line.classList.remove("on");
+    if (node) for (const line of graph.querySelectorAll(`.edge.${node.dataset.node}`)) line.classList.add("on");
+  };
+  graph.addEventListener("pointerover", lift);
+  graph.addEventListener("focusin", lift);
+}
+walk();
+document.addEventListener("htmx:afterSettle", () => {
+  walk();
+  document.querySelector(".graph .subject")?.focus({ preventScroll: true });
+});
 
 const bytes = (base64) => Uint8Array.from(atob(base64), (mark) => mark.charCodeAt(0));
 const base64 = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)));

@@ -1,7 +1,11 @@
 """The API keeps what its own description says; every write asks for its role; pages show what the API tells."""
 
+import html
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +18,9 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+
+from registry.export import FORMATS
+from registry.web import views
 
 Web = Any  # conftest.py's
 EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "0")) or 5  # a long campaign sets the variable
@@ -99,12 +106,83 @@ def test_pages_tell_a_problem_as_the_api_does(web: Web) -> None:
     assert api_answer.json()["subject"] in page.text
 
 
-def test_reports_come_as_files_that_no_browser_runs(web: Web) -> None:
-    for form in ("html", "md", "in-toto", "cyclonedx"):
-        answer = web.client.get(f"/api/reports/{form}?ref=build/1", headers=web.as_("eve"))
-        assert answer.status_code == 200
-        assert answer.headers["content-disposition"].startswith("attachment")
-        assert answer.headers["content-security-policy"] == "sandbox"
+def test_every_file_that_a_page_offers_comes_as_a_file_that_no_browser_runs(web: Web) -> None:
+    offered = set()
+    for path in ("/build/1", "/expert/law/1", "/data/law/1", "/seed/base/1", "/snapshot/main/1"):
+        links = re.findall(r'href="(/api/(?:reports|documents)/[^"]+)"', web.client.get(path, headers=web.as_("eve")).text)
+        for link in links:
+            answer = web.client.get(html.unescape(link), headers=web.as_("eve"))
+            assert answer.status_code == 200, (path, link, answer.text)
+            if "/reports/" in link:
+                assert answer.headers["content-disposition"].startswith("attachment")
+                assert answer.headers["content-security-policy"] == "sandbox"
+        offered |= {link.split("/")[3].split("?")[0] for link in links}
+    assert set(FORMATS) <= offered
+
+
+def test_policies_and_evidence_of_a_gate_are_there_to_read(web: Web) -> None:
+    gate = web.client.get("/api/builds/1", headers=web.as_("eve")).json()["gates"][0]
+    policies, evidence = (web.client.get(f"/api/documents/{digest}", headers=web.as_("eve")).json() for digest in gate["documents"][:2])
+    assert policies["policies"]
+    assert evidence["members"]
+
+
+def test_approvals_come_as_they_were_signed(web: Web) -> None:
+    envelope = web.signed("dora")
+    web.client.post("/api/builds/1/approvals", json=envelope, headers=web.as_("dora"))
+    assert web.client.get("/api/builds/1/approvals", headers=web.as_("eve")).json() == [envelope]
+    assert "/api/builds/1/approvals" in web.client.get("/build/1", headers=web.as_("eve")).text
+
+
+def test_what_breaks_is_told_in_the_same_form_with_the_same_headers(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "overview", lambda catalog: 1 / 0)
+    for path in ("/", "/api/overview"):
+        answer = web.client.get(path, headers=web.as_("eve"))
+        assert answer.status_code == 500
+        assert "ZeroDivisionError" in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+@pytest.fixture
+def explained(web: Web) -> list[int]:
+    """How many explanations ran at once, in place of a model."""
+    running, most = [], []
+
+    def explain(build: str, text: str) -> dict[str, Any]:
+        running.append(text)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.remove(text)
+        weights = [{"ref": "expert/law@1", "weight": 1.0}]
+        source = {"ref": "expert/law@1", "share": 1.0, "data": ["data/law@1"], "licenses": ["MIT"]}
+        return {"build": build, "tokens": [{"text": text, "experts": weights, "layers": [[1.0]]}], "sources": [source], "shared": []}
+
+    vars(web.site)["jobs"] = replace(web.site.jobs, explain=explain)
+    return most
+
+
+def test_explanations_run_one_after_another(web: Web, explained: list[int]) -> None:
+    """What listens to a model hears every pass through it."""
+
+    def ask(number: int) -> tuple[int, str]:
+        answer = web.client.post("/api/explanations", json={"build": "build/1", "text": f"text {number}"}, headers=web.as_("eve"))
+        return number, answer.json()["tokens"][0]["text"]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert [text for number, text in threads.map(ask, range(4))] == [f"text {number}" for number in range(4)]
+    assert max(explained) == 1
+
+
+def test_an_explanation_is_found_again_by_who_asked_and_by_nobody_else(web: Web, explained: list[int]) -> None:
+    csrf = web.login("eve")
+    form = {"build": "build/1", "text": "two\r\nlines", "csrf": csrf}
+    where = web.client.post("/explain", data=form, follow_redirects=False).headers["location"]
+    page = web.client.get(where).text
+    assert page.count("two\nlines") == 3, "in the form, and twice as its one token"
+    web.client.cookies.clear()
+    web.login("ann")
+    assert web.client.get(where).status_code == 404
+    assert web.client.get("/api/explanations/" + where.split("/")[-1] + "/stream").status_code == 404
 
 
 def test_an_audit_is_watched_to_its_end_and_found_again(web: Web) -> None:
@@ -136,3 +214,4 @@ def test_events_are_filtered_and_paged(web: Web) -> None:
     assert second["events"][0]["seq"] == first["events"][-1]["seq"] - 1
     only = web.client.get("/api/events?subject=data/law", headers=web.as_("eve")).json()
     assert {event["subject"] for event in only["events"]} == {"data/law@1"}
+    assert {event["words"] for event in only["events"] if event["kind"] == "verdict"} == {"register allowed"}

@@ -180,6 +180,7 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     expect(auditor.get_by_role("button", name="Withdraw")).to_have_count(0)
     registrar.goto(served.base + "/impact?ref=data/code@1")
     registrar.get_by_label("Why").fill("the holder withdrew consent")
+    registrar.get_by_label("It cannot be taken back").check()
     registrar.get_by_role("button", name="Withdraw").click()
     expect(registrar.get_by_role("heading", name="data/code@1 withdrawn")).to_be_visible()
     auditor.goto(served.base + "/audit")

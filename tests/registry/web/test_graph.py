@@ -39,6 +39,14 @@ def test_neighbours_are_drawn_near_each_other() -> None:
     assert stretch(ordered) < 0.8 * stretch(plain)
 
 
+def test_a_line_over_a_column_passes_no_box() -> None:
+    nodes = [{"ref": ref, "kind": ref.split("/")[0], "status": ""} for ref in ("data/x", "expert/a", "expert/b", "build/1", "build/2")]
+    picture = draw(nodes, [("build/1", "data/x"), ("expert/a", "data/x"), ("build/1", "expert/a"), ("build/2", "expert/b")])
+    over = next(line for line in picture.lines if line.ends == ("data/x", "build/1"))
+    level = float(over.path.split("H")[0].split()[-1])
+    assert all(not box.y <= level <= box.y + HEIGHT for box in picture.boxes)
+
+
 def test_the_walk_goes_up_and_down_but_not_down_and_up_again() -> None:
     edges = [("expert/a", "data/x"), ("expert/b", "data/x"), ("build/1", "expert/a"), ("build/2", "expert/b")]
     assert set(nearest("expert/a", edges)) == {"expert/a", "data/x", "build/1"}
