@@ -9,7 +9,7 @@ from math import ceil, floor, log10
 from typing import Any
 
 Facts = dict[str, Any]
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 44, 26, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 54, 26, 12
 MOST_LABELS = 12  # under the bars, that they do not touch
 
 
