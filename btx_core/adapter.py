@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from btx_core.checkpoint import Checkpoint, TensorInfo, check_folder, read_header, read_json, read_tensor
 from btx_core.errors import ShapeMismatch, Unsupported
-from btx_core.mix import fsync, link, whole_folder
+from btx_core.files import fsync, link, whole_folder
 
 if TYPE_CHECKING:
     import torch

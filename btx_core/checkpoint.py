@@ -2,7 +2,7 @@
 
 In:  a folder in Hugging Face format: config.json and safetensors files.  Out: its parsed config, and each tensor's place on disk.
 No pickle, no code, nothing outside the folder. Headers are checked against the file's size before a tensor is touched.
-Values (NaN, distances) are preflight.py's and mix.py's work. Imports no torch: `read` fetches it when asked for a tensor.
+Values (NaN, distances) are preflight.py's and shards.py's work. Imports no torch: `read` fetches it when asked for a tensor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,20 +58,21 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A validated, safe folder in Hugging Face format."""
+    """A validated, safe folder in Hugging Face format. digests: of its tensors, SHA-256, where they are on record."""
 
     folder: Path
     config: dict[str, Any]
     tensors: Mapping[str, TensorInfo]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> Checkpoint:
+    def open(cls, folder: Path, digests: Mapping[str, str] | None = None) -> Checkpoint:
         """Check the whole folder, headers included; no tensor is read. Raises Unsafe."""
         folder = Path(folder)
         check_folder(folder)
         config = read_json(folder / "config.json")
         check_config(folder / "config.json", config)
-        return cls(folder, config, _tensors(folder))
+        return cls(folder, config, _tensors(folder), digests or {})
 
     def read(self, name: str) -> torch.Tensor:
         return read_tensor(self.tensors[name])

@@ -1,7 +1,7 @@
 """Arithmetic on chunks of raw weights: unpack, combine in float64, pack again.
 
 In:  streams of equal byte chunks, one per source.  Out: one stream of bytes. Which streams, and where they go, is mix.py's work.
-NumPy only: it runs on one core and lets go of the interpreter, so that mix.py's threads keep all cores busy.
+Every step runs on one core and lets go of the interpreter, so that the threads that call keep all cores busy.
 Methods: task arithmetic (arXiv:2212.04089), TIES (arXiv:2306.01708), DARE (arXiv:2311.03099).
 """
 
@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from btx_core.checkpoint import TORCH_NAMES
+
+BLOCK = 1 << 15  # elements: a float64 sum of them stays in a core's cache, and torch runs them on the calling thread
 NATIVE = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # Bits of the exponent, all set in NaN and infinity; the mask clears the sign.
 EXPONENT = {
@@ -21,11 +24,12 @@ EXPONENT = {
     "BF16": (np.uint16, 0x7F80),
 }
 
+Raw = bytes | np.ndarray
 Element = Callable[[np.ndarray], np.ndarray]  # a change of each value, after combining
 Keep = Callable[[int, np.ndarray], np.ndarray]  # (number of the chunk, task vector) -> the task vector, thinned
 
 
-def finite(raw: bytes, dtype: str) -> bool:
+def finite(raw: Raw, dtype: str) -> bool:
     if dtype not in EXPONENT:
         return True
     kind, mask = EXPONENT[dtype]
@@ -33,7 +37,7 @@ def finite(raw: bytes, dtype: str) -> bool:
     return not len(bits) or bool((bits & kind(mask)).max() != mask)
 
 
-def unpack(raw: bytes, dtype: str) -> np.ndarray:
+def unpack(raw: Raw, dtype: str) -> np.ndarray:
     """Raw bytes as float32, or float64 where they are."""
     if dtype == "BF16":
         return (np.frombuffer(raw, np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
@@ -43,13 +47,9 @@ def unpack(raw: bytes, dtype: str) -> np.ndarray:
 def pack(values: np.ndarray, dtype: str) -> Any:
     """Round to the nearest, ties to even."""
     if dtype == "BF16":
-        bits = values.astype(np.float32).view(np.uint32)
-        odd = bits >> np.uint32(16)
-        odd &= np.uint32(1)
-        bits += odd
-        bits += np.uint32(0x7FFF)
-        # The upper half of each number, without a shift: the machines this runs on keep the lower half first.
-        return np.ascontiguousarray(bits.view("<u2")[1::2]).data.cast("B")
+        import torch  # numpy has no such type
+
+        return torch.from_numpy(values).float().bfloat16().view(torch.uint8).numpy()
     return np.ascontiguousarray(values, NATIVE[dtype]).data.cast("B")
 
 
@@ -74,20 +74,24 @@ def halves(rows: np.ndarray, head: int, rotated: int) -> Any:
     return np.ascontiguousarray(rows.reshape(-1, head, *rows.shape[1:])[:, order]).tobytes()
 
 
-def mean(streams: Sequence[Iterator[bytes]], dtype: str, weights: Sequence[float], element: Element | None = None) -> Iterator[Any]:
+def mean(streams: Sequence[Iterator[Raw]], dtype: str, weights: Sequence[float], element: Element | None = None) -> Iterator[Any]:
     """The weighted mean over the streams. Equal weights count as one each: then the sum is exact for longer."""
-    equal = len(set(weights)) == 1
-    for first, *chunks in zip(*streams, strict=True):
-        total = unpack(first, dtype).astype(np.float64)
-        total *= 1.0 if equal else weights[0]
-        for chunk, weight in zip(chunks, weights[1:], strict=True):
-            total += unpack(chunk, dtype) if equal else unpack(chunk, dtype) * np.float64(weight)
-        total /= len(weights) if equal else sum(weights)
-        yield pack(element(total) if element else total, dtype)
+    import torch  # here, so that distances can be measured without it; it adds unlike types in one pass
+
+    kind, equal = getattr(torch, TORCH_NAMES[dtype]), len(set(weights)) == 1
+    for chunks in zip(*streams, strict=True):
+        sources = [torch.frombuffer(chunk, dtype=kind) for chunk in chunks]
+        for start in range(0, len(sources[0]), BLOCK):
+            first, *rest = (source[start : start + BLOCK] for source in sources)
+            total = first.double() if equal else first.double() * weights[0]
+            for block, weight in zip(rest, weights[1:], strict=True):
+                total += block if equal else block.double() * weight
+            total /= len(weights) if equal else sum(weights)
+            yield pack(element(total.numpy()) if element else total.numpy(), dtype)
 
 
 def task(
-    base: Iterator[bytes], streams: Sequence[Iterator[bytes]], dtype: str, weights: Sequence[float], scale: float,
+    base: Iterator[Raw], streams: Sequence[Iterator[Raw]], dtype: str, weights: Sequence[float], scale: float,
     keeps: Sequence[Keep | None], elect: bool, element: Element | None = None,
 ) -> Iterator[Any]:  # fmt: skip
     """base + scale * the weighted mean of the task vectors (stream minus base), each thinned by its `keep`.
@@ -112,7 +116,7 @@ def task(
         yield pack(element(total) if element else total, dtype)
 
 
-def threshold(pairs: Callable[[], Iterable[tuple[bytes, bytes]]], dtype: str, density: float) -> float:
+def threshold(pairs: Callable[[], Iterable[tuple[Raw, Raw]]], dtype: str, density: float) -> float:
     """The size that this share of a task vector reaches. Two passes over (base, stream) chunks, memory flat.
 
     Counts by the bits of float32: for numbers that are not negative they are in the order of the numbers.

@@ -18,8 +18,10 @@ from typing import Any
 from btx_core.checkpoint import INDEX, SINGLE, Checkpoint
 from btx_core.errors import Unsupported, WrongUsage
 from btx_core.families import LAYOUTS, Layout
-from btx_core.mix import PROVENANCE, MixRecipe, whole_folder, write_json, write_shard
+from btx_core.files import whole_folder, write_json
+from btx_core.mix import PROVENANCE, MixRecipe
 from btx_core.plan import Output, Part, Parts, Shard, Source, parts
+from btx_core.shards import write_shard
 
 TARGETS = ("transformers", "vllm", "llama.cpp")
 # Mixtures that llama.cpp's converter has no class for (its list of 2025).

@@ -1,6 +1,6 @@
 """From headers alone: for each tensor of the mixture, its rule, its sources and its shard.
 
-In:  the open seed and members, the recipe's choices.  Out: a Plan that mix.py carries out, byte by byte.
+In:  the open seed and members, the recipe's choices.  Out: a Plan that shards.py carries out, byte by byte.
 Also names the parts (shared, router, expert slots) of a folder that was built. No tensor is read, torch is not imported.
 Shapes: E experts, D model width, F feed-forward width.
 """
@@ -26,10 +26,11 @@ IGNORED = re.compile(r"rotary_emb\.inv_freq$|attn\.(masked_)?bias$")
 
 @dataclass(frozen=True)
 class Source:
-    """One source's tensor: whose it is and where it lies."""
+    """One source's tensor: whose it is, where it lies and, if on record, its SHA-256."""
 
     member: str
     tensor: TensorInfo
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -256,10 +257,7 @@ def compose(
     groups = cut(contributions, inner, split, blend)
     experts = [expert for group in groups for expert in group]
     bounds = {**bounds, "W": inner // split}
-    shards = [
-        Shard(SHARED, _shared(family, seed, averaged, count, bounds), link=shared, hint=True),
-        Shard(ROUTER, _router(family, seed, len(experts), count)),
-    ]
+    shards = []
     if family.layout.fused:
         shards.append(Shard(EXPERTS, _experts(family, experts, count, bounds), tuple(expert.slot for expert in experts)))
     for one, group in () if family.layout.fused else zip(contributions, groups, strict=True):
@@ -267,13 +265,18 @@ def compose(
         held = tuple(expert.slot for expert in group)
         outputs = tuple(output for expert in group for output in _experts(family, [expert], count, bounds))
         shards.append(Shard(f"model-expert-{name}.safetensors", outputs, held, None if blend else one.shard, one.hint))
+    # Last, since averaging keeps the cores busy while the disk takes in the experts.
+    shards.append(Shard(SHARED, _shared(family, seed, averaged, count, bounds), link=shared, hint=True))
+    shards.append(Shard(ROUTER, _router(family, seed, len(experts), count)))
     return Plan(family, tuple(shards), tuple(expert.name for expert in experts), count)
 
 
 def _bind(piece: Piece, layer: int, sources: Mapping[str, Checkpoint], bounds: Mapping[str, int]) -> Part:
     name = piece.name.format(l=layer)
     rows = (bounds[piece.start], bounds[piece.stop]) if piece.stop else None
-    found = tuple(Source(member, dense.tensors[name]) for member, dense in sources.items() if name in dense.tensors)
+    found = tuple(
+        Source(member, dense.tensors[name], dense.digests.get(name, "")) for member, dense in sources.items() if name in dense.tensors
+    )
     if not found:
         member, dense = next(iter(sources.items()))
         raise ShapeMismatch(f"{member}, {name}", found="no such tensor", expected="a complete checkpoint", next=f"look at {dense.folder}")

@@ -28,7 +28,7 @@ from transformers import AutoTokenizer
 from btx_core.branch import Mode, branch, write_dense
 from btx_core.data import Corpus, Mixture, end_token, split
 from btx_core.evaluate import parameters
-from btx_core.mix import whole_folder
+from btx_core.files import whole_folder
 
 Progress = Callable[[int, int, str], None]
 Loss = Callable[[Any, torch.Tensor, Sequence[str], float], torch.Tensor]

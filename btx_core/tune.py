@@ -24,7 +24,8 @@ from btx_core.branch import load
 from btx_core.checkpoint import Checkpoint, read_json
 from btx_core.data import Corpus, Mixture, end_token
 from btx_core.evaluate import gate_weights, gates
-from btx_core.mix import PROVENANCE, link, whole_folder
+from btx_core.files import link, whole_folder
+from btx_core.mix import PROVENANCE
 from btx_core.plan import ROUTER, SHARED
 from btx_core.router import Start, Statistics, statistics
 from btx_core.router import rows as first_rows

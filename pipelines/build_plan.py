@@ -168,7 +168,7 @@ def forecast(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str
 
     Mixing scales with the bytes written, tuning with its tokens, evaluating with the domains; starting and recording stay.
     """
-    from btx_core.mix import layout  # here: only a forecast and the stages need the weights' side
+    from btx_core.shards import layout  # here: only a forecast and the stages need the weights' side
     from btx_core.tune import TuneRecipe
 
     tune = typed(TuneRecipe, planned.resolved.get("tune") or planned.recipe["tune"])
@@ -176,9 +176,8 @@ def forecast(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str
     rewritten = {"none": (), "router": ("router",), "shared": ("router", "shared"), "all": ("",)}[tune.mode]
     weights = []
     for shard in _mixture(workspace, planned, shards, previous).shards:
-        blank = {output.name: ["0" * 64] * (1 + sum(len(part.sources) for part in output.parts)) for output in shard.outputs}
         linked = shard.link is not None and not any(shard.file.startswith(f"model-{part}") for part in rewritten)
-        weights.append({"file": shard.file, "bytes": layout(shard.outputs, blank)[2], "action": "link" if linked else "write"})
+        weights.append({"file": shard.file, "bytes": layout(shard.outputs)[2], "action": "link" if linked else "write"})
     past = next((build for build in reversed(workspace.catalog.list("build")) if "total" in build.facts["cost"]["seconds"]), None)
     written = sum(file["bytes"] for file in weights if file["action"] == "write")
     seconds, cost = _scaled(past, written, tokens, _domains(planned.members)) if past else ({}, {})

@@ -17,6 +17,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,12 +60,12 @@ MIX = """
 import json, sys, time
 from pathlib import Path
 from btx_core.mix import Member, MixRecipe, mix
-order = json.loads(sys.argv[1])
+order = json.load(sys.stdin)
 members = [Member(m["name"], m["slot"], Path(m["folder"]), Path(m["shard"]) if m.get("shard") else None) for m in order["members"]]
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, MixtralConfig  # loading them is not the work; the whole process is timed too
 begin = time.perf_counter()
 report = mix(Path(order["seed"]), members, MixRecipe(mode=order["mode"]), Path(order["out"]),
-             previous=Path(order["previous"]) if order.get("previous") else None)
+             previous=Path(order["previous"]) if order.get("previous") else None, digests=order["digests"])
 print(json.dumps({"inner_s": time.perf_counter() - begin, "written": report.bytes_written, "linked": report.bytes_linked}))
 """
 
@@ -119,13 +120,27 @@ def make(root: Path, shape: str, count: int) -> list[Path]:
     return folders
 
 
-def order(folders: list[Path], count: int, mode: str, out: Path, **more: Any) -> list[str]:
+def btx(folders: list[Path], count: int, mode: str, out: Path, **more: Any) -> dict[str, Any]:
+    """Mix in a process of its own. known: a build whose shards are linked. digests: what registration recorded."""
     members = [{"name": f"m{n}", "slot": n, "folder": str(folders[n])} for n in range(1, count + 1)]
     for member in members:
         shard = more.get("known", Path("/none")) / f"model-expert-{member['name']}.safetensors"
         member |= {"shard": str(shard)} if shard.exists() else {}
-    text = {"seed": str(folders[0]), "members": members, "mode": mode, "out": str(out), "previous": str(more.get("known") or "") or None}
-    return [sys.executable, "-c", MIX, json.dumps(text)]
+    order = {"seed": str(folders[0]), "members": members, "mode": mode, "out": str(out), "digests": more.get("digests", {}),
+             "previous": str(more.get("known") or "") or None}  # fmt: skip
+    with tempfile.TemporaryFile("w+") as text:
+        json.dump(order, text)
+        text.seek(0)
+        return run([sys.executable, "-c", MIX], env=environment(), stdin=text)
+
+
+def recorded(folders: list[Path]) -> dict[str, dict[str, str]]:
+    """Each tensor's digest, as registering the folders records it."""
+    from registry.digest import tensor_digests
+
+    found = [tensor_digests(folder / "model.safetensors") for folder in folders]
+    names = ["seed", *(folder.name for folder in folders[1:])]
+    return {name: {tensor: digest.sha256 for tensor, digest in one.items()} for name, one in zip(names, found, strict=True)}
 
 
 def copy(made: Path, out: Path, pattern: str = "*.safetensors") -> dict[str, Any]:
@@ -190,7 +205,7 @@ def compose(root: Path, shape: str, count: int, folders: list[Path], merge_with:
     clean(scratch)
     scratch.mkdir()
     for mode in ("full", "anchored"):
-        say(shape, count, f"btx {mode}", run(order(folders, count, mode, scratch / mode), env=environment()))
+        say(shape, count, f"btx {mode}", btx(folders, count, mode, scratch / mode))
     clean(scratch / "anchored")
     say(shape, count, "cp", copy(scratch / "full", scratch / "cp"))
     clean(scratch / "full", scratch / "cp")
@@ -200,17 +215,19 @@ def compose(root: Path, shape: str, count: int, folders: list[Path], merge_with:
 
 
 def grow(root: Path, shape: str, folders: list[Path], say: Callable[..., None], repeats: int) -> None:
-    """One more expert to eight, whose shard its registration has cut."""
-    scratch = root / "grow"
+    """One more expert to eight, whose shard an earlier build has cut. Full: hashing every source, and trusting what was recorded."""
+    scratch, digests = root / "grow", recorded(folders)
     clean(scratch)
     scratch.mkdir()
     for mode in ("anchored", "full"):
         known = scratch / f"known-{mode}"
-        run(order(folders, 9, mode, known), env=environment())  # the ninth's shard among them
+        btx(folders, 9, mode, known)  # the ninth's shard among them
         for _ in range(repeats):
-            say(shape, 9, f"add to 8, {mode}", run(order(folders, 9, mode, scratch / "grown", known=known), env=environment()))
+            say(shape, 9, f"add to 8, {mode}", btx(folders, 9, mode, scratch / "grown", known=known, digests=digests))
+            clean(scratch / "grown")
             if mode == "full":
                 say(shape, 9, "read shared, write one", read_and_write(folders, known, scratch / "floor"))
+                say(shape, 9, "add to 8, full, hashing all", btx(folders, 9, mode, scratch / "grown", known=known))
             clean(scratch / "grown", scratch / "floor")
         clean(known)
     clean(scratch)

@@ -72,7 +72,8 @@ def measure(root: Path, experts: int, mode: str) -> dict[str, object]:
     started = time.monotonic()
     from btx_core.checkpoint import Checkpoint
     from btx_core.families import family
-    from btx_core.mix import Member, MixRecipe, dense_config, layout, plan_mix
+    from btx_core.mix import Member, MixRecipe, dense_config, plan_mix
+    from btx_core.shards import layout
 
     seed = Checkpoint.open(root / "seed")
     dense = dense_config(seed)
@@ -82,8 +83,7 @@ def measure(root: Path, experts: int, mode: str) -> dict[str, object]:
     planned = time.monotonic()
     size = 0
     for shard in plan.shards:
-        blank = {output.name: ["0" * 64] * (1 + sum(len(part.sources) for part in output.parts)) for output in shard.outputs}
-        size += layout(shard.outputs, blank)[2]
+        size += layout(shard.outputs)[2]
     return {
         "mode": mode,
         "tensors": sum(len(shard.outputs) for shard in plan.shards),

@@ -21,8 +21,9 @@ from safetensors.torch import save_file
 
 from btx_core.checkpoint import Checkpoint
 from btx_core.families import family
-from btx_core.mix import Member, MixRecipe, dense_config, layout, mix, plan_mix
+from btx_core.mix import Member, MixRecipe, dense_config, mix, plan_mix
 from btx_core.plan import SHARED
+from btx_core.shards import layout
 from registry.digest import sha256_file
 
 SMALL = {"layers": 4, "width": 1024, "inner": 3584, "heads": 8, "groups": 2, "vocabulary": 32000}
@@ -82,8 +83,7 @@ def volumes(scratch: Path, shape: str, experts: int) -> dict[str, int]:
     plan = plan_mix(seed, family(dense), dense, members, MixRecipe(), None)
     found = {}
     for shard in plan.shards:
-        blank = {output.name: ["0" * 64] * (1 + sum(len(part.sources) for part in output.parts)) for output in shard.outputs}
-        found["shared" if shard.file == SHARED else "router" if not shard.slots else "expert"] = layout(shard.outputs, blank)[2]
+        found["shared" if shard.file == SHARED else "router" if not shard.slots else "expert"] = layout(shard.outputs)[2]
     shutil.rmtree(scratch / "ghost")
     return found | {"checkpoint": size, "experts": experts}
 

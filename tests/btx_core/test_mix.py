@@ -25,6 +25,7 @@ from btx_core.checkpoint import Checkpoint
 from btx_core.errors import BtxCoreError, NotFinite, ShapeMismatch, WrongUsage
 from btx_core.mix import Member, MixRecipe, mix, router_rows
 from btx_core.plan import parts
+from registry.digest import tensor_digests
 
 from .conftest import EXAMPLES, TINY, build
 
@@ -221,6 +222,27 @@ def test_provenance_names_rule_sources_and_digest_of_every_tensor(tiny: Save, se
         assert all(source["sha256"] == digest(folders[source["member"]], source["tensor"]) for source in entry["sources"])
     assert [source["member"] for source in recorded["tensors"]["model.norm.weight"]["sources"]] == ["seed", "a"]
     assert recorded["tensors"]["model.norm.weight"]["rule"] == "combine"
+
+
+@pytest.mark.parametrize("mode", ["anchored", "full"])
+def test_digests_on_record_are_not_computed_again_and_change_no_byte(
+    mode: str, tiny: Save, seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members, recipe = full(tiny, "a", "b"), MixRecipe(mode=mode)  # type: ignore[arg-type]
+    mix(seed, members, recipe, tmp_path / "hashed")
+    named = {"seed": seed} | {member.name: member.folder for member in members}
+    recorded = {
+        name: {tensor: one.sha256 for tensor, one in tensor_digests(folder / "model.safetensors").items()} for name, folder in named.items()
+    }
+    hashed, sha256 = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *given: hashed.append(1) or sha256(*given))
+    mix(seed, members, recipe, tmp_path / "recorded", digests=recorded)
+    made = weights(tmp_path / "recorded")
+    monkeypatch.undo()
+    assert digests(tmp_path / "recorded") == digests(tmp_path / "hashed")
+    combined = [name for name in parts(Checkpoint.open(tmp_path / "recorded")).shared if mode == "full"]
+    rows = 3 * 2  # a random row's key is a hash, too
+    assert len(hashed) <= rows + len(combined) + sum("gate.weight" in name for name in made)
 
 
 def test_the_tokenizer_travels_and_splits_alike(tiny: Save, seed: Path, tmp_path: Path) -> None:
