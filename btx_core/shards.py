@@ -292,7 +292,7 @@ def source_chunks(source: Source, part: Part, digest: Any = None, sound: bool = 
     with open(tensor.file, "rb", buffering=0) as file:
         while start < end:
             chunk = np.empty(min(step, end - start), np.uint8)
-            if os.preadv(file.fileno(), [chunk], start) < len(chunk):
+            if os.preadv(file.fileno(), [chunk.data], start) < len(chunk):
                 raise Unsafe(tensor.file, found="a file that ends early", expected="the file as it was opened", next="mix again")
             start += len(chunk)
             if part.columns:

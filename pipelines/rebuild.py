@@ -148,12 +148,14 @@ def _write_snapshot(workspace: Workspace, planned: Plan, snapshot: Version, shar
     for slot, version in planned.members:
         shard = shards.get((slot, version.digest))
         item = {"name": version.ref.name, "slot": slot, "data": version.facts["data"]}
-        members.append(named(version) | item | {"shard": _relative(workspace, shard) if shard else None})
+        members.append(
+            named(version) | item | {"shard": _relative(workspace, shard) if shard else None, "tensors": version.facts["tensors"]}
+        )
     data = {reference for _, version in planned.members for reference in version.facts["data"]}
     domains = {version.ref.name: named(version) for version in sorted((workspace.catalog.get(ref) for ref in data), key=lambda v: v.ref)}
     document = {
         "ref": str(snapshot.ref),
-        "seed": named(planned.seed),
+        "seed": named(planned.seed) | {"tensors": planned.seed.facts["tensors"]},
         "members": members,
         "domains": domains,
         "general": [named(workspace.catalog.get(ref)) for ref in planned.seed.facts["data"]],

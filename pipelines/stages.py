@@ -56,7 +56,8 @@ def mix() -> None:
     out = Path("work/mixed")
     previous = Path(snapshot["previous"]) if snapshot["previous"] else None
     with bar("mix") as progress:
-        compose(_proven(snapshot["seed"]), members, chosen, out, previous=previous, progress=progress)
+        digests = {"seed": snapshot["seed"]["tensors"], **{item["name"]: item["tensors"] for item in snapshot["members"]}}
+        compose(_proven(snapshot["seed"]), members, chosen, out, previous=previous, digests=digests, progress=progress)
     files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]
     _write(out / "btx-mix.json", {"recipe": asdict(chosen), "files": files, "wall_s": round(time.monotonic() - started, 3)})
 
