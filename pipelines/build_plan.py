@@ -7,13 +7,18 @@ A line is a named series of builds over one registry: `main` holds every expert,
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipelines.recipes import EvaluateRecipe
 from pipelines.recipes import recipe as typed
 from pipelines.workspace import Recipes, Workspace
 from registry.catalog import Version
 from registry.errors import Invalid, NotFound
 from registry.references import parse
+
+if TYPE_CHECKING:
+    from btx_core.mix import MixRecipe
+    from btx_core.tune import TuneRecipe
 
 BAD = ("withdrawn", "tainted")
 STAGES = ("mix", "tune", "evaluate")
@@ -124,6 +129,18 @@ def _recipe(workspace: Workspace, wishes: Wishes, target: Version | None) -> tup
     return recipe, resolved
 
 
+def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
+    """What the stages will read. Raises Invalid or WrongUsage, naming the key, for what one of them would refuse."""
+    from btx_core.mix import Member, MixRecipe, check_members  # here: a rebuild with nothing to do needs no torch
+    from btx_core.tune import TuneRecipe
+
+    settings = {**planned.recipe, **planned.resolved}
+    mix, tune = typed(MixRecipe, settings["mix"]), typed(TuneRecipe, settings["tune"])
+    check_members([Member(version.ref.name, slot, Path()) for slot, version in planned.members], mix)
+    typed(EvaluateRecipe, settings["evaluate"])
+    return mix, tune
+
+
 def slots(history: Sequence[Version], chosen: Mapping[str, Version]) -> list[tuple[int, Version]]:
     """Slot 0 is the seed's. An expert keeps the slot it last had, if that is free; another takes the next number above all.
 
@@ -169,13 +186,12 @@ def forecast(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str
     Mixing scales with the bytes written, tuning with its tokens, evaluating with the domains; starting and recording stay.
     """
     from btx_core.shards import layout  # here: only a forecast and the stages need the weights' side
-    from btx_core.tune import TuneRecipe
 
-    tune = typed(TuneRecipe, planned.resolved.get("tune") or planned.recipe["tune"])
+    mix, tune = recipes_of(planned)
     tokens = 0 if tune.mode == "none" else tune.steps * tune.batch * tune.sequence
     rewritten = {"none": (), "router": ("router",), "shared": ("router", "shared"), "all": ("",)}[tune.mode]
     weights = []
-    for shard in _mixture(workspace, planned, shards, previous).shards:
+    for shard in _mixture(workspace, planned, mix, shards, previous).shards:
         linked = shard.link is not None and not any(shard.file.startswith(f"model-{part}") for part in rewritten)
         weights.append({"file": shard.file, "bytes": layout(shard.outputs)[2], "action": "link" if linked else "write"})
     past = next((build for build in reversed(workspace.catalog.list("build")) if "total" in build.facts["cost"]["seconds"]), None)
@@ -184,10 +200,12 @@ def forecast(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str
     return Forecast(weights, seconds, cost, str(past.ref) if past else None)
 
 
-def _mixture(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str], Path], previous: Path | None) -> Any:
+def _mixture(
+    workspace: Workspace, planned: Plan, recipe: "MixRecipe", shards: Mapping[tuple[int, str], Path], previous: Path | None
+) -> Any:
     from btx_core.checkpoint import Checkpoint
     from btx_core.families import family
-    from btx_core.mix import Member, MixRecipe, dense_config, plan_mix
+    from btx_core.mix import Member, dense_config, plan_mix
 
     def folder(version: Version) -> Path:
         return workspace.root / str(version.facts["dvc"]["path"])
@@ -195,7 +213,6 @@ def _mixture(workspace: Workspace, planned: Plan, shards: Mapping[tuple[int, str
     seed = Checkpoint.open(folder(planned.seed))
     dense = dense_config(seed)
     members = [Member(v.ref.name, slot, folder(v), shards.get((slot, v.digest))) for slot, v in planned.members]
-    recipe = typed(MixRecipe, planned.resolved.get("mix") or planned.recipe["mix"])
     return plan_mix(seed, family(dense, raw=recipe.routing == "switch"), dense, members, recipe, previous)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines import dvc_runs, evidence, gates
 from pipelines import versioned_folders as folders
-from pipelines.build_plan import BAD, MAIN, STAGES, Plan, Wishes, changes, forecast, plan
+from pipelines.build_plan import BAD, MAIN, STAGES, Plan, Wishes, changes, forecast, plan, recipes_of
 from pipelines.environment import environment
 from pipelines.workspace import Recipes, Workspace
 from registry.catalog import FileFact, Version
@@ -47,6 +47,7 @@ def rebuild(
         planned = plan(workspace, wishes)
         if _nothing_to_do(workspace, planned):
             return _answer(str(planned.previous and planned.previous.ref), "unchanged", [], _refs(planned))
+        recipes_of(planned)  # what a stage would refuse is told before anything is written
         number = workspace.catalog.next_version("build", "")
         members = [version for _, version in planned.members]
         gates.ask(

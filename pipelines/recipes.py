@@ -1,26 +1,40 @@
 """A recipe from plain settings: btx.toml's tables, or what a build recorded of itself."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from registry.errors import Invalid
 
 T = TypeVar("T")
+AT_LEAST_ONE = ("batch", "sequence", "accumulate", "save_every", "top_k", "split", "max_tokens", "batch_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRecipe:
+    max_tokens: int = 20_000  # of held-out text, per domain
+    sequence: int = 256  # tokens a row
+    batch_tokens: int = 4096  # tokens in one forward pass
 
 
 def recipe(kind: type[T], settings: Mapping[str, Any]) -> T:
-    """Raises Invalid for an unknown key or a value that the recipe does not take."""
-    # Canonical JSON writes 1.0 as 1: a recipe that comes back from the registry must be the same to the byte.
-    floats = {field.name for field in fields(kind) if isinstance(field.default, float)}  # type: ignore[arg-type]
-    typed = {key: float(value) if key in floats and isinstance(value, int) else value for key, value in settings.items()}
-    for key, hint in get_type_hints(kind).items():
-        if get_origin(hint) is Literal and typed.get(key, get_args(hint)[0]) not in get_args(hint):
-            found, expected = f"{key} = {typed[key]!r}", f"one of {', '.join(get_args(hint))}"
-            raise Invalid(f"btx.toml, {kind.__name__}", found=found, expected=expected, next="mend btx.toml")
-    try:
-        return kind(**typed)
-    except (TypeError, ValueError) as error:
-        raise Invalid(
-            f"btx.toml, {kind.__name__}", found=str(error), expected="keys and values of this recipe", next="mend btx.toml"
-        ) from error
+    """Raises Invalid, naming the key, for an unknown one or a value that it does not take; no number of a recipe is negative."""
+    table, hints = kind.__name__.removesuffix("Recipe").lower(), get_type_hints(kind)
+    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key not in hints:
+            raise Invalid(f"[recipe.{table}] {key}", found="no such key", expected=", ".join(hints), next="mend or remove the key")
+        try:
+            # Canonical JSON writes 1.0 as 1: a recipe that comes back from the registry must be the same to the byte.
+            taken = float(value) if isinstance(defaults[key], float) and type(value) is int else value
+            chosen[key] = TypeAdapter(hints[key], config=ConfigDict(strict=True)).validate_python(taken)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise Invalid(f"[recipe.{table}] {key}", found=repr(value)[:80], expected=message, next="mend the value") from error
+        least = 1 if key in AT_LEAST_ONE else 0
+        if isinstance(value, int | float) and not value >= least:  # NaN too
+            raise Invalid(f"[recipe.{table}] {key}", found=str(value), expected=f"at least {least}", next="mend the value")
+    return kind(**chosen)

@@ -1,7 +1,7 @@
 """Job: register a checkpoint as an expert: collect evidence, ask the gate, take it in, write the row."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pipelines import evidence, gates
 from pipelines import versioned_folders as folders
 from pipelines.environment import environment
 from pipelines.progress import Show
+from pipelines.recipes import EvaluateRecipe, recipe
 from pipelines.workspace import Workspace
 from registry.catalog import Version
 from registry.errors import Invalid
@@ -86,7 +87,7 @@ def _evaluation(
     workspace: Workspace, base: Version, base_folder: Path, candidate: Path, texts: dict[str, Path], show: Show
 ) -> dict[str, Any]:
     """Per domain: the specialist's and the seed's bits per byte (and accuracy) on text that no training has seen."""
-    settings = workspace.settings.recipe.evaluate
+    settings = asdict(recipe(EvaluateRecipe, workspace.settings.recipe.evaluate))
     with show("evaluate expert") as progress:
         expert = evaluate(candidate, texts, progress=progress, **settings).to_json()["domains"]
     with show(f"evaluate {base.ref}") as progress:

@@ -17,7 +17,7 @@ import yaml
 
 from pipelines import versioned_folders as folders
 from pipelines.progress import bar, bar_or_notes, note_of
-from pipelines.recipes import recipe
+from pipelines.recipes import EvaluateRecipe, recipe
 from pipelines.render import error_text
 from registry.errors import Damaged
 
@@ -93,9 +93,10 @@ def evaluate() -> None:
 
     started = time.monotonic()
     snapshot = _snapshot()
+    chosen = recipe(EvaluateRecipe, snapshot["recipe"]["evaluate"])
     domains = {name: _proven(item) for name, item in snapshot["domains"].items()}
     with bar("evaluate") as progress:
-        result = measure(Path("work/tuned"), domains, progress=progress, **snapshot["recipe"]["evaluate"])
+        result = measure(Path("work/tuned"), domains, progress=progress, **asdict(chosen))
     _write(Path("work/evaluation.json"), result.to_json() | {"wall_s": round(time.monotonic() - started, 3)})
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import yaml
 
+from btx_core.train import TrainRecipe
 from pipelines import dvc_runs
 from pipelines import versioned_folders as folders
 from pipelines.executors import Log, Needs, execute
+from pipelines.recipes import recipe
 from pipelines.workspace import Workspace
 from registry.catalog import Version
 from registry.errors import Invalid, Refused
@@ -48,10 +50,12 @@ def train(
             if status in ("withdrawn", "tainted"):
                 raise Refused(str(version.ref), found=status, expected="a version in good standing", next="train on another version")
         settings = workspace.settings
+        chosen = settings.recipe.train | ({"mode": mode} if mode else {})
+        recipe(TrainRecipe, chosen)  # a wrong key is told before anything starts
         shared = {
             "seed": _named(workspace, base),
             "general": [_named(workspace, catalog.get(ref)) for ref in base.facts["data"]],
-            "recipe": settings.recipe.train | ({"mode": mode} if mode else {}),
+            "recipe": chosen,
             "threads": settings.train.threads,
             **({"processes": settings.train.processes} if settings.train.processes > 1 else {}),
         }

@@ -37,7 +37,8 @@ threads = 1   # CPU threads per branch; as many branches run at once as there ar
 gpus = 0      # per branch; if any, as many run at once as there are GPUs
 processes = 1 # that train one branch together
 
-# Recipes: keys of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe in btx_core; what is not named keeps its default.
+# Recipes: what is not named keeps its default. A wrong key is told with those that there are; btx_core and pipelines/recipes.py say
+# what each of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe means.
 [recipe.train]
 [recipe.mix]
 [recipe.tune]
