@@ -1,6 +1,7 @@
 """What `btx rebuild` costs as a command where nothing changed, and what one expert more runs, with many experts.
 
-In:  --experts 10 100, --dir: a folder for scratch.  Out: a Markdown row per number: seconds of each of --repeats commands, stages that ran.
+In:  --experts 10 100, --dir: a folder for scratch.  Out: a Markdown row per number: seconds of --repeats commands, stages that ran.
+CPU seconds stand beside wall seconds: on a busy machine they are what stays true.
 Experts are real: the tiny seed with other feed-forward weights, registered through the gate as any checkpoint is.
 Run:  .venv/bin/python benchmarks/scale/noop.py --experts 10 100
 """
@@ -8,6 +9,7 @@ Run:  .venv/bin/python benchmarks/scale/noop.py --experts 10 100
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -37,13 +39,19 @@ def silent(label: str) -> Iterator[Any]:
     yield lambda done, total, text: None
 
 
-def command(root: Path, *arguments: str) -> tuple[float, dict[str, Any]]:
-    began = time.monotonic()
+def children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def command(root: Path, *arguments: str) -> tuple[float, float, dict[str, Any]]:
+    """Wall seconds, CPU seconds, answer."""
+    began, before = time.monotonic(), children_s()
     done = subprocess.run([BTX, *arguments, "--json"], cwd=root, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    took = time.monotonic() - began
+    took, worked = time.monotonic() - began, children_s() - before
     if done.returncode:
         raise SystemExit(done.stderr)
-    return took, json.loads(done.stdout)
+    return took, worked, json.loads(done.stdout)
 
 
 def begin(scratch: Path) -> Workspace:
@@ -81,23 +89,26 @@ def main() -> None:
     shutil.rmtree(given.dir, ignore_errors=True)
     given.dir.mkdir(parents=True)
     workspace, number = begin(given.dir), 0
-    print(
-        "| experts | no-op `btx rebuild`, median (spread) s | one more: stages that ran | shards linked | seconds |\n|---|---|---|---|---|"
-    )
+    print("| experts | no-op `btx rebuild`, median (spread) s | its CPU s | one more: stages that ran | shards linked | s | CPU s |")
+    print("|---|---|---|---|---|---|---|")
     for experts in given.experts:
         while number < experts:
             number += 1
             one_more(workspace, given.dir, number)
         command(workspace.root, "rebuild")
         runs = [command(workspace.root, "rebuild") for _ in range(given.repeats)]
-        assert {answer["status"] for _, answer in runs} == {"unchanged"}
-        seconds = [took for took, _ in runs]
+        assert {answer["status"] for _, _, answer in runs} == {"unchanged"}
         number += 1
         one_more(workspace, given.dir, number)
-        took, answer = command(workspace.root, "rebuild")
+        took, worked, answer = command(workspace.root, "rebuild")
         linked = sum(name.startswith("expert/") for name in answer["reused"])
-        spread = f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})"
-        print(f"| {experts} | {spread} | {', '.join(answer['ran'])} | {linked} of {number} | {took:.1f} |", flush=True)
+        walls, cpus = [spread([run[at] for run in runs]) for at in (0, 1)]
+        ran = ", ".join(answer["ran"])
+        print(f"| {experts} | {walls} | {cpus} | {ran} | {linked} of {number} | {took:.1f} | {worked:.1f} |", flush=True)
+
+
+def spread(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f})"
 
 
 if __name__ == "__main__":

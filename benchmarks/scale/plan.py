@@ -92,6 +92,7 @@ def measure(root: Path, experts: int, mode: str) -> dict[str, object]:
         "import_s": round(imported - started, 2),
         "plan_s": round(planned - imported, 2),
         "whole_s": round(time.monotonic() - started, 2),
+        "cpu_s": round(time.process_time(), 2),  # of the whole process: on a busy machine what stays true
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
