@@ -82,7 +82,7 @@ def plan(workspace: Workspace, wishes: Wishes) -> Plan:
 def _target(workspace: Workspace, reference: str) -> Version:
     target = workspace.catalog.get(reference)
     if target.ref.kind not in ("build", "snapshot"):
-        raise Invalid(f"--to {reference}", found=f"a {target.ref.kind}", expected="a build or a snapshot", next="btx list builds")
+        raise Invalid(f"--to {reference}", found=target.ref.kind, expected="a build or a snapshot", next="btx list builds")
     return target
 
 

@@ -16,7 +16,7 @@ def diff(workspace: Workspace, left: str, right: str) -> dict[str, Any]:
     one, other = workspace.catalog.get(left), workspace.catalog.get(right)
     if one.ref.kind != other.ref.kind:
         raise Invalid(
-            f"{left} {right}", found=f"a {one.ref.kind} and a {other.ref.kind}", expected="one kind", next="btx diff build/1 build/2"
+            f"{left} {right}", found=f"{one.ref.kind} and {other.ref.kind}", expected="one kind", next="btx diff build/1 build/2"
         )
     facts = [_flat({key: version.facts.get(key) for key in _keys(version)}) for version in (one, other)]
     changes = [

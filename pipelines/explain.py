@@ -26,7 +26,7 @@ def explain(workspace: Workspace, reference: str, text: str) -> dict[str, Any]:
     """
     build = workspace.catalog.get(reference)
     if build.ref.kind != "build":
-        raise Invalid(reference, found=f"a {build.ref.kind}", expected="a build", next="btx list builds")
+        raise Invalid(reference, found=build.ref.kind, expected="a build", next="btx list builds")
     if len(text) > LONGEST_TEXT:
         raise Invalid("text", found=f"{len(text)} characters", expected=f"at most {LONGEST_TEXT}", next="ask about one part at a time")
     read = _opened(workspace.root / str(build.facts["folder"]), build.digest).read(text)

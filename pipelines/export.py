@@ -25,7 +25,7 @@ def export(
 
     build = workspace.catalog.get(reference)
     if build.ref.kind != "build":
-        raise Invalid(reference, found=f"a {build.ref.kind}", expected="a build", next="btx list builds")
+        raise Invalid(reference, found=build.ref.kind, expected="a build", next="btx list builds")
     if out.exists():
         raise Conflict(str(out), found="something there", expected="a new folder", next="name another folder")
     out = out.resolve()

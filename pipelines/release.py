@@ -27,7 +27,7 @@ def release(workspace: Workspace, reference: str) -> dict[str, Any]:
     """Release the build. Raises Refused, naming the rule, for withdrawn members or what the policies demand besides."""
     build = workspace.catalog.get(reference)
     if build.ref.kind != "build":
-        raise Invalid(reference, found=f"a {build.ref.kind}", expected="a build", next="btx list builds")
+        raise Invalid(reference, found=build.ref.kind, expected="a build", next="btx list builds")
     with workspace.writing(f"release {reference}"):
         verdict = gates.ask(workspace, "release", str(build.ref), build_evidence(workspace, build))
         workspace.catalog.event("released", build.ref, {"verdict": verdict.outcome})

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipelines.workspace import Workspace
+from registry.errors import Invalid
 
 
 def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
@@ -10,6 +11,8 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
 
     Nothing is deleted: what was built stays readable, is marked everywhere, and passes no gate any more.
     """
+    if not why.strip():
+        raise Invalid(f"withdrawal of {reference}", found="no reason", expected="why, in words an auditor can judge", next="--why TEXT")
     with workspace.writing(f"withdraw {reference}"):
         version = workspace.catalog.get(reference)
         workspace.catalog.withdraw(version.ref, why)

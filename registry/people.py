@@ -89,7 +89,7 @@ def signer(name: str, path: Path | None = None) -> Signer:
     """The person's key: BTX_KEY (PEM text) or the key file. Raises NotFound, Invalid."""
     text, path = os.environ.get("BTX_KEY"), path or key_file(name)
     if text is None and not path.is_file():
-        advice = f"btx actor add {name}, or set BTX_KEY_FILE"
+        advice = f"btx actor add {name} --role approver, or set BTX_KEY_FILE"
         raise NotFound(f"key of {name}", found=f"no file {path}", expected="a private key", next=advice)
     passphrase = os.environ.get("BTX_KEY_PASSPHRASE")
     try:
@@ -98,7 +98,7 @@ def signer(name: str, path: Path | None = None) -> Signer:
         expected, advice = "an Ed25519 private key in PEM form", "set BTX_KEY_PASSPHRASE if it is encrypted"
         raise Invalid(f"key of {name}", found=str(error)[:120], expected=expected, next=advice) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise Invalid(f"key of {name}", found=type(key).__name__, expected="an Ed25519 private key", next=f"btx actor add {name}")
+        raise Invalid(f"key of {name}", found=type(key).__name__, expected="an Ed25519 private key", next=f"btx actor add {name} --role approver")
     return Signer(named(name), key)
 
 

@@ -69,4 +69,4 @@ def _named(text: str, kind: str, rest: str) -> Reference:
 
 
 def _unreadable(text: str, expected: str) -> Invalid:
-    return Invalid("reference", found=repr(text), expected=expected)
+    return Invalid("reference", found=repr(text), expected=expected, next="btx list seeds|data|experts|builds says what there is")

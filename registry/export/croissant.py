@@ -32,7 +32,7 @@ def text(dossier: Dossier) -> str:
 def dataset(dossier: Dossier) -> dict[str, Any]:
     version, facts = dossier.subject, dossier.subject.facts
     if version.ref.kind != "data":
-        raise Invalid(dossier.ref, found=f"a {version.ref.kind}", expected="a data version", next="btx report data/NAME --format croissant")
+        raise Invalid(dossier.ref, found=version.ref.kind, expected="a data version", next="btx report data/NAME --format croissant")
     made: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",

@@ -73,6 +73,7 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["data", "add", "x", "{empty}", "--license", "MIT", "--source", "s"], 2, "no file"),
     (["data", "add", "x", "{seed}", "--license", "not a licence", "--source", "s"], 2, "SPDX"),
     (["release", "expert/math"], 2, "a build"),
+    (["withdraw", "data/math", "--why", " "], 2, "no reason"),
 ]
 
 

@@ -56,7 +56,7 @@ def test_sources_name_their_data_and_licences(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ref", "text", "found"), [("expert/math", "x", "a expert"), ("build/1", "", "no token"), ("build/1", "x" * 20_001, "20001")]
+    ("ref", "text", "found"), [("expert/math", "x", "expected a build"), ("build/1", "", "no token"), ("build/1", "x" * 20_001, "20001")]
 )
 def test_what_cannot_be_explained_is_said(workspace: Workspace, ref: str, text: str, found: str) -> None:
     with pytest.raises(Invalid, match=found):
