@@ -15,9 +15,7 @@ def diff(workspace: Workspace, left: str, right: str) -> dict[str, Any]:
     """left, right, changes[{what, left, right}], files{same, changed, only_left, only_right}. Raises Invalid for two kinds."""
     one, other = workspace.catalog.get(left), workspace.catalog.get(right)
     if one.ref.kind != other.ref.kind:
-        raise Invalid(
-            f"{left} {right}", found=f"{one.ref.kind} and {other.ref.kind}", expected="one kind", next="btx diff build/1 build/2"
-        )
+        raise Invalid(f"{left} {right}", found=f"{one.ref.kind} and {other.ref.kind}", expected="one kind", next="btx diff build/1 build/2")
     facts = [_flat({key: version.facts.get(key) for key in _keys(version)}) for version in (one, other)]
     changes = [
         {"what": key, "left": facts[0].get(key), "right": facts[1].get(key)}

@@ -98,7 +98,9 @@ def signer(name: str, path: Path | None = None) -> Signer:
         expected, advice = "an Ed25519 private key in PEM form", "set BTX_KEY_PASSPHRASE if it is encrypted"
         raise Invalid(f"key of {name}", found=str(error)[:120], expected=expected, next=advice) from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise Invalid(f"key of {name}", found=type(key).__name__, expected="an Ed25519 private key", next=f"btx actor add {name} --role approver")
+        raise Invalid(
+            f"key of {name}", found=type(key).__name__, expected="an Ed25519 private key", next=f"btx actor add {name} --role approver"
+        )
     return Signer(named(name), key)
 
 
