@@ -23,6 +23,8 @@ def add_seed(workspace: Workspace, name: str, source: Path, *, data: list[str] |
         number = catalog.next_version("seed", name)
         ref, target = f"seed/{name}@{number}", workspace.folder("seed", name, number)
         parents = [catalog.get(reference) for reference in data or []]
+        if source.exists():
+            Checkpoint.open(source)  # where it lies first: a refusal names the caller's path, and comes before anything large is copied
         with folders.incoming(source, target) as aside:
             checkpoint = Checkpoint.open(aside)
             files = folders.manifest(aside)

@@ -675,7 +675,7 @@ def bench(
     directory: Annotated[Path, typer.Option("--dir", metavar="DIR", help="where results lie; a run that was cut off goes on")] = Path(
         "bench"
     ),
-    seeds: Annotated[int, typer.Option(metavar="N", help="random seeds, 0 to N - 1")] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="random seeds, 0 to N - 1")] = 3,
     json: Json = False,
 ) -> None:
     """Train BTX, its rivals and its ablations on real text and print the table: about half an hour a random seed on one core.

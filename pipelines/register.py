@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from btx_core.checkpoint import Checkpoint
 from btx_core.contamination import contamination
 from btx_core.evaluate import evaluate
 from btx_core.preflight import preflight
@@ -33,6 +34,8 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
         texts = {corpus.ref.name: folders.opened(workspace.root, corpus) for corpus in corpora}
         number = catalog.next_version("expert", name)
         ref, target = f"expert/{name}@{number}", workspace.folder("expert", name, number)
+        if source.exists() and not (source / "adapter_config.json").is_file():
+            Checkpoint.open(source)  # where it lies first: a refusal names the caller's path, and comes before anything large is copied
         with folders.incoming(source, target) as aside:
             adapter_digest = _merged(base_folder, aside)
             files = folders.manifest(aside)

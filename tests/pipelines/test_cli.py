@@ -62,6 +62,8 @@ def files(root: Path) -> set[str]:
 
 WRONG: list[tuple[list[str], int, str]] = [
     (["seed", "add", "x", "nowhere"], 1, "nothing there"),
+    (["seed", "add", "x", "{empty}"], 1, "{empty}/config.json"),
+    (["bench", "--seeds", "0"], 2, "--seeds"),
     (["show", "expert/nobody"], 1, "one of expert/code"),
     (["show", "nonsense//"], 2, "found"),
     (["list", "cats"], 2, "seeds | data | experts | builds"),
@@ -91,7 +93,7 @@ def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
     before = files(own_story.root)
     done = btx(own_story.root, *(argument.format(**made) for argument in arguments))
     assert done.returncode == status, (done.stdout, done.stderr)
-    assert message in done.stderr
+    assert message.format(**made) in done.stderr
     assert "Traceback" not in done.stderr
     assert files(own_story.root) == before
 

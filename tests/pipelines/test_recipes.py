@@ -26,6 +26,7 @@ from registry.errors import Invalid
         (TuneRecipe, "mode", "everything"),
         (TuneRecipe, "batch", 0),
         (MixRecipe, "top_k", 0),
+        (MixRecipe, "routing", "soft top"),
         (MixRecipe, "seed_expert", "yes"),
         (EvaluateRecipe, "max_token", 3),
     ],

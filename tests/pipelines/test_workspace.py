@@ -3,13 +3,9 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from btx_core.mix import MixRecipe
-from btx_core.train import TrainRecipe
-from pipelines.recipes import recipe
 from pipelines.workspace import Workspace, create, read_settings, template
 from registry.errors import Invalid, NotFound
 
@@ -77,11 +73,3 @@ def test_a_second_writer_waits_and_is_told_who_holds_the_lock(tmp_path: Path) ->
         assert "btx rebuild" in waiting.stderr.readline()
         assert waiting.poll() is None
     assert waiting.communicate(timeout=60)[0] == "in\n"
-
-
-@pytest.mark.parametrize(("kind", "wrong"), [(MixRecipe, {"routing": "soft top"}), (TrainRecipe, {"precision": "bf16"})])
-def test_a_choice_that_a_recipe_does_not_know_is_refused_with_those_it_does(kind: Any, wrong: dict[str, str]) -> None:
-    with pytest.raises(Invalid, match="one of") as caught:
-        recipe(kind, wrong)
-    assert next(iter(wrong)) in str(caught.value)
-    assert recipe(kind, {}) == kind()
