@@ -14,6 +14,7 @@ def add_actor(workspace: Workspace, name: str, roles: list[str], public_key: Pat
 
     Once the roll names an auditor, changes must be signed by one: the acting person's own key is used.
     """
+    people.check_roles(roles)  # before a key is made
     with workspace.writing(f"actor add {name}"):
         catalog = workspace.catalog
         closed = any("auditor" in person.roles for person in people.roll(catalog).values())

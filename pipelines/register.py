@@ -14,9 +14,8 @@ from pipelines import versioned_folders as folders
 from pipelines.environment import environment
 from pipelines.progress import Show
 from pipelines.recipes import EvaluateRecipe, recipe
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, check_expert_name
 from registry.catalog import Version
-from registry.errors import Invalid
 
 
 def register(workspace: Workspace, name: str, source: Path, *, data: list[str], seed: str, show: Show) -> Version:
@@ -25,8 +24,7 @@ def register(workspace: Workspace, name: str, source: Path, *, data: list[str], 
     Measured here: preflight against the seed, bits per byte of expert and seed on held-out text, how much of that stands in training text.
     Raises Refused when a policy says no: then no byte stays. The same content again gives the version that holds it.
     """
-    if name == "seed":
-        raise Invalid("expert name 'seed'", found="reserved", expected="another name", next="the seed takes part in every mix by itself")
+    check_expert_name(name)
     catalog = workspace.catalog
     with workspace.writing(f"register {name}"):
         base, corpora = catalog.get(seed), [catalog.get(reference) for reference in data]

@@ -17,7 +17,7 @@ from pipelines import dvc_runs
 from pipelines import versioned_folders as folders
 from pipelines.executors import Log, Needs, execute
 from pipelines.recipes import recipe
-from pipelines.workspace import Workspace
+from pipelines.workspace import Workspace, check_expert_name
 from registry.catalog import Version
 from registry.errors import Invalid, Refused
 
@@ -37,6 +37,8 @@ def train(
 
     Raises Refused for withdrawn data, Damaged for data that changed on disk, StageFailed for a training that did not end.
     """
+    for name in experts:
+        check_expert_name(name)  # hours later, at the registration, would be too late
     catalog = workspace.catalog
 
     def log(name: str, state: str, body: Mapping[str, Any]) -> None:

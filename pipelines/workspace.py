@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from registry.catalog import Catalog
 from registry.errors import Invalid, NotFound
+from registry.references import parse
 from registry.store import Store
 
 SETTINGS = "btx.toml"
@@ -201,6 +202,15 @@ def _is_dvc(pid: int) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and any("dvc" in word for word in process.cmdline())
     except psutil.Error:
         return False
+
+
+def check_expert_name(name: str) -> None:
+    """Raises Invalid for what no reference can carry, and for `seed`, which stands for the seed in every mix."""
+    if name == "seed":
+        raise Invalid("expert name 'seed'", found="reserved", expected="another name", next="the seed takes part in every mix by itself")
+    if "@" in name:
+        raise Invalid(f"expert name {name!r}", found="a version", expected="a name alone", next="leave it out: the next one is given")
+    parse(f"expert/{name}")
 
 
 def actor() -> str:

@@ -9,7 +9,7 @@ Rules for acts are policies'; the log is audit_log.py's.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,11 +108,15 @@ def public_pem(person: Signer) -> str:
     return attest.public_pem(person.key)
 
 
-def add_actor(catalog: Catalog, name: str, roles: tuple[str, ...], public_key: str, by: Signer | None = None) -> Event:
-    """Put a person on the roll, or change roles or key; no roles takes them off. by: an auditor, once the roll names one."""
+def check_roles(roles: Iterable[str]) -> None:
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
         raise Invalid(f"role {unknown[0]}", found=unknown[0], expected=f"one of {', '.join(ROLES)}", next="btx actor add --help")
+
+
+def add_actor(catalog: Catalog, name: str, roles: tuple[str, ...], public_key: str, by: Signer | None = None) -> Event:
+    """Put a person on the roll, or change roles or key; no roles takes them off. by: an auditor, once the roll names one."""
+    check_roles(roles)
     _public(public_key)
     people = roll(catalog)
     auditors = [person.name for person in people.values() if "auditor" in person.roles]

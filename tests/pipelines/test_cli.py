@@ -71,6 +71,10 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["register", "p", "{pickle}", "--data", "data/math"], 1, "pytorch_model.bin"),
     (["register", "p", "{other_shape}", "--data", "data/math"], 3, "weights/shapes"),
     (["register", "seed", "{seed}", "--data", "data/math"], 2, "reserved"),
+    (["train", "seed", "--data", "data/math"], 2, "reserved"),
+    (["train", "a/b", "--data", "data/math"], 2, "a-z"),
+    (["train", "math@2", "--data", "data/math"], 2, "a name alone"),
+    (["actor", "add", "dora", "--role", "king"], 2, "one of registrar"),
     (["train", "x", "--data", "data/none"], 1, "one of data/"),
     (["data", "add", "x", "{empty}", "--license", "MIT", "--source", "s"], 2, "no file"),
     (["data", "add", "x", "{seed}", "--license", "not a licence", "--source", "s"], 2, "SPDX"),
@@ -81,7 +85,14 @@ WRONG: list[tuple[list[str], int, str]] = [
 
 @pytest.mark.parametrize(("arguments", "status", "message"), WRONG, ids=[" ".join(case[0][:3]) for case in WRONG])
 def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
-    own_story: Workspace, story: Any, btx: Run, tmp_path: Path, arguments: list[str], status: int, message: str
+    own_story: Workspace,
+    story: Any,
+    btx: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    message: str,
 ) -> None:
     made = {"seed": story.seed, "empty": tmp_path / "empty", "pickle": tmp_path / "pickle", "other_shape": tmp_path / "other"}
     made["empty"].mkdir()
@@ -91,11 +102,13 @@ def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
     if "{other_shape}" in arguments:
         other_shape(story.seed, made["other_shape"])
     before = files(own_story.root)
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "key.pem"))
     done = btx(own_story.root, *(argument.format(**made) for argument in arguments))
     assert done.returncode == status, (done.stdout, done.stderr)
     assert message.format(**made) in done.stderr
     assert "Traceback" not in done.stderr
     assert files(own_story.root) == before
+    assert not (tmp_path / "key.pem").exists()
 
 
 def other_shape(seed: Path, out: Path) -> None:
