@@ -17,7 +17,7 @@ from pipelines.build_plan import BAD, MAIN, STAGES, Plan, Wishes, changes, forec
 from pipelines.environment import environment
 from pipelines.workspace import Recipes, Workspace
 from registry.catalog import FileFact, Version
-from registry.digest import digest, sha256_file
+from registry.digest import digest
 from registry.errors import Conflict
 
 LINKED_AGAIN = ("model-shared.safetensors", "model-expert-seed.safetensors")
@@ -269,12 +269,13 @@ def _taken_in(workspace: Workspace, source: Path, folder: Path, proven: Mapping[
     aside = folder.with_name(f".{folder.name}.incoming")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before its row was written
-    files = []
-    for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        relative, known = path.relative_to(source), proven.get(path.stat().st_ino)
-        sha256 = known or sha256_file(path)
+    paths = sorted(path for path in source.rglob("*") if path.is_file())
+    unread = [path for path in paths if path.stat().st_ino not in proven]
+    read, files = dict(zip(unread, folders.sha256_files(unread), strict=True)), []
+    for path in paths:
+        relative, sha256 = path.relative_to(source), read.get(path) or proven[path.stat().st_ino]
         linked = workspace.store.has(sha256)
-        if not known:
+        if path in read:
             workspace.store.put(path, sha256)
         (aside / relative).parent.mkdir(parents=True, exist_ok=True)
         workspace.store.link(sha256, aside / relative)
