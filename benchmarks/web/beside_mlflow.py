@@ -1,6 +1,6 @@
 """Requests a second on "get one registered version" by HTTP: `btx serve` and MLflow's own server, in turns in one run.
 
-    python benchmarks/web/beside_mlflow.py [--versions 500] [--clients 8] [--seconds 5] [--rounds 4] [--mlflow 3.18.0] [--venv DIR]
+    python benchmarks/web/beside_mlflow.py [--versions 500] [--clients 8] [--seconds 5] [--rounds 4] [--mlflow 3.17.2] [--venv DIR]
 
 Both on a SQLite file with as many versions of one name, on loopback, one worker process each, the same client.  Ours checks a token,
 its rate limit (raised) and the Host of every request and sends the version's whole detail; MLflow is asked for model-versions/get.
@@ -97,7 +97,7 @@ def main() -> None:
     read.add_argument("--clients", type=int, default=8)
     read.add_argument("--seconds", type=float, default=5)
     read.add_argument("--rounds", type=int, default=4)
-    read.add_argument("--mlflow", default="3.18.0")
+    read.add_argument("--mlflow", default="3.17.2")
     read.add_argument("--venv", type=Path)
     asked = read.parse_args()
     with tempfile.TemporaryDirectory() as name:

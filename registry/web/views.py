@@ -210,7 +210,14 @@ def _steps(catalog: Catalog, builds: Sequence[Version], lines: Sequence[Facts]) 
         gains = [gain for gain in map(_gain, (builds[place].facts.get("evaluation") or {}).values()) if gain is not None]
         mean = sum(gains) / len(gains) if gains else None
         steps.append(
-            lines[place] | {"added": sorted(members - before), "left_out": sorted(before - members), "mean_gain": mean, "new": new}
+            lines[place]
+            | {
+                "added": sorted(members - before),
+                "left_out": sorted(before - members),
+                "mean_gain": mean,
+                "measured": len(gains),
+                "new": new,
+            }
         )
     return steps
 
