@@ -14,7 +14,7 @@ import numpy as np
 
 from btx_core.checkpoint import TORCH_NAMES
 
-BLOCK = 1 << 15  # elements: a float64 sum of them stays in a core's cache, and torch runs them on the calling thread
+BLOCK = 1 << 16  # elements: few enough that a float64 sum of them stays near the core, enough that threads seldom wait for each other
 NATIVE = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # Bits of the exponent, all set in NaN and infinity; the mask clears the sign.
 EXPONENT = {

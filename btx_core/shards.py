@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_shards(
     """Write or link every shard. Returns the files, and per tensor its file, rule, sources and sha256."""
     files: list[FileWritten] = []
     tensors: dict[str, Any] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with one_thread_each(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for number, shard in enumerate(plan.shards):
             if progress:
                 progress(number, len(plan.shards), shard.file)
@@ -57,6 +58,19 @@ def write_shards(
     if progress:
         progress(len(plan.shards), len(plan.shards), "mixed")
     return files, dict(sorted(tensors.items()))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Threads that begin inside compute alone: there are as many as cores, and torch would start as many again for each."""
+    import torch  # here, so that a plan's sizes can be told without it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def describe(shard: Shard, output: Output, digests: Sequence[str]) -> dict[str, Any]:
