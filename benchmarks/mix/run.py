@@ -3,7 +3,7 @@
 In:  a folder for scratch (--dir), shapes, numbers of experts.  Out: one JSON line per measurement, then a table in Markdown.
 Weights are random, bfloat16. Everything runs in processes of its own, one at a time, inputs in the page cache, interleaved and repeated.
 Written data is on disk when a clock stops (this engine syncs by itself, `cp` is followed by `sync`; mergekit is not asked to).
-Run:  .venv/bin/python benchmarks/mix/run.py --dir /var/tmp/btx-bench --repeats 3
+Run:  .venv/bin/python benchmarks/mix/run.py --dir /var/tmp/btx-bench --repeats 2
 """
 
 from __future__ import annotations
