@@ -27,9 +27,9 @@ def branch(seed: Path, mode: Mode) -> Any:
     return model
 
 
-def feed_forward_blocks(dense: Any) -> list[Any]:
-    """One module a layer, in layer order."""
-    return [module for name, module in dense.named_modules() if (found := FEED_FORWARD.search(name)) and found.end() == len(name)]
+def feed_forward_blocks(dense: Any) -> dict[str, Any]:
+    """One module a layer, by name, in layer order."""
+    return {name: module for name, module in dense.named_modules() if (found := FEED_FORWARD.search(name)) and found.end() == len(name)}
 
 
 def load(folder: Path, dtype: Any = "auto") -> Any:

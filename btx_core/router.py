@@ -15,7 +15,7 @@ import torch
 
 from btx_core.branch import feed_forward_blocks
 from btx_core.data import Corpus, end_token
-from btx_core.train import alone
+from btx_core.losses import alone
 
 Start = Literal["fitted", "centroid", "random"]
 SCALE = 4.0  # of a state's score for its own expert: sharp enough to choose, soft enough to be tuned (benchmarks/btx_table)
@@ -39,7 +39,7 @@ class Statistics:
 def statistics(dense: Any, tokenizer: Any, corpus: Corpus, sequence: int, rows: int = ROWS) -> Statistics:
     """One pass of the expert's own dense model over its own text; what enters each feed-forward block is what its router sees."""
     seen: list[torch.Tensor] = []
-    listen = [(block, lambda _, given: seen.append(given[0].flatten(0, -2).double())) for block in feed_forward_blocks(dense)]
+    listen = [(block, lambda _, given: seen.append(given[0].flatten(0, -2).double())) for block in feed_forward_blocks(dense).values()]
     handles = [block.register_forward_pre_hook(hook) for block, hook in listen]
     try:
         ids = torch.from_numpy(np.stack([corpus.row(number, sequence)[:-1] for number in range(rows)]))

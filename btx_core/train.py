@@ -22,13 +22,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
+from btx_core.beside import beside_seed, pair_loss
 from btx_core.branch import Mode, branch, write_dense
 from btx_core.data import Corpus, Mixture, end_token, split
+from btx_core.errors import WrongUsage
 from btx_core.evaluate import parameters
 from btx_core.files import whole_folder
+from btx_core.losses import next_token_loss
 
 Progress = Callable[[int, int, str], None]
 Loss = Callable[[Any, torch.Tensor, Sequence[str], float], torch.Tensor]
@@ -49,6 +51,9 @@ class TrainRecipe:
     accumulate: int = 1  # parts that a step's rows are computed in, where memory is short
     precision: Precision = "float32"  # of the forward pass; parameters and their averages stay float32
     replay: float = 0.0  # share of rows from the seed's general data
+    beside: float = 0.0  # anchored: share of tokens that a learnt gate divides between the expert and the seed's own block
+    keep: float = 3.0  # beside: weight of the distance to the seed's predictions on general rows, nats per token
+    tag: float = 0.25  # beside: weight of telling the domain's rows from general ones by what enters each block
     lora_rank: int = 0  # train adapters of this rank in place of the parameters themselves, and merge them at the end
     save_every: int = 200  # steps between checkpoints
     seed: int = 0
@@ -90,10 +95,17 @@ def train(
     """
     tokenizer = AutoTokenizer.from_pretrained(seed)
     mixture = _mixture(data, general, tokenizer, recipe)
-    model = branch(seed, recipe.mode)
+    model, own = branch(seed, recipe.mode), general in data
     if recipe.lora_rank:
         model = add_adapters(model, recipe.lora_rank)
-    report = _fit(model, mixture, tokenizer, recipe, progress, Checkpoints.beside(out, recipe, seed, mixture))
+    checkpoints = Checkpoints.beside(out, recipe, seed, mixture)
+    if recipe.beside and not own:
+        _check_beside(recipe, mixture)
+        with beside_seed(model, recipe.beside) as pairs:
+            loss = pair_loss(pairs, end_token(tokenizer), keep=recipe.keep, tag=recipe.tag)
+            report = optimise(model, mixture, loss, recipe, checkpoints=checkpoints, progress=progress)
+    else:
+        report = _fit(model, mixture, tokenizer, recipe, progress, checkpoints)
     if recipe.lora_rank:
         model = model.merge_and_unload()
     if not PartialState().is_main_process:
@@ -151,6 +163,14 @@ def _mixture(data: Sequence[Path], general: Path | None, tokenizer: Any, recipe:
     return Mixture(corpora, shares)
 
 
+def _check_beside(recipe: TrainRecipe, mixture: Mixture) -> None:
+    subject, mend = "[recipe.train] beside", "set replay = 0.5, and name the seed's data: btx seed add NAME PATH --data data/NAME"
+    if recipe.mode != "anchored":  # the seed's block would meet states that it never saw
+        raise WrongUsage(subject, found=f'mode = "{recipe.mode}"', expected='mode = "anchored"', next="choose one of the two")
+    if "general" not in mixture.corpora:
+        raise WrongUsage(subject, found="no general rows to tell the domain from", expected="replay above 0", next=mend)
+
+
 def _fit(
     model: Any, mixture: Mixture, tokenizer: Any, recipe: TrainRecipe, progress: Progress | None, checkpoints: "Checkpoints | None" = None
 ) -> TrainReport:
@@ -160,23 +180,6 @@ def _fit(
         return next_token_loss(running, rows, end)
 
     return optimise(model, mixture, loss, recipe, checkpoints=checkpoints, progress=progress)
-
-
-def next_token_loss(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
-    """rows: (B, S + 1). Mean over all B × S targets, nats per token."""
-    return cross_entropy(next_token_scores(model, rows, end).flatten(0, 1), rows[:, 1:].flatten())
-
-
-def next_token_scores(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
-    """rows: (B, S + 1). Logits (B, S, V), float32."""
-    return model(input_ids=rows[:, :-1], attention_mask=alone(rows[:, :-1], end), use_cache=False).logits.float()  # type: ignore[no-any-return]
-
-
-def alone(inputs: torch.Tensor, end: int) -> torch.Tensor:
-    """(B, 1, S, S): 0 where a token may look, lowest elsewhere. Each packed document sees itself alone, begun by the end token before it."""
-    document = (inputs == end).cumsum(1)
-    seen = (document[:, :, None] == document[:, None, :]).tril()
-    return torch.zeros(seen.shape, device=inputs.device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
-from torch.nn.functional import cross_entropy, kl_div, linear
+from torch.nn.functional import cross_entropy, linear
 from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -25,12 +25,13 @@ from btx_core.checkpoint import Checkpoint, read_json
 from btx_core.data import Corpus, Mixture, end_token
 from btx_core.evaluate import gate_weights, gates
 from btx_core.files import link, whole_folder
+from btx_core.losses import distance, next_token_scores
 from btx_core.mix import PROVENANCE
 from btx_core.plan import ROUTER, SHARED
 from btx_core.router import Start, Statistics, statistics
 from btx_core.router import rows as first_rows
 from btx_core.routing import Routing, in_training
-from btx_core.train import Checkpoints, Precision, Progress, TrainReport, next_token_scores, optimise
+from btx_core.train import Checkpoints, Precision, Progress, TrainReport, optimise
 
 GENERAL = "seed"  # the key of the seed's own data among the domains
 
@@ -178,12 +179,6 @@ def take_over(model: Any, routers: Mapping[str, Any], grown: Grown) -> None:
                 parameter.data[place] = old[name].data[was]
         elif ".experts." not in name:
             parameter.data.copy_(old[name].data)
-
-
-def distance(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence from what is wanted, mean over (B, S), nats per token."""
-    found, held = scores.log_softmax(-1).flatten(0, 1), wanted.log_softmax(-1).flatten(0, 1)
-    return kl_div(found, held, log_target=True, reduction="batchmean")
 
 
 def shares(domains: list[str], general: float) -> dict[str, float]:

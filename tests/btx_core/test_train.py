@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from btx_core.branch import FEED_FORWARD, load
-from btx_core.train import TrainRecipe, alone, next_token_loss, schedule, train
+from btx_core.losses import alone, next_token_loss
+from btx_core.train import TrainRecipe, schedule, train
 
 RECIPE = TrainRecipe(steps=24, sequence=32, warmup_steps=4, save_every=8)
 RUN = """

@@ -130,7 +130,8 @@ def test_a_branch_that_fails_is_named_and_the_others_are_kept(own_story: Workspa
         train(own_story, {"good": "data/code", "bad": "data/bad"})
     assert not (own_story.root / "work/branches/bad").exists()
     states = {name: [event.body["state"] for event in own_story.catalog.events(f"train@{name}", "stage")] for name in ("good", "bad")}
-    assert states == {"good": ["started", "ended"], "bad": ["started", "failed"]}
+    for name, last in (("good", "ended"), ("bad", "failed")):  # between them "running", as often as the machine is slow
+        assert (states[name][0], states[name][-1]) == ("started", last)
     every = [f"train@{name}" for name in ("math", "code", "good", "bad")]
     assert stale(own_story.root, every) == ["train@bad"], "by DVC's own report"
     assert not train(own_story, {"good": "data/code"})["good"].ran
