@@ -20,11 +20,13 @@ from btx_core.branch import load
 from btx_core.data import split
 from btx_core.evaluate import evaluate_model, heldout_windows
 from btx_core.mix import Member, MixRecipe, mix
+from btx_core.plan import ROUTER, SHARED
 from btx_core.train import PretrainConfig, TrainRecipe, pretrain, train
-from btx_core.tune import GENERAL, Home, TuneRecipe, tune_model
+from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, tune_model, write_tuned
 from pipelines import corpora
 
 DOMAINS = {"prose": corpora.prose, "code": corpora.code, "math": corpora.math}  # the seed knows prose alone
+GROW = 0.2  # share of the tuning steps when an expert joins
 Tell = Callable[[str], None]
 
 
@@ -33,7 +35,9 @@ class Scale:
     size: PretrainConfig
     seed: TrainRecipe
     expert: TrainRecipe
+    beside: TrainRecipe  # of experts trained beside the seed
     tune: TuneRecipe
+    router: TuneRecipe  # for a build that tunes the router alone
     bytes: int  # of training text per domain; a tenth of it is held out
     heldout_tokens: int  # of each domain that are measured
 
@@ -42,7 +46,9 @@ SCALE = Scale(
     size=PretrainConfig(),
     seed=TrainRecipe(mode="full", steps=1500, learning_rate=4e-3),
     expert=TrainRecipe(steps=700, learning_rate=3e-3),
+    beside=TrainRecipe(steps=1000, learning_rate=3e-3, batch=8, replay=0.5, beside=0.7),
     tune=TuneRecipe(),
+    router=TuneRecipe(mode="router", learning_rate=1e-2, balance=0.0),
     bytes=corpora.SIZE,
     heldout_tokens=15_000,
 )
@@ -74,20 +80,21 @@ class Ground:
     def seed(self) -> Path:
         return self.folder / "seed"
 
-    def branch(self, domain: str, mode: str) -> Path:
-        return self.folder / mode / domain
+    def branch(self, domain: str, kind: str) -> Path:
+        return self.folder / kind / domain
 
     def prepare(self) -> None:
-        """Train the seed and both sets of branches, or find them trained already."""
+        """Train the seed and every set of branches, or find them trained already."""
         if not self.seed.is_dir():
             pretrain(self.scale.size, [self.data["prose"]], replace(self.scale.seed, seed=self.random_seed), self.seed)
-        for mode in ("anchored", "full"):
+        general, expert = self.data["prose"], self.scale.expert
+        for kind, recipe in {"anchored": expert, "full": replace(expert, mode="full"), "beside": self.scale.beside}.items():
             for domain, data in self.data.items():
-                if not self.branch(domain, mode).is_dir():
-                    recipe = replace(self.scale.expert, mode=mode, seed=self.random_seed)
-                    train(self.seed, [data], recipe, self.branch(domain, mode))
-            reports = [json.loads((self.branch(domain, mode) / "btx-train.json").read_text())["report"] for domain in self.data]
-            self.spent[mode] = sum(report["tokens"] for report in reports), sum(report["flops"] for report in reports)
+                if not self.branch(domain, kind).is_dir():
+                    chosen = expert if data == general and kind == "beside" else recipe  # nothing to tell apart there
+                    train(self.seed, [data], replace(chosen, seed=self.random_seed), self.branch(domain, kind), general=general)
+            reports = [json.loads((self.branch(domain, kind) / "btx-train.json").read_text())["report"] for domain in self.data]
+            self.spent[kind] = sum(report["tokens"] for report in reports), sum(report["flops"] for report in reports)
 
     @property
     def tokenizer(self) -> Any:
@@ -124,11 +131,12 @@ def bench(folder: Path, random_seeds: list[int], scale: Scale, tell: Tell) -> li
 
 def table(ground: Ground) -> dict[str, Callable[[], Row]]:
     """Every row's name and how it is made."""
-    tune = ground.scale.tune
+    tune, router = ground.scale.tune, ground.scale.router
     rows: dict[str, Callable[[], Row]] = {
         "seed": lambda: ground.measure("seed", load(ground.seed, torch.float32), 0, 0.0),
         "specialists, anchored": lambda: specialists(ground, "anchored"),
         "specialists, full": lambda: specialists(ground, "full"),
+        "specialists, beside the seed": lambda: specialists(ground, "beside"),
         "dense, same tokens": lambda: dense(ground, "dense, same tokens", "tokens"),
         "dense, same compute": lambda: dense(ground, "dense, same compute", "flops"),
         "upcycled, same tokens": lambda: upcycled(ground, "upcycled, same tokens", "tokens"),
@@ -143,6 +151,10 @@ def table(ground: Ground) -> dict[str, Callable[[], Row]]:
         "BTX, all tuned": ("anchored", MixRecipe(), replace(tune, mode="all")),
         "BTX of full branches": ("full", MixRecipe(mode="full"), tune),
         "BTX of full branches, all tuned": ("full", MixRecipe(mode="full"), replace(tune, mode="all")),
+        "BTX of branches beside the seed": ("beside", MixRecipe(), tune),
+        "BTX of branches beside the seed, router only": ("beside", MixRecipe(seed_expert=False), router),
+        "BTX of branches beside the seed, router only, soft": ("beside", MixRecipe(seed_expert=False, routing="soft"), router),
+        "BTX, router only by the same recipe": ("anchored", MixRecipe(seed_expert=False), router),
         "BTX, top-1": ("anchored", MixRecipe(top_k=1), tune),
         "BTX, soft: every expert": ("anchored", MixRecipe(routing="soft"), tune),
         "BTX, Switch": ("anchored", MixRecipe(routing="switch"), tune),
@@ -157,16 +169,23 @@ def table(ground: Ground) -> dict[str, Callable[[], Row]]:
     }
     for name, (mode, mixing, tuning) in variants.items():
         rows[name] = lambda name=name, mode=mode, mixing=mixing, tuning=tuning: mixture(ground, name, mode, mixing, tuning)  # type: ignore[misc]
+    for joined in ("code", "math"):
+        rows[f"BTX, {joined} joined last"] = lambda joined=joined: grown(ground, "BTX", joined, "anchored", MixRecipe(), tune)  # type: ignore[misc]
+        name = "BTX of branches beside the seed, router only"
+        rows[f"{name}, {joined} joined last"] = lambda joined=joined, name=name: grown(  # type: ignore[misc]
+            ground, name, joined, "beside", MixRecipe(seed_expert=False), router
+        )
     return rows
 
 
-def specialists(ground: Ground, mode: str) -> Row:
+def specialists(ground: Ground, kind: str) -> Row:
     """Each domain by its own branch: what a perfect choice of model, made before the first token, would give."""
     found = {}
     for domain in ground.data:
         alone = replace_data(ground, {domain: ground.data[domain]})
-        found[domain] = alone.measure("", load(ground.branch(domain, mode), torch.float32), 0, 0.0).bits_per_byte[domain]
-    return Row(f"specialists, {mode}", ground.random_seed, found, *ground.spent[mode])
+        found[domain] = alone.measure("", load(ground.branch(domain, kind), torch.float32), 0, 0.0).bits_per_byte[domain]
+    name = "specialists, beside the seed" if kind == "beside" else f"specialists, {kind}"
+    return Row(name, ground.random_seed, found, *ground.spent[kind])
 
 
 def replace_data(ground: Ground, data: dict[str, Path]) -> Ground:
@@ -225,10 +244,25 @@ def merged(ground: Ground, name: str, top_k: int) -> Row:
     return Row(name, ground.random_seed, found, *ground.spent["full"])
 
 
-def mixture(ground: Ground, name: str, mode: str, mixing: MixRecipe, tuning: TuneRecipe) -> Row:
-    model, report = composed(ground, mode, mixing, tuning)
-    tokens, flops = ground.spent[mode]
+def mixture(ground: Ground, name: str, kind: str, mixing: MixRecipe, tuning: TuneRecipe) -> Row:
+    model, report = composed(ground, kind, mixing, tuning)
+    tokens, flops = ground.spent[kind]
     return ground.measure(name, model, tokens + report.tokens, flops + report.flops)
+
+
+def grown(ground: Ground, name: str, joined: str, kind: str, mixing: MixRecipe, tuning: TuneRecipe) -> Row:
+    """A build without one domain, tuned; then that domain's expert joins it: kept rows, a fitted new one, GROW of the steps."""
+    others = {domain: ground.branch(domain, kind) for domain in ground.data if domain != joined}
+    before = ground.folder / "before"
+    model, first = composed(ground, kind, mixing, tuning, others)
+    shutil.rmtree(before, ignore_errors=True)
+    before.mkdir()
+    write_tuned(model, ground.folder / "mixed", (ROUTER, SHARED), before)
+    same = range(len(others) + int(mixing.seed_expert))  # the one that joins has the last place
+    after = {**others, joined: ground.branch(joined, kind)}
+    model, second = composed(ground, kind, mixing, replace(tuning, grow=GROW), after, Grown(before, {place: place for place in same}))
+    tokens, flops = ground.spent[kind]
+    return ground.measure(f"{name}, {joined} joined last", model, tokens + first.tokens + second.tokens, flops + first.flops + second.flops)
 
 
 @dataclass(frozen=True)
@@ -239,20 +273,25 @@ class Tuned:
 
 
 def composed(
-    ground: Ground, mode: str, mixing: MixRecipe, tuning: TuneRecipe, folders: Mapping[str, Path] | None = None
+    ground: Ground,
+    kind: str,
+    mixing: MixRecipe,
+    tuning: TuneRecipe,
+    folders: Mapping[str, Path] | None = None,
+    before: Grown | None = None,
 ) -> tuple[Any, Tuned]:
     """Mix the branches (or `folders`) and tune the mixture. Returns the model and what tuning took."""
     from btx_core.train import flops_per_token
 
-    members = folders or {domain: ground.branch(domain, mode) for domain in ground.data}
+    members = folders or {domain: ground.branch(domain, kind) for domain in ground.data}
     out = ground.folder / "mixed"
     shutil.rmtree(out, ignore_errors=True)
     mix(ground.seed, [Member(name, slot, path) for slot, (name, path) in enumerate(members.items(), 1)], mixing, out)
     model, first = load(out, torch.float32), int(mixing.seed_expert)
-    texts = {GENERAL if name == "prose" else name: [path] for name, path in ground.data.items()}
+    texts = {GENERAL if name == "prose" else name: [ground.data[name]] for name in members}
     homes = {GENERAL if name == "prose" else name: Home(place, path) for place, (name, path) in enumerate(members.items(), first)}
     recipe = replace(tuning, seed=ground.random_seed)
-    report = tune_model(model, ground.tokenizer, texts, recipe, homes, ground.seed, routing=mixing.routing)
+    report = tune_model(model, ground.tokenizer, texts, recipe, homes, ground.seed, before, routing=mixing.routing)
     return model, Tuned(report.tokens, report.flops, flops_per_token(model))
 
 

@@ -13,7 +13,9 @@ TINY = Scale(
     size=PretrainConfig(vocabulary=384, hidden=32, feed_forward=64, layers=2, heads=2),
     seed=TrainRecipe(mode="full", steps=20, sequence=64),
     expert=TrainRecipe(steps=10, sequence=64),
+    beside=TrainRecipe(steps=10, sequence=64, replay=0.5, beside=0.7),
     tune=TuneRecipe(steps=4, sequence=64),
+    router=TuneRecipe(mode="router", steps=4, sequence=64),
     bytes=60_000,
     heldout_tokens=500,
 )
