@@ -1,4 +1,4 @@
-"""First rows of the routers, before any tuning: fitted to what each router will see.
+"""First rows of the routers, before any tuning: fitted to what each router will see; a joining expert's to the rows that are there.
 
 In:  for every expert its dense folder and the text that is its home.  Out: per layer one row an expert.
 Statistics are sums over one expert's own states, so another expert adds its own and leaves the rest as they are. They hold as long as the
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from btx_core.branch import feed_forward_blocks
 from btx_core.data import Corpus, end_token
@@ -71,3 +72,28 @@ def rows(experts: Mapping[int, Statistics], count: int, start: Start) -> torch.T
     size = outer.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
     fitted: torch.Tensor = torch.linalg.solve(outer + RIDGE * size * torch.eye(outer.shape[-1], dtype=torch.float64), out.mT).mT
     return SCALE * fitted
+
+
+def joining_row(own_TD: torch.Tensor, others_TD: torch.Tensor, kept_ED: torch.Tensor) -> torch.Tensor:
+    """(D,) The row of an expert that joins rows which stay: it scores its own states above all kept rows together, and others' below.
+
+    Logistic regression of own against others, both weighing the same, with the kept rows' log-sum-exp as offset: what the softmax over all
+    rows makes of the new one. Convex; float64.
+    """
+    states = torch.cat([own_TD, others_TD]).double()
+    offset = (states @ kept_ED.double().T).logsumexp(-1)
+    wanted = torch.cat([torch.ones(len(own_TD)), torch.zeros(len(others_TD))]).double()
+    weight = torch.where(wanted > 0, 0.5 / len(own_TD), 0.5 / len(others_TD))
+    row = torch.zeros(states.shape[1], dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([row], max_iter=200, line_search_fn="strong_wolfe")
+
+    def cost() -> torch.Tensor:
+        search.zero_grad()
+        told = binary_cross_entropy_with_logits(states @ row - offset, wanted, weight, reduction="sum")
+        value = told + 0.5 * RIDGE * states.square().mean() * row.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        search.step(cost)  # type: ignore[no-untyped-call]
+    return row.detach()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
@@ -28,7 +29,7 @@ from btx_core.files import link, whole_folder
 from btx_core.losses import distance, next_token_scores
 from btx_core.mix import PROVENANCE
 from btx_core.plan import ROUTER, SHARED
-from btx_core.router import Start, Statistics, statistics
+from btx_core.router import ROWS, Start, Statistics, joining_row, statistics
 from btx_core.router import rows as first_rows
 from btx_core.routing import Routing, in_training
 from btx_core.train import Checkpoints, Precision, Progress, TrainReport, optimise
@@ -60,6 +61,7 @@ class TuneRecipe:
     capacity: float = 1.5  # routing switch: even shares of a batch that one expert takes
     temperature: float = 0.5  # routing sample: where the Gumbel temperature, 1 at first, ends
     grow: float = 0.0  # share of the steps when an expert joins a tuned build, which is then gone on from; 0: always from nothing
+    grow_rate: float = 0.2  # share of the learning rate then: at the whole of it kept rows forget (benchmarks/btx_table)
 
 
 @dataclass(frozen=True)
@@ -125,12 +127,18 @@ def tune_model(
     corpora = {name: Corpus.of(folders, tokenizer, recipe.seed) for name, folders in domains.items()}
     mixture, end = Mixture(corpora, shares(list(domains), recipe.general_share)), end_token(tokenizer)
     routers = gates(model)
+    growing = grown if recipe.grow else None
+    if growing:
+        take_over(model, routers, growing)
     if homes and recipe.start != "random":
-        place_rows(routers, homes, corpora, tokenizer, recipe)
-    if grown is not None and recipe.grow:
-        take_over(model, routers, grown)
-        gained = len(next(iter(routers.values())).weight) > len(grown.kept)
-        recipe = replace(recipe, steps=math.ceil(recipe.steps * recipe.grow) if gained else 0)
+        if growing:
+            join(routers, growing, homes, router_states(model, routers, corpora, end, recipe.sequence))
+        else:
+            place_rows(routers, homes, corpora, tokenizer, recipe)
+    if growing:
+        gained = len(next(iter(routers.values())).weight) > len(growing.kept)
+        steps, rate = math.ceil(recipe.steps * recipe.grow) if gained else 0, recipe.learning_rate * recipe.grow_rate
+        recipe = replace(recipe, steps=steps, learning_rate=rate)
     teacher = load(seed, torch.float32).eval() if seed and recipe.keep else None
     for name, parameter in model.named_parameters():
         of_router = name.removesuffix(".weight") in routers
@@ -170,7 +178,7 @@ def place_rows(
 
 
 def take_over(model: Any, routers: Mapping[str, Any], grown: Grown) -> None:
-    """The tuned build's shared parameters, and its rows where they are kept; rows of new experts stay as they were placed."""
+    """The tuned build's shared parameters, and its rows where they are kept."""
     before = load(grown.folder, torch.float32)
     old = dict(before.named_parameters())
     for name, parameter in model.named_parameters():
@@ -179,6 +187,35 @@ def take_over(model: Any, routers: Mapping[str, Any], grown: Grown) -> None:
                 parameter.data[place] = old[name].data[was]
         elif ".experts." not in name:
             parameter.data.copy_(old[name].data)
+
+
+@torch.no_grad()
+def router_states(
+    model: Any, routers: Mapping[str, Any], corpora: Mapping[str, Corpus], end: int, sequence: int
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What each router of this very model sees of each domain's text, (T, D) by domain and router."""
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for domain, corpus in corpora.items():
+        ids = torch.from_numpy(np.stack([corpus.row(number, sequence) for number in range(ROWS)]))
+        with router_inputs(routers) as states[domain]:
+            next_token_scores(model, ids, end)
+    return states
+
+
+def join(routers: Mapping[str, Any], grown: Grown, homes: Mapping[str, Home], states: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+    """Set the row of every expert that joins. Its states are the tuned model's, whose shared parameters are not the seed's any more."""
+    kept = sorted(grown.kept)
+    for place in sorted({home.place for home in homes.values()} - grown.kept.keys()):
+        at_home = [domain in homes and homes[domain].place == place for domain in states]
+        if all(at_home):
+            continue  # nothing to tell it from
+        for name, router in routers.items():
+            own, others = (
+                torch.cat([found[name] for found, here in zip(states.values(), at_home, strict=True) if here == wanted])
+                for wanted in (True, False)
+            )
+            router.weight.data[place] = joining_row(own, others, router.weight.data[kept])
+        kept.append(place)
 
 
 def shares(domains: list[str], general: float) -> dict[str, float]:

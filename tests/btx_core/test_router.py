@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from btx_core.branch import load
 from btx_core.data import Corpus
-from btx_core.router import Statistics, rows, statistics
+from btx_core.router import RIDGE, Statistics, joining_row, rows, statistics
 
 
 def of(states_LTD: torch.Tensor) -> Statistics:
@@ -63,3 +63,18 @@ def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> 
     assert both.total_LD.shape == (2, 32)
     assert both.outer_LDD.shape == (2, 32, 32)
     assert torch.equal(both.outer_LDD, again.outer_LDD)
+
+
+def test_a_joining_row_takes_its_own_states_from_rows_that_stay() -> None:
+    *old, new = (cloud[0] for cloud in clouds())
+    others, kept_ED = torch.cat(old), rows({0: of(clouds()[0]), 1: of(clouds()[1])}, 2, "fitted")[0]
+    row = joining_row(new, others, kept_ED)
+
+    def share(states: torch.Tensor) -> torch.Tensor:
+        return (states.double() @ torch.stack([*kept_ED, row]).T).softmax(-1)[:, 2]
+
+    assert float((share(new) > 0.5).double().mean()) > 0.75  # the clouds overlap
+    assert float((share(others) < 0.5).double().mean()) > 0.75
+    slope = 0.5 * ((share(others)[:, None] * others).mean(0) - ((1 - share(new))[:, None] * new).mean(0))
+    ridge = RIDGE * torch.cat([new, others]).square().mean() * row
+    assert torch.allclose(slope, -ridge, atol=1e-5), "the cost is at its least"
