@@ -2,7 +2,7 @@
 
 In:  a mixed folder, training text by domain and where each is at home, a recipe.  Out: a whole folder; only model-router and model-shared are new.
 Loss: next token; on the seed's own text also the distance to what the seed predicts; per layer the load balance αN Σ u_i p_i over batch
-means, and the z-loss on the router's logits.
+means, the z-loss on the router's logits, and where asked for the choice of each text's own expert.
 Shapes: B rows, S tokens a row, T = B × S, E experts, D model width.
 """
 
@@ -24,6 +24,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from btx_core.branch import load
 from btx_core.checkpoint import Checkpoint, read_json
 from btx_core.data import Corpus, Mixture, end_token
+from btx_core.errors import WrongUsage
 from btx_core.evaluate import gate_weights, gates
 from btx_core.files import link, whole_folder
 from btx_core.losses import distance, next_token_scores
@@ -47,7 +48,9 @@ class TuneRecipe:
     learning_rate: float = 5e-3  # of the router, peak
     shared_rate: float = 0.6  # of everything else that trains, as a share of learning_rate
     general_share: float = 0.4  # share of rows from the seed's own data; the other domains share the rest evenly
+    text: float = 1.0  # weight of the next token's cross-entropy; without it and keep, nothing flows back through the model: twice as fast
     keep: float = 1.0  # weight of the distance to the seed's predictions on its own text, nats per token
+    home: float = 0.0  # weight of the routers' cross-entropy to the expert that each text trained, summed over layers
     balance: float = 0.01  # α
     z: float = 0.001
     warmup_steps: int = 20
@@ -127,6 +130,10 @@ def tune_model(
     corpora = {name: Corpus.of(folders, tokenizer, recipe.seed) for name, folders in domains.items()}
     mixture, end = Mixture(corpora, shares(list(domains), recipe.general_share)), end_token(tokenizer)
     routers = gates(model)
+    if recipe.mode != "router" and not (recipe.text or recipe.keep):
+        raise WrongUsage(
+            "[recipe.tune] text, keep", found=f'both 0, mode = "{recipe.mode}"', expected='mode = "router"', next="give text a weight: 1"
+        )
     growing = grown if recipe.grow else None
     if growing:
         take_over(model, routers, growing)
@@ -144,11 +151,17 @@ def tune_model(
         of_router = name.removesuffix(".weight") in routers
         parameter.requires_grad_(of_router or recipe.mode == "all" or (recipe.mode == "shared" and ".experts." not in name))
 
+    through = bool(recipe.text or recipe.keep)
+
     def loss(running: Any, ids: torch.Tensor, names: Sequence[str], done: float) -> torch.Tensor:
         warmth = 1 - done * (1 - recipe.temperature)
-        with router_inputs(routers) as inputs, in_training(routers, routing, capacity=recipe.capacity, temperature=warmth):
+        with (
+            torch.set_grad_enabled(through),
+            router_inputs(routers) as inputs,
+            in_training(routers, routing, capacity=recipe.capacity, temperature=warmth),
+        ):
             scores = next_token_scores(running, ids, end)
-        value = cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
+        value = recipe.text * cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
         general = [row for row, name in enumerate(names) if name == GENERAL]
         if teacher is not None and general:
             with torch.no_grad():
@@ -157,6 +170,8 @@ def tune_model(
         for name, hidden in inputs.items():
             logits = linear(hidden, routers[name].weight).float()
             value = value + recipe.balance * balance_loss(logits, gate_weights(routers[name], hidden)) + recipe.z * z_loss(logits)
+            if recipe.home and homes:
+                value = value + recipe.home * home_loss(logits, [homes[name].place if name in homes else None for name in names])
         return value
 
     rates = {f"{name}.weight": 1.0 for name in routers} | {"": recipe.shared_rate}
@@ -231,6 +246,13 @@ def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Ten
     Products of means, not the mean of products, which cannot tell the two apart.
     """
     return logits_TE.shape[1] * (weights_TE.mean(0) * logits_TE.softmax(-1).mean(0)).sum()
+
+
+def home_loss(logits_TE: torch.Tensor, places: Sequence[int | None]) -> torch.Tensor:
+    """Cross-entropy of choosing each row's own expert, nats per token. places: of B rows of T / B tokens; None: at home nowhere."""
+    wanted = torch.tensor([-100 if place is None else place for place in places], device=logits_TE.device)
+    wanted_T = wanted.repeat_interleave(len(logits_TE) // len(places))
+    return cross_entropy(logits_TE, wanted_T, reduction="sum") / len(logits_TE)
 
 
 def z_loss(logits_TE: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,7 @@ SCALE = Scale(
     expert=TrainRecipe(steps=700, learning_rate=3e-3),
     beside=TrainRecipe(steps=1000, learning_rate=3e-3, batch=8, replay=0.5, beside=0.7),
     tune=TuneRecipe(),
-    router=TuneRecipe(mode="router", learning_rate=1e-2, balance=0.0),
+    router=TuneRecipe(mode="router", learning_rate=1e-2, balance=0.0, home=0.3, general_share=1 / 3),
     bytes=corpora.SIZE,
     heldout_tokens=15_000,
 )
@@ -154,6 +154,12 @@ def table(ground: Ground) -> dict[str, Callable[[], Row]]:
         "BTX of branches beside the seed": ("beside", MixRecipe(), tune),
         "BTX of branches beside the seed, router only": ("beside", MixRecipe(seed_expert=False), router),
         "BTX of branches beside the seed, router only, soft": ("beside", MixRecipe(seed_expert=False, routing="soft"), router),
+        "BTX of branches beside the seed, router only, by text alone": ("beside", MixRecipe(seed_expert=False), replace(router, home=0.0)),
+        "BTX of branches beside the seed, router only, by home alone": (
+            "beside",
+            MixRecipe(seed_expert=False),
+            replace(router, home=1.0, text=0.0, keep=0.0),
+        ),
         "BTX, router only by the same recipe": ("anchored", MixRecipe(seed_expert=False), router),
         "BTX, top-1": ("anchored", MixRecipe(top_k=1), tune),
         "BTX, soft: every expert": ("anchored", MixRecipe(routing="soft"), tune),

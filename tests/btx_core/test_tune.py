@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from btx_core.branch import load
+from btx_core.errors import WrongUsage
 from btx_core.evaluate import gate_weights, gates
 from btx_core.mix import Member, MixRecipe, mix
 from btx_core.routing import Routing
 from btx_core.train import TrainRecipe, train
-from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, balance_loss, shares, tune, z_loss
+from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, balance_loss, home_loss, shares, tune, z_loss
 
 RECIPE = TuneRecipe(steps=6, sequence=32, warmup_steps=2, save_every=4)
 ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
@@ -90,6 +91,33 @@ def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
         experts * (weights * logits.softmax(-1)).sum(-1).mean() for logits, weights in zip((balanced, collapsed), one_hot, strict=True)
     ]
     assert float(wrong[0]) == float(wrong[1]) == pytest.approx(experts)
+
+
+def test_the_home_loss_is_the_cross_entropy_to_each_texts_own_expert() -> None:
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]])  # two rows of two tokens
+    told = logits.log_softmax(-1)
+    assert float(home_loss(logits, [0, 2])) == pytest.approx(-float(told[0, 0] + told[1, 0] + told[2, 2] + told[3, 2]) / 4)
+    assert float(home_loss(logits, [0, None])) == pytest.approx(-float(told[0, 0] + told[1, 0]) / 4)
+
+
+def test_the_router_learns_where_each_text_is_at_home_without_a_way_back_through_the_model(
+    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    recipe = replace(
+        RECIPE, mode="router", steps=100, batch=16, learning_rate=1e-2, text=0.0, keep=0.0, home=1.0, balance=0.0, start="random"
+    )
+    out, at_home = tmp_path / "out", homes(ground, tiny_seed, "math", "code")
+    report = tune(ground / "two", texts(tiny_corpora, "math", "code"), recipe, out, homes=at_home)
+    assert report
+    losses = [loss for _, loss in report.curve]
+    assert sum(losses[-10:]) < sum(losses[:10]) - 0.5
+    assert {name for name, digest in digests(out).items() if digest != digests(ground / "two")[name]} == {ROUTER}
+
+
+def test_with_nothing_to_teach_them_shared_parameters_are_not_tuned(ground: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+    with pytest.raises(WrongUsage, match="give text a weight"):
+        tune(ground / "two", texts(tiny_corpora, "math"), replace(RECIPE, text=0.0, keep=0.0, home=1.0), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_z_loss_is_the_mean_squared_log_partition() -> None:
