@@ -26,7 +26,7 @@ EXPONENT = {
 
 Raw = bytes | np.ndarray
 Element = Callable[[np.ndarray], np.ndarray]  # a change of each value, after combining
-Keep = Callable[[int, np.ndarray], np.ndarray]  # (number of the chunk, task vector) -> the task vector, thinned
+Keep = Callable[[np.ndarray], np.ndarray]  # the next piece of a task vector -> that piece, thinned
 
 
 def finite(raw: Raw, dtype: str) -> bool:
@@ -98,12 +98,12 @@ def task(
 
     elect: per value, the sign with the greater sum wins, and only vectors of that sign are averaged (TIES).
     """
-    for number, (seed, *chunks) in enumerate(zip(base, *streams, strict=True)):
+    for seed, *chunks in zip(base, *streams, strict=True):
         start = unpack(seed, dtype).astype(np.float64)
         sums, shares = np.zeros((2, len(start))), np.zeros((2, len(start)))  # by sign: positive, negative
         for chunk, weight, keep in zip(chunks, weights, keeps, strict=True):
             delta = unpack(chunk, dtype) - start
-            delta = keep(number, delta) if keep else delta
+            delta = keep(delta) if keep else delta
             for sign, here in enumerate((delta > 0, delta < 0)):
                 sums[sign] += np.where(here, delta, 0.0) * weight
                 shares[sign] += here * weight
@@ -137,14 +137,10 @@ def threshold(pairs: Callable[[], Iterable[tuple[Raw, Raw]]], dtype: str, densit
 
 
 def keep_large(least: float) -> Keep:
-    return lambda number, delta: np.where(np.abs(delta).astype(np.float32) >= np.float32(least), delta, 0.0)
+    return lambda delta: np.where(np.abs(delta).astype(np.float32) >= np.float32(least), delta, 0.0)
 
 
 def keep_by_chance(key: bytes, density: float) -> Keep:
-    """Each value with this probability, and in proportion larger. Depends on key and place alone, not on who computes it when."""
-
-    def keep(number: int, delta: np.ndarray) -> np.ndarray:
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little"), counter=[0, 0, 0, number]))
-        return np.where(generator.random(len(delta)) < density, delta / density, 0.0)
-
-    return keep
+    """Each value with this probability, and in proportion larger. Depends on the key and the value's place alone, however it is cut up."""
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
+    return lambda delta: np.where(generator.random(len(delta)) < density, delta / density, 0.0)

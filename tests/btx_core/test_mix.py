@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from btx_core import combine
+from btx_core import combine, shards
 from btx_core.checkpoint import Checkpoint
 from btx_core.errors import BtxCoreError, NotFinite, ShapeMismatch, WrongUsage
 from btx_core.mix import Member, MixRecipe, mix, router_rows
@@ -322,6 +322,18 @@ def test_dare_drops_by_chance_rescales_and_repeats_itself(tiny: Save, seed: Path
     moved = made != s
     assert 0.2 < moved.float().mean() < 0.3
     assert torch.allclose((made - s)[moved], (a - s)[moved] * 4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mean", "task", "ties", "dare"])
+def test_how_finely_weights_are_read_moves_no_bit(
+    method: Any, tiny: Save, seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks = (shards.CHUNK, 1000, 77)
+    for chunk in chunks:
+        monkeypatch.setattr(shards, "CHUNK", chunk)
+        mix(seed, full(tiny, "a", "b"), MixRecipe(mode="full", method=method), tmp_path / str(chunk))
+    whole, *cut = (digests(tmp_path / str(chunk)) for chunk in chunks)
+    assert cut == [whole, whole]
 
 
 def test_the_threshold_is_found_in_chunks_as_in_one_sort() -> None:
