@@ -159,7 +159,7 @@ def lineage(request: Request, here: Here, asking: Visitor, ref: Annotated[str, Q
 
 @router.get("/impact")
 def impact(request: Request, here: Here, asking: Visitor, ref: Annotated[str, Query(max_length=100)] = "") -> HTMLResponse:
-    choices = [str(version.ref) for version in here.catalog.list("data")]
+    choices = [str(found) for found in views.references(here.catalog, "data")]
     facts = views.impact(here.catalog, ref.strip()) if ref.strip() else None
     return show(request, "impact.html", asking, facts=facts, choices=choices)
 
@@ -209,7 +209,7 @@ def audit(
 ) -> HTMLResponse:
     asked = {"kind": kind, "subject": subject, "actor": actor}
     facts = views.events(here.catalog, before=before, limit=50, **asked)
-    chain, runs = views.chain(here.catalog), [run.to_json() for run in here.audits.all()]
+    chain, runs = here.chain(), [run.to_json() for run in here.audits.all()]
     return show(request, "audit.html", asking, facts=facts, chain=chain, runs=runs, asked=asked, newest=_newest(here))
 
 
@@ -254,7 +254,7 @@ def _needs(asking: Person, role: str) -> None:
 
 
 def _builds(here: Site) -> list[str]:
-    return [str(found.ref) for found in reversed(here.catalog.list("build"))]
+    return [str(found) for found in views.references(here.catalog, "build")]
 
 
 def _newest(here: Site) -> str:

@@ -3,6 +3,7 @@
 The jobs come from pipelines, which this floor does not import.
 """
 
+import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from typing import Any
 from registry import attest, people
 from registry.catalog import Catalog, Event
 from registry.errors import NotFound, RegistryError
+from registry.web import views
 from registry.web.access import Person, Sessions, Tokens
 from registry.web.guard import Limits
 from registry.web.runs import Heard, Run, Runs
 
 Facts = dict[str, Any]
+CHAIN_HOLDS_S = 10.0  # as long as no event comes: a filter of the log is no reason to read all of it again
 MOST_WAITING = 8  # explanations, the one that runs among them
 
 
@@ -60,6 +63,20 @@ class Site:
     def acting(self) -> Callable[[str], Catalog]:
         """The catalogue as this person writes in it."""
         return lru_cache(maxsize=64)(lambda name: Catalog(self.url, actor=name))
+
+    @cached_property
+    def _checked(self) -> dict[str, tuple[float, Facts]]:
+        return {}
+
+    def chain(self) -> Facts:
+        """The head, and every link before it checked, now or CHAIN_HOLDS_S ago at the most."""
+        head = self.catalog.head()
+        at, found = self._checked.get(head, (-CHAIN_HOLDS_S, None))
+        if found is None or time.monotonic() - at > CHAIN_HOLDS_S:
+            found = views.chain(self.catalog)
+            self._checked.clear()
+            self._checked[found["head"]] = (time.monotonic(), found)
+        return found
 
     def audit(self, ref: str, person: Person, head: str | None = None) -> Run:
         """Raises Conflict while another one runs, NotFound for what is not there."""

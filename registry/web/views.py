@@ -45,12 +45,22 @@ def overview(catalog: Catalog) -> Facts:
 
 
 def listing(catalog: Catalog, kind: str, start: int = 0, text: str = "") -> Facts:
-    """A page of versions, newest first; text: part of the name."""
-    versions = [version for version in reversed(catalog.list(kind)) if text in str(version.ref)]
-    shown = versions[start : start + PAGE]
-    statuses = catalog.statuses(shown)
+    """A page of versions, newest first; text: part of the name. Only this page's facts are read: they hold a digest for every tensor."""
+    with catalog.database.read():
+        named = [ref for ref in references(catalog, kind) if text in str(ref)]
+        shown = [catalog.get(ref) for ref in named[start : start + PAGE]]
+        statuses = catalog.statuses(shown)
     lines = [_build_line(v, statuses[v.ref]) if kind == "build" else _line(v, statuses[v.ref]) for v in shown]
-    return {"kind": kind, "total": len(versions), "start": start, "versions": lines}
+    return {"kind": kind, "total": len(named), "start": start, "versions": lines}
+
+
+def references(catalog: Catalog, kind: str) -> list[Reference]:
+    """Every version of a kind, the last name and the newest first."""
+    with catalog.database.read() as rows:
+        return [
+            Reference(*row)
+            for row in rows("SELECT kind, name, number FROM version WHERE kind = :kind ORDER BY name DESC, number DESC", kind=kind)
+        ]
 
 
 def detail(catalog: Catalog, ref: str) -> Facts:

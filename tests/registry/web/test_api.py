@@ -3,6 +3,7 @@
 import html
 import os
 import re
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 
 from registry.export import FORMATS
 from registry.web import views
+from registry.web.site import CHAIN_HOLDS_S
 
 Web = Any  # conftest.py's
 EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "0")) or 5  # a long campaign sets the variable
@@ -215,3 +217,35 @@ def test_events_are_filtered_and_paged(web: Web) -> None:
     only = web.client.get("/api/events?subject=data/law", headers=web.as_("eve")).json()
     assert {event["subject"] for event in only["events"]} == {"data/law@1"}
     assert {event["words"] for event in only["events"] if event["kind"] == "verdict"} == {"register allowed"}
+
+
+def test_versions_are_filtered_and_paged_by_name(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tax", "law"):
+        web.site.catalog.register("expert", name, {**web.site.catalog.get("expert/law").facts, "note": name})
+    whole = ["expert/tax@1", "expert/law@2", "expert/law@1"]
+    monkeypatch.setattr(views, "PAGE", 1)
+    ask = lambda query: web.client.get(f"/api/versions/experts?{query}", headers=web.as_("eve")).json()  # noqa: E731
+    found = [ask(f"start={start}") for start in range(len(whole) + 1)]
+    assert [[line["ref"] for line in page["versions"]] for page in found] == [*([ref] for ref in whole), []]
+    assert {page["total"] for page in found} == {len(whole)}
+    assert [line["ref"] for line in ask("text=law@1")["versions"]] == ["expert/law@1"]
+
+
+def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, chain = [], views.chain
+    monkeypatch.setattr(views, "chain", lambda *given: looks.append(1) or chain(*given))
+    open_ = lambda: web.client.get("/audit", headers=web.as_("eve")).text  # noqa: E731
+    assert "unbroken" in open_()
+    assert "unbroken" in open_()
+    assert len(looks) == 1
+    web.site.catalog.event("stage", "build/1", {"state": "started"})
+    assert "unbroken" in open_()
+    assert len(looks) == 2, "another head"
+    with sqlite3.connect(web.site.url.removeprefix("sqlite:///")) as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("UPDATE event SET actor = 'nobody' WHERE seq = 2")
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + CHAIN_HOLDS_S + 1)
+    assert "unbroken" not in (page := open_())
+    assert "FAIL" in page
