@@ -21,7 +21,7 @@ from btx_core.families import LAYOUTS, Layout
 from btx_core.files import whole_folder, write_json
 from btx_core.mix import PROVENANCE, MixRecipe
 from btx_core.plan import Output, Part, Parts, Shard, Source, parts
-from btx_core.shards import write_shard
+from btx_core.shards import Progress, write_shard
 
 TARGETS = ("transformers", "vllm", "llama.cpp")
 # Mixtures that llama.cpp's converter has no class for (its list of 2025).
@@ -43,7 +43,9 @@ class Built:
         return cls(opened, LAYOUTS[opened.config["model_type"]], found, len(found.router))
 
 
-def export_checkpoint(folder: Path, out: Path, *, fused: bool = False, target: str = "transformers") -> int:
+def export_checkpoint(
+    folder: Path, out: Path, *, fused: bool = False, target: str = "transformers", progress: Progress | None = None
+) -> int:
     """Write the mixture in `folder` to the new folder `out`. Returns the bytes written.
 
     target: transformers, vllm or llama.cpp, where a family needs another dress. Raises Unsupported, WrongUsage.
@@ -56,7 +58,9 @@ def export_checkpoint(folder: Path, out: Path, *, fused: bool = False, target: s
     if fused:
         outputs = {SINGLE: tuple(stacked(built, [output for group in outputs.values() for output in group]))}
     with whole_folder(out) as aside, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for file, group in outputs.items():
+        for number, (file, group) in enumerate(outputs.items()):
+            if progress:
+                progress(number, len(outputs), file)
             write_shard(Shard(file, group), aside / file, MixRecipe(), {}, pool)
         if not fused:
             names = {output.name: file for file, group in outputs.items() for output in group}

@@ -63,7 +63,7 @@ def audit(
     report["checks"].append(vars(Check("unfinished", not left, examined)))
     report["findings"] += [vars(finding) for finding in left]
     if recompute:
-        again = [finding for build in builds for finding in _mixed_again(workspace, build)]
+        again = [finding for build in builds for finding in _mixed_again(workspace, build, heard)]
         report["checks"].append(vars(Check("recompute", not again, len(builds))))
         report["findings"] += [vars(finding) for finding in again]
     return report
@@ -118,7 +118,7 @@ def _sources(workspace: Workspace, builds: list[Version]) -> dict[Reference, dic
     return sources
 
 
-def _mixed_again(workspace: Workspace, build: Version) -> list[Finding]:
+def _mixed_again(workspace: Workspace, build: Version, heard: Callable[[Check], None]) -> list[Finding]:
     """Mix the build's snapshot from its registered checkpoints and compare every file of `mixed`."""
     from btx_core.mix import Member, MixRecipe, mix  # only here: an audit without it runs without torch
     from pipelines import versioned_folders as folders
@@ -136,7 +136,8 @@ def _mixed_again(workspace: Workspace, build: Version) -> list[Finding]:
     workspace.work.mkdir(exist_ok=True)  # a clone has none yet
     with tempfile.TemporaryDirectory(dir=workspace.work) as scratch:
         out = Path(scratch) / "mixed"
-        mix(seed, members, recipe(MixRecipe, build.facts["recipe"]["resolved"]["mix"]), out)
+        chosen = recipe(MixRecipe, build.facts["recipe"]["resolved"]["mix"])
+        mix(seed, members, chosen, out, progress=lambda done, total, file: heard(Check("recompute", True, done)))
         found = {file.path: file.sha256 for file in folders.manifest(out)}
     return [
         Finding("recompute", f"{build.ref}, {file['path']}", f"sha256 {found.get(file['path'])}", f"sha256 {file['sha256']}", advice)

@@ -13,6 +13,7 @@ import typer
 
 from pipelines import render
 from pipelines.progress import bar
+from registry.units import size
 
 app = typer.Typer(
     name="btx",
@@ -221,7 +222,9 @@ def audit(
     """
     from pipelines.audit import audit as check
 
-    answer = check(_here(), ref, recompute=recompute, head=head, key=key)
+    with bar("audit") as progress:
+        heard = lambda one: progress(one.examined, 0, one.name)  # noqa: E731
+        answer = check(_here(), ref, recompute=recompute, head=head, key=key, heard=heard)
     if json:
         render.as_json(answer)
     else:
@@ -612,8 +615,9 @@ def export(
     from pipelines.export import export as write_out
 
     _one_of("--for", for_, ("transformers", "vllm", "llama.cpp"))
-    answer = write_out(_here(), build, directory, fused=fused, target=for_, sign=sign)
-    render.answer(answer, json, f"{answer['ref']}   {answer['folder']}   {render.size(answer['bytes_written'])} written")
+    with bar("export") as progress:
+        answer = write_out(_here(), build, directory, fused=fused, target=for_, sign=sign, progress=progress)
+    render.answer(answer, json, f"{answer['ref']}   {answer['folder']}   {size(answer['bytes_written'])} written")
     if answer["verify"] and not json:
         render.line(f"to check it without btx: {answer['verify']}")
 
@@ -637,8 +641,9 @@ def mix(
 
     _one_of("--mode", mode, ("full", "anchored"))
     recipe = MixRecipe(mode="full" if mode == "full" else "anchored", seed_expert=not no_seed_expert, top_k=top_k)
-    answer = compose(seed, experts, out, recipe)
-    render.answer(answer, json, f"{out}   {len(experts)} experts   {render.size(answer['bytes_written'])} written")
+    with bar("mix") as progress:
+        answer = compose(seed, experts, out, recipe, progress)
+    render.answer(answer, json, f"{out}   {len(experts)} experts   {size(answer['bytes_written'])} written")
 
 
 @app.command()

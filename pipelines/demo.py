@@ -21,12 +21,13 @@ from pipelines.audit import audit
 from pipelines.progress import Show
 from pipelines.rebuild import rebuild
 from pipelines.register import register
-from pipelines.render import Narrator, size
+from pipelines.render import Narrator
 from pipelines.train import train
 from pipelines.withdraw import withdraw
 from pipelines.workspace import Workspace, create
 from registry.catalog import Version
 from registry.errors import Conflict, Refused
+from registry.units import size
 
 CORPORA = {"prose": corpora.prose, "code": corpora.code, "math": corpora.math, "units": corpora.units}
 PURPOSE = "demonstration of branch, train, mix"

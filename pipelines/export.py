@@ -6,6 +6,7 @@ from typing import Any
 
 from pipelines import gates
 from pipelines import versioned_folders as folders
+from pipelines.progress import Report
 from pipelines.release import build_evidence
 from pipelines.workspace import Workspace
 from registry import attest, people
@@ -14,7 +15,14 @@ from registry.export import collect, render
 
 
 def export(
-    workspace: Workspace, reference: str, out: Path, *, fused: bool = False, target: str = "transformers", sign: bool = False
+    workspace: Workspace,
+    reference: str,
+    out: Path,
+    *,
+    fused: bool = False,
+    target: str = "transformers",
+    sign: bool = False,
+    progress: Report | None = None,
 ) -> dict[str, Any]:
     """Write the build to the new folder `out`. fused: one weight file. target: transformers | vllm | llama.cpp.
 
@@ -34,7 +42,7 @@ def export(
         verdict = gates.ask(workspace, "export", str(build.ref), build_evidence(workspace, build))
         shutil.rmtree(aside, ignore_errors=True)
         try:
-            export_checkpoint(workspace.root / build.facts["folder"], aside, fused=fused, target=target)
+            export_checkpoint(workspace.root / build.facts["folder"], aside, fused=fused, target=target, progress=progress)
             (aside / "README.md").write_text(render(collect(workspace.catalog, str(build.ref)), "model-card"))
             signed = _signed(workspace.catalog.actor, aside) if sign else {}
             body: dict[str, Any] = {"folder": str(out), "target": target, "fused": fused, "verdict": verdict.outcome, **signed}

@@ -29,7 +29,7 @@ def bar(label: str) -> Iterator[Report]:
 
 @dataclass(frozen=True)
 class Note:
-    """How far a process has come."""
+    """How far a process has come; total 0: nobody knows of how much."""
 
     done: int
     total: int
@@ -86,7 +86,7 @@ def bars(labels: Sequence[str]) -> Iterator[Callable[[str, Note], None]]:
             progress.update(
                 tasks[label],
                 completed=note.done,
-                total=note.total,
+                total=note.total or None,
                 description=f"{label} {note.text}".strip(),
                 rate=f"{speed:.1f}/s" if speed else "",
             )

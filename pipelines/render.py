@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from registry.errors import Unavailable
+from registry.units import size
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -120,14 +121,6 @@ def rebuilt(answer: Mapping[str, Any]) -> None:
         line(f"  time    {took}, by {answer['measured_on']}" if took else "  time    not known: no build like it was measured yet")
         if answer["cost"].get("flops"):
             line(f"  cost    {answer['cost']['tokens']:.0f} tokens, {answer['cost']['flops']:.3g} FLOPs of tuning")
-
-
-def size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def audit(answer: Mapping[str, Any]) -> None:

@@ -9,17 +9,19 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from pipelines.progress import bar
 from registry.catalog import FileFact, Version
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 
+LONG = 1 << 30  # bytes
 logging.getLogger("dvc").setLevel(logging.WARNING)  # it would tell what it does on stdout, which is for the answer alone
 
 
@@ -95,9 +97,17 @@ def manifest(folder: Path) -> list[FileFact]:
 
 
 def sha256_files(paths: Iterable[Path]) -> list[str]:
-    """As many at once as there are cores: hashing leaves the interpreter free."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(sha256_file, paths))
+    """As many at once as there are cores: hashing leaves the interpreter free. A bar where it takes more than a moment."""
+    named, found, done = list(paths), list[str](), 0
+    sizes = [path.stat().st_size for path in named]
+    total = sum(sizes)
+    watched = bar("hash, MB") if total > LONG else nullcontext(lambda done, total, text: None)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, watched as progress:
+        for size, sha256 in zip(sizes, pool.map(sha256_file, named), strict=True):
+            found.append(sha256)
+            done += size
+            progress(done >> 20, total >> 20, "")
+    return found
 
 
 def tensors(folder: Path) -> dict[str, str]:

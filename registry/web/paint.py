@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from registry.units import size
+
 STATIC = Path(__file__).parent / "static"
 REPORTS = (  # name of the format, its title, what it is for
     ("html", "Report", "to read and to print"),
@@ -23,14 +25,6 @@ REPORTS = (  # name of the format, its title, what it is for
     ("croissant", "Data description", "Croissant"),
 )
 HUES = 8  # colours that can be told apart; members beyond them share
-
-
-def size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def figure(value: Any, digits: int = 3) -> str:
