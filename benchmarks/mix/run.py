@@ -1,7 +1,8 @@
 """Measure composing side by side: this engine, mergekit's two steps, and `cp` of the bytes that must be written.
 
 In:  a folder for scratch (--dir), shapes, numbers of experts.  Out: one JSON line per measurement, then a table in Markdown.
-Weights are random, bfloat16. Everything runs in processes of its own, one at a time, inputs in the page cache, interleaved and repeated.
+Weights are random, bfloat16. Everything runs in processes of its own, one at a time, the ways in turns and repeated. Inputs are read from
+wherever they are: nine experts of the 1.1B shape and what is written of them are more than the page cache of a small machine holds.
 Written data is on disk when a clock stops (this engine syncs by itself, `cp` is followed by `sync`; mergekit is not asked to).
 Run:  .venv/bin/python benchmarks/mix/run.py --dir /var/tmp/btx-bench --repeats 2
 """
