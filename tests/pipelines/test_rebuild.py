@@ -1,15 +1,19 @@
 """Upgrade, pin, go back, product lines: what a plan says before, what a rebuild does, and that the same content gives the same bytes."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pipelines.audit import audit
 from pipelines.build_plan import Wishes, plan, slots
 from pipelines.rebuild import rebuild
 from pipelines.register import register
@@ -85,6 +89,8 @@ def test_going_back_gives_the_earlier_builds_bytes(returned: Workspace) -> None:
     assert third["mixed"] == first["mixed"] != second["mixed"]
     assert third["tensors"] == first["tensors"], "tuned too: on one machine it is a function of the snapshot"
     assert rebuild(returned, line="support", to="build/1")["status"] == "unchanged"
+    for number in (2, 3):
+        assert audit(returned, f"build/{number}", recompute=True)["findings"] == [], "mixed again, byte for byte"
 
 
 def test_versions_are_newest_pinned_or_gone_back_to(returned: Workspace) -> None:
@@ -147,6 +153,67 @@ def test_recipes_come_from_a_file_and_a_wrong_key_is_named(tmp_path: Path, retur
         read_recipes(path)
     with pytest.raises(NotFound, match="nowhere"):
         read_recipes(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize("wishes", [("--without code", "--without math"), ("--without code", "--without code")])
+def test_of_two_rebuilds_at_once_one_waits_and_both_end_well(own_story: Workspace, wishes: tuple[str, str], btx: Any) -> None:
+    running = [start(own_story.root, "rebuild", *wish.split(), "--json") for wish in wishes]
+    said = [process.communicate() for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    waited = [number for number, (_, errors) in enumerate(said) if "waiting: btx rebuild (process" in errors]
+    assert len(waited) == 1, said
+    assert f"process {running[1 - waited[0]].pid}" in said[waited[0]][1], "told who holds it"
+    answers = [json.loads(answer) for answer, _ in said]
+    first, second = answers[1 - waited[0]], answers[waited[0]]
+    assert (first["build"], first["status"]) == ("build/2", "evaluated")
+    assert (second["build"], second["status"]) == (("build/2", "unchanged") if wishes[0] == wishes[1] else ("build/3", "evaluated"))
+    for answer in answers:
+        audited = btx(own_story.root, "audit", answer["build"], "--recompute")
+        assert audited.returncode == 0, audited.stdout
+    left = {f"expert/{wish.split()[1]}@1": answer["build"] for wish, answer in zip(wishes, answers, strict=True)}
+    for expert, build in left.items():
+        assert expert not in {member["ref"] for member in own_story.catalog.get(build).facts["members"]}
+    assert "up to date" in dvc(own_story.root, "status")
+
+
+def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(own_story: Workspace) -> None:
+    settings = own_story.root / "btx.toml"
+    settings.write_text(settings.read_text().replace("[recipe.tune]\nsteps = 20", "[recipe.tune]\nsteps = 400\nsave_every = 10"))
+    running, state = start(own_story.root, "rebuild", "--json"), own_story.work / ".tuned.training/run.json"
+    while not state.exists():
+        assert running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    answer, said = running.communicate()
+    assert (running.returncode, answer) == (1, ""), said
+    assert "Interrupted: stage tune" in said
+    assert "Traceback" not in said
+    assert not own_story.being_written, "nothing goes on in the background"
+    assert not (own_story.root / "builds/2").exists()
+    assert audit(own_story, "build/1")["findings"] == []
+    states = [(event.body["stage"], event.body["state"]) for event in own_story.catalog.events("build/2", "stage")]
+    assert states == [("mix", "started"), ("mix", "ended"), ("tune", "started"), ("tune", "interrupted")]
+    reached = json.loads(state.read_text())["step"]
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"curve": [[reached, 99.0]]}))  # a mark, to be found again
+    again = start(own_story.root, "rebuild", "--json")
+    answer, said = again.communicate()
+    assert again.returncode == 0, said
+    assert json.loads(answer)["ran"] == ["tune", "evaluate"]
+    assert json.loads((own_story.work / "tuned/btx-tune.json").read_text())["curve"][0] == [reached, 99.0], "from where it was"
+    assert audit(Workspace.find(own_story.root), "build/2", recompute=True)["findings"] == []
+
+
+def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """The command as a user starts it, hearing Ctrl-C: tests in the background ignore it, and would hand that on."""
+    return subprocess.Popen(
+        [str(Path(sys.executable).with_name("btx")), *arguments],
+        cwd=root,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def version(name: str, **members: int) -> Any:
