@@ -135,7 +135,7 @@ def _removal(
     if not via and not members:
         return "none", "its recipe trained nothing on it"
     if via:
-        return "rebuild", f"reached by {', '.join(sorted(via))} too: bytes that would stay come from it"
+        return "rebuild", f"not through members alone ({', '.join(sorted(via))}): bytes that would stay come from it"
     if len(snapshots) != 1:
         return "rebuild", "its snapshot is not recorded"
     if {snapshots[0].facts.get("mode"), *(version.facts.get("mode") for version in inner.values())} != {"anchored"}:

@@ -105,6 +105,7 @@ class LogEvent(Form):
 
 class Overview(Form):
     released: BuildLine | None
+    fallen: list[BuildLine]
     waiting: list[Waiting]
     builds: list[Step]
     gains: list[Gain]

@@ -22,11 +22,12 @@ MOST_BUILDS = 12  # on the overview
 
 
 def overview(catalog: Catalog) -> Facts:
-    """Newest release, builds that wait, gain and cost build over build, what is out of use, and the newest events."""
+    """Newest release, releases that hold what was withdrawn since, builds that wait, gain and cost build over build, the newest events."""
     builds = catalog.list("build")
     statuses = catalog.statuses(builds)
     lines = [_build_line(build, statuses[build.ref]) for build in builds]
     released = [line for line in lines if line["status"] == "released"]
+    once = {event.subject for event in catalog.events(kind="released")}
     newest = max((build.ref.version or 0 for build in builds if statuses[build.ref] == "released"), default=0)
     waiting = [
         line | {"approvals": [item["actor"] for item in approvals(catalog, build)]}
@@ -35,6 +36,7 @@ def overview(catalog: Catalog) -> Facts:
     ]
     return {
         "released": released[-1] if released else None,
+        "fallen": [line for line in lines if line["ref"] in once and line["status"] in BAD],
         "waiting": waiting[-MOST_BUILDS:],
         "builds": _steps(catalog, builds, lines),
         "gains": _gains(builds[-MOST_BUILDS:]),
