@@ -14,13 +14,14 @@ from pipelines.workspace import Workspace
 STEP = 4 * 64  # tokens a step, as the story's settings say
 
 
-TUNING = '[recipe.tune]\nmode = "router"\ngrow = 0.5\n'
+TUNING = '[recipe.tune]\nmode = "router"\nhome = 0.3\ngrow = 0.5\n'
+BESIDE = "[recipe.train]\nbeside = 0.7\nreplay = 0.5\n"
 
 
 def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> None:
     root = own_story.root
     settings = (root / "btx.toml").read_text()
-    (root / "btx.toml").write_text(settings.replace("[recipe.tune]\n", TUNING))
+    (root / "btx.toml").write_text(settings.replace("[recipe.tune]\n", TUNING).replace("[recipe.train]\n", BESIDE))
     workspace = Workspace.find(root)
     assert rebuild(workspace)["build"] == "build/2"  # build/1 was tuned by another recipe: from nothing
     assert cost(workspace, "build/2") == 20 * STEP
