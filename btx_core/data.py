@@ -63,6 +63,13 @@ def split(folder: Path) -> Split:
     return Split(train, heldout, hashlib.sha256(named.encode()).hexdigest())
 
 
+def check(folder: Path) -> None:
+    """Raises Unreadable, naming the file and line, for the first that is no text as promised. Holds one file at a time."""
+    for file in _files(folder):
+        for _ in _documents(file):
+            pass
+
+
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise Unreadable(folder, found="no such folder", expected="a data folder", next="check the path")

@@ -11,21 +11,22 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipelines.recipes import recipe
 from pipelines.workspace import Workspace
 from registry import people
-from registry.audit import Check, Finding, Surroundings
+from registry.audit import Check, Finding, Surroundings, row_findings
 from registry.audit import audit as examine
-from registry.audit_log import check_kept, kept_heads
-from registry.catalog import Version
+from registry.audit_log import check_kept, kept_heads, verify
+from registry.catalog import Catalog, Version
 from registry.gate import judge_again, ungated
 from registry.references import Reference
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+T = TypeVar("T")
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
 
 
@@ -44,29 +45,48 @@ def audit(
     heard: told of each check as far as it has come.
     """
     catalog = workspace.catalog
-    versions = catalog.lineage(reference).nodes
+    versions = _unless_damaged(catalog, lambda: catalog.lineage(reference).nodes) or []
     builds = [version for version in versions if version.ref.kind == "build"]
-    surroundings = Surroundings(
-        store=workspace.store,
-        folders={version.ref: folder for version in versions if (folder := _folder(workspace, version))},
-        stored=frozenset(),  # on another machine DVC brought the folders, and the store fills with use; what it has is checked too
-        sources=_sources(workspace, builds),
-        tensors={version.ref: version.facts["tensors"] for version in versions if "tensors" in version.facts},
-        judge=lambda event: judge_again(catalog, event).outcome,
-    )
-    kept = [partial(check_kept, kept=one, key=_key(workspace, one, key)) for one in kept_heads(head)] if head else []
+    bare = Surroundings(store=workspace.store, stored=frozenset())
+    surroundings = _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds)) or bare
+    heads = kept_heads(head) if head else []
+    kept = [partial(check_kept, kept=one, key=_unless_damaged(catalog, partial(_key, workspace, one, key))) for one in heads]
     report = examine(catalog, reference, surroundings, signed=kept, heard=heard).to_json()
-    past = [Finding("gates", *gap) for gap in ungated(catalog, reference)]
-    report["checks"].append(vars(Check("gates", not past, len(versions))))
-    report["findings"] += [vars(finding) for finding in past]
-    examined, left = _unfinished(workspace)
-    report["checks"].append(vars(Check("unfinished", not left, examined)))
-    report["findings"] += [vars(finding) for finding in left]
+    past = _unless_damaged(catalog, lambda: [Finding("gates", *gap) for gap in ungated(catalog, reference)])
+    if past is not None:
+        report["checks"].append(vars(Check("gates", not past, len(versions))))
+        report["findings"] += [vars(finding) for finding in past]
+    if unfinished := _unless_damaged(catalog, lambda: _unfinished(workspace)):
+        examined, left = unfinished
+        report["checks"].append(vars(Check("unfinished", not left, examined)))
+        report["findings"] += [vars(finding) for finding in left]
     if recompute:
         again = [finding for build in builds for finding in _mixed_again(workspace, build, heard)]
         report["checks"].append(vars(Check("recompute", not again, len(builds))))
         report["findings"] += [vars(finding) for finding in again]
     return report
+
+
+def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:
+    """None where rows or events that are not what was written are in the way: the checks of rows and log name them."""
+    try:
+        return look()
+    except Exception:
+        with catalog.database.read() as rows:
+            if not (row_findings(rows)[1] or verify(rows)[1]):
+                raise
+        return None
+
+
+def _surroundings(workspace: Workspace, versions: list[Version], builds: list[Version]) -> Surroundings:
+    return Surroundings(
+        store=workspace.store,
+        folders={version.ref: folder for version in versions if (folder := _folder(workspace, version))},
+        stored=frozenset(),  # on another machine DVC brought the folders, and the store fills with use; what it has is checked too
+        sources=_sources(workspace, builds),
+        tensors={version.ref: version.facts["tensors"] for version in versions if "tensors" in version.facts},
+        judge=lambda event: judge_again(workspace.catalog, event).outcome,
+    )
 
 
 def _key(workspace: Workspace, kept: Mapping[str, Any], file: Path | None) -> "Ed25519PublicKey | None":

@@ -402,7 +402,8 @@ def withdraw(ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")], json: 
         return
     render.line(f"{answer['ref']}   withdrawn: {why}")
     for item in answer["reached"]:
-        more = f"   removal: {item['removal']}" if "removal" in item else f"   in {item['folder']}" if "folder" in item else ""
+        more = f"   in {item['folder']}" if "folder" in item else ""
+        more += f"   removal: {item['removal']}, {item['why'].replace('_', ' ')}" if "removal" in item else ""
         render.line(f"  reached {item['ref']}{more}")
     for build in answer["clean"]:
         render.line(f"  clean   {build}   nothing in it comes from there")

@@ -84,7 +84,7 @@ def _about(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotFound(str(path), found="nothing", expected="a folder that an export wrote", next="name the folder with registry.json")
     about = read_json(path.read_text(), str(path))
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if about.get("format") != FORMAT:
         raise Invalid(str(path), found=f"{about!r:.80}", expected=f"format {FORMAT}", next="use the version that wrote it")
     return about
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from registry.database import Rows
+from registry.errors import Damaged
 from registry.facts import Version
 from registry.references import Reference
 
@@ -63,7 +64,7 @@ def walk(rows: Rows, start: Iterable[int], *, down: bool) -> set[int]:
 
 
 def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[tuple[int, int, str]]]:
-    """Ids, the start first, and the edges among them."""
+    """Ids, the start first, and the edges among them. Raises Damaged for an edge that nobody wrote so."""
     near, far = ("to_id", "from_id") if down else ("from_id", "to_id")
     step = f"SELECT e.{far} FROM reached JOIN edge e ON e.{near} = reached.id WHERE e.relation NOT IN {NOT_MADE_FROM}"
     edges = rows(
@@ -71,6 +72,8 @@ def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[tupl
         f"SELECT e.from_id, e.to_id, e.relation FROM reached JOIN edge e ON e.{near} = reached.id WHERE e.relation NOT IN {NOT_MADE_FROM}",
         start=start,
     )
+    if odd := [edge for edge in edges if not (isinstance(edge[0], int) and isinstance(edge[1], int) and isinstance(edge[2], str))]:
+        raise Damaged("lineage", found=f"an edge {odd[0]!r:.120}", expected="two rows and a relation", next="btx audit names it")
     ids = {start}.union(*((edge[0], edge[1]) for edge in edges))
     return sorted(ids, key=lambda id_: (id_ != start, id_)), sorted((a, b, relation) for a, b, relation in edges)
 

@@ -48,7 +48,8 @@ def dataset(dossier: Dossier) -> dict[str, Any]:
         "distribution": [_file(file) for file in version.files],
     }
     if facts.get("license"):
-        made["license"] = f"https://spdx.org/licenses/{facts['license']}.html" if " " not in facts["license"] else facts["license"]
+        listed = " " not in facts["license"] and not facts["license"].startswith("LicenseRef-")
+        made["license"] = f"https://spdx.org/licenses/{facts['license']}.html" if listed else facts["license"]
     if facts.get("holder"):
         made["creator"] = {"@type": "sc:Organization", "name": str(facts["holder"])}
     return made

@@ -81,7 +81,9 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 def _unanswered(law: str, sections: Sequence[Section]) -> str:
     missing, partly = (sum(section.state == state for section in sections) for state in ("missing", "partly"))
-    return f"Of {len(sections)} points of {law}, {missing} have no answer here and {partly} only a part of one."
+    return (
+        f"Of {len(sections)} points of {law}, {missing} {'has' if missing == 1 else 'have'} no answer here and {partly} only a part of one."
+    )
 
 
 def _warnings(dossier: Dossier) -> dict[str, list[str]]:
@@ -99,7 +101,7 @@ def annex_iv(dossier: Dossier) -> list[Section]:
     subject = dossier.subject
     experts = dossier.of("expert")
     undated = [str(version.ref) for version in (*experts, subject) if version.ref.kind != "data" and not environment(version)]
-    untold = [str(version.ref) for version in experts if not training(version)]
+    untold = [str(version.ref) for version in (*dossier.of("seed"), *experts) if not training(version)]
     return [
         Section(
             "1. General description",

@@ -172,7 +172,8 @@ def steps(dossier: Dossier) -> Table:
 def _from(dossier: Dossier, version: Version) -> str:
     by_relation: dict[str, list[str]] = {}
     for parent, relation in dossier.parents(version):
-        by_relation.setdefault(relation.replace("_", " "), []).append(str(parent.ref))
+        words = {"seed": "started from", "member": "members"}.get(relation, relation.replace("_", " "))
+        by_relation.setdefault(words, []).append(str(parent.ref))
     return "; ".join(f"{relation} {', '.join(refs)}" for relation, refs in sorted(by_relation.items())) or "from outside"
 
 

@@ -78,6 +78,14 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["train", "x", "--data", "data/none"], 1, "one of data/"),
     (["data", "add", "x", "{empty}", "--license", "MIT", "--source", "s"], 2, "no file"),
     (["data", "add", "x", "{seed}", "--license", "not a licence", "--source", "s"], 2, "SPDX"),
+    (["data", "add", "x", "{text}", "--license", "MIT", "--source", "s", "--retain-until", "never"], 2, "an ISO date, such as 2030-12-31"),
+    (["data", "add", "x", "{text}", "--license", "MIT", "--source", "s", "--retain-until", "20301231"], 2, "found '20301231'"),
+    (["data", "add", "x", "{noise}", "--license", "MIT", "--source", "s"], 1, "{noise}/b/noise.bin\n  found byte 5 is no UTF-8"),
+    (
+        ["data", "add", "x", "{noise}/b/noise.bin", "--license", "MIT", "--source", "s"],
+        1,
+        "{noise}/b/noise.bin\n  found byte 5 is no UTF-8",
+    ),
     (["release", "expert/math"], 2, "a build"),
     (["withdraw", "data/math", "--why", " "], 2, "no reason"),
 ]
@@ -95,7 +103,11 @@ def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
     message: str,
 ) -> None:
     made = {"seed": story.seed, "empty": tmp_path / "empty", "pickle": tmp_path / "pickle", "other_shape": tmp_path / "other"}
+    made |= {"text": story.corpora / "math", "noise": tmp_path / "noise"}
     made["empty"].mkdir()
+    (made["noise"] / "b").mkdir(parents=True)
+    (made["noise"] / "a.txt").write_text("a text beside it\n")
+    (made["noise"] / "b/noise.bin").write_bytes(b"noise" + bytes(range(255, 0, -1)))
     if "{pickle}" in arguments:
         subprocess.run(["cp", "-r", story.seed, made["pickle"]], check=True)
         (made["pickle"] / "model.safetensors").rename(made["pickle"] / "pytorch_model.bin")

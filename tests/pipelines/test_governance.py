@@ -3,10 +3,12 @@
 import getpass
 import json
 import os
+import random
 import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +20,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from outside import CHECKS, DAMAGE, by_dsse
 from securesystemslib.exceptions import VerificationError
 
+from pipelines.audit import audit
 from pipelines.workspace import Workspace
+from registry import guards
 from registry.digest import sha256_file
 
 BTX = "from pipelines.cli import main; main()"
@@ -128,6 +132,7 @@ def test_a_withdrawn_member_keeps_a_build_from_release_and_export(company: Compa
     for command in (["release", "build/1"], ["export", "build/1", str(tmp_path / "out")]):
         done = company.btx(*command)
         assert (done.returncode, "standing/members" in done.stderr, "expert/code@1" in done.stderr) == (REFUSED, True, True)
+        assert done.stderr.count("btx rebuild --without") == 1, "two rules, one piece of advice"
     assert not (tmp_path / "out").exists()
     assert "Not to be used: it is tainted." in company.does("report", "build/1")
 
@@ -181,6 +186,37 @@ def test_rows_written_by_sql_into_a_build_are_named_by_an_audit(company: Company
     found = {(finding["check"], finding["subject"], finding["found"]) for finding in json.loads(done.stdout)["findings"]}
     assert ("gates", "expert/evil@1", "no verdict of gate register") in found
     assert company.btx("rebuild", "--with", "evil").returncode == REFUSED
+
+
+TABLES = ("version", "file", "edge", "label", "document", "event")
+INSTEAD: tuple[object, ...] = (None, 7, -0.5, "", "{}", '{"members": 3}', b"\xff", "expert/nobody@1")
+
+
+def test_whatever_stands_in_a_column_the_command_names_it_and_does_not_stumble(company: Company) -> None:
+    """By who owns the file. Drawn from all columns, rows and values; each is put back."""
+    path, chance, tried = company.workspace.root / ".btx/registry.db", random.Random(os.environ.get("BTX_SEED", "5")), 0
+    with closing(sqlite3.connect(path, isolation_level=None)) as database, closing(sqlite3.connect(":memory:")) as whole:
+        database.backup(whole)
+        while tried < int(os.environ.get("BTX_EXAMPLES", "40")):
+            table = chance.choice(TABLES)
+            rows = database.execute(f"SELECT * FROM {table}").fetchall()
+            columns = [column[1] for column in database.execute(f"PRAGMA table_info({table})")]
+            row, place, value = chance.choice(rows), chance.randrange(len(columns)), chance.choice(INSTEAD)
+            for name in guards.triggers("sqlite"):
+                database.execute(f"DROP TRIGGER {name}")
+            where = " AND ".join(f"{name} IS ?" for name in columns)
+            try:
+                database.execute(f"UPDATE {table} SET {columns[place]} = ? WHERE {where}", (value, *row))
+            except sqlite3.IntegrityError:
+                value = row[place]
+            for text in guards.triggers("sqlite").values():
+                database.execute(text)
+            if value != row[place]:
+                tried += 1
+                found = {finding["check"] for finding in audit(company.workspace, "build/1")["findings"]}
+                assert found & {"rows", "log"}, (table, columns[place], row, value)
+            whole.backup(database)
+    assert audit(company.workspace, "build/1")["findings"] == []
 
 
 @pytest.fixture(scope="module")

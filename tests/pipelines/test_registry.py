@@ -128,6 +128,19 @@ def test_a_withdrawal_reaches_what_was_exported(own_story: Workspace, btx: Run, 
     assert str(weights) in btx(own_story.root, "audit", "export/build-1@1").stdout
 
 
+def test_a_withdrawal_names_the_rebuild_of_each_line_that_cures_it(own_story: Workspace) -> None:
+    first = own_story.catalog.get("build/1")
+    for number, line in ((2, "support"), (3, "main")):
+        facts = {**first.facts, "line": line, "number": number}
+        own_story.catalog.register("build", "", facts, parents=[(first.facts["snapshot"], "composed_from")])
+    clean = own_story.catalog.register("snapshot", "eu", {"mode": "anchored", "members": []}, parents=[("seed/base", "seed")])
+    own_story.catalog.register("build", "", {**first.facts, "line": "eu", "members": []}, parents=[(clean.ref, "composed_from")])
+    assert withdraw(own_story, "data/code@1", "test")["next"] == "btx rebuild && btx rebuild --line support"
+    own_story.catalog.register("build", "", {**first.facts, "number": 5}, parents=[(clean.ref, "composed_from")])
+    assert withdraw(own_story, "data/code@1", "test")["next"] == "btx rebuild --line support", "main has a clean build since"
+    assert withdraw(own_story, "expert/math@1", "test")["next"].startswith("no expert in good standing is left: btx train")
+
+
 FOUND: list[tuple[list[str], list[str]]] = [
     (["experts", "--domain", "math"], ["expert/math@1"]),
     (["builds", "--domain", "math"], ["build/1"]),

@@ -26,7 +26,7 @@ POLICIES = Path(__file__).parents[2] / "policies"
 DEFAULT = load(POLICIES)
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "300"))
-LONGEST_S = 2.0  # one judgement, on a busy machine; honest ones take milliseconds
+LONGEST_S = 2.0  # of this process's own time for one judgement: neighbours are no hang. Honest ones take milliseconds
 bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -104,14 +104,14 @@ def test_evidence_of_another_kind_refuses() -> None:
 
 def test_loops_without_end_and_values_without_bound_are_refused_quickly() -> None:
     many = {"files": list(range(3000))}
-    started = time.monotonic()
+    started = time.process_time()
     for expression in (
         "evidence.files.all(a, evidence.files.all(b, evidence.files.all(c, a <= b || b <= c || c <= a)))",
         "[1]" + ".map(x, [x, x])" * 28 + " == [1]" + ".map(x, [x, x])" * 28,
         "['ab']" + ".map(x, x + x)" * 28 + "[0].size() > 0",
     ):
         assert judged(expression, many).outcome == "refused"
-    assert time.monotonic() - started < LONGEST_S
+    assert time.process_time() - started < LONGEST_S
 
 
 def test_a_gate_no_policy_speaks_for_is_shut() -> None:
@@ -265,9 +265,9 @@ TRUTHS = st.recursive(
 @given(TRUTHS)
 def test_a_composed_rule_allows_exactly_when_it_is_true(truth: tuple[str, bool | None]) -> None:
     expression, value = truth
-    started = time.monotonic()
+    started = time.process_time()
     assert (judged(expression).outcome == "allowed") == (value is True)
-    assert time.monotonic() - started < LONGEST_S
+    assert time.process_time() - started < LONGEST_S
 
 
 WORDS = """evidence .license .files .all( .map( x, x ) ( [ ] == ! && || null true 1 'a' + * ? : has( matches( timestamp( { } ,
@@ -284,9 +284,9 @@ JSON = st.recursive(
 @given(st.one_of(NOISE, st.text(max_size=60)), JSON)
 def test_noise_as_policy_and_evidence_never_raises_nor_hangs(expression: str, value: Any) -> None:
     assume(expression.strip())
-    started = time.monotonic()
+    started = time.process_time()
     verdict = judged(expression, {"license": value})
-    assert time.monotonic() - started < LONGEST_S
+    assert time.process_time() - started < LONGEST_S
     if verdict.outcome == "allowed":
         assert engine_says(expression, {"kind": "data", "ref": "data/x@1", "name": "x", "license": value, "files": 3.0, "holder": None}, {})
 
@@ -331,7 +331,7 @@ def test_a_spoilt_policy_is_refused_or_judges_exactly_as_it_is_written(
         left.unlink()
     (folder / f"{name}.yaml").write_text(text)
     whole = suite(about)
-    started = time.monotonic()
+    started = time.process_time()
     try:
         policies = load(folder)
     except Invalid:
@@ -341,7 +341,7 @@ def test_a_spoilt_policy_is_refused_or_judges_exactly_as_it_is_written(
     key = data.draw(st.sampled_from(sorted(facts)))
     facts[key] = data.draw(st.one_of(st.just(facts[key]), st.none(), JSON))
     verdict = judge(policies, gate=whole["gate"], kind=whole["evidence"]["kind"], evidence=facts, at=AT)
-    assert time.monotonic() - started < LONGEST_S
+    assert time.process_time() - started < LONGEST_S
     event(verdict.outcome)
     if verdict.outcome == "allowed":
         denying = [policy for policy in policies if policy.enforcement == "deny"]

@@ -68,6 +68,9 @@ def test_croissant_is_accepted_for_data_and_only_for_data(data: Dossier, governe
         assert before in text
         with pytest.raises(Exception):  # noqa: B017, PT011
             by_croissant(text.replace(before, after))
+    agreed = collect(governed.as_("ann"), str(governed.data("own", license="LicenseRef-Contract").ref))
+    assert json.loads(render(agreed, "croissant"))["license"] == "LicenseRef-Contract", "SPDX has no page for it"
+    by_croissant(render(agreed, "croissant"))
     governed.seed()
     with pytest.raises(Invalid, match="a data version"):
         render(collect(governed.as_("ann"), "seed/base@1"), "croissant")

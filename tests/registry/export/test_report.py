@@ -157,6 +157,7 @@ def test_compute_of_all_versions_is_summed_and_what_was_not_reported_is_not_zero
     text = render(collect(governed.as_("ann"), "build/1"), "md")
     assert "| expert/law@1 | 1,000 | 1.00e+09 | 2 s |" in text
     assert "| seed/base@1 | not reported | not reported | not reported |" in text
+    assert "- training cost of seed/base@1\n" in text, "the sum below leaves it out, and the page says so"
 
 
 def test_the_overview_of_a_bare_data_version_has_no_empty_promises(governed: Any) -> None:
