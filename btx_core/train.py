@@ -231,6 +231,7 @@ def optimise(
     recipe: Any,
     *,
     rates: Mapping[str, float] | None = None,
+    through: bool = True,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
@@ -238,7 +239,7 @@ def optimise(
 
     loss: of the running model, (B, S + 1) rows, their domains' names, and the share of the steps that is done; a mean over tokens.
     Several processes take the rows in turn.
-    rates: multiplies the rate of every parameter whose name ends so (default 1).
+    rates: multiplies the rate of every parameter whose name ends so (default 1). through: as flops_per_token counts it.
     """
     started, cpu_started = time.monotonic(), _cpu_s()
     torch.set_flush_denormal(True)
@@ -270,17 +271,20 @@ def optimise(
     tokens, (total, _) = recipe.steps * recipe.batch * recipe.sequence, parameters(model)
     size = sum(parameter.numel() for parameter in trained)
     return TrainReport(
-        tokens, tokens * flops_per_token(model), round(time.monotonic() - started, 3), round(_cpu_s() - cpu_started, 3),
+        tokens, tokens * flops_per_token(model, through=through), round(time.monotonic() - started, 3), round(_cpu_s() - cpu_started, 3),
         _peak_bytes(accelerator.device), total, size, curve,
     )  # fmt: skip
 
 
-def flops_per_token(model: Any) -> float:
-    """Of one training step: 2 forward and 2 backward for each parameter that a token meets, 2 more for each of those that trains."""
+def flops_per_token(model: Any, *, through: bool = True) -> float:
+    """Of one training step: 2 forward and 2 backward for each parameter that a token meets, 2 more for each of those that trains.
+
+    through: gradients flow back through the model. The seed's own pass over general text is not counted.
+    """
     total, active = parameters(model)
     experts = any(parameter.requires_grad for name, parameter in model.named_parameters() if ".experts." in name)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return float(4 * active + 2 * (trained - (total - active if experts else 0)))
+    return float((4 if through else 2) * active + 2 * (trained - (total - active if experts else 0)))
 
 
 def _backward(accelerator: Any, running: Any, mixture: Mixture, loss: Loss, recipe: Any, step: int) -> float:

@@ -176,7 +176,7 @@ def tune_model(
 
     rates = {f"{name}.weight": 1.0 for name in routers} | {"": recipe.shared_rate}
     checkpoints = Checkpoints.beside(where[1], recipe, where[0], mixture) if where else None
-    return optimise(model, mixture, loss, recipe, rates=rates, checkpoints=checkpoints, progress=progress)
+    return optimise(model, mixture, loss, recipe, rates=rates, through=through, checkpoints=checkpoints, progress=progress)
 
 
 def place_rows(

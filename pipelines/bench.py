@@ -21,7 +21,7 @@ from btx_core.data import split
 from btx_core.evaluate import evaluate_model, heldout_windows
 from btx_core.mix import Member, MixRecipe, mix
 from btx_core.plan import ROUTER, SHARED
-from btx_core.train import PretrainConfig, TrainRecipe, pretrain, train
+from btx_core.train import PretrainConfig, TrainRecipe, flops_per_token, pretrain, train
 from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, tune_model, write_tuned
 from pipelines import corpora
 
@@ -287,8 +287,6 @@ def composed(
     before: Grown | None = None,
 ) -> tuple[Any, Tuned]:
     """Mix the branches (or `folders`) and tune the mixture. Returns the model and what tuning took."""
-    from btx_core.train import flops_per_token
-
     members = folders or {domain: ground.branch(domain, kind) for domain in ground.data}
     out = ground.folder / "mixed"
     shutil.rmtree(out, ignore_errors=True)

@@ -112,6 +112,9 @@ def test_the_router_learns_where_each_text_is_at_home_without_a_way_back_through
     losses = [loss for _, loss in report.curve]
     assert sum(losses[-10:]) < sum(losses[:10]) - 0.5
     assert {name for name, digest in digests(out).items() if digest != digests(ground / "two")[name]} == {ROUTER}
+    back = tune(ground / "two", texts(tiny_corpora, "math"), replace(recipe, steps=1, text=1.0), tmp_path / "back")
+    assert back
+    assert report.flops / report.tokens < 0.6 * back.flops / back.tokens
 
 
 def test_with_nothing_to_teach_them_shared_parameters_are_not_tuned(ground: Path, tiny_corpora: Path, tmp_path: Path) -> None:
