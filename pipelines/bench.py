@@ -151,11 +151,11 @@ def table(ground: Ground) -> dict[str, Callable[[], Row]]:
         "BTX, all tuned": ("anchored", MixRecipe(), replace(tune, mode="all")),
         "BTX of full branches": ("full", MixRecipe(mode="full"), tune),
         "BTX of full branches, all tuned": ("full", MixRecipe(mode="full"), replace(tune, mode="all")),
-        "BTX of branches beside the seed": ("beside", MixRecipe(), tune),
-        "BTX of branches beside the seed, router only": ("beside", MixRecipe(seed_expert=False), router),
-        "BTX of branches beside the seed, router only, soft": ("beside", MixRecipe(seed_expert=False, routing="soft"), router),
-        "BTX of branches beside the seed, router only, by text alone": ("beside", MixRecipe(seed_expert=False), replace(router, home=0.0)),
-        "BTX of branches beside the seed, router only, by home alone": (
+        "BTX beside the seed": ("beside", MixRecipe(), tune),
+        "BTX beside the seed, router only": ("beside", MixRecipe(seed_expert=False), router),
+        "BTX beside the seed, router only, soft": ("beside", MixRecipe(seed_expert=False, routing="soft"), router),
+        "BTX beside the seed, router only, by text alone": ("beside", MixRecipe(seed_expert=False), replace(router, home=0.0)),
+        "BTX beside the seed, router only, by home alone": (
             "beside",
             MixRecipe(seed_expert=False),
             replace(router, home=1.0, text=0.0, keep=0.0),
@@ -177,7 +177,7 @@ def table(ground: Ground) -> dict[str, Callable[[], Row]]:
         rows[name] = lambda name=name, mode=mode, mixing=mixing, tuning=tuning: mixture(ground, name, mode, mixing, tuning)  # type: ignore[misc]
     for joined in ("code", "math"):
         rows[f"BTX, {joined} joined last"] = lambda joined=joined: grown(ground, "BTX", joined, "anchored", MixRecipe(), tune)  # type: ignore[misc]
-        name = "BTX of branches beside the seed, router only"
+        name = "BTX beside the seed, router only"
         rows[f"{name}, {joined} joined last"] = lambda joined=joined, name=name: grown(  # type: ignore[misc]
             ground, name, joined, "beside", MixRecipe(seed_expert=False), router
         )
@@ -351,7 +351,7 @@ def picture(rows: list[Row], path: Path) -> None:
 
     grouped = by_name(rows)
     means = {name: [statistics.fmean(row.bits_per_byte.values()) for row in group] for name, group in grouped.items()}
-    figure = Figure(figsize=(8, 0.32 * len(means) + 1.2), layout="constrained")
+    figure = Figure(figsize=(10, 0.32 * len(means) + 0.8), layout="constrained")
     axes = figure.subplots()
     names = list(reversed(means))
     middles = [statistics.fmean(means[name]) for name in names]
@@ -361,6 +361,7 @@ def picture(rows: list[Row], path: Path) -> None:
     axes.barh(names, middles, xerr=errors, color=colours, height=0.7, error_kw={"linewidth": 1})
     for place, middle in enumerate(middles):
         axes.text(0.02, place, f"{middle:.3f}", va="center", color="white", fontsize=8)
-    axes.set_xlabel("bits per byte on held-out text, mean over domains (lower is better)")
+    axes.set_title("bits per byte on held-out text, mean over domains: lower is better", loc="left", fontsize=10)
+    axes.margins(y=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
