@@ -3,6 +3,7 @@
 In:  data folders.  Out: a share of the held-out bytes, 0 to 1. What share is too much is a policy's matter.
 A held-out document counts when at least 70 % of its windows stand in training (PaLM, arXiv:2204.02311, counts so); a window is 64 bytes, about
 the 13 words of GPT-3 (arXiv:2005.14165, appendix C), case and spacing aside. A shorter document counts when a training document equals it.
+Counted, not estimated: MinHash compares whole documents, and a short test item inside a long file is what it misses.
 Windows are compared by 64-bit hashes: with 10^6 held-out and 10^9 training windows, 5e-5 false hits are expected.
 Shapes: N bytes of a document, N - 63 windows.
 """

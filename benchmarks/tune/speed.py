@@ -22,7 +22,7 @@ from btx_core.branch import load
 from btx_core.data import Corpus, Mixture
 from btx_core.mix import Member, MixRecipe, mix
 from btx_core.train import PretrainConfig, TrainRecipe, pretrain
-from btx_core.tune import GENERAL, TuneRecipe, shares, tune_model
+from btx_core.tune import GENERAL, Home, TuneRecipe, shares, tune_model
 
 NAMES = ("math", "code", "units")
 DOMAINS = (GENERAL, *NAMES)
@@ -74,9 +74,11 @@ def main() -> None:
         {name: Corpus.of(where, tokenizer, 0) for name, where in folders.items()}, shares(list(folders), recipe.general_share)
     )
 
+    homes = {name: Home(place, seed) for place, name in enumerate(DOMAINS)}
+
     def tuned(**changes: Any) -> Callable[[], float]:
         mine = replace(recipe, **changes)
-        return lambda: tune_model(load(mixed, torch.float32), tokenizer, folders, mine, seed=seed).wall_s
+        return lambda: tune_model(load(mixed, torch.float32), tokenizer, folders, mine, homes, seed).wall_s
 
     ways: dict[str, Callable[[], float]] = {
         "transformers.Trainer, all parameters": lambda: plain(mixed, mixture, recipe, given.dir / "trainer"),
@@ -84,6 +86,7 @@ def main() -> None:
         "shared": tuned(mode="shared"),
         "router": tuned(mode="router"),
         "router, without the distance to the seed": tuned(mode="router", keep=0.0),
+        "router, by home alone": tuned(mode="router", text=0.0, keep=0.0, home=1.0),
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for round_ in range(given.rounds + 1):
