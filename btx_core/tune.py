@@ -138,10 +138,10 @@ def tune_model(
     if growing:
         take_over(model, routers, growing)
     if homes and recipe.start != "random":
-        if growing:
-            join(routers, growing, homes, router_states(model, routers, corpora, end, recipe.sequence))
-        else:
+        if not growing:
             place_rows(routers, homes, corpora, tokenizer, recipe)
+        elif {home.place for home in homes.values()} - growing.kept.keys():
+            join(routers, growing, homes, router_states(model, routers, corpora, end, recipe.sequence))
     if growing:
         gained = len(next(iter(routers.values())).weight) > len(growing.kept)
         steps, rate = math.ceil(recipe.steps * recipe.grow) if gained else 0, recipe.learning_rate * recipe.grow_rate
@@ -222,8 +222,8 @@ def join(routers: Mapping[str, Any], grown: Grown, homes: Mapping[str, Home], st
     kept = sorted(grown.kept)
     for place in sorted({home.place for home in homes.values()} - grown.kept.keys()):
         at_home = [domain in homes and homes[domain].place == place for domain in states]
-        if all(at_home):
-            continue  # nothing to tell it from
+        if all(at_home) or not any(at_home):
+            continue  # nothing to tell it by
         for name, router in routers.items():
             own, others = (
                 torch.cat([found[name] for found, here in zip(states.values(), at_home, strict=True) if here == wanted])
