@@ -21,7 +21,7 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, Any]) -> list[
     """One row a version, oldest first. Raises Invalid for a word that is no kind."""
     if kind not in KINDS:
         raise Invalid(kind, found="no kind of thing", expected=" | ".join(KINDS), next=f"btx list {next(iter(KINDS))}")
-    versions = workspace.catalog.list(KINDS[kind], **filters)
+    versions = workspace.catalog.list(KINDS[kind], files=False, **filters)
     statuses = workspace.catalog.statuses(versions)
     return [_row(version, statuses[version.ref]) for version in versions]
 

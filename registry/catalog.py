@@ -135,8 +135,8 @@ class Catalog:
         with self.database.read() as rows:
             return _get(rows, ref)
 
-    def list(self, kind: str, **filters: str | None) -> "Versions":
-        """Versions of a kind by name and number.
+    def list(self, kind: str, *, files: bool = True, **filters: str | None) -> "Versions":
+        """Versions of a kind by name and number; without their files where the caller asks for none, which halves the time.
 
         Filters, all of which must hold: name=, license=, data=, seed=, holder=, domain=, digest= (a version's or a file's, or its start),
         metric= ("math.bits_per_byte<1.2"), after= and before= (dates, UTC). Licence, holder, domain and data also match what the
@@ -151,7 +151,7 @@ class Catalog:
         with self.database.read() as rows:
             where = " AND ".join(tests)
             found = rows(f"SELECT {VERSION_COLUMNS} FROM version v WHERE {where} ORDER BY v.kind, v.name, v.number", **values)
-            return _with_files(rows, found)
+            return _with_files(rows, found) if files else [version(row) for row in found]
 
     def status(self, ref: str | Reference) -> str:
         """What the log says of it: withdrawn, tainted (made from something withdrawn), released; else the newest progress.

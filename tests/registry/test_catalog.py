@@ -1,5 +1,7 @@
 """What is registered can be read back as it was, once, by name; its status is what the log says. On both engines."""
 
+from dataclasses import replace
+
 import pytest
 
 from registry.catalog import Catalog, FileFact
@@ -114,6 +116,13 @@ def test_lineage_goes_both_ways_to_the_end(catalog: Catalog) -> None:
     assert [str(node.ref) for node in down.nodes] == ["data/math@1", "expert/math@1", "snapshot/all@1", "build/1"]
     assert len(down.edges) == 3
     assert catalog.lineage("data/apart").edges == []
+
+
+def test_a_list_without_files_is_the_same_but_for_them(catalog: Catalog) -> None:
+    chain(catalog)
+    whole, bare = catalog.list("data"), catalog.list("data", files=False)
+    assert any(version.files for version in whole)
+    assert bare == [replace(version, files=()) for version in whole]
 
 
 def test_searches_find_by_every_term(catalog: Catalog) -> None:
