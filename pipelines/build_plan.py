@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from btx_core import harness
 from pipelines.recipes import EvaluateRecipe
 from pipelines.recipes import recipe as typed
 from pipelines.workspace import Recipes, Workspace
 from registry.catalog import Version
+from registry.digest import sha256_file
 from registry.errors import Invalid, NotFound
 from registry.references import parse
 
@@ -126,7 +128,15 @@ def _recipe(workspace: Workspace, wishes: Wishes, target: Version | None) -> tup
     if wishes.tune:
         recipe["tune"]["mode"] = wishes.tune
         resolved = {**resolved, "tune": {**resolved["tune"], "mode": wishes.tune}} if resolved else {}
+    if "tasks" in recipe["evaluate"]:
+        recipe["evaluate"] = _frozen(workspace.root, recipe["evaluate"])
     return recipe, resolved
+
+
+def _frozen(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the SHA-256, as of now, of every file that a task reads: a changed file is a changed recipe."""
+    tasks = {path: {file: sha256_file(root / file) for file in harness.files(path, root)} for path in typed(EvaluateRecipe, settings).tasks}
+    return {key: value for key, value in settings.items() if key != "tasks"} | ({"tasks": tasks} if tasks else {})
 
 
 def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
@@ -137,7 +147,8 @@ def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
     settings = {**planned.recipe, **planned.resolved}
     mix, tune = typed(MixRecipe, settings["mix"]), typed(TuneRecipe, settings["tune"])
     check_members([Member(version.ref.name, slot, Path()) for slot, version in planned.members], mix)
-    typed(EvaluateRecipe, settings["evaluate"])
+    if typed(EvaluateRecipe, settings["evaluate"]).tasks:
+        harness.check_installed()
     return mix, tune
 
 

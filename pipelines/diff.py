@@ -7,7 +7,7 @@ from pipelines.workspace import Workspace
 from registry.catalog import Version
 from registry.errors import Invalid
 
-COMPARED = {"build": ("seed", "members", "tuned_on", "recipe", "evaluation", "cost")}
+COMPARED = {"build": ("seed", "members", "tuned_on", "recipe", "evaluation", "tasks", "cost")}
 NOT_COMPARED = ("dvc", "previous", "content", "snapshot", "folder", "tensors")
 
 

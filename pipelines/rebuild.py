@@ -247,6 +247,7 @@ def _record(
         "tensors": folders.tensors(folder),
         "status": "evaluated",
         "evaluation": _evaluation(planned, measured),
+        **({"tasks": measured["tasks"]} if "tasks" in measured else {}),
         "routing": {"shares": measured["routing"], "dead": measured["dead"], "dominant": measured["dominant"]},
         "cost": _cost(planned, reports, measured, started),
         "mixed": reports["mix"]["files"],

@@ -1,7 +1,7 @@
 """A recipe from plain settings: btx.toml's tables, or what a build recorded of itself."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -17,6 +17,13 @@ class EvaluateRecipe:
     max_tokens: int = 20_000  # of held-out text, per domain
     sequence: int = 256  # tokens a row
     batch_tokens: int = 4096  # tokens in one forward pass
+    # Task files of the lm-evaluation-harness, relative to the workspace; in a build's recipe each with the SHA-256 of every file it reads.
+    tasks: list[str] | dict[str, dict[str, str]] = field(default_factory=list)
+
+    @property
+    def text(self) -> dict[str, int]:
+        """What measuring held-out text takes."""
+        return {"max_tokens": self.max_tokens, "sequence": self.sequence, "batch_tokens": self.batch_tokens}
 
 
 def recipe(kind: type[T], settings: Mapping[str, Any]) -> T:

@@ -1,7 +1,7 @@
 """Job: register a checkpoint as an expert: collect evidence, ask the gate, take it in, write the row."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def _evaluation(
     workspace: Workspace, base: Version, base_folder: Path, candidate: Path, texts: dict[str, Path], show: Show
 ) -> dict[str, Any]:
     """Per domain: the specialist's and the seed's bits per byte (and accuracy) on text that no training has seen."""
-    settings = asdict(recipe(EvaluateRecipe, workspace.settings.recipe.evaluate))
+    settings = recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text
     with show("evaluate expert") as progress:
         expert = evaluate(candidate, texts, progress=progress, **settings).to_json()["domains"]
     with show(f"evaluate {base.ref}") as progress:

@@ -19,6 +19,7 @@ from pipelines import versioned_folders as folders
 from pipelines.progress import bar, bar_or_notes, note_of
 from pipelines.recipes import EvaluateRecipe, recipe
 from pipelines.render import error_text
+from registry.digest import sha256_file
 from registry.errors import Damaged
 
 
@@ -96,8 +97,22 @@ def evaluate() -> None:
     chosen = recipe(EvaluateRecipe, snapshot["recipe"]["evaluate"])
     domains = {name: _proven(item) for name, item in snapshot["domains"].items()}
     with bar("evaluate") as progress:
-        result = measure(Path("work/tuned"), domains, progress=progress, **asdict(chosen))
-    _write(Path("work/evaluation.json"), result.to_json() | {"wall_s": round(time.monotonic() - started, 3)})
+        result = measure(Path("work/tuned"), domains, progress=progress, **chosen.text).to_json()
+    if isinstance(chosen.tasks, dict) and chosen.tasks:
+        result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
+    _write(Path("work/evaluation.json"), result | {"wall_s": round(time.monotonic() - started, 3)})
+
+
+def _tasks(frozen: dict[str, dict[str, str]], batch_tokens: int) -> dict[str, dict[str, float | None]]:
+    """Figures by task. Raises Damaged for a file that is not the one that the snapshot froze."""
+    from btx_core import harness
+
+    for path, sha256 in (item for files in frozen.values() for item in files.items()):
+        found = sha256_file(Path(path)) if Path(path).is_file() else "no file"
+        if found != sha256:
+            raise Damaged(path, found=found, expected=f"{sha256}, as when the rebuild began", next="btx rebuild")
+    with bar("tasks") as progress:
+        return harness.run(Path("work/tuned"), list(frozen), Path(), batch_tokens=batch_tokens, progress=progress)
 
 
 def _snapshot() -> dict[str, Any]:
