@@ -29,6 +29,7 @@ from registry.errors import Invalid
         (MixRecipe, "routing", "soft top"),
         (MixRecipe, "seed_expert", "yes"),
         (EvaluateRecipe, "max_token", 3),
+        (EvaluateRecipe, "tasks", "one.yaml"),  # a list is meant: its letters are no files
     ],
 )
 def test_a_wrong_key_or_value_is_named(kind: type[Any], key: str, value: Any) -> None:
