@@ -96,12 +96,14 @@ def train(
     """
     tokenizer = AutoTokenizer.from_pretrained(seed)
     mixture = _mixture(data, general, tokenizer, recipe)
-    model, own = branch(seed, recipe.mode), general in data
+    beside = bool(recipe.beside) and general not in data  # on general text there is nothing to tell apart
+    if beside:
+        _check_beside(recipe, mixture)
+    model = branch(seed, recipe.mode)
     if recipe.lora_rank:
         model = add_adapters(model, recipe.lora_rank)
     checkpoints = Checkpoints.beside(out, recipe, seed, mixture)
-    if recipe.beside and not own:
-        _check_beside(recipe, mixture)
+    if beside:
         with beside_seed(model, recipe.beside) as pairs:
             loss = pair_loss(pairs, end_token(tokenizer), keep=recipe.keep, tag=recipe.tag)
             report = optimise(model, mixture, loss, recipe, checkpoints=checkpoints, progress=progress)

@@ -161,7 +161,8 @@ def tune_model(
             in_training(routers, routing, capacity=recipe.capacity, temperature=warmth),
         ):
             scores = next_token_scores(running, ids, end)
-        value = recipe.text * cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten())
+        value = recipe.text * cross_entropy(scores.flatten(0, 1), ids[:, 1:].flatten()) if recipe.text else scores.new_zeros(())
+        places = [homes[name].place if homes and name in homes else None for name in names]
         general = [row for row, name in enumerate(names) if name == GENERAL]
         if teacher is not None and general:
             with torch.no_grad():
@@ -171,7 +172,7 @@ def tune_model(
             logits = linear(hidden, routers[name].weight).float()
             value = value + recipe.balance * balance_loss(logits, gate_weights(routers[name], hidden)) + recipe.z * z_loss(logits)
             if recipe.home and homes:
-                value = value + recipe.home * home_loss(logits, [homes[name].place if name in homes else None for name in names])
+                value = value + recipe.home * home_loss(logits, places)
         return value
 
     rates = {f"{name}.weight": 1.0 for name in routers} | {"": recipe.shared_rate}

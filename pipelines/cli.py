@@ -223,8 +223,7 @@ def audit(
     from pipelines.audit import audit as check
 
     with bar("audit") as progress:
-        heard = lambda one: progress(one.examined, 0, one.name)  # noqa: E731
-        answer = check(_here(), ref, recompute=recompute, head=head, key=key, heard=heard)
+        answer = check(_here(), ref, recompute=recompute, head=head, key=key, heard=lambda one: progress(one.examined, 0, one.name))
     if json:
         render.as_json(answer)
     else:
