@@ -10,7 +10,7 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
-from btx_core.errors import WrongUsage
+from btx_core.problems import WrongUsage
 
 FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
 
@@ -20,16 +20,25 @@ class whole_folder:
 
     def __init__(self, out: Path) -> None:
         self.out = Path(os.path.abspath(out))
-        self.aside = self.out.parent / f".{self.out.name}.partial-{os.getpid()}-{threading.get_ident()}"
+        self.aside = (
+            self.out.parent / f".{self.out.name}.partial-{os.getpid()}-{threading.get_ident()}"
+        )
 
     def __enter__(self) -> Path:
         if os.path.lexists(self.out):
-            raise WrongUsage(self.out, found="something there already", expected="a new folder", next="choose another, or remove it first")
+            raise WrongUsage(
+                self.out,
+                found="something there already",
+                expected="a new folder",
+                next="choose another, or remove it first",
+            )
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.aside.mkdir()
         return self.aside
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
         try:
             if kind is None:
                 for path in (*self.aside.iterdir(), self.aside):
@@ -49,7 +58,9 @@ def fsync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 def link(source: Path, target: Path) -> bool:

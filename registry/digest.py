@@ -49,7 +49,9 @@ def canonical_json(value: Any) -> bytes:
     try:
         return "".join(parts).encode()
     except UnicodeEncodeError as error:
-        raise Invalid("JSON text", found=repr(error.object)[:80], expected="text without lone surrogates") from None
+        raise Invalid(
+            "JSON text", found=repr(error.object)[:80], expected="text without lone surrogates"
+        ) from None
 
 
 def tensor_digests(path: Path) -> dict[str, TensorDigest]:
@@ -57,7 +59,11 @@ def tensor_digests(path: Path) -> dict[str, TensorDigest]:
     with path.open("rb") as file:
         header, start = _safetensors_header(file.read(8), file, path)
         return {
-            name: TensorDigest(entry["dtype"], tuple(entry["shape"]), _range_digest(file, start, entry["data_offsets"]))
+            name: TensorDigest(
+                entry["dtype"],
+                tuple(entry["shape"]),
+                _range_digest(file, start, entry["data_offsets"]),
+            )
             for name, entry in header.items()
             if name != "__metadata__"
         }
@@ -81,7 +87,11 @@ def _write(value: Any, out: list[str]) -> None:
             mark = ","
         out.append("]" if value else "[]")
     else:
-        raise Invalid("JSON value", found=f"{type(value).__name__} {value!r:.60}", expected="text, number, list, mapping, null or truth")
+        raise Invalid(
+            "JSON value",
+            found=f"{type(value).__name__} {value!r:.60}",
+            expected="text, number, list, mapping, null or truth",
+        )
 
 
 def _write_object(value: Mapping[Any, Any], out: list[str]) -> None:
@@ -89,7 +99,11 @@ def _write_object(value: Mapping[Any, Any], out: list[str]) -> None:
         if not isinstance(key, str):
             raise Invalid("JSON key", found=repr(key), expected="text")
     # Code points sort as UTF-16 does where all of them are ASCII.
-    keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+    keys = (
+        sorted(value)
+        if all(map(str.isascii, value))
+        else sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
+    )
     mark = "{"
     for key in keys:
         out.append(f"{mark}{encode_basestring(key)}:")
@@ -107,7 +121,12 @@ def _number(value: int | float) -> str:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise Invalid("JSON number", found=repr(number), expected="a finite number", next="write null for what is not known")
+        raise Invalid(
+            "JSON number",
+            found=repr(number),
+            expected="a finite number",
+            next="write null for what is not known",
+        )
     if number == 0:
         return "0"
     sign = "-" if number < 0 else ""
@@ -115,7 +134,11 @@ def _number(value: int | float) -> str:
     whole, _, fraction = mantissa.partition(".")
     fraction = "" if fraction == "0" else fraction
     digits = (whole + fraction).lstrip("0")
-    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits) if whole == "0" else 0)
+    point = (
+        len(whole)
+        + int(exponent or 0)
+        - (len(whole + fraction) - len(digits) if whole == "0" else 0)
+    )
     return sign + _place_point(digits.rstrip("0"), point)
 
 
@@ -143,7 +166,11 @@ def _safetensors_header(length: bytes, file: Any, path: Path) -> tuple[dict[str,
     except (ValueError, TypeError, KeyError, AttributeError):
         fits = False
     if not fits:
-        raise Damaged(str(path), found="a header that does not describe its bytes", expected="a safetensors file")
+        raise Damaged(
+            str(path),
+            found="a header that does not describe its bytes",
+            expected="a safetensors file",
+        )
     return header, 8 + size
 
 

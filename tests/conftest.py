@@ -44,7 +44,7 @@ def quiet() -> Callable[[str], AbstractContextManager[Callable[[int, int, str], 
 
 @pytest.fixture(scope="session")
 def tiny_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipelines import corpora
+    from pipelines.story import corpora
 
     root = tmp_path_factory.mktemp("corpora")
     for make in (corpora.prose, corpora.math, corpora.code, corpora.units):
@@ -55,32 +55,52 @@ def tiny_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_seed(tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real small Llama: two layers, hidden 32, trained a little on prose."""
-    from btx_core.train import PretrainConfig, TrainRecipe, pretrain
+    from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
 
     out = tmp_path_factory.mktemp("seed") / "tiny"
     size = PretrainConfig(vocabulary=384, hidden=32, feed_forward=64, layers=2, heads=2)
-    pretrain(size, [tiny_corpora / "prose"], TrainRecipe(mode="full", steps=60, batch=4, sequence=64), out)
+    pretrain(
+        size,
+        [tiny_corpora / "prose"],
+        TrainRecipe(mode="full", steps=60, batch=4, sequence=64),
+        out,
+    )
     return out
 
 
 @pytest.fixture(scope="session")
 def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     """data/prose, data/math, data/code; seed/base; expert/math, expert/code; build/1. Read only: see `own_story`."""
-    from pipelines.add_data import add_data
-    from pipelines.add_seed import add_seed
-    from pipelines.rebuild import rebuild
-    from pipelines.register import register
-    from pipelines.train import train
-    from pipelines.workspace import Workspace, create
+    from pipelines.jobs.add_data import add_data
+    from pipelines.jobs.add_seed import add_seed
+    from pipelines.jobs.rebuild import rebuild
+    from pipelines.jobs.register import register
+    from pipelines.jobs.train import train
+    from pipelines.workspace.workspace import Workspace, create
 
     root = tmp_path_factory.mktemp("story") / "workspace"
     create(root)
     (root / "btx.toml").write_text(SETTINGS)
     workspace = Workspace.find(root)
     for name in ("prose", "math", "code"):
-        add_data(workspace, name, tiny_corpora / name, license="CC0-1.0", origin="the test", holder="nobody", purpose="testing")
+        add_data(
+            workspace,
+            name,
+            tiny_corpora / name,
+            license="CC0-1.0",
+            origin="the test",
+            holder="nobody",
+            purpose="testing",
+        )
     add_seed(workspace, "base", tiny_seed, data=["data/prose"], license="CC0-1.0")
     for name, branch in train(workspace, {"math": "data/math", "code": "data/code"}).items():
-        register(workspace, name, branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=silent)
+        register(
+            workspace,
+            name,
+            branch.folder,
+            data=[str(branch.data.ref)],
+            seed=str(branch.seed.ref),
+            show=silent,
+        )
     assert rebuild(workspace)["build"] == "build/1"
     return Story(root, tiny_corpora, tiny_seed)

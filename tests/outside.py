@@ -36,7 +36,10 @@ def by_spdx(text: str) -> None:
     objects = spdx_model.SHACLObjectSet()
     spdx_model.JSONLDDeserializer().read(io.BytesIO(text.encode()), objects)
     spdx_model.JSONLDSerializer().write(objects, io.BytesIO())
-    packages = [*objects.foreach_type(spdx_model.ai_AIPackage), *objects.foreach_type(spdx_model.dataset_DatasetPackage)]
+    packages = [
+        *objects.foreach_type(spdx_model.ai_AIPackage),
+        *objects.foreach_type(spdx_model.dataset_DatasetPackage),
+    ]
     if objects.missing_ids or not packages:
         raise ValueError(f"missing {objects.missing_ids}")
 
@@ -51,18 +54,29 @@ def by_openlineage(text: str) -> None:
             _facets(item["facets"])
         inputs = [event_v2.InputDataset(**item) for item in line.pop("inputs")]
         outputs = [event_v2.OutputDataset(**item) for item in line.pop("outputs")]
-        run, job, state = event_v2.Run(**line.pop("run")), event_v2.Job(**line.pop("job")), event_v2.RunState(line.pop("eventType"))
+        run, job, state = (
+            event_v2.Run(**line.pop("run")),
+            event_v2.Job(**line.pop("job")),
+            event_v2.RunState(line.pop("eventType")),
+        )
         schema = line.pop("schemaURL")
-        event = event_v2.RunEvent(eventType=state, run=run, job=job, inputs=inputs, outputs=outputs, **line)
+        event = event_v2.RunEvent(
+            eventType=state, run=run, job=job, inputs=inputs, outputs=outputs, **line
+        )
         if event.schemaURL != schema:
             raise ValueError(f"schema {schema}, the client writes {event.schemaURL}")
 
 
 def _facets(facets: dict[str, Any]) -> None:
-    plain = {name: {key: value for key, value in facet.items() if not key.startswith("_")} for name, facet in facets.items()}
+    plain = {
+        name: {key: value for key, value in facet.items() if not key.startswith("_")}
+        for name, facet in facets.items()
+    }
     dataset_version_dataset.DatasetVersionDatasetFacet(**plain["version"])
     if "ownership" in plain:
-        ownership_dataset.OwnershipDatasetFacet(owners=[ownership_dataset.Owner(**owner) for owner in plain["ownership"]["owners"]])
+        ownership_dataset.OwnershipDatasetFacet(
+            owners=[ownership_dataset.Owner(**owner) for owner in plain["ownership"]["owners"]]
+        )
 
 
 def by_prov(text: str) -> None:
@@ -79,7 +93,10 @@ def by_in_toto(text: str) -> None:
     whole = json.loads(text)
     Statement.copy_from_pb(json_format.ParseDict(whole, in_toto_pb.Statement())).validate()
     provenance = json_format.ParseDict(whole["predicate"], slsa.Provenance())
-    if not provenance.build_definition.resolved_dependencies or not provenance.run_details.builder.id.startswith("urn:btx:"):
+    if (
+        not provenance.build_definition.resolved_dependencies
+        or not provenance.run_details.builder.id.startswith("urn:btx:")
+    ):
         raise ValueError("no materials or no builder")
 
 
@@ -92,7 +109,9 @@ def by_hub(text: str) -> None:
 def by_dsse(text: str, key: Ed25519PublicKey) -> bytes:
     """securesystemslib's own check of an envelope. Returns the payload."""
     envelope = Envelope.from_dict(json.loads(text))
-    envelope.verify([SSlibKey.from_crypto(key, keyid=keyid) for keyid in envelope.signatures], 1)  # the id is a hint, the key is given
+    envelope.verify(
+        [SSlibKey.from_crypto(key, keyid=keyid) for keyid in envelope.signatures], 1
+    )  # the id is a hint, the key is given
     return bytes(envelope.payload)
 
 

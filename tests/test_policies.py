@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from registry import policy_tests
 from registry.errors import Invalid
-from registry.policy import load
-from registry.policy_tests import Result, run
+from registry.governance import policy_tests
+from registry.governance.policies import load
+from registry.governance.policy_tests import Result, run
 
 POLICIES = Path(__file__).parent.parent / "policies"
 
 
-@pytest.mark.parametrize("result", run(POLICIES), ids=lambda result: f"{result.suite}: {result.case}")
+@pytest.mark.parametrize(
+    "result", run(POLICIES), ids=lambda result: f"{result.suite}: {result.case}"
+)
 def test_default_policy_judges_as_its_test_says(result: Result) -> None:
     assert result.found == result.expected
 
@@ -25,7 +27,9 @@ def test_every_refusal_has_a_message_and_a_remedy_a_person_can_act_on() -> None:
             assert len(validation.remedy) > 15, validation.rule
 
 
-def test_each_rule_has_a_case_that_allows_and_one_that_refuses_in_words_with_every_fact_in_place() -> None:
+def test_each_rule_has_a_case_that_allows_and_one_that_refuses_in_words_with_every_fact_in_place() -> (
+    None
+):
     """Filled-in messages: where the facts are there, none is left unknown, and no CEL is spoken."""
     policies, plain, passed = load(POLICIES), set(), set()
     for path in (POLICIES / "tests").glob("*.yaml"):
@@ -33,9 +37,17 @@ def test_each_rule_has_a_case_that_allows_and_one_that_refuses_in_words_with_eve
         for case in suite.cases:
             for rule in policy_tests.verdict_of(policies, suite, case).rules:
                 passed |= {rule.name} if rule.outcome == "allowed" else set()
-                said = rule.outcome in ("refused", "warned") and not {"unknown", "INVALID_ARGUMENT", "?"} & set(rule.message.split(" "))
+                said = rule.outcome in ("refused", "warned") and not {
+                    "unknown",
+                    "INVALID_ARGUMENT",
+                    "?",
+                } & set(rule.message.split(" "))
                 plain |= {rule.name} if said and "cannot be read:" not in rule.message else set()
-    every = {f"{policy.name}/{validation.rule}" for policy in policies for validation in policy.validations}
+    every = {
+        f"{policy.name}/{validation.rule}"
+        for policy in policies
+        for validation in policy.validations
+    }
     assert every - passed == set()
     assert every - plain == set()
 
@@ -44,7 +56,9 @@ def test_a_rule_turned_off_is_noticed_by_the_policies_own_tests(tmp_path: Path) 
     folder = tmp_path / "policies"
     shutil.copytree(POLICIES, folder)
     licence = folder / "licence.yaml"
-    licence.write_text(licence.read_text().replace('evidence.license != null && evidence.license != ""', "1 == 1"))
+    licence.write_text(
+        licence.read_text().replace('evidence.license != null && evidence.license != ""', "1 == 1")
+    )
     assert "no licence" in [result.case for result in run(folder) if not result.ok]
 
 
@@ -52,12 +66,16 @@ def test_a_rule_without_a_case_that_breaks_it_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "policies"
     shutil.copytree(POLICIES, folder)
     (folder / "tests" / "seed.yaml").unlink()
-    assert {"seed/finite", "seed/family", "seed-licence/stated"} == {result.case for result in run(folder) if not result.ok}
+    assert {"seed/finite", "seed/family", "seed-licence/stated"} == {
+        result.case for result in run(folder) if not result.ok
+    }
 
 
 def test_a_misspelt_change_in_a_test_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "policies"
     shutil.copytree(POLICIES, folder)
-    (folder / "tests" / "seed.yaml").write_text((folder / "tests" / "seed.yaml").read_text().replace("{finite: false}", "{finit.x: false}"))
+    (folder / "tests" / "seed.yaml").write_text(
+        (folder / "tests" / "seed.yaml").read_text().replace("{finite: false}", "{finit.x: false}")
+    )
     with pytest.raises(Invalid, match="no such fact"):
         run(folder)

@@ -29,7 +29,7 @@ class Ours:
 
     def __init__(self, folder: Path) -> None:
         sys.path.insert(0, str(ROOT))
-        from registry.catalog import Catalog, FileFact
+        from registry.catalogue.catalog import Catalog, FileFact
 
         self.catalog, self.file = Catalog(f"sqlite:///{folder}/ours.db", actor="bench"), FileFact
         self.catalog.register("data", "d", {"license": "MIT"})
@@ -37,7 +37,9 @@ class Ours:
     def register(self, number: int) -> None:
         facts = {"number": number, "licenses": [f"LicenseRef-{number % 10}"]}
         files = [self.file("model.safetensors", 1, f"{number:064x}")]
-        self.catalog.register("expert", "e", facts, files=files, parents=[("data/d@1", "trained_on")])
+        self.catalog.register(
+            "expert", "e", facts, files=files, parents=[("data/d@1", "trained_on")]
+        )
 
     def get(self, number: int) -> None:
         assert self.catalog.get(f"expert/e@{number}").facts["number"] == number
@@ -69,14 +71,18 @@ class Theirs:
         assert len(self._all("name = 'e'")) == number
 
     def search(self, number: int) -> None:
-        assert abs(len(self._all("name = 'e' and tags.license = 'LicenseRef-3'")) - number / 10) <= 1
+        assert (
+            abs(len(self._all("name = 'e' and tags.license = 'LicenseRef-3'")) - number / 10) <= 1
+        )
 
     def _all(self, words: str) -> list[Any]:
         found: list[Any] = []
         page = self.client.search_model_versions(words, max_results=10_000)
         found += page
         while page.token:
-            page = self.client.search_model_versions(words, max_results=10_000, page_token=page.token)
+            page = self.client.search_model_versions(
+                words, max_results=10_000, page_token=page.token
+            )
             found += page
         return found
 
@@ -85,7 +91,10 @@ def serve(registry: Any) -> None:
     """One line in: operation and numbers. One line out: milliseconds of each."""
     for line in sys.stdin:
         operation, *numbers = json.loads(line)
-        print(json.dumps([_milliseconds(getattr(registry, operation), number) for number in numbers]), flush=True)
+        print(
+            json.dumps([_milliseconds(getattr(registry, operation), number) for number in numbers]),
+            flush=True,
+        )
 
 
 def _milliseconds(call: Callable[[int], None], number: int) -> float:
@@ -97,7 +106,13 @@ def _milliseconds(call: Callable[[int], None], number: int) -> float:
 class Worker:
     def __init__(self, python: str, side: str, folder: Path) -> None:
         command = [python, __file__, "--worker", side, "--folder", str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
     def ask(self, operation: str, numbers: list[int]) -> list[float]:
         assert self.process.stdin
@@ -112,13 +127,17 @@ def mlflow_python(folder: Path, version: str) -> str:
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"mlflow=={version}"], check=True)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", f"mlflow=={version}"], check=True
+        )
     return str(python)
 
 
 def measure(workers: dict[str, Worker], versions: int) -> dict[str, dict[str, list[float]]]:
     """Per operation and side the milliseconds of each call; the sides take turns, and who begins changes from block to block."""
-    taken: dict[str, dict[str, list[float]]] = {name: {side: [] for side in workers} for name in ("register", "get", "list_all", "search")}
+    taken: dict[str, dict[str, list[float]]] = {
+        name: {side: [] for side in workers} for name in ("register", "get", "list_all", "search")
+    }
     each = versions // BLOCKS
     for block in range(BLOCKS):
         first, last = block * each + 1, (block + 1) * each
@@ -132,7 +151,9 @@ def measure(workers: dict[str, Worker], versions: int) -> dict[str, dict[str, li
             for side in sorted(workers, reverse=bool(block % 2)):
                 took = workers[side].ask(name, numbers)
                 # Listing is told of the whole registry only; the other calls of every block.
-                taken[name][side] = took if name in ("list_all", "search") else taken[name][side] + took
+                taken[name][side] = (
+                    took if name in ("list_all", "search") else taken[name][side] + took
+                )
     return taken
 
 
@@ -140,18 +161,26 @@ def summary(taken: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for name, sides in taken.items():
         told[name] = {side: _spread(some) for side, some in sides.items()}
-        told[name]["ratio"] = round(statistics.median(sides["mlflow"]) / statistics.median(sides["btx"]), 1)
+        told[name]["ratio"] = round(
+            statistics.median(sides["mlflow"]) / statistics.median(sides["btx"]), 1
+        )
     return told
 
 
 def _spread(some: list[float]) -> dict[str, float]:
     ordered = sorted(some)
-    places = {"p5": ordered[len(ordered) // 20], "median": statistics.median(ordered), "p95": ordered[len(ordered) * 19 // 20]}
+    places = {
+        "p5": ordered[len(ordered) // 20],
+        "median": statistics.median(ordered),
+        "p95": ordered[len(ordered) * 19 // 20],
+    }
     return {name: round(value, 2) for name, value in places.items()}
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     read.add_argument("--versions", type=int, default=3000)
     read.add_argument("--mlflow", default="3.17.2")
     read.add_argument("--venv", type=Path, help="default: a temporary folder")
@@ -163,9 +192,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         other = mlflow_python(asked.venv or folder / "venv", asked.mlflow)
-        workers = {"btx": Worker(sys.executable, "btx", folder), "mlflow": Worker(other, "mlflow", folder)}
+        workers = {
+            "btx": Worker(sys.executable, "btx", folder),
+            "mlflow": Worker(other, "mlflow", folder),
+        }
         taken = measure(workers, asked.versions)
-        print(json.dumps({"versions": asked.versions, "mlflow": asked.mlflow, "milliseconds": summary(taken)}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "versions": asked.versions,
+                    "mlflow": asked.mlflow,
+                    "milliseconds": summary(taken),
+                },
+                indent=1,
+            )
+        )
         for worker in workers.values():
             worker.process.communicate("")
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog, FileFact
 from registry.digest import sha256_bytes
 
 LICENCES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0", "PSF-2.0")
@@ -30,7 +30,12 @@ def fill(catalog: Catalog, experts: int) -> int:
     add, data, builds, edges = catalog.register, max(8, experts // 50), experts // 10, 0
     add("seed", "base", {"license": "Apache-2.0"})
     for number in range(data):
-        facts = {"license": LICENCES[number % 5], "holder": f"holder{number % 7}", "source": "generated", "pii": "none"}
+        facts = {
+            "license": LICENCES[number % 5],
+            "holder": f"holder{number % 7}",
+            "source": "generated",
+            "pii": "none",
+        }
         add("data", f"d{number}", facts, files=[_file(f"data{number}")])
     for number in range(experts):
         trained_on = [f"data/d{(number * 7 + step * 13) % data}" for step in range(4)]
@@ -50,7 +55,10 @@ def fill(catalog: Catalog, experts: int) -> int:
         )
         edges += 5
     for number in range(builds):
-        members = [f"expert/e{(number * 37 + step * 11) % experts}" for step in range(min(MEMBERS, experts))]
+        members = [
+            f"expert/e{(number * 37 + step * 11) % experts}"
+            for step in range(min(MEMBERS, experts))
+        ]
         snapshot = add(
             "snapshot",
             "main",
@@ -76,9 +84,13 @@ def questions(catalog: Catalog) -> dict[str, Callable[[], Any]]:
         "lineage data --down": lambda: catalog.lineage("data/d3", down=True),
         "lineage build": lambda: catalog.lineage("build"),
         "list experts --license": lambda: catalog.list("expert", license="CC-BY-4.0", files=False),
-        "the same, with each one's status": lambda: catalog.statuses(catalog.list("expert", license="CC-BY-4.0", files=False)),
+        "the same, with each one's status": lambda: catalog.statuses(
+            catalog.list("expert", license="CC-BY-4.0", files=False)
+        ),
         "list experts --holder": lambda: catalog.list("expert", holder="holder3", files=False),
-        "list experts --metric": lambda: catalog.list("expert", metric="bits_per_byte<100", files=False),
+        "list experts --metric": lambda: catalog.list(
+            "expert", metric="bits_per_byte<100", files=False
+        ),
         "list experts": lambda: catalog.list("expert", files=False),
         "list experts with their files": lambda: catalog.list("expert"),
         "statuses of all experts": lambda: catalog.statuses(catalog.list("expert")),
@@ -95,23 +107,34 @@ def milliseconds(ask: Callable[[], Any], times: int = 7) -> dict[str, float]:
         ask()
         taken.append((time.perf_counter() - started) * 1000)
         own.append((time.process_time() - before) * 1000)
-    return {"first_ms": round(taken[0], 1), "median_ms": round(statistics.median(taken), 1), "own_ms": round(statistics.median(own), 1)}
+    return {
+        "first_ms": round(taken[0], 1),
+        "median_ms": round(statistics.median(taken), 1),
+        "own_ms": round(statistics.median(own), 1),
+    }
 
 
 def show_as_a_command(root: Path, url: str) -> dict[str, float]:
     """Of five runs; the smallest is what the command itself needs on a busy machine."""
     (root / "btx.toml").write_text("[registry]\n")
-    command = [sys.executable, "-m", "pipelines.cli", "show", "expert/e77", "--json"]
+    command = [sys.executable, "-m", "pipelines.cli.app", "show", "expert/e77", "--json"]
     taken, own = [], []
     for _ in range(5):
         started, before = time.perf_counter(), _children_s()
         done = subprocess.run(
-            command, capture_output=True, env={**os.environ, "BTX_REGISTRY_URL": url, "BTX_WORKSPACE": str(root)}, check=True
+            command,
+            capture_output=True,
+            env={**os.environ, "BTX_REGISTRY_URL": url, "BTX_WORKSPACE": str(root)},
+            check=True,
         )
         taken.append(time.perf_counter() - started)
         own.append(_children_s() - before)
         assert json.loads(done.stdout)["ref"] == "expert/e77@1"
-    return {"least_s": round(min(taken), 3), "median_s": round(statistics.median(taken), 3), "own_s": round(statistics.median(own), 3)}
+    return {
+        "least_s": round(min(taken), 3),
+        "median_s": round(statistics.median(taken), 3),
+        "own_s": round(statistics.median(own), 3),
+    }
 
 
 def _children_s() -> float:
@@ -124,7 +147,9 @@ def _file(name: str, path: str = "model.safetensors") -> FileFact:
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     read.add_argument("--experts", type=int, default=10_000)
     read.add_argument("--url", help="an empty registry; default: SQLite in a temporary folder")
     asked = read.parse_args()
@@ -134,7 +159,12 @@ def main() -> None:
         edges = fill(catalog, asked.experts)
         filled_s = round(time.perf_counter() - started, 1)
         fresh = Catalog(url, actor="scale")
-        answers: dict[str, Any] = {"experts": asked.experts, "edges": edges, "builds": asked.experts // 10, "filled_s": filled_s}
+        answers: dict[str, Any] = {
+            "experts": asked.experts,
+            "edges": edges,
+            "builds": asked.experts // 10,
+            "filled_s": filled_s,
+        }
         answers |= {name: milliseconds(ask) for name, ask in questions(fresh).items()}
         answers["reached by data"] = len(fresh.lineage("data/d3", down=True).nodes)
         answers["experts of one licence"] = len(fresh.list("expert", license="CC-BY-4.0"))

@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
-from registry import gate
-from registry.catalog import Catalog
-from registry.policy import Policy, judge, load
+from registry.catalogue.catalog import Catalog
+from registry.governance import gate
+from registry.governance.policies import Policy, judge, load
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LIMIT_MS = 20.0
@@ -34,17 +34,31 @@ def many_rules(count: int) -> list[Policy]:
     made: list[Policy] = []
     while (have := sum(len(policy.validations) for policy in made)) < count:
         one = found[len(made) % len(found)]
-        made.append(one.model_copy(update={"name": f"{one.name}-{len(made)}", "validations": one.validations[: count - have]}))
+        made.append(
+            one.model_copy(
+                update={
+                    "name": f"{one.name}-{len(made)}",
+                    "validations": one.validations[: count - have],
+                }
+            )
+        )
     return made
 
 
 def candidate(members: int) -> dict[str, Any]:
     """The release suite's build with as many members, each with data and an evaluation of its own."""
-    evidence: dict[str, Any] = yaml.safe_load((POLICIES / "tests" / "release.yaml").read_text())["evidence"]
+    evidence: dict[str, Any] = yaml.safe_load((POLICIES / "tests" / "release.yaml").read_text())[
+        "evidence"
+    ]
     line, figures = evidence["members"][0], evidence["evaluation"]["contracts"]
     data = [line["data"][0] | {"ref": f"data/d{number}@1"} for number in range(members)]
-    lines = [line | {"ref": f"expert/e{number}@1", "data": [data[number]]} for number in range(members)]
-    return evidence | {"members": lines, "evaluation": {f"d{number}": figures for number in range(members)}}
+    lines = [
+        line | {"ref": f"expert/e{number}@1", "data": [data[number]]} for number in range(members)
+    ]
+    return evidence | {
+        "members": lines,
+        "evaluation": {f"d{number}": figures for number in range(members)},
+    }
 
 
 def measured(act: Callable[[], Any], times: int) -> tuple[float, float, float]:
@@ -59,11 +73,17 @@ def measured(act: Callable[[], Any], times: int) -> tuple[float, float, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("rules", 100), ("members", 20), ("times", 200)):
         parser.add_argument(f"--{name}", type=int, default=default)
     asked = parser.parse_args()
-    policies, evidence, at = many_rules(asked.rules), candidate(asked.members), datetime(2026, 6, 1, tzinfo=UTC)
+    policies, evidence, at = (
+        many_rules(asked.rules),
+        candidate(asked.members),
+        datetime(2026, 6, 1, tzinfo=UTC),
+    )
     outcome = judge(policies, gate="release", kind="build", evidence=evidence, at=at)
     print(f"{len(outcome.rules)} rules, {asked.members} members: {outcome.outcome}")
 
@@ -73,16 +93,42 @@ def main() -> int:
         return own
 
     say("load the default policies from disk", lambda: load(POLICIES), 20)
-    say("judge", lambda: judge(policies, gate="release", kind="build", evidence=evidence, at=at), asked.times)
+    say(
+        "judge",
+        lambda: judge(policies, gate="release", kind="build", evidence=evidence, at=at),
+        asked.times,
+    )
     with tempfile.TemporaryDirectory() as folder:
         catalog = Catalog(f"sqlite:///{folder}/registry.db", actor="ann")
         build = str(evidence["ref"])
-        for ref in (evidence["seed"], *(line["ref"] for member in evidence["members"] for line in (member, *member["data"]))):
-            asked_of = {"kind": ref.partition("/")[0], "ref": ref}  # each has a logged verdict, which the decision reads
-            gate.decide(catalog, gate="register", subject=ref, kind=asked_of["kind"], evidence=asked_of, policies=policies, at=at)
+        for ref in (
+            evidence["seed"],
+            *(line["ref"] for member in evidence["members"] for line in (member, *member["data"])),
+        ):
+            asked_of = {
+                "kind": ref.partition("/")[0],
+                "ref": ref,
+            }  # each has a logged verdict, which the decision reads
+            gate.decide(
+                catalog,
+                gate="register",
+                subject=ref,
+                kind=asked_of["kind"],
+                evidence=asked_of,
+                policies=policies,
+                at=at,
+            )
 
         def decide() -> None:
-            gate.decide(catalog, gate="release", subject=build, kind="build", evidence=evidence, policies=policies, at=at)
+            gate.decide(
+                catalog,
+                gate="release",
+                subject=build,
+                kind="build",
+                evidence=evidence,
+                policies=policies,
+                at=at,
+            )
 
         whole = say("decide: judge, keep documents, log", decide, asked.times)
         (last, *_) = reversed(gate.verdicts(catalog, build))

@@ -60,7 +60,7 @@ PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_t
 MIX = """
 import json, sys, time
 from pathlib import Path
-from btx_core.mix import Member, MixRecipe, mix
+from btx_core.mixing.mix import Member, MixRecipe, mix
 order = json.load(sys.stdin)
 members = [Member(m["name"], m["slot"], Path(m["folder"]), Path(m["shard"]) if m.get("shard") else None) for m in order["members"]]
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, MixtralConfig  # loading them is not the work; the whole process is timed too
@@ -74,7 +74,9 @@ print(json.dumps({"inner_s": time.perf_counter() - begin, "written": report.byte
 def run(command: Sequence[str], **more: Any) -> dict[str, Any]:
     """Run one process: wall and CPU seconds, peak of resident memory in MiB, and the JSON that it printed last, if any."""
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
     output, errors = process.stdout, process.stderr
     assert output
     assert errors
@@ -106,7 +108,11 @@ def private_kib(pid: int) -> int:
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
 
 
 def make(root: Path, shape: str, count: int) -> list[Path]:
@@ -127,8 +133,14 @@ def btx(folders: list[Path], count: int, mode: str, out: Path, **more: Any) -> d
     for member in members:
         shard = more.get("known", Path("/none")) / f"model-expert-{member['name']}.safetensors"
         member |= {"shard": str(shard)} if shard.exists() else {}
-    order = {"seed": str(folders[0]), "members": members, "mode": mode, "out": str(out), "digests": more.get("digests", {}),
-             "previous": str(more.get("known") or "") or None}  # fmt: skip
+    order = {
+        "seed": str(folders[0]),
+        "members": members,
+        "mode": mode,
+        "out": str(out),
+        "digests": more.get("digests", {}),
+        "previous": str(more.get("known") or "") or None,
+    }
     with tempfile.TemporaryFile("w+") as text:
         json.dump(order, text)
         text.seek(0)
@@ -141,7 +153,10 @@ def recorded(folders: list[Path]) -> dict[str, dict[str, str]]:
 
     found = [tensor_digests(folder / "model.safetensors") for folder in folders]
     names = ["seed", *(folder.name for folder in folders[1:])]
-    return {name: {tensor: digest.sha256 for tensor, digest in one.items()} for name, one in zip(names, found, strict=True)}
+    return {
+        name: {tensor: digest.sha256 for tensor, digest in one.items()}
+        for name, one in zip(names, found, strict=True)
+    }
 
 
 def copy(made: Path, out: Path, pattern: str = "*.safetensors") -> dict[str, Any]:
@@ -156,7 +171,7 @@ def copy(made: Path, out: Path, pattern: str = "*.safetensors") -> dict[str, Any
 
 def read_and_write(folders: list[Path], made: Path, out: Path) -> dict[str, Any]:
     """The floor of averaging: read every source's shared parameters, write one shared shard, on disk."""
-    from btx_core.checkpoint import Checkpoint
+    from btx_core.checkpoints.checkpoint import Checkpoint
 
     out.mkdir()
     begin = time.perf_counter()
@@ -185,14 +200,41 @@ def mergekit(root: Path) -> Path:
 def merge(bin_: Path, folders: list[Path], count: int, out: Path) -> dict[str, Any]:
     """mergekit's equivalent: a linear merge of everything for the shared parameters, then mergekit-moe on top of it."""
     out.mkdir()
-    models = "\n".join(f"  - model: {folder}\n    parameters: {{weight: 1.0}}" for folder in folders[: count + 1])
+    models = "\n".join(
+        f"  - model: {folder}\n    parameters: {{weight: 1.0}}" for folder in folders[: count + 1]
+    )
     (out / "linear.yaml").write_text(f"merge_method: linear\ndtype: bfloat16\nmodels:\n{models}\n")
-    experts = "\n".join(f"  - source_model: {folder}\n    positive_prompts: ['x']" for folder in folders[: count + 1])
-    (out / "moe.yaml").write_text(f"base_model: {out / 'base'}\ngate_mode: random\ndtype: bfloat16\nexperts:\n{experts}\n")
-    first = run([str(bin_ / "mergekit-yaml"), str(out / "linear.yaml"), str(out / "base"), "--lazy-unpickle"], env=environment())
-    second = run([str(bin_ / "mergekit-moe"), str(out / "moe.yaml"), str(out / "moe"), "--trust-remote-code"], env=environment())
-    return {"wall_s": first["wall_s"] + second["wall_s"], "peak_mib": max(first["peak_mib"], second["peak_mib"]),
-            "linear_s": first["wall_s"], "moe_s": second["wall_s"]}  # fmt: skip
+    experts = "\n".join(
+        f"  - source_model: {folder}\n    positive_prompts: ['x']"
+        for folder in folders[: count + 1]
+    )
+    (out / "moe.yaml").write_text(
+        f"base_model: {out / 'base'}\ngate_mode: random\ndtype: bfloat16\nexperts:\n{experts}\n"
+    )
+    first = run(
+        [
+            str(bin_ / "mergekit-yaml"),
+            str(out / "linear.yaml"),
+            str(out / "base"),
+            "--lazy-unpickle",
+        ],
+        env=environment(),
+    )
+    second = run(
+        [
+            str(bin_ / "mergekit-moe"),
+            str(out / "moe.yaml"),
+            str(out / "moe"),
+            "--trust-remote-code",
+        ],
+        env=environment(),
+    )
+    return {
+        "wall_s": first["wall_s"] + second["wall_s"],
+        "peak_mib": max(first["peak_mib"], second["peak_mib"]),
+        "linear_s": first["wall_s"],
+        "moe_s": second["wall_s"],
+    }
 
 
 def clean(*folders: Path) -> None:
@@ -200,7 +242,14 @@ def clean(*folders: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def compose(root: Path, shape: str, count: int, folders: list[Path], merge_with: Path | None, say: Callable[..., None]) -> None:
+def compose(
+    root: Path,
+    shape: str,
+    count: int,
+    folders: list[Path],
+    merge_with: Path | None,
+    say: Callable[..., None],
+) -> None:
     """From nothing with `count` experts: each way once."""
     scratch = root / "out"
     clean(scratch)
@@ -215,7 +264,9 @@ def compose(root: Path, shape: str, count: int, folders: list[Path], merge_with:
     clean(scratch)
 
 
-def grow(root: Path, shape: str, folders: list[Path], say: Callable[..., None], repeats: int) -> None:
+def grow(
+    root: Path, shape: str, folders: list[Path], say: Callable[..., None], repeats: int
+) -> None:
     """One more expert to eight, whose shard an earlier build has cut. Full: hashing every source, and trusting what was recorded."""
     scratch, digests = root / "grow", recorded(folders)
     clean(scratch)
@@ -224,26 +275,49 @@ def grow(root: Path, shape: str, folders: list[Path], say: Callable[..., None], 
         known = scratch / f"known-{mode}"
         btx(folders, 9, mode, known)  # the ninth's shard among them
         for _ in range(repeats):
-            say(shape, 9, f"add to 8, {mode}", btx(folders, 9, mode, scratch / "grown", known=known, digests=digests))
+            say(
+                shape,
+                9,
+                f"add to 8, {mode}",
+                btx(folders, 9, mode, scratch / "grown", known=known, digests=digests),
+            )
             clean(scratch / "grown")
             if mode == "full":
-                say(shape, 9, "read shared, write one", read_and_write(folders, known, scratch / "floor"))
-                say(shape, 9, "add to 8, full, hashing all", btx(folders, 9, mode, scratch / "grown", known=known))
+                say(
+                    shape,
+                    9,
+                    "read shared, write one",
+                    read_and_write(folders, known, scratch / "floor"),
+                )
+                say(
+                    shape,
+                    9,
+                    "add to 8, full, hashing all",
+                    btx(folders, 9, mode, scratch / "grown", known=known),
+                )
             clean(scratch / "grown", scratch / "floor")
         clean(known)
     clean(scratch)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| shape | experts | what | median s | spread s | whole process s | peak MiB |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| shape | experts | what | median s | spread s | whole process s | peak MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["shape"], row["experts"], row["what"]), []).append(row)
     for (shape, experts, what), found in groups.items():
         inner = [row.get("inner_s", row["wall_s"]) for row in found]
-        whole, peak = statistics.median(row["wall_s"] for row in found), max(row.get("peak_mib", 0) for row in found)
-        lines.append(f"| {shape} | {experts} | {what} | {statistics.median(inner):.2f} | {min(inner):.2f} to {max(inner):.2f} "
-                     f"| {whole:.2f} | {peak:.0f} |")  # fmt: skip
+        whole, peak = (
+            statistics.median(row["wall_s"] for row in found),
+            max(row.get("peak_mib", 0) for row in found),
+        )
+        lines.append(
+            f"| {shape} | {experts} | {what} | {statistics.median(inner):.2f} | {min(inner):.2f} to {max(inner):.2f} "
+            f"| {whole:.2f} | {peak:.0f} |"
+        )
     return "\n".join(lines)
 
 
@@ -254,7 +328,10 @@ def main() -> None:
     parser.add_argument("--experts", nargs="+", type=int, default=[2, 4, 8])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--mergekit", nargs="*", default=["160M:2", "160M:4", "160M:8", "1.1B:4"], help="SHAPE:EXPERTS measured with mergekit too"
+        "--mergekit",
+        nargs="*",
+        default=["160M:2", "160M:4", "160M:8", "1.1B:4"],
+        help="SHAPE:EXPERTS measured with mergekit too",
     )
     parser.add_argument("--keep", action="store_true", help="keep the random checkpoints")
     options = parser.parse_args()
@@ -271,7 +348,14 @@ def main() -> None:
         folders = make(options.dir, shape, 9)
         for _ in range(options.repeats):
             for count in options.experts:
-                compose(options.dir, shape, count, folders, tool if f"{shape}:{count}" in options.mergekit else None, say)
+                compose(
+                    options.dir,
+                    shape,
+                    count,
+                    folders,
+                    tool if f"{shape}:{count}" in options.mergekit else None,
+                    say,
+                )
         grow(options.dir, shape, folders, say, options.repeats)
         if not options.keep:
             clean(options.dir / shape)

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from btx_core.train import PretrainConfig, TrainRecipe, pretrain
-from pipelines import corpora
-from pipelines.add_data import add_data
-from pipelines.add_seed import add_seed
-from pipelines.register import register
-from pipelines.workspace import Workspace, create
+from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.register import register
+from pipelines.story import corpora
+from pipelines.workspace.workspace import Workspace, create
 
 SETTINGS = '[recipe.tune]\nmode = "none"\n[recipe.evaluate]\nmax_tokens = 200\n'
 BTX = str(Path(sys.executable).with_name("btx"))
@@ -47,7 +47,13 @@ def children_s() -> float:
 def command(root: Path, *arguments: str) -> tuple[float, float, dict[str, Any]]:
     """Wall seconds, CPU seconds, answer."""
     began, before = time.monotonic(), children_s()
-    done = subprocess.run([BTX, *arguments, "--json"], cwd=root, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [BTX, *arguments, "--json"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     took, worked = time.monotonic() - began, children_s() - before
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -57,14 +63,27 @@ def command(root: Path, *arguments: str) -> tuple[float, float, dict[str, Any]]:
 def begin(scratch: Path) -> Workspace:
     corpora.math(scratch / "math", size=30_000, heldout=3_000)
     size = PretrainConfig(vocabulary=384, hidden=32, feed_forward=64, layers=2, heads=2)
-    pretrain(size, [scratch / "math"], TrainRecipe(mode="full", steps=2, batch=2, sequence=32), scratch / "seed")
+    pretrain(
+        size,
+        [scratch / "math"],
+        TrainRecipe(mode="full", steps=2, batch=2, sequence=32),
+        scratch / "seed",
+    )
     workspace = create(scratch / "workspace")
     (workspace.root / "btx.toml").write_text(SETTINGS)
     for policy in workspace.policies.glob("*.yaml"):
         if policy.stem == "quality":  # experts of chance are no better than their seed
             policy.unlink()
     workspace = Workspace.find(workspace.root)
-    add_data(workspace, "math", scratch / "math", license="CC0-1.0", origin="generated", holder="nobody", purpose="measuring")
+    add_data(
+        workspace,
+        "math",
+        scratch / "math",
+        license="CC0-1.0",
+        origin="generated",
+        holder="nobody",
+        purpose="measuring",
+    )
     add_seed(workspace, "base", scratch / "seed", license="CC0-1.0")
     return workspace
 
@@ -75,7 +94,11 @@ def one_more(workspace: Workspace, scratch: Path, number: int) -> None:
     shutil.copytree(scratch / "seed", folder)
     torch.manual_seed(number)
     tensors = load_file(folder / "model.safetensors")
-    moved = {name: tensor + 0.01 * torch.randn_like(tensor) for name, tensor in tensors.items() if ".mlp." in name}
+    moved = {
+        name: tensor + 0.01 * torch.randn_like(tensor)
+        for name, tensor in tensors.items()
+        if ".mlp." in name
+    }
     save_file(tensors | moved, folder / "model.safetensors", metadata={"format": "pt"})
     register(workspace, f"e{number:03}", folder, data=["data/math"], seed="seed/base", show=silent)
 
@@ -89,7 +112,9 @@ def main() -> None:
     shutil.rmtree(given.dir, ignore_errors=True)
     given.dir.mkdir(parents=True)
     workspace, number = begin(given.dir), 0
-    print("| experts | no-op `btx rebuild`, median (spread) s | its CPU s | one more: stages that ran | shards linked | s | CPU s |")
+    print(
+        "| experts | no-op `btx rebuild`, median (spread) s | its CPU s | one more: stages that ran | shards linked | s | CPU s |"
+    )
     print("|---|---|---|---|---|---|---|")
     for experts in given.experts:
         while number < experts:
@@ -104,7 +129,10 @@ def main() -> None:
         linked = sum(name.startswith("expert/") for name in answer["reused"])
         walls, cpus = [spread([run[at] for run in runs]) for at in (0, 1)]
         ran = ", ".join(answer["ran"])
-        print(f"| {experts} | {walls} | {cpus} | {ran} | {linked} of {number} | {took:.1f} | {worked:.1f} |", flush=True)
+        print(
+            f"| {experts} | {walls} | {cpus} | {ran} | {linked} of {number} | {took:.1f} | {worked:.1f} |",
+            flush=True,
+        )
 
 
 def spread(seconds: list[float]) -> str:

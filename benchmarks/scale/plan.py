@@ -15,12 +15,28 @@ import sys
 import time
 from pathlib import Path
 
-LLAMA_70B = {"layers": 80, "width": 8192, "inner": 28672, "heads": 64, "groups": 8, "vocabulary": 128256}
-LLAMA_8B = {"layers": 32, "width": 4096, "inner": 14336, "heads": 32, "groups": 8, "vocabulary": 128256}
+LLAMA_70B = {
+    "layers": 80,
+    "width": 8192,
+    "inner": 28672,
+    "heads": 64,
+    "groups": 8,
+    "vocabulary": 128256,
+}
+LLAMA_8B = {
+    "layers": 32,
+    "width": 4096,
+    "inner": 14336,
+    "heads": 32,
+    "groups": 8,
+    "vocabulary": 128256,
+}
 SHAPES = {"70B": LLAMA_70B, "8B": LLAMA_8B}
 
 
-def tensors(layers: int, width: int, inner: int, heads: int, groups: int, vocabulary: int) -> dict[str, list[int]]:
+def tensors(
+    layers: int, width: int, inner: int, heads: int, groups: int, vocabulary: int
+) -> dict[str, list[int]]:
     """Name -> shape of every tensor of a Llama, as Hugging Face writes it."""
     small = width // heads * groups
     block = {
@@ -34,8 +50,16 @@ def tensors(layers: int, width: int, inner: int, heads: int, groups: int, vocabu
         "input_layernorm": [width],
         "post_attention_layernorm": [width],
     }
-    named = {f"model.layers.{layer}.{part}.weight": shape for layer in range(layers) for part, shape in block.items()}
-    return named | {"model.embed_tokens.weight": [vocabulary, width], "model.norm.weight": [width], "lm_head.weight": [vocabulary, width]}
+    named = {
+        f"model.layers.{layer}.{part}.weight": shape
+        for layer in range(layers)
+        for part, shape in block.items()
+    }
+    return named | {
+        "model.embed_tokens.weight": [vocabulary, width],
+        "model.norm.weight": [width],
+        "lm_head.weight": [vocabulary, width],
+    }
 
 
 def ghost(folder: Path, shape: dict[str, int], files: int = 30) -> int:
@@ -48,7 +72,11 @@ def ghost(folder: Path, shape: dict[str, int], files: int = 30) -> int:
         header: dict[str, object] = {"__metadata__": {"format": "pt"}}
         for tensor, size in found[number::files]:
             count = 2 * size[0] * (size[1] if len(size) > 1 else 1)
-            header[tensor] = {"dtype": "BF16", "shape": size, "data_offsets": [offset, offset + count]}
+            header[tensor] = {
+                "dtype": "BF16",
+                "shape": size,
+                "data_offsets": [offset, offset + count],
+            }
             index[tensor], offset = name, offset + count
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
@@ -56,13 +84,24 @@ def ghost(folder: Path, shape: dict[str, int], files: int = 30) -> int:
             file.write(len(text).to_bytes(8, "little") + text)
             file.truncate(8 + len(text) + offset)
         total += 8 + len(text) + offset
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_size": shape["width"],
-        "intermediate_size": shape["inner"], "num_hidden_layers": shape["layers"], "num_attention_heads": shape["heads"],
-        "num_key_value_heads": shape["groups"], "vocab_size": shape["vocabulary"], "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
-        "tie_word_embeddings": False, "max_position_embeddings": 8192,
-    }  # fmt: skip
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "bfloat16",
+        "hidden_size": shape["width"],
+        "intermediate_size": shape["inner"],
+        "num_hidden_layers": shape["layers"],
+        "num_attention_heads": shape["heads"],
+        "num_key_value_heads": shape["groups"],
+        "vocab_size": shape["vocabulary"],
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 8192,
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return total
 
@@ -70,15 +109,17 @@ def ghost(folder: Path, shape: dict[str, int], files: int = 30) -> int:
 def measure(root: Path, experts: int, mode: str) -> dict[str, object]:
     """Plan in this process. Peak memory is the process's own, imports included."""
     started = time.monotonic()
-    from btx_core.checkpoint import Checkpoint
-    from btx_core.families import family
-    from btx_core.mix import Member, MixRecipe, dense_config, plan_mix
-    from btx_core.shards import layout
+    from btx_core.checkpoints.checkpoint import Checkpoint
+    from btx_core.checkpoints.families import family
+    from btx_core.mixing.mix import Member, MixRecipe, dense_config, plan_mix
+    from btx_core.mixing.shards import layout
 
     seed = Checkpoint.open(root / "seed")
     dense = dense_config(seed)
     imported = time.monotonic()
-    members = [Member(f"e{number}", number, root / f"e{number}") for number in range(1, experts + 1)]
+    members = [
+        Member(f"e{number}", number, root / f"e{number}") for number in range(1, experts + 1)
+    ]
     plan = plan_mix(seed, family(dense), dense, members, MixRecipe(mode=mode), None)  # type: ignore[arg-type]
     planned = time.monotonic()
     size = 0
@@ -92,7 +133,9 @@ def measure(root: Path, experts: int, mode: str) -> dict[str, object]:
         "import_s": round(imported - started, 2),
         "plan_s": round(planned - imported, 2),
         "whole_s": round(time.monotonic() - started, 2),
-        "cpu_s": round(time.process_time(), 2),  # of the whole process: on a busy machine what stays true
+        "cpu_s": round(
+            time.process_time(), 2
+        ),  # of the whole process: on a busy machine what stays true
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
 
@@ -111,9 +154,21 @@ def main() -> None:
     bytes_each = ghost(given.dir / "seed", SHAPES[given.shape])
     for number in range(1, given.experts + 1):
         ghost(given.dir / f"e{number}", SHAPES[given.shape])
-    print(f"{given.experts} experts and a seed of {bytes_each / 1e9:.1f} GB each, by their headers", file=sys.stderr)
+    print(
+        f"{given.experts} experts and a seed of {bytes_each / 1e9:.1f} GB each, by their headers",
+        file=sys.stderr,
+    )
     for mode in ("anchored", "full"):
-        command = [sys.executable, __file__, "--dir", str(given.dir), "--experts", str(given.experts), "--measure", mode]
+        command = [
+            sys.executable,
+            __file__,
+            "--dir",
+            str(given.dir),
+            "--experts",
+            str(given.experts),
+            "--measure",
+            mode,
+        ]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     shutil.rmtree(given.dir)
 

@@ -19,11 +19,11 @@ import torch
 from plan import SHAPES, ghost, tensors
 from safetensors.torch import save_file
 
-from btx_core.checkpoint import Checkpoint
-from btx_core.families import family
-from btx_core.mix import Member, MixRecipe, dense_config, mix, plan_mix
-from btx_core.plan import SHARED
-from btx_core.shards import layout
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.families import family
+from btx_core.mixing.mix import Member, MixRecipe, dense_config, mix, plan_mix
+from btx_core.mixing.plan import SHARED
+from btx_core.mixing.shards import layout
 from registry.digest import sha256_file
 
 SMALL = {"layers": 4, "width": 1024, "inner": 3584, "heads": 8, "groups": 2, "vocabulary": 32000}
@@ -37,7 +37,10 @@ HARDWARE = {  # name -> cores, disk bytes a second
 def random_checkpoint(folder: Path, number: int) -> None:
     ghost(folder, SMALL, files=1)
     torch.manual_seed(number)
-    made = {name: (torch.randn(shape) * 0.02).to(torch.bfloat16) for name, shape in tensors(**SMALL).items()}
+    made = {
+        name: (torch.randn(shape) * 0.02).to(torch.bfloat16)
+        for name, shape in tensors(**SMALL).items()
+    }
     save_file(made, folder / "model-00001-of-00001.safetensors", metadata={"format": "pt"})
 
 
@@ -68,7 +71,8 @@ def rates(scratch: Path) -> dict[str, float]:
     large = max(out.glob("model-expert-*"), key=lambda path: path.stat().st_size)
     return {
         "sha256": large.stat().st_size / cpu_s(lambda: sha256_file(large)),
-        "md5": large.stat().st_size / cpu_s(lambda: hashlib.file_digest(large.open("rb"), "md5").hexdigest()),
+        "md5": large.stat().st_size
+        / cpu_s(lambda: hashlib.file_digest(large.open("rb"), "md5").hexdigest()),
         "take": (taken + shared) / anchored,
         "average": 4 * shared / max(full - anchored * taken / (taken + shared), 1e-9),
     }
@@ -83,7 +87,9 @@ def volumes(scratch: Path, shape: str, experts: int) -> dict[str, int]:
     plan = plan_mix(seed, family(dense), dense, members, MixRecipe(), None)
     found = {}
     for shard in plan.shards:
-        found["shared" if shard.file == SHARED else "router" if not shard.slots else "expert"] = layout(shard.outputs)[2]
+        found["shared" if shard.file == SHARED else "router" if not shard.slots else "expert"] = (
+            layout(shard.outputs)[2]
+        )
     shutil.rmtree(scratch / "ghost")
     return found | {"checkpoint": size, "experts": experts}
 
@@ -96,15 +102,27 @@ def jobs(v: dict[str, int], r: dict[str, float]) -> dict[str, tuple[float, float
     sources, n = v["experts"] + 1, v["experts"]
     all_experts, averaged = sources * v["expert"], sources * v["shared"]
     return {
-        "mix from nothing, full": (all_experts / r["take"] + averaged / r["average"], 0.0, 2 * all_experts + averaged + v["shared"]),
-        "mix from nothing, anchored": ((all_experts + v["shared"]) / r["take"], 0.0, 2 * (all_experts + v["shared"])),
+        "mix from nothing, full": (
+            all_experts / r["take"] + averaged / r["average"],
+            0.0,
+            2 * all_experts + averaged + v["shared"],
+        ),
+        "mix from nothing, anchored": (
+            (all_experts + v["shared"]) / r["take"],
+            0.0,
+            2 * (all_experts + v["shared"]),
+        ),
         "mix with one expert more, full": (
             v["expert"] / r["take"] + averaged / r["average"],
             0.0,
             2 * v["expert"] + averaged + v["shared"],
         ),
         "mix with one expert more, anchored": (v["expert"] / r["take"], 0.0, 2 * v["expert"]),
-        "prove every checkpoint once (SHA-256)": ((n + 1) * v["checkpoint"] / r["sha256"], 0.0, (n + 1) * v["checkpoint"]),
+        "prove every checkpoint once (SHA-256)": (
+            (n + 1) * v["checkpoint"] / r["sha256"],
+            0.0,
+            (n + 1) * v["checkpoint"],
+        ),
         "take the build in (SHA-256 of files and of tensors, DVC's MD5)": (
             2 * (all_experts + v["shared"]) / r["sha256"],
             (all_experts + v["shared"]) / r["md5"],
@@ -114,7 +132,13 @@ def jobs(v: dict[str, int], r: dict[str, float]) -> dict[str, tuple[float, float
 
 
 def spelt(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def main() -> None:
@@ -124,13 +148,21 @@ def main() -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     found = rates(scratch)
-    print(f"Rates on one core of {os.uname().machine}, GB per CPU second: " + json.dumps({k: round(v / 1e9, 2) for k, v in found.items()}))
+    print(
+        f"Rates on one core of {os.uname().machine}, GB per CPU second: "
+        + json.dumps({k: round(v / 1e9, 2) for k, v in found.items()})
+    )
     for shape, experts in (("8B", 8), ("70B", 64)):
         planned = jobs(volumes(scratch, shape, experts), found)
-        print(f"\n| {shape} × {experts} | CPU s on one core | bytes through the disk | {' | '.join(HARDWARE)} |")
+        print(
+            f"\n| {shape} × {experts} | CPU s on one core | bytes through the disk | {' | '.join(HARDWARE)} |"
+        )
         print("|---|---|---|" + "---|" * len(HARDWARE))
         for name, (shared, alone, moved) in planned.items():
-            walls = [spelt(max(shared / min(cores, THREADS) + alone, moved / disk)) for cores, disk in HARDWARE.values()]
+            walls = [
+                spelt(max(shared / min(cores, THREADS) + alone, moved / disk))
+                for cores, disk in HARDWARE.values()
+            ]
             print(f"| {name} | {shared + alone:.0f} | {moved / 1e9:.0f} GB | {' | '.join(walls)} |")
     shutil.rmtree(scratch)
 

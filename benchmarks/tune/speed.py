@@ -18,11 +18,11 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from btx_core.branch import load
-from btx_core.data import Corpus, Mixture
-from btx_core.mix import Member, MixRecipe, mix
-from btx_core.train import PretrainConfig, TrainRecipe, pretrain
-from btx_core.tune import GENERAL, Home, TuneRecipe, shares, tune_model
+from btx_core.checkpoints.dense import load
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.texts import Corpus, Mixture
+from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
+from btx_core.training.tune import GENERAL, Home, TuneRecipe, shares, tune_model
 
 NAMES = ("math", "code", "units")
 DOMAINS = (GENERAL, *NAMES)
@@ -45,10 +45,21 @@ class Rows(Dataset[dict[str, Any]]):
 def plain(folder: Path, mixture: Mixture, recipe: TuneRecipe, scratch: Path) -> float:
     """Seconds of the loop, as Trainer tells them."""
     arguments = TrainingArguments(
-        output_dir=str(scratch), max_steps=recipe.steps, per_device_train_batch_size=recipe.batch, learning_rate=recipe.learning_rate,
-        report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=not torch.cuda.is_available(),
-    )  # fmt: skip
-    trainer = Trainer(model=load(folder, torch.float32), args=arguments, train_dataset=Rows(mixture, recipe.steps, recipe))
+        output_dir=str(scratch),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = Trainer(
+        model=load(folder, torch.float32),
+        args=arguments,
+        train_dataset=Rows(mixture, recipe.steps, recipe),
+    )
     return float(trainer.train().metrics["train_runtime"])
 
 
@@ -63,7 +74,9 @@ def main() -> None:
     shutil.rmtree(given.dir, ignore_errors=True)
     (given.dir / "text").mkdir(parents=True)
     folders = {name: [texts(given.dir / "text" / name, name)] for name in DOMAINS}
-    size = PretrainConfig(hidden=given.hidden, feed_forward=3 * given.hidden, layers=given.layers, heads=8)
+    size = PretrainConfig(
+        hidden=given.hidden, feed_forward=3 * given.hidden, layers=given.layers, heads=8
+    )
     seed = given.dir / "seed"
     pretrain(size, folders[GENERAL], TrainRecipe(mode="full", steps=1), seed)
     mixed = given.dir / "mixed"
@@ -71,17 +84,22 @@ def main() -> None:
     recipe = TuneRecipe(steps=given.steps, start="random", warmup_steps=2)
     tokenizer = AutoTokenizer.from_pretrained(mixed)
     mixture = Mixture(
-        {name: Corpus.of(where, tokenizer, 0) for name, where in folders.items()}, shares(list(folders), recipe.general_share)
+        {name: Corpus.of(where, tokenizer, 0) for name, where in folders.items()},
+        shares(list(folders), recipe.general_share),
     )
 
     homes = {name: Home(place, seed) for place, name in enumerate(DOMAINS)}
 
     def tuned(**changes: Any) -> Callable[[], float]:
         mine = replace(recipe, **changes)
-        return lambda: tune_model(load(mixed, torch.float32), tokenizer, folders, mine, homes, seed).wall_s
+        return lambda: (
+            tune_model(load(mixed, torch.float32), tokenizer, folders, mine, homes, seed).wall_s
+        )
 
     ways: dict[str, Callable[[], float]] = {
-        "transformers.Trainer, all parameters": lambda: plain(mixed, mixture, recipe, given.dir / "trainer"),
+        "transformers.Trainer, all parameters": lambda: plain(
+            mixed, mixture, recipe, given.dir / "trainer"
+        ),
         "all": tuned(mode="all"),
         "shared": tuned(mode="shared"),
         "router": tuned(mode="router"),
@@ -95,18 +113,31 @@ def main() -> None:
             if round_:  # the first warms
                 taken[name].append(given.steps * recipe.batch * recipe.sequence / seconds)
     base = statistics.median(taken["transformers.Trainer, all parameters"])
-    print(json.dumps({"hidden": given.hidden, "layers": given.layers, "steps": given.steps, "threads": torch.get_num_threads()}))
+    print(
+        json.dumps(
+            {
+                "hidden": given.hidden,
+                "layers": given.layers,
+                "steps": given.steps,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
     print("| way | tokens/s, median (spread) | ratio |\n|---|---|---|")
     for name, rates in taken.items():
         middle = statistics.median(rates)
-        print(f"| {name} | {middle:.0f} ({min(rates):.0f}–{max(rates):.0f}) | {middle / base:.2f} |")
+        print(
+            f"| {name} | {middle:.0f} ({min(rates):.0f}–{max(rates):.0f}) | {middle / base:.2f} |"
+        )
     shutil.rmtree(given.dir)
 
 
 def texts(folder: Path, name: str) -> Path:
-    from pipelines import corpora
+    from pipelines.story import corpora
 
-    {GENERAL: corpora.prose, "math": corpora.math, "code": corpora.code, "units": corpora.units}[name](folder)
+    {GENERAL: corpora.prose, "math": corpora.math, "code": corpora.code, "units": corpora.units}[
+        name
+    ](folder)
     return folder
 
 

@@ -37,9 +37,9 @@ for number in range(int(sys.argv[2])):
 
 
 def ours(folder: Path, versions: int) -> tuple[subprocess.Popen[str], list[str], list[str]]:
-    from pipelines.serve import tokens
-    from pipelines.workspace import Workspace
-    from registry.catalog import Catalog, FileFact
+    from pipelines.jobs.serve import tokens
+    from pipelines.workspace.workspace import Workspace
+    from registry.catalogue.catalog import Catalog, FileFact
 
     (folder / "btx.toml").write_text("[registry]\n")
     (folder / ".btx").mkdir()
@@ -48,7 +48,11 @@ def ours(folder: Path, versions: int) -> tuple[subprocess.Popen[str], list[str],
     for number in range(versions):
         facts = {"number": number, "licenses": [f"LicenseRef-{number % 10}"]}
         catalog.register(
-            "expert", "e", facts, files=[FileFact("model.safetensors", 1, f"{number:064x}")], parents=[("data/d@1", "trained_on")]
+            "expert",
+            "e",
+            facts,
+            files=[FileFact("model.safetensors", 1, f"{number:064x}")],
+            parents=[("data/d@1", "trained_on")],
         )
     secret, _ = tokens(Workspace.find(folder)).issue("bench", ["viewer"])
     command = [BTX, "serve", "--port", OURS.split(":")[1], "--reads-per-s", "1000000"]
@@ -57,7 +61,9 @@ def ours(folder: Path, versions: int) -> tuple[subprocess.Popen[str], list[str],
     return server, paths, [f"Authorization: Bearer {secret}"]
 
 
-def theirs(folder: Path, versions: int, home: Path) -> tuple[subprocess.Popen[str], list[str], list[str]]:
+def theirs(
+    folder: Path, versions: int, home: Path
+) -> tuple[subprocess.Popen[str], list[str], list[str]]:
     url = f"sqlite:///{folder}/theirs.db"
     python = str(home / "bin" / "python")
     subprocess.run([python, "-c", FILL_THEIRS, url, str(versions)], check=True, capture_output=True)
@@ -75,8 +81,13 @@ def theirs(folder: Path, versions: int, home: Path) -> tuple[subprocess.Popen[st
         "--workers",
         "1",
     ]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)
-    paths = [f"/api/2.0/mlflow/model-versions/get?name=e&version={1 + number % versions}" for number in range(50)]
+    server = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+    )
+    paths = [
+        f"/api/2.0/mlflow/model-versions/get?name=e&version={1 + number % versions}"
+        for number in range(50)
+    ]
     return server, paths, ["Accept: application/json"]
 
 
@@ -84,7 +95,9 @@ def until_it_answers(host: str, path: str, header: str) -> Any:
     name, value = header.split(": ")
     for _ in range(240):
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"http://{host}{path}", headers={name: value}), timeout=5) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(f"http://{host}{path}", headers={name: value}), timeout=5
+            ) as answer:
                 return json.load(answer)
         except OSError:
             time.sleep(0.5)
@@ -92,7 +105,9 @@ def until_it_answers(host: str, path: str, header: str) -> Any:
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     read.add_argument("--versions", type=int, default=500)
     read.add_argument("--clients", type=int, default=8)
     read.add_argument("--seconds", type=float, default=5)
@@ -105,7 +120,10 @@ def main() -> None:
         home = asked.venv or folder / "venv"
         if not asked.venv:
             venv.create(home, with_pip=True)
-            subprocess.run([str(home / "bin" / "pip"), "install", "--quiet", f"mlflow=={asked.mlflow}"], check=True)
+            subprocess.run(
+                [str(home / "bin" / "pip"), "install", "--quiet", f"mlflow=={asked.mlflow}"],
+                check=True,
+            )
         made = {OURS: ours(folder, asked.versions), THEIRS: theirs(folder, asked.versions, home)}
         rates: dict[str, list[float]] = {OURS: [], THEIRS: []}
         p99: dict[str, float] = {}
@@ -125,10 +143,16 @@ def main() -> None:
                 server.wait()
     medians = {host: statistics.median(all_) for host, all_ in rates.items()}
     answers = {
-        "versions": asked.versions, "clients": asked.clients, "mlflow": asked.mlflow,
-        "ours_per_s": rates[OURS], "theirs_per_s": rates[THEIRS], "ours_p99_ms": p99[OURS], "theirs_p99_ms": p99[THEIRS],
-        "ratio_of_medians": round(medians[OURS] / medians[THEIRS], 2), "load_average": os.getloadavg(),
-    }  # fmt: skip
+        "versions": asked.versions,
+        "clients": asked.clients,
+        "mlflow": asked.mlflow,
+        "ours_per_s": rates[OURS],
+        "theirs_per_s": rates[THEIRS],
+        "ours_p99_ms": p99[OURS],
+        "theirs_p99_ms": p99[THEIRS],
+        "ratio_of_medians": round(medians[OURS] / medians[THEIRS], 2),
+        "load_average": os.getloadavg(),
+    }
     print(json.dumps(answers, indent=1))
 
 

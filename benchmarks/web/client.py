@@ -20,15 +20,23 @@ class Taken:
         return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))], 1)
 
 
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str, header: str) -> int:
+async def ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str, header: str
+) -> int:
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n".encode())
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length:"))
+    length = next(
+        int(line.split(":")[1])
+        for line in head.split("\r\n")
+        if line.lower().startswith("content-length:")
+    )
     await reader.readexactly(length)
     return int(head.split()[1])
 
 
-async def client(taken: Taken, host: str, paths: list[str], header: str, until: float, pause_s: float, seed: int) -> None:
+async def client(
+    taken: Taken, host: str, paths: list[str], header: str, until: float, pause_s: float, seed: int
+) -> None:
     chance = random.Random(seed)
     name, port = host.rsplit(":", 1)
     await asyncio.sleep(chance.random() * pause_s)
@@ -51,7 +59,12 @@ def load(host: str, paths: list[str], headers: list[str], seconds: float, pause_
     async def all_of_them() -> Taken:
         taken, started = Taken(), time.perf_counter()
         until = started + seconds
-        await asyncio.gather(*(client(taken, host, paths, header, until, pause_s, seed) for seed, header in enumerate(headers)))
+        await asyncio.gather(
+            *(
+                client(taken, host, paths, header, until, pause_s, seed)
+                for seed, header in enumerate(headers)
+            )
+        )
         taken.seconds = time.perf_counter() - started
         return taken
 

@@ -16,18 +16,23 @@ from typing import Any
 
 import torch
 
-from btx_core.attribute import Reader
-from btx_core.data import end_token
+from btx_core.measuring.attribution import Reader
+from btx_core.texts import end_token
 
 TEXT = "def area(r):\n    return 3.14 * r ** 2\n\nHow many metres are 3 km? 12 + 30 = 42.\n"
 
 
 def plain(reader: Reader, text: str) -> Any:
-    ids = [end_token(reader.tokenizer), *reader.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    ids = [
+        end_token(reader.tokenizer),
+        *reader.tokenizer(text, add_special_tokens=False)["input_ids"],
+    ]
     window = getattr(reader.model.config, "max_position_embeddings", 2048)
     with torch.inference_mode():
         return [
-            reader.model(input_ids=torch.tensor([ids[start : start + window]]), use_cache=False).logits
+            reader.model(
+                input_ids=torch.tensor([ids[start : start + window]]), use_cache=False
+            ).logits
             for start in range(0, len(ids), window)
         ]
 
@@ -39,7 +44,9 @@ def milliseconds(run: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     read.add_argument("build", type=Path)
     read.add_argument("--rounds", type=int, default=30)
     asked = read.parse_args()
@@ -47,7 +54,10 @@ def main() -> None:
     reader, answers = Reader.open(asked.build), {}
     for copies in (1, 4, 20):
         text = TEXT * copies
-        sides = {"plain": lambda text=text: plain(reader, text), "explain": lambda text=text: reader.read(text)}
+        sides = {
+            "plain": lambda text=text: plain(reader, text),
+            "explain": lambda text=text: reader.read(text),
+        }
         taken: dict[str, list[float]] = {name: [] for name in sides}
         for round_ in range(asked.rounds + 3):
             for name, run in sides.items():
@@ -55,7 +65,11 @@ def main() -> None:
                 if round_ >= 3:  # warm
                     taken[name].append(spent)
         figures = {
-            name: {"median_ms": round(statistics.median(all_), 2), "least_ms": round(min(all_), 2), "most_ms": round(max(all_), 2)}
+            name: {
+                "median_ms": round(statistics.median(all_), 2),
+                "least_ms": round(min(all_), 2),
+                "most_ms": round(max(all_), 2),
+            }
             for name, all_ in taken.items()
         }
         ratio = figures["explain"]["median_ms"] / figures["plain"]["median_ms"]

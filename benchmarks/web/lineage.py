@@ -19,7 +19,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from registry.catalog import Catalog
+from registry.catalogue.catalog import Catalog
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "catalogue"))
 from scale import fill
@@ -30,7 +30,9 @@ SUBJECTS = ("data/d3@1", "expert/e77@1", "build")
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     read.add_argument("--experts", type=int, default=10_000)
     read.add_argument("--rounds", type=int, default=5)
     read.add_argument("--database", type=Path)
@@ -48,13 +50,17 @@ def main() -> None:
             catalog.close()
             if asked.database:
                 shutil.copy(there, asked.database)
-        server = subprocess.Popen([BTX, "serve", "--port", PORT], cwd=folder, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [BTX, "serve", "--port", PORT], cwd=folder, stdout=subprocess.PIPE, text=True
+        )
         answers: dict[str, object] = {"experts": asked.experts}
         try:
             assert server.stdout
             entry = server.stdout.readline().split()[1]
             with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                )
                 page = browser.new_page()
                 page.goto(entry)
                 page.wait_for_selector("nav")
@@ -67,7 +73,11 @@ def main() -> None:
                         opened.append(round(time.perf_counter() - started, 3))
                     answers[subject] = {
                         "nodes drawn": page.locator(".graph a").count(),
-                        "opened_s": {"first": opened[0], "median": statistics.median(opened), "most": max(opened)},
+                        "opened_s": {
+                            "first": opened[0],
+                            "median": statistics.median(opened),
+                            "most": max(opened),
+                        },
                     }
                 browser.close()
         finally:

@@ -25,15 +25,39 @@ from client import load
 STEPS = 150  # of tuning
 BTX = str(Path(sys.executable).with_name("btx"))
 PATHS = [
-    "/", "/builds", "/experts", "/build/1", "/expert/math/1", "/data/math/1", "/lineage?ref=data/math", "/impact?ref=data/math@1", "/audit",
-    "/api/overview", "/api/experts/math/1", "/api/builds/1", "/api/lineage?ref=build/1", "/api/events?limit=50", "/api/impact?ref=data/math",
-]  # fmt: skip
+    "/",
+    "/builds",
+    "/experts",
+    "/build/1",
+    "/expert/math/1",
+    "/data/math/1",
+    "/lineage?ref=data/math",
+    "/impact?ref=data/math@1",
+    "/audit",
+    "/api/overview",
+    "/api/experts/math/1",
+    "/api/builds/1",
+    "/api/lineage?ref=build/1",
+    "/api/events?limit=50",
+    "/api/impact?ref=data/math",
+]
 
 
 def btx(root: Path, *arguments: str) -> Any:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([BTX, *arguments, "--json"], cwd=root, env=environment, capture_output=True, text=True, check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else {"status": "failed", "stderr": done.stderr[-500:]}
+    done = subprocess.run(
+        [BTX, *arguments, "--json"],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (
+        json.loads(done.stdout)
+        if done.returncode == 0
+        else {"status": "failed", "stderr": done.stderr[-500:]}
+    )
 
 
 def timed_rebuild(root: Path, recipe: str, without: str, steps: int) -> dict[str, Any]:
@@ -50,21 +74,34 @@ def timed_rebuild(root: Path, recipe: str, without: str, steps: int) -> dict[str
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     read.add_argument("workspace", type=Path)
     read.add_argument("--clients", type=int, default=50)
     read.add_argument("--seconds", type=float, default=60)
-    read.add_argument("--pause", type=float, default=0.5, help="seconds between two pages of one person, on average")
+    read.add_argument(
+        "--pause",
+        type=float,
+        default=0.5,
+        help="seconds between two pages of one person, on average",
+    )
     read.add_argument("--port", type=int, default=8811)
     asked = read.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "workspace"
         subprocess.run(["cp", "-a", str(asked.workspace), str(root)], check=True)
-        secrets = [btx(root, "token", "add", f"reader{number}")["token"] for number in range(asked.clients)]
+        secrets = [
+            btx(root, "token", "add", f"reader{number}")["token"] for number in range(asked.clients)
+        ]
         recipe = (root / "btx.toml").read_text()
-        timed_rebuild(root, recipe, "units", STEPS)  # mixes, and reads the libraries from a cold disk: not counted
+        timed_rebuild(
+            root, recipe, "units", STEPS
+        )  # mixes, and reads the libraries from a cold disk: not counted
         alone = [timed_rebuild(root, recipe, "units", STEPS + number) for number in (1, 2)]
-        server = subprocess.Popen([BTX, "serve", "--port", str(asked.port)], cwd=root, stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [BTX, "serve", "--port", str(asked.port)], cwd=root, stdout=subprocess.PIPE, text=True
+        )
         try:
             assert server.stdout
             server.stdout.readline()

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from registry import people
 from registry.errors import Invalid, NotFound
+from registry.governance import people
 
 ROLES = ("viewer", *people.ROLES)
 LONGEST_DAYS = 366
@@ -64,15 +64,34 @@ class Tokens:
         self._own: dict[str, Token] = {}
         self._read: tuple[tuple[int, int], dict[str, Token]] = ((0, 0), {})
 
-    def issue(self, name: str, roles: Sequence[str], days: float = 30, *, keep: bool = True) -> tuple[str, Token]:
+    def issue(
+        self, name: str, roles: Sequence[str], days: float = 30, *, keep: bool = True
+    ) -> tuple[str, Token]:
         """A new secret, told once, and its token. keep: write it down, else it ends with this process. Raises Invalid."""
         if unknown := [role for role in roles if role not in ROLES]:
-            raise Invalid(f"role {unknown[0]}", found=unknown[0], expected=f"one of {', '.join(ROLES)}", next="btx token add --help")
+            raise Invalid(
+                f"role {unknown[0]}",
+                found=unknown[0],
+                expected=f"one of {', '.join(ROLES)}",
+                next="btx token add --help",
+            )
         if not 0 < days <= LONGEST_DAYS:
-            raise Invalid("token", found=f"{days} days", expected=f"more than 0, at most {LONGEST_DAYS}", next="--days 30")
+            raise Invalid(
+                "token",
+                found=f"{days} days",
+                expected=f"more than 0, at most {LONGEST_DAYS}",
+                next="--days 30",
+            )
         secret, at = secrets.token_urlsafe(32), self._clock()
         held = tuple(dict.fromkeys(roles)) or ("viewer",)
-        token = Token(secrets.token_hex(4), _sha256(secret), people.named(name), held, _text(at), _text(at + timedelta(days=days)))
+        token = Token(
+            secrets.token_hex(4),
+            _sha256(secret),
+            people.named(name),
+            held,
+            _text(at),
+            _text(at + timedelta(days=days)),
+        )
         if keep:
             with self._editing() as tokens:
                 tokens.append(token)
@@ -87,7 +106,9 @@ class Tokens:
                 if token.id == id_:
                     tokens[place] = replace(token, revoked=token.revoked or _text(self._clock()))
                     return tokens[place]
-        raise NotFound(f"token {id_}", found="nothing", expected="the id of a token", next="btx token list")
+        raise NotFound(
+            f"token {id_}", found="nothing", expected="the id of a token", next="btx token list"
+        )
 
     def all(self) -> list[Token]:
         return list(self._kept().values())
@@ -114,12 +135,16 @@ class Tokens:
     @contextmanager
     def _editing(self) -> Iterator[list[Token]]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "r+") as lock:
+        with open(
+            os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "r+"
+        ) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             tokens = _parsed(self.path.read_text()) if self.path.exists() else []
             yield tokens
             aside = self.path.with_suffix(".new")
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            with os.fdopen(
+                os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
+            ) as file:
                 json.dump([asdict(token) for token in tokens], file, indent=1)
             aside.replace(self.path)
 
@@ -143,10 +168,14 @@ class Sessions:
         token = self._tokens.find(secret)
         if token is None:
             return None
-        for key in [key for key, session in self._open.items() if session.ends < self._clock()] or list(self._open)[: -MOST_SESSIONS + 1]:
+        for key in [
+            key for key, session in self._open.items() if session.ends < self._clock()
+        ] or list(self._open)[: -MOST_SESSIONS + 1]:
             self._open.pop(key, None)
         cookie = secrets.token_urlsafe(32)
-        self._open[_sha256(cookie)] = _Session(token.sha256, secrets.token_urlsafe(32), self._clock() + SESSION)
+        self._open[_sha256(cookie)] = _Session(
+            token.sha256, secrets.token_urlsafe(32), self._clock() + SESSION
+        )
         return cookie
 
     def end(self, cookie: str) -> None:
@@ -158,8 +187,12 @@ class Sessions:
             token = self._tokens.find(bearer)
             return Person(token.name, token.roles, token.id) if token else None
         session = self._open.get(_sha256(cookie)) if cookie else None
-        token = self._tokens.held(session.token) if session and self._clock() < session.ends else None
-        return Person(token.name, token.roles, token.id, session.csrf) if session and token else None
+        token = (
+            self._tokens.held(session.token) if session and self._clock() < session.ends else None
+        )
+        return (
+            Person(token.name, token.roles, token.id, session.csrf) if session and token else None
+        )
 
 
 def _sha256(secret: str) -> str:

@@ -15,7 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from registry.errors import Refused
-from registry.export import FORMATS, collect, render
+from registry.formats import FORMATS, collect, render
 from registry.web import schemas, views
 from registry.web.access import Person
 from registry.web.runs import Run
@@ -32,7 +32,13 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     429: {"model": schemas.Problem, "description": "too often"},
     503: {"model": schemas.Problem, "description": "the database cannot be reached now"},
 }
-KINDS = {"data": "data", "seeds": "seed", "experts": "expert", "builds": "build", "snapshots": "snapshot"}
+KINDS = {
+    "data": "data",
+    "seeds": "seed",
+    "experts": "expert",
+    "builds": "build",
+    "snapshots": "snapshot",
+}
 MIME = {"html": "text/html", "md": "text/markdown", "model-card": "text/markdown"}
 STEP_S = 0.2  # between looks at a running audit
 
@@ -51,7 +57,11 @@ def person(request: Request) -> Person:
     found = identified(site(request), request.headers)
     if found is None:
         raise HTTPException(401, "no token that holds", {"www-authenticate": "Bearer"})
-    if found.csrf and request.method not in ("GET", "HEAD") and request.headers.get("x-csrf") != found.csrf:
+    if (
+        found.csrf
+        and request.method not in ("GET", "HEAD")
+        and request.headers.get("x-csrf") != found.csrf
+    ):
         raise HTTPException(403, "no CSRF word of this session")
     return found
 
@@ -59,7 +69,9 @@ def person(request: Request) -> Person:
 def identified(of: Site, headers: Any) -> Person | None:
     scheme, _, secret = headers.get("authorization", "").partition(" ")
     bearer = secret.strip() if scheme else None
-    return of.sessions.person(bearer=bearer if scheme.lower() == "bearer" or not scheme else "", cookie=_cookie(headers))
+    return of.sessions.person(
+        bearer=bearer if scheme.lower() == "bearer" or not scheme else "", cookie=_cookie(headers)
+    )
 
 
 def _cookie(headers: Any) -> str | None:
@@ -75,7 +87,12 @@ def role(name: str) -> Callable[[Person], Person]:
 
     def needed(asking: Annotated[Person, Depends(person)]) -> Person:
         if not asking.may(name):
-            raise Refused("request", found=f"a token with {', '.join(asking.roles)}", expected=f"role {name}", next="ask for such a token")
+            raise Refused(
+                "request",
+                found=f"a token with {', '.join(asking.roles)}",
+                expected=f"role {name}",
+                next="ask for such a token",
+            )
         return asking
 
     return needed
@@ -88,7 +105,11 @@ Approver = Annotated[Person, Depends(role("approver"))]
 Auditor = Annotated[Person, Depends(role("auditor"))]
 
 # HTTPBearer says in the description what `person` checks; it lets everything pass.
-router = APIRouter(prefix="/api", responses=PROBLEMS, dependencies=[Depends(person), Depends(HTTPBearer(auto_error=False))])
+router = APIRouter(
+    prefix="/api",
+    responses=PROBLEMS,
+    dependencies=[Depends(person), Depends(HTTPBearer(auto_error=False))],
+)
 
 
 @router.get("/me", response_model=schemas.Me)
@@ -137,14 +158,27 @@ def build(here: Here, number: Number) -> Any:
 
 
 @router.get(
-    "/reports/{form}", response_class=Response, responses={200: {"content": {kind: {} for kind in (*MIME.values(), "application/json")}}}
+    "/reports/{form}",
+    response_class=Response,
+    responses={200: {"content": {kind: {} for kind in (*MIME.values(), "application/json")}}},
 )
-def report(here: Here, ref: RefQuery, form: Annotated[str, Path(pattern=f"^({'|'.join(FORMATS)})$")]) -> Response:
+def report(
+    here: Here, ref: RefQuery, form: Annotated[str, Path(pattern=f"^({'|'.join(FORMATS)})$")]
+) -> Response:
     """What is recorded of one version, as a file to download."""
     dossier = collect(here.catalog, ref)
-    name = dossier.ref.replace("/", "-").replace("@", "-") + "." + ("html" if form == "html" else "md" if form in MIME else f"{form}.json")
-    headers = {"content-disposition": f'attachment; filename="{name}"', "content-security-policy": "sandbox"}
-    return Response(render(dossier, form), media_type=MIME.get(form, "application/json"), headers=headers)
+    name = (
+        dossier.ref.replace("/", "-").replace("@", "-")
+        + "."
+        + ("html" if form == "html" else "md" if form in MIME else f"{form}.json")
+    )
+    headers = {
+        "content-disposition": f'attachment; filename="{name}"',
+        "content-security-policy": "sandbox",
+    }
+    return Response(
+        render(dossier, form), media_type=MIME.get(form, "application/json"), headers=headers
+    )
 
 
 @router.get("/lineage", response_model=schemas.Lineage)
@@ -166,7 +200,9 @@ def events(
     before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> Any:
-    return views.events(here.catalog, kind=kind, subject=subject, actor=actor, before=before, limit=limit)
+    return views.events(
+        here.catalog, kind=kind, subject=subject, actor=actor, before=before, limit=limit
+    )
 
 
 @router.get("/documents/{digest}", response_model=dict[str, Any])
@@ -207,13 +243,21 @@ def audit(here: Here, id: RunId) -> Any:
     return here.audits.get(id).to_json()
 
 
-@router.get("/audits/{id}/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get(
+    "/audits/{id}/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
 async def watch_audit(here: Here, id: RunId) -> StreamingResponse:
     """Server-sent events: the run as it grows, until it is done."""
     return _watched(here.audits.get(id))
 
 
-@router.get("/explanations/{id}/stream", response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})
+@router.get(
+    "/explanations/{id}/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
 async def watch_explanation(here: Here, id: RunId, asking: Viewer) -> StreamingResponse:
     """Server-sent events of an explanation that this token asked a page for."""
     return _watched(here.explanation(id, asking))
@@ -241,7 +285,9 @@ def review(here: Here, number: Number, asking: Viewer) -> Any:
 
 
 @router.get("/builds/{number}/statement", response_model=schemas.ToSign)
-def statement(here: Here, number: Number, asking: Approver, why: Annotated[str, Query(max_length=2000)] = "") -> Any:
+def statement(
+    here: Here, number: Number, asking: Approver, why: Annotated[str, Query(max_length=2000)] = ""
+) -> Any:
     """The asking person's approval, to be signed where their key is."""
     return here.to_sign(f"build/{number}", asking, why)
 
@@ -249,7 +295,10 @@ def statement(here: Here, number: Number, asking: Approver, why: Annotated[str, 
 @router.get("/builds/{number}/approvals", response_model=list[schemas.Envelope])
 def approvals(here: Here, number: Number) -> Any:
     """The approvals as they were signed: DSSE envelopes that anybody with the public key can check."""
-    return [event.body["envelope"] for event in here.catalog.events(here.catalog.get(f"build/{number}").ref, "approved")]
+    return [
+        event.body["envelope"]
+        for event in here.catalog.events(here.catalog.get(f"build/{number}").ref, "approved")
+    ]
 
 
 @router.post("/builds/{number}/approvals", response_model=schemas.Done, status_code=201)

@@ -12,26 +12,41 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from registry.errors import Conflict, Invalid, NotFound, Refused, RegistryError, Unavailable
+from btx_core.problems import BtxError
+from registry.errors import Conflict, Invalid, NotFound, Refused, Unavailable
 from registry.web import api, pages
-from registry.web.guard import HEADERS, Guard
-from registry.web.paint import STATIC
+from registry.web.middleware import HEADERS, Guard
+from registry.web.rendering import STATIC
 from registry.web.site import Site
 
-STATUS: dict[type[Exception], int] = {NotFound: 404, Invalid: 422, Conflict: 409, Refused: 403, Unavailable: 503}
+STATUS: dict[type[Exception], int] = {
+    NotFound: 404,
+    Invalid: 422,
+    Conflict: 409,
+    Refused: 403,
+    Unavailable: 503,
+}
 
 
 def application(site: Site) -> FastAPI:
-    app = FastAPI(title="btx registry", version="1", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
+    app = FastAPI(
+        title="btx registry",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
     app.state.site = site
     app.include_router(api.router)
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(StarletteHTTPException, _plain)
-    app.add_exception_handler(RegistryError, _told)
+    app.add_exception_handler(BtxError, _told)
     app.add_exception_handler(Exception, _broken)
-    app.add_middleware(Guard, hosts=site.hosts, identify=lambda headers: _key(site, headers), limits=site.limits)
+    app.add_middleware(
+        Guard, hosts=site.hosts, identify=lambda headers: _key(site, headers), limits=site.limits
+    )
     return app
 
 
@@ -45,7 +60,7 @@ def told(error: Exception) -> tuple[int, dict[str, str]] | None:
     words = {name: getattr(error, name, None) for name in ("subject", "found", "expected", "next")}
     if any(word is None for word in words.values()):
         return None
-    usual = 422 if getattr(error, "exit_status", 1) == 2 or not isinstance(error, RegistryError) else 500
+    usual = 422 if getattr(error, "exit_status", 1) == 2 or not isinstance(error, BtxError) else 500
     return STATUS.get(type(error), usual), {name: str(word) for name, word in words.items()}
 
 
@@ -59,7 +74,12 @@ async def _unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    problem = {"subject": where, "found": str(first.get("input"))[:80], "expected": first["msg"], "next": "see /api/openapi.json"}
+    problem = {
+        "subject": where,
+        "found": str(first.get("input"))[:80],
+        "expected": first["msg"],
+        "next": "see /api/openapi.json",
+    }
     return _answer(request, 422, problem)
 
 
@@ -78,11 +98,18 @@ async def _plain(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException | StarletteHTTPException)
     if error.status_code == 401 and not request.url.path.startswith("/api"):
         return pages.to_login(request)
-    problem = {"subject": f"{request.method} {request.url.path}"[:200], "found": str(error.detail), "expected": "", "next": ""}
+    problem = {
+        "subject": f"{request.method} {request.url.path}"[:200],
+        "found": str(error.detail),
+        "expected": "",
+        "next": "",
+    }
     return _answer(request, error.status_code, problem, dict(error.headers or {}))
 
 
-def _answer(request: Request, status: int, problem: dict[str, str], headers: Mapping[str, str] | None = None) -> Response:
+def _answer(
+    request: Request, status: int, problem: dict[str, str], headers: Mapping[str, str] | None = None
+) -> Response:
     if request.url.path.startswith("/api"):
         return JSONResponse(problem, status, headers)
     return HTMLResponse(pages.problem(request, status, problem), status, headers)

@@ -29,25 +29,53 @@ class Axis:
         return cls(floor(low / step) * step, ceil(high / step) * step, step)
 
     def y(self, value: float) -> float:
-        return round(TOP + (1 - (value - self.low) / ((self.high - self.low) or 1)) * (HEIGHT - BOTTOM - TOP), 1)
+        return round(
+            TOP
+            + (1 - (value - self.low) / ((self.high - self.low) or 1)) * (HEIGHT - BOTTOM - TOP),
+            1,
+        )
 
     def frame(self) -> Facts:
-        ticks = [self.low + self.step * number for number in range(round((self.high - self.low) / self.step) + 1)]
-        return {"width": WIDTH, "height": HEIGHT, "left": LEFT, "ticks": [(self.y(tick), tick) for tick in ticks]}
+        ticks = [
+            self.low + self.step * number
+            for number in range(round((self.high - self.low) / self.step) + 1)
+        ]
+        return {
+            "width": WIDTH,
+            "height": HEIGHT,
+            "left": LEFT,
+            "ticks": [(self.y(tick), tick) for tick in ticks],
+        }
 
 
 def gains(domains: Sequence[Mapping[str, Any]]) -> Facts | None:
     """Gain over the seed in bits per byte, build over build, a line a domain."""
     builds = [point["build"] for point in domains[0]["builds"]] if domains else []
-    values = [point["gain"] for domain in domains for point in domain["builds"] if point["gain"] is not None]
+    values = [
+        point["gain"]
+        for domain in domains
+        for point in domain["builds"]
+        if point["gain"] is not None
+    ]
     if not values:
         return None
     axis = Axis.over(min(0.0, *values), max(0.1, *values))
     x = [_spread(number, len(builds)) for number in range(len(builds))]
     lines = []
     for number, domain in enumerate(domains):
-        points = [(x[place], axis.y(point["gain"])) for place, point in enumerate(domain["builds"]) if point["gain"] is not None]
-        lines.append({"name": domain["domain"], "hue": f"h{1 + number % 7}", "points": points, "path": _path(points)})
+        points = [
+            (x[place], axis.y(point["gain"]))
+            for place, point in enumerate(domain["builds"])
+            if point["gain"] is not None
+        ]
+        lines.append(
+            {
+                "name": domain["domain"],
+                "hue": f"h{1 + number % 7}",
+                "points": points,
+                "path": _path(points),
+            }
+        )
     return axis.frame() | {"lines": lines, "labels": list(zip(x, builds, strict=True))}
 
 
@@ -57,7 +85,10 @@ def curve(points: Sequence[Sequence[float]]) -> Facts | None:
         return None
     axis = Axis.over(min(loss for _, loss in points), max(loss for _, loss in points))
     first, last = points[0][0], points[-1][0]
-    placed = [(LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - 10), axis.y(loss)) for step, loss in points]
+    placed = [
+        (LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - 10), axis.y(loss))
+        for step, loss in points
+    ]
     return axis.frame() | {"path": _path(placed), "first": int(first), "last": int(last)}
 
 
@@ -87,7 +118,10 @@ def heat(shares: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str]) 
     return [
         {
             "domain": domain,
-            "names": [names[place] if place < len(names) else f"expert {place}" for place in range(len(layers[0]) if layers else 0)],
+            "names": [
+                names[place] if place < len(names) else f"expert {place}"
+                for place in range(len(layers[0]) if layers else 0)
+            ],
             "layers": [list(layer) for layer in layers],
         }
         for domain, layers in sorted(shares.items())

@@ -61,8 +61,12 @@ def draw(nodes: Sequence[Mapping[str, str]], edges: Iterable[Pair]) -> Picture:
     """nodes: ref, kind, status. Columns by kind; within one, each node stands near those it is joined to."""
     kinds = [kind for kind in COLUMNS if any(node["kind"] == kind for node in nodes)]
     there = {node["ref"]: node for node in nodes}
-    known = [(newer, older) for newer, older in dict.fromkeys(edges) if newer in there and older in there]
-    columns = _ordered([[node["ref"] for node in nodes if node["kind"] == kind] for kind in kinds], known)
+    known = [
+        (newer, older) for newer, older in dict.fromkeys(edges) if newer in there and older in there
+    ]
+    columns = _ordered(
+        [[node["ref"] for node in nodes if node["kind"] == kind] for kind in kinds], known
+    )
     tallest = max(map(len, columns), default=0)
     spot: dict[str, tuple[int, int]] = {}
     for number, column in enumerate(columns):
@@ -70,11 +74,17 @@ def draw(nodes: Sequence[Mapping[str, str]], edges: Iterable[Pair]) -> Picture:
         top = MARGIN + TITLES + (tallest - len(column)) // 2 * (HEIGHT + GAP_Y)
         for place, ref in enumerate(column):
             spot[ref] = (MARGIN + number * (WIDTH + GAP_X), top + place * (HEIGHT + GAP_Y))
-    boxes = [Box(ref, there[ref]["kind"], there[ref]["status"], *spot[ref]) for column in columns for ref in column]
+    boxes = [
+        Box(ref, there[ref]["kind"], there[ref]["status"], *spot[ref])
+        for column in columns
+        for ref in column
+    ]
     lines = [Line(_path(spot[older], spot[newer]), (older, newer)) for newer, older in known]
     titles = [(kind, MARGIN + number * (WIDTH + GAP_X)) for number, kind in enumerate(kinds)]
     width = 2 * MARGIN + len(columns) * (WIDTH + GAP_X) - GAP_X
-    return Picture(titles, boxes, lines, max(width, 1), 2 * MARGIN + TITLES + tallest * (HEIGHT + GAP_Y))
+    return Picture(
+        titles, boxes, lines, max(width, 1), 2 * MARGIN + TITLES + tallest * (HEIGHT + GAP_Y)
+    )
 
 
 def _ordered(columns: list[list[str]], edges: Sequence[Pair]) -> list[list[str]]:
@@ -83,10 +93,17 @@ def _ordered(columns: list[list[str]], edges: Sequence[Pair]) -> list[list[str]]
     for newer, older in edges:
         near.setdefault(newer, []).append(older)
         near.setdefault(older, []).append(newer)
-    place = {ref: number / max(1, len(column)) for column in columns for number, ref in enumerate(column)}
+    place = {
+        ref: number / max(1, len(column)) for column in columns for number, ref in enumerate(column)
+    }
     for sweep in range(4):
         for column in columns if sweep % 2 == 0 else reversed(columns):
-            wanted = {ref: sum(place[other] for other in near[ref]) / len(near[ref]) if near.get(ref) else place[ref] for ref in column}
+            wanted = {
+                ref: sum(place[other] for other in near[ref]) / len(near[ref])
+                if near.get(ref)
+                else place[ref]
+                for ref in column
+            }
             column.sort(key=lambda ref: wanted[ref])
             place |= {ref: number / len(column) for number, ref in enumerate(column)}
     return columns

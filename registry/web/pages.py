@@ -11,10 +11,11 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from registry.errors import Refused, RegistryError
+from btx_core.problems import BtxError
+from registry.errors import Refused
 from registry.web import api, charts, graph, views
 from registry.web.access import SESSION, Person
-from registry.web.paint import page
+from registry.web.rendering import page
 from registry.web.site import Site
 
 router = APIRouter(include_in_schema=False)
@@ -54,16 +55,25 @@ Visitor = Annotated[Person, Depends(visitor)]
 def acting(asking: Visitor, csrf: Annotated[str, Form()] = "") -> Person:
     """Who sent a form of these pages in their own session."""
     if asking.csrf is None or csrf != asking.csrf:
-        raise Refused("form", found="no word of this session", expected="the form of these pages", next="open the page again")
+        raise Refused(
+            "form",
+            found="no word of this session",
+            expected="the form of these pages",
+            next="open the page again",
+        )
     return asking
 
 
 Acting = Annotated[Person, Depends(acting)]
 
 
-def show(request: Request, template: str, asking: Person, status: int = 200, **facts: Any) -> HTMLResponse:
+def show(
+    request: Request, template: str, asking: Person, status: int = 200, **facts: Any
+) -> HTMLResponse:
     here = "/" + request.url.path.split("/")[1]
-    here = {"/build": "/builds", "/expert": "/experts", "/seed": "", "/snapshot": ""}.get(here, here)
+    here = {"/build": "/builds", "/expert": "/experts", "/seed": "", "/snapshot": ""}.get(
+        here, here
+    )
     return HTMLResponse(page(template, menu=MENU, here=here, asking=asking, **facts), status)
 
 
@@ -86,7 +96,10 @@ def login_page(then: Annotated[str, Query(max_length=500)] = "/") -> HTMLRespons
 
 @router.post("/login")
 def login(
-    request: Request, here: Here, token: Annotated[str, Form(max_length=200)], then: Annotated[str, Form(max_length=500)] = "/"
+    request: Request,
+    here: Here,
+    token: Annotated[str, Form(max_length=200)],
+    then: Annotated[str, Form(max_length=500)] = "/",
 ) -> Response:
     cookie = here.sessions.begin(token.strip())
     if cookie is None:
@@ -94,7 +107,12 @@ def login(
     inside = then if then.startswith("/") and not then.startswith(("//", "/\\")) else "/"
     answer = RedirectResponse(inside, 303)
     answer.set_cookie(
-        "btx", cookie, max_age=int(SESSION.total_seconds()), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        "btx",
+        cookie,
+        max_age=int(SESSION.total_seconds()),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
     )
     return answer
 
@@ -117,18 +135,34 @@ def overview(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
 @router.get("/experts")
 @router.get("/data")
 def listing(
-    request: Request, here: Here, asking: Visitor, start: Annotated[int, Query(ge=0)] = 0, text: Annotated[str, Query(max_length=100)] = ""
+    request: Request,
+    here: Here,
+    asking: Visitor,
+    start: Annotated[int, Query(ge=0)] = 0,
+    text: Annotated[str, Query(max_length=100)] = "",
 ) -> HTMLResponse:
     kind = api.KINDS[request.url.path[1:]]
     facts = views.listing(here.catalog, kind, start, text)
-    return show(request, "listing.html", asking, facts=facts, about=ABOUT[kind], text=text, page_length=views.PAGE)
+    return show(
+        request,
+        "listing.html",
+        asking,
+        facts=facts,
+        about=ABOUT[kind],
+        text=text,
+        page_length=views.PAGE,
+    )
 
 
 @router.get("/expert/{name}/{version}")
-def expert(request: Request, here: Here, asking: Visitor, name: api.Name, version: api.Number) -> HTMLResponse:
+def expert(
+    request: Request, here: Here, asking: Visitor, name: api.Name, version: api.Number
+) -> HTMLResponse:
     facts = views.detail(here.catalog, f"expert/{name}@{version}")
     curve = charts.curve((facts["facts"].get("train") or {}).get("curve") or ())
-    divergence = charts.bars((facts["facts"].get("preflight") or {}).get("divergence_per_layer") or ())
+    divergence = charts.bars(
+        (facts["facts"].get("preflight") or {}).get("divergence_per_layer") or ()
+    )
     return show(request, "expert.html", asking, facts=facts, curve=curve, divergence=divergence)
 
 
@@ -144,21 +178,43 @@ def build(request: Request, here: Here, asking: Visitor, number: api.Number) -> 
 @router.get("/data/{name}/{version}")
 @router.get("/seed/{name}/{version}")
 @router.get("/snapshot/{name}/{version}")
-def version(request: Request, here: Here, asking: Visitor, name: api.Name, version: api.Number) -> HTMLResponse:
+def version(
+    request: Request, here: Here, asking: Visitor, name: api.Name, version: api.Number
+) -> HTMLResponse:
     kind = request.url.path.split("/")[1]
-    return show(request, "version.html", asking, facts=views.detail(here.catalog, f"{kind}/{name}@{version}"))
+    return show(
+        request,
+        "version.html",
+        asking,
+        facts=views.detail(here.catalog, f"{kind}/{name}@{version}"),
+    )
 
 
 @router.get("/lineage")
-def lineage(request: Request, here: Here, asking: Visitor, ref: Annotated[str, Query(max_length=100)] = "") -> HTMLResponse:
+def lineage(
+    request: Request, here: Here, asking: Visitor, ref: Annotated[str, Query(max_length=100)] = ""
+) -> HTMLResponse:
     wanted = ref.strip() or _newest(here)
     facts = views.around(here.catalog, wanted) if wanted else None
-    picture = graph.draw(facts["nodes"], [(edge["from"], edge["to"]) for edge in facts["edges"]]) if facts else None
-    return show(request, "lineage.html", asking, facts=facts, picture=picture, box=(graph.WIDTH, graph.HEIGHT))
+    picture = (
+        graph.draw(facts["nodes"], [(edge["from"], edge["to"]) for edge in facts["edges"]])
+        if facts
+        else None
+    )
+    return show(
+        request,
+        "lineage.html",
+        asking,
+        facts=facts,
+        picture=picture,
+        box=(graph.WIDTH, graph.HEIGHT),
+    )
 
 
 @router.get("/impact")
-def impact(request: Request, here: Here, asking: Visitor, ref: Annotated[str, Query(max_length=100)] = "") -> HTMLResponse:
+def impact(
+    request: Request, here: Here, asking: Visitor, ref: Annotated[str, Query(max_length=100)] = ""
+) -> HTMLResponse:
     choices = [str(found) for found in views.references(here.catalog, "data")]
     facts = views.impact(here.catalog, ref.strip()) if ref.strip() else None
     return show(request, "impact.html", asking, facts=facts, choices=choices)
@@ -166,7 +222,11 @@ def impact(request: Request, here: Here, asking: Visitor, ref: Annotated[str, Qu
 
 @router.post("/withdraw")
 def withdraw(
-    request: Request, here: Here, asking: Acting, ref: Annotated[str, Form(max_length=100)], why: Annotated[str, Form(max_length=2000)]
+    request: Request,
+    here: Here,
+    asking: Acting,
+    ref: Annotated[str, Form(max_length=100)],
+    why: Annotated[str, Form(max_length=2000)],
 ) -> Response:
     _needs(asking, "registrar")
     if not why.strip():
@@ -176,13 +236,20 @@ def withdraw(
 
 
 @router.get("/explain")
-def explain_page(request: Request, here: Here, asking: Visitor, build: Annotated[str, Query(max_length=40)] = "") -> HTMLResponse:
-    return show(request, "explain.html", asking, builds=_builds(here), build=build, text=EXAMPLE, run=None)
+def explain_page(
+    request: Request, here: Here, asking: Visitor, build: Annotated[str, Query(max_length=40)] = ""
+) -> HTMLResponse:
+    return show(
+        request, "explain.html", asking, builds=_builds(here), build=build, text=EXAMPLE, run=None
+    )
 
 
 @router.post("/explain")
 async def explain(
-    here: Here, asking: Acting, build: Annotated[str, Form(max_length=40)], text: Annotated[str, Form(min_length=1, max_length=20_000)]
+    here: Here,
+    asking: Acting,
+    build: Annotated[str, Form(max_length=40)],
+    text: Annotated[str, Form(min_length=1, max_length=20_000)],
 ) -> Response:
     text = text.replace("\r\n", "\n")  # a form sends every end of line as two characters
     run = await run_in_threadpool(here.explain, build, text, asking)
@@ -194,7 +261,15 @@ async def explain(
 @router.get("/explain/{id}")
 def explained(request: Request, here: Here, asking: Visitor, id: api.RunId) -> HTMLResponse:
     run = here.explanation(id, asking)
-    return show(request, "explain.html", asking, builds=_builds(here), build=run.ref, text=run.asked, run=run)
+    return show(
+        request,
+        "explain.html",
+        asking,
+        builds=_builds(here),
+        build=run.ref,
+        text=run.asked,
+        run=run,
+    )
 
 
 @router.get("/audit")
@@ -210,7 +285,16 @@ def audit(
     asked = {"kind": kind, "subject": subject, "actor": actor}
     facts = views.events(here.catalog, before=before, limit=50, **asked)
     chain, runs = here.chain(), [run.to_json() for run in here.audits.all()]
-    return show(request, "audit.html", asking, facts=facts, chain=chain, runs=runs, asked=asked, newest=_newest(here))
+    return show(
+        request,
+        "audit.html",
+        asking,
+        facts=facts,
+        chain=chain,
+        runs=runs,
+        asked=asked,
+        newest=_newest(here),
+    )
 
 
 @router.post("/audit")
@@ -233,12 +317,20 @@ def audit_run(request: Request, here: Here, asking: Visitor, id: api.RunId) -> H
 
 @router.get("/approve")
 def waiting(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
-    return show(request, "waiting.html", asking, waiting=views.overview(here.catalog)["waiting"], people=views.people_on_roll(here.catalog))
+    return show(
+        request,
+        "waiting.html",
+        asking,
+        waiting=views.overview(here.catalog)["waiting"],
+        people=views.people_on_roll(here.catalog),
+    )
 
 
 @router.get("/approve/{number}")
 def review(request: Request, here: Here, asking: Visitor, number: api.Number) -> HTMLResponse:
-    return show(request, "review.html", asking, number=number, facts=here.review(f"build/{number}", asking))
+    return show(
+        request, "review.html", asking, number=number, facts=here.review(f"build/{number}", asking)
+    )
 
 
 @router.post("/release/{number}")
@@ -250,7 +342,12 @@ def release(request: Request, here: Here, asking: Acting, number: api.Number) ->
 
 def _needs(asking: Person, role: str) -> None:
     if not asking.may(role):
-        raise Refused("request", found=f"a token with {', '.join(asking.roles)}", expected=f"role {role}", next="ask for such a token")
+        raise Refused(
+            "request",
+            found=f"a token with {', '.join(asking.roles)}",
+            expected=f"role {role}",
+            next="ask for such a token",
+        )
 
 
 def _builds(here: Site) -> list[str]:
@@ -260,5 +357,5 @@ def _builds(here: Site) -> list[str]:
 def _newest(here: Site) -> str:
     try:
         return str(here.catalog.get("build").ref)
-    except RegistryError:
+    except BtxError:
         return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from registry.audit import Check
+from registry.catalogue.checks import Check
 from registry.errors import Conflict, NotFound
 
 KEPT = 50
@@ -52,20 +52,43 @@ class Runs:
     def start(self, ref: str, by: str, job: Job, asked: str = "") -> Run:
         """Raises Conflict where as many are under way as may be."""
         with self._starting:
-            if len(busy := [run for run in self._runs.values() if run.state == "running"]) >= self._most:
-                found = f"one of {busy[0].ref} running" if self._most == 1 else f"{len(busy)} before it"
+            if (
+                len(busy := [run for run in self._runs.values() if run.state == "running"])
+                >= self._most
+            ):
+                found = (
+                    f"one of {busy[0].ref} running" if self._most == 1 else f"{len(busy)} before it"
+                )
                 expected = "one at a time" if self._most == 1 else f"at most {self._most}"
-                raise Conflict(f"run of {ref}", found=found, expected=expected, next="try again when it is done")
-            run = Run(secrets.token_hex(6), ref, by, datetime.now(UTC).isoformat(timespec="seconds"), asked)
+                raise Conflict(
+                    f"run of {ref}",
+                    found=found,
+                    expected=expected,
+                    next="try again when it is done",
+                )
+            run = Run(
+                secrets.token_hex(6),
+                ref,
+                by,
+                datetime.now(UTC).isoformat(timespec="seconds"),
+                asked,
+            )
             self._runs[run.id] = run
             for old in list(self._runs)[:-KEPT]:
                 del self._runs[old]
-        threading.Thread(target=self._run, args=(run, job), name=f"run-{run.id}", daemon=True).start()
+        threading.Thread(
+            target=self._run, args=(run, job), name=f"run-{run.id}", daemon=True
+        ).start()
         return run
 
     def get(self, id_: str) -> Run:
         if id_ not in self._runs:
-            raise NotFound(f"run {id_}", found="nothing", expected="one of this server's life", next="start one")
+            raise NotFound(
+                f"run {id_}",
+                found="nothing",
+                expected="one of this server's life",
+                next="start one",
+            )
         return self._runs[id_]
 
     def all(self) -> list[Run]:

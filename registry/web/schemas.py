@@ -71,8 +71,12 @@ class Step(BuildLine):
     added: list[str] = Field(description="members that the build before did not have")
     left_out: list[str]
     mean_gain: float | None = Field(description="over the domains that were measured")
-    measured: int = Field(description="how many domains that is: a mean over others cannot be set beside it")
-    new: Spent = Field(description="what its tuning took, and the training of experts that no build had")
+    measured: int = Field(
+        description="how many domains that is: a mean over others cannot be set beside it"
+    )
+    new: Spent = Field(
+        description="what its tuning took, and the training of experts that no build had"
+    )
 
 
 class Waiting(BuildLine):

@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from registry import attest, people
-from registry.catalog import Catalog, Event
-from registry.errors import NotFound, RegistryError
+from btx_core.problems import BtxError
+from registry.catalogue.catalog import Catalog, Event
+from registry.errors import NotFound
+from registry.governance import attestations, people
 from registry.web import views
 from registry.web.access import Person, Sessions, Tokens
-from registry.web.guard import Limits
+from registry.web.middleware import Limits
 from registry.web.runs import Heard, Run, Runs
 
 Facts = dict[str, Any]
-CHAIN_HOLDS_S = 10.0  # as long as no event comes: a filter of the log is no reason to read all of it again
+CHAIN_HOLDS_S = (
+    10.0  # as long as no event comes: a filter of the log is no reason to read all of it again
+)
 MOST_WAITING = 8  # explanations, the one that runs among them
 
 
@@ -81,17 +84,23 @@ class Site:
     def audit(self, ref: str, person: Person, head: str | None = None) -> Run:
         """Raises Conflict while another one runs, NotFound for what is not there."""
         found = str(self.catalog.get(ref.strip()).ref)
-        return self.audits.start(found, person.name, lambda heard: self.jobs.audit(found, head, heard))
+        return self.audits.start(
+            found, person.name, lambda heard: self.jobs.audit(found, head, heard)
+        )
 
     def explain(self, build: str, text: str, person: Person) -> Run:
         """Raises Conflict where too many wait, NotFound for what is not there. The text is that token's own: nobody else sees the run."""
         found = str(self.catalog.get(build.strip()).ref)
-        return self.explanations.start(found, person.token, lambda _: self.jobs.explain(found, text), text)
+        return self.explanations.start(
+            found, person.token, lambda _: self.jobs.explain(found, text), text
+        )
 
     def explanation(self, id_: str, person: Person) -> Run:
         run = self.explanations.get(id_)
         if run.by != person.token:
-            raise NotFound(f"run {id_}", found="nothing", expected="one of your own", next="start one")
+            raise NotFound(
+                f"run {id_}", found="nothing", expected="one of your own", next="start one"
+            )
         return run
 
     def review(self, ref: str, person: Person) -> Facts:
@@ -115,14 +124,20 @@ class Site:
             return None, "your token carries no role approver"
         try:
             return self.to_sign(ref, person, why), ""
-        except RegistryError as error:
+        except BtxError as error:
             return None, f"{error.found}; expected {error.expected}"
 
     def to_sign(self, ref: str, person: Person, why: str) -> Facts:
         act = people.drafted(self.catalog, ref, person.name, why)
         payload, message = people.to_sign(act)
-        keyid = attest.key_id(people.roll(self.catalog)[person.name].key)
-        return {"act": act, "payload": _base64(payload), "payload_type": people.ACT, "message": _base64(message), "keyid": keyid}
+        keyid = attestations.key_id(people.roll(self.catalog)[person.name].key)
+        return {
+            "act": act,
+            "payload": _base64(payload),
+            "payload_type": people.ACT,
+            "message": _base64(message),
+            "keyid": keyid,
+        }
 
     def approve(self, ref: str, person: Person, envelope: Mapping[str, Any]) -> Event:
         return people.admit(self.acting(person.name), ref, envelope)

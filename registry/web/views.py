@@ -6,12 +6,12 @@ In:  the catalogue.  Out: dicts in the form of schemas.py. Reads only; what a jo
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from registry import audit_log, lineage
-from registry.catalog import Catalog, Event, Version
-from registry.facts import EVENT_COLUMNS, event
-from registry.gate import verdicts
-from registry.people import approvals, roll
-from registry.references import KINDS, Reference
+from registry.catalogue import audit_log, lineage
+from registry.catalogue.catalog import Catalog, Event, Version
+from registry.catalogue.rows import EVENT_COLUMNS, event
+from registry.governance.gate import verdicts
+from registry.governance.people import approvals, roll
+from registry.records.references import KINDS, Reference
 from registry.web import graph
 
 Facts = dict[str, Any]
@@ -28,7 +28,9 @@ def overview(catalog: Catalog) -> Facts:
     lines = [_build_line(build, statuses[build.ref]) for build in builds]
     released = [line for line in lines if line["status"] == "released"]
     once = {event.subject for event in catalog.events(kind="released")}
-    newest = max((build.ref.version or 0 for build in builds if statuses[build.ref] == "released"), default=0)
+    newest = max(
+        (build.ref.version or 0 for build in builds if statuses[build.ref] == "released"), default=0
+    )
     waiting = [
         line | {"approvals": [item["actor"] for item in approvals(catalog, build)]}
         for build, line in zip(builds, lines, strict=True)
@@ -52,7 +54,10 @@ def listing(catalog: Catalog, kind: str, start: int = 0, text: str = "") -> Fact
         named = [ref for ref in references(catalog, kind) if text in str(ref)]
         shown = [catalog.get(ref) for ref in named[start : start + PAGE]]
         statuses = catalog.statuses(shown)
-    lines = [_build_line(v, statuses[v.ref]) if kind == "build" else _line(v, statuses[v.ref]) for v in shown]
+    lines = [
+        _build_line(v, statuses[v.ref]) if kind == "build" else _line(v, statuses[v.ref])
+        for v in shown
+    ]
     return {"kind": kind, "total": len(named), "start": start, "versions": lines}
 
 
@@ -61,7 +66,10 @@ def references(catalog: Catalog, kind: str) -> list[Reference]:
     with catalog.database.read() as rows:
         return [
             Reference(*row)
-            for row in rows("SELECT kind, name, number FROM version WHERE kind = :kind ORDER BY name DESC, number DESC", kind=kind)
+            for row in rows(
+                "SELECT kind, name, number FROM version WHERE kind = :kind ORDER BY name DESC, number DESC",
+                kind=kind,
+            )
         ]
 
 
@@ -85,18 +93,26 @@ def detail(catalog: Catalog, ref: str) -> Facts:
             "used_in": near["used_in"],
             "builds": _builds_with(rows, version.ref),
         }
-    return made | ({"approvals": approvals(catalog, version)} if version.ref.kind == "build" else {})
+    return made | (
+        {"approvals": approvals(catalog, version)} if version.ref.kind == "build" else {}
+    )
 
 
 def members(catalog: Catalog, recorded: Facts) -> list[Facts]:
     """The lines of a build's seed and members by slot; a seed whose blocks are no expert has none."""
     mix = (recorded.get("recipe") or {}).get("resolved", {}).get("mix", {})
-    slots = {member["ref"]: member["slot"] for member in sorted(recorded.get("members") or (), key=lambda one: one["slot"])}
+    slots = {
+        member["ref"]: member["slot"]
+        for member in sorted(recorded.get("members") or (), key=lambda one: one["slot"])
+    }
     if recorded.get("seed"):
         slots = {recorded["seed"]: 0 if mix.get("seed_expert", True) else None} | slots
     versions = {ref: catalog.get(ref) for ref in slots}
     statuses = catalog.statuses(versions.values())
-    return [_line(versions[ref], statuses[versions[ref].ref]) | {"slot": slot} for ref, slot in slots.items()]
+    return [
+        _line(versions[ref], statuses[versions[ref].ref]) | {"slot": slot}
+        for ref, slot in slots.items()
+    ]
 
 
 def around(catalog: Catalog, ref: str, most: int = graph.MOST) -> Facts:
@@ -121,7 +137,11 @@ def around(catalog: Catalog, ref: str, most: int = graph.MOST) -> Facts:
         }
         for id_ in near
     ]
-    edges = [{"from": str(names[a][0]), "to": str(names[b][0]), "relation": how} for a, b, how in pairs if a in chosen and b in chosen]
+    edges = [
+        {"from": str(names[a][0]), "to": str(names[b][0]), "relation": how}
+        for a, b, how in pairs
+        if a in chosen and b in chosen
+    ]
     return {"subject": subject, "nodes": nodes, "edges": edges, "more": len(reached) - len(nodes)}
 
 
@@ -129,7 +149,12 @@ def impact(catalog: Catalog, ref: str) -> Facts:
     """What a withdrawal of `ref` reaches, the class of removal of each build, and the rebuild that cures it."""
     found = catalog.impact(ref)
     builds = [
-        {"ref": str(one.ref), "removal": one.removal, "why": one.why, "members": [str(member) for member in one.members]}
+        {
+            "ref": str(one.ref),
+            "removal": one.removal,
+            "why": one.why,
+            "members": [str(member) for member in one.members],
+        }
         for one in reversed(found.builds)
     ]
     experts = [str(expert) for expert in found.experts]
@@ -145,7 +170,15 @@ def impact(catalog: Catalog, ref: str) -> Facts:
     }
 
 
-def events(catalog: Catalog, *, kind: str = "", subject: str = "", actor: str = "", before: int | None = None, limit: int = PAGE) -> Facts:
+def events(
+    catalog: Catalog,
+    *,
+    kind: str = "",
+    subject: str = "",
+    actor: str = "",
+    before: int | None = None,
+    limit: int = PAGE,
+) -> Facts:
     """Newest first. before: only events with a smaller number; next: the number to go on with."""
     tests, values = ["1 = 1"], dict[str, Any]()
     for column, value in (("kind", kind), ("actor", actor)):
@@ -161,7 +194,11 @@ def events(catalog: Catalog, *, kind: str = "", subject: str = "", actor: str = 
         values["before"] = before
     with catalog.database.read() as rows:
         where = f"WHERE {' AND '.join(tests)}"
-        found = rows(f"SELECT {EVENT_COLUMNS} FROM event {where} ORDER BY seq DESC LIMIT :most", most=limit + 1, **values)
+        found = rows(
+            f"SELECT {EVENT_COLUMNS} FROM event {where} ORDER BY seq DESC LIMIT :most",
+            most=limit + 1,
+            **values,
+        )
         kinds = [row[0] for row in rows("SELECT DISTINCT kind FROM event ORDER BY kind")]
     more = found[limit - 1][0] if len(found) > limit else None
     return {"events": [_event(event(row)) for row in found[:limit]], "kinds": kinds, "next": more}
@@ -183,7 +220,9 @@ def _build_line(build: Version, status: str) -> Facts:
     facts = build.facts
     cost = facts.get("cost") or {}
     return _line(build, status) | {
-        "members": [{"ref": member["ref"], "slot": member["slot"]} for member in facts.get("members") or ()],
+        "members": [
+            {"ref": member["ref"], "slot": member["slot"]} for member in facts.get("members") or ()
+        ],
         "tokens": (cost.get("total") or {}).get("tokens"),
         "flops": (cost.get("total") or {}).get("flops"),
         "wall_s": (cost.get("total") or {}).get("wall_s"),
@@ -217,9 +256,18 @@ def _steps(catalog: Catalog, builds: Sequence[Version], lines: Sequence[Facts]) 
     for place in range(first, len(lines)):
         members, before = held[place], held[place - 1] if place else set()
         spent = [(builds[place].facts.get("cost") or {}).get("tune") or {}]
-        spent += [catalog.get(ref).facts.get("train") or {} for ref in members.difference(*held[:place])]
-        new = {key: sum(float(part.get(key) or 0) for part in spent) for key in ("tokens", "flops", "wall_s")}
-        gains = [gain for gain in map(_gain, (builds[place].facts.get("evaluation") or {}).values()) if gain is not None]
+        spent += [
+            catalog.get(ref).facts.get("train") or {} for ref in members.difference(*held[:place])
+        ]
+        new = {
+            key: sum(float(part.get(key) or 0) for part in spent)
+            for key in ("tokens", "flops", "wall_s")
+        }
+        gains = [
+            gain
+            for gain in map(_gain, (builds[place].facts.get("evaluation") or {}).values())
+            if gain is not None
+        ]
         mean = sum(gains) / len(gains) if gains else None
         steps.append(
             lines[place]
@@ -240,9 +288,20 @@ def _gains(builds: Sequence[Version]) -> list[Facts]:
     domains = sorted({domain for evaluation in evaluations.values() for domain in evaluation})
 
     def point(ref: str, figures: Mapping[str, Any]) -> Facts:
-        return {"build": ref, "bits_per_byte": figures.get("bits_per_byte"), "gain": _gain(figures), "accuracy": figures.get("accuracy")}
+        return {
+            "build": ref,
+            "bits_per_byte": figures.get("bits_per_byte"),
+            "gain": _gain(figures),
+            "accuracy": figures.get("accuracy"),
+        }
 
-    return [{"domain": domain, "builds": [point(ref, found.get(domain) or {}) for ref, found in evaluations.items()]} for domain in domains]
+    return [
+        {
+            "domain": domain,
+            "builds": [point(ref, found.get(domain) or {}) for ref, found in evaluations.items()],
+        }
+        for domain in domains
+    ]
 
 
 def _gain(figures: Mapping[str, Any]) -> float | None:
@@ -252,7 +311,9 @@ def _gain(figures: Mapping[str, Any]) -> float | None:
 
 def _counts(catalog: Catalog) -> dict[str, int]:
     with catalog.database.read() as rows:
-        return dict.fromkeys(KINDS, 0) | dict(rows("SELECT kind, COUNT(*) FROM version GROUP BY kind"))
+        return dict.fromkeys(KINDS, 0) | dict(
+            rows("SELECT kind, COUNT(*) FROM version GROUP BY kind")
+        )
 
 
 def _verdict(found: Event) -> Facts:
@@ -276,11 +337,23 @@ def words(kind: str, body: Mapping[str, Any]) -> str:
     """What an event says, in a line."""
     told = {**body, **(body.get("act") or {})}
     if kind in ("verdict", "refused"):
-        noted = [rule for rule, outcome in (told.get("rules") or {}).items() if outcome != "allowed"]
-        return ": ".join(filter(None, (f"{told.get('gate')} {told.get('outcome')}", ", ".join(noted))))
+        noted = [
+            rule for rule, outcome in (told.get("rules") or {}).items() if outcome != "allowed"
+        ]
+        return ": ".join(
+            filter(None, (f"{told.get('gate')} {told.get('outcome')}", ", ".join(noted)))
+        )
     if kind == "stage":
-        spent = f"{told['seconds']:.0f} s" if "seconds" in told else f"{told['done']} of {told['total']}" if "total" in told else ""
-        return " ".join(filter(None, (str(told.get("stage", "")), str(told.get("state", "")), spent)))
+        spent = (
+            f"{told['seconds']:.0f} s"
+            if "seconds" in told
+            else f"{told['done']} of {told['total']}"
+            if "total" in told
+            else ""
+        )
+        return " ".join(
+            filter(None, (str(told.get("stage", "")), str(told.get("state", "")), spent))
+        )
     if kind == "waived":
         return f"{told.get('rule')} until {str(told.get('until'))[:10]}: {told.get('why')}"
     if kind == "actor":
@@ -305,7 +378,9 @@ def _neighbours(rows: Any, ref: Reference) -> dict[str, list[Facts]]:
 def _builds_with(rows: Any, ref: Reference) -> list[str]:
     """Builds that were made from it, the newest first."""
     reached = ", ".join(map(str, lineage.walk(rows, [_ids(rows, str(ref))], down=True)))
-    found = rows(f"SELECT name, number FROM version WHERE kind = 'build' AND id IN ({reached}) ORDER BY id DESC LIMIT 200")
+    found = rows(
+        f"SELECT name, number FROM version WHERE kind = 'build' AND id IN ({reached}) ORDER BY id DESC LIMIT 200"
+    )
     return [str(Reference("build", *row)) for row in found if Reference("build", *row) != ref]
 
 
@@ -313,25 +388,34 @@ def _ids(rows: Any, ref: str) -> int:
     named = Reference.parse(ref)
     found = rows(
         "SELECT id FROM version WHERE kind = :kind AND name = :name AND number = :number",
-        kind=named.kind, name=named.name, number=named.version,
-    )  # fmt: skip
+        kind=named.kind,
+        name=named.name,
+        number=named.version,
+    )
     return int(found[0][0])
 
 
 def _names(rows: Any, ids: Sequence[int]) -> dict[int, tuple[Reference, str]]:
     listed = ", ".join(map(str, ids))
     return {
-        row[0]: (Reference(*row[1:4]), row[4]) for row in rows(f"SELECT id, kind, name, number, digest FROM version WHERE id IN ({listed})")
+        row[0]: (Reference(*row[1:4]), row[4])
+        for row in rows(
+            f"SELECT id, kind, name, number, digest FROM version WHERE id IN ({listed})"
+        )
     }
 
 
-def _cure(catalog: Catalog, subject: str, experts: Sequence[str], builds: Sequence[Facts]) -> Facts | None:
+def _cure(
+    catalog: Catalog, subject: str, experts: Sequence[str], builds: Sequence[Facts]
+) -> Facts | None:
     """The commands that leave the newest build without it, and what would be left in it; None when that holds nothing of it."""
     if not builds or builds[0]["removal"] == "none":
         return None
     newest = catalog.get(builds[0]["ref"])
     members = [str(member["ref"]) for member in newest.facts.get("members") or ()]
-    commands = [] if catalog.status(subject) == "withdrawn" else [f'btx withdraw {subject} --why "..."']
+    commands = (
+        [] if catalog.status(subject) == "withdrawn" else [f'btx withdraw {subject} --why "..."']
+    )
     return {
         "build": str(newest.ref),
         "keeps": [member for member in members if member not in experts],

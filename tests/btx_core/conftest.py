@@ -15,16 +15,23 @@ from transformers.utils import logging
 logging.disable_progress_bar()
 torch.set_num_threads(1)
 
-EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "0"))  # Hypothesis examples for a long campaign; 0: each test's own small number
+EXAMPLES = int(
+    os.environ.get("BTX_EXAMPLES", "0")
+)  # Hypothesis examples for a long campaign; 0: each test's own small number
 
 
-def build(model_type: str, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any) -> PreTrainedModel:
+def build(
+    model_type: str, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any
+) -> PreTrainedModel:
     """A dense model with every parameter random, norms included: what is left at one or zero shows no mistake."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.add_(torch.randn_like(parameter) * (0.2 if "norm" in name or parameter.dim() < 2 else 0.15))
+            parameter.add_(
+                torch.randn_like(parameter)
+                * (0.2 if "norm" in name or parameter.dim() < 2 else 0.15)
+            )
     model = model.to(dtype)
     model.tie_weights()
     return model
@@ -45,7 +52,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """save(name, base, shared=..., ffn=...): a Llama branched from `base` by noise of these sizes. Same arguments, same folder."""
     root, made = tmp_path_factory.mktemp("tiny"), dict[tuple[Any, ...], Path]()
 
-    def save(name: str, base: str = "seed", *, shared: float = 0.0, ffn: float = 0.05, dtype: torch.dtype = torch.float32) -> Path:
+    def save(
+        name: str,
+        base: str = "seed",
+        *,
+        shared: float = 0.0,
+        ffn: float = 0.05,
+        dtype: torch.dtype = torch.float32,
+    ) -> Path:
         key = (name, base, shared, ffn, dtype)
         if key in made:
             return made[key]
@@ -54,7 +68,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             torch.manual_seed(sum(name.encode()))
             with torch.no_grad():
                 for tensor, parameter in model.named_parameters():
-                    parameter.add_((ffn if ".mlp." in tensor else shared) * torch.randn_like(parameter))
+                    parameter.add_(
+                        (ffn if ".mlp." in tensor else shared) * torch.randn_like(parameter)
+                    )
         folder = root / f"{len(made)}-{name}"
         model.save_pretrained(folder)
         made[key] = folder

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from btx_core.attribute import gate_weights, made_of, spelled
-from btx_core.errors import Unsupported
-from btx_core.mix import Member, MixRecipe, mix
+from btx_core.measuring.attribution import gate_weights, made_of, spelled
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.problems import Unsupported
 
 SMALL = {
     "vocab_size": 64,
@@ -32,9 +32,19 @@ SMALL = {
 IDS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
-@pytest.mark.parametrize("model_type", ["mixtral", "qwen3_moe", "flex_olmo", "granitemoe", "glm4_moe"])
-def test_gate_weights_of_a_token_and_layer_add_up_to_one_over_as_many_experts_as_it_takes(model_type: str) -> None:
-    experts = "n_routed_experts" if model_type == "glm4_moe" else "num_experts" if model_type == "qwen3_moe" else "num_local_experts"
+@pytest.mark.parametrize(
+    "model_type", ["mixtral", "qwen3_moe", "flex_olmo", "granitemoe", "glm4_moe"]
+)
+def test_gate_weights_of_a_token_and_layer_add_up_to_one_over_as_many_experts_as_it_takes(
+    model_type: str,
+) -> None:
+    experts = (
+        "n_routed_experts"
+        if model_type == "glm4_moe"
+        else "num_experts"
+        if model_type == "qwen3_moe"
+        else "num_local_experts"
+    )
     torch.manual_seed(0)
     settings = SMALL | {experts: 4} | ({"num_experts": 4} if model_type == "flex_olmo" else {})
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)).eval()
@@ -44,7 +54,9 @@ def test_gate_weights_of_a_token_and_layer_add_up_to_one_over_as_many_experts_as
     assert ((weights_TLE > 0).sum(-1) == 2).all()
 
 
-def test_they_agree_with_softmax_over_the_largest_router_logits_of_stock_transformers(tiny: Callable[..., Path], tmp_path: Path) -> None:
+def test_they_agree_with_softmax_over_the_largest_router_logits_of_stock_transformers(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
     members = [Member("law", 1, tiny("law")), Member("code", 3, tiny("code"))]
     mix(tiny("seed"), members, MixRecipe(router_std=0.5), tmp_path / "mixed")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "mixed").eval()
@@ -59,7 +71,9 @@ def test_they_agree_with_softmax_over_the_largest_router_logits_of_stock_transfo
                 expected[token, layer, expert] = power / sum(powers.values())
     found = gate_weights(model, IDS)
     assert np.abs(found - expected).max() < 1e-6
-    assert np.abs(np.roll(found, 1, axis=-1) - expected).max() > 0.1, "the comparison would see experts mixed up"
+    assert np.abs(np.roll(found, 1, axis=-1) - expected).max() > 0.1, (
+        "the comparison would see experts mixed up"
+    )
 
 
 def test_a_dense_model_is_refused_by_name(tiny: Callable[..., Path]) -> None:
@@ -72,7 +86,9 @@ def test_split_experts_count_for_their_member_and_blended_ones_for_all() -> None
     members, rows_EM = made_of(["seed.0", "seed.1", "v1.5.0", "v1.5.1"], ["v1.5"], recipe)
     assert members == ("seed", "v1.5")
     assert rows_EM.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
-    members, rows_EM = made_of(["blend-0", "blend-1"], ["law", "code"], {"seed_expert": False, "split": 1, "blend": True})
+    members, rows_EM = made_of(
+        ["blend-0", "blend-1"], ["law", "code"], {"seed_expert": False, "split": 1, "blend": True}
+    )
     assert members == ("law", "code")
     assert rows_EM.tolist() == [[0.5, 0.5], [0.5, 0.5]]
 

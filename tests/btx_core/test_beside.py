@@ -10,13 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from btx_core.beside import beside_seed, pair_loss, seed_scores
-from btx_core.branch import FEED_FORWARD, branch, load
-from btx_core.errors import WrongUsage
-from btx_core.losses import distance, next_token_loss, next_token_scores
-from btx_core.train import TrainRecipe, train
+from btx_core.checkpoints.dense import FEED_FORWARD, branch, load
+from btx_core.problems import WrongUsage
+from btx_core.training.beside import beside_seed, pair_loss, seed_scores
+from btx_core.training.loop import TrainRecipe, train
+from btx_core.training.losses import distance, next_token_loss, next_token_scores
 
-RECIPE = TrainRecipe(steps=200, batch=8, sequence=32, warmup_steps=4, save_every=50, learning_rate=1e-2, replay=0.5, beside=0.7)
+RECIPE = TrainRecipe(
+    steps=200,
+    batch=8,
+    sequence=32,
+    warmup_steps=4,
+    save_every=50,
+    learning_rate=1e-2,
+    replay=0.5,
+    beside=0.7,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +38,28 @@ def beside(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPat
 def rows(corpora: Path, seed: Path, name: str, count: int) -> Any:
     from transformers import AutoTokenizer
 
-    from btx_core.data import Corpus
+    from btx_core.texts import Corpus
 
     corpus = Corpus.of([corpora / name], AutoTokenizer.from_pretrained(seed), 1)
     return torch.from_numpy(np.stack([corpus.row(number, 32) for number in range(count)]))
 
 
-def test_the_branch_is_a_plain_checkpoint_whose_shared_bytes_are_the_seeds(tiny_seed: Path, beside: Path) -> None:
-    before, after = load_file(tiny_seed / "model.safetensors"), load_file(beside / "model.safetensors")
+def test_the_branch_is_a_plain_checkpoint_whose_shared_bytes_are_the_seeds(
+    tiny_seed: Path, beside: Path
+) -> None:
+    before, after = (
+        load_file(tiny_seed / "model.safetensors"),
+        load_file(beside / "model.safetensors"),
+    )
     assert before.keys() == after.keys()
-    assert {name for name in before if not torch.equal(before[name], after[name])} == {name for name in before if FEED_FORWARD.search(name)}
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if FEED_FORWARD.search(name)
+    }
 
 
-def test_off_the_pairs_are_the_seed_and_ungated_the_branch(tiny_seed: Path, beside: Path, tiny_corpora: Path) -> None:
+def test_off_the_pairs_are_the_seed_and_ungated_the_branch(
+    tiny_seed: Path, beside: Path, tiny_corpora: Path
+) -> None:
     ids = rows(tiny_corpora, tiny_seed, "math", 2)
     model, seed = load(beside, torch.float32).eval(), load(tiny_seed, torch.float32).eval()
     alone, wanted = (next_token_scores(one, ids, 0).detach() for one in (model, seed))
@@ -62,31 +80,49 @@ def test_off_the_pairs_are_the_seed_and_ungated_the_branch(tiny_seed: Path, besi
 def test_it_strays_less_from_the_seed_on_general_text_than_a_branch_alone(
     tiny_seed: Path, tiny_corpora: Path, beside: Path, tmp_path: Path
 ) -> None:
-    train(tiny_seed, [tiny_corpora / "math"], replace(RECIPE, beside=0.0, replay=0.0), tmp_path / "alone")
+    train(
+        tiny_seed,
+        [tiny_corpora / "math"],
+        replace(RECIPE, beside=0.0, replay=0.0),
+        tmp_path / "alone",
+    )
     general, math = (rows(tiny_corpora, tiny_seed, name, 16) for name in ("prose", "math"))
     with torch.no_grad():
-        seed, one, other = (load(folder, torch.float32).eval() for folder in (tiny_seed, beside, tmp_path / "alone"))
+        seed, one, other = (
+            load(folder, torch.float32).eval() for folder in (tiny_seed, beside, tmp_path / "alone")
+        )
         wanted = next_token_scores(seed, general, 0)
-        assert 2 * distance(next_token_scores(one, general, 0), wanted) < distance(next_token_scores(other, general, 0), wanted)
+        assert 2 * distance(next_token_scores(one, general, 0), wanted) < distance(
+            next_token_scores(other, general, 0), wanted
+        )
         losses = [float(next_token_loss(model, math, 0)) for model in (seed, one, other)]
     assert losses[0] - losses[1] > 0.5 * (losses[0] - losses[2]) > 0.05, "it learnt nothing"
 
 
 def test_the_gates_learn_to_tell_the_domain(tiny_seed: Path, tiny_corpora: Path) -> None:
-    model, ids = branch(tiny_seed, "anchored"), torch.cat([rows(tiny_corpora, tiny_seed, name, 8) for name in ("math", "prose")])
+    model, ids = (
+        branch(tiny_seed, "anchored"),
+        torch.cat([rows(tiny_corpora, tiny_seed, name, 8) for name in ("math", "prose")]),
+    )
     names = ["data"] * 8 + ["general"] * 8
     with beside_seed(model, 0.7) as pairs:
         loss = pair_loss(pairs, 0, keep=3.0, tag=0.25)
-        optimiser = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2)
+        optimiser = torch.optim.AdamW(
+            [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2
+        )
         for _ in range(150):
             optimiser.zero_grad()
             loss(model, ids, names, 0.0).backward()
             optimiser.step()
-        right = (pairs[-1].scores_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8)).float().mean()
+        right = (
+            (pairs[-1].scores_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8)).float().mean()
+        )
     assert right > 0.9
 
 
-def test_cut_off_it_goes_on_and_ends_in_the_same_bytes(tiny_seed: Path, tiny_corpora: Path, beside: Path, tmp_path: Path) -> None:
+def test_cut_off_it_goes_on_and_ends_in_the_same_bytes(
+    tiny_seed: Path, tiny_corpora: Path, beside: Path, tmp_path: Path
+) -> None:
     class Died(Exception):
         pass
 
@@ -98,29 +134,64 @@ def test_cut_off_it_goes_on_and_ends_in_the_same_bytes(tiny_seed: Path, tiny_cor
     math, prose = [tiny_corpora / "math"], tiny_corpora / "prose"
     with pytest.raises(Died):
         train(tiny_seed, math, RECIPE, tmp_path / "out", general=prose, progress=die)
-    train(tiny_seed, math, RECIPE, tmp_path / "out", general=prose, progress=lambda done, total, text: again.append(done))
+    train(
+        tiny_seed,
+        math,
+        RECIPE,
+        tmp_path / "out",
+        general=prose,
+        progress=lambda done, total, text: again.append(done),
+    )
     assert again[0] == 52, "it began anew"
-    digests = {hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() for folder in (tmp_path / "out", beside)}
+    digests = {
+        hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        for folder in (tmp_path / "out", beside)
+    }
     assert len(digests) == 1
 
 
-def test_on_the_seeds_own_text_there_is_nothing_to_tell_apart(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_on_the_seeds_own_text_there_is_nothing_to_tell_apart(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     prose = tiny_corpora / "prose"
     train(tiny_seed, [prose], replace(RECIPE, steps=4), tmp_path / "beside", general=prose)
-    train(tiny_seed, [prose], replace(RECIPE, steps=4, beside=0.0), tmp_path / "alone", general=prose)
-    assert (tmp_path / "beside/model.safetensors").read_bytes() == (tmp_path / "alone/model.safetensors").read_bytes()
+    train(
+        tiny_seed, [prose], replace(RECIPE, steps=4, beside=0.0), tmp_path / "alone", general=prose
+    )
+    assert (tmp_path / "beside/model.safetensors").read_bytes() == (
+        tmp_path / "alone/model.safetensors"
+    ).read_bytes()
 
 
-@pytest.mark.parametrize(("changed", "word"), [({"mode": "full"}, "anchored"), ({"replay": 0.0}, "replay")])
-def test_what_it_stands_on_is_asked_for(changed: dict[str, Any], word: str, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "word"), [({"mode": "full"}, "anchored"), ({"replay": 0.0}, "replay")]
+)
+def test_what_it_stands_on_is_asked_for(
+    changed: dict[str, Any], word: str, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     with pytest.raises(WrongUsage, match=word):
-        train(tiny_seed, [tiny_corpora / "math"], replace(RECIPE, **changed), tmp_path / "out", general=tiny_corpora / "prose")
+        train(
+            tiny_seed,
+            [tiny_corpora / "math"],
+            replace(RECIPE, **changed),
+            tmp_path / "out",
+            general=tiny_corpora / "prose",
+        )
     assert not list(tmp_path.iterdir())
 
 
-def test_adapters_train_beside_the_seed_too(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_adapters_train_beside_the_seed_too(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     recipe = replace(RECIPE, steps=4, lora_rank=2)
-    train(tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / "out", general=tiny_corpora / "prose")
-    before, after = load_file(tiny_seed / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    train(
+        tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / "out", general=tiny_corpora / "prose"
+    )
+    before, after = (
+        load_file(tiny_seed / "model.safetensors"),
+        load_file(tmp_path / "out/model.safetensors"),
+    )
     assert before.keys() == after.keys()
-    assert {name for name in before if not torch.equal(before[name], after[name])} == {name for name in before if FEED_FORWARD.search(name)}
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        name for name in before if FEED_FORWARD.search(name)
+    }

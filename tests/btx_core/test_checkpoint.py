@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from btx_core.checkpoint import Checkpoint, read_header
-from btx_core.errors import BtxCoreError, Unsafe
-from btx_core.mix import Member, MixRecipe, mix
-from btx_core.preflight import preflight
+from btx_core.checkpoints.checkpoint import Checkpoint, read_header
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.preflight import preflight
+from btx_core.problems import BtxError, Unsafe
 
 from .conftest import EXAMPLES
 
@@ -91,11 +91,15 @@ def offsets(change: Callable[[list[int]], list[int]]) -> Callable[[Path], None]:
 
 
 def entry(**new: Any) -> Callable[[Path], None]:
-    return lambda folder: rewrite(folder / WEIGHTS, lambda found: found[names(folder / WEIGHTS)[0]].update(new))
+    return lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: found[names(folder / WEIGHTS)[0]].update(new)
+    )
 
 
 def renamed(new: str) -> Callable[[Path], None]:
-    return lambda folder: rewrite(folder / WEIGHTS, lambda found: found.update({new: found.pop(names(folder / WEIGHTS)[0])}))
+    return lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: found.update({new: found.pop(names(folder / WEIGHTS)[0])})
+    )
 
 
 def config(**new: Any) -> Callable[[Path], None]:
@@ -118,7 +122,12 @@ def sharded(change: Callable[[Path], None]) -> Callable[[Path], None]:
 
 
 def mapped(new: Any) -> Callable[[Path], None]:
-    return sharded(lambda folder: edit(folder / INDEX, lambda found: found["weight_map"].update({min(found["weight_map"]): new})))
+    return sharded(
+        lambda folder: edit(
+            folder / INDEX,
+            lambda found: found["weight_map"].update({min(found["weight_map"]): new}),
+        )
+    )
 
 
 def indexed(change: Callable[[dict[str, str]], Any]) -> Callable[[Path], None]:
@@ -152,15 +161,27 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     "truncated data": bytes_of(WEIGHTS, lambda raw: raw[:-7]),
     "data after the end": bytes_of(WEIGHTS, lambda raw: raw + b"\0"),
     "empty file": bytes_of(WEIGHTS, lambda raw: b""),
-    "header longer than the file": bytes_of(WEIGHTS, lambda raw: struct.pack("<Q", len(raw)) + raw[8:]),
+    "header longer than the file": bytes_of(
+        WEIGHTS, lambda raw: struct.pack("<Q", len(raw)) + raw[8:]
+    ),
     "header of 2^63 bytes": bytes_of(WEIGHTS, lambda raw: struct.pack("<Q", 1 << 63) + raw[8:]),
     "header that is no JSON": bytes_of(WEIGHTS, lambda raw: raw[:8] + b"}" + raw[9:]),
     "header that is no text": bytes_of(WEIGHTS, lambda raw: raw[:8] + b"\xff\xfe" + raw[10:]),
     "header that is a list": lambda folder: rewrite(folder / WEIGHTS, lambda found: None, "[1]"),
-    "header nested without end": lambda folder: rewrite(folder / WEIGHTS, lambda found: None, "[" * 200_000),
-    "a number of 10,000 digits": lambda folder: rewrite(folder / WEIGHTS, lambda found: None, '{"a":' + "9" * 10_000 + "}"),
-    "a name twice": lambda f: rewrite(f / WEIGHTS, lambda found: None, json.dumps(header(f / WEIGHTS))[:-1] + ', "lm_head.weight": {}}'),
-    "metadata that is not text": lambda folder: rewrite(folder / WEIGHTS, lambda found: found.update(__metadata__={"a": 1})),
+    "header nested without end": lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: None, "[" * 200_000
+    ),
+    "a number of 10,000 digits": lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: None, '{"a":' + "9" * 10_000 + "}"
+    ),
+    "a name twice": lambda f: rewrite(
+        f / WEIGHTS,
+        lambda found: None,
+        json.dumps(header(f / WEIGHTS))[:-1] + ', "lm_head.weight": {}}',
+    ),
+    "metadata that is not text": lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: found.update(__metadata__={"a": 1})
+    ),
     "overlap": offsets(lambda place: [place[0] - 4, place[1] - 4]),
     "hole": offsets(lambda place: [place[0] + 4, place[1] + 4]),
     "offsets the wrong way round": offsets(lambda place: place[::-1]),
@@ -174,8 +195,12 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     "shape of truth values": entry(shape=[True]),
     "shape of 2^60": entry(shape=[1 << 60, 1 << 60]),
     "shape of fractions": entry(shape=[1.5, 2]),
-    "no shape": lambda folder: rewrite(folder / WEIGHTS, lambda found: found[names(folder / WEIGHTS)[0]].pop("shape")),
-    "entry that is a number": lambda folder: rewrite(folder / WEIGHTS, lambda found: found.update({names(folder / WEIGHTS)[0]: 3})),
+    "no shape": lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: found[names(folder / WEIGHTS)[0]].pop("shape")
+    ),
+    "entry that is a number": lambda folder: rewrite(
+        folder / WEIGHTS, lambda found: found.update({names(folder / WEIGHTS)[0]: 3})
+    ),
     "name that climbs": renamed("../../etc/passwd"),
     "name with a line break": renamed("model\nembed"),
     "empty name": renamed(""),
@@ -183,11 +208,15 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     "no weights": lambda folder: (folder / WEIGHTS).unlink(),
     "no config": lambda folder: (folder / "config.json").unlink(),
     "config that is no JSON": bytes_of("config.json", lambda raw: raw[:-3]),
-    "config with NaN": bytes_of("config.json", lambda raw: raw.replace(b'"use_cache": true', b'"use_cache": NaN')),
+    "config with NaN": bytes_of(
+        "config.json", lambda raw: raw.replace(b'"use_cache": true', b'"use_cache": NaN')
+    ),
     "auto_map": config(auto_map={"AutoModel": "evil.Model"}),
     "quantised": config(quantization_config={"bits": 4}),
     "model type that is no word": config(model_type=7),
-    "auto_map in the tokenizer": written("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": "evil"}}'),
+    "auto_map in the tokenizer": written(
+        "tokenizer_config.json", '{"auto_map": {"AutoTokenizer": "evil"}}'
+    ),
     "pickle": written("training_args.bin", "pickled"),
     "pickle, in capitals": written("WEIGHTS.PT", "pickled"),
     "code": written("modeling_evil.py", "import os"),
@@ -203,11 +232,13 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     "index to a missing file": mapped("model-9.safetensors"),
     "index to the wrong file": mapped("model-2.safetensors"),
     "index that maps to a number": mapped(3),
-    "index without weight_map": sharded(lambda folder: edit(folder / INDEX, lambda found: found.clear())),
+    "index without weight_map": sharded(
+        lambda folder: edit(folder / INDEX, lambda found: found.clear())
+    ),
     "index that forgets a tensor": indexed(lambda held: held.pop(min(held))),
     "index that invents a tensor": indexed(lambda held: held.update(x="model-1.safetensors")),
     "a tensor in both shards": sharded(doubled),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", UNSAFE)
@@ -221,7 +252,9 @@ def test_an_unsafe_folder_is_refused_by_name(fault: str, folder: Path) -> None:
 
 
 def test_a_million_empty_tensors_are_refused_at_once(tmp_path: Path) -> None:
-    many = json.dumps({f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(300_000)}).encode()
+    many = json.dumps(
+        {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(300_000)}
+    ).encode()
     (tmp_path / WEIGHTS).write_bytes(struct.pack("<Q", len(many)) + many)
     with pytest.raises(Unsafe, match="300000 tensors"):
         read_header(tmp_path / WEIGHTS)
@@ -252,7 +285,11 @@ def poisoned(value: float) -> Callable[[Path], None]:
     return values(change)
 
 
-UP, HEAD, EMBEDDING = "model.layers.0.mlp.up_proj.weight", "lm_head.weight", "model.embed_tokens.weight"
+UP, HEAD, EMBEDDING = (
+    "model.layers.0.mlp.up_proj.weight",
+    "lm_head.weight",
+    "model.embed_tokens.weight",
+)
 MISFITS: dict[str, Callable[[Path], None]] = {
     "NaN": poisoned(float("nan")),
     "infinity": poisoned(float("-inf")),
@@ -262,24 +299,30 @@ MISFITS: dict[str, Callable[[Path], None]] = {
     "whole numbers": values(lambda found: found.update({UP: found[UP].to(torch.int32)})),
     "a tensor missing": values(lambda found: found.pop(UP)),
     "a tensor too many": values(lambda found: found.update(extra=torch.zeros(3))),
-    "another vocabulary": values(lambda found: found.update({name: torch.zeros(70, 32) for name in (HEAD, EMBEDDING)})),
+    "another vocabulary": values(
+        lambda found: found.update({name: torch.zeros(70, 32) for name in (HEAD, EMBEDDING)})
+    ),
     "another rotation": config(rope_parameters={"rope_theta": 77.0, "rope_type": "default"}),
     "another epsilon": config(rms_norm_eps=0.5),
     "another activation": config(hidden_act="gelu"),
     "another family": config(model_type="mistral"),
     "an unknown family": config(model_type="never_heard_of"),
     "shared parameters that moved": values(lambda found: found["model.norm.weight"].add_(0.001)),
-    "other weights throughout": values(lambda found: found.update({name: torch.randn_like(tensor) for name, tensor in found.items()})),
+    "other weights throughout": values(
+        lambda found: found.update(
+            {name: torch.randn_like(tensor) for name, tensor in found.items()}
+        )
+    ),
     "foreign tokenizer": written("tokenizer.json", '{"model": {"vocab": {"a": 0}}}'),
     "tokenizer that is no JSON": written("tokenizer.json", "{"),
-}  # fmt: skip
+}
 
 
 def refusal(seed: Path, folder: Path) -> str:
     """Why the folder may not become an expert; an assertion fails if it may. Anything but a refusal breaks the test."""
     try:
         facts = preflight(seed, folder, "anchored")
-    except BtxCoreError as error:
+    except BtxError as error:
         return str(error) if error.found and error.expected and error.next else ""
     assert facts["recommendation"] == "refuse", facts
     assert facts["problems"]
@@ -306,7 +349,21 @@ def test_a_sound_branch_is_not_refused(tiny: Save, folder: Path) -> None:
 
 @st.composite
 def damage(draw: st.DrawFn) -> tuple[str, Any]:
-    kind = draw(st.sampled_from(["fault", "misfit", "cut", "header byte", "offsets", "shape", "poison", "config", "index"]))
+    kind = draw(
+        st.sampled_from(
+            [
+                "fault",
+                "misfit",
+                "cut",
+                "header byte",
+                "offsets",
+                "shape",
+                "poison",
+                "config",
+                "index",
+            ]
+        )
+    )
     number = st.integers(0, 1 << 30)
     match kind:
         case "fault":
@@ -318,11 +375,13 @@ def damage(draw: st.DrawFn) -> tuple[str, Any]:
         case "offsets" | "shape":
             return kind, (draw(number), draw(st.integers(-(1 << 40), 1 << 40).filter(bool)))
         case "poison":
-            return kind, (draw(number), draw(number), draw(st.sampled_from([float("nan"), float("inf"), float("-inf")])))
-        case _:
-            keys = (
-                "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size rms_norm_eps hidden_act"
+            return kind, (
+                draw(number),
+                draw(number),
+                draw(st.sampled_from([float("nan"), float("inf"), float("-inf")])),
             )
+        case _:
+            keys = "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size rms_norm_eps hidden_act"
             keys += " rope_parameters head_dim attention_bias mlp_bias tie_word_embeddings"
             odd = st.one_of(
                 st.integers(-5, 1 << 40),
@@ -359,7 +418,12 @@ def apply(folder: Path, kind: str, what: Any) -> bool:
             name = names(path)[what[0] % len(names(path))]
             key = {"offsets": "data_offsets", "shape": "shape"}[kind]
             place = what[0] % len(header(path)[name][key])
-            rewrite(path, lambda found: found[name][key].__setitem__(place, found[name][key][place] + what[1]))
+            rewrite(
+                path,
+                lambda found: found[name][key].__setitem__(
+                    place, found[name][key][place] + what[1]
+                ),
+            )
         case "poison":
             tensors = load_file(path)
             name = sorted(tensors)[what[0] % len(tensors)]
@@ -384,9 +448,16 @@ def apply(folder: Path, kind: str, what: Any) -> bool:
     return True
 
 
-@settings(max_examples=EXAMPLES or 80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not EXAMPLES)
+@settings(
+    max_examples=EXAMPLES or 80,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=not EXAMPLES,
+)
 @given(drawn=damage())
-def test_no_damaged_checkpoint_is_accepted(drawn: tuple[str, Any], tiny: Save, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_damaged_checkpoint_is_accepted(
+    drawn: tuple[str, Any], tiny: Save, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     root = tmp_path_factory.mktemp("damage")
     try:
         shutil.copytree(tiny("a"), root / "folder")
@@ -401,6 +472,10 @@ def test_mixing_refuses_it_too_and_leaves_nothing(fault: str, tiny: Save, folder
     (UNSAFE | MISFITS)[fault](folder)
     if fault in ("shared parameters that moved", "other weights throughout"):
         pytest.skip("mixing takes anchored experts' blocks alone; ancestry is preflight's")
-    with pytest.raises(BtxCoreError):
+    with pytest.raises(BtxError):
         mix(tiny("seed"), [Member("bad", 1, folder)], MixRecipe(), folder.parent / "out")
-    assert not [path for path in folder.parent.iterdir() if "out" in path.name and "outside" not in path.name]
+    assert not [
+        path
+        for path in folder.parent.iterdir()
+        if "out" in path.name and "outside" not in path.name
+    ]

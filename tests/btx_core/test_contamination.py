@@ -6,20 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from btx_core.contamination import PIECE, WINDOW, contamination
+from btx_core.measuring.overlap import PIECE, WINDOW, contamination
 
-WORDS = ["court", "shall", "hear", "party", "before", "decides", "gives", "reasons", "for", "every", "order"]
+WORDS = [
+    "court",
+    "shall",
+    "hear",
+    "party",
+    "before",
+    "decides",
+    "gives",
+    "reasons",
+    "for",
+    "every",
+    "order",
+]
 
 
 def texts(count: int, words: int, seed: int) -> list[str]:
     chance = random.Random(seed)
-    return [" ".join(f"{chance.choice(WORDS)}{chance.randrange(99)}" for _ in range(words)) for _ in range(count)]
+    return [
+        " ".join(f"{chance.choice(WORDS)}{chance.randrange(99)}" for _ in range(words))
+        for _ in range(count)
+    ]
 
 
 def corpus(folder: Path, train: list[str], heldout: list[str]) -> Path:
     (folder / "heldout").mkdir(parents=True)
     for place, lines in ((folder, train), (folder / "heldout", heldout)):
-        (place / "text.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+        (place / "text.jsonl").write_text(
+            "".join(json.dumps({"text": line}) + "\n" for line in lines)
+        )
     return folder
 
 
@@ -47,17 +64,34 @@ def test_a_phrase_that_recurs_is_no_copy(tmp_path: Path) -> None:
     phrase = " ".join(texts(1, 12, 9))
     assert len(phrase) > WINDOW
     train, held = texts(20, 60, 1), texts(5, 60, 2)
-    assert contamination([corpus(tmp_path / "c", [f"{one} {phrase}" for one in train], [f"{one} {phrase}" for one in held])]) == 0
+    assert (
+        contamination(
+            [
+                corpus(
+                    tmp_path / "c",
+                    [f"{one} {phrase}" for one in train],
+                    [f"{one} {phrase}" for one in held],
+                )
+            ]
+        )
+        == 0
+    )
 
 
 def test_short_questions_count_only_when_equal(tmp_path: Path) -> None:
     train = ["What is 2 + 3? 5", "What is 4 + 4? 8"]
-    assert contamination([corpus(tmp_path / "c", train, ["What is 2 + 3? 5", "What is 2 + 4? 6"])]) == 0.5
+    assert (
+        contamination([corpus(tmp_path / "c", train, ["What is 2 + 3? 5", "What is 2 + 4? 6"])])
+        == 0.5
+    )
 
 
 def test_one_data_version_may_hold_anothers_heldout_text(tmp_path: Path) -> None:
     held = texts(4, 60, 2)
-    one, other = corpus(tmp_path / "one", texts(9, 60, 1), held), corpus(tmp_path / "other", [*texts(9, 60, 4), *held], texts(4, 60, 5))
+    one, other = (
+        corpus(tmp_path / "one", texts(9, 60, 1), held),
+        corpus(tmp_path / "other", [*texts(9, 60, 4), *held], texts(4, 60, 5)),
+    )
     assert contamination([one]) == contamination([other]) == 0
     assert contamination([one, other]) == pytest.approx(0.5, abs=0.01)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from btx_core.data import Corpus, Mixture, Unreadable, split
+from btx_core.texts import Corpus, Mixture, Unreadable, split
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -29,7 +29,9 @@ def test_a_heldout_folder_is_never_trained_on(tmp_path: Path) -> None:
 def test_without_that_folder_one_file_in_twenty_is_held_out_and_stays_so(tmp_path: Path) -> None:
     found = split(write(tmp_path, **{f"f{number}": f"text {number}" for number in range(40)}))
     assert len(found.heldout) == 2
-    assert not {document.text for document in found.train} & {document.text for document in found.heldout}
+    assert not {document.text for document in found.train} & {
+        document.text for document in found.heldout
+    }
     assert split(tmp_path) == found
 
 
@@ -55,7 +57,9 @@ def test_questions_carry_their_answers(tmp_path: Path) -> None:
         ("a.txt", b"", "one of each"),
     ],
 )
-def test_what_is_no_text_is_refused_by_file_and_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_what_is_no_text_is_refused_by_file_and_line(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Unreadable, match=says):
         split(tmp_path)
@@ -78,9 +82,14 @@ def test_an_epoch_holds_every_token_once(corpora: dict[str, Corpus]) -> None:
 
 
 @given(step=st.integers(0, 3000), rows=st.integers(1, 8))
-def test_a_batch_depends_on_its_step_alone(corpora: dict[str, Corpus], step: int, rows: int) -> None:
+def test_a_batch_depends_on_its_step_alone(
+    corpora: dict[str, Corpus], step: int, rows: int
+) -> None:
     mixture = Mixture(corpora, {"prose": 0.4, "math": 0.6})
-    fresh = Mixture({name: Corpus(one.documents, one.digest, one.seed) for name, one in corpora.items()}, mixture.shares)
+    fresh = Mixture(
+        {name: Corpus(one.documents, one.digest, one.seed) for name, one in corpora.items()},
+        mixture.shares,
+    )
     ids, names = mixture.batch(step, rows, 32)
     again, names_again = fresh.batch(step, rows, 32)
     assert names == names_again
@@ -91,5 +100,7 @@ def test_a_batch_depends_on_its_step_alone(corpora: dict[str, Corpus], step: int
 def test_shares_hold_in_any_stretch_of_steps(corpora: dict[str, Corpus]) -> None:
     mixture = Mixture(corpora, {"prose": 0.4, "math": 0.6})
     for first in (0, 17, 500):
-        names = [name for step in range(first, first + 25) for name in mixture.batch(step, 4, 32)[1]]
+        names = [
+            name for step in range(first, first + 25) for name in mixture.batch(step, 4, 32)[1]
+        ]
         assert names.count("prose") == pytest.approx(40, abs=3)

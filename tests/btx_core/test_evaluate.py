@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from btx_core import ensemble
-from btx_core.branch import load
-from btx_core.data import end_token, split
-from btx_core.evaluate import evaluate, gates, heldout_windows
-from btx_core.mix import Member, MixRecipe, mix
+from btx_core.checkpoints.dense import load
+from btx_core.measuring import ensemble
+from btx_core.measuring.evaluation import evaluate, gates, heldout_windows
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.texts import end_token, split
 
 
 @pytest.fixture(scope="module")
@@ -21,31 +21,51 @@ def mixed(tiny_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_bits_per_byte_is_the_sum_over_documents_by_hand(tiny_seed: Path, tiny_corpora: Path) -> None:
-    found = evaluate(tiny_seed, {"math": tiny_corpora / "math"}, max_tokens=600, sequence=64).domains["math"]
-    tokenizer, model = AutoTokenizer.from_pretrained(tiny_seed), load(tiny_seed, torch.float32).eval()
+def test_bits_per_byte_is_the_sum_over_documents_by_hand(
+    tiny_seed: Path, tiny_corpora: Path
+) -> None:
+    found = evaluate(
+        tiny_seed, {"math": tiny_corpora / "math"}, max_tokens=600, sequence=64
+    ).domains["math"]
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny_seed),
+        load(tiny_seed, torch.float32).eval(),
+    )
     end, nats, spelt, tokens = end_token(tokenizer), 0.0, 0, 0
     for document in split(tiny_corpora / "math").heldout:
-        row = [end, *tokenizer(document.prompt)["input_ids"], *tokenizer(f" {document.answer}")["input_ids"], end]
+        row = [
+            end,
+            *tokenizer(document.prompt)["input_ids"],
+            *tokenizer(f" {document.answer}")["input_ids"],
+            end,
+        ]
         if tokens + len(row) - 1 > 600:
             break
         with torch.no_grad():
             told = model(input_ids=torch.tensor([row[:-1]])).logits[0].double().log_softmax(-1)
         nats -= sum(float(told[place, token]) for place, token in enumerate(row[1:]))
         spelt, tokens = spelt + len(document.text.encode()), tokens + len(row) - 1
-    assert found["bits_per_byte"] == pytest.approx(nats / math.log(2) / spelt, rel=0.02)  # the last document is cut, not left out
+    assert found["bits_per_byte"] == pytest.approx(
+        nats / math.log(2) / spelt, rel=0.02
+    )  # the last document is cut, not left out
 
 
 def test_the_shares_of_load_add_up_to_one_in_every_layer(mixed: Path, tiny_corpora: Path) -> None:
-    found = evaluate(mixed, {name: tiny_corpora / name for name in ("prose", "math")}, max_tokens=400)
+    found = evaluate(
+        mixed, {name: tiny_corpora / name for name in ("prose", "math")}, max_tokens=400
+    )
     assert found.routing
     for layers in found.routing.values():
         assert len(layers) == 2
-        assert all(sum(shares) == pytest.approx(1, abs=1e-4) and len(shares) == 3 for shares in layers)
+        assert all(
+            sum(shares) == pytest.approx(1, abs=1e-4) and len(shares) == 3 for shares in layers
+        )
     assert found.active_parameters < found.total_parameters
 
 
-def test_an_expert_that_no_router_chooses_is_named_dead(mixed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_an_expert_that_no_router_chooses_is_named_dead(
+    mixed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     model = load(mixed, torch.float32)
     assert evaluate(mixed, {"math": tiny_corpora / "math"}, max_tokens=400).dead == []
     for gate in gates(model).values():
@@ -61,11 +81,18 @@ def test_an_expert_that_no_router_chooses_is_named_dead(mixed: Path, tiny_corpor
 
 
 def test_copies_of_one_model_vote_as_that_model(tiny_seed: Path, tiny_corpora: Path) -> None:
-    model, tokenizer = load(tiny_seed, torch.float32).eval(), AutoTokenizer.from_pretrained(tiny_seed)
+    model, tokenizer = (
+        load(tiny_seed, torch.float32).eval(),
+        AutoTokenizer.from_pretrained(tiny_seed),
+    )
     windows, spelt = heldout_windows(split(tiny_corpora / "math").heldout, tokenizer, 64, 500)
-    alone = evaluate(tiny_seed, {"math": tiny_corpora / "math"}, max_tokens=500, sequence=64).domains["math"]["bits_per_byte"]
+    alone = evaluate(
+        tiny_seed, {"math": tiny_corpora / "math"}, max_tokens=500, sequence=64
+    ).domains["math"]["bits_per_byte"]
     for top_k in (1, 2, 3):
-        assert ensemble.bits_per_byte([model] * 3, windows, spelt, top_k=top_k) == pytest.approx(alone, abs=1e-5)
+        assert ensemble.bits_per_byte([model] * 3, windows, spelt, top_k=top_k) == pytest.approx(
+            alone, abs=1e-5
+        )
 
 
 def test_the_posterior_follows_who_foretold_the_text_before() -> None:

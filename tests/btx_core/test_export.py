@@ -12,23 +12,45 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from btx_core.checkpoint import Checkpoint
-from btx_core.errors import BtxCoreError, Unsupported, WrongUsage
-from btx_core.export import export_checkpoint
-from btx_core.mix import Member, MixRecipe, mix
-from btx_core.plan import parts
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.mixing.exporting import export_checkpoint
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.plan import parts
+from btx_core.problems import BtxError, Unsupported, WrongUsage
 
 from .conftest import build
 
-CONFIG = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-          "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0}  # fmt: skip
+CONFIG = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
 MORE: dict[str, dict[str, Any]] = {
     "youtu": {"q_lora_rank": 8, "kv_lora_rank": 8, "num_key_value_heads": 4}
     | dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
     "qwen3_5_text": {"layer_types": ["full_attention"] * 2, "head_dim": 16},
     "ministral": {"sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]},
 }
-FAMILIES = ["llama", "qwen2", "qwen3", "glm", "olmo2", "cohere2", "ernie4_5", "hunyuan_v1_dense", "lfm2", "granite", "smollm3", *MORE]
+FAMILIES = [
+    "llama",
+    "qwen2",
+    "qwen3",
+    "glm",
+    "olmo2",
+    "cohere2",
+    "ernie4_5",
+    "hunyuan_v1_dense",
+    "lfm2",
+    "granite",
+    "smollm3",
+    *MORE,
+]
 IDS = torch.arange(3, 20)[None]
 
 
@@ -51,8 +73,13 @@ def logits(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("fused", "target"), [(False, "transformers"), (True, "transformers"), (False, "vllm"), (False, "llama.cpp")])
-def test_every_dress_computes_the_builds_function(family: str, fused: bool, target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fused", "target"),
+    [(False, "transformers"), (True, "transformers"), (False, "vllm"), (False, "llama.cpp")],
+)
+def test_every_dress_computes_the_builds_function(
+    family: str, fused: bool, target: str, tmp_path: Path
+) -> None:
     folder, out = built(family, tmp_path), tmp_path / "out"
     if target == "llama.cpp" and family in ("olmo2", "smollm3"):
         with pytest.raises(Unsupported, match=r"flex_olmo|granitemoe_swa"):
@@ -62,7 +89,11 @@ def test_every_dress_computes_the_builds_function(family: str, fused: bool, targ
     written = export_checkpoint(folder, out, fused=fused, target=target)
     assert torch.allclose(logits(out), logits(folder), atol=1e-5)
     assert written == sum(path.stat().st_size for path in out.iterdir())
-    slots = {int(found[1]) for name in Checkpoint.open(out).tensors if (found := re.search(r"experts\.(\d+)\.", name))}
+    slots = {
+        int(found[1])
+        for name in Checkpoint.open(out).tensors
+        if (found := re.search(r"experts\.(\d+)\.", name))
+    }
     assert slots in ({0, 1}, set())
     assert len(list(out.glob("*.safetensors"))) == 1 or not fused
     assert all(path.stat().st_nlink == 1 for path in out.iterdir())
@@ -85,7 +116,7 @@ def test_fused_for_another_loader_and_unknown_targets_are_wrong_usage(tmp_path: 
 
 
 def test_a_dense_folder_is_no_build(tiny: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(BtxCoreError, match="llama"):
+    with pytest.raises(BtxError, match="llama"):
         export_checkpoint(tiny("seed"), tmp_path / "out")
 
 
@@ -93,6 +124,8 @@ def test_files_of_the_build_alone_stay_behind(tmp_path: Path) -> None:
     folder = built("llama", tmp_path)
     (folder / "btx-mix.json").write_text("{}")
     export_checkpoint(folder, tmp_path / "out")
-    assert not {"provenance.json", "btx-mix.json"} & {path.name for path in (tmp_path / "out").iterdir()}
+    assert not {"provenance.json", "btx-mix.json"} & {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
     assert json.loads((tmp_path / "out/model.safetensors.index.json").read_text())["metadata"] == {}
     assert list(parts(Checkpoint.open(tmp_path / "out")).experts) == [0, 1]

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from btx_core.errors import Unsupported
-from btx_core.families import FAMILIES, REASONS, family
-from btx_core.mix import Member, MixRecipe, mix
+from btx_core.checkpoints.families import FAMILIES, REASONS, family
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.problems import Unsupported
 
 from .conftest import EXAMPLES, build
 
@@ -26,15 +26,29 @@ ROPE = [
     {"rope_type": "linear", "factor": 2.0},
     {"rope_type": "dynamic", "factor": 2.0},
     {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
-    {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+    {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
 ]
 
 
 def rope(draw: st.DrawFn, kinds: list[dict[str, Any]] = ROPE, **more: Any) -> dict[str, Any]:
-    return {"rope_parameters": {"rope_theta": draw(st.sampled_from([1e4, 5e5])), **draw(st.sampled_from(kinds)), **more}}
+    return {
+        "rope_parameters": {
+            "rope_theta": draw(st.sampled_from([1e4, 5e5])),
+            **draw(st.sampled_from(kinds)),
+            **more,
+        }
+    }
 
 
-def common(draw: st.DrawFn, heads: tuple[int, ...] = (2, 4), widths: tuple[int, ...] = (8, 16)) -> dict[str, Any]:
+def common(
+    draw: st.DrawFn, heads: tuple[int, ...] = (2, 4), widths: tuple[int, ...] = (8, 16)
+) -> dict[str, Any]:
     count, width = draw(st.sampled_from(heads)), draw(st.sampled_from(widths))
     return {
         "vocab_size": draw(st.integers(40, 70)),
@@ -51,12 +65,16 @@ def common(draw: st.DrawFn, heads: tuple[int, ...] = (2, 4), widths: tuple[int, 
     }
 
 
-def kinds(draw: st.DrawFn, layers: int, names: tuple[str, str] = ("full_attention", "sliding_attention")) -> list[str]:
+def kinds(
+    draw: st.DrawFn, layers: int, names: tuple[str, str] = ("full_attention", "sliding_attention")
+) -> list[str]:
     return [draw(st.sampled_from(names)) for _ in range(layers)]
 
 
 @st.composite
-def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family: what may vary there
+def dense(
+    draw: st.DrawFn, row: str
+) -> dict[str, Any]:  # one branch per family: what may vary there
     model, mixture = row.split("->")
     c = common(draw)
     tie, eps, flag = (
@@ -72,44 +90,122 @@ def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family
         case "llama", _:
             return c | tie | eps | rope(draw) | {"attention_bias": True}
         case "mistral", _:
-            return c | tie | eps | own_width | rope(draw) | {"sliding_window": draw(st.sampled_from([None, 4]))}
+            return (
+                c
+                | tie
+                | eps
+                | own_width
+                | rope(draw)
+                | {"sliding_window": draw(st.sampled_from([None, 4]))}
+            )
         case "ministral" | "cwm", _:
-            return c | tie | eps | own_width | rope(draw) | {"sliding_window": 4, "layer_types": kinds(draw, layers)}
+            return (
+                c
+                | tie
+                | eps
+                | own_width
+                | rope(draw)
+                | {"sliding_window": 4, "layer_types": kinds(draw, layers)}
+            )
         case "seed_oss", _:
-            return c | tie | eps | own_width | rope(draw) | {"attention_bias": flag, "attention_out_bias": False}
+            return (
+                c
+                | tie
+                | eps
+                | own_width
+                | rope(draw)
+                | {"attention_bias": flag, "attention_out_bias": False}
+            )
         case "qwen2", _:
             window = {"use_sliding_window": flag, "sliding_window": 4, "max_window_layers": 1}
-            return {key: value for key, value in c.items() if key != "head_dim"} | tie | eps | rope(draw) | window
+            return (
+                {key: value for key, value in c.items() if key != "head_dim"}
+                | tie
+                | eps
+                | rope(draw)
+                | window
+            )
         case "qwen3", "qwen3_moe":
             return c | tie | eps | own_width | rope(draw) | {"attention_bias": flag}
         case "qwen3", _:
             mixed = ["sliding_attention", *kinds(draw, layers - 1)]
             return (
-                c | tie | eps | own_width | rope(draw, ROPE[:1]) | {"use_sliding_window": True, "sliding_window": 4, "layer_types": mixed}
+                c
+                | tie
+                | eps
+                | own_width
+                | rope(draw, ROPE[:1])
+                | {"use_sliding_window": True, "sliding_window": 4, "layer_types": mixed}
             )
         case "qwen3_5_text", _:
-            linear = {"linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4}
-            types = [*kinds(draw, layers - 1, ("full_attention", "linear_attention")), "full_attention"]  # its cache wants one at least
+            linear = {
+                "linear_key_head_dim": 8,
+                "linear_value_head_dim": 8,
+                "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4,
+            }
+            types = [
+                *kinds(draw, layers - 1, ("full_attention", "linear_attention")),
+                "full_attention",
+            ]  # its cache wants one at least
             mrope = {"mrope_section": [1, 1, 0], "mrope_interleaved": True}
             return (
-                c | tie | eps | linear | {"head_dim": 16, "layer_types": types} | rope(draw, ROPE[:1], partial_rotary_factor=0.25, **mrope)
+                c
+                | tie
+                | eps
+                | linear
+                | {"head_dim": 16, "layer_types": types}
+                | rope(draw, ROPE[:1], partial_rotary_factor=0.25, **mrope)
             )
         case "olmo2", _:
             return c | tie | eps | rope(draw)
         case "olmo3", _:
-            return c | tie | eps | rope(draw, ROPE[:1]) | {"sliding_window": 64, "layer_types": kinds(draw, layers)}
+            return (
+                c
+                | tie
+                | eps
+                | rope(draw, ROPE[:1])
+                | {"sliding_window": 64, "layer_types": kinds(draw, layers)}
+            )
         case "phi3", "mixtral":
-            long = {"rope_type": "longrope", "short_factor": [1.0] * (c["head_dim"] // 2), "long_factor": [2.0] * (c["head_dim"] // 2),
-                    "original_max_position_embeddings": 32}  # fmt: skip
-            return c | tie | eps | rope(draw, [ROPE[0], long]) | {"sliding_window": draw(st.sampled_from([None, 4]))}
+            long = {
+                "rope_type": "longrope",
+                "short_factor": [1.0] * (c["head_dim"] // 2),
+                "long_factor": [2.0] * (c["head_dim"] // 2),
+                "original_max_position_embeddings": 32,
+            }
+            return (
+                c
+                | tie
+                | eps
+                | rope(draw, [ROPE[0], long])
+                | {"sliding_window": draw(st.sampled_from([None, 4]))}
+            )
         case "phi3", _:
-            return c | tie | eps | rope(draw, ROPE[:1], partial_rotary_factor=0.75 if c["head_dim"] == 16 else 0.5)
+            return (
+                c
+                | tie
+                | eps
+                | rope(draw, ROPE[:1], partial_rotary_factor=0.75 if c["head_dim"] == 16 else 0.5)
+            )
         case "glm", _:
-            return c | tie | eps | own_width | rope(draw, ROPE[:1], partial_rotary_factor=0.5) | {"attention_bias": not mixture_first(row)}
+            return (
+                c
+                | tie
+                | eps
+                | own_width
+                | rope(draw, ROPE[:1], partial_rotary_factor=0.5)
+                | {"attention_bias": not mixture_first(row)}
+            )
         case "helium", _:
             return c | tie | eps | rope(draw, ROPE[:1])
         case "granite" | "hyperclovax", _:
-            factors = {"embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
+            factors = {
+                "embedding_multiplier": 3.0,
+                "logits_scaling": 2.0,
+                "residual_multiplier": 0.5,
+                "attention_multiplier": 0.2,
+            }
             return (
                 c
                 | tie
@@ -122,24 +218,64 @@ def dense(draw: st.DrawFn, row: str) -> dict[str, Any]:  # one branch per family
         case "gemma", _:
             return c | eps | own_width | rope(draw, ROPE[:1])
         case "cohere", _:
-            return c | tie | rope(draw, ROPE[:1]) | {"logit_scale": 0.2, "attention_bias": flag, "layer_norm_eps": 1e-4}
+            return (
+                c
+                | tie
+                | rope(draw, ROPE[:1])
+                | {"logit_scale": 0.2, "attention_bias": flag, "layer_norm_eps": 1e-4}
+            )
         case "cohere2", _:
-            return c | tie | rope(draw, ROPE[:1]) | {"logit_scale": 0.2, "sliding_window": 4, "layer_types": kinds(draw, layers)}
+            return (
+                c
+                | tie
+                | rope(draw, ROPE[:1])
+                | {"logit_scale": 0.2, "sliding_window": 4, "layer_types": kinds(draw, layers)}
+            )
         case "ernie4_5", _:
             return c | tie | eps | own_width | rope(draw, ROPE[:1])
         case "hunyuan_v1_dense", _:
             return c | tie | eps | own_width | rope(draw, ROPE[:1]) | {"attention_bias": flag}
         case "lfm2", _:
-            auto = {"block_auto_adjust_ff_dim": flag, "block_multiple_of": 8, "conv_bias": draw(st.booleans())}
+            auto = {
+                "block_auto_adjust_ff_dim": flag,
+                "block_multiple_of": 8,
+                "conv_bias": draw(st.booleans()),
+            }
             return (
-                c | auto | rope(draw, ROPE[:1]) | {"layer_types": [*kinds(draw, layers - 1, ("full_attention", "conv")), "full_attention"]}
+                c
+                | auto
+                | rope(draw, ROPE[:1])
+                | {
+                    "layer_types": [
+                        *kinds(draw, layers - 1, ("full_attention", "conv")),
+                        "full_attention",
+                    ]
+                }
             )
         case "smollm3", _:
-            return c | tie | eps | rope(draw, ROPE[:1]) | {"no_rope_layers": [draw(st.integers(0, 1)) for _ in range(layers)]}
+            return (
+                c
+                | tie
+                | eps
+                | rope(draw, ROPE[:1])
+                | {"no_rope_layers": [draw(st.integers(0, 1)) for _ in range(layers)]}
+            )
         case "youtu", _:
-            latent = {"q_lora_rank": draw(st.sampled_from([None, 8])), "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
-                      "v_head_dim": 8, "num_key_value_heads": c["num_attention_heads"]}  # fmt: skip
-            return {key: value for key, value in c.items() if key != "head_dim"} | tie | eps | latent | rope(draw, ROPE[:1])
+            latent = {
+                "q_lora_rank": draw(st.sampled_from([None, 8])),
+                "kv_lora_rank": 8,
+                "qk_rope_head_dim": 8,
+                "qk_nope_head_dim": 8,
+                "v_head_dim": 8,
+                "num_key_value_heads": c["num_attention_heads"],
+            }
+            return (
+                {key: value for key, value in c.items() if key != "head_dim"}
+                | tie
+                | eps
+                | latent
+                | rope(draw, ROPE[:1])
+            )
     raise AssertionError(f"no oracle for {row}")
 
 
@@ -148,7 +284,10 @@ def mixture_first(row: str) -> bool:
 
 
 # A family with two rows of one name is told apart by number.
-NUMBERED = {f"{row.name}#{[r.name for r in FAMILIES[:n]].count(row.name)}": row for n, row in enumerate(FAMILIES)}
+NUMBERED = {
+    f"{row.name}#{[r.name for r in FAMILIES[:n]].count(row.name)}": row
+    for n, row in enumerate(FAMILIES)
+}
 ROWS = [name for name in NUMBERED if name != "llama->qwen2_moe#0"]  # chosen for Switch alone
 SWITCH = [name for name, row in NUMBERED.items() if row.layout.raw]
 
@@ -179,7 +318,12 @@ def function_difference(made: PreTrainedModel, dense: PreTrainedModel) -> float:
     """Largest difference over a left-padded batch and over cached steps, in units of the largest logit or 1."""
     ids, mask = padded(dense.config.vocab_size)
     real = mask.bool()
-    found = [difference(made(ids, attention_mask=mask).logits[real], dense(ids, attention_mask=mask).logits[real])]
+    found = [
+        difference(
+            made(ids, attention_mask=mask).logits[real],
+            dense(ids, attention_mask=mask).logits[real],
+        )
+    ]
     whole, cache = dense(ids[:1]).logits, None
     for position in range(ids.shape[1]):
         step = made(ids[:1, position : position + 1], past_key_values=cache, use_cache=True)
@@ -188,14 +332,21 @@ def function_difference(made: PreTrainedModel, dense: PreTrainedModel) -> float:
     return max(found)
 
 
-CAMPAIGN = settings(max_examples=EXAMPLES or 4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=not EXAMPLES)
+CAMPAIGN = settings(
+    max_examples=EXAMPLES or 4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=not EXAMPLES,
+)
 
 
 @pytest.mark.parametrize("row", ROWS)
 @CAMPAIGN
 @given(data=st.data())
 def test_copies_of_one_expert_give_the_dense_logits(row: str, data: st.DataObject) -> None:
-    config = data.draw(dense(row.removesuffix("#0").removesuffix("#1") if "glm->" not in row else row))
+    config = data.draw(
+        dense(row.removesuffix("#0").removesuffix("#1") if "glm->" not in row else row)
+    )
     copies, top_k = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 2))
     model = model_of(row, config, data.draw(st.integers(0, 9)))
     with tempfile.TemporaryDirectory() as folder:
@@ -203,15 +354,31 @@ def test_copies_of_one_expert_give_the_dense_logits(row: str, data: st.DataObjec
         model.save_pretrained(seed)
         assert row.startswith(family(AutoConfig.from_pretrained(seed).to_dict()).name)
         members = [Member(f"m{n}", 2 * n + 1, seed) for n in range(copies)]  # with gaps
-        mix(seed, members, MixRecipe(mode=data.draw(st.sampled_from(["anchored", "full"])), top_k=top_k, seed_expert=False), out)
+        mix(
+            seed,
+            members,
+            MixRecipe(
+                mode=data.draw(st.sampled_from(["anchored", "full"])),
+                top_k=top_k,
+                seed_expert=False,
+            ),
+            out,
+        )
         assert function_difference(stock(out), model) <= (1e-4 if "lfm2" in row else 1e-5)
 
 
-def doubled(model: PreTrainedModel, other: PreTrainedModel, row: str, config: dict[str, Any]) -> PreTrainedModel:
+def doubled(
+    model: PreTrainedModel, other: PreTrainedModel, row: str, config: dict[str, Any]
+) -> PreTrainedModel:
     """A dense model whose feed-forward blocks are the mean of two models': twice as wide, the last matrix halved."""
     wide = dict(config)
     wide["intermediate_size"] = (
-        2 * next(p for n, p in model.named_parameters() if re.search(r"down_proj.weight|feed_forward.w2.weight", n)).shape[1]
+        2
+        * next(
+            p
+            for n, p in model.named_parameters()
+            if re.search(r"down_proj.weight|feed_forward.w2.weight", n)
+        ).shape[1]
     )
     wide["block_auto_adjust_ff_dim"] = False
     if "lfm2" not in row:
@@ -219,7 +386,13 @@ def doubled(model: PreTrainedModel, other: PreTrainedModel, row: str, config: di
     theirs, joined = other.state_dict(), {}
     for name, ours in model.state_dict().items():
         if re.search(r"gate_up_proj", name):
-            joined[name] = torch.cat([part for pair in zip(ours.chunk(2), theirs[name].chunk(2), strict=True) for part in pair])
+            joined[name] = torch.cat(
+                [
+                    part
+                    for pair in zip(ours.chunk(2), theirs[name].chunk(2), strict=True)
+                    for part in pair
+                ]
+            )
         elif re.search(r"(gate|up)_proj|feed_forward.w[13]", name):
             joined[name] = torch.cat([ours, theirs[name]])
         elif re.search(r"mlp.down_proj|feed_forward.w2", name):
@@ -234,20 +407,34 @@ def doubled(model: PreTrainedModel, other: PreTrainedModel, row: str, config: di
 @pytest.mark.parametrize("row", ROWS)
 @settings(CAMPAIGN, max_examples=EXAMPLES or 2)
 @given(data=st.data())
-def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(row: str, data: st.DataObject) -> None:
-    config = data.draw(dense(row.removesuffix("#0").removesuffix("#1") if "glm->" not in row else row))
+def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(
+    row: str, data: st.DataObject
+) -> None:
+    config = data.draw(
+        dense(row.removesuffix("#0").removesuffix("#1") if "glm->" not in row else row)
+    )
     model, other = (model_of(row, config, number) for number in (1, 2))
     with tempfile.TemporaryDirectory() as folder:
         seed, branch, out = Path(folder) / "seed", Path(folder) / "branch", Path(folder) / "out"
         model.save_pretrained(seed)
         other.save_pretrained(branch)
-        even = {layer: torch.zeros(2, config["hidden_size"]) for layer in range(config["num_hidden_layers"])}
+        even = {
+            layer: torch.zeros(2, config["hidden_size"])
+            for layer in range(config["num_hidden_layers"])
+        }
         mix(seed, [Member("other", 5, branch)], MixRecipe(), out, router=even)
         made = stock(out)
-        assert function_difference(made, doubled(model, other, row, config)) <= (1e-4 if "lfm2" in row else 1e-5)
+        assert function_difference(made, doubled(model, other, row, config)) <= (
+            1e-4 if "lfm2" in row else 1e-5
+        )
         down = [p for n, p in made.named_parameters() if re.search(r"experts\.down_proj$", n)]
         first, second = (
-            next(p for n, p in m.named_parameters() if re.search(r"down_proj.weight|feed_forward.w2.weight", n)) for m in (model, other)
+            next(
+                p
+                for n, p in m.named_parameters()
+                if re.search(r"down_proj.weight|feed_forward.w2.weight", n)
+            )
+            for m in (model, other)
         )
         assert torch.equal(down[0][0], first)  # and in the order of the slots
         assert torch.equal(down[0][1], second)
@@ -256,15 +443,26 @@ def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(row: str, dat
 @pytest.mark.parametrize("row", SWITCH)
 @settings(CAMPAIGN, max_examples=EXAMPLES or 2)
 @given(data=st.data())
-def test_switch_weighs_its_one_expert_by_the_softmax_over_all(row: str, data: st.DataObject) -> None:
+def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
+    row: str, data: st.DataObject
+) -> None:
     """Four copies of one expert and even rows: a quarter of the dense model's block."""
     config = data.draw(dense(row.removesuffix("#0")))
     model = model_of(row, config, 1)
     with tempfile.TemporaryDirectory() as folder:
         seed, out = Path(folder) / "seed", Path(folder) / "out"
         model.save_pretrained(seed)
-        even = {layer: torch.zeros(4, config["hidden_size"]) for layer in range(config["num_hidden_layers"])}
-        mix(seed, [Member(f"m{n}", n, seed) for n in range(1, 4)], MixRecipe(routing="switch"), out, router=even)
+        even = {
+            layer: torch.zeros(4, config["hidden_size"])
+            for layer in range(config["num_hidden_layers"])
+        }
+        mix(
+            seed,
+            [Member(f"m{n}", n, seed) for n in range(1, 4)],
+            MixRecipe(routing="switch"),
+            out,
+            router=even,
+        )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "mlp.down_proj" in name:
@@ -290,15 +488,29 @@ def test_what_has_no_faithful_mixture_is_refused_with_a_reason(model_type: str) 
     assert caught.value.found == REASONS.get(model_type, "no row in the table of families")
 
 
-@pytest.mark.parametrize(("config", "reason"), [({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
-                                                ({"model_type": "cohere", "use_qk_norm": True}, "norms on queries")])  # fmt: skip
-def test_a_setting_that_no_mixture_has_is_refused_by_name(config: dict[str, Any], reason: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
+        ({"model_type": "cohere", "use_qk_norm": True}, "norms on queries"),
+    ],
+)
+def test_a_setting_that_no_mixture_has_is_refused_by_name(
+    config: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(Unsupported, match=reason):
         family(config)
 
 
 def test_the_oracle_notices_gate_and_up_swapped(tmp_path: Path) -> None:
-    model = build("llama", vocab_size=40, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2)
+    model = build(
+        "llama",
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+    )
     model.save_pretrained(tmp_path / "seed")
     mix(tmp_path / "seed", [Member("a", 1, tmp_path / "seed")], MixRecipe(), tmp_path / "out")
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())

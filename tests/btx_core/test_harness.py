@@ -12,10 +12,10 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from btx_core import harness
-from btx_core.branch import load
-from btx_core.data import split
-from btx_core.errors import WrongUsage
+from btx_core.checkpoints.dense import load
+from btx_core.measuring import harness
+from btx_core.problems import WrongUsage
+from btx_core.texts import split
 
 ANSWER = {
     "task": "answer",
@@ -38,7 +38,9 @@ CHOICE = ANSWER | {
 @pytest.fixture
 def tasks(tiny_corpora: Path, tmp_path: Path) -> Path:
     """answer.yaml, choice.yaml and the twelve questions that both ask; the first of three choices is right."""
-    documents = [document for document in split(tiny_corpora / "math").heldout if document.answer][:12]
+    documents = [document for document in split(tiny_corpora / "math").heldout if document.answer][
+        :12
+    ]
     others = [str(document.answer) for document in documents]
     rows = [
         {
@@ -75,17 +77,28 @@ def nats(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
     return sum(float(told[place - 1, row[place]]) for place in range(len(before), len(row)))
 
 
-def test_figures_are_those_of_the_models_own_logits(tiny_seed: Path, tasks: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_those_of_the_models_own_logits(
+    tiny_seed: Path, tasks: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     capfd.readouterr()
     found = harness.run(tiny_seed, ["answer.yaml", "choice.yaml"], tasks)
     assert capfd.readouterr() == ("", "")
     assert found == harness.run(tiny_seed, ["answer.yaml", "choice.yaml"], tasks)
-    model, tokenizer = load(tiny_seed, torch.float32).eval(), AutoTokenizer.from_pretrained(tiny_seed)
+    model, tokenizer = (
+        load(tiny_seed, torch.float32).eval(),
+        AutoTokenizer.from_pretrained(tiny_seed),
+    )
     rows = [json.loads(line) for line in (tasks / "answer.jsonl").read_text().splitlines()]
-    told = [[nats(model, tokenizer, row["prompt"], choice) for choice in row["choices"]] for row in rows]
-    assert found["answer"]["perplexity"] == pytest.approx(math.exp(-sum(first for first, *_ in told) / len(told)), rel=1e-4)
+    told = [
+        [nats(model, tokenizer, row["prompt"], choice) for choice in row["choices"]] for row in rows
+    ]
+    assert found["answer"]["perplexity"] == pytest.approx(
+        math.exp(-sum(first for first, *_ in told) / len(told)), rel=1e-4
+    )
     alone = harness.run(tiny_seed, ["answer.yaml"], tasks, batch_tokens=1)
-    assert alone["answer"]["perplexity"] == pytest.approx(found["answer"]["perplexity"], rel=1e-5), "padding changes nothing"
+    assert alone["answer"]["perplexity"] == pytest.approx(
+        found["answer"]["perplexity"], rel=1e-5
+    ), "padding changes nothing"
     assert found["choice"]["acc"] == sum(max(row) == row[0] for row in told) / len(told)
     assert 0 < found["choice"]["acc"] < 1, "a figure that a wrong sum would move"
 
@@ -127,7 +140,9 @@ def test_a_missing_task_file_is_named(tasks: Path) -> None:
         {"dataset_kwargs": {"data_files": {"test": "answer.yaml"}}},
     ],
 )
-def test_a_task_that_the_harness_refuses_is_named(tiny_seed: Path, tasks: Path, change: dict[str, Any]) -> None:
+def test_a_task_that_the_harness_refuses_is_named(
+    tiny_seed: Path, tasks: Path, change: dict[str, Any]
+) -> None:
     (tasks / "broken.yaml").write_text(yaml.safe_dump(ANSWER | change))
     with pytest.raises(WrongUsage, match=r"broken\.yaml\n"):
         harness.run(tiny_seed, ["broken.yaml"], tasks)
@@ -139,7 +154,9 @@ def test_two_tasks_of_one_name_are_refused(tiny_seed: Path, tasks: Path) -> None
         harness.run(tiny_seed, ["answer.yaml", "again.yaml"], tasks)
 
 
-def test_without_the_extra_the_command_that_installs_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_command_that_installs_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(WrongUsage, match=r"pip install 'btx-registry\[harness\]'"):
         harness.check_installed()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from btx_core.checkpoint import Checkpoint
-from btx_core.errors import Unsupported
-from btx_core.mix import Member, MixRecipe, mix
-from btx_core.plan import parts, tensor_class
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.plan import parts, tensor_class
+from btx_core.problems import Unsupported
 
 from .conftest import TINY, build
 
@@ -32,7 +32,9 @@ def test_every_tensor_of_a_build_has_one_part(family: str, fused: bool, tmp_path
     assert bool(found.extras) == (family == "glm")
     files = {name: opened.tensors[name].file.name for name in every}
     assert {files[name] for name in found.shared} == {"model-shared.safetensors"}
-    assert {files[name] for name in [*found.router.values(), *found.extras]} == {"model-router.safetensors"}
+    assert {files[name] for name in [*found.router.values(), *found.extras]} == {
+        "model-router.safetensors"
+    }
 
 
 def test_a_dense_folder_has_no_parts(tiny: Callable[..., Path]) -> None:
@@ -59,5 +61,5 @@ def test_parameter_groups(name: str, group: str) -> None:
 
 
 def test_headers_are_read_without_torch() -> None:
-    code = "import sys, btx_core.checkpoint, btx_core.families, btx_core.plan, btx_core.preflight; sys.exit('torch' in sys.modules)"
+    code = "import sys, btx_core.checkpoints.checkpoint, btx_core.checkpoints.families, btx_core.mixing.plan, btx_core.mixing.preflight; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

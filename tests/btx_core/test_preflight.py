@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from btx_core.checkpoint import Checkpoint
-from btx_core.preflight import MIN_COSINE, all_finite, fits, preflight
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.mixing.preflight import MIN_COSINE, all_finite, fits, preflight
 
 from .conftest import TINY, build
 
@@ -28,7 +28,9 @@ def test_an_anchored_branch_descends_and_needs_the_router_only(tiny: Save, seed:
     assert json.dumps(facts, allow_nan=False)
 
 
-def test_a_full_branch_descends_and_wants_its_shared_parameters_tuned(tiny: Save, seed: Path) -> None:
+def test_a_full_branch_descends_and_wants_its_shared_parameters_tuned(
+    tiny: Save, seed: Path
+) -> None:
     facts = preflight(seed, tiny("a", shared=0.02), "full")
     assert facts["ancestry"]["descends"]
     assert not facts["ancestry"]["shared_identical"]
@@ -37,13 +39,18 @@ def test_a_full_branch_descends_and_wants_its_shared_parameters_tuned(tiny: Save
 
 
 @pytest.mark.parametrize("mode", ["anchored", "full"])
-def test_a_model_of_another_seed_is_refused_by_ancestry_with_a_wide_margin(mode: str, tiny: Save, seed: Path) -> None:
+def test_a_model_of_another_seed_is_refused_by_ancestry_with_a_wide_margin(
+    mode: str, tiny: Save, seed: Path
+) -> None:
     stranger, branch = tiny("stranger", "stranger"), tiny("a", shared=0.02)
     other, own = (preflight(seed, folder, mode)["ancestry"] for folder in (stranger, branch))  # type: ignore[arg-type]
     assert not other["descends"]
     assert preflight(seed, stranger, mode)["recommendation"] == "refuse"  # type: ignore[arg-type]
     assert other["margin"] < -0.35 < 0.3 < own["margin"]
-    assert any(problem["subject"].startswith("ancestry") for problem in preflight(seed, stranger, mode)["problems"])  # type: ignore[arg-type]
+    assert any(
+        problem["subject"].startswith("ancestry")
+        for problem in preflight(seed, stranger, mode)["problems"]
+    )  # type: ignore[arg-type]
 
 
 def trained(folder: Path, out: Path, data_seed: int, steps: int) -> Path:
@@ -68,8 +75,13 @@ def test_trained_branches_are_told_from_models_trained_from_another_seed(tmp_pat
         model.save_pretrained(tmp_path / f"{name}-raw")
         trained(tmp_path / f"{name}-raw", tmp_path / name, 0, 60)  # both on the same data
     branch = trained(tmp_path / "one", tmp_path / "branch", 7, 120)
-    own, other = (preflight(tmp_path / "one", folder, "full")["ancestry"] for folder in (branch, tmp_path / "two"))
-    print(f"cosine with the seed: branch {own['cosine']:.3f}, another seed's {other['cosine']:.3f}, least allowed {MIN_COSINE}")
+    own, other = (
+        preflight(tmp_path / "one", folder, "full")["ancestry"]
+        for folder in (branch, tmp_path / "two")
+    )
+    print(
+        f"cosine with the seed: branch {own['cosine']:.3f}, another seed's {other['cosine']:.3f}, least allowed {MIN_COSINE}"
+    )
     assert own["descends"]
     assert not other["descends"]
     assert own["margin"] > 0.2
@@ -82,9 +94,19 @@ def test_divergence_says_which_layer_moved(tiny: Save, seed: Path, tmp_path: Pat
     tensors["model.layers.1.mlp.up_proj.weight"] *= 1.1
     save_file(tensors, tmp_path / "moved/model.safetensors")
     first, second = preflight(seed, tmp_path / "moved")["divergence_per_layer"]
-    whole = torch.cat([tensors[f"model.layers.1.mlp.{name}_proj.weight"].flatten() for name in ("gate", "up", "down")]).double()
+    whole = torch.cat(
+        [
+            tensors[f"model.layers.1.mlp.{name}_proj.weight"].flatten()
+            for name in ("gate", "up", "down")
+        ]
+    ).double()
     before = Checkpoint.open(seed)
-    old = torch.cat([before.read(f"model.layers.1.mlp.{name}_proj.weight").flatten() for name in ("gate", "up", "down")]).double()
+    old = torch.cat(
+        [
+            before.read(f"model.layers.1.mlp.{name}_proj.weight").flatten()
+            for name in ("gate", "up", "down")
+        ]
+    ).double()
     assert first == 0.0
     assert second == pytest.approx(float((whole - old).norm() / old.norm()), rel=1e-9)
 
@@ -95,7 +117,13 @@ def test_similarity_of_task_vectors_is_their_cosine(tiny: Save, seed: Path) -> N
 
     def vector(folder: Path) -> torch.Tensor:
         ours, theirs = Checkpoint.open(seed), Checkpoint.open(folder)
-        return torch.cat([(theirs.read(n).double() - ours.read(n).double()).flatten() for n in ours.tensors if ".mlp." in n])
+        return torch.cat(
+            [
+                (theirs.read(n).double() - ours.read(n).double()).flatten()
+                for n in ours.tensors
+                if ".mlp." in n
+            ]
+        )
 
     a, b = vector(tiny("a")), vector(tiny("b"))
     assert found["b"] == pytest.approx(float(a @ b / a.norm() / b.norm()), abs=1e-9)
@@ -104,8 +132,13 @@ def test_similarity_of_task_vectors_is_their_cosine(tiny: Save, seed: Path) -> N
 def test_bfloat16_is_measured_as_float64(tiny: Save) -> None:
     seed, branch = tiny("seed", dtype=torch.bfloat16), tiny("a", shared=0.02, dtype=torch.bfloat16)
     facts = preflight(seed, branch, "full")
-    ours, theirs = (Checkpoint.open(folder).read("model.embed_tokens.weight").double() for folder in (seed, branch))
-    assert facts["ancestry"]["distance"]["embedding"] == pytest.approx(float((ours - theirs).norm() / ours.norm()), rel=1e-12)
+    ours, theirs = (
+        Checkpoint.open(folder).read("model.embed_tokens.weight").double()
+        for folder in (seed, branch)
+    )
+    assert facts["ancestry"]["distance"]["embedding"] == pytest.approx(
+        float((ours - theirs).norm() / ours.norm()), rel=1e-12
+    )
 
 
 def test_all_finite_notices_one_nan(tiny: Save, seed: Path, tmp_path: Path) -> None:
@@ -123,9 +156,21 @@ def test_weights_fit_the_config_that_they_were_saved_with(family: str, tmp_path:
     assert fits(tmp_path / "model") == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("hidden_size", 64), ("num_hidden_layers", 3), ("num_key_value_heads", 1), ("vocab_size", 65),
-                                            ("attention_bias", True), ("hidden_size", "wide"), ("num_attention_heads", 0)])  # fmt: skip
-def test_a_config_that_lies_about_the_weights_is_found(key: str, value: object, seed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 64),
+        ("num_hidden_layers", 3),
+        ("num_key_value_heads", 1),
+        ("vocab_size", 65),
+        ("attention_bias", True),
+        ("hidden_size", "wide"),
+        ("num_attention_heads", 0),
+    ],
+)
+def test_a_config_that_lies_about_the_weights_is_found(
+    key: str, value: object, seed: Path, tmp_path: Path
+) -> None:
     shutil.copytree(seed, tmp_path / "liar")
     config = json.loads((seed / "config.json").read_text())
     (tmp_path / "liar/config.json").write_text(json.dumps(config | {key: value}))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from btx_core.branch import load
-from btx_core.data import Corpus
-from btx_core.router import RIDGE, Statistics, joining_row, rows, statistics
+from btx_core.checkpoints.dense import load
+from btx_core.texts import Corpus
+from btx_core.training.router import RIDGE, Statistics, joining_row, rows, statistics
 
 
 def of(states_LTD: torch.Tensor) -> Statistics:
@@ -19,7 +19,10 @@ def of(states_LTD: torch.Tensor) -> Statistics:
 def clouds(seed: int = 0) -> list[torch.Tensor]:
     """Three overlapping clouds of states, two layers, width 8."""
     torch.manual_seed(seed)
-    return [torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(place), 8) for place in range(3)]
+    return [
+        torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(place), 8)
+        for place in range(3)
+    ]
 
 
 @pytest.mark.parametrize("start", ["fitted", "centroid"])
@@ -45,20 +48,33 @@ def test_fitted_rows_are_the_ridge_solution() -> None:
     states = clouds()
     placed_LED = rows({place: of(cloud) for place, cloud in enumerate(states)}, 3, "fitted")
     stacked = torch.cat([cloud[0] for cloud in states]).double() / 400**0.5
-    wanted = torch.cat([4.0 * torch.nn.functional.one_hot(torch.full((400,), place), 3) for place in range(3)]).double() / 400**0.5
+    wanted = (
+        torch.cat(
+            [4.0 * torch.nn.functional.one_hot(torch.full((400,), place), 3) for place in range(3)]
+        ).double()
+        / 400**0.5
+    )
     size = (stacked.T @ stacked).diagonal().mean()
     by_hand = torch.linalg.lstsq(
-        torch.cat([stacked, (1e-3 * size) ** 0.5 * torch.eye(8)]), torch.cat([wanted, torch.zeros(8, 3)]).double()
+        torch.cat([stacked, (1e-3 * size) ** 0.5 * torch.eye(8)]),
+        torch.cat([wanted, torch.zeros(8, 3)]).double(),
     ).solution.T
     assert torch.allclose(placed_LED[0], by_hand, atol=1e-8)
 
 
 def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> None:
     """So an expert's statistics are made once, and those of a new one join them."""
-    tokenizer, model = AutoTokenizer.from_pretrained(tiny_seed), load(tiny_seed, torch.float32).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(tiny_seed),
+        load(tiny_seed, torch.float32).eval(),
+    )
     first, second = (Corpus.of([tiny_corpora / name], tokenizer) for name in ("math", "code"))
-    both = statistics(model, tokenizer, first, 32, rows=4) + statistics(model, tokenizer, second, 32, rows=4)
-    again = statistics(model, tokenizer, second, 32, rows=4) + statistics(model, tokenizer, first, 32, rows=4)
+    both = statistics(model, tokenizer, first, 32, rows=4) + statistics(
+        model, tokenizer, second, 32, rows=4
+    )
+    again = statistics(model, tokenizer, second, 32, rows=4) + statistics(
+        model, tokenizer, first, 32, rows=4
+    )
     assert both.tokens == again.tokens == 2 * 4 * 32
     assert both.total_LD.shape == (2, 32)
     assert both.outer_LDD.shape == (2, 32, 32)
@@ -75,6 +91,8 @@ def test_a_joining_row_takes_its_own_states_from_rows_that_stay() -> None:
 
     assert float((share(new) > 0.5).double().mean()) > 0.75  # the clouds overlap
     assert float((share(others) < 0.5).double().mean()) > 0.75
-    slope = 0.5 * ((share(others)[:, None] * others).mean(0) - ((1 - share(new))[:, None] * new).mean(0))
+    slope = 0.5 * (
+        (share(others)[:, None] * others).mean(0) - ((1 - share(new))[:, None] * new).mean(0)
+    )
     ridge = RIDGE * torch.cat([new, others]).square().mean() * row
     assert torch.allclose(slope, -ridge, atol=1e-5), "the cost is at its least"

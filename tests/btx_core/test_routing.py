@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from btx_core.branch import load
-from btx_core.errors import Unsupported
-from btx_core.evaluate import gates
-from btx_core.mix import Member, MixRecipe, mix
-from btx_core.routing import Choice, Routing, drawn, in_training, within_capacity
+from btx_core.checkpoints.dense import load
+from btx_core.measuring.evaluation import gates
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.problems import Unsupported
+from btx_core.training.routing import Choice, Routing, drawn, in_training, within_capacity
 
 
 def choice(logits_TE: torch.Tensor) -> Choice:
@@ -48,12 +48,19 @@ def test_a_colder_draw_weighs_nearer_to_one() -> None:
 def mixtures(tiny_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("routing")
     for routing in ("top-k", "switch", "sample"):
-        mix(tiny_seed, [Member(name, slot, tiny_seed) for slot, name in enumerate("abc", 1)], MixRecipe(routing=routing), root / routing)
+        mix(
+            tiny_seed,
+            [Member(name, slot, tiny_seed) for slot, name in enumerate("abc", 1)],
+            MixRecipe(routing=routing),
+            root / routing,
+        )
     return {routing: root / routing for routing in ("top-k", "switch", "sample")}
 
 
 @pytest.mark.parametrize("routing", ["switch", "sample"])
-def test_the_language_model_loss_reaches_the_router(mixtures: dict[str, Path], routing: Routing) -> None:
+def test_the_language_model_loss_reaches_the_router(
+    mixtures: dict[str, Path], routing: Routing
+) -> None:
     model, ids = load(mixtures[routing], torch.float32), torch.arange(40)[None]
     stock = model(input_ids=ids).logits
     with in_training(gates(model), routing, capacity=1.0, temperature=0.7):
@@ -61,17 +68,25 @@ def test_the_language_model_loss_reaches_the_router(mixtures: dict[str, Path], r
     found.logsumexp(-1).sum().backward()
     assert all(gate.weight.grad.abs().max() > 0 for gate in gates(model).values())
     assert not torch.allclose(found, stock)
-    assert torch.equal(model(input_ids=ids).logits, stock), "outside the block it is the stock model again"
+    assert torch.equal(model(input_ids=ids).logits, stock), (
+        "outside the block it is the stock model again"
+    )
 
 
 def test_a_renormalised_top_1_gives_the_router_no_gradient(mixtures: dict[str, Path]) -> None:
     """Why switch and sample are there: the weight of one kept expert is 1, whatever its logit."""
     model = load(mixtures["sample"], torch.float32)
     model(input_ids=torch.arange(40)[None]).logits.logsumexp(-1).sum().backward()
-    assert all(gate.weight.grad is None or float(gate.weight.grad.abs().max()) < 1e-5 for gate in gates(model).values())
+    assert all(
+        gate.weight.grad is None or float(gate.weight.grad.abs().max()) < 1e-5
+        for gate in gates(model).values()
+    )
 
 
 def test_a_router_that_keeps_its_choice_to_itself_is_refused_by_name() -> None:
     silent = torch.nn.Linear(4, 2)
-    with in_training({"gate": silent}, "switch", capacity=1.5, temperature=1.0), pytest.raises(Unsupported, match="routing switch"):
+    with (
+        in_training({"gate": silent}, "switch", capacity=1.5, temperature=1.0),
+        pytest.raises(Unsupported, match="routing switch"),
+    ):
         silent(torch.zeros(3, 4))

@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from btx_core.branch import FEED_FORWARD, load
-from btx_core.losses import alone, next_token_loss
-from btx_core.train import TrainRecipe, schedule, train
+from btx_core.checkpoints.dense import FEED_FORWARD, load
+from btx_core.training.loop import TrainRecipe, schedule, train
+from btx_core.training.losses import alone, next_token_loss
 
 RECIPE = TrainRecipe(steps=24, sequence=32, warmup_steps=4, save_every=8)
 RUN = """
 import sys
 import torch
 from pathlib import Path
-from btx_core.train import TrainRecipe, train
+from btx_core.training.loop import TrainRecipe, train
 torch.set_num_threads(1)
 seed, data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 recipe = TrainRecipe(steps=steps, sequence=32, save_every=8)
@@ -32,10 +32,15 @@ def weights(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_an_anchored_branch_changes_feed_forward_blocks_and_nothing_else(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_an_anchored_branch_changes_feed_forward_blocks_and_nothing_else(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     recipe = TrainRecipe(steps=60, sequence=32, learning_rate=1e-2)
     report = train(tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / "out")
-    before, after = load_file(tiny_seed / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+    before, after = (
+        load_file(tiny_seed / "model.safetensors"),
+        load_file(tmp_path / "out/model.safetensors"),
+    )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if FEED_FORWARD.search(name)}
     assert report.trained_parameters == sum(before[name].numel() for name in changed)
@@ -44,26 +49,55 @@ def test_an_anchored_branch_changes_feed_forward_blocks_and_nothing_else(tiny_se
     assert float("5e-324") * 1.0 > 0, "numbers are flushed after the training too"
 
 
-def test_a_full_branch_changes_every_tensor(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
-    train(tiny_seed, [tiny_corpora / "math"], TrainRecipe(mode="full", steps=4, sequence=32), tmp_path / "out")
-    before, after = load_file(tiny_seed / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+def test_a_full_branch_changes_every_tensor(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    train(
+        tiny_seed,
+        [tiny_corpora / "math"],
+        TrainRecipe(mode="full", steps=4, sequence=32),
+        tmp_path / "out",
+    )
+    before, after = (
+        load_file(tiny_seed / "model.safetensors"),
+        load_file(tmp_path / "out/model.safetensors"),
+    )
     assert not [name for name in before if torch.equal(before[name], after[name])]
 
 
-def test_adapters_of_low_rank_are_merged_into_a_plain_checkpoint(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
-    report = train(tiny_seed, [tiny_corpora / "math"], TrainRecipe(steps=4, sequence=32, lora_rank=2), tmp_path / "out")
-    before, after = load_file(tiny_seed / "model.safetensors"), load_file(tmp_path / "out/model.safetensors")
+def test_adapters_of_low_rank_are_merged_into_a_plain_checkpoint(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    report = train(
+        tiny_seed,
+        [tiny_corpora / "math"],
+        TrainRecipe(steps=4, sequence=32, lora_rank=2),
+        tmp_path / "out",
+    )
+    before, after = (
+        load_file(tiny_seed / "model.safetensors"),
+        load_file(tmp_path / "out/model.safetensors"),
+    )
     assert before.keys() == after.keys()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if FEED_FORWARD.search(name)}
-    assert torch.linalg.matrix_rank((after[min(changed)] - before[min(changed)]).double(), rtol=1e-4) <= 2
+    assert (
+        torch.linalg.matrix_rank((after[min(changed)] - before[min(changed)]).double(), rtol=1e-4)
+        <= 2
+    )
     assert report.trained_parameters < sum(before[name].numel() for name in changed) / 2
 
 
-def test_bfloat16_and_parts_of_a_step_train_alike(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_bfloat16_and_parts_of_a_step_train_alike(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     """The same run in float32, in parts, and in bfloat16: parts agree to rounding, bfloat16 ends within a tenth of a nat."""
     ends = {}
-    for name, changed in {"plain": {}, "parts": {"accumulate": 2}, "bfloat16": {"precision": "bfloat16"}}.items():
+    for name, changed in {
+        "plain": {},
+        "parts": {"accumulate": 2},
+        "bfloat16": {"precision": "bfloat16"},
+    }.items():
         recipe = TrainRecipe(steps=12, sequence=32, warmup_steps=4, **changed)  # type: ignore[arg-type]
         ends[name] = train(tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / name).curve[-1][1]
     assert ends["parts"] == pytest.approx(ends["plain"], abs=1e-3)
@@ -71,13 +105,17 @@ def test_bfloat16_and_parts_of_a_step_train_alike(tiny_seed: Path, tiny_corpora:
     assert weights(tmp_path / "bfloat16") != weights(tmp_path / "plain")
 
 
-def test_a_run_killed_outright_goes_on_and_ends_in_the_same_bytes(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_a_run_killed_outright_goes_on_and_ends_in_the_same_bytes(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     steps = 40
     command = [sys.executable, "-c", RUN, str(tiny_seed), str(tiny_corpora / "math")]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*command, str(whole), str(steps)], check=True, stdout=subprocess.DEVNULL)
 
-    process = subprocess.Popen([*command, str(killed), str(steps)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, str(killed), str(steps)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     for line in process.stdout:
         if int(line) >= 20:
@@ -89,13 +127,17 @@ def test_a_run_killed_outright_goes_on_and_ends_in_the_same_bytes(tiny_seed: Pat
     taken_up = json.loads((tmp_path / ".killed.training/run.json").read_text())["step"]
     assert 8 <= taken_up < steps
 
-    done = subprocess.run([*command, str(killed), str(steps)], check=True, capture_output=True, text=True).stdout.split()
+    done = subprocess.run(
+        [*command, str(killed), str(steps)], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert int(done[0]) > taken_up, "it began anew"
     assert weights(killed) == weights(whole)
     assert not list(tmp_path.glob(".killed.training*"))
 
 
-def test_the_state_of_another_recipe_is_not_taken_up(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_the_state_of_another_recipe_is_not_taken_up(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     class Died(Exception):
         pass
 
@@ -113,16 +155,33 @@ def test_the_state_of_another_recipe_is_not_taken_up(tiny_seed: Path, tiny_corpo
     assert weights(tmp_path / "out") == weights(tmp_path / "fresh")
 
 
-def test_two_processes_take_a_step_together(tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_two_processes_take_a_step_together(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     """accelerate launch on two processes: the same rows a step, so the loss of one process's run to rounding."""
     script = tmp_path / "run.py"
     script.write_text(RUN)
-    together = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    together = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     arguments = [str(script), str(tiny_seed), str(tiny_corpora / "math")]
     more = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    done = subprocess.run([*together, *more, *arguments, str(tmp_path / "two"), "6"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*together, *more, *arguments, str(tmp_path / "two"), "6"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    subprocess.run([sys.executable, *arguments, str(tmp_path / "one"), "6"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, *arguments, str(tmp_path / "one"), "6"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     before = load_file(tiny_seed / "model.safetensors")
     moved = max(float((one[name] - before[name]).abs().max()) for name in one)
@@ -135,10 +194,16 @@ def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
     stop = torch.tensor([end])
     packed = torch.cat([stop, first, stop, second])[None]
     with torch.no_grad():
-        together = model(input_ids=packed, attention_mask=alone(packed, end), use_cache=False).logits[0, 7:]
+        together = model(
+            input_ids=packed, attention_mask=alone(packed, end), use_cache=False
+        ).logits[0, 7:]
         blind = model(input_ids=packed, use_cache=False).logits[0, 7:]
         # Positions go on counting in a packed row, so the lone document starts at the same one.
-        by_itself = model(input_ids=torch.cat([stop, second])[None], position_ids=torch.arange(7, 13)[None], use_cache=False).logits[0]
+        by_itself = model(
+            input_ids=torch.cat([stop, second])[None],
+            position_ids=torch.arange(7, 13)[None],
+            use_cache=False,
+        ).logits[0]
     assert torch.allclose(together, by_itself, atol=1e-5)
     assert not torch.allclose(blind, by_itself, atol=1e-3)
 
@@ -147,7 +212,14 @@ def test_loss_is_the_mean_over_every_next_token(tiny_seed: Path) -> None:
     model, rows = load(tiny_seed, torch.float32).eval(), torch.randint(5, 300, (2, 9))
     with torch.no_grad():
         logits = model(input_ids=rows[:, :-1]).logits.double().log_softmax(-1)
-        by_hand = -sum(float(logits[row, place, rows[row, place + 1]]) for row in range(2) for place in range(8)) / 16
+        by_hand = (
+            -sum(
+                float(logits[row, place, rows[row, place + 1]])
+                for row in range(2)
+                for place in range(8)
+            )
+            / 16
+        )
         assert float(next_token_loss(model, rows, 0)) == pytest.approx(by_hand, abs=1e-5)
 
 

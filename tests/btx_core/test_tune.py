@@ -13,13 +13,23 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from btx_core.branch import load
-from btx_core.errors import WrongUsage
-from btx_core.evaluate import gate_weights, gates
-from btx_core.mix import Member, MixRecipe, mix
-from btx_core.routing import Routing
-from btx_core.train import TrainRecipe, train
-from btx_core.tune import GENERAL, Grown, Home, TuneRecipe, balance_loss, home_loss, shares, tune, z_loss
+from btx_core.checkpoints.dense import load
+from btx_core.measuring.evaluation import gate_weights, gates
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.problems import WrongUsage
+from btx_core.training.loop import TrainRecipe, train
+from btx_core.training.routing import Routing
+from btx_core.training.tune import (
+    GENERAL,
+    Grown,
+    Home,
+    TuneRecipe,
+    balance_loss,
+    home_loss,
+    shares,
+    tune,
+    z_loss,
+)
 
 RECIPE = TuneRecipe(steps=6, sequence=32, warmup_steps=2, save_every=4)
 ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
@@ -42,11 +52,17 @@ def texts(corpora: Path, *names: str) -> dict[str, list[Path]]:
 
 
 def homes(ground: Path, seed: Path, *names: str) -> dict[str, Home]:
-    return {GENERAL: Home(0, seed), **{name: Home(place, ground / name) for place, name in enumerate(names, 1)}}
+    return {
+        GENERAL: Home(0, seed),
+        **{name: Home(place, ground / name) for place, name in enumerate(names, 1)},
+    }
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.glob("*.safetensors")}
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.glob("*.safetensors")
+    }
 
 
 @pytest.mark.parametrize(
@@ -55,7 +71,10 @@ def digests(folder: Path) -> dict[str, str]:
         ("none", set()),
         ("router", {ROUTER}),
         ("shared", {ROUTER, SHARED}),
-        ("all", {ROUTER, SHARED, *(f"model-expert-{n}.safetensors" for n in ("seed", "math", "code"))}),
+        (
+            "all",
+            {ROUTER, SHARED, *(f"model-expert-{n}.safetensors" for n in ("seed", "math", "code"))},
+        ),
     ],
 )
 def test_each_mode_changes_its_shards_and_no_other_file(
@@ -63,7 +82,14 @@ def test_each_mode_changes_its_shards_and_no_other_file(
 ) -> None:
     recipe = replace(RECIPE, mode=mode)  # type: ignore[arg-type]
     given = texts(tiny_corpora, "math", "code")
-    tune(ground / "two", given, recipe, tmp_path / "out", homes=homes(ground, tiny_seed, "math", "code"), seed=tiny_seed)
+    tune(
+        ground / "two",
+        given,
+        recipe,
+        tmp_path / "out",
+        homes=homes(ground, tiny_seed, "math", "code"),
+        seed=tiny_seed,
+    )
     before, after = digests(ground / "two"), digests(tmp_path / "out")
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] != after[name]} == new
@@ -73,8 +99,15 @@ def test_each_mode_changes_its_shards_and_no_other_file(
     assert torch.isfinite(loaded(input_ids=torch.arange(8)[None]).logits).all()
 
 
-def test_router_mode_leaves_every_shared_parameter_as_it_was(ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
-    tune(ground / "two", texts(tiny_corpora, "math", "code"), replace(RECIPE, mode="router"), tmp_path / "out")
+def test_router_mode_leaves_every_shared_parameter_as_it_was(
+    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    tune(
+        ground / "two",
+        texts(tiny_corpora, "math", "code"),
+        replace(RECIPE, mode="router"),
+        tmp_path / "out",
+    )
     before, after = (load_file(folder / ROUTER) for folder in (ground / "two", tmp_path / "out"))
     assert all(not torch.equal(before[name], after[name]) for name in before)
 
@@ -88,15 +121,20 @@ def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
     assert float(balance_loss(balanced, one_hot[0])) == pytest.approx(1.0)
     assert float(balance_loss(collapsed, one_hot[1])) == pytest.approx(experts)
     wrong = [
-        experts * (weights * logits.softmax(-1)).sum(-1).mean() for logits, weights in zip((balanced, collapsed), one_hot, strict=True)
+        experts * (weights * logits.softmax(-1)).sum(-1).mean()
+        for logits, weights in zip((balanced, collapsed), one_hot, strict=True)
     ]
     assert float(wrong[0]) == float(wrong[1]) == pytest.approx(experts)
 
 
 def test_the_home_loss_is_the_cross_entropy_to_each_texts_own_expert() -> None:
-    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]])  # two rows of two tokens
+    logits = torch.tensor(
+        [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]]
+    )  # two rows of two tokens
     told = logits.log_softmax(-1)
-    assert float(home_loss(logits, [0, 2])) == pytest.approx(-float(told[0, 0] + told[1, 0] + told[2, 2] + told[3, 2]) / 4)
+    assert float(home_loss(logits, [0, 2])) == pytest.approx(
+        -float(told[0, 0] + told[1, 0] + told[2, 2] + told[3, 2]) / 4
+    )
     assert float(home_loss(logits, [0, None])) == pytest.approx(-float(told[0, 0] + told[1, 0]) / 4)
 
 
@@ -104,22 +142,45 @@ def test_the_router_learns_where_each_text_is_at_home_without_a_way_back_through
     ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
     recipe = replace(
-        RECIPE, mode="router", steps=100, batch=16, learning_rate=1e-2, text=0.0, keep=0.0, home=1.0, balance=0.0, start="random"
+        RECIPE,
+        mode="router",
+        steps=100,
+        batch=16,
+        learning_rate=1e-2,
+        text=0.0,
+        keep=0.0,
+        home=1.0,
+        balance=0.0,
+        start="random",
     )
     out, at_home = tmp_path / "out", homes(ground, tiny_seed, "math", "code")
     report = tune(ground / "two", texts(tiny_corpora, "math", "code"), recipe, out, homes=at_home)
     assert report
     losses = [loss for _, loss in report.curve]
     assert sum(losses[-10:]) < sum(losses[:10]) - 0.5
-    assert {name for name, digest in digests(out).items() if digest != digests(ground / "two")[name]} == {ROUTER}
-    back = tune(ground / "two", texts(tiny_corpora, "math"), replace(recipe, steps=1, text=1.0), tmp_path / "back")
+    assert {
+        name for name, digest in digests(out).items() if digest != digests(ground / "two")[name]
+    } == {ROUTER}
+    back = tune(
+        ground / "two",
+        texts(tiny_corpora, "math"),
+        replace(recipe, steps=1, text=1.0),
+        tmp_path / "back",
+    )
     assert back
     assert report.flops / report.tokens < 0.6 * back.flops / back.tokens
 
 
-def test_with_nothing_to_teach_them_shared_parameters_are_not_tuned(ground: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_with_nothing_to_teach_them_shared_parameters_are_not_tuned(
+    ground: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     with pytest.raises(WrongUsage, match="give text a weight"):
-        tune(ground / "two", texts(tiny_corpora, "math"), replace(RECIPE, text=0.0, keep=0.0, home=1.0), tmp_path / "out")
+        tune(
+            ground / "two",
+            texts(tiny_corpora, "math"),
+            replace(RECIPE, text=0.0, keep=0.0, home=1.0),
+            tmp_path / "out",
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -142,7 +203,9 @@ def test_the_general_text_gets_its_share_and_the_others_the_rest_evenly() -> Non
     assert shares(["math", "code"], 0.4) == {"math": 1.0, "code": 1.0}
 
 
-def test_holding_to_the_seed_keeps_its_predictions_nearer(ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_holding_to_the_seed_keeps_its_predictions_nearer(
+    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
     far = {}
     for keep in (0.0, 10.0):
@@ -154,12 +217,15 @@ def test_holding_to_the_seed_keeps_its_predictions_nearer(ground: Path, tiny_see
 
 def divergence(seed: Path, tuned: Path, text: Path) -> float:
     """Of the tuned model's predictions from the seed's, on rows of text; nats per token."""
-    from btx_core.data import Corpus
+    from btx_core.texts import Corpus
 
     corpus = Corpus.of([text], AutoTokenizer.from_pretrained(seed))
     ids = torch.stack([torch.from_numpy(corpus.row(number, 32)[:-1]) for number in range(8)])
     with torch.no_grad():
-        wanted, found = (load(folder, torch.float32)(input_ids=ids).logits.log_softmax(-1) for folder in (seed, tuned))
+        wanted, found = (
+            load(folder, torch.float32)(input_ids=ids).logits.log_softmax(-1)
+            for folder in (seed, tuned)
+        )
     return float((wanted.exp() * (wanted - found)).sum(-1).mean())
 
 
@@ -168,13 +234,36 @@ def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
 ) -> None:
     recipe = replace(RECIPE, mode="router", grow=0.5)
     one, two, back = tmp_path / "one", tmp_path / "two", tmp_path / "back"
-    tune(ground / "one", texts(tiny_corpora, "math"), recipe, one, homes=homes(ground, tiny_seed, "math"), seed=tiny_seed)
+    tune(
+        ground / "one",
+        texts(tiny_corpora, "math"),
+        recipe,
+        one,
+        homes=homes(ground, tiny_seed, "math"),
+        seed=tiny_seed,
+    )
     given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
-    report = tune(ground / "two", given, recipe, two, homes=at_home, seed=tiny_seed, grown=Grown(one, {0: 0, 1: 1}))
+    report = tune(
+        ground / "two",
+        given,
+        recipe,
+        two,
+        homes=at_home,
+        seed=tiny_seed,
+        grown=Grown(one, {0: 0, 1: 1}),
+    )
     assert report
     assert report.tokens == 3 * recipe.batch * recipe.sequence  # half of the steps
     math = homes(ground, tiny_seed, "math")
-    shrunk = tune(ground / "one", texts(tiny_corpora, "math"), recipe, back, homes=math, seed=tiny_seed, grown=Grown(two, {0: 0, 1: 1}))
+    shrunk = tune(
+        ground / "one",
+        texts(tiny_corpora, "math"),
+        recipe,
+        back,
+        homes=math,
+        seed=tiny_seed,
+        grown=Grown(two, {0: 0, 1: 1}),
+    )
     assert shrunk
     assert shrunk.tokens == 0
     rows, kept = load_file(two / ROUTER), load_file(back / ROUTER)
@@ -185,7 +274,7 @@ def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
 RUN = """
 import sys, torch
 from pathlib import Path
-from btx_core.tune import GENERAL, TuneRecipe, tune
+from btx_core.training.tune import GENERAL, TuneRecipe, tune
 torch.set_num_threads(1)
 mixed, corpora, out = map(Path, sys.argv[1:])
 recipe = TuneRecipe(steps=24, sequence=32, warmup_steps=2, save_every=6)
@@ -194,10 +283,14 @@ tune(mixed, texts, recipe, out, progress=lambda done, total, text: print(done, f
 """
 
 
-def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(ground: Path, tiny_corpora: Path, tmp_path: Path) -> None:
+def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(
+    ground: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", RUN, str(ground / "two"), str(tiny_corpora)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
-    process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     for line in process.stdout:
         if int(line) >= 14:
@@ -206,7 +299,9 @@ def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(ground: Pat
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     taken_up = json.loads((tmp_path / ".killed.training/run.json").read_text())["step"]
-    done = subprocess.run([*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True).stdout.split()
+    done = subprocess.run(
+        [*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert int(done[0]) > taken_up >= 6
     assert digests(tmp_path / "killed") == digests(tmp_path / "whole")
 
@@ -215,15 +310,31 @@ def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(ground: Pat
 def test_every_routing_tunes_and_loads_as_a_stock_model(
     ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, routing: Routing
 ) -> None:
-    mix(tiny_seed, [Member("math", 1, ground / "math"), Member("code", 2, ground / "code")], MixRecipe(routing=routing), tmp_path / "mixed")
+    mix(
+        tiny_seed,
+        [Member("math", 1, ground / "math"), Member("code", 2, ground / "code")],
+        MixRecipe(routing=routing),
+        tmp_path / "mixed",
+    )
     given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
-    report = tune(tmp_path / "mixed", given, replace(RECIPE, steps=40), tmp_path / "out", homes=at_home, seed=tiny_seed)
+    report = tune(
+        tmp_path / "mixed",
+        given,
+        replace(RECIPE, steps=40),
+        tmp_path / "out",
+        homes=at_home,
+        seed=tiny_seed,
+    )
     assert report
     losses = [loss for _, loss in report.curve]
     assert sum(losses[-8:]) < sum(losses[:8])
     model = load(tmp_path / "out", torch.float32)
-    assert type(model).__name__ == ("Qwen2MoeForCausalLM" if routing == "switch" else "MixtralForCausalLM")
+    assert type(model).__name__ == (
+        "Qwen2MoeForCausalLM" if routing == "switch" else "MixtralForCausalLM"
+    )
     assert {gate.top_k for gate in gates(model).values()} == {3 if routing == "soft" else 1}
     before, after = load_file(tmp_path / "mixed" / ROUTER), load_file(tmp_path / "out" / ROUTER)
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    assert not gates(model)[next(iter(gates(model)))]._forward_hooks, "the stock model is left as it was"
+    assert not gates(model)[next(iter(gates(model)))]._forward_hooks, (
+        "the stock model is left as it was"
+    )

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipelines.workspace import Workspace
+from pipelines.workspace.workspace import Workspace
 
 
 @pytest.fixture
 def own_story(story, tmp_path: Path) -> Workspace:  # type: ignore[no-untyped-def]
     root = tmp_path / "workspace"
-    subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)  # -a keeps hard links among the copied files
+    subprocess.run(
+        ["cp", "-a", str(story.root), str(root)], check=True
+    )  # -a keeps hard links among the copied files
     return Workspace.find(root)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from btx_core.train import PretrainConfig, TrainRecipe
-from btx_core.tune import TuneRecipe
-from pipelines.bench import Row, Scale, bench, markdown, picture
+from btx_core.training.loop import PretrainConfig, TrainRecipe
+from btx_core.training.tune import TuneRecipe
+from pipelines.story.bench import Row, Scale, bench, markdown, picture
 
 TINY = Scale(
     size=PretrainConfig(vocabulary=384, hidden=32, feed_forward=64, layers=2, heads=2),
@@ -25,7 +25,11 @@ def test_every_row_is_measured_once_and_a_second_run_reads_it_back(tmp_path: Pat
     told: list[str] = []
     rows = bench(tmp_path, [0], TINY, told.append)
     assert len(told) == len(rows) == len({row.name for row in rows}) >= 20
-    assert all(row.bits_per_byte.keys() == {"prose", "code", "math"} and min(row.bits_per_byte.values()) > 0 for row in rows)
+    assert all(
+        row.bits_per_byte.keys() == {"prose", "code", "math"}
+        and min(row.bits_per_byte.values()) > 0
+        for row in rows
+    )
     by_name = {row.name: row for row in rows}
     matched = by_name["dense, same tokens"].tokens
     assert by_name["BTX"].tokens == matched
@@ -43,9 +47,13 @@ def test_the_table_gives_mean_and_half_range_over_random_seeds(tmp_path: Path) -
         return Row(name, number, {"prose": prose, "code": code}, 10, 100.0)
 
     rows = [
-        row("seed", 0, 2.0, 4.0), row("specialists, anchored", 0, 2.0, 3.0), row("BTX", 0, 1.9, 3.1),
-        row("seed", 1, 2.2, 4.2), row("specialists, anchored", 1, 2.2, 3.2), row("BTX", 1, 2.2, 3.2),
-    ]  # fmt: skip
+        row("seed", 0, 2.0, 4.0),
+        row("specialists, anchored", 0, 2.0, 3.0),
+        row("BTX", 0, 1.9, 3.1),
+        row("seed", 1, 2.2, 4.2),
+        row("specialists, anchored", 1, 2.2, 3.2),
+        row("BTX", 1, 2.2, 3.2),
+    ]
     line = next(line for line in markdown(rows).splitlines() if line.startswith("| BTX"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:4] == ["2.050 ± 0.150", "3.150 ± 0.050", "2.600 ± 0.100"]

@@ -10,28 +10,45 @@ from typing import Any
 
 import pytest
 
-from pipelines.workspace import Workspace
+from pipelines.workspace.workspace import Workspace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "experts"], ["show", "build/1"], ["lineage", "build/1"], ["audit", "build/1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["list", "experts"],
+        ["show", "build/1"],
+        ["lineage", "build/1"],
+        ["audit", "build/1"],
+    ],
+)
 def test_light_commands_do_not_import_torch(story: Any, arguments: list[str]) -> None:
     program = (
-        "import sys; from pipelines.cli import main; sys.argv = ['btx', *sys.argv[1:]]\n"
+        "import sys; from pipelines.cli.app import main; sys.argv = ['btx', *sys.argv[1:]]\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
         "heavy = {'torch', 'transformers', 'dvc'} & set(sys.modules)\nassert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=story.root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=story.root, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_every_command_shows_an_example(btx: Run, tmp_path: Path) -> None:
-    commands = re.findall(r"^  ([a-z]+)  ", btx(tmp_path, "--help").stdout.split("Commands:")[1], re.MULTILINE)
+    commands = re.findall(
+        r"^  ([a-z]+)  ", btx(tmp_path, "--help").stdout.split("Commands:")[1], re.MULTILINE
+    )
     assert len(commands) > 10
     for command in commands:
         text = btx(tmp_path, command, "--help").stdout
-        groups = re.findall(r"^  ([a-z]+)  ", text.split("Commands:")[1], re.MULTILINE) if "Commands:" in text else [None]
+        groups = (
+            re.findall(r"^  ([a-z]+)  ", text.split("Commands:")[1], re.MULTILINE)
+            if "Commands:" in text
+            else [None]
+        )
         for group in groups:
             shown = text if group is None else btx(tmp_path, command, group, "--help").stdout
             assert f"Example: btx {command}" in shown, (command, group)
@@ -39,7 +56,10 @@ def test_every_command_shows_an_example(btx: Run, tmp_path: Path) -> None:
 
 KEYS = {
     ("list", "experts"): "ref name version seed mode data licenses status digest registered_at",
-    ("show", "build/1"): "ref status folder seed members files recipe evaluation routing cost gates",
+    (
+        "show",
+        "build/1",
+    ): "ref status folder seed members files recipe evaluation routing cost gates",
     ("rebuild",): "build status ran reused bytes_written bytes_linked seconds",
     ("audit", "build/1"): "subject checks findings head",
     ("lineage", "build/1"): "nodes edges",
@@ -47,7 +67,9 @@ KEYS = {
 
 
 @pytest.mark.parametrize("command", KEYS, ids=" ".join)
-def test_json_has_the_promised_keys_and_stands_alone_on_stdout(story: Any, btx: Run, command: tuple[str, ...]) -> None:
+def test_json_has_the_promised_keys_and_stands_alone_on_stdout(
+    story: Any, btx: Run, command: tuple[str, ...]
+) -> None:
     done = btx(story.root, *command, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -57,7 +79,13 @@ def test_json_has_the_promised_keys_and_stands_alone_on_stdout(story: Any, btx: 
 def files(root: Path) -> set[str]:
     """Every file but the log of what was asked."""
     found = (path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    return {path for path in found if not path.startswith((".btx/registry.db", ".btx/lock", ".dvc/tmp", ".btx/store/.lock", ".git/"))}
+    return {
+        path
+        for path in found
+        if not path.startswith(
+            (".btx/registry.db", ".btx/lock", ".dvc/tmp", ".btx/store/.lock", ".git/")
+        )
+    }
 
 
 WRONG: list[tuple[list[str], int, str]] = [
@@ -78,9 +106,43 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["train", "x", "--data", "data/none"], 1, "one of data/"),
     (["data", "add", "x", "{empty}", "--license", "MIT", "--source", "s"], 2, "no file"),
     (["data", "add", "x", "{seed}", "--license", "not a licence", "--source", "s"], 2, "SPDX"),
-    (["data", "add", "x", "{text}", "--license", "MIT", "--source", "s", "--retain-until", "never"], 2, "an ISO date, such as 2030-12-31"),
-    (["data", "add", "x", "{text}", "--license", "MIT", "--source", "s", "--retain-until", "20301231"], 2, "found '20301231'"),
-    (["data", "add", "x", "{noise}", "--license", "MIT", "--source", "s"], 1, "{noise}/b/noise.bin\n  found byte 5 is no UTF-8"),
+    (
+        [
+            "data",
+            "add",
+            "x",
+            "{text}",
+            "--license",
+            "MIT",
+            "--source",
+            "s",
+            "--retain-until",
+            "never",
+        ],
+        2,
+        "an ISO date, such as 2030-12-31",
+    ),
+    (
+        [
+            "data",
+            "add",
+            "x",
+            "{text}",
+            "--license",
+            "MIT",
+            "--source",
+            "s",
+            "--retain-until",
+            "20301231",
+        ],
+        2,
+        "found '20301231'",
+    ),
+    (
+        ["data", "add", "x", "{noise}", "--license", "MIT", "--source", "s"],
+        1,
+        "{noise}/b/noise.bin\n  found byte 5 is no UTF-8",
+    ),
     (
         ["data", "add", "x", "{noise}/b/noise.bin", "--license", "MIT", "--source", "s"],
         1,
@@ -91,7 +153,9 @@ WRONG: list[tuple[list[str], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "status", "message"), WRONG, ids=[" ".join(case[0][:3]) for case in WRONG])
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"), WRONG, ids=[" ".join(case[0][:3]) for case in WRONG]
+)
 def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
     own_story: Workspace,
     story: Any,
@@ -102,7 +166,12 @@ def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
     status: int,
     message: str,
 ) -> None:
-    made = {"seed": story.seed, "empty": tmp_path / "empty", "pickle": tmp_path / "pickle", "other_shape": tmp_path / "other"}
+    made = {
+        "seed": story.seed,
+        "empty": tmp_path / "empty",
+        "pickle": tmp_path / "pickle",
+        "other_shape": tmp_path / "other",
+    }
     made |= {"text": story.corpora / "math", "noise": tmp_path / "noise"}
     made["empty"].mkdir()
     (made["noise"] / "b").mkdir(parents=True)
@@ -127,7 +196,9 @@ def other_shape(seed: Path, out: Path) -> None:
     """A checkpoint like the seed, one layer shorter."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(seed, num_hidden_layers=1)).save_pretrained(out)
+    AutoModelForCausalLM.from_config(
+        AutoConfig.from_pretrained(seed, num_hidden_layers=1)
+    ).save_pretrained(out)
     AutoTokenizer.from_pretrained(seed).save_pretrained(out)
 
 

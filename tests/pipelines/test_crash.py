@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.audit import audit
-from pipelines.workspace import Workspace
+from pipelines.jobs.audit import audit
+from pipelines.workspace.workspace import Workspace
 
 KILLS = int(os.environ.get("BTX_COMMAND_KILLS", "1"))  # of each command; a campaign: 70
 CHANCE = random.Random(os.environ.get("BTX_SEED", "4"))
@@ -42,7 +42,9 @@ def fresh(story: Any, tmp_path: Path) -> Callable[[], Path]:
     return copy
 
 
-def start(root: Path, command: list[str], counter: Path, *, at: int = 0, whole: bool = True) -> "subprocess.Popen[bytes]":
+def start(
+    root: Path, command: list[str], counter: Path, *, at: int = 0, whole: bool = True
+) -> "subprocess.Popen[bytes]":
     counter.unlink(missing_ok=True)
     order = json.dumps({"root": str(root), "counter": str(counter), "at": at, "whole": whole})
     environment = {
@@ -52,7 +54,9 @@ def start(root: Path, command: list[str], counter: Path, *, at: int = 0, whole: 
         "BTX_KILL": order,
     }
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([BTX, *command], cwd=root, env=environment, start_new_session=True, **pipes)
+    return subprocess.Popen(
+        [BTX, *command], cwd=root, env=environment, start_new_session=True, **pipes
+    )
 
 
 def changes(counter: Path) -> int:
@@ -72,13 +76,20 @@ def kill_after(process: "subprocess.Popen[bytes]", counter: Path, seconds: float
 def test_a_command_killed_at_any_moment_leaves_nothing_half_done(
     fresh: Callable[[], Path], checkpoint: Path, tmp_path: Path, name: str
 ) -> None:
-    command, counter = [word.format(checkpoint=checkpoint) for word in COMMANDS[name]], tmp_path / "counter"
+    command, counter = (
+        [word.format(checkpoint=checkpoint) for word in COMMANDS[name]],
+        tmp_path / "counter",
+    )
     total, seconds = MOMENTS[name]
     killed, unfinished = 0, 0
     while killed < KILLS:
         root = fresh()
-        if CHANCE.random() < 0.5 and total > 2:  # at a change of a file, in whichever process; or at a moment
-            process = start(root, command, counter, at=CHANCE.randint(2, total), whole=CHANCE.random() < 0.5)
+        if (
+            CHANCE.random() < 0.5 and total > 2
+        ):  # at a change of a file, in whichever process; or at a moment
+            process = start(
+                root, command, counter, at=CHANCE.randint(2, total), whole=CHANCE.random() < 0.5
+            )
         else:
             process = start(root, command, counter)
             kill_after(process, counter, CHANCE.random() * seconds)
@@ -96,16 +107,27 @@ def look(root: Path, name: str) -> bool:
         time.sleep(0.05)
     withdrawn = bool(workspace.catalog.events(kind="withdrawn"))
     left = False
-    for version in [one for kind in ("seed", "data", "expert", "build") for one in workspace.catalog.list(kind)]:
+    for version in [
+        one for kind in ("seed", "data", "expert", "build") for one in workspace.catalog.list(kind)
+    ]:
         findings = audit(workspace, str(version.ref))["findings"]
-        assert {finding["check"] for finding in findings} <= {"unfinished", *(["standing"] if withdrawn else [])}, (name, findings)
+        assert {finding["check"] for finding in findings} <= {
+            "unfinished",
+            *(["standing"] if withdrawn else []),
+        }, (name, findings)
         left = any(finding["check"] == "unfinished" for finding in findings)
     workspace.catalog.close()
     return left
 
 
 def complete(root: Path, command: list[str], name: str) -> None:
-    done = subprocess.run([BTX, *command], cwd=root, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [BTX, *command],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, (name, done.stderr)
     workspace = Workspace.find(root)
     assert audit(workspace, MADE[name])["findings"] == []

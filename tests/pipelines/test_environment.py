@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from pipelines.environment import _revision, environment
+from pipelines.workspace.environment import _revision, environment
 
 
 def test_the_programs_are_those_installed() -> None:
@@ -19,7 +19,9 @@ def test_the_revision_is_the_checkouts_and_says_when_files_differ_from_it(tmp_pa
 
     def git(*words: str) -> str:
         named = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        return subprocess.run(["git", "-C", str(tmp_path), *named, *words], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *named, *words], check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     git("init")
     (tmp_path / "a").write_text("a")

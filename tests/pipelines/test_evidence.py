@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipelines import evidence
-from pipelines.release import build_evidence
-from pipelines.workspace import Settings, Workspace
-from registry.catalog import Catalog, Version
+from pipelines.jobs import evidence
+from pipelines.jobs.release import build_evidence
+from pipelines.workspace.workspace import Settings, Workspace
+from registry.catalogue.catalog import Catalog, Version
 
 
 @pytest.fixture
@@ -20,16 +20,34 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     catalog = made.catalog
     for name, licence in (("prose", "PSF-2.0"), ("contracts", "CC0-1.0 AND (MIT AND ISC)")):
         catalog.register("data", name, {"license": licence, "pii": "none", "retain_until": None})
-    catalog.register("seed", "base", {"license": "Apache-2.0 OR MIT", "data": ["data/prose@1"]}, parents=[("data/prose@1", "trained_on")])
-    facts = {"seed": "seed/base@1", "data": ["data/contracts@1"], "licenses": [catalog.get("data/contracts").facts["license"]]}
-    catalog.register("expert", "law", facts, parents=[("seed/base@1", "branched_from"), ("data/contracts@1", "trained_on")])
+    catalog.register(
+        "seed",
+        "base",
+        {"license": "Apache-2.0 OR MIT", "data": ["data/prose@1"]},
+        parents=[("data/prose@1", "trained_on")],
+    )
+    facts = {
+        "seed": "seed/base@1",
+        "data": ["data/contracts@1"],
+        "licenses": [catalog.get("data/contracts").facts["license"]],
+    }
+    catalog.register(
+        "expert",
+        "law",
+        facts,
+        parents=[("seed/base@1", "branched_from"), ("data/contracts@1", "trained_on")],
+    )
     yield made
     catalog.close()
 
 
 def build(catalog: Catalog, bits: float) -> Version:
     members = [{"ref": "expert/law@1", "slot": 1}]
-    facts: dict[str, Any] = {"seed": "seed/base@1", "members": members, "evaluation": {"law": {"bits_per_byte": bits}}}
+    facts: dict[str, Any] = {
+        "seed": "seed/base@1",
+        "members": members,
+        "evaluation": {"law": {"bits_per_byte": bits}},
+    }
     return catalog.register("build", "", facts | {"previous": {"law": {"bits_per_byte": 0.1}}})
 
 
@@ -44,13 +62,17 @@ def test_a_build_answers_for_its_seeds_licence_and_data_too(workspace: Workspace
     assert [line["status"] for line in again["members"]] == ["tainted"]
 
 
-def test_licences_that_apply_together_are_told_one_by_one_and_a_choice_as_a_whole(workspace: Workspace) -> None:
+def test_licences_that_apply_together_are_told_one_by_one_and_a_choice_as_a_whole(
+    workspace: Workspace,
+) -> None:
     catalog = workspace.catalog
     facts = evidence.of_build(catalog, "build/1", "seed/base@1", [catalog.get("expert/law")])
     assert facts["licenses"] == ["Apache-2.0 OR MIT", "CC0-1.0", "ISC", "MIT"]
 
 
-def test_a_release_is_compared_with_the_last_release_and_not_with_the_build_before(workspace: Workspace) -> None:
+def test_a_release_is_compared_with_the_last_release_and_not_with_the_build_before(
+    workspace: Workspace,
+) -> None:
     catalog = workspace.catalog
     first, _, third = (build(catalog, bits) for bits in (0.9, 0.8, 0.7))
     assert build_evidence(workspace, third)["previous"] is None

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from pipelines import stages
-from pipelines.add_data import add_data
-from pipelines.dvc_runs import Interrupted, StageFailed, stale
-from pipelines.executors import Needs, Watch, execute, places
-from pipelines.progress import Note, note_of
-from pipelines.train import train
-from pipelines.versioned_folders import manifest
-from pipelines.workspace import Workspace
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.train import train
+from pipelines.stages import stages
+from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
+from pipelines.stages.executors import Needs, Watch, execute, places
+from pipelines.workspace.folders import manifest
+from pipelines.workspace.progress import Note, note_of
+from pipelines.workspace.workspace import Workspace
 
 NAMES = ["a", "b", "c", "d"]
 LONG = 100_000  # steps: longer than any test, so that it can be killed in the middle
@@ -29,15 +29,24 @@ LONG = 100_000  # steps: longer than any test, so that it can be killed in the m
 
 def weights(root: Path, name: str) -> dict[str, str]:
     """Every file of a branch but its report of seconds."""
-    return {file.path: file.sha256 for file in manifest(root / "work/branches" / name) if file.path != "btx-train.json"}
+    return {
+        file.path: file.sha256
+        for file in manifest(root / "work/branches" / name)
+        if file.path != "btx-train.json"
+    }
 
 
 def order(root: Path, **recipes: dict[str, Any]) -> None:
     """branches.yaml as `btx train` writes it: each name trains on math or code with its own recipe."""
     document = yaml.safe_load((root / "branches.yaml").read_text())
     known = [document["branches"][name] for name in ("math", "code")]
-    made = {name: known[i % 2] | {"recipe": known[0]["recipe"] | recipe} for i, (name, recipe) in enumerate(recipes.items())}
-    (root / "branches.yaml").write_text(yaml.safe_dump({"branches": {**document["branches"], **made}}))
+    made = {
+        name: known[i % 2] | {"recipe": known[0]["recipe"] | recipe}
+        for i, (name, recipe) in enumerate(recipes.items())
+    }
+    (root / "branches.yaml").write_text(
+        yaml.safe_dump({"branches": {**document["branches"], **made}})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,13 @@ def ordered(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[]
     def copy() -> Path:
         root = tmp_path_factory.mktemp("ordered") / "workspace"
         subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
-        order(root, **{name: {"steps": 60, "save_every": 5, "seed": number} for number, name in enumerate(NAMES)})
+        order(
+            root,
+            **{
+                name: {"steps": 60, "save_every": 5, "seed": number}
+                for number, name in enumerate(NAMES)
+            },
+        )
         return root
 
     return copy
@@ -62,7 +77,9 @@ def one_after_another(ordered: Callable[[], Path]) -> dict[str, dict[str, str]]:
     finally:
         os.chdir(here)
     found = {name: weights(root, name) for name in NAMES}
-    assert len({files["model.safetensors"] for files in found.values()}) == 4, "four different experts"
+    assert len({files["model.safetensors"] for files in found.values()}) == 4, (
+        "four different experts"
+    )
     return found
 
 
@@ -72,7 +89,9 @@ def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    made = cluster_utils.Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    made = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={**node, "include_dashboard": False}
+    )
     made.add_node(**node)
     yield made
     made.shutdown()
@@ -95,13 +114,20 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
     root, said = ordered(), Said()
     names = NAMES if executor == "local" else NAMES[:1]
     execute(executor, root, names, Needs(), said)
-    assert {name: weights(root, name) for name in names} == {name: one_after_another[name] for name in names}
+    assert {name: weights(root, name) for name in names} == {
+        name: one_after_another[name] for name in names
+    }
     told = [line for line in said.lines if line[1] != "running"]  # once a minute
-    assert sorted(told) == sorted([(name, state) for name in names for state in ("started", "ended")])
+    assert sorted(told) == sorted(
+        [(name, state) for name in names for state in ("started", "ended")]
+    )
 
 
 def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_checkpoint(
-    ordered: Callable[[], Path], one_after_another: dict[str, dict[str, str]], cluster: Any, monkeypatch: pytest.MonkeyPatch
+    ordered: Callable[[], Path],
+    one_after_another: dict[str, dict[str, str]],
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     root, killed = ordered(), list[str]()
@@ -112,48 +138,78 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
         def look(self) -> None:
             super().look()
             for name in () if killed else NAMES:
-                state, note = root / f"work/branches/.{name}.training/run.json", Note.read(note_of(root, name))
+                state, note = (
+                    root / f"work/branches/.{name}.training/run.json",
+                    Note.read(note_of(root, name)),
+                )
                 if note and state.exists():
                     os.kill(note.process, signal.SIGSTOP)
                     if state.exists():
-                        state.write_text(json.dumps(json.loads(state.read_text()) | {"curve": [[0, 99.0]]}))
+                        state.write_text(
+                            json.dumps(json.loads(state.read_text()) | {"curve": [[0, 99.0]]})
+                        )
                         killed.append(name)
                     os.kill(note.process, signal.SIGKILL if killed else signal.SIGCONT)
                     break
 
-    monkeypatch.setattr("pipelines.executors.Watch", KillsOnce)
+    monkeypatch.setattr("pipelines.stages.executors.Watch", KillsOnce)
     execute("ray", root, NAMES, Needs(), Said())
     assert killed
-    curve = json.loads((root / f"work/branches/{killed[0]}/btx-train.json").read_text())["report"]["curve"]
+    curve = json.loads((root / f"work/branches/{killed[0]}/btx-train.json").read_text())["report"][
+        "curve"
+    ]
     assert curve[0] == [0, 99.0], "from the checkpoint, not from nothing"
     assert {name: weights(root, name) for name in NAMES} == one_after_another
     workers = {note.process for name in NAMES if (note := Note.read(note_of(root, name)))}
     assert len(workers) > 1, "on both nodes"
 
 
-def test_a_branch_that_fails_is_named_and_the_others_are_kept(own_story: Workspace, tmp_path: Path) -> None:
+def test_a_branch_that_fails_is_named_and_the_others_are_kept(
+    own_story: Workspace, tmp_path: Path
+) -> None:
     (tmp_path / "corpus/heldout").mkdir(parents=True)
     (tmp_path / "corpus/heldout/only.txt").write_text("Nothing here may be trained on.\n" * 9)
-    add_data(own_story, "bad", tmp_path / "corpus", license="CC0-1.0", origin="the test", holder="nobody", purpose="testing")
+    add_data(
+        own_story,
+        "bad",
+        tmp_path / "corpus",
+        license="CC0-1.0",
+        origin="the test",
+        holder="nobody",
+        purpose="testing",
+    )
     with pytest.raises(StageFailed, match=r"training of bad\n"):
         train(own_story, {"good": "data/code", "bad": "data/bad"})
     assert not (own_story.root / "work/branches/bad").exists()
-    states = {name: [event.body["state"] for event in own_story.catalog.events(f"train@{name}", "stage")] for name in ("good", "bad")}
-    for name, last in (("good", "ended"), ("bad", "failed")):  # between them "running", as often as the machine is slow
+    states = {
+        name: [event.body["state"] for event in own_story.catalog.events(f"train@{name}", "stage")]
+        for name in ("good", "bad")
+    }
+    for name, last in (
+        ("good", "ended"),
+        ("bad", "failed"),
+    ):  # between them "running", as often as the machine is slow
         assert (states[name][0], states[name][-1]) == ("started", last)
     every = [f"train@{name}" for name in ("math", "code", "good", "bad")]
     assert stale(own_story.root, every) == ["train@bad"], "by DVC's own report"
     assert not train(own_story, {"good": "data/code"})["good"].ran
 
 
-def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(own_story: Workspace) -> None:
+def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
+    own_story: Workspace,
+) -> None:
     settings = own_story.root / "btx.toml"
     text = settings.read_text()
     settings.write_text(text.replace("steps = 60", f"steps = {LONG}\nsave_every = 5", 1))
     command = [str(Path(sys.executable).with_name("btx")), "train", "again", "--data", "data/math"]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 - tests started in the background ignore it, and hand that on
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     running = subprocess.Popen(
-        command, cwd=own_story.root, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=heard
+        command,
+        cwd=own_story.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=heard,
     )
     checkpoint = own_story.root / "work/branches/.again.training/run.json"
     while not checkpoint.exists():
@@ -167,15 +223,27 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(own_sto
     assert "Traceback" not in said
     assert not own_story.being_written, "nothing goes on in the background"
     assert not (own_story.root / "work/branches/again").exists()
-    events = [event.body["state"] for event in own_story.catalog.events(subject="train@again", kind="stage")]
+    events = [
+        event.body["state"]
+        for event in own_story.catalog.events(subject="train@again", kind="stage")
+    ]
     assert events == ["started", "interrupted"]
     settings.write_text(text)
     assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran
-    assert weights(own_story.root, "again") == weights(own_story.root, "math"), "the same order, the same bytes"
+    assert weights(own_story.root, "again") == weights(own_story.root, "math"), (
+        "the same order, the same bytes"
+    )
     settings.write_text(text + "[train]\nprocesses = 2\n")
-    assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran, "another order: trained anew in its place"
-    alone, together = (load_file(own_story.root / f"work/branches/{name}/model.safetensors") for name in ("math", "again"))
-    assert 0 < max(float((alone[name] - together[name]).abs().max()) for name in alone) < 1e-5, "two processes add in another order"
+    assert train(Workspace.find(own_story.root), {"again": "data/math"})["again"].ran, (
+        "another order: trained anew in its place"
+    )
+    alone, together = (
+        load_file(own_story.root / f"work/branches/{name}/model.safetensors")
+        for name in ("math", "again")
+    )
+    assert 0 < max(float((alone[name] - together[name]).abs().max()) for name in alone) < 1e-5, (
+        "two processes add in another order"
+    )
 
 
 def test_places_follow_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from subprocess import CompletedProcess
 import pytest
 import torch
 
-from pipelines.explain import explain, write_page
-from pipelines.workspace import Workspace
+from pipelines.jobs.explain import explain, write_page
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict, Invalid
 
 TEXT = "def area(r):\n    return 3 * r  # 12 + 30 = 42, é"
@@ -29,20 +29,32 @@ def test_shares_add_up_to_one_and_agree_with_router_logits(workspace: Workspace)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer.eos_token_id, *tokenizer(TEXT, add_special_tokens=False)["input_ids"]]
     with torch.inference_mode():
-        logits = AutoModelForCausalLM.from_pretrained(folder)(input_ids=torch.tensor([ids]), output_router_logits=True).router_logits
+        logits = AutoModelForCausalLM.from_pretrained(folder)(
+            input_ids=torch.tensor([ids]), output_router_logits=True
+        ).router_logits
     total = torch.zeros(3, dtype=torch.float64)
     for scores_TE in logits:
         top = scores_TE[1:].double().topk(2)
-        total += torch.zeros(len(ids) - 1, 3, dtype=torch.float64).scatter(-1, top.indices, top.values.softmax(-1)).sum(0)
+        total += (
+            torch.zeros(len(ids) - 1, 3, dtype=torch.float64)
+            .scatter(-1, top.indices, top.values.softmax(-1))
+            .sum(0)
+        )
     expected = (total / total.sum()).tolist()
-    assert [source["ref"] for source in answer["sources"]] == ["seed/base@1", "expert/code@1", "expert/math@1"]
+    assert [source["ref"] for source in answer["sources"]] == [
+        "seed/base@1",
+        "expert/code@1",
+        "expert/math@1",
+    ]
     assert [source["share"] for source in answer["sources"]] == pytest.approx(expected, abs=1e-6)
     assert sum(source["share"] for source in answer["sources"]) == pytest.approx(1, abs=1e-6)
     assert "".join(token["text"] for token in answer["tokens"]) == TEXT
     assert len(answer["tokens"]) == len(ids) - 1
 
 
-def test_each_layer_of_a_token_adds_up_and_experts_are_the_mean_over_layers(workspace: Workspace) -> None:
+def test_each_layer_of_a_token_adds_up_and_experts_are_the_mean_over_layers(
+    workspace: Workspace,
+) -> None:
     for token in explain(workspace, "build/1", TEXT)["tokens"]:
         assert all(sum(layer) == pytest.approx(1, abs=1e-5) for layer in token["layers"])
         means = [sum(column) / len(column) for column in zip(*token["layers"], strict=True)]
@@ -51,19 +63,31 @@ def test_each_layer_of_a_token_adds_up_and_experts_are_the_mean_over_layers(work
 
 def test_sources_name_their_data_and_licences(workspace: Workspace) -> None:
     sources = {source["ref"]: source for source in explain(workspace, "build/1", "x")["sources"]}
-    assert (sources["expert/math@1"]["data"], sources["expert/math@1"]["licenses"]) == (["data/math@1"], ["CC0-1.0"])
+    assert (sources["expert/math@1"]["data"], sources["expert/math@1"]["licenses"]) == (
+        ["data/math@1"],
+        ["CC0-1.0"],
+    )
     assert sources["seed/base@1"]["data"] == ["data/prose@1"]
 
 
 @pytest.mark.parametrize(
-    ("ref", "text", "found"), [("expert/math", "x", "expected a build"), ("build/1", "", "no token"), ("build/1", "x" * 20_001, "20001")]
+    ("ref", "text", "found"),
+    [
+        ("expert/math", "x", "expected a build"),
+        ("build/1", "", "no token"),
+        ("build/1", "x" * 20_001, "20001"),
+    ],
 )
-def test_what_cannot_be_explained_is_said(workspace: Workspace, ref: str, text: str, found: str) -> None:
+def test_what_cannot_be_explained_is_said(
+    workspace: Workspace, ref: str, text: str, found: str
+) -> None:
     with pytest.raises(Invalid, match=found):
         explain(workspace, ref, text)
 
 
-def test_the_page_carries_every_token_escaped_and_needs_nothing_beside_itself(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_page_carries_every_token_escaped_and_needs_nothing_beside_itself(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     answer = explain(workspace, "build/1", "<script>alert(1)</script>")
     write_page(answer, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()

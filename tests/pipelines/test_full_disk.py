@@ -11,7 +11,11 @@ import pytest
 
 # Kilobytes left when the command starts; where it stops moves with them. A sweep: BTX_ROOMS="20 60 130 260 330 450".
 SWEEP = os.environ.get("BTX_ROOMS", "").split()
-ROOMS = [(command, int(room)) for command, usual in (("register", "60"), ("rebuild", "200")) for room in SWEEP or [usual]]
+ROOMS = [
+    (command, int(room))
+    for command, usual in (("register", "60"), ("rebuild", "200"))
+    for room in SWEEP or [usual]
+]
 SCRIPT = """
 import json, os, shutil, subprocess, sys
 from pathlib import Path
@@ -33,17 +37,38 @@ print(json.dumps(answer))
 
 
 @pytest.mark.parametrize(("command", "room"), ROOMS)
-def test_a_full_disk_is_told_and_leaves_all_that_was_there(story: Any, checkpoint: Path, tmp_path: Path, command: str, room: int) -> None:
-    words = {"register": ["register", "math", str(checkpoint), "--data", "data/math"], "rebuild": ["rebuild", "--without", "math"]}[command]
+def test_a_full_disk_is_told_and_leaves_all_that_was_there(
+    story: Any, checkpoint: Path, tmp_path: Path, command: str, room: int
+) -> None:
+    words = {
+        "register": ["register", "math", str(checkpoint), "--data", "data/math"],
+        "rebuild": ["rebuild", "--without", "math"],
+    }[command]
     asked = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*asked, f"mount -t tmpfs tmpfs {tmp_path}"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a file system")
     mounted = f'mount -t tmpfs -o size=12m tmpfs {tmp_path} && exec "$@"'
-    python = [sys.executable, "-c", SCRIPT, str(story.root), str(tmp_path), str(Path(sys.executable).with_name("btx")), str(room), *words]
-    done = subprocess.run([*asked, mounted, "sh", *python], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    python = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        str(story.root),
+        str(tmp_path),
+        str(Path(sys.executable).with_name("btx")),
+        str(room),
+        *words,
+    ]
+    done = subprocess.run(
+        [*asked, mounted, "sh", *python],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["full"]["status"] == 1 or (SWEEP and answer["full"]["status"] == 0), answer["full"]
+    assert answer["full"]["status"] == 1 or (SWEEP and answer["full"]["status"] == 0), answer[
+        "full"
+    ]
     assert "room" in answer["full"]["told"] or answer["full"]["status"] == 0, answer["full"]
     assert "Traceback" not in answer["full"]["told"]
     between = json.loads(answer["between"]["out"])["findings"]

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from pipelines.add_data import add_data
-from pipelines.audit import audit
-from pipelines.lineage import lineage
-from pipelines.rebuild import rebuild
-from pipelines.register import register
-from pipelines.train import train
-from pipelines.withdraw import withdraw
-from pipelines.workspace import Workspace
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.audit import audit
+from pipelines.jobs.lineage import lineage
+from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.register import register
+from pipelines.jobs.train import train
+from pipelines.jobs.withdraw import withdraw
+from pipelines.workspace.workspace import Workspace
 
 STEP = 4 * 64  # tokens a step, as the story's settings say
 
@@ -21,29 +21,56 @@ BESIDE = "[recipe.train]\nbeside = 0.7\nreplay = 0.5\n"
 def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> None:
     root = own_story.root
     settings = (root / "btx.toml").read_text()
-    (root / "btx.toml").write_text(settings.replace("[recipe.tune]\n", TUNING).replace("[recipe.train]\n", BESIDE))
+    (root / "btx.toml").write_text(
+        settings.replace("[recipe.tune]\n", TUNING).replace("[recipe.train]\n", BESIDE)
+    )
     workspace = Workspace.find(root)
-    assert rebuild(workspace)["build"] == "build/2"  # build/1 was tuned by another recipe: from nothing
+    assert (
+        rebuild(workspace)["build"] == "build/2"
+    )  # build/1 was tuned by another recipe: from nothing
     assert cost(workspace, "build/2") == 20 * STEP
     assert "grown_from" not in relations(workspace, "build/2")
 
-    add_data(workspace, "units", story.corpora / "units", license="CC0-1.0", origin="test", holder="nobody", purpose="testing")
+    add_data(
+        workspace,
+        "units",
+        story.corpora / "units",
+        license="CC0-1.0",
+        origin="test",
+        holder="nobody",
+        purpose="testing",
+    )
     branch = train(workspace, {"units": "data/units"})["units"]
-    register(workspace, "units", branch.folder, data=["data/units@1"], seed="seed/base@1", show=quiet)
+    register(
+        workspace, "units", branch.folder, data=["data/units@1"], seed="seed/base@1", show=quiet
+    )
     assert rebuild(workspace)["build"] == "build/3"
     assert cost(workspace, "build/3") == 10 * STEP
     assert "grown_from" in relations(workspace, "build/3")
 
     assert rebuild(workspace, without=["units"])["build"] == "build/4"
     assert cost(workspace, "build/4") == 0
-    same = {file.path for file in files(workspace, "build/3") if file.sha256 in {other.sha256 for other in files(workspace, "build/4")}}
-    assert {"model-shared.safetensors", "model-expert-math.safetensors", "model-expert-seed.safetensors"} <= same
+    same = {
+        file.path
+        for file in files(workspace, "build/3")
+        if file.sha256 in {other.sha256 for other in files(workspace, "build/4")}
+    }
+    assert {
+        "model-shared.safetensors",
+        "model-expert-math.safetensors",
+        "model-expert-seed.safetensors",
+    } <= same
     assert audit(workspace, "build/4")["findings"] == []
 
-    assert {item["ref"] for item in withdraw(workspace, "data/units@1", "test")["reached"]} >= {"build/3", "build/4"}
+    assert {item["ref"] for item in withdraw(workspace, "data/units@1", "test")["reached"]} >= {
+        "build/3",
+        "build/4",
+    }
     rebuild(workspace)
     assert cost(workspace, "build/5") == 20 * STEP
-    assert "data/units@1" not in {node["ref"] for node in lineage(workspace, "build/5", down=False)["nodes"]}
+    assert "data/units@1" not in {
+        node["ref"] for node in lineage(workspace, "build/5", down=False)["nodes"]
+    }
 
 
 def cost(workspace: Workspace, build: str) -> int:

@@ -13,17 +13,19 @@ from typing import Any
 
 import pytest
 
-from pipelines.audit import audit
-from pipelines.build_plan import Wishes, plan, slots
-from pipelines.rebuild import rebuild
-from pipelines.register import register
-from pipelines.workspace import Workspace, read_recipes
+from pipelines.jobs.audit import audit
+from pipelines.jobs.build_plan import Wishes, plan, slots
+from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.register import register
+from pipelines.workspace.workspace import Workspace, read_recipes
 from registry.errors import Invalid, NotFound
-from registry.references import parse
+from registry.records.references import parse
 
 
 @pytest.fixture(scope="module")
-def upgraded(story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any) -> tuple[Workspace, dict[str, Any], dict[str, Any]]:
+def upgraded(
+    story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any
+) -> tuple[Workspace, dict[str, Any], dict[str, Any]]:
     """expert/math@2 and build/2, whose rebuild was forecast before: workspace, forecast, answer. Read only."""
     from safetensors.torch import load_file, save_file
 
@@ -34,7 +36,11 @@ def upgraded(story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any) -
     shutil.copytree(root / "experts/math/1", checkpoint, copy_function=shutil.copyfile)
     tensors = load_file(checkpoint / "model.safetensors")
     moved = next(name for name in tensors if "down_proj" in name)
-    save_file(tensors | {moved: tensors[moved] * 0.999}, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        tensors | {moved: tensors[moved] * 0.999},
+        checkpoint / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     register(workspace, "math", checkpoint, data=["data/math"], seed="seed/base", show=quiet)
     forecast = rebuild(workspace, dry_run=True)
     assert len(workspace.catalog.list("build")) == 1
@@ -50,7 +56,9 @@ def returned(upgraded: Any) -> Workspace:
 
 
 def dvc(root: Path, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -61,41 +69,71 @@ def members(workspace: Workspace, **wishes: Any) -> dict[str, int]:
 
 def test_an_upgrade_takes_the_place_of_the_version_before(upgraded: Any) -> None:
     workspace, forecast, answer = upgraded
-    found = {change["ref"]: (change["change"], change["before"], change["slot"]) for change in forecast["changes"]}
-    assert found == {"expert/code@1": ("kept", "expert/code@1", 1), "expert/math@2": ("replaced", "expert/math@1", 2)}
+    found = {
+        change["ref"]: (change["change"], change["before"], change["slot"])
+        for change in forecast["changes"]
+    }
+    assert found == {
+        "expert/code@1": ("kept", "expert/code@1", 1),
+        "expert/math@2": ("replaced", "expert/math@1", 2),
+    }
     build = workspace.catalog.get("build/2")
-    assert {member["ref"]: member["slot"] for member in build.facts["members"]} == {"expert/code@1": 1, "expert/math@2": 2}
+    assert {member["ref"]: member["slot"] for member in build.facts["members"]} == {
+        "expert/code@1": 1,
+        "expert/math@2": 2,
+    }
     assert answer["ran"] == forecast["ran"] == ["mix", "tune", "evaluate"]
     assert "expert/code@1" in answer["reused"]
     assert "expert/math@2" not in answer["reused"]
 
 
-def test_a_dry_run_forecasts_which_weights_are_written_and_how_large_they_are(upgraded: Any) -> None:
+def test_a_dry_run_forecasts_which_weights_are_written_and_how_large_they_are(
+    upgraded: Any,
+) -> None:
     workspace, forecast, _ = upgraded
-    built = {file.path: file for file in workspace.catalog.get("build/2").files if file.path.endswith(".safetensors")}
+    built = {
+        file.path: file
+        for file in workspace.catalog.get("build/2").files
+        if file.path.endswith(".safetensors")
+    }
     planned = {file["file"]: file for file in forecast["weights"]}
-    assert {name: file["action"] for name, file in planned.items()} == {n: "link" if f.linked else "write" for n, f in built.items()}
+    assert {name: file["action"] for name, file in planned.items()} == {
+        n: "link" if f.linked else "write" for n, f in built.items()
+    }
     for name, file in planned.items():
         # Tuned shards are written by another writer: its header leaves the digests out.
         slack = 4000 if name in ("model-shared.safetensors", "model-router.safetensors") else 0
         assert 0 <= file["bytes"] - built[name].bytes <= slack, name
     assert forecast["measured_on"] == "build/1"
-    assert forecast["seconds"]["tune"] == pytest.approx(workspace.catalog.get("build/1").facts["cost"]["tune"]["wall_s"], abs=0.01)
-    assert forecast["cost"]["tokens"] == workspace.catalog.get("build/2").facts["cost"]["tune"]["tokens"]
+    assert forecast["seconds"]["tune"] == pytest.approx(
+        workspace.catalog.get("build/1").facts["cost"]["tune"]["wall_s"], abs=0.01
+    )
+    assert (
+        forecast["cost"]["tokens"]
+        == workspace.catalog.get("build/2").facts["cost"]["tune"]["tokens"]
+    )
 
 
 def test_going_back_gives_the_earlier_builds_bytes(returned: Workspace) -> None:
     first, second, third = (returned.catalog.get(f"build/{number}").facts for number in (1, 2, 3))
     assert third["mixed"] == first["mixed"] != second["mixed"]
-    assert third["tensors"] == first["tensors"], "tuned too: on one machine it is a function of the snapshot"
+    assert third["tensors"] == first["tensors"], (
+        "tuned too: on one machine it is a function of the snapshot"
+    )
     assert rebuild(returned, line="support", to="build/1")["status"] == "unchanged"
     for number in (2, 3):
-        assert audit(returned, f"build/{number}", recompute=True)["findings"] == [], "mixed again, byte for byte"
+        assert audit(returned, f"build/{number}", recompute=True)["findings"] == [], (
+            "mixed again, byte for byte"
+        )
 
 
 def test_versions_are_newest_pinned_or_gone_back_to(returned: Workspace) -> None:
     assert members(returned) == {"expert/code@1": 1, "expert/math@2": 2}
-    assert members(returned, with_=["math@1"]) == members(returned, to="build/1") == {"expert/code@1": 1, "expert/math@1": 2}
+    assert (
+        members(returned, with_=["math@1"])
+        == members(returned, to="build/1")
+        == {"expert/code@1": 1, "expert/math@1": 2}
+    )
     assert members(returned, to="snapshot/main@2", without=["code"]) == {"expert/math@2": 2}
     with pytest.raises(Invalid, match="a build or a snapshot"):
         members(returned, to="expert/math@1")
@@ -105,10 +143,20 @@ def test_a_line_has_its_own_members_and_history_and_shares_the_shards(returned: 
     build = returned.catalog.get("build/3")
     assert build.facts["snapshot"] == "snapshot/support@1"
     shard = "builds/{}/model-expert-code.safetensors"
-    assert (returned.root / shard.format(3)).stat().st_ino == (returned.root / shard.format(1)).stat().st_ino
-    support, main = plan(returned, Wishes(line="support", without=["code"])), plan(returned, Wishes())
-    assert [str(one.previous and one.previous.ref) for one in (support, main)] == ["build/3", "build/2"]
-    assert members(returned, line="support") == {"expert/code@1": 1, "expert/math@2": 2}, "its experts, each the newest"
+    assert (returned.root / shard.format(3)).stat().st_ino == (
+        returned.root / shard.format(1)
+    ).stat().st_ino
+    support, main = (
+        plan(returned, Wishes(line="support", without=["code"])),
+        plan(returned, Wishes()),
+    )
+    assert [str(one.previous and one.previous.ref) for one in (support, main)] == [
+        "build/3",
+        "build/2",
+    ]
+    assert members(returned, line="support") == {"expert/code@1": 1, "expert/math@2": 2}, (
+        "its experts, each the newest"
+    )
     assert members(returned, line="support", without=["code"]) == {"expert/math@2": 2}
     with pytest.raises(NotFound, match=r"\[line.sales\]"):
         members(returned, line="sales")
@@ -118,7 +166,9 @@ def test_a_line_has_its_own_members_and_history_and_shares_the_shards(returned: 
 def test_a_line_in_the_settings_pins_its_experts(returned: Workspace) -> None:
     settings = returned.root / "btx.toml"
     before = settings.read_text()
-    settings.write_text(before + '[line.sales]\nexperts = ["math@1"]\n[line.main]\nexperts = ["math"]\n')
+    settings.write_text(
+        before + '[line.sales]\nexperts = ["math@1"]\n[line.main]\nexperts = ["math"]\n'
+    )
     try:
         changed = Workspace.find(returned.root)
         assert members(changed, line="sales") == {"expert/math@1": 2}
@@ -132,18 +182,27 @@ def test_a_build_after_going_back_holds_what_dvc_and_git_need(returned: Workspac
         held = returned.catalog.get(f"build/{number}").facts["dvc"]
         assert (returned.root / f"{held['path']}.dvc").is_file()
         store = returned.store.path(returned.catalog.get(f"build/{number}").files[0].sha256)
-        assert store.stat().st_ino in {path.stat().st_ino for path in (returned.root / ".dvc/cache").rglob("*") if path.is_file()}
+        assert store.stat().st_ino in {
+            path.stat().st_ino
+            for path in (returned.root / ".dvc/cache").rglob("*")
+            if path.is_file()
+        }
     assert json.loads((returned.root / "snapshot.json").read_text())["ref"] == "snapshot/support@1"
     assert "up to date" in dvc(returned.root, "status")
     drawn = dvc(returned.root, "dag", "--dot")
-    assert all(edge in drawn for edge in ('"mix" -> "tune"', '"tune" -> "evaluate"', '"data/math/1.dvc" -> "train@math"'))
-    again = dvc(returned.root, "repro")
-    assert {f"Stage '{stage}' didn't change" for stage in ("train@math", "mix", "tune", "evaluate")} <= set(
-        again.replace(",", "\n").split("\n")
+    assert all(
+        edge in drawn
+        for edge in ('"mix" -> "tune"', '"tune" -> "evaluate"', '"data/math/1.dvc" -> "train@math"')
     )
+    again = dvc(returned.root, "repro")
+    assert {
+        f"Stage '{stage}' didn't change" for stage in ("train@math", "mix", "tune", "evaluate")
+    } <= set(again.replace(",", "\n").split("\n"))
 
 
-def test_recipes_come_from_a_file_and_a_wrong_key_is_named(tmp_path: Path, returned: Workspace) -> None:
+def test_recipes_come_from_a_file_and_a_wrong_key_is_named(
+    tmp_path: Path, returned: Workspace
+) -> None:
     path = tmp_path / "fast.toml"
     path.write_text('[recipe.tune]\nmode = "router"\nsteps = 7\n')
     recipe = plan(returned, Wishes(recipes=read_recipes(path))).recipe
@@ -155,31 +214,55 @@ def test_recipes_come_from_a_file_and_a_wrong_key_is_named(tmp_path: Path, retur
         read_recipes(tmp_path / "nowhere.toml")
 
 
-@pytest.mark.parametrize("wishes", [("--without code", "--without math"), ("--without code", "--without code")])
-def test_of_two_rebuilds_at_once_one_waits_and_both_end_well(own_story: Workspace, wishes: tuple[str, str], btx: Any) -> None:
+@pytest.mark.parametrize(
+    "wishes", [("--without code", "--without math"), ("--without code", "--without code")]
+)
+def test_of_two_rebuilds_at_once_one_waits_and_both_end_well(
+    own_story: Workspace, wishes: tuple[str, str], btx: Any
+) -> None:
     running = [start(own_story.root, "rebuild", *wish.split(), "--json") for wish in wishes]
     said = [process.communicate() for process in running]
     assert [process.returncode for process in running] == [0, 0], said
-    waited = [number for number, (_, errors) in enumerate(said) if "waiting: btx rebuild (process" in errors]
+    waited = [
+        number
+        for number, (_, errors) in enumerate(said)
+        if "waiting: btx rebuild (process" in errors
+    ]
     assert len(waited) == 1, said
     assert f"process {running[1 - waited[0]].pid}" in said[waited[0]][1], "told who holds it"
     answers = [json.loads(answer) for answer, _ in said]
     first, second = answers[1 - waited[0]], answers[waited[0]]
     assert (first["build"], first["status"]) == ("build/2", "evaluated")
-    assert (second["build"], second["status"]) == (("build/2", "unchanged") if wishes[0] == wishes[1] else ("build/3", "evaluated"))
+    assert (second["build"], second["status"]) == (
+        ("build/2", "unchanged") if wishes[0] == wishes[1] else ("build/3", "evaluated")
+    )
     for answer in answers:
         audited = btx(own_story.root, "audit", answer["build"], "--recompute")
         assert audited.returncode == 0, audited.stdout
-    left = {f"expert/{wish.split()[1]}@1": answer["build"] for wish, answer in zip(wishes, answers, strict=True)}
+    left = {
+        f"expert/{wish.split()[1]}@1": answer["build"]
+        for wish, answer in zip(wishes, answers, strict=True)
+    }
     for expert, build in left.items():
-        assert expert not in {member["ref"] for member in own_story.catalog.get(build).facts["members"]}
+        assert expert not in {
+            member["ref"] for member in own_story.catalog.get(build).facts["members"]
+        }
     assert "up to date" in dvc(own_story.root, "status")
 
 
-def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(own_story: Workspace) -> None:
+def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(
+    own_story: Workspace,
+) -> None:
     settings = own_story.root / "btx.toml"
-    settings.write_text(settings.read_text().replace("[recipe.tune]\nsteps = 20", "[recipe.tune]\nsteps = 400\nsave_every = 10"))
-    running, state = start(own_story.root, "rebuild", "--json"), own_story.work / ".tuned.training/run.json"
+    settings.write_text(
+        settings.read_text().replace(
+            "[recipe.tune]\nsteps = 20", "[recipe.tune]\nsteps = 400\nsave_every = 10"
+        )
+    )
+    running, state = (
+        start(own_story.root, "rebuild", "--json"),
+        own_story.work / ".tuned.training/run.json",
+    )
     while not state.exists():
         assert running.poll() is None
         time.sleep(0.02)
@@ -191,15 +274,28 @@ def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(ow
     assert not own_story.being_written, "nothing goes on in the background"
     assert not (own_story.root / "builds/2").exists()
     assert audit(own_story, "build/1")["findings"] == []
-    states = [(event.body["stage"], event.body["state"]) for event in own_story.catalog.events("build/2", "stage")]
-    assert states == [("mix", "started"), ("mix", "ended"), ("tune", "started"), ("tune", "interrupted")]
+    states = [
+        (event.body["stage"], event.body["state"])
+        for event in own_story.catalog.events("build/2", "stage")
+    ]
+    assert states == [
+        ("mix", "started"),
+        ("mix", "ended"),
+        ("tune", "started"),
+        ("tune", "interrupted"),
+    ]
     reached = json.loads(state.read_text())["step"]
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"curve": [[reached, 99.0]]}))  # a mark, to be found again
+    state.write_text(
+        json.dumps(json.loads(state.read_text()) | {"curve": [[reached, 99.0]]})
+    )  # a mark, to be found again
     again = start(own_story.root, "rebuild", "--json")
     answer, said = again.communicate()
     assert again.returncode == 0, said
     assert json.loads(answer)["ran"] == ["tune", "evaluate"]
-    assert json.loads((own_story.work / "tuned/btx-tune.json").read_text())["curve"][0] == [reached, 99.0], "from where it was"
+    assert json.loads((own_story.work / "tuned/btx-tune.json").read_text())["curve"][0] == [
+        reached,
+        99.0,
+    ], "from where it was"
     assert audit(Workspace.find(own_story.root), "build/2", recompute=True)["findings"] == []
 
 
@@ -218,7 +314,8 @@ def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
 
 def version(name: str, **members: int) -> Any:
     return SimpleNamespace(
-        ref=parse(f"expert/{name}@1"), facts={"members": [{"ref": f"expert/{n}@1", "slot": s} for n, s in members.items()]}
+        ref=parse(f"expert/{name}@1"),
+        facts={"members": [{"ref": f"expert/{n}@1", "slot": s} for n, s in members.items()]},
     )
 
 
@@ -227,11 +324,21 @@ def version(name: str, **members: int) -> Any:
     [
         ([], "a b", {"a": 1, "b": 2}),
         ([{"a": 1, "b": 2}], "b c", {"b": 2, "c": 3}),
-        ([{"a": 1, "b": 2}, {"b": 2}], "a b", {"a": 1, "b": 2}),  # brought back: its old place, so its old shard
-        ([{"a": 1, "b": 2}, {"a": 1, "c": 2}], "a b c", {"a": 1, "c": 2, "b": 3}),  # its place is taken
+        (
+            [{"a": 1, "b": 2}, {"b": 2}],
+            "a b",
+            {"a": 1, "b": 2},
+        ),  # brought back: its old place, so its old shard
+        (
+            [{"a": 1, "b": 2}, {"a": 1, "c": 2}],
+            "a b c",
+            {"a": 1, "c": 2, "b": 3},
+        ),  # its place is taken
     ],
 )
-def test_an_expert_keeps_the_slot_it_last_had(history: list[dict[str, int]], wanted: str, expected: dict[str, int]) -> None:
+def test_an_expert_keeps_the_slot_it_last_had(
+    history: list[dict[str, int]], wanted: str, expected: dict[str, int]
+) -> None:
     builds = [version("x", **one) for one in history]
     found = slots(builds, {name: version(name) for name in wanted.split()})
     assert {one.ref.name: slot for slot, one in found} == expected

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from btx_core.mix import MixRecipe
-from btx_core.train import TrainRecipe
-from btx_core.tune import TuneRecipe
-from pipelines.rebuild import rebuild
-from pipelines.recipes import EvaluateRecipe, recipe
-from pipelines.train import train
-from pipelines.workspace import Recipes, Workspace
+from btx_core.mixing.mix import MixRecipe
+from btx_core.training.loop import TrainRecipe
+from btx_core.training.tune import TuneRecipe
+from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.train import train
+from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.workspace import Recipes, Workspace
 from registry.errors import Invalid
 
 
@@ -33,7 +33,9 @@ from registry.errors import Invalid
     ],
 )
 def test_a_wrong_key_or_value_is_named(kind: type[Any], key: str, value: Any) -> None:
-    with pytest.raises(Invalid, match=rf"\[recipe\.{kind.__name__.removesuffix('Recipe').lower()}\] {key}\n"):
+    with pytest.raises(
+        Invalid, match=rf"\[recipe\.{kind.__name__.removesuffix('Recipe').lower()}\] {key}\n"
+    ):
         recipe(kind, {key: value})
 
 
@@ -41,7 +43,9 @@ def test_what_canonical_json_brings_back_is_the_same_recipe() -> None:
     given = MixRecipe(mode="full", scale=1.0, weights={"*": {"math": 2.0}})
     again = recipe(MixRecipe, {"mode": "full", "scale": 1, "weights": {"*": {"math": 2}}})
     assert again == given
-    assert all(type(weight) is float for group in again.weights.values() for weight in group.values())
+    assert all(
+        type(weight) is float for group in again.weights.values() for weight in group.values()
+    )
 
 
 def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspace) -> None:

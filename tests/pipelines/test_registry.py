@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 
-from pipelines.archive import collect, dump, load
-from pipelines.audit import audit
-from pipelines.withdraw import withdraw
-from pipelines.workspace import Workspace, create
-from registry import guards, people
-from registry.audit_log import link_digest
+from pipelines.jobs.archive import collect, dump, load
+from pipelines.jobs.audit import audit
+from pipelines.jobs.withdraw import withdraw
+from pipelines.workspace.workspace import Workspace, create
+from registry.catalogue import insert_only
+from registry.catalogue.audit_log import link_digest
+from registry.governance import people
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def test_a_workspace_comes_back_from_plain_files_alone(own_story: Workspace, tmp_path: Path) -> None:
+def test_a_workspace_comes_back_from_plain_files_alone(
+    own_story: Workspace, tmp_path: Path
+) -> None:
     about = dump(own_story, tmp_path / "out")
     assert about["missing"] == []
     again = create(tmp_path / "again")
@@ -30,9 +33,18 @@ def test_a_workspace_comes_back_from_plain_files_alone(own_story: Workspace, tmp
     assert again.catalog.head() == own_story.catalog.head()
     assert audit(again, "build/1", recompute=True)["findings"] == []
     for kind in ("data", "seeds", "experts", "builds"):
-        for path in (path for path in (own_story.root / kind).rglob("*") if path.is_file() and path.name != ".gitignore"):
+        for path in (
+            path
+            for path in (own_story.root / kind).rglob("*")
+            if path.is_file() and path.name != ".gitignore"
+        ):
             assert (again.root / path.relative_to(own_story.root)).read_bytes() == path.read_bytes()
-    status = subprocess.run([sys.executable, "-m", "dvc", "data", "status", "--json"], cwd=again.root, capture_output=True, text=True)
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "data", "status", "--json"],
+        cwd=again.root,
+        capture_output=True,
+        text=True,
+    )
     assert "uncommitted" not in json.loads(status.stdout or "{}"), status.stdout
 
 
@@ -40,18 +52,26 @@ def cached(root: Path) -> set[str]:
     return {path.parent.name + path.name for path in (root / ".dvc/cache/files/md5").glob("*/*")}
 
 
-def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(own_story: Workspace, tmp_path: Path) -> None:
+def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(
+    own_story: Workspace, tmp_path: Path
+) -> None:
     (tmp_path / "stray").write_bytes(b"stray")
     stray = own_story.store.put(tmp_path / "stray")
     withdraw(own_story, "data/code@1", "test")
-    (own_story.root / "data/math/1.dvc").unlink()  # DVC alone would now collect the bytes of data/math@1
+    (
+        own_story.root / "data/math/1.dvc"
+    ).unlink()  # DVC alone would now collect the bytes of data/math@1
     needed, stored = own_story.catalog.needed(), set(own_story.store.objects())
     assert collect(own_story, dry_run=True) == {"deleted": [stray], "restored": ["data/math@1"]}
     assert own_story.store.has(stray)
     assert collect(own_story, grace_s=0) == {"deleted": [stray], "restored": ["data/math@1"]}
     assert set(own_story.store.objects()) == stored - {stray}
     assert needed.md5 <= cached(own_story.root)
-    subprocess.run([sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"], cwd=own_story.root, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "gc", "--workspace", "--force", "--quiet"],
+        cwd=own_story.root,
+        check=True,
+    )
     assert needed.md5 <= cached(own_story.root)
     assert {finding["check"] for finding in audit(own_story, "build/1")["findings"]} == {"standing"}
 
@@ -59,17 +79,21 @@ def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(own_story: Wor
 def rewritten(root: Path) -> None:
     """What a patient owner of the file can do: change an event, compute every link again, put the guards back."""
     connection = sqlite3.connect(root / ".btx/registry.db", isolation_level=None)
-    for name in guards.triggers("sqlite"):
+    for name in insert_only.triggers("sqlite"):
         connection.execute(f"DROP TRIGGER {name}")
-    connection.execute("UPDATE event SET actor = 'eve' WHERE seq = (SELECT MAX(seq) FROM event WHERE kind <> 'registered')")
+    connection.execute(
+        "UPDATE event SET actor = 'eve' WHERE seq = (SELECT MAX(seq) FROM event WHERE kind <> 'registered')"
+    )
     prev = "0" * 64
     for seq, at, actor, kind, subject, body in connection.execute(
         "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
     ).fetchall():
         digest = link_digest(seq, at, actor, kind, subject, body, prev)
-        connection.execute("UPDATE event SET prev = ?, digest = ? WHERE seq = ?", (prev, digest, seq))
+        connection.execute(
+            "UPDATE event SET prev = ?, digest = ? WHERE seq = ?", (prev, digest, seq)
+        )
         prev = digest
-    for text in guards.triggers("sqlite").values():
+    for text in insert_only.triggers("sqlite").values():
         connection.execute(text)
     connection.close()
 
@@ -85,23 +109,56 @@ def test_a_log_written_anew_is_caught_by_each_kept_head(
     for options in (["-o", "plain.json"], ["--sign", "-o", "signed.json"]):
         assert btx(own_story.root, "registry", "head", *options).returncode == 0
     subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "x"], cwd=own_story.root, check=True
+        [
+            "git",
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "commit",
+            "-q",
+            "--allow-empty",
+            "-m",
+            "x",
+        ],
+        cwd=own_story.root,
+        check=True,
     )
     note = btx(own_story.root, "registry", "head", "--json").stdout
     for _ in range(2):
         noted = ["notes", "--ref=btx", "append", "-m", note]
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *noted], cwd=own_story.root, check=True, capture_output=True)
-    shown = subprocess.run(["git", "notes", "--ref=btx", "show"], cwd=own_story.root, capture_output=True, text=True, check=True)
+        subprocess.run(
+            ["git", "-c", "user.name=t", "-c", "user.email=t@t", *noted],
+            cwd=own_story.root,
+            check=True,
+            capture_output=True,
+        )
+    shown = subprocess.run(
+        ["git", "notes", "--ref=btx", "show"],
+        cwd=own_story.root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (own_story.root / "noted.json").write_text(shown.stdout)
     digest = json.loads(note)["head"]
-    kept = [["plain.json"], ["signed.json", "--key", str(tmp_path / "dora.pub")], ["signed.json"], ["noted.json"], [digest]]
+    kept = [
+        ["plain.json"],
+        ["signed.json", "--key", str(tmp_path / "dora.pub")],
+        ["signed.json"],
+        ["noted.json"],
+        [digest],
+    ]
     for words in kept:
         assert btx(own_story.root, "audit", "build/1", "--head", *words).returncode == 0, words
     own_story.catalog.close()
     rewritten(own_story.root)
     for words in kept:
         done = btx(own_story.root, "audit", "build/1", "--head", *words, "--json")
-        assert "log" in {finding["check"] for finding in json.loads(done.stdout)["findings"]}, (words, done.stderr)
+        assert "log" in {finding["check"] for finding in json.loads(done.stdout)["findings"]}, (
+            words,
+            done.stderr,
+        )
     forged = json.loads((own_story.root / "signed.json").read_text()) | {
         "head": json.loads(btx(own_story.root, "registry", "head", "--json").stdout)["head"]
     }
@@ -111,14 +168,18 @@ def test_a_log_written_anew_is_caught_by_each_kept_head(
     assert (done.returncode, "btx registry head" in done.stderr) == (2, True)
 
 
-def test_a_withdrawal_reaches_what_was_exported(own_story: Workspace, btx: Run, tmp_path: Path) -> None:
+def test_a_withdrawal_reaches_what_was_exported(
+    own_story: Workspace, btx: Run, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     assert btx(own_story.root, "export", "build/1", str(out)).returncode == 0
     assert btx(own_story.root, "audit", "export/build-1@1").returncode == 0
     done = btx(own_story.root, "withdraw", "data/code@1", "--why", "the holder withdrew consent")
     assert f"reached export/build-1@1   in {out}" in done.stdout
     assert "reached build/1   removal: rebuild" in done.stdout
-    (row,) = json.loads(btx(own_story.root, "list", "exports", "--data", "data/code", "--json").stdout)
+    (row,) = json.loads(
+        btx(own_story.root, "list", "exports", "--data", "data/code", "--json").stdout
+    )
     assert (row["status"], row["folder"]) == ("tainted", str(out))
     weights = max(out.iterdir(), key=lambda path: path.stat().st_size)
     weights.chmod(0o644)
@@ -132,13 +193,31 @@ def test_a_withdrawal_names_the_rebuild_of_each_line_that_cures_it(own_story: Wo
     first = own_story.catalog.get("build/1")
     for number, line in ((2, "support"), (3, "main")):
         facts = {**first.facts, "line": line, "number": number}
-        own_story.catalog.register("build", "", facts, parents=[(first.facts["snapshot"], "composed_from")])
-    clean = own_story.catalog.register("snapshot", "eu", {"mode": "anchored", "members": []}, parents=[("seed/base", "seed")])
-    own_story.catalog.register("build", "", {**first.facts, "line": "eu", "members": []}, parents=[(clean.ref, "composed_from")])
-    assert withdraw(own_story, "data/code@1", "test")["next"] == "btx rebuild && btx rebuild --line support"
-    own_story.catalog.register("build", "", {**first.facts, "number": 5}, parents=[(clean.ref, "composed_from")])
-    assert withdraw(own_story, "data/code@1", "test")["next"] == "btx rebuild --line support", "main has a clean build since"
-    assert withdraw(own_story, "expert/math@1", "test")["next"].startswith("no expert in good standing is left: btx train")
+        own_story.catalog.register(
+            "build", "", facts, parents=[(first.facts["snapshot"], "composed_from")]
+        )
+    clean = own_story.catalog.register(
+        "snapshot", "eu", {"mode": "anchored", "members": []}, parents=[("seed/base", "seed")]
+    )
+    own_story.catalog.register(
+        "build",
+        "",
+        {**first.facts, "line": "eu", "members": []},
+        parents=[(clean.ref, "composed_from")],
+    )
+    assert (
+        withdraw(own_story, "data/code@1", "test")["next"]
+        == "btx rebuild && btx rebuild --line support"
+    )
+    own_story.catalog.register(
+        "build", "", {**first.facts, "number": 5}, parents=[(clean.ref, "composed_from")]
+    )
+    assert withdraw(own_story, "data/code@1", "test")["next"] == "btx rebuild --line support", (
+        "main has a clean build since"
+    )
+    assert withdraw(own_story, "expert/math@1", "test")["next"].startswith(
+        "no expert in good standing is left: btx train"
+    )
 
 
 FOUND: list[tuple[list[str], list[str]]] = [
@@ -157,7 +236,9 @@ FOUND: list[tuple[list[str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("words", "refs"), FOUND, ids=[" ".join(words) for words, _ in FOUND])
-def test_list_finds_by_what_a_version_is_made_of(story: Any, btx: Run, words: list[str], refs: list[str]) -> None:
+def test_list_finds_by_what_a_version_is_made_of(
+    story: Any, btx: Run, words: list[str], refs: list[str]
+) -> None:
     done = btx(story.root, "list", *words, "--json")
     assert done.returncode == 0, done.stderr
     assert [row["ref"] for row in json.loads(done.stdout)] == refs
@@ -165,5 +246,10 @@ def test_list_finds_by_what_a_version_is_made_of(story: Any, btx: Run, words: li
 
 def test_list_finds_the_version_that_holds_a_file(story: Any, btx: Run) -> None:
     digest = Workspace.find(story.root).catalog.get("data/math").files[0].sha256
-    assert [row["ref"] for row in json.loads(btx(story.root, "list", "data", "--digest", digest[:12], "--json").stdout)] == ["data/math@1"]
+    assert [
+        row["ref"]
+        for row in json.loads(
+            btx(story.root, "list", "data", "--digest", digest[:12], "--json").stdout
+        )
+    ] == ["data/math@1"]
     assert btx(story.root, "list", "experts", "--metric", "about 7").returncode == 2

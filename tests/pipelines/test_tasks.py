@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from btx_core.errors import WrongUsage
-from pipelines import stages
-from pipelines.rebuild import rebuild
-from pipelines.show import shown
-from pipelines.workspace import Workspace
+from btx_core.problems import WrongUsage
+from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.show import shown
+from pipelines.stages import stages
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Damaged
 
 TASK = """\
@@ -30,8 +30,13 @@ metric_list: [{metric: acc}]
 def with_task(own_story: Workspace) -> Workspace:
     (own_story.root / "tasks").mkdir()
     (own_story.root / "tasks/sums.yaml").write_text(TASK)
-    questions = [{"question": "2 + 2 =", "right": 0}, {"question": "2 + 2 =", "right": 1}]  # one of the two is right, whatever it says
-    (own_story.root / "tasks/sums.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
+    questions = [
+        {"question": "2 + 2 =", "right": 0},
+        {"question": "2 + 2 =", "right": 1},
+    ]  # one of the two is right, whatever it says
+    (own_story.root / "tasks/sums.jsonl").write_text(
+        "".join(json.dumps(question) + "\n" for question in questions)
+    )
     settings = own_story.root / "btx.toml"
     settings.write_text(settings.read_text() + 'tasks = ["tasks/sums.yaml"]\n')
     return Workspace.find(own_story.root)
@@ -56,11 +61,15 @@ def test_a_builds_tasks_are_stored_with_it_and_a_changed_one_builds_anew(
     with pytest.raises(Damaged, match=r"tasks/sums\.jsonl"):
         stages.evaluate()  # of the snapshot as it was frozen
     second = rebuild(with_task, tune="none")
-    assert (second["build"], second["ran"]) == ("build/3", ["evaluate"]), "the same weights, measured again"
+    assert (second["build"], second["ran"]) == ("build/3", ["evaluate"]), (
+        "the same weights, measured again"
+    )
     assert with_task.catalog.get("build/3").facts["tasks"]["sums"]["acc"] in (0.0, 1.0)
 
 
-def test_a_task_file_that_is_missing_stops_before_anything_is_written(with_task: Workspace, btx: Any) -> None:
+def test_a_task_file_that_is_missing_stops_before_anything_is_written(
+    with_task: Workspace, btx: Any
+) -> None:
     (with_task.root / "tasks/sums.yaml").unlink()
     head = with_task.catalog.head()
     with pytest.raises(WrongUsage, match=r"tasks/sums\.yaml"):
@@ -73,4 +82,7 @@ def test_a_task_file_that_is_missing_stops_before_anything_is_written(with_task:
 def test_no_tasks_leave_no_trace(story: Any) -> None:
     workspace = Workspace.find(Path(story.root))
     assert "tasks" not in workspace.catalog.get("build/1").facts
-    assert "tasks" not in json.loads((workspace.root / "snapshot.json").read_text())["recipe"]["evaluate"]
+    assert (
+        "tasks"
+        not in json.loads((workspace.root / "snapshot.json").read_text())["recipe"]["evaluate"]
+    )

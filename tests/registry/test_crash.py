@@ -8,19 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-from registry.audit import Surroundings, audit
-from registry.catalog import Catalog
-from registry.store import Store
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.store import Store
 
 KILLS = int(os.environ.get("BTX_KILLS", "6"))  # a campaign: 200
 
 WORK = """
 import os, sys, signal
 from pathlib import Path
-from registry.catalog import Catalog, FileFact
-import registry.models
+from registry.catalogue.catalog import Catalog, FileFact
+import registry.catalogue.models
 root, start, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-from registry.store import Store
+from registry.catalogue.store import Store
 catalog, store = Catalog(f"sqlite:///{root}/registry.db", actor="ada"), Store(root / "store")
 for number in range(start, start + rounds):
     source = root / "incoming"
@@ -40,7 +40,9 @@ for number in range(start, start + rounds):
 
 def run(root: Path, start: int, rounds: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-c", WORK, str(root), str(start), str(rounds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", WORK, str(root), str(start), str(rounds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -68,7 +70,9 @@ def check(root: Path, done: int) -> bool:
     """All that was acknowledged is there and clean; returns whether a round was left half done."""
     catalog, store = Catalog(f"sqlite:///{root}/registry.db", actor="ada"), Store(root / "store")
     for kind in ("data", "expert", "snapshot", "build"):
-        assert [version.ref.version for version in catalog.list(kind)][:done] == list(range(1, done + 1))
+        assert [version.ref.version for version in catalog.list(kind)][:done] == list(
+            range(1, done + 1)
+        )
     for kind in ("data", "expert", "snapshot", "build"):
         newest = catalog.list(kind)[-1]
         findings = audit(catalog, newest.ref, Surroundings(store=store)).findings

@@ -9,12 +9,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from registry import guards
-from registry.audit import Surroundings, audit
-from registry.catalog import Catalog, FileFact
-from registry.database import SCHEMA, Database
+from registry.catalogue import insert_only
+from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.database import SCHEMA, Database
+from registry.catalogue.store import Store
 from registry.errors import Damaged, Invalid, Unavailable
-from registry.store import Store
 
 GOLDEN = Path(__file__).parent / "golden"
 # Noted when each golden registry was made: schema -> its head.
@@ -31,7 +31,13 @@ COLUMNS = {
 
 def fill(catalog: Catalog) -> None:
     catalog.register("data", "math", {"license": "MIT"}, files=[FileFact("a", 1, "a" * 64)])
-    catalog.register("expert", "math", {"mode": "full"}, parents=[("data/math", "trained_on")], documents=[{"a": 1}])
+    catalog.register(
+        "expert",
+        "math",
+        {"mode": "full"},
+        parents=[("data/math", "trained_on")],
+        documents=[{"a": 1}],
+    )
 
 
 def connect(url: str) -> "sqlite3.Connection | psycopg.Connection[tuple[object, ...]]":
@@ -50,17 +56,26 @@ def test_no_statement_changes_or_removes_a_row(url: str, catalog: Catalog, table
     if url.startswith("sqlite"):
         attacks += [f"INSERT OR REPLACE INTO {table} ({columns}) SELECT {columns} FROM {table}"]
         attacks += [f"REPLACE INTO {table} SELECT * FROM {table}"]
-        attacks += [f"INSERT INTO {table} SELECT * FROM {table} WHERE true ON CONFLICT DO UPDATE SET {first} = {first}"]
+        attacks += [
+            f"INSERT INTO {table} SELECT * FROM {table} WHERE true ON CONFLICT DO UPDATE SET {first} = {first}"
+        ]
     else:
-        conflict = f"ON CONFLICT ({', '.join(guards.KEYS[table][0])})"
-        attacks += [f"TRUNCATE {table}", f"INSERT INTO {table} SELECT * FROM {table} {conflict} DO UPDATE SET {first} = {table}.{first}"]
+        conflict = f"ON CONFLICT ({', '.join(insert_only.KEYS[table][0])})"
+        attacks += [
+            f"TRUNCATE {table}",
+            f"INSERT INTO {table} SELECT * FROM {table} {conflict} DO UPDATE SET {first} = {table}.{first}",
+        ]
     with connect(url) as connection:
         before = connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
         assert before
         for attack in attacks:
-            with pytest.raises((sqlite3.IntegrityError, psycopg.Error), match=r"append-only|not the next"):
+            with pytest.raises(
+                (sqlite3.IntegrityError, psycopg.Error), match=r"append-only|not the next"
+            ):
                 connection.execute(attack)
-        assert connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall() == before
+        assert (
+            connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall() == before
+        )
 
 
 def test_replacing_by_another_unique_key_or_by_rowid_is_refused(lite: Catalog) -> None:
@@ -85,13 +100,17 @@ def test_only_the_next_link_of_the_chain_is_taken(url: str, catalog: Catalog) ->
     with connect(url) as connection:
         for seq, prev in ((4, catalog.head()), (3, "f" * 64), (0, "0" * 64)):
             with pytest.raises((sqlite3.IntegrityError, psycopg.Error), match="not the next"):
-                connection.execute(f"INSERT INTO event VALUES ({seq}, '', '', '', '', '{{}}', '{prev}', '{'d' * 64}')")
+                connection.execute(
+                    f"INSERT INTO event VALUES ({seq}, '', '', '', '', '{{}}', '{prev}', '{'d' * 64}')"
+                )
 
 
 def test_the_guards_that_are_installed_are_the_ones_that_are_written(catalog: Catalog) -> None:
     with catalog.database.read() as rows:
-        expected = guards.triggers(rows.engine) | (guards.functions() if rows.engine == "postgresql" else {})
-        assert guards.installed(rows) == expected
+        expected = insert_only.triggers(rows.engine) | (
+            insert_only.functions() if rows.engine == "postgresql" else {}
+        )
+        assert insert_only.installed(rows) == expected
 
 
 def test_the_migrated_schema_is_the_one_that_the_rows_declare(catalog: Catalog) -> None:
@@ -100,24 +119,35 @@ def test_the_migrated_schema_is_the_one_that_the_rows_declare(catalog: Catalog) 
     from sqlalchemy import create_engine
     from sqlmodel import SQLModel
 
-    import registry.models  # noqa: F401 - declares the tables
+    import registry.catalogue.models
 
     with create_engine(catalog.database.url).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
 
 @pytest.mark.parametrize("schema", sorted(path.stem for path in GOLDEN.glob("*.sql")))
-def test_a_registry_of_every_released_schema_is_read_and_audited(tmp_path: Path, schema: str) -> None:
+def test_a_registry_of_every_released_schema_is_read_and_audited(
+    tmp_path: Path, schema: str
+) -> None:
     path = tmp_path / "old.db"
     connection = sqlite3.connect(path)
     connection.executescript((GOLDEN / f"{schema}.sql").read_text())
     connection.close()
     catalog = Catalog(f"sqlite:///{path}", actor="ada")
-    report = audit(catalog, "build/1", Surroundings(store=Store(tmp_path / "store"), stored=frozenset()), pinned=GOLDEN_HEADS[schema])
-    assert [(finding.check, finding.subject) for finding in report.findings] == [("standing", "data/math@1")]
+    report = audit(
+        catalog,
+        "build/1",
+        Surroundings(store=Store(tmp_path / "store"), stored=frozenset()),
+        pinned=GOLDEN_HEADS[schema],
+    )
+    assert [(finding.check, finding.subject) for finding in report.findings] == [
+        ("standing", "data/math@1")
+    ]
     assert {check.name: check.examined for check in report.checks}["log"] == 8
     assert catalog.status("build/1") == "tainted"
-    assert [str(version.ref) for version in catalog.list("expert", license="CC-BY-4.0")] == ["expert/math@1"]
+    assert [str(version.ref) for version in catalog.list("expert", license="CC-BY-4.0")] == [
+        "expert/math@1"
+    ]
     assert catalog.get("expert/math").facts["train"]["flops"] == 1e21
     catalog.register("data", "new", {})
 
@@ -128,9 +158,13 @@ def test_every_schema_has_its_golden_registry() -> None:
 
 
 def test_many_that_open_a_new_registry_at_once_make_it_once(url: str) -> None:
-    script = f"from registry.catalog import Catalog; Catalog({url!r}, actor='a').event('hello', 'x', {{}})"
-    running = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(4)]
-    assert [(process.wait(), process.stderr.read() if process.stderr else b"") for process in running] == [(0, b"")] * 4
+    script = f"from registry.catalogue.catalog import Catalog; Catalog({url!r}, actor='a').event('hello', 'x', {{}})"
+    running = [
+        subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(4)
+    ]
+    assert [
+        (process.wait(), process.stderr.read() if process.stderr else b"") for process in running
+    ] == [(0, b"")] * 4
     assert [event.seq for event in Catalog(url, actor="ada").events()] == [1, 2, 3, 4]
 
 
@@ -162,10 +196,15 @@ def test_a_reader_that_cannot_write_still_reads(lite: Catalog) -> None:
 def test_listing_imports_neither_sqlmodel_nor_alembic_nor_torch(lite: Catalog) -> None:
     fill(lite)
     script = (
-        f"import sys; from registry.catalog import Catalog; Catalog({lite.database.url!r}, actor='a').list('data'); "
+        f"import sys; from registry.catalogue.catalog import Catalog; Catalog({lite.database.url!r}, actor='a').list('data'); "
         "print([name for name in ('sqlmodel', 'sqlalchemy', 'alembic', 'torch', 'cryptography', 'psycopg') if name in sys.modules])"
     )
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_postgresql_serves_a_role_that_may_only_read_and_add(postgresql: Callable[[], str]) -> None:

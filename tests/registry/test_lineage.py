@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.catalog import Catalog
+from registry.catalogue.catalog import Catalog
 
 Draw = st.DrawFn
 MODES = ("anchored", "full")
@@ -31,7 +31,9 @@ class Bytes:
 class World:
     """What was made from what, as the model knows it."""
 
-    inside: dict[str, set[str]] = field(default_factory=dict)  # seed, data, expert -> itself and all that went into it
+    inside: dict[str, set[str]] = field(
+        default_factory=dict
+    )  # seed, data, expert -> itself and all that went into it
     builds: dict[str, Bytes] = field(default_factory=dict)
     top_k: dict[str, int] = field(default_factory=dict)
 
@@ -80,23 +82,43 @@ def register(catalog: Catalog, plan: dict[str, object]) -> World:
     return world
 
 
-def add_build(catalog: Catalog, world: World, modes: dict[str, str], number: int, build: dict[str, object]) -> None:
+def add_build(
+    catalog: Catalog, world: World, modes: dict[str, str], number: int, build: dict[str, object]
+) -> None:
     members = [f"expert/e{member}@1" for member in build["members"]]  # type: ignore[attr-defined]
     mode = "full" if any(modes[ref] == "full" for ref in members) else "anchored"
-    facts = {"mode": mode, "members": [{"ref": ref, "slot": slot} for slot, ref in enumerate(members, start=1)], "number": number}
+    facts = {
+        "mode": mode,
+        "members": [{"ref": ref, "slot": slot} for slot, ref in enumerate(members, start=1)],
+        "number": number,
+    }
     parents = [("seed/base@1", "seed"), *((ref, "member") for ref in members)]
     snapshot = catalog.register("snapshot", "main", facts, parents=parents)
     grown = f"build/{number - 1}" if build["grown"] and number > 1 else None
-    recipe = {"mix": {"top_k": build["top_k"], "seed_expert": build["seed_expert"]}, "tune": {"mode": build["tune"]}}
+    recipe = {
+        "mix": {"top_k": build["top_k"], "seed_expert": build["seed_expert"]},
+        "tune": {"mode": build["tune"]},
+    }
     edges = [(snapshot.ref, "composed_from"), *((data, "tuned_on") for data in build["on"])]  # type: ignore[attr-defined]
-    catalog.register("build", "", {"recipe": recipe, "number": number}, parents=edges + ([(grown, "grown_from")] if grown else []))
-    world.builds[f"build/{number}"] = model(world, members, mode, build, world.builds[grown] if grown else None)
+    catalog.register(
+        "build",
+        "",
+        {"recipe": recipe, "number": number},
+        parents=edges + ([(grown, "grown_from")] if grown else []),
+    )
+    world.builds[f"build/{number}"] = model(
+        world, members, mode, build, world.builds[grown] if grown else None
+    )
     world.top_k[f"build/{number}"] = build["top_k"]  # type: ignore[assignment]
 
 
-def model(world: World, members: list[str], mode: str, build: dict[str, object], grown: Bytes | None) -> Bytes:
+def model(
+    world: World, members: list[str], mode: str, build: dict[str, object], grown: Bytes | None
+) -> Bytes:
     seed = world.inside["seed/base@1"]
-    shards = {ref: set(world.inside[ref]) for ref in members} | ({"seed": set(seed)} if build["seed_expert"] else {})
+    shards = {ref: set(world.inside[ref]) for ref in members} | (
+        {"seed": set(seed)} if build["seed_expert"] else {}
+    )
     shared = set(seed).union(*(world.inside[ref] for ref in members if mode == "full"))
     rows: dict[str, set[str]] = {name: set() for name in shards}
     if grown:
@@ -121,14 +143,21 @@ def expected(world: World, ref: str, subject: str) -> str:
     if not any(subject in group for group in made.groups()):
         return "none"
     own = {name for name in made.shards if name != "seed" and subject in world.inside[name]}
-    stays = [made.shared] + [group for part in (made.shards, made.rows) for name, group in part.items() if name not in own]
+    stays = [made.shared] + [
+        group
+        for part in (made.shards, made.rows)
+        for name, group in part.items()
+        if name not in own
+    ]
     enough = len(made.shards) - len(own) >= world.top_k[ref]
     return "exact" if enough and not any(subject in group for group in stays) else "rebuild"
 
 
 @settings(max_examples=int(os.environ.get("BTX_EXAMPLES", "40")), deadline=None)
 @given(plan=plans())
-def test_the_class_of_removal_of_every_build_agrees_with_the_model_of_its_bytes(empty: Path, plan: dict[str, object]) -> None:
+def test_the_class_of_removal_of_every_build_agrees_with_the_model_of_its_bytes(
+    empty: Path, plan: dict[str, object]
+) -> None:
     with TemporaryDirectory() as folder:
         catalog = Catalog(f"sqlite:///{shutil.copy(empty, folder)}", actor="ada")
         world = register(catalog, plan)
@@ -136,7 +165,11 @@ def test_the_class_of_removal_of_every_build_agrees_with_the_model_of_its_bytes(
             impact = catalog.impact(subject)
             removals = {str(build.ref): build.removal for build in impact.builds}
             assert removals == {ref: expected(world, ref, subject) for ref in world.builds}
-            made_from = {ref for ref, inside in world.inside.items() if subject in inside and ref.startswith("expert/")} - {subject}
+            made_from = {
+                ref
+                for ref, inside in world.inside.items()
+                if subject in inside and ref.startswith("expert/")
+            } - {subject}
             assert {str(ref) for ref in impact.experts} == made_from
         catalog.close()
 
@@ -146,13 +179,30 @@ def test_impact_names_the_members_to_drop_and_the_exports(catalog: Catalog) -> N
     add("seed", "base", {})
     for name in ("math", "code"):
         add("data", name, {})
-        add("expert", name, {"mode": "anchored"}, parents=[("seed/base", "branched_from"), (f"data/{name}", "trained_on")])
+        add(
+            "expert",
+            name,
+            {"mode": "anchored"},
+            parents=[("seed/base", "branched_from"), (f"data/{name}", "trained_on")],
+        )
     members = {"mode": "anchored", "members": [{"ref": "expert/math@1"}, {"ref": "expert/code@1"}]}
-    add("snapshot", "main", members, parents=[("seed/base", "seed"), ("expert/math", "member"), ("expert/code", "member")])
-    add("build", "", {"recipe": {"tune": {"mode": "router"}}}, parents=[("snapshot/main", "composed_from"), ("data/code", "tuned_on")])
+    add(
+        "snapshot",
+        "main",
+        members,
+        parents=[("seed/base", "seed"), ("expert/math", "member"), ("expert/code", "member")],
+    )
+    add(
+        "build",
+        "",
+        {"recipe": {"tune": {"mode": "router"}}},
+        parents=[("snapshot/main", "composed_from"), ("data/code", "tuned_on")],
+    )
     add("export", "hub", {}, parents=[("build/1", "exported_from")])
     impact = catalog.impact("data/math")
-    assert [(build.removal, list(map(str, build.members))) for build in impact.builds] == [("exact", ["expert/math@1"])]
+    assert [(build.removal, list(map(str, build.members))) for build in impact.builds] == [
+        ("exact", ["expert/math@1"])
+    ]
     assert list(map(str, impact.exports)) == ["export/hub@1"]
     assert list(map(str, impact.others)) == ["snapshot/main@1"]
     tuned_on = catalog.impact("data/code").builds[0]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from registry import attest, people
 from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.governance import attestations, people
 
 SOON = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
 
@@ -37,20 +37,53 @@ def test_an_approval_written_without_its_signers_key_does_not_count(governed: An
     mallory = people.new_key("ben", governed.keys / "mallory.pem")
     with pytest.raises(Refused, match="as on the roll"):
         people.approve(governed.as_("ben"), "build/1", mallory)
-    act = {"act": "approved", "subject": "build/1", "digest": build.digest, "actor": "ben", "at": "2026-01-01T00:00:00Z", "why": ""}
+    act = {
+        "act": "approved",
+        "subject": "build/1",
+        "digest": build.digest,
+        "actor": "ben",
+        "at": "2026-01-01T00:00:00Z",
+        "why": "",
+    }
     forger = governed.as_("ben")
     forger.event("approved", "build/1", {"act": act})
-    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act, mallory.key, people.ACT)})
-    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act | {"subject": "build/2"}, ben.key, people.ACT)})
-    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act | {"digest": "0" * 64}, ben.key, people.ACT)})
-    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act, ben.key)})  # the right words under another type
-    governed.as_("ann").event("approved", "build/1", {"act": act, "envelope": attest.sign(act, ben.key, people.ACT)})
+    forger.event(
+        "approved",
+        "build/1",
+        {"act": act, "envelope": attestations.sign(act, mallory.key, people.ACT)},
+    )
+    forger.event(
+        "approved",
+        "build/1",
+        {
+            "act": act,
+            "envelope": attestations.sign(act | {"subject": "build/2"}, ben.key, people.ACT),
+        },
+    )
+    forger.event(
+        "approved",
+        "build/1",
+        {
+            "act": act,
+            "envelope": attestations.sign(act | {"digest": "0" * 64}, ben.key, people.ACT),
+        },
+    )
+    forger.event(
+        "approved", "build/1", {"act": act, "envelope": attestations.sign(act, ben.key)}
+    )  # the right words under another type
+    governed.as_("ann").event(
+        "approved", "build/1", {"act": act, "envelope": attestations.sign(act, ben.key, people.ACT)}
+    )
     assert people.approvals(governed.as_("ann"), build) == []
-    forger.event("approved", "build/1", {"act": act, "envelope": attest.sign(act, ben.key, people.ACT)})
+    forger.event(
+        "approved", "build/1", {"act": act, "envelope": attestations.sign(act, ben.key, people.ACT)}
+    )
     assert len(people.approvals(governed.as_("ann"), build)) == 1
 
 
-def test_what_was_signed_before_a_person_left_the_roll_still_counts_and_nothing_after(governed: Any) -> None:
+def test_what_was_signed_before_a_person_left_the_roll_still_counts_and_nothing_after(
+    governed: Any,
+) -> None:
     build = governed.story()
     governed.person("ben", "approver")
     cy = governed.person("cy", "approver")
@@ -93,26 +126,32 @@ def test_a_waiver_has_a_reason_and_an_end_within_a_year(governed: Any) -> None:
         people.waive(catalog, "licence/allowed", "data/x", ben, until=SOON, why="w")
     people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why="contract 4711")
     assert [w.until[:10] for w in people.waivers(catalog, "data/x@1", "ann")] == [SOON]
-    assert people.waivers(catalog, "data/x@1", "ben") == [], "whoever registers cannot lean on their own waiver"
+    assert people.waivers(catalog, "data/x@1", "ben") == [], (
+        "whoever registers cannot lean on their own waiver"
+    )
 
 
-def test_a_key_file_is_its_owners_alone_and_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_file_is_its_owners_alone_and_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "keys" / "ann.pem"
     made = people.new_key("ann", path)
     assert path.stat().st_mode & 0o077 == 0
     with pytest.raises(Conflict):
         people.new_key("ann", path)
     monkeypatch.setenv("BTX_KEY_FILE", str(path))
-    assert attest.key_id(people.signer("ann").key) == attest.key_id(made.key)
+    assert attestations.key_id(people.signer("ann").key) == attestations.key_id(made.key)
 
 
-def test_a_key_may_be_encrypted_or_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_may_be_encrypted_or_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "ann.pem"
     monkeypatch.setenv("BTX_KEY_PASSPHRASE", "correct horse")
     made = people.new_key("ann", path)
     assert b"ENCRYPTED" in path.read_bytes()
     monkeypatch.setenv("BTX_KEY", path.read_text())
-    assert attest.key_id(people.signer("ann").key) == attest.key_id(made.key)
+    assert attestations.key_id(people.signer("ann").key) == attestations.key_id(made.key)
     monkeypatch.setenv("BTX_KEY_PASSPHRASE", "wrong")
     with pytest.raises(Invalid, match="BTX_KEY_PASSPHRASE"):
         people.signer("ann")

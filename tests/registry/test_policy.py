@@ -17,10 +17,20 @@ import yaml
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from registry import expressions
 from registry.errors import Invalid
-from registry.policy import Match, Policy, Validation, Verdict, Waiver, from_document, judge, load, to_document
-from registry.policy_tests import changed
+from registry.governance import expressions
+from registry.governance.policies import (
+    Match,
+    Policy,
+    Validation,
+    Verdict,
+    Waiver,
+    from_document,
+    judge,
+    load,
+    to_document,
+)
+from registry.governance.policy_tests import changed
 
 POLICIES = Path(__file__).parents[2] / "policies"
 DEFAULT = load(POLICIES)
@@ -36,13 +46,30 @@ def suite(name: str) -> Any:
 
 
 def policy(expression: str, **more: Any) -> Policy:
-    rule = Validation(rule="it", expression=expression, message="found {evidence.license}", remedy="mend the thing")
-    values: dict[str, Any] = {"name": "p", "why": "a test", "match": Match(gates=("register",), kinds=("data",)), "validations": (rule,)}
+    rule = Validation(
+        rule="it",
+        expression=expression,
+        message="found {evidence.license}",
+        remedy="mend the thing",
+    )
+    values: dict[str, Any] = {
+        "name": "p",
+        "why": "a test",
+        "match": Match(gates=("register",), kinds=("data",)),
+        "validations": (rule,),
+    }
     return Policy(**(values | more))
 
 
 def judged(expression: str, evidence: dict[str, Any] | None = None, **more: Any) -> Verdict:
-    facts = {"kind": "data", "ref": "data/x@1", "name": "x", "license": "MIT", "files": 3, "holder": None} | (evidence or {})
+    facts = {
+        "kind": "data",
+        "ref": "data/x@1",
+        "name": "x",
+        "license": "MIT",
+        "files": 3,
+        "holder": None,
+    } | (evidence or {})
     return judge([policy(expression, **more)], gate="register", kind="data", evidence=facts, at=AT)
 
 
@@ -85,7 +112,13 @@ def test_a_refusal_says_what_was_found_and_how_to_mend_it() -> None:
 
 @pytest.mark.parametrize(
     "evidence",
-    [{"files": math.nan}, {"files": object()}, {"license": "\ud800"}, {"license": "x" * (1 << 20)}, {1: 2}],
+    [
+        {"files": math.nan},
+        {"files": object()},
+        {"license": "\ud800"},
+        {"license": "x" * (1 << 20)},
+        {1: 2},
+    ],
 )
 def test_evidence_that_is_not_plain_json_refuses(evidence: dict[Any, Any]) -> None:
     assert judged("1 == 1", evidence).outcome == "refused"
@@ -116,7 +149,9 @@ def test_loops_without_end_and_values_without_bound_are_refused_quickly() -> Non
 
 def test_a_gate_no_policy_speaks_for_is_shut() -> None:
     evidence = suite("data")["evidence"]
-    assert judge(DEFAULT, gate="register", kind="data", evidence=evidence, at=AT).outcome == "allowed"
+    assert (
+        judge(DEFAULT, gate="register", kind="data", evidence=evidence, at=AT).outcome == "allowed"
+    )
     for gate in ("release", "", "Register"):
         assert judge(DEFAULT, gate=gate, kind="data", evidence=evidence, at=AT).outcome == "refused"
     assert judge([], gate="register", kind="data", evidence=evidence, at=AT).outcome == "refused"
@@ -128,7 +163,9 @@ def test_a_policy_for_some_domains_leaves_the_others_alone() -> None:
     for name, outcome in (("legal-eu", "refused"), ("code", "allowed")):
         evidence = {"kind": "data", "ref": f"data/{name}@1", "name": name}
         rules = [policy("1 == 2", match=match), everywhere]
-        assert judge(rules, gate="register", kind="data", evidence=evidence, at=AT).outcome == outcome
+        assert (
+            judge(rules, gate="register", kind="data", evidence=evidence, at=AT).outcome == outcome
+        )
 
 
 def test_a_warning_does_not_refuse_and_is_told() -> None:
@@ -141,9 +178,20 @@ def test_a_waiver_counts_for_its_rule_subject_and_days_only() -> None:
 
     def outcome(**change: str) -> str:
         waiver = Waiver(
-            **({"rule": "licence/allowed", "subject": "data/contracts@1", "until": "2026-06-01", "actor": "b", "why": "w"} | change)
+            **(
+                {
+                    "rule": "licence/allowed",
+                    "subject": "data/contracts@1",
+                    "until": "2026-06-01",
+                    "actor": "b",
+                    "why": "w",
+                }
+                | change
+            )
         )
-        return judge(DEFAULT, gate="register", kind="data", evidence=evidence, waivers=[waiver], at=AT).outcome
+        return judge(
+            DEFAULT, gate="register", kind="data", evidence=evidence, waivers=[waiver], at=AT
+        ).outcome
 
     assert outcome() == "waived"
     for change in (
@@ -164,7 +212,12 @@ def test_evidence_read_back_gives_the_same_verdict_in_arithmetic() -> None:
     again = json.loads(canonical_json(facts))
     assert isinstance(again["files"], int)
     for evidence in (facts, again):
-        assert judge([policy(expression)], gate="register", kind="data", evidence=evidence, at=AT).outcome == "allowed"
+        assert (
+            judge(
+                [policy(expression)], gate="register", kind="data", evidence=evidence, at=AT
+            ).outcome
+            == "allowed"
+        )
 
 
 def test_policies_kept_as_a_document_judge_as_before() -> None:
@@ -182,7 +235,12 @@ SOUND = yaml.safe_load((POLICIES / "licence.yaml").read_text())
         ({"validations.0.expression": "parameters.alowed == 1"}, "the fact 'alowed'"),
         ({"validations.0.expression": "evidence['licence'] == 1"}, "the fact 'licence'"),
         ({"validations.0.expression": "evidence.waivers.all(w, w.til == 1)"}, "the fact 'til'"),
-        ({"validations.0.expression": "evidence.waivers.filter(w, w.rule == '').all(w, w.til == 1)"}, "the fact 'til'"),
+        (
+            {
+                "validations.0.expression": "evidence.waivers.filter(w, w.rule == '').all(w, w.til == 1)"
+            },
+            "the fact 'til'",
+        ),
         ({"validations.0.expression": "1 + 1"}, "int"),
         ({"validations.0.message": "no {evidence.licence}"}, "the fact 'licence'"),
         ({"validations.0.message": "no {evidence.license"}, "message"),
@@ -196,7 +254,9 @@ SOUND = yaml.safe_load((POLICIES / "licence.yaml").read_text())
         ({"validations.1.rule": "stated"}, "validations"),
     ],
 )
-def test_an_unsound_policy_file_is_named_with_what_is_wrong(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_an_unsound_policy_file_is_named_with_what_is_wrong(
+    change: dict[str, Any], says: str, tmp_path: Path
+) -> None:
     (tmp_path / "licence.yaml").write_text(yaml.safe_dump(changed(SOUND, change)))
     with pytest.raises(Invalid, match=r"licence\.yaml") as raised:
         load(tmp_path)
@@ -242,12 +302,18 @@ ATOMS = [
 
 def _and(left: tuple[str, bool | None], right: tuple[str, bool | None]) -> tuple[str, bool | None]:
     values = (left[1], right[1])
-    return f"({left[0]}) && ({right[0]})", False if False in values else None if None in values else True
+    return (
+        f"({left[0]}) && ({right[0]})",
+        False if False in values else None if None in values else True,
+    )
 
 
 def _or(left: tuple[str, bool | None], right: tuple[str, bool | None]) -> tuple[str, bool | None]:
     values = (left[1], right[1])
-    return f"({left[0]}) || ({right[0]})", True if True in values else None if None in values else False
+    return (
+        f"({left[0]}) || ({right[0]})",
+        True if True in values else None if None in values else False,
+    )
 
 
 def _not(one: tuple[str, bool | None]) -> tuple[str, bool | None]:
@@ -256,7 +322,9 @@ def _not(one: tuple[str, bool | None]) -> tuple[str, bool | None]:
 
 TRUTHS = st.recursive(
     st.sampled_from(ATOMS),
-    lambda inner: st.one_of(st.builds(_and, inner, inner), st.builds(_or, inner, inner), st.builds(_not, inner)),
+    lambda inner: st.one_of(
+        st.builds(_and, inner, inner), st.builds(_or, inner, inner), st.builds(_not, inner)
+    ),
     max_leaves=8,
 )
 
@@ -274,8 +342,13 @@ WORDS = """evidence .license .files .all( .map( x, x ) ( [ ] == ! && || null tru
 in .size() 9223372036854775807 - // \\ b'\\xff'"""
 NOISE = st.lists(st.sampled_from(WORDS.split()), max_size=40).map(" ".join)
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(), st.text(max_size=20)),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(string.ascii_letters, max_size=8), inner, max_size=4)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(), st.text(max_size=20)
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.text(string.ascii_letters, max_size=8), inner, max_size=4),
+    ),
     max_leaves=12,
 )
 
@@ -288,15 +361,30 @@ def test_noise_as_policy_and_evidence_never_raises_nor_hangs(expression: str, va
     verdict = judged(expression, {"license": value})
     assert time.process_time() - started < LONGEST_S
     if verdict.outcome == "allowed":
-        assert engine_says(expression, {"kind": "data", "ref": "data/x@1", "name": "x", "license": value, "files": 3.0, "holder": None}, {})
+        assert engine_says(
+            expression,
+            {
+                "kind": "data",
+                "ref": "data/x@1",
+                "name": "x",
+                "license": value,
+                "files": 3.0,
+                "holder": None,
+            },
+            {},
+        )
 
 
 def engine_says(expression: str, evidence: Any, parameters: Any) -> bool:
     """Whether CEL itself, without our door before it, finds the expression exactly true."""
     from cel_expr_python import cel
 
-    env = cel.NewEnv(variables={"evidence": cel.Type.DYN, "parameters": cel.Type.DYN, "now": cel.Type.TIMESTAMP})
-    answer = env.compile(expression).eval(data={"evidence": evidence, "parameters": parameters, "now": AT})
+    env = cel.NewEnv(
+        variables={"evidence": cel.Type.DYN, "parameters": cel.Type.DYN, "now": cel.Type.TIMESTAMP}
+    )
+    answer = env.compile(expression).eval(
+        data={"evidence": evidence, "parameters": parameters, "now": AT}
+    )
     return answer.value() is True
 
 
@@ -313,7 +401,9 @@ def spoilt(draw: st.DrawFn) -> tuple[str, str]:
         place = draw(st.integers(0, len(words) - 1))
         kind = draw(st.sampled_from(["other", "twice", "none", "cut", "noise"]))
         word = words[place]
-        words[place] = {"twice": word * 2, "none": "", "cut": word[: len(word) // 2]}.get(kind, word)
+        words[place] = {"twice": word * 2, "none": "", "cut": word[: len(word) // 2]}.get(
+            kind, word
+        )
         if kind in ("other", "noise"):
             words[place] = draw(st.sampled_from(PIECES) if kind == "other" else st.text(max_size=8))
     return name, "".join(words)
@@ -322,7 +412,10 @@ def spoilt(draw: st.DrawFn) -> tuple[str, str]:
 @bounded
 @given(spoilt(), st.sampled_from(["data", "seed", "expert", "build", "release"]), st.data())
 def test_a_spoilt_policy_is_refused_or_judges_exactly_as_it_is_written(
-    tmp_path_factory: pytest.TempPathFactory, spoil: tuple[str, str], about: str, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    spoil: tuple[str, str],
+    about: str,
+    data: st.DataObject,
 ) -> None:
     name, text = spoil
     folder = tmp_path_factory.getbasetemp() / "spoilt"
@@ -340,14 +433,22 @@ def test_a_spoilt_policy_is_refused_or_judges_exactly_as_it_is_written(
     facts = copy.deepcopy(whole["evidence"])
     key = data.draw(st.sampled_from(sorted(facts)))
     facts[key] = data.draw(st.one_of(st.just(facts[key]), st.none(), JSON))
-    verdict = judge(policies, gate=whole["gate"], kind=whole["evidence"]["kind"], evidence=facts, at=AT)
+    verdict = judge(
+        policies, gate=whole["gate"], kind=whole["evidence"]["kind"], evidence=facts, at=AT
+    )
     assert time.process_time() - started < LONGEST_S
     event(verdict.outcome)
     if verdict.outcome == "allowed":
         denying = [policy for policy in policies if policy.enforcement == "deny"]
         plain = json.loads(json.dumps(facts), parse_int=float)
-        for expression, parameters in ((rule.expression, policy.parameters) for policy in denying for rule in policy.validations):
-            assert engine_says(expression, plain, json.loads(json.dumps(parameters), parse_int=float))
+        for expression, parameters in (
+            (rule.expression, policy.parameters)
+            for policy in denying
+            for rule in policy.validations
+        ):
+            assert engine_says(
+                expression, plain, json.loads(json.dumps(parameters), parse_int=float)
+            )
 
 
 # Facts without which a candidate must not pass, whatever stands in their place.
@@ -355,26 +456,68 @@ NEEDED = {
     "data": ["license", "source", "pii", "files", "bytes", "kind", "actor", "actor.roll"],
     "seed": ["finite", "model_type", "kind"],
     "expert": [
-        "weights", "weights.finite", "weights.shapes_match", "weights.dtype_match", "weights.vocabulary_match", "weights.tokenizer_match",
-        "weights.ancestry", "weights.ancestry.descends", "weights.ancestry.shared_identical", "evaluation", "evaluation.bits_per_byte",
-        "evaluation.seed_bits_per_byte", "data", "data.0.status", "data.0.gate", "seed_gate", "contamination", "kind",
+        "weights",
+        "weights.finite",
+        "weights.shapes_match",
+        "weights.dtype_match",
+        "weights.vocabulary_match",
+        "weights.tokenizer_match",
+        "weights.ancestry",
+        "weights.ancestry.descends",
+        "weights.ancestry.shared_identical",
+        "evaluation",
+        "evaluation.bits_per_byte",
+        "evaluation.seed_bits_per_byte",
+        "data",
+        "data.0.status",
+        "data.0.gate",
+        "seed_gate",
+        "contamination",
+        "kind",
     ],
     "build": [
-        "seed_gate", "seed_data", "seed_data.0.status", "members", "members.0.gate", "members.0.status", "members.0.data.0.status",
-        "members.0.data.0.pii", "members.0.licenses", "waivers", "kind",
+        "seed_gate",
+        "seed_data",
+        "seed_data.0.status",
+        "members",
+        "members.0.gate",
+        "members.0.status",
+        "members.0.data.0.status",
+        "members.0.data.0.pii",
+        "members.0.licenses",
+        "waivers",
+        "kind",
     ],
     "release": [
-        "seed_license", "registrar", "approvals", "evaluation", "routing", "routing.dead", "active_parameters", "tokens_per_s", "waivers", "members",
+        "seed_license",
+        "registrar",
+        "approvals",
+        "evaluation",
+        "routing",
+        "routing.dead",
+        "active_parameters",
+        "tokens_per_s",
+        "waivers",
+        "members",
     ],
-}  # fmt: skip
+}
 
 
 @bounded
-@given(st.sampled_from([(name, path) for name, paths in NEEDED.items() for path in paths]), st.one_of(st.just(...), JSON))
-def test_a_needed_fact_that_is_missing_or_of_another_type_refuses(place: tuple[str, str], value: Any) -> None:
+@given(
+    st.sampled_from([(name, path) for name, paths in NEEDED.items() for path in paths]),
+    st.one_of(st.just(...), JSON),
+)
+def test_a_needed_fact_that_is_missing_or_of_another_type_refuses(
+    place: tuple[str, str], value: Any
+) -> None:
     name, path = place
     whole = suite(name)
-    kind, gate, evidence = whole["evidence"]["kind"], whole["gate"], copy.deepcopy(whole["evidence"])
+    kind, gate, evidence = (
+        whole["evidence"]["kind"],
+        whole["gate"],
+        copy.deepcopy(whole["evidence"]),
+    )
     *way, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
     target: Any = evidence
     for part in way:
@@ -390,7 +533,15 @@ def test_a_needed_fact_that_is_missing_or_of_another_type_refuses(place: tuple[s
 
 def _other_type(before: Any, value: Any) -> bool:
     """Whether the value is of another JSON type, and nothing that is fine there, such as an empty list."""
-    family = {bool: "truth", int: "number", float: "number", str: "text", list: "list", dict: "mapping", type(None): "null"}
+    family = {
+        bool: "truth",
+        int: "number",
+        float: "number",
+        str: "text",
+        list: "list",
+        dict: "mapping",
+        type(None): "null",
+    }
     return family[type(before)] != family[type(value)] and value not in ([], {}, "")
 
 

@@ -5,12 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import Invalid
-from registry.references import KINDS, Reference, parse
+from registry.records.references import KINDS, Reference, parse
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 
 
-@given(st.sampled_from([kind for kind in KINDS if kind != "build"]), names, st.none() | st.integers(1, 10**8))
+@given(
+    st.sampled_from([kind for kind in KINDS if kind != "build"]),
+    names,
+    st.none() | st.integers(1, 10**8),
+)
 def test_a_printed_reference_reads_as_itself(kind: str, name: str, version: int | None) -> None:
     ref = Reference(kind, name, version)
     assert parse(str(ref)) == parse(ref) == Reference.parse(str(ref), kind) == ref
@@ -32,8 +36,27 @@ def test_a_name_alone_will_do_where_the_kind_is_known() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "math", "expert/", "expert/Math", "expert/../x", "expert/a b", "expert/a/b", "expert/ä", "expert/" + "a" * 65),
-        *("expert/a@0", "expert/a@x", "expert/a@-1", "expert/a@1@2", "model/a", "build/x", "build/0", "build/7@1"),
+        *(
+            "",
+            "math",
+            "expert/",
+            "expert/Math",
+            "expert/../x",
+            "expert/a b",
+            "expert/a/b",
+            "expert/ä",
+            "expert/" + "a" * 65,
+        ),
+        *(
+            "expert/a@0",
+            "expert/a@x",
+            "expert/a@-1",
+            "expert/a@1@2",
+            "model/a",
+            "build/x",
+            "build/0",
+            "build/7@1",
+        ),
     ],
 )
 def test_what_is_no_reference_is_refused(text: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
 from registry.errors import Damaged, Invalid, NotFound
-from registry.store import Store
 
 
 def made(path: Path, content: bytes = b"weights") -> Path:
@@ -36,14 +36,18 @@ def test_a_copy_shares_nothing_with_the_file_it_was_made_from(store: Store, tmp_
     assert store.verify(key)
 
 
-def test_bytes_that_are_not_what_was_promised_are_not_taken_in(store: Store, tmp_path: Path) -> None:
+def test_bytes_that_are_not_what_was_promised_are_not_taken_in(
+    store: Store, tmp_path: Path
+) -> None:
     with pytest.raises(Damaged, match="sha256"):
         store.put(made(tmp_path / "a"), "0" * 64)
     assert list(store.objects()) == []
     assert list((store.root / "tmp").iterdir()) == []
 
 
-def test_a_damaged_object_is_seen_and_mended_by_putting_the_bytes_again(store: Store, tmp_path: Path) -> None:
+def test_a_damaged_object_is_seen_and_mended_by_putting_the_bytes_again(
+    store: Store, tmp_path: Path
+) -> None:
     key = store.put(made(tmp_path / "a"), copy=True)
     store.path(key).chmod(0o644)
     store.path(key).write_bytes(b"weightz")
@@ -52,7 +56,9 @@ def test_a_damaged_object_is_seen_and_mended_by_putting_the_bytes_again(store: S
     assert store.verify(key)
 
 
-def test_a_link_never_replaces_a_file_and_names_a_missing_object(store: Store, tmp_path: Path) -> None:
+def test_a_link_never_replaces_a_file_and_names_a_missing_object(
+    store: Store, tmp_path: Path
+) -> None:
     key = store.put(made(tmp_path / "a"))
     with pytest.raises(FileExistsError):
         store.link(key, made(tmp_path / "b", b"mine"))
@@ -64,8 +70,13 @@ def test_a_link_never_replaces_a_file_and_names_a_missing_object(store: Store, t
             store.path(bad)
 
 
-def test_a_sweep_takes_only_what_nobody_needs_and_nobody_touched(store: Store, tmp_path: Path) -> None:
-    needed, old, young = (store.put(made(tmp_path / name, name.encode()), copy=True) for name in ("needed", "old", "young"))
+def test_a_sweep_takes_only_what_nobody_needs_and_nobody_touched(
+    store: Store, tmp_path: Path
+) -> None:
+    needed, old, young = (
+        store.put(made(tmp_path / name, name.encode()), copy=True)
+        for name in ("needed", "old", "young")
+    )
     aside = made(store.root / "tmp" / "left")
     assert store.sweep(lambda: {needed}, grace_s=3600) == []
     for path in (store.path(needed), store.path(old), aside):
@@ -79,7 +90,9 @@ def test_a_sweep_waits_for_a_registration_under_way(store: Store, tmp_path: Path
     """The registration's need is known only at its end; the sweep asks after that."""
     known: set[str] = set()
     swept: list[list[str]] = []
-    sweeping = threading.Thread(target=lambda: swept.append(store.sweep(lambda: set(known), grace_s=0)))
+    sweeping = threading.Thread(
+        target=lambda: swept.append(store.sweep(lambda: set(known), grace_s=0))
+    )
     with store.holding():
         key = store.put(made(tmp_path / "a"))
         sweeping.start()
@@ -94,10 +107,10 @@ def test_a_sweep_waits_for_a_registration_under_way(store: Store, tmp_path: Path
 FULL = """
 import sys
 from pathlib import Path
-from registry.catalog import Catalog, FileFact
-from registry.audit import Surroundings, audit
+from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.checks import Surroundings, audit
 from registry.errors import Unavailable
-from registry.store import Store
+from registry.catalogue.store import Store
 
 disk, outside = Path(sys.argv[1]), Path(sys.argv[2])
 catalog, store = Catalog(f"sqlite:///{disk}/registry.db", actor="ada"), Store(disk / "store")
@@ -137,7 +150,9 @@ print("held", len(before))
 """
 
 
-def test_a_full_disk_is_told_and_the_registry_stays_whole_and_works_after_space_is_made(tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_the_registry_stays_whole_and_works_after_space_is_made(
+    tmp_path: Path,
+) -> None:
     """On a file system of 6 MB, half of it ballast, in a mount namespace of its own."""
     disk, outside = tmp_path / "disk", tmp_path / "outside"
     disk.mkdir()
@@ -146,6 +161,12 @@ def test_a_full_disk_is_told_and_the_registry_stays_whole_and_works_after_space_
     asked = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*asked, f"mount -t tmpfs tmpfs {disk}"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a file system")
-    done = subprocess.run([*asked, mount], input=FULL, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    done = subprocess.run(
+        [*asked, mount],
+        input=FULL,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("held ")

@@ -9,7 +9,16 @@ import signal
 import sys
 from typing import Any
 
-_CHANGES = {"os.rename": 2, "os.link": 2, "os.remove": 1, "os.mkdir": 1, "os.rmdir": 1, "os.chmod": 1, "os.utime": 1, "os.symlink": 2}
+_CHANGES = {
+    "os.rename": 2,
+    "os.link": 2,
+    "os.remove": 1,
+    "os.mkdir": 1,
+    "os.rmdir": 1,
+    "os.chmod": 1,
+    "os.utime": 1,
+    "os.symlink": 2,
+}
 
 
 def install(order: dict[str, Any]) -> None:
@@ -17,11 +26,17 @@ def install(order: dict[str, Any]) -> None:
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
-            changes = isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            changes = isinstance(arguments[2], int) and arguments[2] & (
+                os.O_WRONLY | os.O_RDWR | os.O_CREAT
+            )
             paths = arguments[:1] if changes else ()
         else:
             paths = arguments[: _CHANGES.get(event, 0)]
-        if not any(isinstance(path, str | os.PathLike) and os.path.abspath(os.fspath(path)).startswith(order["root"]) for path in paths):
+        if not any(
+            isinstance(path, str | os.PathLike)
+            and os.path.abspath(os.fspath(path)).startswith(order["root"])
+            for path in paths
+        ):
             return
         os.write(counter, b".")
         if os.fstat(counter).st_size == order["at"]:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from pipelines.serve import Address, site
-from pipelines.workspace import Workspace
-from registry import people
+from pipelines.jobs.serve import Address, site
+from pipelines.workspace.workspace import Workspace
+from registry.governance import people
 from registry.web.app import application
-from registry.web.guard import Limits
+from registry.web.middleware import Limits
 from registry.web.site import Site
 
 HOST = "127.0.0.1:8765"
@@ -35,24 +35,35 @@ class Web:
 
     def login(self, name: str) -> str:
         """A session for the client; returns its CSRF word."""
-        answer = self.client.post("/login", data={"token": self.secrets[name]}, follow_redirects=False)
+        answer = self.client.post(
+            "/login", data={"token": self.secrets[name]}, follow_redirects=False
+        )
         assert answer.status_code == 303
         found = self.site.sessions.person(bearer=None, cookie=self.client.cookies["btx"])
         assert found is not None
         assert found.csrf
         return found.csrf
 
-    def signed(self, name: str, ref: str = "build/1", why: str = "reviewed", key: str | None = None, **changed: Any) -> dict[str, Any]:
+    def signed(
+        self,
+        name: str,
+        ref: str = "build/1",
+        why: str = "reviewed",
+        key: str | None = None,
+        **changed: Any,
+    ) -> dict[str, Any]:
         """An approval as a browser makes it: drafted by the server, signed here."""
-        from registry import attest
+        from registry.governance import attestations
 
         act = people.drafted(self.site.catalog, ref, name, why) | changed
-        return attest.sign(act, self.keys[key or name].key, people.ACT)
+        return attestations.sign(act, self.keys[key or name].key, people.ACT)
 
 
 @pytest.fixture
 def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where ann's key is at hand, to release with
+    monkeypatch.setenv(
+        "HOME", str(tmp_path / "home")
+    )  # where ann's key is at hand, to release with
     governed.story()
     keys = {"max": governed.person("max", "auditor")}
     keys |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
@@ -65,5 +76,7 @@ def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     (tmp_path / ".btx").mkdir()
     made = site(Workspace.find(tmp_path), Address(), Limits(reads=1e6, writes=1e6, strangers=1e6))
     secrets = {name: made.tokens.issue(name, roles)[0] for name, roles in ROLES.items()}
-    with TestClient(application(made), base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
+    with TestClient(
+        application(made), base_url=f"http://{HOST}", raise_server_exceptions=False
+    ) as client:
         yield Web(made, client, secrets, keys)

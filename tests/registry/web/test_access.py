@@ -30,10 +30,16 @@ def tokens(tmp_path: Path, clock: Clock) -> Tokens:
     return Tokens(tmp_path / "tokens.json", clock)
 
 
-def test_only_the_digest_of_a_secret_is_written_where_its_owner_alone_can_read(tokens: Tokens) -> None:
+def test_only_the_digest_of_a_secret_is_written_where_its_owner_alone_can_read(
+    tokens: Tokens,
+) -> None:
     secret, token = tokens.issue("dora", ["approver"])
     assert secret not in tokens.path.read_text()
-    assert json.loads(tokens.path.read_text())[0]["sha256"] == hashlib.sha256(secret.encode()).hexdigest() == token.sha256
+    assert (
+        json.loads(tokens.path.read_text())[0]["sha256"]
+        == hashlib.sha256(secret.encode()).hexdigest()
+        == token.sha256
+    )
     assert stat.S_IMODE(tokens.path.stat().st_mode) == 0o600
 
 
@@ -45,7 +51,9 @@ def test_a_token_opens_until_its_end_and_not_after(tokens: Tokens, clock: Clock)
     assert tokens.find(secret) is None
 
 
-def test_a_token_revoked_by_another_process_ends_with_its_sessions_at_once(tokens: Tokens, clock: Clock) -> None:
+def test_a_token_revoked_by_another_process_ends_with_its_sessions_at_once(
+    tokens: Tokens, clock: Clock
+) -> None:
     secret, token = tokens.issue("dora", ["approver"])
     sessions = Sessions(tokens, clock)
     cookie = sessions.begin(secret)

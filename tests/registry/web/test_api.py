@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from registry.export import FORMATS
+from registry.formats import FORMATS
 from registry.web import views
 from registry.web.site import CHAIN_HOLDS_S
 
@@ -38,7 +38,9 @@ CHECKS = [
 
 def test_the_api_answers_as_it_says(web: Web) -> None:
     """No 5xx, no status or form that is not described, nonsense refused, nothing without a token; asked by each role in turn."""
-    described = schemathesis.openapi.from_asgi("/api/openapi.json", web.client.app, headers=HOST, config=SchemathesisConfig())
+    described = schemathesis.openapi.from_asgi(
+        "/api/openapi.json", web.client.app, headers=HOST, config=SchemathesisConfig()
+    )
     asked = []
     for found in described.get_all_operations():
         operation = found.ok()
@@ -56,13 +58,20 @@ def test_the_api_answers_as_it_says(web: Web) -> None:
         def ask(case: Any) -> None:
             assert case.call(headers=HOST).status_code in (401, 404, 422), "without a token"
             for name in web.secrets:
-                case.call_and_validate(headers={**HOST, "authorization": f"Bearer {web.secrets[name]}"}, checks=CHECKS)
+                case.call_and_validate(
+                    headers={**HOST, "authorization": f"Bearer {web.secrets[name]}"}, checks=CHECKS
+                )
 
         ask()
     assert len(asked) >= 20
 
 
-WRITES = {"/api/audits": "max", "/api/withdrawals": "ann", "/api/builds/{number}/release": "ann", "/api/builds/{number}/approvals": "dora"}
+WRITES = {
+    "/api/audits": "max",
+    "/api/withdrawals": "ann",
+    "/api/builds/{number}/release": "ann",
+    "/api/builds/{number}/approvals": "dora",
+}
 
 
 def test_every_write_asks_for_its_role_and_nothing_else_writes(web: Web) -> None:
@@ -74,13 +83,31 @@ def test_every_write_asks_for_its_role_and_nothing_else_writes(web: Web) -> None
             answer = web.client.post(path.format(number=1), json={}, headers=web.as_(name))
             assert answer.status_code == 403, (path, name)
             assert "role" in answer.json()["expected"]
-        assert web.client.post(path.format(number=99), json={}, headers=web.as_(owner)).status_code in (404, 422)
+        assert web.client.post(
+            path.format(number=99), json={}, headers=web.as_(owner)
+        ).status_code in (404, 422)
 
 
 PAGES = [
-    "/", "/builds", "/experts", "/data", "/expert/law/1", "/build/1", "/data/law/1", "/seed/base/1", "/snapshot/main/1", "/lineage",
-    "/lineage?ref=data/law", "/impact", "/impact?ref=data/law@1", "/explain", "/audit", "/audit?kind=actor", "/approve", "/approve/1",
-]  # fmt: skip
+    "/",
+    "/builds",
+    "/experts",
+    "/data",
+    "/expert/law/1",
+    "/build/1",
+    "/data/law/1",
+    "/seed/base/1",
+    "/snapshot/main/1",
+    "/lineage",
+    "/lineage?ref=data/law",
+    "/impact",
+    "/impact?ref=data/law@1",
+    "/explain",
+    "/audit",
+    "/audit?kind=actor",
+    "/approve",
+    "/approve/1",
+]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -89,7 +116,9 @@ def test_every_page_opens_for_every_role_without_script_or_style_in_it(web: Web,
         answer = web.client.get(path, headers=web.as_(name))
         assert answer.status_code == 200, answer.text[:400]
         assert not re.search(r"<script(?! src)|<style|\sstyle=|\son\w+=|javascript:", answer.text)
-        assert not re.search(r"""(src|href|action)=["'](https?:)?//""", answer.text), "nothing from elsewhere"
+        assert not re.search(r"""(src|href|action)=["'](https?:)?//""", answer.text), (
+            "nothing from elsewhere"
+        )
     assert web.client.get(path, follow_redirects=False).headers["location"].startswith("/login")
 
 
@@ -99,11 +128,15 @@ def test_recorded_words_stay_words_on_every_page(web: Web, governed: Any) -> Non
     for path in ("/data/bad/1", "/impact?ref=data/bad@1", "/lineage?ref=data/bad@1", "/"):
         assert "<img" not in web.client.get(path, headers=web.as_("eve")).text
     assert "<img" not in web.client.get("/audit?subject=" + bad, headers=web.as_("eve")).text
-    assert bad in web.client.get("/api/data/bad/1", headers=web.as_("eve")).json()["facts"]["source"]
+    assert (
+        bad in web.client.get("/api/data/bad/1", headers=web.as_("eve")).json()["facts"]["source"]
+    )
 
 
 def test_pages_tell_a_problem_as_the_api_does(web: Web) -> None:
-    page, api_answer = (web.client.get(f"{start}/99", headers=web.as_("eve")) for start in ("/build", "/api/builds"))
+    page, api_answer = (
+        web.client.get(f"{start}/99", headers=web.as_("eve")) for start in ("/build", "/api/builds")
+    )
     assert page.status_code == api_answer.status_code == 404
     assert api_answer.json()["subject"] in page.text
 
@@ -111,7 +144,10 @@ def test_pages_tell_a_problem_as_the_api_does(web: Web) -> None:
 def test_every_file_that_a_page_offers_comes_as_a_file_that_no_browser_runs(web: Web) -> None:
     offered = set()
     for path in ("/build/1", "/expert/law/1", "/data/law/1", "/seed/base/1", "/snapshot/main/1"):
-        links = re.findall(r'href="(/api/(?:reports|documents)/[^"]+)"', web.client.get(path, headers=web.as_("eve")).text)
+        links = re.findall(
+            r'href="(/api/(?:reports|documents)/[^"]+)"',
+            web.client.get(path, headers=web.as_("eve")).text,
+        )
         for link in links:
             answer = web.client.get(html.unescape(link), headers=web.as_("eve"))
             assert answer.status_code == 200, (path, link, answer.text)
@@ -124,7 +160,10 @@ def test_every_file_that_a_page_offers_comes_as_a_file_that_no_browser_runs(web:
 
 def test_policies_and_evidence_of_a_gate_are_there_to_read(web: Web) -> None:
     gate = web.client.get("/api/builds/1", headers=web.as_("eve")).json()["gates"][0]
-    policies, evidence = (web.client.get(f"/api/documents/{digest}", headers=web.as_("eve")).json() for digest in gate["documents"][:2])
+    policies, evidence = (
+        web.client.get(f"/api/documents/{digest}", headers=web.as_("eve")).json()
+        for digest in gate["documents"][:2]
+    )
     assert policies["policies"]
     assert evidence["members"]
 
@@ -136,7 +175,9 @@ def test_approvals_come_as_they_were_signed(web: Web) -> None:
     assert "/api/builds/1/approvals" in web.client.get("/build/1", headers=web.as_("eve")).text
 
 
-def test_what_breaks_is_told_in_the_same_form_with_the_same_headers(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_breaks_is_told_in_the_same_form_with_the_same_headers(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(views, "overview", lambda catalog: 1 / 0)
     for path in ("/", "/api/overview"):
         answer = web.client.get(path, headers=web.as_("eve"))
@@ -157,7 +198,12 @@ def explained(web: Web) -> list[int]:
         running.remove(text)
         weights = [{"ref": "expert/law@1", "weight": 1.0}]
         source = {"ref": "expert/law@1", "share": 1.0, "data": ["data/law@1"], "licenses": ["MIT"]}
-        return {"build": build, "tokens": [{"text": text, "experts": weights, "layers": [[1.0]]}], "sources": [source], "shared": []}
+        return {
+            "build": build,
+            "tokens": [{"text": text, "experts": weights, "layers": [[1.0]]}],
+            "sources": [source],
+            "shared": [],
+        }
 
     vars(web.site)["jobs"] = replace(web.site.jobs, explain=explain)
     return most
@@ -167,15 +213,23 @@ def test_explanations_run_one_after_another(web: Web, explained: list[int]) -> N
     """What listens to a model hears every pass through it."""
 
     def ask(number: int) -> tuple[int, str]:
-        answer = web.client.post("/api/explanations", json={"build": "build/1", "text": f"text {number}"}, headers=web.as_("eve"))
+        answer = web.client.post(
+            "/api/explanations",
+            json={"build": "build/1", "text": f"text {number}"},
+            headers=web.as_("eve"),
+        )
         return number, answer.json()["tokens"][0]["text"]
 
     with ThreadPoolExecutor(4) as threads:
-        assert [text for number, text in threads.map(ask, range(4))] == [f"text {number}" for number in range(4)]
+        assert [text for number, text in threads.map(ask, range(4))] == [
+            f"text {number}" for number in range(4)
+        ]
     assert max(explained) == 1
 
 
-def test_an_explanation_is_found_again_by_who_asked_and_by_nobody_else(web: Web, explained: list[int]) -> None:
+def test_an_explanation_is_found_again_by_who_asked_and_by_nobody_else(
+    web: Web, explained: list[int]
+) -> None:
     csrf = web.login("eve")
     form = {"build": "build/1", "text": "two\r\nlines", "csrf": csrf}
     where = web.client.post("/explain", data=form, follow_redirects=False).headers["location"]
@@ -184,7 +238,9 @@ def test_an_explanation_is_found_again_by_who_asked_and_by_nobody_else(web: Web,
     web.client.cookies.clear()
     web.login("ann")
     assert web.client.get(where).status_code == 404
-    assert web.client.get("/api/explanations/" + where.split("/")[-1] + "/stream").status_code == 404
+    assert (
+        web.client.get("/api/explanations/" + where.split("/")[-1] + "/stream").status_code == 404
+    )
 
 
 def test_an_audit_is_watched_to_its_end_and_found_again(web: Web) -> None:
@@ -211,30 +267,45 @@ def test_impact_names_the_rebuild_that_cures_it(web: Web) -> None:
 
 def test_events_are_filtered_and_paged(web: Web) -> None:
     first = web.client.get("/api/events?limit=3", headers=web.as_("eve")).json()
-    assert [event["seq"] for event in first["events"]] == sorted((event["seq"] for event in first["events"]), reverse=True)
-    second = web.client.get(f"/api/events?limit=3&before={first['next']}", headers=web.as_("eve")).json()
+    assert [event["seq"] for event in first["events"]] == sorted(
+        (event["seq"] for event in first["events"]), reverse=True
+    )
+    second = web.client.get(
+        f"/api/events?limit=3&before={first['next']}", headers=web.as_("eve")
+    ).json()
     assert second["events"][0]["seq"] == first["events"][-1]["seq"] - 1
     only = web.client.get("/api/events?subject=data/law", headers=web.as_("eve")).json()
     assert {event["subject"] for event in only["events"]} == {"data/law@1"}
-    assert {event["words"] for event in only["events"] if event["kind"] == "verdict"} == {"register allowed"}
+    assert {event["words"] for event in only["events"] if event["kind"] == "verdict"} == {
+        "register allowed"
+    }
 
 
 def test_versions_are_filtered_and_paged_by_name(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tax", "law"):
-        web.site.catalog.register("expert", name, {**web.site.catalog.get("expert/law").facts, "note": name})
+        web.site.catalog.register(
+            "expert", name, {**web.site.catalog.get("expert/law").facts, "note": name}
+        )
     whole = ["expert/tax@1", "expert/law@2", "expert/law@1"]
     monkeypatch.setattr(views, "PAGE", 1)
-    ask = lambda query: web.client.get(f"/api/versions/experts?{query}", headers=web.as_("eve")).json()  # noqa: E731
+    ask = lambda query: web.client.get(  # noqa: E731
+        f"/api/versions/experts?{query}", headers=web.as_("eve")
+    ).json()
     found = [ask(f"start={start}") for start in range(len(whole) + 1)]
-    assert [[line["ref"] for line in page["versions"]] for page in found] == [*([ref] for ref in whole), []]
+    assert [[line["ref"] for line in page["versions"]] for page in found] == [
+        *([ref] for ref in whole),
+        [],
+    ]
     assert {page["total"] for page in found} == {len(whole)}
     assert [line["ref"] for line in ask("text=law@1")["versions"]] == ["expert/law@1"]
 
 
-def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     looks, chain = [], views.chain
     monkeypatch.setattr(views, "chain", lambda *given: looks.append(1) or chain(*given))
-    open_ = lambda: web.client.get("/audit", headers=web.as_("eve")).text  # noqa: E731
+    open_ = lambda: web.client.get("/audit", headers=web.as_("eve")).text
     assert "unbroken" in open_()
     assert "unbroken" in open_()
     assert len(looks) == 1
@@ -242,7 +313,9 @@ def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(web
     assert "unbroken" in open_()
     assert len(looks) == 2, "another head"
     with sqlite3.connect(web.site.url.removeprefix("sqlite:///")) as connection:
-        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
             connection.execute(f"DROP TRIGGER {name}")
         connection.execute("UPDATE event SET actor = 'nobody' WHERE seq = 2")
     now = time.monotonic()

@@ -17,14 +17,16 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from pipelines.serve import Address, site
-from pipelines.workspace import Workspace
-from registry import people
+from pipelines.jobs.serve import Address, site
+from pipelines.workspace.workspace import Workspace
+from registry.governance import people
 from registry.web.app import application
-from registry.web.guard import Limits
+from registry.web.middleware import Limits
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"
+)
 SIZES = {"light": (1280, 900), "dark": (1280, 900), "narrow": (390, 844)}
 PAGES = (
     "/",
@@ -52,7 +54,12 @@ class Served:
     def enter(self, browser: Browser, name: str, **settings: Any) -> Page:
         """A browser of this person's own, entered by the printed link. Whatever its console complains of is kept."""
         page = browser.new_context(**settings).new_page()
-        page.on("console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: (
+                self.errors.append(message.text) if message.type in ("error", "warning") else None
+            ),
+        )
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.goto(f"{self.base}/login#{self.secrets[name]}")
         expect(page.get_by_role("navigation")).to_be_visible()
@@ -68,7 +75,11 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         policy.unlink()
     workspace, keys = Workspace.find(root), tmp_path_factory.mktemp("keys")
     made = {name: people.new_key(name, keys / f"{name}.pem") for name in ("max", "dora", "ann")}
-    for name, role, by in (("max", "auditor", None), ("dora", "approver", "max"), ("ann", "registrar", "max")):
+    for name, role, by in (
+        ("max", "auditor", None),
+        ("dora", "approver", "max"),
+        ("ann", "registrar", "max"),
+    ):
         acting = made[by] if by else None
         catalog = site(workspace, Address(), Limits()).acting(by or "max")
         people.add_actor(catalog, name, (role,), people.public_pem(made[name]), acting)
@@ -77,7 +88,8 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         port = free.getsockname()[1]
     running = site(workspace, Address(port=port), Limits())
     secrets = {
-        name: running.tokens.issue(name, [role])[0] for name, role in (("ann", "registrar"), ("dora", "approver"), ("max", "auditor"))
+        name: running.tokens.issue(name, [role])[0]
+        for name, role in (("ann", "registrar"), ("dora", "approver"), ("max", "auditor"))
     }
     server = uvicorn.Server(uvicorn.Config(application(running), port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -86,7 +98,11 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         time.sleep(0.02)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("HOME", str(keys))  # where ann's key is at hand, to release with
-        shutil.copytree(keys, keys / ".config/btx/keys", ignore=lambda folder, names: [name for name in names if name != "ann.pem"])
+        shutil.copytree(
+            keys,
+            keys / ".config/btx/keys",
+            ignore=lambda folder, names: [name for name in names if name != "ann.pem"],
+        )
         yield Served(f"http://127.0.0.1:{port}", workspace, secrets, keys)
     server.should_exit = True
     thread.join()
@@ -103,13 +119,24 @@ def browser() -> Iterator[Browser]:
 
 def serious(page: Page) -> list[str]:
     found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['target']}" for one in found if one["impact"] in ("serious", "critical")]
+    return [
+        f"{one['id']}: {one['nodes'][0]['target']}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.mark.parametrize("look", SIZES)
-def test_every_page_passes_axe_and_fits_its_window(served: Served, browser: Browser, look: str) -> None:
+def test_every_page_passes_axe_and_fits_its_window(
+    served: Served, browser: Browser, look: str
+) -> None:
     width, height = SIZES[look]
-    page = served.enter(browser, "max", color_scheme="dark" if look == "dark" else "light", viewport={"width": width, "height": height})
+    page = served.enter(
+        browser,
+        "max",
+        color_scheme="dark" if look == "dark" else "light",
+        viewport={"width": width, "height": height},
+    )
     for path in PAGES:
         page.goto(served.base + path)
         assert serious(page) == [], path
@@ -143,7 +170,9 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     approver.get_by_role("link", name="Explain").click()
     approver.get_by_label("Text").fill("1 + 2 = 3")
     approver.get_by_role("button", name="Explain").click()
-    expect(approver.get_by_role("region", name="Shares", exact=True)).to_contain_text("data/math@1", timeout=60_000)
+    expect(approver.get_by_role("region", name="Shares", exact=True)).to_contain_text(
+        "data/math@1", timeout=60_000
+    )
     assert "".join(approver.locator(".token").all_text_contents()) == "1 + 2 = 3"
     assert serious(approver) == []
     approver.goto(served.base + "/approve/1")
@@ -154,7 +183,12 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     approver.get_by_label("Your key file").set_input_files(served.keys / "dora.pem")
     approver.get_by_role("button", name="Sign build/1").click()
     expect(approver.get_by_role("region", name="Verdict")).to_contain_text("approved dora")
-    assert people.approvals(served.workspace.catalog, served.workspace.catalog.get("build/1"))[0]["actor"] == "dora"
+    assert (
+        people.approvals(served.workspace.catalog, served.workspace.catalog.get("build/1"))[0][
+            "actor"
+        ]
+        == "dora"
+    )
 
     # The registrar releases.
     registrar.reload()
@@ -184,7 +218,9 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     registrar.get_by_role("button", name="Withdraw").click()
     expect(registrar.get_by_role("heading", name="data/code@1 withdrawn")).to_be_visible()
     registrar.goto(served.base)
-    expect(registrar.get_by_role("region", name="Released")).to_contain_text("build/1 was released, and is tainted now")
+    expect(registrar.get_by_role("region", name="Released")).to_contain_text(
+        "build/1 was released, and is tainted now"
+    )
     registrar.goto(served.base + "/data/code/1")
     expect(registrar.get_by_text("by ann: the holder withdrew consent")).to_be_visible()
     auditor.goto(served.base + "/audit")

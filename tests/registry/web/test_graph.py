@@ -24,8 +24,13 @@ def test_two_hundred_nodes_stand_apart_in_columns_from_data_to_release() -> None
     for one, other in combinations(picture.boxes, 2):
         assert abs(one.x - other.x) >= WIDTH or abs(one.y - other.y) >= HEIGHT
     columns = {box.kind: box.x for box in picture.boxes}
-    assert sorted(columns, key=lambda kind: columns[kind]) == [kind for kind in COLUMNS if kind in columns]
-    assert all(0 <= box.x <= picture.width - WIDTH and 0 <= box.y <= picture.height - HEIGHT for box in picture.boxes)
+    assert sorted(columns, key=lambda kind: columns[kind]) == [
+        kind for kind in COLUMNS if kind in columns
+    ]
+    assert all(
+        0 <= box.x <= picture.width - WIDTH and 0 <= box.y <= picture.height - HEIGHT
+        for box in picture.boxes
+    )
 
 
 def test_neighbours_are_drawn_near_each_other() -> None:
@@ -40,15 +45,31 @@ def test_neighbours_are_drawn_near_each_other() -> None:
 
 
 def test_a_line_over_a_column_passes_no_box() -> None:
-    nodes = [{"ref": ref, "kind": ref.split("/")[0], "status": ""} for ref in ("data/x", "expert/a", "expert/b", "build/1", "build/2")]
-    picture = draw(nodes, [("build/1", "data/x"), ("expert/a", "data/x"), ("build/1", "expert/a"), ("build/2", "expert/b")])
+    nodes = [
+        {"ref": ref, "kind": ref.split("/")[0], "status": ""}
+        for ref in ("data/x", "expert/a", "expert/b", "build/1", "build/2")
+    ]
+    picture = draw(
+        nodes,
+        [
+            ("build/1", "data/x"),
+            ("expert/a", "data/x"),
+            ("build/1", "expert/a"),
+            ("build/2", "expert/b"),
+        ],
+    )
     over = next(line for line in picture.lines if line.ends == ("data/x", "build/1"))
     level = float(over.path.split("H")[0].split()[-1])
     assert all(not box.y <= level <= box.y + HEIGHT for box in picture.boxes)
 
 
 def test_the_walk_goes_up_and_down_but_not_down_and_up_again() -> None:
-    edges = [("expert/a", "data/x"), ("expert/b", "data/x"), ("build/1", "expert/a"), ("build/2", "expert/b")]
+    edges = [
+        ("expert/a", "data/x"),
+        ("expert/b", "data/x"),
+        ("build/1", "expert/a"),
+        ("build/2", "expert/b"),
+    ]
     assert set(nearest("expert/a", edges)) == {"expert/a", "data/x", "build/1"}
     assert set(nearest("data/x", edges)) == {"data/x", "expert/a", "expert/b", "build/1", "build/2"}
 

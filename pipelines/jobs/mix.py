@@ -1,0 +1,46 @@
+"""Job: compose once, no workspace: folders in, a folder out (`btx mix`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.shards import Progress
+from registry.errors import Conflict, Invalid
+
+
+def compose(
+    seed: Path,
+    experts: Sequence[Path],
+    out: Path,
+    recipe: MixRecipe,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Mix the checkpoint folders into the new folder `out`; an expert's name is its folder's. Returns folder and bytes."""
+    names = [expert.resolve().name for expert in experts]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise Invalid(
+            "experts",
+            found=f"{', '.join(double)} more than once",
+            expected="folder names that differ",
+            next="rename a folder",
+        )
+    if out.exists():
+        raise Conflict(
+            str(out),
+            found="something there",
+            expected="a new folder",
+            next="name another folder with -o",
+        )
+    members = [
+        Member(name, slot, expert)
+        for slot, (name, expert) in enumerate(zip(names, experts, strict=True), start=1)
+    ]
+    report = mix(seed, members, recipe, out, progress=progress)
+    return {
+        "folder": str(out),
+        "members": names,
+        "bytes_written": report.bytes_written,
+        "bytes_linked": report.bytes_linked,
+    }

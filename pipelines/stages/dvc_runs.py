@@ -1,0 +1,121 @@
+"""Run stages through DVC and tell what ran.
+
+In:  a workspace root and stage names.  Out: the stages that DVC ran and those it found unchanged, from its own report.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from btx_core.problems import BtxError
+
+_RAN = re.compile(r"^Running stage '([^']+)'")
+_SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
+Log = Callable[[str, str, dict[str, float]], None]
+
+
+class StageFailed(BtxError):
+    """A stage ended with an error, which it has told on stderr itself."""
+
+
+class Interrupted(BtxError):
+    """Ctrl-C: what ended is kept, and nothing half done is visible."""
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            subject, found="interrupted", next="run the same command again: it goes on where it was"
+        )
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    ran: list[str]
+    skipped: list[str]
+
+
+def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: None) -> Reproduced:
+    """`dvc repro TARGET` in `root`. The stages' progress and errors go to stderr as they come; log(stage, state, seconds) as they run.
+
+    Raises StageFailed, naming the stage, and Interrupted.
+    """
+    # Stages call `python`: it must be the one that runs now, whether or not its environment is activated.
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "BTX_WORKSPACE": str(root),
+    }
+    command = [sys.executable, "-m", "dvc", "repro", target]
+    # With the write lock inherited: killed alone, this process leaves DVC running, and the next command must wait for it.
+    # In a group of its own: a Ctrl-C reaches DVC and its stage once, through this process, which waits until both are gone.
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        close_fds=False,
+        process_group=0,
+    )
+    ran, skipped, began = list[str](), list[str](), time.monotonic()
+
+    def ended(state: str) -> None:
+        if ran:
+            log(ran[-1], state, {"seconds": round(time.monotonic() - began, 2)})
+
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            skipped += _SKIPPED.findall(line)
+            if found := _RAN.match(line):
+                ended("ended")
+                ran.append(found[1])
+                began = time.monotonic()
+                log(found[1], "started", {})
+        status = process.wait()
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate()
+        ended("interrupted")
+        raise Interrupted(f"stage {ran[-1] if ran else target}") from None
+    ended("failed" if status else "ended")
+    if status:
+        at = ran[-1] if ran else target
+        raise StageFailed(
+            f"stage {at}",
+            found=f"exit status {status}",
+            expected="0",
+            next="mend what the lines above name, then run the command again",
+        )
+    return Reproduced(ran, skipped)
+
+
+def stale(root: Path, targets: Sequence[str]) -> list[str]:
+    """Those targets that DVC would run now."""
+    report = json.loads(_dvc(root, "status", "--json", *targets))
+    return [target for target in targets if target in report]
+
+
+def commit(root: Path, targets: Sequence[str]) -> None:
+    """Tell DVC that these stages have run: their outputs as they stand belong to their inputs as they stand."""
+    if targets:
+        _dvc(root, "commit", "--force", "--quiet", *targets)
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise StageFailed(
+            f"dvc {' '.join(arguments)}",
+            found=(done.stderr or done.stdout).strip(),
+            expected="exit status 0",
+            next="mend what DVC names",
+        )
+    return done.stdout

@@ -1,0 +1,32 @@
+"""Turn an exception into the message that a person reads.
+
+In:  any exception.  Out: its message, or None where no user can have caused it.
+"""
+
+import errno
+
+from btx_core.problems import BtxError
+from registry.errors import Unavailable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def error_text(error: BaseException) -> str | None:
+    """The lines of an error that tells subject, found, expected and next; None for one that no user can cause."""
+    if isinstance(error, BtxError):
+        return str(error)
+    text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+    path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")
+    if getattr(error, "errno", None) in FULL or "No space left" in text or "disk is full" in text:
+        advice = "make room and run the command again; what was registered before is whole"
+        return str(Unavailable(path or "disk", found=text, expected="room to write", next=advice))
+    if isinstance(error, OSError) and path:
+        return str(
+            Unavailable(
+                path,
+                found=text,
+                expected="a path that can be used so",
+                next="mend it and run the command again",
+            )
+        )
+    return None

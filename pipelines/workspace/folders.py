@@ -1,0 +1,203 @@
+"""Take a folder in as one fixed version, hold it with DVC, and read it back unchanged.
+
+In:  a file or folder anywhere.  Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and the facts of every file (path, bytes, SHA-256).
+DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+from pipelines.workspace.progress import bar
+from registry.catalogue.catalog import FileFact, Version
+from registry.digest import digest, sha256_file, tensor_digests
+from registry.errors import Damaged, Invalid, NotFound
+
+LONG = 1 << 30  # bytes
+logging.getLogger("dvc").setLevel(
+    logging.WARNING
+)  # it would tell what it does on stdout, which is for the answer alone
+
+
+@contextmanager
+def incoming(source: Path | str, target: Path) -> Iterator[Path]:
+    """Copy `source` beside `target` and yield the copy; what was not accepted by then is gone on leaving.
+
+    source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on.
+    Raises NotFound for a missing source and Invalid for an empty one or one with a link that leaves it.
+    """
+    if isinstance(source, Path) and not source.exists():
+        raise NotFound(
+            str(source), found="nothing there", expected="a file or folder", next="check the path"
+        )
+    aside = target.with_name(f".{target.name}.incoming")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        if isinstance(source, Path):
+            _copy(source, aside)
+        else:
+            _fetch(source, aside)
+        if not any(path.is_file() for path in aside.rglob("*")):
+            raise Invalid(
+                str(source),
+                found="no file",
+                expected="at least one file",
+                next="name a folder that holds the files",
+            )
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        if target.parent.is_dir() and not any(target.parent.iterdir()):
+            target.parent.rmdir()
+
+
+def accept(aside: Path, target: Path) -> None:
+    """Make the copy the version's folder. A left-over of an attempt that died before its row was written is replaced."""
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy with the links resolved; a link that leads outside the folder is refused, since its target is not what was named."""
+    target.mkdir(parents=True)
+    if source.is_file():
+        shutil.copyfile(source, target / source.name)
+        return
+    root = source.resolve()
+    for path in sorted(source.rglob("*")):
+        if not path.resolve().is_relative_to(root):
+            raise Invalid(
+                str(path),
+                found=f"a link to {os.readlink(path)}",
+                expected="files inside the folder",
+                next="copy the file in, or remove the link",
+            )
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(path, target / path.relative_to(source))
+
+
+def _fetch(url: str, target: Path) -> None:
+    target.mkdir(parents=True)
+    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "content"
+    try:
+        Repo.get_url(url, str(target / name))
+    except Exception as error:  # every transport has errors of its own
+        raise NotFound(
+            url,
+            found=f"{type(error).__name__}: {error}"[:300],
+            expected="a file or folder that DVC can fetch",
+            next="dvc get-url URL tries the same",
+        ) from error
+
+
+def manifest(folder: Path) -> list[FileFact]:
+    """Every file below `folder`, by path relative to it, in order."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [
+        FileFact(path.relative_to(folder).as_posix(), path.stat().st_size, sha256)
+        for path, sha256 in zip(paths, sha256_files(paths), strict=True)
+    ]
+
+
+def sha256_files(paths: Iterable[Path]) -> list[str]:
+    """As many at once as there are cores: hashing leaves the interpreter free. A bar where it takes more than a moment."""
+    named, found, done = list(paths), list[str](), 0
+    sizes = [path.stat().st_size for path in named]
+    total = sum(sizes)
+    watched = bar("hash, MB") if total > LONG else nullcontext(lambda done, total, text: None)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, watched as progress:
+        for size, sha256 in zip(sizes, pool.map(sha256_file, named), strict=True):
+            found.append(sha256)
+            done += size
+            progress(done >> 20, total >> 20, "")
+    return found
+
+
+def tensors(folder: Path) -> dict[str, str]:
+    """SHA-256 of every tensor in the folder's own weight files, so that an audit can name what a flipped byte belongs to."""
+    files = sorted(folder.glob("*.safetensors"))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return {
+            name: tensor.sha256
+            for found in pool.map(tensor_digests, files)
+            for name, tensor in found.items()
+        }
+
+
+def files_digest(files: Sequence[FileFact]) -> str:
+    """One digest for a folder's content: its paths and their SHA-256."""
+    return digest([[file.path, file.sha256] for file in files])
+
+
+def track(root: Path, folder: Path) -> dict[str, Any]:
+    """Put `folder` under DVC and make its files links into DVC's cache. Returns {"path", "md5"} of the .dvc file's output."""
+    relative = str(folder.relative_to(root))
+    try:
+        with Repo(str(root)) as repo:
+            (stage,) = repo.add(
+                [str(folder)]
+            )  # absolute: DVC reads a relative path from the current folder
+            repo.checkout([f"{folder}.dvc"], relink=True, force=True)
+            return {"path": relative, "md5": stage.outs[0].hash_info.value}
+    except DvcException as error:
+        raise Invalid(
+            relative,
+            found=str(error),
+            expected="a folder that DVC can hold",
+            next="mend what DVC names",
+        ) from error
+
+
+def collect(root: Path) -> None:
+    """Delete from DVC's cache what no .dvc file and no stage of the workspace names."""
+    try:
+        with Repo(str(root)) as repo:
+            repo.gc(workspace=True)
+    except DvcException as error:
+        raise Invalid(
+            str(root),
+            found=str(error),
+            expected="a cache that DVC can clean",
+            next="mend what DVC names",
+        ) from error
+
+
+def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
+    """Check that `folder` holds exactly `files`. Raises Damaged, naming the first file that differs."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    expected = {file.path: file for file in files}
+    for path in sorted(found ^ set(expected)):
+        state = "not registered" if path in found else "missing"
+        raise Damaged(
+            f"{subject}, {path}",
+            found=state,
+            expected="the registered files",
+            next=f"dvc checkout --force {folder}.dvc",
+        )
+    for (path, file), found_sha256 in zip(
+        expected.items(), sha256_files(folder / path for path in expected), strict=True
+    ):
+        if found_sha256 != file.sha256:
+            raise Damaged(
+                f"{subject}, {path}",
+                found=f"sha256 {found_sha256}",
+                expected=f"sha256 {file.sha256}",
+                next=f"dvc checkout --force {folder}.dvc",
+            )
+
+
+def opened(root: Path, version: Version) -> Path:
+    """The folder of a registered version, proven to hold its registered bytes."""
+    folder = root / str(version.facts["dvc"]["path"])
+    verify(folder, version.files, str(version.ref))
+    return folder

@@ -1,0 +1,39 @@
+"""What a terminal shows: a console for a stream, a table, and a value as the text of a cell."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def console(stream: TextIO) -> Console:
+    return Console(file=stream, width=None if stream.isatty() else NO_WIDTH, highlight=False)
+
+
+NO_WIDTH = 10_000  # characters; a table takes only what it needs
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    rows = [list(row) for row in rows]
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        numeric = bool(rows) and all(
+            isinstance(row[position], int | float) or row[position] is None for row in rows
+        )
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
+    return shown
+
+
+def cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(cell(item) for item in value)
+    return str(value)

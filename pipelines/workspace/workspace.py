@@ -1,0 +1,338 @@
+"""Find, make and read a workspace: the folder that holds one registry, its data, its policies and its builds.
+
+In:  a folder, `btx.toml`, the environment.  Out: paths, settings, an open catalogue and store, the write lock.
+What the rows mean is the catalogue's; what DVC does is versioned_folders.py's and dvc_runs.py's.
+"""
+
+import fcntl
+import getpass
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.store import Store
+from registry.errors import Invalid, NotFound
+from registry.records.references import parse
+
+SETTINGS = "btx.toml"
+IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"  # metrics belong to git, so that DVC compares them
+DEFAULT_SETTINGS = """\
+# Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
+[registry]
+url = "sqlite:///.btx/registry.db"   # or postgresql+psycopg://user@host/database
+
+[train]
+threads = 1   # CPU threads per branch; as many branches run at once as there are cores
+gpus = 0      # per branch; if any, as many run at once as there are GPUs
+processes = 1 # that train one branch together
+
+# Recipes: what is not named keeps its default. A wrong key is told with those that there are; btx_core and pipelines/recipes.py say
+# what each of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe means.
+[recipe.train]
+[recipe.mix]
+[recipe.tune]
+[recipe.evaluate]
+
+# Product lines over one registry: `btx rebuild --line support` composes these experts. With @V: that version, else the newest.
+# [line.support]
+# experts = ["support", "legal@1"]
+"""
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RegistrySettings(_Section):
+    url: str = "sqlite:///.btx/registry.db"
+
+
+class Recipes(_Section):
+    """One plain table per step; the step itself knows its keys and refuses an unknown one."""
+
+    train: dict[str, Any] = {}
+    mix: dict[str, Any] = {}
+    tune: dict[str, Any] = {}
+    evaluate: dict[str, Any] = {}
+
+
+class _RecipeFile(_Section):
+    recipe: Recipes
+
+
+class TrainSettings(_Section):
+    threads: int = (
+        1  # per branch and stage; part of the order, since the order of float additions follows it
+    )
+    gpus: int = 0  # per branch
+    processes: int = 1  # that train one branch together, through accelerate; part of the order too
+
+
+class LineSettings(_Section):
+    experts: list[str]  # names, or with @V that very version
+
+
+class Settings(_Section):
+    registry: RegistrySettings = RegistrySettings()
+    train: TrainSettings = TrainSettings()
+    ray: dict[str, Any] = {}  # address of the cluster
+    slurm: dict[str, Any] = {}  # parameters of submitit: slurm_partition, timeout_min ...
+    recipe: Recipes = Recipes()
+    line: dict[str, LineSettings] = {}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An existing workspace. Paths are absolute; nothing is opened before it is asked for."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def find(cls, start: Path | None = None) -> "Workspace":
+        """The workspace that holds `start` (default: BTX_WORKSPACE, else the current folder). Raises NotFound."""
+        start = (start or Path(os.environ.get("BTX_WORKSPACE", "."))).resolve()
+        for folder in (start, *start.parents):
+            if (folder / SETTINGS).is_file():
+                return cls(folder, read_settings(folder / SETTINGS))
+        raise NotFound(
+            str(start),
+            found="no workspace here or above",
+            expected=f"a folder with {SETTINGS}",
+            next="btx init, or cd into a workspace",
+        )
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        return Catalog(self.registry_url, actor=actor())
+
+    @cached_property
+    def store(self) -> Store:
+        return Store(self.root / ".btx" / "store")
+
+    @property
+    def registry_url(self) -> str:
+        url = os.environ.get("BTX_REGISTRY_URL", self.settings.registry.url)
+        prefix = "sqlite:///"
+        relative = url.startswith(prefix) and not url.startswith(prefix + "/")
+        return f"{prefix}{self.root / url.removeprefix(prefix)}" if relative else url
+
+    @property
+    def policies(self) -> Path:
+        return self.root / "policies"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    def folder(self, kind: str, name: str, version: int) -> Path:
+        """Where a registered version's files stand for people to read: data/math/1, builds/7."""
+        if kind == "build":
+            return self.root / "builds" / str(version)
+        plural = {"data": "data", "seed": "seeds", "expert": "experts"}[kind]
+        return self.root / plural / name / str(version)
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Hold the workspace's one write lock. Another writer waits and is told on stderr who holds it.
+
+        Processes started inside may inherit the lock: when this one is killed, the next writer waits for what it left running.
+        """
+        path = self.root / ".btx" / "lock"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("a+") as lock:
+            os.set_inheritable(lock.fileno(), True)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                print(
+                    f"waiting: {lock.read().strip() or 'another command'} is writing to {self.root}",
+                    file=sys.stderr,
+                )
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.truncate(0)
+            lock.write(f"btx {what} (process {os.getpid()}, {actor()})")
+            lock.flush()
+            _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
+            yield
+
+    @property
+    def being_written(self) -> bool:
+        """Whether a command holds the write lock now."""
+        path = self.root / ".btx" / "lock"
+        if not path.exists():
+            return False
+        with path.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+def _forget_the_killed(path: Path) -> None:
+    """Remove DVC's list of who works on what, unless one of them does.
+
+    A killed DVC leaves it torn, or with the number of a process that is not yet reaped or is another one by now: DVC stops at each.
+    """
+    try:
+        held = json.loads(path.read_text())
+        pids = {
+            one["pid"]
+            for mode in held.values()
+            for some in mode.values()
+            for one in (some if isinstance(some, list) else [some])
+        }
+    except FileNotFoundError:
+        return
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pids = set()
+    if not any(_is_dvc(pid) for pid in pids):
+        path.unlink(missing_ok=True)
+
+
+def _is_dvc(pid: int) -> bool:
+    import psutil  # DVC's own way to look; here, since few commands find anybody
+
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any(
+            "dvc" in word for word in process.cmdline()
+        )
+    except psutil.Error:
+        return False
+
+
+def check_expert_name(name: str) -> None:
+    """Raises Invalid for what no reference can carry, and for `seed`, which stands for the seed in every mix."""
+    if name == "seed":
+        raise Invalid(
+            "expert name 'seed'",
+            found="reserved",
+            expected="another name",
+            next="the seed takes part in every mix by itself",
+        )
+    if "@" in name:
+        raise Invalid(
+            f"expert name {name!r}",
+            found="a version",
+            expected="a name alone",
+            next="leave it out: the next one is given",
+        )
+    parse(f"expert/{name}")
+
+
+def actor() -> str:
+    """Who acts: BTX_ACTOR, else the account's name."""
+    return os.environ.get("BTX_ACTOR") or getpass.getuser()
+
+
+def read_settings(path: Path) -> Settings:
+    """Read btx.toml. Raises Invalid, naming the key, for what is no setting."""
+    return _read(Settings, path)
+
+
+def read_recipes(path: Path) -> Recipes:
+    """Recipes from a TOML file of their own, with tables named as in btx.toml: [recipe.mix], [recipe.tune], [recipe.evaluate]."""
+    return _read(_RecipeFile, path).recipe
+
+
+def _read(kind: type[S], path: Path) -> S:
+    try:
+        return kind.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise NotFound(
+            str(path),
+            found=error.strerror or "nothing",
+            expected="a TOML file",
+            next="check the path",
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(str(path), found=str(error), expected="TOML", next="mend the line") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise Invalid(
+            f"{path}, {key}",
+            found=str(first["input"])[:80],
+            expected=first["msg"],
+            next="mend or remove the key",
+        ) from error
+
+
+def template() -> Path:
+    """The folder that holds dvc.yaml and policies/: the checkout's own, or their copy inside the installed package."""
+    here = Path(__file__).parents[1]
+    return here / "template" if (here / "template").is_dir() else here.parent
+
+
+def create(root: Path) -> Workspace:
+    """Make `root` a workspace: git, DVC, btx.toml, dvc.yaml, policies/. What is already there stays as it is."""
+    root = root.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    for name in ("dvc.yaml", "policies"):
+        _lay_down(template() / name, root / name)
+    _write_new(root / "branches.yaml", "branches: {}\n")
+    if not (root / ".git").is_dir():
+        _run(root, "git", "init", "--quiet")
+    if not (root / ".dvc").is_dir():
+        _run(root, sys.executable, "-m", "dvc", "init", "--quiet")
+        # Hard links first: only then does DVC keep a file's inode when it takes it in.
+        # Not core.autostage: killed while it writes to git, DVC leaves lock files there that stop every command after it.
+        for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
+            _run(root, sys.executable, "-m", "dvc", "config", key, value)
+    ignore = root / ".gitignore"
+    missing = [
+        line
+        for line in IGNORED.splitlines()
+        if line not in (ignore.read_text().splitlines() if ignore.exists() else [])
+    ]
+    if missing:
+        with ignore.open("a") as file:
+            file.write("\n".join(missing) + "\n")
+    _write_new(root / SETTINGS, DEFAULT_SETTINGS)  # last: with it the folder is a workspace
+    workspace = Workspace.find(root)
+    (root / ".btx").mkdir(exist_ok=True)
+    workspace.catalog.head()
+    return workspace
+
+
+def _lay_down(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy(source, target)
+
+
+def _write_new(path: Path, text: str) -> None:
+    if not path.exists():
+        path.write_text(text)
+
+
+def _run(root: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise Invalid(
+            " ".join(command),
+            found=(done.stderr or done.stdout).strip(),
+            expected="exit status 0",
+            next="mend what it names",
+        )

@@ -1,0 +1,212 @@
+"""The audit log: a hash chain of everything that happened, written in the transaction of the change.
+
+In:  an event's words; for the checks, the rows.  Out: the event, the head, what is wrong with the chain; a signed head.
+The chain alone cannot show a cut-off tail or a chain rewritten from end to end: a head pinned or signed outside the database can.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from registry.catalogue.database import Rows, Writer
+from registry.catalogue.rows import EVENT_COLUMNS, Event
+from registry.digest import canonical_json, sha256_bytes
+from registry.errors import Damaged, Invalid
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+GENESIS = "0" * 64
+
+
+class Break(NamedTuple):
+    """One place where the chain is not what it should be."""
+
+    subject: str
+    found: str
+    expected: str
+
+
+def append(
+    writer: Writer, *, at: str, actor: str, kind: str, subject: str, body: Mapping[str, Any]
+) -> Event:
+    """Add the next link. The caller holds the write transaction, so nobody can take the same place."""
+    from registry.catalogue.models import EventRow  # here, since reading must not pay for it
+
+    newest = writer.rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
+    seq, prev = (newest[0][0] + 1, newest[0][1]) if newest else (1, GENESIS)
+    text = canonical_json(body).decode()
+    digest = link_digest(seq, at, actor, kind, subject, text, prev)
+    writer.session.add(
+        EventRow(
+            seq=seq,
+            at=at,
+            actor=actor,
+            kind=kind,
+            subject=subject,
+            body=text,
+            prev=prev,
+            digest=digest,
+        )
+    )
+    writer.session.flush()
+    return Event(seq, at, actor, kind, subject, json.loads(text), prev, digest)
+
+
+def link_digest(
+    seq: int, at: str, actor: str, kind: str, subject: str, body: str, prev: str
+) -> str:
+    """SHA-256 of the canonical JSON of all fields; body is canonical JSON already."""
+    before = canonical_json({"actor": actor, "at": at})[:-1]
+    after = canonical_json({"kind": kind, "prev": prev, "seq": seq, "subject": subject})[1:]
+    return sha256_bytes(b'%s,"body":%s,%s' % (before, body.encode(), after))
+
+
+def head(rows: Rows) -> str:
+    """Digest of the newest event; of an empty log, 64 zeros."""
+    newest = rows("SELECT digest FROM event ORDER BY seq DESC LIMIT 1")
+    return str(newest[0][0]) if newest else GENESIS
+
+
+def verify(rows: Rows, pinned: str | None = None) -> tuple[int, list[Break]]:
+    """Number of events looked at, and every break. pinned: a head that was true once; it must still be a link of the chain."""
+    events = rows(f"SELECT {EVENT_COLUMNS} FROM event ORDER BY seq")
+    breaks = list(_breaks(events))
+    if pinned is not None and pinned != GENESIS and pinned not in {row[7] for row in events}:
+        newest = events[-1][7] if events else GENESIS
+        breaks.append(
+            Break(
+                "log",
+                f"head {newest}, and no link {pinned}",
+                f"a chain that contains the pinned head {pinned}",
+            )
+        )
+    return len(events), breaks
+
+
+def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
+    """A signed statement of what the head is; keep it outside the database."""
+    from cryptography.hazmat.primitives.serialization import (  # here, since few commands sign
+        Encoding,
+        PublicFormat,
+    )
+
+    newest = rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
+    statement = {
+        "seq": newest[0][0] if newest else 0,
+        "head": newest[0][1] if newest else GENESIS,
+        "at": at,
+    }
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    signature = key.sign(canonical_json(statement))
+    encoded = {
+        "key": base64.b64encode(public).decode(),
+        "signature": base64.b64encode(signature).decode(),
+    }
+    return {**statement, "algorithm": "Ed25519", **encoded}
+
+
+def check_signed_head(
+    rows: Rows, signed: Mapping[str, Any], key: "Ed25519PublicKey"
+) -> list[Break]:
+    """Empty when the trusted key signed this head and the log still has it in that place. The key inside `signed` is not trusted."""
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        statement = {name: signed[name] for name in ("seq", "head", "at")}
+        key.verify(base64.b64decode(signed["signature"], validate=True), canonical_json(statement))
+    except (InvalidSignature, KeyError, ValueError, TypeError):
+        return [Break("signed head", "a signature that does not match", "one by the trusted key")]
+    there = rows("SELECT digest FROM event WHERE seq = :seq", seq=statement["seq"]) or [
+        (GENESIS if statement["seq"] == 0 else "nothing",)
+    ]
+    if there[0][0] != statement["head"]:
+        return [
+            Break(
+                f"event {statement['seq']}",
+                str(there[0][0]),
+                f"{statement['head']}, as signed on {statement['at']}",
+            )
+        ]
+    return []
+
+
+def kept_heads(words: str) -> list[dict[str, Any]]:
+    """Heads that were kept outside: one digest, or a file with one or several JSON statements, signed or not. Raises Invalid."""
+    if len(words) == 64 and not set(words) - set("0123456789abcdef"):
+        return [{"head": words}]
+    found: list[dict[str, Any]] = []
+    try:
+        text = Path(words).read_text().strip()
+        while text or not found:
+            value, end = json.JSONDecoder().raw_decode(text)
+            found.append({**value, "head": str(value["head"])})
+            text = text[end:].strip()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected, advice = (
+            "64 hexadecimal digits, or a file of heads",
+            "btx registry head -o FILE writes one",
+        )
+        raise Invalid(
+            f"head {words}",
+            found=f"{type(error).__name__}: {error}"[:160],
+            expected=expected,
+            next=advice,
+        ) from None
+    return found
+
+
+def check_kept(rows: Rows, kept: Mapping[str, Any], key: "Ed25519PublicKey | None") -> list[Break]:
+    """Empty when the kept head is a link of the log, in its place; signed, when `key` signed it."""
+    if "signature" in kept:
+        return (
+            check_signed_head(rows, kept, key)
+            if key
+            else [Break("signed head", f"by {kept.get('actor')}", "a key to check it with")]
+        )
+    there = rows("SELECT seq FROM event WHERE digest = :head", head=kept["head"])
+    if kept["head"] == GENESIS or (there and kept.get("seq", there[0][0]) == there[0][0]):
+        return []
+    return [
+        Break(
+            "log",
+            f"head {head(rows)}, and no link {kept['head']}",
+            f"a chain that contains the kept head {kept['head']}",
+        )
+    ]
+
+
+def require_whole(rows: Rows) -> None:
+    """Raise Damaged at the first break."""
+    for found in verify(rows)[1]:
+        raise Damaged(
+            found.subject,
+            found=found.found,
+            expected=found.expected,
+            next="btx audit names every finding",
+        )
+
+
+def _breaks(events: list[tuple[Any, ...]]) -> Iterator[Break]:
+    before = GENESIS
+    for position, (seq, at, actor, kind, subject, body, prev, digest) in enumerate(events, start=1):
+        if seq != position:
+            yield Break(f"event {seq}", f"seq {seq}", f"seq {position}")
+        if prev != before:
+            yield Break(
+                f"event {seq}", f"prev {prev}", f"prev {before}, the digest of the event before"
+            )
+        try:
+            computed = link_digest(seq, at, actor, kind, subject, body, prev)
+        except Exception:  # a tampered field may be of any type
+            computed = "nothing that can be hashed"
+        if computed != digest:
+            yield Break(
+                f"event {seq}", f"content of digest {computed}", f"digest {digest}, as recorded"
+            )
+        before = digest
