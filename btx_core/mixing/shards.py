@@ -370,7 +370,10 @@ def _task(
 
     def keep(source: Source) -> combine.Keep | None:
         if recipe.method == "ties":
-            pairs = lambda: zip(source_chunks(base, part), source_chunks(source, part), strict=True)
+
+            def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+                return zip(source_chunks(base, part), source_chunks(source, part), strict=True)
+
             return combine.keep_large(combine.threshold(pairs, output.dtype, recipe.density))
         if recipe.method == "dare":
             key = f"{recipe.random_seed}/{source.member}/{source.tensor.name}/{part.rows}"

@@ -17,9 +17,10 @@ def next_token_loss(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
 
 def next_token_scores(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
     """rows: (B, S + 1). Logits (B, S, V), float32."""
-    return model(
-        input_ids=rows[:, :-1], attention_mask=alone(rows[:, :-1], end), use_cache=False
-    ).logits.float()  # type: ignore[no-any-return]
+    inputs = rows[:, :-1]
+    output = model(input_ids=inputs, attention_mask=alone(inputs, end), use_cache=False)
+    logits: torch.Tensor = output.logits
+    return logits.float()
 
 
 def alone(inputs: torch.Tensor, end: int) -> torch.Tensor:

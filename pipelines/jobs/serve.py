@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from btx_core.problems import BtxError
 from pipelines.jobs.audit import audit
 from pipelines.jobs.release import build_evidence, release
 from pipelines.workspace.workspace import Workspace, actor
@@ -123,20 +122,10 @@ def _as(workspace: Workspace, name: str) -> Workspace:
 
 
 def _explained(workspace: Workspace, build: str, text: str) -> dict[str, Any]:
-    from pipelines.jobs.explain import (
-        explain,  # here: a server that nobody asks to explain stays without torch
-    )
+    # Imported here: a server that nobody asks to explain stays without torch.
+    from pipelines.jobs.explain import explain
 
-    try:
-        return explain(workspace, build, text)
-    except BtxError:
-        raise
-    except Exception as error:  # of btx_core, which this floor's callers do not know
-        if isinstance(error, BtxError):
-            raise Invalid(
-                error.subject, found=error.found, expected=error.expected, next=error.next
-            ) from error  # type: ignore[attr-defined]
-        raise
+    return explain(workspace, build, text)
 
 
 def _audited(workspace: Workspace, ref: str, head: str | None, heard: Heard) -> dict[str, Any]:

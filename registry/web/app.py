@@ -13,7 +13,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from btx_core.problems import BtxError
-from registry.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unavailable
 from registry.web import api, pages
 from registry.web.middleware import HEADERS, Guard
 from registry.web.rendering import STATIC
@@ -25,6 +25,7 @@ STATUS: dict[type[Exception], int] = {
     Conflict: 409,
     Refused: 403,
     Unavailable: 503,
+    Damaged: 500,
 }
 
 
@@ -42,7 +43,7 @@ def application(site: Site) -> FastAPI:
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(StarletteHTTPException, _plain)
-    app.add_exception_handler(BtxError, _told)
+    app.add_exception_handler(BtxError, _problem)
     app.add_exception_handler(Exception, _broken)
     app.add_middleware(
         Guard, hosts=site.hosts, identify=lambda headers: _key(site, headers), limits=site.limits
@@ -55,19 +56,12 @@ def _key(site: Site, headers: Any) -> str | None:
     return found.token if found else None
 
 
-def told(error: Exception) -> tuple[int, dict[str, str]] | None:
-    """Status and Problem of an error that tells subject, found, expected and next; None for any other."""
-    words = {name: getattr(error, name, None) for name in ("subject", "found", "expected", "next")}
-    if any(word is None for word in words.values()):
-        return None
-    usual = 422 if getattr(error, "exit_status", 1) == 2 or not isinstance(error, BtxError) else 500
-    return STATUS.get(type(error), usual), {name: str(word) for name, word in words.items()}
-
-
-async def _told(request: Request, error: Exception) -> Response:
-    answer = told(error)
-    assert answer is not None
-    return _answer(request, *answer)
+async def _problem(request: Request, error: Exception) -> Response:
+    """Answer a known error with its own words; bytes or rows that are damaged are our fault."""
+    assert isinstance(error, BtxError)
+    status = STATUS.get(type(error), 422)
+    words = {name: str(getattr(error, name)) for name in ("subject", "found", "expected", "next")}
+    return _answer(request, status, words)
 
 
 async def _unreadable(request: Request, error: Exception) -> Response:

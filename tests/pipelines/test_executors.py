@@ -202,14 +202,18 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
     text = settings.read_text()
     settings.write_text(text.replace("steps = 60", f"steps = {LONG}\nsave_every = 5", 1))
     command = [str(Path(sys.executable).with_name("btx")), "train", "again", "--data", "data/math"]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def interruptible() -> None:
+        # Tests started in the background ignore the signal, and hand that on.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     running = subprocess.Popen(
         command,
         cwd=own_story.root,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=heard,
+        preexec_fn=interruptible,
     )
     checkpoint = own_story.root / "work/branches/.again.training/run.json"
     while not checkpoint.exists():

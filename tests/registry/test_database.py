@@ -119,7 +119,7 @@ def test_the_migrated_schema_is_the_one_that_the_rows_declare(catalog: Catalog) 
     from sqlalchemy import create_engine
     from sqlmodel import SQLModel
 
-    import registry.catalogue.models
+    import registry.catalogue.models  # noqa: F401 - declares the tables
 
     with create_engine(catalog.database.url).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []

@@ -305,7 +305,10 @@ def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(
 ) -> None:
     looks, chain = [], views.chain
     monkeypatch.setattr(views, "chain", lambda *given: looks.append(1) or chain(*given))
-    open_ = lambda: web.client.get("/audit", headers=web.as_("eve")).text
+
+    def open_() -> str:
+        return web.client.get("/audit", headers=web.as_("eve")).text
+
     assert "unbroken" in open_()
     assert "unbroken" in open_()
     assert len(looks) == 1
