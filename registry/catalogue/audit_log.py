@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.catalogue.database import Rows, Writer
-from registry.catalogue.rows import EVENT_COLUMNS, Event
+from registry.catalogue.rows import EVENT_COLUMNS
 from registry.digest import canonical_json, sha256_bytes
 from registry.errors import Damaged, Invalid
+from registry.records.base import JsonObject
+from registry.records.version import Event
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -33,10 +35,14 @@ class Break(NamedTuple):
 
 
 def append(
-    writer: Writer, *, at: str, actor: str, kind: str, subject: str, body: Mapping[str, Any]
+    writer: Writer, *, at: str, actor: str, kind: str, subject: str, body: JsonObject
 ) -> Event:
-    """Add the next link. The caller holds the write transaction, so nobody can take the same place."""
-    from registry.catalogue.models import EventRow  # here, since reading must not pay for it
+    """Add the next link of the chain.
+
+    The caller holds the write transaction, so nobody else can take the same place.
+    """
+    # Imported here: reading must not pay for it.
+    from registry.catalogue.models import EventRow
 
     newest = writer.rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
     seq, prev = (newest[0][0] + 1, newest[0][1]) if newest else (1, GENESIS)
@@ -55,7 +61,7 @@ def append(
         )
     )
     writer.session.flush()
-    return Event(seq, at, actor, kind, subject, json.loads(text), prev, digest)
+    return Event(seq, at, actor, kind, subject, text, prev, digest)
 
 
 def link_digest(

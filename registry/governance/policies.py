@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from registry.digest import canonical_json
 from registry.errors import Invalid, NotFound
 from registry.governance import expressions
+from registry.records import evidence as evidence_records
 from registry.records.references import parse
 
 Gate = Literal["register", "build", "release", "export"]
@@ -145,7 +146,7 @@ def judge(
     """The verdict on this evidence at this moment. Never raises for what policies or evidence hold: a doubt is a refusal.
 
     waivers: those whose signatures and roles were checked already; here they are matched by rule, subject and date.
-    shapes: the types of facts by kind; those of evidence.yaml unless given.
+    shapes: the types of facts by kind; those of the evidence records unless given.
     """
     subject = (
         subject
@@ -443,8 +444,8 @@ def _unsound(path: Path, found: str, expected: str) -> Invalid:
 
 @cache
 def known_shapes() -> Mapping[str, Any]:
-    """The facts that evidence holds, by kind: evidence.yaml."""
-    return yaml.safe_load((Path(__file__).parent / "evidence.yaml").read_text())  # type: ignore[no-any-return]
+    """Return what evidence holds, by kind of candidate."""
+    return evidence_records.shapes()
 
 
 class StrictLoader(yaml.SafeLoader):
