@@ -78,8 +78,9 @@ def forecast(
         anew = any(shard.file.startswith(f"model-{part}") for part in REWRITTEN[tune.mode])
         linked = shard.link is not None and not anew
         size = layout(shard.outputs)[2]
-        action = "link" if linked else "write"
-        weights.append(PlannedFile(file=shard.file, bytes=size, action=action))
+        weights.append(
+            PlannedFile(file=shard.file, bytes=size, action="link" if linked else "write")
+        )
     builds = workspace.catalog.versions(BuildFacts)
     timed = [build for build in builds if build.facts.cost.seconds.total is not None]
     if not timed:

@@ -106,7 +106,9 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
 
         def log(stage: str, state: str, body: Mapping[str, float]) -> None:
             logger.info("stage %s %s", stage, state)
-            workspace.catalog.event(StageRan(stage=stage, state=state, **body), f"build/{number}")
+            ran = {"stage": stage, "state": state, **body}
+            event = StageRan.from_json(ran, f"stage {stage}")
+            workspace.catalog.event(event, f"build/{number}")
 
         done = dvc_runs.reproduce(workspace.root, "evaluate", log)
         build = _record(run, order)

@@ -61,7 +61,7 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[
 
 
 def _row(version: Version[Facts], status: Status) -> RowEnd:
-    common = {
+    common: dict[str, Any] = {
         "ref": str(version.ref),
         "name": version.ref.name,
         "version": version.ref.version,
