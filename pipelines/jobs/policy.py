@@ -1,4 +1,4 @@
-"""Jobs: what would the gates say of REF now, and do the policies judge as their own tests say? Nothing is logged."""
+"""Job: what would the gates say of one version now? Nothing is logged."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -7,7 +7,7 @@ from pipelines.jobs import evidence
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Version
-from registry.governance import gate, policy_tests
+from registry.governance import gate
 from registry.governance.policies import load
 
 GATES = {
@@ -36,17 +36,6 @@ def check(workspace: Workspace, reference: str) -> dict[str, Any]:
         ).to_json()
 
     return {"ref": ref, "verdicts": {name: judged(name) for name in GATES[kind]}}
-
-
-def test(workspace: Workspace) -> dict[str, Any]:
-    """policies, rules, cases, failed[{suite, case, expected, found}]: every case of policies/tests, and every rule that no case breaks."""
-    policies, results = load(workspace.policies), policy_tests.run(workspace.policies)
-    return {
-        "policies": len(policies),
-        "rules": sum(len(policy.validations) for policy in policies),
-        "cases": len(results),
-        "failed": [vars(result) for result in results if not result.ok],
-    }
 
 
 def _evidence(workspace: Workspace, version: Version) -> dict[str, Any]:
