@@ -75,7 +75,7 @@ def set_up(
 ) -> None:
     """Set up what every command needs."""
     show_diagnostics(verbose=verbose)
-    logger.debug("process %d runs: %s", os.getpid(), " ".join(sys.argv))
+    logger.info("process %d runs: btx %s", os.getpid(), " ".join(sys.argv[1:]))
 
 
 def main() -> None:
