@@ -95,6 +95,22 @@ def verify(rows: Rows, pinned: str | None = None) -> tuple[int, list[Break]]:
     return len(events), breaks
 
 
+def head_statement(rows: Rows, at: str) -> dict[str, Any]:
+    """Say what the head of the log is.
+
+    Args:
+        rows: the log.
+        at: the time of the statement, in UTC.
+
+    Returns:
+        `seq` and `head`, the number and digest of the newest event, and `at`. Of an empty log the
+        number is 0 and the digest 64 zeros.
+    """
+    newest = rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
+    seq, digest = newest[0] if newest else (0, GENESIS)
+    return {"seq": seq, "head": digest, "at": at}
+
+
 def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
     """A signed statement of what the head is; keep it outside the database."""
     from cryptography.hazmat.primitives.serialization import (  # here, since few commands sign
@@ -102,12 +118,7 @@ def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
         PublicFormat,
     )
 
-    newest = rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
-    statement = {
-        "seq": newest[0][0] if newest else 0,
-        "head": newest[0][1] if newest else GENESIS,
-        "at": at,
-    }
+    statement = head_statement(rows, at)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     signature = key.sign(canonical_json(statement))
     encoded = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
 from registry.formats.tables import Facts, Table
+from registry.units import size
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def annex_iv(dossier: Dossier) -> list[Section]:
             (
                 f"{dossier.ref}, registered {subject.registered_at[:10]} by {subject.actor}; digest {subject.digest}.",
                 f"Earlier builds: {', '.join(dossier.previous) or 'none'}.",
-                f"Supplied as {len(subject.files)} files in Hugging Face format, {tables.size(sum(file.bytes for file in subject.files))}.",
+                f"Supplied as {len(subject.files)} files in Hugging Face format, {size(sum(file.bytes for file in subject.files))}.",
             ),
             (
                 "the provider's name and address",
@@ -312,7 +313,7 @@ def training_summary(dossier: Dossier) -> list[Section]:
             "1.3 Modality, size and other characteristics",
             "Modalities, size per modality in the template's ranges, date of the latest data, languages.",
             (
-                f"Text: {tables.size(total)} in {len(data)} data versions; {_range(cost['tokens'])} (trained on: {tables.number(cost['tokens'])}).",
+                f"Text: {size(total)} in {len(data)} data versions; {_range(cost['tokens'])} (trained on: {tables.number(cost['tokens'])}).",
                 f"Newest data version registered {registered or 'never'}.",
             ),
             ("languages", "when the data itself was collected"),
@@ -444,7 +445,7 @@ def _limits(dossier: Dossier) -> str:
 def _named_data(dossier: Dossier) -> str:
     held = dossier.of("data")
     total = sum(int(version.facts.get("bytes") or 0) for version in held)
-    return f"{', '.join(str(version.ref) for version in held)}: {tables.size(total)} of text, each file held by SHA-256."
+    return f"{', '.join(str(version.ref) for version in held)}: {size(total)} of text, each file held by SHA-256."
 
 
 def _range(tokens: float | None) -> str:
