@@ -61,7 +61,8 @@ def _compared(facts: Facts) -> dict[str, Any]:
         chosen = {name: value for name, value in recorded.items() if name not in NOT_COMPARED}
     results = _results(facts)
     if results:
-        chosen["evaluation"] = evaluation_of(results)
+        evaluation = evaluation_of(results)
+        chosen["evaluation"] = {name: figures.to_json() for name, figures in evaluation.items()}
     return chosen
 
 
