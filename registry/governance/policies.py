@@ -628,7 +628,8 @@ def _parsed_policy(path: Path) -> Policy:
         raise _unsound(path, f"{size} bytes", f"at most {LARGEST_FILE_BYTES}")
     try:
         policy = Policy.model_validate(read_strict_yaml(path))
-        canonical_json(policy.to_json())
+        # As it was read: `to_json` would make a text of a date, and null of what is no number.
+        canonical_json(policy.model_dump())
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

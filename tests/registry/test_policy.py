@@ -7,7 +7,7 @@ import os
 import re
 import string
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -255,6 +255,9 @@ SOUND = yaml.safe_load((POLICIES / "licence.yaml").read_text())
         ({"validations": []}, "validations"),
         ({"waivable": "yes please"}, "waivable"),
         ({"validations.1.rule": "stated"}, "validations"),
+        ({"parameters.until": date(2026, 1, 1)}, "date"),
+        ({"parameters.most": math.nan}, "nan"),
+        ({"parameters.key": b"x"}, "bytes"),
     ],
 )
 def test_an_unsound_policy_file_is_named_with_what_is_wrong(
