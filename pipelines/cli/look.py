@@ -87,7 +87,7 @@ def list_command(
 
 def _print_listing(rows: "Sequence[RowEnd]") -> None:
     """Print one line for each version; the reference stands for its name and number."""
-    fields = type(rows[0]).model_fields if rows else ("ref",)
+    fields = rows[0].fields() if rows else ["ref"]
     columns = [name for name in fields if name not in ("name", "version")]
     lines = []
     for row in rows:

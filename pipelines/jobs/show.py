@@ -17,7 +17,7 @@ from registry.records.answers import (
     RoutingShares,
     RowEnd,
     SeedRow,
-    ShownAnswer,
+    Shown,
     evaluation_of,
     figures_of,
 )
@@ -92,7 +92,7 @@ def _row(version: Version[Facts], status: Status) -> RowEnd:
     return row(**common, **own)
 
 
-def shown(workspace: Workspace, reference: str) -> ShownAnswer:
+def shown(workspace: Workspace, reference: str) -> Shown:
     """Return everything that is recorded of one version, with its status, files and gates.
 
     Args:
@@ -110,7 +110,7 @@ def shown(workspace: Workspace, reference: str) -> ShownAnswer:
     recorded = {name: getattr(facts, name) for name in type(facts).model_fields}
     known = {**recorded, **(facts.model_extra or {})}
     kept = {name: value for name, value in known.items() if name not in HIDDEN}
-    return SHOWN.get(facts.kind, ShownAnswer)(
+    return SHOWN.get(facts.kind, Shown)(
         **{**kept, **_in_todays_keys(catalog, version)},
         ref=str(version.ref),
         status=str(catalog.status(version.ref)),

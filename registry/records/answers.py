@@ -7,7 +7,7 @@ Schemas are published in `docs/schemas`.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,14 +34,25 @@ class Answer(Record):
     A record inside it is printed in the way of its own class.
     """
 
+    printed_last: ClassVar[tuple[str, ...]] = ()  # fields that a reader looks for at the end
+
+    @classmethod
+    def fields(cls) -> list[str]:
+        """Return the names of the fields in the order in which they are printed."""
+        first = [name for name in cls.model_fields if name not in cls.printed_last]
+        return [*first, *cls.printed_last]
+
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object with every key."""
-        fields = type(self).model_fields
-        values = {field.alias or name: getattr(self, name) for name, field in fields.items()}
-        return {key: _json(value) for key, value in {**values, **(self.model_extra or {})}.items()}
+        printed = {}
+        for name in self.fields():
+            key = type(self).model_fields[name].alias or name
+            printed[key] = _json(getattr(self, name))
+        unknown = {key: _json(value) for key, value in (self.model_extra or {}).items()}
+        return {**printed, **unknown}
 
 
-class StoredAnswer(Answer):
+class AsStored(Answer):
     """An answer about what is recorded: numbers are printed as rows hold them, 1 and never 1.0."""
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +60,7 @@ class StoredAnswer(Answer):
         return {key: json.loads(canonical_json(value)) for key, value in super().to_json().items()}
 
 
-class SparseAnswer(Answer):
+class WithoutNulls(Answer):
     """An answer that prints only the keys that apply."""
 
     def to_json(self) -> dict[str, Any]:
@@ -95,6 +106,8 @@ class Row(Answer):
 
 class RowEnd(Row):
     """What every line of a list ends with."""
+
+    printed_last = ("status", "digest", "registered_at")
 
     status: str
     digest: str
@@ -227,7 +240,7 @@ class LineageFile(Answer):
     sha256: str
 
 
-class LineageNode(SparseAnswer):
+class LineageNode(WithoutNulls):
     """One version in a lineage; a data version comes with its files."""
 
     ref: str
@@ -302,7 +315,7 @@ class FileChanges(Answer):
     only_right: tuple[str, ...] = ()
 
 
-class DiffAnswer(StoredAnswer):
+class DiffAnswer(AsStored):
     """What differs between two versions of one kind."""
 
     left: str
@@ -312,7 +325,7 @@ class DiffAnswer(StoredAnswer):
     notes: tuple[str, ...] = ()  # what cannot be compared, and why
 
 
-class Reached(SparseAnswer):
+class Reached(WithoutNulls):
     """Something that a withdrawal reaches."""
 
     ref: str
@@ -331,7 +344,7 @@ class WithdrawAnswer(Answer):
     next: str | None = None
 
 
-class WaiverAnswer(Answer):
+class RuleWaiver(Answer):
     """An exception that a rule made; `id` is the digest of the event that signed it."""
 
     rule: str
@@ -350,7 +363,7 @@ class RuleAnswer(Answer):
     outcome: str
     message: str = ""
     remedy: str = ""
-    waiver: WaiverAnswer | None = None
+    waiver: RuleWaiver | None = None
 
 
 class VerdictAnswer(Answer):
@@ -452,7 +465,7 @@ class ReportAnswer(Answer):
     signature: str | None = None  # the file beside it that holds the signature
 
 
-class HeadAnswer(SparseAnswer):
+class HeadAnswer(WithoutNulls):
     """The log's head, signed where that was asked for."""
 
     actor: str
@@ -557,7 +570,7 @@ class ErrorAnswer(Answer):
     next: str
 
 
-class DomainFigures(SparseAnswer):
+class DomainFigures(WithoutNulls):
     """The figures of one domain; `accuracy` only where answers can be checked.
 
     The specialist's are those of the best member; `specialists` names all.
@@ -591,8 +604,10 @@ class RoutingShares(Answer):
     dominant: tuple[str, ...] = ()
 
 
-class ShownAnswer(StoredAnswer):
+class Shown(AsStored):
     """Everything that is recorded of one version."""
+
+    printed_last = ("files", "gates")
 
     ref: str
     status: str
@@ -602,13 +617,8 @@ class ShownAnswer(StoredAnswer):
     files: tuple[FileLine, ...] = ()
     gates: tuple[Judged, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object with every key, the long lists of files and gates last."""
-        whole = super().to_json()
-        return {**whole, "files": whole.pop("files"), "gates": whole.pop("gates")}
 
-
-class ShownDataAnswer(ShownAnswer):
+class ShownDataAnswer(Shown):
     """A data version."""
 
     domain: str | None = None
@@ -623,7 +633,7 @@ class ShownDataAnswer(ShownAnswer):
     dvc: DvcFolder | None = None
 
 
-class ShownSeedAnswer(ShownAnswer):
+class ShownSeedAnswer(Shown):
     """A seed."""
 
     model_type: str | None = None
@@ -637,7 +647,7 @@ class ShownSeedAnswer(ShownAnswer):
     dvc: DvcFolder | None = None
 
 
-class ShownExpertAnswer(ShownAnswer):
+class ShownExpertAnswer(Shown):
     """An expert."""
 
     domain: str | None = None
@@ -655,7 +665,7 @@ class ShownExpertAnswer(ShownAnswer):
     dvc: DvcFolder | None = None
 
 
-class ShownSnapshotAnswer(ShownAnswer):
+class ShownSnapshotAnswer(Shown):
     """A snapshot."""
 
     seed: str | None = None
@@ -663,7 +673,7 @@ class ShownSnapshotAnswer(ShownAnswer):
     members: tuple[Member, ...] = ()
 
 
-class ShownBuildAnswer(ShownAnswer):
+class ShownBuildAnswer(Shown):
     """A build. `recipe` holds the settings as given, and under `resolved` every key of them."""
 
     line: str = "main"
@@ -687,7 +697,7 @@ class ShownBuildAnswer(ShownAnswer):
     dvc: DvcFolder | None = None
 
 
-class ShownExportAnswer(ShownAnswer):
+class ShownExportAnswer(Shown):
     """An export."""
 
     folder: str | None = None
@@ -697,7 +707,7 @@ class ShownExportAnswer(ShownAnswer):
     public_key: str | None = None
 
 
-SHOWN: Mapping[Kind, type[ShownAnswer]] = {
+SHOWN: Mapping[Kind, type[Shown]] = {
     Kind.DATA: ShownDataAnswer,
     Kind.SEED: ShownSeedAnswer,
     Kind.EXPERT: ShownExpertAnswer,
