@@ -7,6 +7,7 @@ import pytest
 from btx_core.mixing.mix import MixRecipe
 from btx_core.training.loop import TrainRecipe
 from btx_core.training.tune import TuneRecipe
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.train import train
 from pipelines.workspace.recipes import EvaluateRecipe, recipe
@@ -60,6 +61,6 @@ def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspa
         ({"mix": {"top_k": 99}}, "top_k"),
     ):
         with pytest.raises(Exception, match=named) as raised:
-            rebuild(own_story, recipes=Recipes(**tables))
+            rebuild(own_story, Request(recipes=Recipes(**tables)))
         assert getattr(raised.value, "exit_status", None) == 2
     assert own_story.catalog.head() == head
