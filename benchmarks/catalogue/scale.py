@@ -21,6 +21,7 @@ from typing import Any
 from registry.catalogue.catalog import Catalog
 from registry.digest import sha256_bytes
 from registry.records.facts import (
+    Architecture,
     BuildFacts,
     BuildRecipe,
     DataFacts,
@@ -81,7 +82,11 @@ def fill(catalog: Catalog, experts: int) -> int:
         files = [_file(f"build{number}{name}", f"model-{name}.safetensors") for name in range(10)]
         add(
             "",
-            BuildFacts(content=str(number), recipe=BuildRecipe(tune={"mode": "router"})),
+            BuildFacts(
+                content=str(number),
+                recipe=BuildRecipe(tune={"mode": "router"}),
+                architecture=Architecture(top_k=2, routing="top-k", seed_expert=True),
+            ),
             files=files,
             parents=[(snapshot.ref, "composed_from"), *tuned_on],
         )
