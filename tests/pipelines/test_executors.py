@@ -18,7 +18,7 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
-from pipelines.stages.executors import Needs, Watch, execute
+from pipelines.stages.executors import Needs, Watch, devices_at_once, execute
 from pipelines.workspace.folders import manifest
 from pipelines.workspace.progress import Note, note_of
 from pipelines.workspace.workspace import Workspace
