@@ -289,7 +289,8 @@ def test_a_policy_file_that_is_not_plain_yaml_is_refused(text: str, tmp_path: Pa
         load(tmp_path)
 
 
-# Truth tables with errors, as CEL defines them: an error is absorbed by a decisive other side, and is otherwise an error.
+# Truth tables with errors, as CEL defines them: an error is absorbed by a decisive other side, and
+# is otherwise an error.
 
 ATOMS = [
     ("evidence.license == 'MIT'", True),
@@ -344,8 +345,8 @@ def test_a_composed_rule_allows_exactly_when_it_is_true(truth: tuple[str, bool |
     assert time.process_time() - started < LONGEST_S
 
 
-WORDS = """evidence .license .files .all( .map( x, x ) ( [ ] == ! && || null true 1 'a' + * ? : has( matches( timestamp( { } ,
-in .size() 9223372036854775807 - // \\ b'\\xff'"""
+WORDS = """evidence .license .files .all( .map( x, x ) ( [ ] == ! && || null true 1 'a' + * ? : has(
+matches( timestamp( { } , in .size() 9223372036854775807 - // \\ b'\\xff'"""
 NOISE = st.lists(st.sampled_from(WORDS.split()), max_size=40).map(" ".join)
 JSON = st.recursive(
     st.one_of(
@@ -543,7 +544,7 @@ def test_a_needed_fact_that_is_missing_or_of_another_type_refuses(
 
 
 def _other_type(before: Any, value: Any) -> bool:
-    """Whether the value is of another JSON type and not empty: an empty list, say, may stand there."""
+    """Whether the value is of another JSON type and not empty: an empty list may stand there."""
     family = {
         bool: "truth",
         int: "number",
