@@ -6,25 +6,22 @@ In:  a dossier.  Out: Markdown with YAML front matter, the keys that the hub rea
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
-from registry.formats import report
+from registry.formats import layout, report
 from registry.formats.dossier import Dossier
-
-USE = """
-### Use
-
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-```
-"""
 
 
 def text(dossier: Dossier) -> str:
-    use = USE if dossier.subject.ref.kind == "build" else ""
-    return f"---\n{yaml.safe_dump(front_matter(dossier), sort_keys=False, allow_unicode=True)}---\n\n{report.card(dossier)}{use}"
+    """Return the README.md of a model folder: YAML front matter, then what the overview says."""
+    front = yaml.safe_dump(front_matter(dossier), sort_keys=False, allow_unicode=True)
+    return layout.markdown_page(
+        "model-card.md.j2",
+        # YAML has its own quoting.
+        front_matter=Markup(front),
+        report=report.describe(dossier),
+        loadable=dossier.subject.ref.kind == "build",
+    )
 
 
 def front_matter(dossier: Dossier) -> dict[str, Any]:

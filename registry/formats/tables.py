@@ -1,6 +1,7 @@
-"""The tables that reports are made of: rows of words read off a dossier, numbers rounded for people.
+"""The tables that reports are made of: rows of text read from a dossier, numbers rounded for people.
 
-In:  a dossier.  Out: Table, Facts. What a cell does not know it says. Which law asks for which table is sections.py's, layout report.py's.
+In: a dossier. Out: tables and fields, whose cells say so where a fact is not known. Which table
+belongs to which heading is decided in sections.py and answers.py, how it looks in the templates.
 """
 
 from collections.abc import Mapping
@@ -13,23 +14,55 @@ from registry.formats.dossier import Dossier, compute, training
 Figures = Mapping[str, Any]
 
 
+SHORT = 24
+
+
 @dataclass(frozen=True)
 class Table:
-    """numbers: columns to be set to the right."""
+    """Cells of text under column names.
+
+    Attributes:
+        columns: one name for each column.
+        rows: as many cells in each row as there are columns.
+        numeric: indices of the columns that are aligned to the right.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    numbers: frozenset[int] = frozenset()
+    numeric: frozenset[int] = frozenset()
+
+    @property
+    def short_columns(self) -> frozenset[int]:
+        """Indices of the columns whose cells all fit on one line: up to SHORT characters."""
+        return frozenset(
+            column
+            for column in range(len(self.columns))
+            if all(len(row[column]) <= SHORT for row in self.rows)
+        )
 
 
 @dataclass(frozen=True)
-class Facts:
+class Fields:
     """Names and values, one line each."""
 
     rows: tuple[tuple[str, str], ...]
 
+    def as_table(self) -> Table:
+        """Return the fields as a table, for formats that have nothing else."""
+        return Table(("what", "recorded"), self.rows)
 
-def standing(dossier: Dossier) -> Facts:
+
+@dataclass(frozen=True)
+class Pointer:
+    """A link to a section of the overview, instead of its table a second time."""
+
+    title: str
+
+
+Part = str | Table | Fields | Pointer
+
+
+def status(dossier: Dossier) -> Fields:
     subject = dossier.subject
     approvals = ", ".join(f"{line['actor']} on {line['at'][:10]}" for line in dossier.approvals)
     rows = [
@@ -47,7 +80,7 @@ def standing(dossier: Dossier) -> Facts:
         ("digest", subject.digest),
         ("audit log head", dossier.head),
     ]
-    return Facts(tuple(rows))
+    return Fields(tuple(rows))
 
 
 def released(dossier: Dossier) -> str:

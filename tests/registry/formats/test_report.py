@@ -59,7 +59,7 @@ def test_all_nine_points_of_annex_iv_and_the_whole_template_are_answered(governe
     ]
     for section in (*annex_iv(dossier), *training_summary(dossier)):
         assert section.needs
-        assert section.holds or section.missing, f"{section.title} says nothing"
+        assert section.recorded or section.missing, f"{section.title} says nothing"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any
 
 
 def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
-    """Standing, refusals, waivers, warnings, losers and gaps; each said on the page before the first part."""
+    """Status, refusals, waivers, warnings, losers and gaps; each said on the page before the first part."""
     governed.seed()
     ben = governed.person("ben", "approver")
     until = (governed.at + timedelta(days=10)).date().isoformat()
