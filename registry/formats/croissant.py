@@ -1,6 +1,6 @@
 """Croissant 1.0: one data version as a dataset that loaders and catalogues understand.
 
-In:  the dossier of a data version.  Out: JSON-LD (mlcommons.org/croissant/1.0). Raises Invalid for another kind.
+In: the dossier of a data version. Out: JSON-LD (mlcommons.org/croissant/1.0). Other kinds are refused.
 """
 
 import json
@@ -52,10 +52,22 @@ CONTEXT = {
 
 
 def text(dossier: Dossier) -> str:
+    """Return the data version's Croissant description as JSON. Raises Invalid for another kind."""
     return json.dumps(dataset(dossier), indent=1) + "\n"
 
 
 def dataset(dossier: Dossier) -> dict[str, Any]:
+    """Describe a data version in Croissant.
+
+    Args:
+        dossier: what is recorded of a data version.
+
+    Returns:
+        The JSON-LD document, ready to be written.
+
+    Raises:
+        Invalid: for another kind of version.
+    """
     version, facts = dossier.subject, dossier.subject.facts
     if version.ref.kind != "data":
         raise Invalid(

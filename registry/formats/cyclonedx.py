@@ -1,6 +1,7 @@
-"""CycloneDX 1.6 ML-BOM: the model, its experts and seed as machine-learning models, its corpora as data.
+"""CycloneDX 1.6 ML-BOM: the model, its experts and seed as machine-learning models, its data as data.
 
-In:  a dossier.  Out: JSON that the schema's strict form accepts. The CycloneDX library drops model cards, so the JSON is written here.
+In: a dossier. Out: JSON that the schema's strict form accepts. The CycloneDX library drops model cards;
+that is why the JSON is written here.
 """
 
 import json
@@ -17,10 +18,19 @@ SENSITIVE = {
 
 
 def text(dossier: Dossier) -> str:
+    """Return the bill of materials as JSON."""
     return json.dumps(bom(dossier), indent=1) + "\n"
 
 
 def bom(dossier: Dossier) -> dict[str, Any]:
+    """Describe a version and what it was made from as a bill of materials.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        The CycloneDX document, ready to be written. A snapshot is no component: its members are.
+    """
     kept = [node for node in dossier.graph.nodes[1:] if node.ref.kind in ("data", "seed", "expert")]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",

@@ -1,7 +1,8 @@
-"""In-toto statements with SLSA provenance: what a version is, what it was made from, by which recipe, code and environment.
+"""In-toto statements with SLSA provenance: what a version is, from what, how and with which code it was made.
 
-In:  a dossier.  Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1; attest.sign puts it in an envelope.
-Subjects are the version's files by SHA-256, so that any in-toto tool can compare them with the bytes on disk.
+In: a dossier. Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1, on
+request in a signed envelope. Subjects are the version's files by SHA-256, so that any in-toto tool can
+compare them with the bytes on disk.
 """
 
 import json
@@ -21,15 +22,24 @@ SUMMARY = "https://slsa.dev/verification_summary/v1"
 
 
 def text(dossier: Dossier) -> str:
+    """Return the provenance statement as JSON."""
     return json.dumps(statement(dossier), indent=1) + "\n"
 
 
 def summary_text(dossier: Dossier) -> str:
+    """Return the verification summary as JSON. Raises Invalid when no gate was asked."""
     return json.dumps(verification_summary(dossier), indent=1) + "\n"
 
 
 def statement(dossier: Dossier) -> dict[str, Any]:
-    """Provenance of a data version, seed, expert or build; of a released build also who approved."""
+    """Describe what a version was made from, by whom and how.
+
+    Args:
+        dossier: what is recorded of a data version, seed, expert or build.
+
+    Returns:
+        An in-toto statement with SLSA provenance; of a released build also with its approvals.
+    """
     act = "released" if dossier.releases else "registered"
     version = dossier.subject
     subject = [{"name": str(version.ref), "digest": {"sha256": version.digest}}]
@@ -61,7 +71,17 @@ def statement(dossier: Dossier) -> dict[str, Any]:
 
 
 def verification_summary(dossier: Dossier) -> dict[str, Any]:
-    """SLSA's summary of the newest verdict on the subject. Raises Invalid when no gate was asked."""
+    """Describe the newest verdict on a version in SLSA's form.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        An in-toto statement with a verification summary.
+
+    Raises:
+        Invalid: when no gate was asked about the version.
+    """
     asked = sorted(dossier.last_verdicts(dossier.ref).values(), key=lambda event: event.seq)
     if not asked:
         raise Invalid(
@@ -147,5 +167,5 @@ def _byproducts(dossier: Dossier, act: str) -> list[dict[str, Any]]:
 
 
 def envelope(text: str, key: Ed25519PrivateKey) -> str:
-    """A statement's text in a signed DSSE envelope, as JSON."""
+    """Return a statement's text in a DSSE envelope that is signed with the key, as JSON."""
     return json.dumps(sign(json.loads(text), key), indent=1) + "\n"

@@ -1,6 +1,7 @@
 """Hugging Face model card: the README.md of an exported folder.
 
-In:  a dossier.  Out: Markdown with YAML front matter, the keys that the hub reads (license, base_model, datasets, model-index).
+In: a dossier. Out: Markdown with YAML front matter, whose keys the hub reads: license, base_model,
+datasets, model-index.
 """
 
 from typing import Any
@@ -25,6 +26,14 @@ def text(dossier: Dossier) -> str:
 
 
 def front_matter(dossier: Dossier) -> dict[str, Any]:
+    """Return the keys of a model card that the hub reads.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        The front matter, ready to be written as YAML.
+    """
     licenses = dossier.licenses()
     made: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     # The hub knows one identifier; several licences, or one of its own, are "other" with the names beside.

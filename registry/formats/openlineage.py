@@ -1,6 +1,6 @@
 """OpenLineage run events, one per thing that was made: inputs, output, and when.
 
-In:  a dossier.  Out: one JSON event per line, oldest first, each ready to be posted to a lineage server.
+In: a dossier. Out: one JSON event per line, oldest first, each ready to be posted to a lineage server.
 """
 
 import json
@@ -22,10 +22,19 @@ JOBS = {
 
 
 def text(dossier: Dossier) -> str:
+    """Return the events as JSON, one a line."""
     return "".join(json.dumps(event) + "\n" for event in events(dossier))
 
 
 def events(dossier: Dossier) -> list[dict[str, Any]]:
+    """Describe the making of a version and of everything that it was made from.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        A run event for each version in the graph, the oldest first.
+    """
     nodes = sorted(dossier.graph.nodes, key=lambda node: (node.registered_at, str(node.ref)))
     return [_event(dossier, node) for node in nodes]
 

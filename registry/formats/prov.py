@@ -1,6 +1,7 @@
 """W3C PROV-JSON: versions are entities, their making activities, people agents.
 
-In:  a dossier.  Out: one PROV-JSON document (W3C member submission of 2013), with every version, edge, approval and withdrawal.
+In: a dossier. Out: one PROV-JSON document (W3C member submission of 2013) with every version, edge,
+approval and withdrawal.
 """
 
 import json
@@ -12,10 +13,19 @@ PREFIX = {"btx": "urn:btx:"}
 
 
 def text(dossier: Dossier) -> str:
+    """Return the provenance document as JSON."""
     return json.dumps(document(dossier), indent=1) + "\n"
 
 
 def document(dossier: Dossier) -> dict[str, Any]:
+    """Describe a version, its ancestors and the people behind them in PROV-JSON.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        The document, ready to be written.
+    """
     made: dict[str, dict[str, Any]] = {
         name: {}
         for name in (

@@ -1,6 +1,6 @@
-"""SPDX 3.0.1 with its AI and dataset profiles: models, corpora, licences, and what was trained on what.
+"""SPDX 3.0.1 with its AI and dataset profiles: models, data, licences, and what was trained on what.
 
-In:  a dossier.  Out: JSON-LD, one graph: packages, files, licence expressions and the relationships between them.
+In: a dossier. Out: JSON-LD, one graph of packages, files, licence expressions and relationships.
 """
 
 import json
@@ -23,10 +23,19 @@ SENSITIVE = {"none": "no", "reviewed": "yes", "present": "yes"}
 
 
 def text(dossier: Dossier) -> str:
+    """Return the SPDX document as JSON."""
     return json.dumps(document(dossier), indent=1) + "\n"
 
 
 def document(dossier: Dossier) -> dict[str, Any]:
+    """Describe a version and what it was made from in SPDX 3.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        The JSON-LD document, ready to be written.
+    """
     nodes = [
         node for node in dossier.graph.nodes if node.ref.kind in ("data", "seed", "expert", "build")
     ]
