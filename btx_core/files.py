@@ -78,3 +78,10 @@ def link(source: Path, target: Path) -> bool:
                 while left:
                     left -= os.copy_file_range(read.fileno(), write.fileno(), left)
                 return False
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write the text to a temporary file, then rename it to `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,63 +1,67 @@
-"""Job: register a corpus as a data version: copy it in, ask the gate, hold it with DVC, write the row."""
+"""Register a corpus as a data version: copy it in, ask the gate, hold it with DVC, write the row."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from btx_core import texts as data
+from btx_core import texts
 from pipelines.jobs import evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue.catalog import Version, spdx
+from registry.catalogue.catalog import spdx
 from registry.errors import Invalid
+from registry.records.facts import DataFacts, DataStatement
+from registry.records.kinds import Gate, Kind, Status
+from registry.records.version import Version
 
 
 def add_data(
-    workspace: Workspace,
-    name: str,
-    source: Path | str,
-    *,
-    license: str | None,
-    origin: str | None,
-    holder: str | None = None,
-    purpose: str | None = None,
-    pii: str = "none",
-    retain_until: str | None = None,
-) -> Version:
-    """Register `source` (a file, a folder or a URL) as data/NAME@next; the same content and facts again give the version that holds them.
+    workspace: Workspace, name: str, source: Path | str, statement: DataStatement
+) -> Version[DataFacts]:
+    """Register a corpus as the next version of `data/NAME`.
 
-    origin: where it comes from, in words; of a URL, the URL unless stated. pii: none | reviewed | present. retain_until: ISO date.
-    Raises Refused when a policy says no, Unreadable for what is no text: then no byte stays.
+    Args:
+        workspace: where it is registered.
+        name: the data version's name, which is its domain too.
+        source: a file, a folder, or a URL that DVC can fetch.
+        statement: what is said of it. Its source, where it is not stated, is the URL.
+
+    Returns:
+        The version; the one that holds it already where content and statement are the same.
+
+    Raises:
+        Refused: when a policy says no; then no byte stays.
+        Unreadable: for what is no text; then no byte stays.
     """
-    _check_date(retain_until)
-    licence = spdx(license) if license else None
-    catalog, url = workspace.catalog, source if isinstance(source, str) else None
+    _check_date(statement.retain_until)
+    catalog = workspace.catalog
     with workspace.writing(f"data add {name}"):
-        number = catalog.next_version("data", name)
-        ref, target = f"data/{name}@{number}", workspace.folder("data", name, number)
-        with folders.incoming(source, target) as aside:
-            _check_text(aside, source)
-            files = folders.manifest(aside)
-            facts = {
-                "domain": name,
-                "license": licence,
-                "source": origin or url,
-                "holder": holder,
-                "purpose": purpose,
-                "pii": pii,
-                "retain_until": retain_until,
-                "bytes": sum(file.bytes for file in files),
-            } | ({"url": url} if url else {})
-            known = (
-                _same(workspace, name, facts, folders.files_digest(files)) if number > 1 else None
-            )
-            if known:
-                return replace(known, created=False)
-            gates.ask(workspace, "register", ref, evidence.of_data(ref, facts, len(files)))
-            folders.accept(aside, target)
+        number = catalog.next_version(Kind.DATA, name)
+        ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
+        with folders.incoming(source, target) as incoming:
+            _check_text(incoming, source)
+            files = folders.manifest(incoming)
+            size = sum(file.bytes for file in files)
+            facts = _facts(name, source, statement, size)
+            if number > 1:
+                known = _same(workspace, facts, folders.files_digest(files))
+                if known:
+                    return replace(known, created=False)
+            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_data(ref, facts, len(files)))
+            folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
-        return catalog.register("data", name, facts | {"dvc": held}, files=files, version=number)
+        facts = facts.model_copy(update={"dvc": held})
+        return catalog.register(name, facts, files=files, version=number)
+
+
+def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
+    url = source if isinstance(source, str) else None
+    stated = statement.stated()
+    stated["license"] = spdx(statement.license) if statement.license else None
+    stated["source"] = statement.source or url
+    stated["pii"] = statement.pii or "none"
+    facts = DataFacts(domain=name, bytes=size, **stated)
+    return facts.model_copy(update={"url": url}) if url else facts
 
 
 def _check_date(retain_until: str | None) -> None:
@@ -78,28 +82,27 @@ def _check_date(retain_until: str | None) -> None:
 def _check_text(folder: Path, source: Path | str) -> None:
     """Everything that reads a data version reads text: what is none is told where the corpus comes in, by the caller's path."""
     try:
-        data.check(folder)
-    except data.Unreadable as error:
+        texts.check(folder)
+    except texts.Unreadable as error:
         inside = error.subject.removeprefix(f"{folder}/")
         where = (
             (source.parent if source.is_file() else source) / inside
             if isinstance(source, Path)
             else f"{source}, {inside}"
         )
-        raise data.Unreadable(
+        raise texts.Unreadable(
             where, found=error.found, expected=error.expected, next=error.next
         ) from None
 
 
-def _same(
-    workspace: Workspace, name: str, facts: Mapping[str, object], content: str
-) -> Version | None:
-    newest = workspace.catalog.get(f"data/{name}")
-    same_facts = {key: newest.facts.get(key) for key in facts} == facts
-    if (
-        same_facts
-        and folders.files_digest(newest.files) == content
-        and workspace.catalog.status(newest.ref) != "withdrawn"
-    ):
-        return newest
-    return None
+def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataFacts] | None:
+    """Return the newest version where it holds the same bytes and says the same of them."""
+    newest = workspace.catalog.get(f"data/{facts.domain}", DataFacts)
+    before = newest.facts
+    said = (before.domain, before.url, before.stated())
+    if said != (facts.domain, facts.url, facts.stated()):
+        return None
+    if folders.files_digest(newest.files) != content:
+        return None
+    withdrawn = workspace.catalog.status(newest.ref) == Status.WITHDRAWN
+    return None if withdrawn else newest

@@ -1,5 +1,6 @@
-"""Job: register a dense checkpoint as a seed."""
+"""Register a dense checkpoint as a seed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -10,7 +11,9 @@ from btx_core.mixing.preflight import all_finite
 from pipelines.jobs import evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue.catalog import Version
+from registry.records.facts import DataFacts, SeedFacts
+from registry.records.kinds import Gate, Kind, Relation
+from registry.records.version import Version
 
 
 def add_seed(
@@ -18,51 +21,60 @@ def add_seed(
     name: str,
     source: Path,
     *,
-    data: list[str] | None = None,
+    data: Sequence[str] = (),
     license: str | None = None,
-) -> Version:
-    """Register the checkpoint folder `source` as seed/NAME@next. data: the data versions it was trained on, where they are registered.
+) -> Version[SeedFacts]:
+    """Register a checkpoint folder as the next version of `seed/NAME`.
 
-    Raises the checkpoint's own errors for what cannot be read safely or cannot be mixed, Refused when a policy says no.
+    Args:
+        workspace: where it is registered.
+        name: the seed's name.
+        source: a dense checkpoint in Hugging Face format.
+        data: the data versions that it was trained on, where they are registered.
+        license: SPDX.
+
+    Returns:
+        The version; the newest one where it holds the same files and data.
+
+    Raises:
+        Unsafe: for what cannot be read safely.
+        Unsupported: for a family that cannot be mixed.
+        Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
     with workspace.writing(f"seed add {name}"):
-        number = catalog.next_version("seed", name)
-        ref, target = f"seed/{name}@{number}", workspace.folder("seed", name, number)
-        parents = [catalog.get(reference) for reference in data or []]
+        number = catalog.next_version(Kind.SEED, name)
+        ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
+        parents = [catalog.get(reference, DataFacts) for reference in data]
         if source.exists():
-            Checkpoint.open(
-                source
-            )  # where it lies first: a refusal names the caller's path, and comes before anything large is copied
-        with folders.incoming(source, target) as aside:
-            checkpoint = Checkpoint.open(aside)
-            files = folders.manifest(aside)
-            facts = {
-                "model_type": checkpoint.config["model_type"],
-                "family": family(checkpoint.config).name,
-                "parameters": sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
-                "license": license,
-                "data": [str(parent.ref) for parent in parents],
-                "finite": all_finite(checkpoint),
-                "tensors": folders.tensors(aside),
-            }
+            # Where it lies first: a refusal names the caller's path, and comes before the copy.
+            Checkpoint.open(source)
+        with folders.incoming(source, target) as incoming:
+            checkpoint = Checkpoint.open(incoming)
+            files = folders.manifest(incoming)
+            facts = SeedFacts(
+                model_type=checkpoint.config["model_type"],
+                family=family(checkpoint.config).name,
+                parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
+                license=license,
+                data=tuple(str(parent.ref) for parent in parents),
+                finite=all_finite(checkpoint),
+                tensors=folders.tensors(incoming),
+            )
             if number > 1:
-                newest = catalog.get(f"seed/{name}")
-                if (
-                    folders.files_digest(newest.files) == folders.files_digest(files)
-                    and newest.facts["data"] == facts["data"]
-                ):
+                newest = catalog.get(f"seed/{name}", SeedFacts)
+                same_files = folders.files_digest(newest.files) == folders.files_digest(files)
+                if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
-            gates.ask(workspace, "register", ref, evidence.of_seed(ref, name, facts))
-            folders.accept(aside, target)
+            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_seed(ref, facts))
+            folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         for file in files:
             workspace.store.put(target / file.path, file.sha256)
         return catalog.register(
-            "seed",
             name,
-            facts | {"dvc": held},
+            facts.model_copy(update={"dvc": held}),
             files=files,
             version=number,
-            parents=[(parent.ref, "trained_on") for parent in parents],
+            parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
         )

@@ -1,38 +1,53 @@
-"""Jobs: carry the whole registry out as plain files and in again; remove what no registered version needs.
+"""Carry the whole registry out as plain files and in again; remove what no version needs.
 
-The rows' form is registry/archive.py's. Here the objects get their folders and DVC files back.
+The form of the rows is the catalogue's. Here the objects get their folders and DVC files back.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue import dump as archive
-from registry.catalogue.catalog import Version
+from registry.catalogue import dump as plain_files
 from registry.errors import Damaged
+from registry.records.answers import CollectAnswer
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    Facts,
+    Held,
+    SeedFacts,
+)
+from registry.records.version import Version
 
-KINDS = ("data", "seed", "expert", "build")
+IN_FOLDERS: Sequence[type[Facts]] = (DataFacts, SeedFacts, ExpertFacts, BuildFacts)
 
 
 def dump(workspace: Workspace, folder: Path) -> dict[str, Any]:
-    """Write rows, log and every registered file into the new `folder`: head, rows{table: count}, objects. Raises Damaged, Conflict."""
-    visible = {
-        file.sha256: where / file.path
-        for version, where in _versions(workspace)
-        for file in version.files
-    }
+    """Write rows, log and every registered file into the new `folder`.
+
+    Raises:
+        Damaged: for a file that is not what was registered.
+        Conflict: when the folder exists.
+    """
+    visible = {}
+    for version, where in _versions(workspace):
+        visible.update({file.sha256: where / file.path for file in version.files})
+    target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
-        return {
-            "folder": str(folder.resolve()),
-            **archive.dump(workspace.catalog, workspace.store, folder.resolve(), visible),
-        }
+        written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
+    return {"folder": str(target), **written}
 
 
 def load(workspace: Workspace, folder: Path) -> dict[str, Any]:
-    """Fill this new, empty workspace with what `dump` wrote; every version's folder stands again, under DVC where it stood so."""
+    """Fill this new, empty workspace with what `dump` wrote.
+
+    Every version's folder is there again, under DVC where it was so before.
+    """
     with workspace.writing(f"registry load {folder}"):
-        about = archive.load(folder.resolve(), workspace.catalog, workspace.store)
+        about = plain_files.load(folder.resolve(), workspace.catalog, workspace.store)
         for version, where in _versions(workspace):
             _show(workspace, version, where)
     return about
@@ -40,23 +55,28 @@ def load(workspace: Workspace, folder: Path) -> dict[str, Any]:
 
 def collect(
     workspace: Workspace, *, dry_run: bool = False, grace_s: float = 3600.0
-) -> dict[str, Any]:
-    """Delete stored objects that no version needs, withdrawn ones included in the needed, then let DVC do the same with its cache.
+) -> CollectAnswer:
+    """Delete stored objects that no version needs, then let DVC do the same with its cache.
 
-    DVC keeps what a .dvc file names: one that was lost is written again first. Returns deleted[], restored[].
+    What withdrawn versions hold is needed too. DVC keeps what a .dvc file names: one that was lost
+    is written again first.
+
+    Args:
+        workspace: whose store is swept.
+        dry_run: only say what would be deleted.
+        grace_s: seconds for which an object that nothing needs is left alone.
     """
     with workspace.writing("registry gc"):
         lost = [
             (version, where)
             for version, where in _versions(workspace)
-            if not _dvc_file(where).is_file() and "dvc" in version.facts
+            if not _dvc_file(where).is_file() and _held_md5(version) is not None
         ]
+        restored = tuple(str(version.ref) for version, _ in lost)
         if dry_run:
             keep = _needed(workspace)
-            return {
-                "deleted": [one for one in workspace.store.objects() if one not in keep],
-                "restored": [str(one.ref) for one, _ in lost],
-            }
+            unneeded = tuple(one for one in workspace.store.objects() if one not in keep)
+            return CollectAnswer(deleted=unneeded, restored=restored)
         for version, where in lost:
             if not where.is_dir():
                 _show(workspace, version, where)
@@ -64,39 +84,48 @@ def collect(
             folders.track(workspace.root, where)
         deleted = workspace.store.sweep(lambda: _needed(workspace), grace_s=grace_s)
         folders.collect(workspace.root)
-    return {"deleted": deleted, "restored": [str(version.ref) for version, _ in lost]}
+    return CollectAnswer(deleted=tuple(deleted), restored=restored)
 
 
 def _needed(workspace: Workspace) -> set[str]:
-    """What the rows name; and what the mix before the tuning wrote, which the next mix links."""
-    mixed = {
-        file["sha256"] for build in workspace.catalog.list("build") for file in build.facts["mixed"]
-    }
-    return mixed | workspace.catalog.needed().sha256
+    """Return what the rows name, and what a mix before tuning wrote: the next mix links it."""
+    needed = set(workspace.catalog.needed().sha256)
+    for build in workspace.catalog.versions(BuildFacts):
+        needed.update(file.sha256 for file in build.facts.mixed)
+    return needed
 
 
-def _versions(workspace: Workspace) -> list[tuple[Version, Path]]:
-    versions = [version for kind in KINDS for version in workspace.catalog.list(kind)]
-    return [
-        (one, workspace.folder(one.ref.kind, one.ref.name, one.ref.version or 0))
-        for one in versions
-    ]
+def _versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
+    """Return every version that has a folder, with that folder."""
+    found = []
+    for kind in IN_FOLDERS:
+        for version in workspace.catalog.versions(kind):
+            ref = version.ref
+            found.append((version, workspace.folder(ref.kind, ref.name, ref.version or 0)))
+    return found
 
 
-def _show(workspace: Workspace, version: Version, where: Path) -> None:
+def _show(workspace: Workspace, version: Version[Facts], where: Path) -> None:
     for file in version.files:
         (where / file.path).parent.mkdir(parents=True, exist_ok=True)
         if not (where / file.path).exists():
             workspace.store.link(file.sha256, where / file.path)
-    if "dvc" in version.facts:
-        held = folders.track(workspace.root, where)
-        if held["md5"] != version.facts["dvc"]["md5"]:
-            raise Damaged(
-                str(version.ref),
-                found=f"DVC's {held['md5']}",
-                expected=version.facts["dvc"]["md5"],
-                next="dump it again",
-            )
+    recorded = _held_md5(version)
+    if recorded is None:
+        return
+    held = folders.track(workspace.root, where)
+    if held.md5 != recorded:
+        raise Damaged(
+            str(version.ref),
+            found=f"DVC's {held.md5}",
+            expected=recorded,
+            next="dump it again",
+        )
+
+
+def _held_md5(version: Version[Facts]) -> str | None:
+    facts = version.facts
+    return facts.dvc.md5 if isinstance(facts, Held) and facts.dvc else None
 
 
 def _dvc_file(where: Path) -> Path:

@@ -1,83 +1,140 @@
-"""Job: audit one version and all that it was made from. Nothing is written.
+"""Audit one version and all that it was made from. Nothing is written.
 
-The checks over rows, log, bytes and verdicts are the registry's; here they are given the folders, what each build says of its tensors,
-and a judge. Folders that no row names are left by commands that did not end. With `recompute` every build is mixed again from
-registered bytes and compared.
+The checks over rows, log, bytes and verdicts are the registry's; here they are given the folders,
+what each build says of its tensors, and a judge. Folders that no row names are left by commands
+that did not end. With `recompute` every build is mixed again from registered bytes and compared.
 """
 
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from btx_core.problems import BtxError
+from pipelines.workspace import folders
 from pipelines.workspace.recipes import recipe
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue import checks
 from registry.catalogue.audit_log import check_kept, kept_heads, verify
-from registry.catalogue.catalog import Catalog, Version
-from registry.catalogue.checks import Check, Finding, Surroundings, row_findings
-from registry.catalogue.checks import audit as examine
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.checks import Surroundings, finding, row_findings
 from registry.governance import people
-from registry.governance.gate import judge_again, ungated
-from registry.records.references import Reference
+from registry.governance.gaps import ungated
+from registry.governance.gate import judge_again
+from registry.records.answers import AuditAnswer, Check, Finding
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    ExportFacts,
+    Facts,
+    Held,
+    SeedFacts,
+)
+from registry.records.references import parse
+from registry.records.version import Version
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 T = TypeVar("T")
+OnCheck = Callable[[Check], None]
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
+_FOLDERS: Mapping[type[Facts], str] = {
+    DataFacts: "data/*/*",
+    SeedFacts: "seeds/*/*",
+    ExpertFacts: "experts/*/*",
+    BuildFacts: "builds/*",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRequest:
+    """What an audit looks at beside the subject.
+
+    Attributes:
+        recompute: mix every build again and compare.
+        head: a digest, or a file of heads, which must still be in the log.
+        key: PEM of whoever signed the heads; their actor's on the list of people unless given.
+    """
+
+    recompute: bool = False
+    head: str | None = None
+    key: Path | None = None
 
 
 def audit(
     workspace: Workspace,
     reference: str,
-    *,
-    recompute: bool = False,
-    head: str | None = None,
-    key: Path | None = None,
-    heard: Callable[[Check], None] = lambda check: None,
-) -> dict[str, Any]:
-    """subject, checks[{name, ok, examined}], findings[{check, subject, found, expected, next}], head.
+    request: AuditRequest | None = None,
+    on_check: OnCheck = lambda check: None,
+) -> AuditAnswer:
+    """Run every check over the subject and its ancestors.
 
-    head: a digest or a file of heads, which must still be in the log. key: PEM of who signed them; default: their actor's on the roll.
-    heard: told of each check as far as it has come.
+    Args:
+        workspace: whose registry, store and folders are looked at.
+        reference: the subject.
+        request: what else is looked at.
+        on_check: called with each check, as far as it has come.
     """
+    request = request or AuditRequest()
     catalog = workspace.catalog
     versions = _unless_damaged(catalog, lambda: catalog.lineage(reference).nodes) or []
-    builds = [version for version in versions if version.ref.kind == "build"]
-    bare = Surroundings(store=workspace.store, stored=frozenset())
-    surroundings = (
-        _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds)) or bare
+    builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
+    surroundings = _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds))
+    answer = checks.audit(
+        catalog,
+        reference,
+        surroundings or Surroundings(store=workspace.store, stored=frozenset()),
+        signed=_kept_heads(workspace, request),
+        on_check=on_check,
     )
-    heads = kept_heads(head) if head else []
-    kept = [
-        partial(
-            check_kept, kept=one, key=_unless_damaged(catalog, partial(_key, workspace, one, key))
-        )
-        for one in heads
-    ]
-    report = examine(catalog, reference, surroundings, signed=kept, heard=heard).to_json()
     past = _unless_damaged(
-        catalog, lambda: [Finding("gates", *gap) for gap in ungated(catalog, reference)]
+        catalog, lambda: [finding("gates", *gap) for gap in ungated(catalog, reference)]
     )
     if past is not None:
-        report["checks"].append(vars(Check("gates", not past, len(versions))))
-        report["findings"] += [vars(finding) for finding in past]
-    if unfinished := _unless_damaged(catalog, lambda: _unfinished(workspace)):
-        examined, left = unfinished
-        report["checks"].append(vars(Check("unfinished", not left, examined)))
-        report["findings"] += [vars(finding) for finding in left]
-    if recompute:
-        again = [finding for build in builds for finding in _mixed_again(workspace, build, heard)]
-        report["checks"].append(vars(Check("recompute", not again, len(builds))))
-        report["findings"] += [vars(finding) for finding in again]
-    return report
+        answer = _with_check(answer, "gates", len(versions), past)
+    unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
+    if unfinished:
+        answer = _with_check(answer, "unfinished", *unfinished)
+    if request.recompute:
+        again: list[Finding] = []
+        for build in builds:
+            again += _mixed_again(workspace, build, on_check)
+        answer = _with_check(answer, "recompute", len(builds), again)
+    return answer
+
+
+def _with_check(
+    answer: AuditAnswer, name: str, examined: int, findings: Sequence[Finding]
+) -> AuditAnswer:
+    check = Check(name=name, ok=not findings, examined=examined)
+    return answer.model_copy(
+        update={
+            "checks": (*answer.checks, check),
+            "findings": (*answer.findings, *findings),
+        }
+    )
+
+
+def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Any]:
+    """Return a check for each head that was kept outside, bound to the key that signed it."""
+    bound = []
+    for kept in kept_heads(request.head) if request.head else []:
+        key = _unless_damaged(workspace.catalog, partial(_key, workspace, kept, request.key))
+        bound.append(partial(check_kept, kept=kept, key=key))
+    return bound
 
 
 def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:
-    """None where rows or events that are not what was written are in the way: the checks of rows and log name them."""
+    """Return None where rows or events that are not what was written are in the way.
+
+    The checks of rows and log name them.
+    """
     try:
         return look()
     except Exception:
@@ -88,20 +145,26 @@ def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:
 
 
 def _surroundings(
-    workspace: Workspace, versions: list[Version], builds: list[Version]
+    workspace: Workspace,
+    versions: Iterable[Version[Facts]],
+    builds: Iterable[Version[BuildFacts]],
 ) -> Surroundings:
+    folders_of, tensors = {}, {}
+    for version in versions:
+        folder = _folder(workspace, version)
+        if folder is not None:
+            folders_of[version.ref] = folder
+        facts = version.facts
+        if isinstance(facts, SeedFacts | ExpertFacts | BuildFacts) and facts.tensors:
+            tensors[version.ref] = facts.tensors
     return Surroundings(
         store=workspace.store,
-        folders={
-            version.ref: folder for version in versions if (folder := _folder(workspace, version))
-        },
-        stored=frozenset(),  # on another machine DVC brought the folders, and the store fills with use; what it has is checked too
-        sources=_sources(workspace, builds),
-        tensors={
-            version.ref: version.facts["tensors"]
-            for version in versions
-            if "tensors" in version.facts
-        },
+        folders=folders_of,
+        # On another machine DVC brought the folders, and the store fills with use; what it has is
+        # checked too.
+        stored=frozenset(),
+        sources={build.ref: _sources(workspace, build) for build in builds},
+        tensors=tensors,
         judge=lambda event: judge_again(workspace.catalog, event).outcome,
     )
 
@@ -109,125 +172,117 @@ def _surroundings(
 def _key(
     workspace: Workspace, kept: Mapping[str, Any], file: Path | None
 ) -> "Ed25519PublicKey | None":
-    """A key of your own keeping is worth more: who can rewrite the log can rewrite the roll."""
+    """Return the key that a kept head is checked with.
+
+    A key of your own keeping is worth more: whoever can rewrite the log can rewrite the list of
+    people in it.
+    """
     if file is not None:
         return people.Actor("", (), file.read_text()).key
     person = people.roll(workspace.catalog).get(str(kept.get("actor")))
     return person.key if person else None
 
 
-def _folder(workspace: Workspace, version: Version) -> Path | None:
-    if version.ref.kind == "build":
-        return workspace.root / str(version.facts["folder"])
-    if (
-        version.ref.kind == "export"
-    ):  # where it was written; what was carried on from there is not ours to see
-        folder = Path(str(version.facts["folder"]))
+def _folder(workspace: Workspace, version: Version[Facts]) -> Path | None:
+    """Return where the version's files are visible."""
+    facts = version.facts
+    if isinstance(facts, BuildFacts):
+        return workspace.root / (facts.folder or "")
+    if isinstance(facts, ExportFacts):
+        # Where it was written; what was carried on from there is not ours to see.
+        folder = Path(facts.folder or "")
         return folder if folder.is_dir() else None
-    return workspace.root / str(version.facts["dvc"]["path"]) if "dvc" in version.facts else None
+    if isinstance(facts, Held) and facts.dvc:
+        return workspace.root / facts.dvc.path
+    return None
 
 
 def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
-    """Version folders and .dvc files that no row names. While a command writes they are its own, and not looked at."""
-    kinds = {"data": "data", "seed": "seeds", "expert": "experts", "build": "builds"}
-    there = sorted(
-        path
-        for kind in kinds
-        for path in (workspace.root / kinds[kind]).glob("*" if kind == "build" else "*/*")
-    )
-    if workspace.being_written:  # asked before the rows: what ended meanwhile has its row
+    """Find version folders and .dvc files that no row names.
+
+    While a command writes they are its own, and not looked at.
+    """
+    there = [path for pattern in _FOLDERS.values() for path in workspace.root.glob(pattern)]
+    # Asked before the rows: what ended meanwhile has its row.
+    if workspace.being_written:
         return 0, []
-    known = {
-        workspace.folder(one.ref.kind, one.ref.name, one.ref.version or 0)
-        for kind in kinds
-        for one in workspace.catalog.list(kind)
-    }
-    numbered = {path: found for path in there if (found := _NUMBERED.fullmatch(path.name))}
-    odd = [
-        path
-        for path, found in numbered.items()
-        if found["incoming"] or path.with_name(found["number"]) not in known
-    ]
-    advice = "run the command that did not end again, or remove it"
-    subjects = [str(path.relative_to(workspace.root)) for path in odd]
-    return len(numbered), [
-        Finding("unfinished", subject, "no row", "a registered version", advice)
-        for subject in subjects
-    ]
+    known = set()
+    for kind in _FOLDERS:
+        for version in workspace.catalog.versions(kind, files=False):
+            ref = version.ref
+            known.add(workspace.folder(ref.kind, ref.name, ref.version or 0))
+    examined, findings = 0, []
+    for path in sorted(there):
+        numbered = _NUMBERED.fullmatch(path.name)
+        if not numbered:
+            continue
+        examined += 1
+        if numbered["incoming"] or path.with_name(numbered["number"]) not in known:
+            subject = str(path.relative_to(workspace.root))
+            advice = "run the command that did not end again, or remove it"
+            findings.append(
+                finding("unfinished", subject, "no row", "a registered version", advice)
+            )
+    return examined, findings
 
 
-def _sources(
-    workspace: Workspace, builds: list[Version]
-) -> dict[Reference, dict[str, tuple[str, str]]]:
-    """For each build, where each of its experts' tensors was taken from, byte for byte."""
+def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tuple[str, str]]:
+    """Return where each tensor of the build's experts was taken from, byte for byte."""
+    path = workspace.root / (build.facts.folder or "") / "provenance.json"
+    try:
+        recorded = json.loads(path.read_text())["tensors"]
+    except (OSError, ValueError, KeyError):
+        # The check of files names it.
+        return {}
+    members = {parse(member.ref).name: member.ref for member in build.facts.members}
+    members["seed"] = build.facts.seed or ""
     sources = {}
-    for build in builds:
-        path = workspace.root / build.facts["folder"] / "provenance.json"
-        try:
-            recorded = json.loads(path.read_text())["tensors"]
-        except (OSError, ValueError, KeyError):
-            continue  # the check of files names it
-        members = {
-            member["ref"].split("/")[1].split("@")[0]: member["ref"]
-            for member in build.facts["members"]
-        }
-        members["seed"] = build.facts["seed"]
-        experts = {
-            name: entry
-            for name, entry in recorded.items()
-            if entry["file"].startswith("model-expert-") and entry["rule"] == "take"
-        }
-        sources[build.ref] = {
-            name: (members[entry["sources"][0]["member"]], entry["sources"][0]["tensor"])
-            for name, entry in experts.items()
-        }
+    for name, entry in recorded.items():
+        if entry["file"].startswith("model-expert-") and entry["rule"] == "take":
+            first = entry["sources"][0]
+            sources[name] = (members[first["member"]], first["tensor"])
     return sources
 
 
 def _mixed_again(
-    workspace: Workspace, build: Version, heard: Callable[[Check], None]
+    workspace: Workspace, build: Version[BuildFacts], on_check: OnCheck
 ) -> list[Finding]:
-    """Mix the build's snapshot from its registered checkpoints and compare every file of `mixed`."""
-    from btx_core.mixing.mix import (  # only here: an audit without it runs without torch
-        Member,
-        MixRecipe,
-        mix,
-    )
-    from btx_core.problems import BtxError
-    from pipelines.workspace import folders
+    """Mix the build's snapshot from its registered checkpoints and compare what was written."""
+    # Imported here: an audit without it runs without torch.
+    from btx_core.mixing.mix import Member, MixRecipe, mix
+
+    catalog, facts = workspace.catalog, build.facts
 
     def opened(ref: str) -> Path:
-        return folders.opened(workspace.root, workspace.catalog.get(ref))
+        return folders.opened(workspace.root, catalog.get(ref))
 
-    advice = "btx audit without --recompute names the damaged file; else compare the versions of btx and its libraries"
     try:
-        members = [
-            Member(item["ref"].split("/")[1].split("@")[0], item["slot"], opened(item["ref"]))
-            for item in build.facts["members"]
-        ]
-        seed = opened(build.facts["seed"])
+        members = [Member(parse(m.ref).name, m.slot, opened(m.ref)) for m in facts.members]
+        seed = opened(facts.seed or "")
     except BtxError as error:
-        return [Finding("recompute", error.subject, error.found, error.expected, error.next)]
-    workspace.work.mkdir(exist_ok=True)  # a clone has none yet
+        return [finding("recompute", error.subject, error.found, error.expected, error.next)]
+    # A clone has no work folder yet.
+    workspace.work.mkdir(exist_ok=True)
+
+    def progress(done: int, total: int, file: str) -> None:
+        on_check(Check(name="recompute", ok=True, examined=done))
+
     with tempfile.TemporaryDirectory(dir=workspace.work) as scratch:
         out = Path(scratch) / "mixed"
-        chosen = recipe(MixRecipe, build.facts["recipe"]["resolved"]["mix"])
-        mix(
-            seed,
-            members,
-            chosen,
-            out,
-            progress=lambda done, total, file: heard(Check("recompute", True, done)),
-        )
-        found = {file.path: file.sha256 for file in folders.manifest(out)}
+        mix(seed, members, recipe(MixRecipe, facts.recipe.mix), out, progress=progress)
+        now = {file.path: file.sha256 for file in folders.manifest(out)}
+    advice = (
+        "btx audit without --recompute names the damaged file; "
+        "else compare the versions of btx and its libraries"
+    )
     return [
-        Finding(
+        finding(
             "recompute",
-            f"{build.ref}, {file['path']}",
-            f"sha256 {found.get(file['path'])}",
-            f"sha256 {file['sha256']}",
+            f"{build.ref}, {file.path}",
+            f"sha256 {now.get(file.path)}",
+            f"sha256 {file.sha256}",
             advice,
         )
-        for file in build.facts["mixed"]
-        if found.get(file["path"]) != file["sha256"]
+        for file in facts.mixed
+        if now.get(file.path) != file.sha256
     ]

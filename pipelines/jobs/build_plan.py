@@ -1,373 +1,322 @@
-"""What a rebuild would compose, and what that would take: nothing is written here.
+"""What a rebuild would compose: members, slots, recipe. Nothing is written here.
 
-In:  the catalogue, the workspace's lines and recipes, the caller's wishes.  Out: a Plan; a forecast of bytes, seconds and cost.
-A line is a named series of builds over one registry: `main` holds every expert, another line those that it names.
+In:  the catalogue, the workspace's lines and recipes, the caller's request.  Out: a plan.
+A line is a named series of builds over one registry: `main` holds every expert, another line those
+that it names. What a plan would cost is `forecast`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.measuring import harness
-from pipelines.workspace.recipes import EvaluateRecipe
-from pipelines.workspace.recipes import recipe as typed
+from pipelines.workspace.recipes import EvaluateRecipe, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
-from registry.catalogue.catalog import Version
-from registry.digest import sha256_file
+from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound
+from registry.records.answers import MemberChange
+from registry.records.base import JsonObject
+from registry.records.facts import BuildFacts, BuildRecipe, ExpertFacts, SeedFacts, SnapshotFacts
+from registry.records.kinds import UNUSABLE, Mode
 from registry.records.references import parse
+from registry.records.version import Version
 
 if TYPE_CHECKING:
     from btx_core.mixing.mix import MixRecipe
     from btx_core.training.tune import TuneRecipe
 
-BAD = ("withdrawn", "tainted")
-STAGES = ("mix", "tune", "evaluate")
 MAIN = "main"
+
+# A build or a snapshot: both hold members in slots.
+Composed = Version[BuildFacts] | Version[SnapshotFacts]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What the caller asks for beside what the workspace says."""
+class Request:
+    """What the caller of a rebuild asks for, beside what the workspace says.
+
+    Attributes:
+        line: the product line.
+        with_: experts to take in, with or without a version.
+        without: experts to leave out.
+        tune: what tuning trains, instead of the recipe's mode.
+        to: a build or snapshot whose members, slots and, of a build, recipe are taken over.
+        recipes: instead of those in btx.toml.
+    """
 
     line: str = MAIN
     with_: Sequence[str] = ()
     without: Sequence[str] = ()
     tune: str | None = None
-    to: str | None = (
-        None  # a build or snapshot whose members, slots and, for a build, recipe are taken over
-    )
-    recipes: Recipes | None = None  # instead of btx.toml's
+    to: str | None = None
+    recipes: Recipes | None = None
+
+
+@dataclass(frozen=True)
+class PlannedMember:
+    """An expert version in the slot that it would take."""
+
+    slot: int
+    version: Version[ExpertFacts]
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What a shard is known by: a shard carries its slot, so both must be the same."""
+        return self.slot, self.version.digest
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a rebuild would do, before any byte is written."""
+    """What a rebuild would do, before any byte is written.
+
+    Attributes:
+        line: the product line.
+        seed: the seed of every member.
+        members: by slot, ascending.
+        previous: the line's newest build.
+        given: the recipe as the settings write it; what is not named keeps its default.
+        resolved: of a build that is gone back to: its recipe with every key, as it was then.
+    """
 
     line: str
-    seed: Version
-    members: list[tuple[int, Version]]  # by slot, ascending
-    previous: Version | None  # the line's newest build
-    recipe: dict[str, dict[str, Any]]
-    resolved: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of a build that is gone back to: every key, as it was then
+    seed: Version[SeedFacts]
+    members: Sequence[PlannedMember]
+    previous: Version[BuildFacts] | None
+    given: BuildRecipe
+    resolved: BuildRecipe | None = None
 
     @property
-    def content(self) -> dict[str, Any]:
-        """What fixes the composed model: same content, same build."""
-        members = [[str(version.ref), slot, version.digest] for slot, version in self.members]
-        return {
-            "seed": [str(self.seed.ref), self.seed.digest],
-            "members": members,
-            "recipe": self.recipe,
-        }
+    def content(self) -> str:
+        """Digest of what fixes the composed model: same content, same build."""
+        members = [[str(m.version.ref), m.slot, m.version.digest] for m in self.members]
+        seed = [str(self.seed.ref), self.seed.digest]
+        return digest({"seed": seed, "members": members, "recipe": self.given.to_json()})
+
+    @property
+    def ordered(self) -> BuildRecipe:
+        """The recipe that the stages are told."""
+        return self.resolved or self.given
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """The members' references."""
+        return tuple(str(member.version.ref) for member in self.members)
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Every data version that a member was trained on, by reference."""
+        named = {ref for member in self.members for ref in member.version.facts.data}
+        return tuple(sorted(named, key=lambda ref: parse(ref)))
 
 
-def plan(workspace: Workspace, wishes: Wishes) -> Plan:
-    """Choose members, slots and recipe. Raises NotFound for names nobody registered, Invalid for members of several seeds."""
-    catalog = workspace.catalog
-    builds = catalog.list("build")
-    own = [build for build in builds if build.facts.get("line", MAIN) == wishes.line]
-    target = _target(workspace, wishes.to) if wishes.to else None
-    chosen = (
-        _members_of(workspace, target)
-        if target
-        else _standing(workspace, wishes, own[-1] if own else None)
-    )
-    for reference in wishes.with_:
-        version = catalog.get(parse(reference, "expert"))
-        chosen[version.ref.name] = version
-    for reference in wishes.without:
-        chosen.pop(catalog.get(parse(reference, "expert")).ref.name, None)
-    if not chosen:
-        raise NotFound(
-            "experts",
-            found="none in good standing",
-            expected="at least one",
-            next="btx train or btx register",
-        )
-    seeds = {version.facts["seed"] for version in chosen.values()}
-    if len(seeds) > 1:
-        named = ", ".join(sorted(seeds))
-        raise Invalid(
-            "members",
-            found=f"branches of {named}",
-            expected="one seed version",
-            next="leave some out: --without EXPERT",
-        )
-    recipe, resolved = _recipe(workspace, wishes, target)
-    recipe["mix"]["mode"] = (
-        "full"
-        if any(version.facts["mode"] == "full" for version in chosen.values())
-        else "anchored"
-    )
-    history = [*builds, *own, *([target] if target else [])]
-    return Plan(
-        wishes.line,
-        catalog.get(seeds.pop()),
-        slots(history, chosen),
-        own[-1] if own else None,
-        recipe,
-        resolved,
-    )
+def plan(workspace: Workspace, request: Request) -> Plan:
+    """Choose members, slots and recipe.
 
-
-def _target(workspace: Workspace, reference: str) -> Version:
-    target = workspace.catalog.get(reference)
-    if target.ref.kind not in ("build", "snapshot"):
-        raise Invalid(
-            f"--to {reference}",
-            found=target.ref.kind,
-            expected="a build or a snapshot",
-            next="btx list builds",
-        )
-    return target
-
-
-def _members_of(workspace: Workspace, target: Version) -> dict[str, Version]:
-    versions = [workspace.catalog.get(member["ref"]) for member in target.facts["members"]]
-    return {version.ref.name: version for version in versions}
-
-
-def _standing(workspace: Workspace, wishes: Wishes, newest: Version | None) -> dict[str, Version]:
-    """The line's experts: those that btx.toml names for it; else for main all, for another line those of its newest build.
-
-    Without a version the newest in good standing is meant.
+    Raises:
+        NotFound: for names that nobody registered.
+        Invalid: for members of several seeds.
     """
     catalog = workspace.catalog
-    experts = catalog.list("expert")
-    statuses = catalog.statuses(experts)
-    standing = {
-        version.ref.name: version for version in experts if statuses[version.ref] not in BAD
-    }  # by number: the newest stays
-    line = workspace.settings.line.get(wishes.line)
-    if line is None and wishes.line == MAIN:
-        return standing
-    if line is None and newest is None and not wishes.with_:
-        advice = f'--with EXPERT, or in btx.toml: [line.{wishes.line}] experts = ["EXPERT", ...]'
-        raise NotFound(
-            f"line {wishes.line}",
-            found="no build and no setting",
-            expected="its experts",
-            next=advice,
-        )
-    names = (
-        line.experts
-        if line
-        else [member["ref"].split("@")[0] for member in newest.facts["members"]]
-        if newest
-        else []
-    )
-    chosen: dict[str, Version] = {}
-    for reference in (parse(name, "expert") for name in names):
-        version = (
-            catalog.get(reference)
-            if reference.version
-            else standing.get(reference.name) or catalog.get(reference)
-        )
-        if reference.version or statuses[version.ref] not in BAD:
-            chosen[version.ref.name] = version
-    return chosen
+    builds = catalog.versions(BuildFacts)
+    own = [build for build in builds if build.facts.line == request.line]
+    newest = own[-1] if own else None
+    target = _target(workspace, request.to) if request.to else None
+    chosen = _members_of(workspace, target) if target else _usable(workspace, request, newest)
+    for reference in request.with_:
+        version = catalog.get(parse(reference, "expert"), ExpertFacts)
+        chosen[version.ref.name] = version
+    for reference in request.without:
+        chosen.pop(catalog.get(parse(reference, "expert")).ref.name, None)
+    seed = _one_seed(chosen.values())
+    given, resolved = _recipe(workspace, request, target)
+    modes = {version.facts.mode for version in chosen.values()}
+    mode = Mode.FULL if Mode.FULL in modes else Mode.ANCHORED
+    given = given.model_copy(update={"mix": {**given.mix, "mode": str(mode)}})
+    history: list[Composed] = [*builds, *own, *([target] if target else [])]
+    base = catalog.get(seed, SeedFacts)
+    return Plan(request.line, base, slots(history, chosen), newest, given, resolved)
 
 
-def _recipe(
-    workspace: Workspace, wishes: Wishes, target: Version | None
-) -> tuple[dict[str, dict[str, Any]], Mapping[str, Any]]:
-    resolved: Mapping[str, Any] = {}
-    if target and target.ref.kind == "build" and wishes.recipes is None:
-        recipe = {name: dict(target.facts["recipe"][name]) for name in STAGES}
-        resolved = target.facts["recipe"]["resolved"]
-    else:
-        recipes = wishes.recipes or workspace.settings.recipe
-        recipe = {name: dict(getattr(recipes, name)) for name in STAGES}
-    if wishes.tune:
-        recipe["tune"]["mode"] = wishes.tune
-        resolved = (
-            {**resolved, "tune": {**resolved["tune"], "mode": wishes.tune}} if resolved else {}
-        )
-    if "tasks" in recipe["evaluate"]:
-        recipe["evaluate"] = _frozen(workspace.root, recipe["evaluate"])
-    return recipe, resolved
+def slots(
+    history: Sequence[Composed], chosen: Mapping[str, Version[ExpertFacts]]
+) -> list[PlannedMember]:
+    """Give every expert its slot. Slot 0 is the seed's.
+
+    An expert keeps the slot that it last had, if that is free; another takes the next number above
+    all of them.
+
+    Args:
+        history: builds and snapshots, oldest first; the last one's slots go before any other's.
+        chosen: the experts, by name.
+    """
+    held: dict[str, int] = {}
+    for version in reversed(history):
+        for member in version.facts.members:
+            name = parse(member.ref).name
+            if name in chosen and name not in held and member.slot not in held.values():
+                held[name] = member.slot
+    for name in chosen:
+        held.setdefault(name, max([0, *held.values()]) + 1)
+    members = [PlannedMember(held[name], version) for name, version in chosen.items()]
+    return sorted(members, key=lambda member: member.slot)
 
 
-def _frozen(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings with the SHA-256, as of now, of every file that a task reads: a changed file is a changed recipe."""
-    tasks = {
-        path: {file: sha256_file(root / file) for file in harness.files(path, root)}
-        for path in typed(EvaluateRecipe, settings).tasks
-    }
-    return {key: value for key, value in settings.items() if key != "tasks"} | (
-        {"tasks": tasks} if tasks else {}
-    )
+def changes(planned: Plan) -> list[MemberChange]:
+    """Say what becomes of each expert against the line's newest build."""
+    before = {}
+    if planned.previous:
+        before = {parse(one.ref).name: one.ref for one in planned.previous.facts.members}
+    found = []
+    for member in planned.members:
+        ref = str(member.version.ref)
+        was = before.pop(member.version.ref.name, None)
+        change = MemberChange(ref=ref, slot=member.slot, change=_change(was, ref), before=was)
+        found.append(change)
+    for was in before.values():
+        found.append(MemberChange(ref=was, slot=None, change="removed", before=was))
+    return found
 
 
 def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
-    """What the stages will read. Raises Invalid or WrongUsage, naming the key, for what one of them would refuse."""
-    from btx_core.mixing.mix import (  # here: a rebuild with nothing to do needs no torch
-        Member,
-        MixRecipe,
-        check_members,
-    )
+    """Return what the stages will read.
+
+    Raises:
+        Invalid: naming the key, for what one of the stages would refuse.
+        WrongUsage: for settings that contradict each other or the members.
+    """
+    # Imported here: a rebuild with nothing to do needs no torch.
+    from btx_core.mixing.mix import Member, MixRecipe, check_members
     from btx_core.training.tune import TuneRecipe
 
-    settings = {**planned.recipe, **planned.resolved}
-    mix, tune = typed(MixRecipe, settings["mix"]), typed(TuneRecipe, settings["tune"])
-    check_members(
-        [Member(version.ref.name, slot, Path()) for slot, version in planned.members], mix
-    )
-    if typed(EvaluateRecipe, settings["evaluate"]).tasks:
+    ordered = planned.ordered
+    mix, tune = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)
+    members = [Member(m.version.ref.name, m.slot, Path()) for m in planned.members]
+    check_members(members, mix)
+    if recipe(EvaluateRecipe, ordered.evaluate).tasks:
         harness.check_installed()
     return mix, tune
 
 
-def slots(history: Sequence[Version], chosen: Mapping[str, Version]) -> list[tuple[int, Version]]:
-    """Slot 0 is the seed's. An expert keeps the slot it last had, if that is free; another takes the next number above all.
+def _change(was: str | None, ref: str) -> Any:  # one of MemberChange's words
+    if was is None:
+        return "added"
+    return "kept" if was == ref else "replaced"
 
-    history: builds and snapshots, oldest first; the last one's slots go before those of any other.
+
+def _one_seed(chosen: Any) -> str:  # the values of a mapping of expert versions
+    experts = list(chosen)
+    if not experts:
+        raise NotFound(
+            "experts",
+            found="none that may be used",
+            expected="at least one",
+            next="btx train or btx register",
+        )
+    seeds = {version.facts.seed for version in experts}
+    if len(seeds) > 1:
+        raise Invalid(
+            "members",
+            found=f"branches of {', '.join(sorted(seeds))}",
+            expected="one seed version",
+            next="leave some out: --without EXPERT",
+        )
+    return str(seeds.pop())
+
+
+def _target(workspace: Workspace, reference: str) -> Composed:
+    target = workspace.catalog.get(reference)
+    if target.ref.kind == BuildFacts.kind:
+        return target.of(BuildFacts)
+    if target.ref.kind == SnapshotFacts.kind:
+        return target.of(SnapshotFacts)
+    raise Invalid(
+        f"--to {reference}",
+        found=target.ref.kind,
+        expected="a build or a snapshot",
+        next="btx list builds",
+    )
+
+
+def _members_of(workspace: Workspace, target: Composed) -> dict[str, Version[ExpertFacts]]:
+    members = target.facts.members
+    versions = [workspace.catalog.get(member.ref, ExpertFacts) for member in members]
+    return {version.ref.name: version for version in versions}
+
+
+def _usable(
+    workspace: Workspace, request: Request, newest: Version[BuildFacts] | None
+) -> dict[str, Version[ExpertFacts]]:
+    """Return the experts of the line, each in the newest version that may be used.
+
+    The experts are those that btx.toml names for the line. Where it names none, they are all
+    experts for `main`, and those of the newest build for another line.
     """
-    held: dict[str, int] = {}
-    for version in reversed(history):
-        for member in version.facts["members"]:
-            name = parse(member["ref"]).name
-            if name in chosen and name not in held and member["slot"] not in held.values():
-                held[name] = member["slot"]
-    for name in chosen:
-        held.setdefault(name, max([0, *held.values()]) + 1)
-    return sorted((held[name], chosen[name]) for name in chosen)
-
-
-def changes(planned: Plan) -> list[dict[str, Any]]:
-    """Per expert what becomes of it against the line's newest build: added, kept, replaced (from which version) or removed."""
-    before = (
-        {parse(member["ref"]).name: member["ref"] for member in planned.previous.facts["members"]}
-        if planned.previous
-        else {}
-    )
-    found: list[dict[str, Any]] = []
-    for slot, version in planned.members:
-        was, ref = before.pop(version.ref.name, None), str(version.ref)
-        found.append(
-            {
-                "ref": ref,
-                "slot": slot,
-                "change": "added" if was is None else "kept" if was == ref else "replaced",
-                "before": was,
-            }
+    catalog = workspace.catalog
+    experts = catalog.versions(ExpertFacts)
+    statuses = catalog.statuses(experts)
+    # In the order of their numbers, so the newest of each name stays.
+    usable = {one.ref.name: one for one in experts if statuses[one.ref] not in UNUSABLE}
+    line = workspace.settings.line.get(request.line)
+    if line is None and request.line == MAIN:
+        return usable
+    if line is None and newest is None and not request.with_:
+        raise NotFound(
+            f"line {request.line}",
+            found="no build and no setting",
+            expected="its experts",
+            next=f'--with EXPERT, or in btx.toml: [line.{request.line}] experts = ["EXPERT", ...]',
         )
-    return found + [
-        {"ref": was, "slot": None, "change": "removed", "before": was} for was in before.values()
-    ]
+    chosen: dict[str, Version[ExpertFacts]] = {}
+    for reference in _line_experts(line.experts if line else None, newest):
+        wanted = parse(reference, "expert")
+        version = usable.get(wanted.name)
+        if wanted.version or version is None:
+            version = catalog.get(wanted, ExpertFacts)
+        if wanted.version or statuses[version.ref] not in UNUSABLE:
+            chosen[version.ref.name] = version
+    return chosen
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """weights: every weight file of the build, with its size and whether it is written or linked."""
-
-    weights: list[dict[str, Any]]
-    seconds: dict[str, float]
-    cost: dict[str, float]
-    measured_on: (
-        str | None
-    )  # the build whose times and cost were scaled; None: there is none to learn from
-
-    def size(self, action: str) -> int:
-        return sum(int(file["bytes"]) for file in self.weights if file["action"] == action)
+def _line_experts(named: Sequence[str] | None, newest: Version[BuildFacts] | None) -> Sequence[str]:
+    if named is not None:
+        return named
+    return [f"expert/{parse(m.ref).name}" for m in newest.facts.members] if newest else []
 
 
-def forecast(
-    workspace: Workspace,
-    planned: Plan,
-    shards: Mapping[tuple[int, str], Path],
-    previous: Path | None,
-) -> Forecast:
-    """What the plan would write, by the planner that mixes, from headers alone; how long that took before, scaled.
+def _recipe(
+    workspace: Workspace, request: Request, target: Composed | None
+) -> tuple[BuildRecipe, BuildRecipe | None]:
+    """Return the recipe as it is given, and of a build that is gone back to with every key."""
+    resolved = None
+    facts = target.facts if target else None
+    if isinstance(facts, BuildFacts) and request.recipes is None:
+        given = facts.given_recipe or facts.recipe
+        resolved = facts.recipe
+    else:
+        settings = request.recipes or workspace.settings.recipe
+        given = BuildRecipe(mix=settings.mix, tune=settings.tune, evaluate=settings.evaluate)
+    if request.tune:
+        given = _with_tuning(given, request.tune)
+        resolved = _with_tuning(resolved, request.tune) if resolved else None
+    if "tasks" in given.evaluate:
+        evaluate = _frozen(workspace.root, given.evaluate)
+        given = given.model_copy(update={"evaluate": evaluate})
+        resolved = resolved.model_copy(update={"evaluate": evaluate}) if resolved else None
+    return given, resolved
 
-    Mixing scales with the bytes written, tuning with its tokens, evaluating with the domains; starting and recording stay.
+
+def _with_tuning(chosen: BuildRecipe, mode: str) -> BuildRecipe:
+    return chosen.model_copy(update={"tune": {**chosen.tune, "mode": mode}})
+
+
+def _frozen(root: Path, settings: JsonObject) -> JsonObject:
+    """Return the settings with the SHA-256, as of now, of every file that a task reads.
+
+    So a changed file is a changed recipe.
     """
-    from btx_core.mixing.shards import (
-        layout,  # here: only a forecast and the stages need the weights' side
-    )
-
-    mix, tune = recipes_of(planned)
-    tokens = 0 if tune.mode == "none" else tune.steps * tune.batch * tune.sequence
-    rewritten = {"none": (), "router": ("router",), "shared": ("router", "shared"), "all": ("",)}[
-        tune.mode
-    ]
-    weights = []
-    for shard in _mixture(workspace, planned, mix, shards, previous).shards:
-        linked = shard.link is not None and not any(
-            shard.file.startswith(f"model-{part}") for part in rewritten
-        )
-        weights.append(
-            {
-                "file": shard.file,
-                "bytes": layout(shard.outputs)[2],
-                "action": "link" if linked else "write",
-            }
-        )
-    past = next(
-        (
-            build
-            for build in reversed(workspace.catalog.list("build"))
-            if "total" in build.facts["cost"]["seconds"]
-        ),
-        None,
-    )
-    written = sum(file["bytes"] for file in weights if file["action"] == "write")
-    seconds, cost = _scaled(past, written, tokens, _domains(planned.members)) if past else ({}, {})
-    return Forecast(weights, seconds, cost, str(past.ref) if past else None)
-
-
-def _mixture(
-    workspace: Workspace,
-    planned: Plan,
-    recipe: "MixRecipe",
-    shards: Mapping[tuple[int, str], Path],
-    previous: Path | None,
-) -> Any:
-    from btx_core.checkpoints.checkpoint import Checkpoint
-    from btx_core.checkpoints.families import family
-    from btx_core.mixing.mix import Member, dense_config, plan_mix
-
-    def folder(version: Version) -> Path:
-        return workspace.root / str(version.facts["dvc"]["path"])
-
-    seed = Checkpoint.open(folder(planned.seed))
-    dense = dense_config(seed)
-    members = [
-        Member(v.ref.name, slot, folder(v), shards.get((slot, v.digest)))
-        for slot, v in planned.members
-    ]
-    return plan_mix(
-        seed, family(dense, raw=recipe.routing == "switch"), dense, members, recipe, previous
-    )
-
-
-def _domains(members: Sequence[tuple[int, Version]]) -> int:
-    return len({reference for _, version in members for reference in version.facts["data"]})
-
-
-def _scaled(
-    past: Version, written: int, tokens: int, domains: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    took, spent = past.facts["cost"]["seconds"], past.facts["cost"]["tune"]
-    if tokens and not spent["tokens"]:
-        return {}, {
-            "tokens": tokens
-        }  # the past build was not tuned: nothing says how long that takes
-    wrote = sum(
-        file.bytes for file in past.files if not file.linked and file.path.endswith(".safetensors")
-    )
-    share = tokens / spent["tokens"] if tokens else 0.0
-    seconds = {
-        "mix": took["mix"] * written / max(1, wrote),
-        "tune": (spent["wall_s"] or 0.0) * share,
-        "evaluate": took["evaluate"] * domains / max(1, len(past.facts["evaluation"])),
-    }
-    total = sum(seconds.values()) + took["total"] - sum(took[stage] or 0.0 for stage in STAGES)
-    return {name: round(value, 2) for name, value in {**seconds, "total": total}.items()}, {
-        "tokens": tokens,
-        "flops": (spent["flops"] or 0.0) * share,
-    }
+    tasks = {}
+    for path in recipe(EvaluateRecipe, settings).tasks:
+        tasks[path] = {file: sha256_file(root / file) for file in harness.files(path, root)}
+    others = {key: value for key, value in settings.items() if key != "tasks"}
+    return {**others, "tasks": tasks} if tasks else others

@@ -1,120 +1,181 @@
-"""The facts that a gate is asked about, one plain dict per kind of candidate; every key is always there, null when unknown.
+"""Collect the evidence that a gate is asked about.
 
-In:  catalogue versions, facts measured by the jobs.  Out: JSON-able dicts. Judging them is the policies' work.
+In:  versions of the catalogue, and facts that a job has measured.  Out: evidence records.
+Judging them is the policies' work.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from registry.catalogue.catalog import Catalog, Version
-
-Facts = dict[str, Any]
-
-
-def of_data(ref: str, facts: Mapping[str, Any], files: int) -> Facts:
-    named = ("license", "source", "holder", "purpose", "pii", "retain_until", "bytes")
-    return {
-        "kind": "data",
-        "ref": ref,
-        "name": facts["domain"],
-        "files": files,
-        **{key: facts.get(key) for key in named},
-    }
-
-
-def of_seed(ref: str, name: str, facts: Mapping[str, Any]) -> Facts:
-    return {
-        "kind": "seed",
-        "ref": ref,
-        "name": name,
-        "license": facts.get("license"),
-        "finite": facts.get("finite"),
-        "model_type": facts.get("model_type"),
-    }
+from registry.catalogue.catalog import Catalog
+from registry.records.evidence import (
+    BuildEvidence,
+    BuildFigures,
+    DataEvidence,
+    DataLine,
+    ExpertEvidence,
+    MemberLine,
+    Outliers,
+    PreviousFigures,
+    ResultLine,
+    SeedEvidence,
+    result_lines,
+    worst,
+)
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
+from registry.records.references import parse
+from registry.records.results import Result
+from registry.records.version import Version
 
 
-def data_line(catalog: Catalog, version: Version) -> Facts:
-    facts = version.facts
-    return {
-        "ref": str(version.ref),
-        "license": facts.get("license"),
-        "pii": facts.get("pii"),
-        "retain_until": facts.get("retain_until"),
-        "status": catalog.status(version.ref),
-    }
+def of_data(ref: str, facts: DataFacts, files: int) -> DataEvidence:
+    """Return the evidence on a corpus of that many files."""
+    return DataEvidence(
+        kind="data",
+        ref=ref,
+        name=facts.domain or parse(ref).name,
+        files=files,
+        bytes=facts.bytes,
+        **facts.stated(),
+    )
 
 
-def of_expert(catalog: Catalog, ref: str, name: str, facts: Mapping[str, Any]) -> Facts:
-    evaluation = facts.get("evaluation")
-    return {
-        "kind": "expert",
-        "ref": ref,
-        "name": name,
-        "mode": facts["mode"],
-        "seed": facts["seed"],
-        "data": [data_line(catalog, catalog.get(data)) for data in facts["data"]],
-        "weights": facts["preflight"],
-        "evaluation": evaluation,
-        "contamination": facts.get("contamination"),
-        "cost": facts.get("train"),
-    }
+def of_seed(ref: str, facts: SeedFacts) -> SeedEvidence:
+    """Return the evidence on a seed."""
+    return SeedEvidence(
+        kind="seed",
+        ref=ref,
+        name=parse(ref).name,
+        license=facts.license,
+        finite=facts.finite,
+        model_type=facts.model_type,
+    )
+
+
+def of_expert(catalog: Catalog, ref: str, facts: ExpertFacts) -> ExpertEvidence:
+    """Return the evidence on an expert: every data version that it was trained on is in it."""
+    results = result_lines(facts.results)
+    spent = facts.train
+    return ExpertEvidence(
+        kind="expert",
+        ref=ref,
+        name=parse(ref).name,
+        mode=str(facts.mode) if facts.mode else None,
+        seed=facts.seed,
+        data=data_lines(catalog, facts.data),
+        weights=facts.preflight,
+        results=results,
+        evaluation=worst(results),
+        contamination=facts.contamination,
+        cost=Spent(tokens=spent.tokens, flops=spent.flops, wall_s=spent.wall_s) if spent else None,
+    )
+
+
+def of_candidate(
+    catalog: Catalog, ref: str, seed: str, members: Sequence[Version[ExpertFacts]]
+) -> BuildEvidence:
+    """Return the evidence on a build that is still to be made: its seed, members and their data."""
+    base = catalog.get(seed, SeedFacts)
+    lines = [_member(catalog, member) for member in members]
+    licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
+    return BuildEvidence(
+        kind="build",
+        ref=ref,
+        seed=seed,
+        seed_license=base.facts.license,
+        seed_data=data_lines(catalog, base.facts.data),
+        members=tuple(lines),
+        licenses=_each(licenses),
+    )
 
 
 def of_build(
-    catalog: Catalog,
-    ref: str | None,
-    seed: str,
-    members: Sequence[Version],
-    build: Mapping[str, Any] | None = None,
-) -> Facts:
-    """For gates build (no build yet) and release (with the recorded build's facts)."""
-    build = build or {}
-    lines = [
-        {
-            "ref": str(member.ref),
-            "status": catalog.status(member.ref),
-            "licenses": member.facts["licenses"],
-            "data": [data_line(catalog, catalog.get(data)) for data in member.facts["data"]],
-        }
-        for member in members
-    ]
-    base = catalog.get(seed)
-    routing = build.get("routing")
-    cost = build.get("cost") or {}
+    catalog: Catalog, build: Version[BuildFacts], before: Version[BuildFacts] | None
+) -> BuildEvidence:
+    """Return the evidence on a recorded build, its members and their data as they are today.
+
+    Args:
+        catalog: where it is recorded.
+        build: what asks to be released or exported.
+        before: the last release, which it is compared with.
+    """
+    facts = build.facts
+    members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
+    candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
+    known = _bits_per_byte(before.facts.results) if before else None
+    results = result_lines(facts.results, known)
+    routing = facts.routing
+    measured = {
+        "results": results or None,
+        "evaluation": {line.data.removeprefix("data/"): _older(line) for line in results} or None,
+        "previous": _previous(known),
+        "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
+        "active_parameters": facts.cost.active_parameters,
+        "total_parameters": facts.cost.total_parameters,
+        "tokens_per_s": facts.cost.tokens_per_s,
+        "registrar": facts.registrar,
+    }
+    return candidate.model_copy(update=measured)
+
+
+def data_lines(catalog: Catalog, refs: Iterable[str]) -> tuple[DataLine, ...]:
+    """Return what is known of these data versions now."""
+    lines = []
+    for ref in refs:
+        version = catalog.get(ref, DataFacts)
+        facts = version.facts
+        lines.append(
+            DataLine(
+                ref=str(version.ref),
+                license=facts.license,
+                pii=facts.pii,
+                retain_until=facts.retain_until,
+                status=str(catalog.status(version.ref)),
+            )
+        )
+    return tuple(lines)
+
+
+def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
+    return MemberLine(
+        ref=str(member.ref),
+        status=str(catalog.status(member.ref)),
+        licenses=member.facts.licenses,
+        data=data_lines(catalog, member.facts.data),
+    )
+
+
+def _bits_per_byte(results: Sequence[Result]) -> dict[str, float | None]:
+    return {result.data: result.bits_per_byte for result in results}
+
+
+def _older(line: ResultLine) -> BuildFigures:
+    return BuildFigures(
+        bits_per_byte=line.bits_per_byte,
+        seed_bits_per_byte=line.seed_bits_per_byte,
+        specialist_bits_per_byte=line.specialist_bits_per_byte,
+        accuracy=line.accuracy,
+        new_to_seed=line.new_to_seed,
+    )
+
+
+def _previous(known: dict[str, float | None] | None) -> dict[str, PreviousFigures] | None:
+    if known is None:
+        return None
     return {
-        "kind": "build",
-        "ref": ref,
-        "seed": seed,
-        "seed_license": base.facts.get("license"),
-        "seed_data": [
-            data_line(catalog, catalog.get(data)) for data in base.facts.get("data") or ()
-        ],
-        "members": lines,
-        "licenses": _each(
-            [
-                base.facts.get("license"),
-                *(license for line in lines for license in line["licenses"]),
-            ]
-        ),
-        "evaluation": build.get("evaluation"),
-        "previous": build.get("previous"),
-        "routing": {"dead": routing["dead"], "dominant": routing["dominant"]} if routing else None,
-        "active_parameters": cost.get("active_parameters"),
-        "total_parameters": cost.get("total_parameters"),
-        "tokens_per_s": cost.get("tokens_per_s"),
-        "registrar": build.get("registrar"),
-        "approvals": build.get("approvals", []),
-        "removal": build.get("removal"),
+        data.removeprefix("data/"): PreviousFigures(bits_per_byte=bits)
+        for data, bits in known.items()
     }
 
 
-def _each(licenses: Iterable[str | None]) -> list[str]:
-    """Every licence that applies: what AND joins, one by one; a choice (OR) stays whole, as counsel agreed to it."""
-    stated = [license for license in licenses if license]
-    return sorted(
-        {
-            part.strip("() ")
-            for license in stated
-            for part in (license.split(" AND ") if " OR " not in license else [license])
-        }
-    )
+def _each(licenses: Iterable[str | None]) -> tuple[str, ...]:
+    """Return every licence that applies: what AND joins, one by one.
+
+    A choice (OR) stays whole, as counsel agreed to it.
+    """
+    parts: set[str] = set()
+    for license in licenses:
+        if license and " OR " in license:
+            parts.add(license)
+        elif license:
+            parts.update(part.strip("() ") for part in license.split(" AND "))
+    return tuple(sorted(parts))

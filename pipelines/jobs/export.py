@@ -1,101 +1,132 @@
-"""Job: write a build out as a plain checkpoint folder with its model card, asked at gate "export"; sign it on request; log where it went."""
+"""Write a build out as a plain checkpoint folder with its model card.
+
+The gate `export` is asked; the folder is signed on request; where it went is logged.
+"""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipelines.jobs import gates
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace import folders
 from pipelines.workspace.progress import Report
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Conflict, Invalid
+from registry.errors import Conflict
 from registry.formats import collect, render
 from registry.governance import attestations, people
+from registry.records.answers import ExportAnswer
+from registry.records.events import Exported
+from registry.records.facts import BuildFacts, ExportFacts
+from registry.records.kinds import Gate, Relation
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What the caller wants.
+
+    Attributes:
+        fused: one weight file.
+        target: transformers, vllm or llama.cpp.
+        sign: sign the folder with the person's model key.
+    """
+
+    fused: bool = False
+    target: str = "transformers"
+    sign: bool = False
 
 
 def export(
     workspace: Workspace,
     reference: str,
     out: Path,
-    *,
-    fused: bool = False,
-    target: str = "transformers",
-    sign: bool = False,
+    request: ExportRequest | None = None,
     progress: Report | None = None,
-) -> dict[str, Any]:
-    """Write the build to the new folder `out`. fused: one weight file. target: transformers | vllm | llama.cpp.
+) -> ExportAnswer:
+    """Write the build to the new folder `out`, which appears whole or not at all.
 
-    The folder appears whole or not at all. Raises Refused for a build with a withdrawn member or another broken rule, Conflict when
-    `out` exists.
+    Raises:
+        Refused: for a build with a withdrawn member or another broken rule.
+        Conflict: when `out` exists.
     """
-    from btx_core.mixing.exporting import export_checkpoint  # torch stays out of the light commands
+    # Imported here: torch stays out of the light commands.
+    from btx_core.mixing.exporting import export_checkpoint
 
-    build = workspace.catalog.get(reference)
-    if build.ref.kind != "build":
-        raise Invalid(reference, found=build.ref.kind, expected="a build", next="btx list builds")
+    request = request or ExportRequest()
+    catalog = workspace.catalog
+    build = catalog.get(reference, BuildFacts)
     if out.exists():
         raise Conflict(
             str(out), found="something there", expected="a new folder", next="name another folder"
         )
     out = out.resolve()
-    aside = out.with_name(f".{out.name}.incoming")
+    incoming = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):
-        verdict = gates.ask(workspace, "export", str(build.ref), build_evidence(workspace, build))
-        shutil.rmtree(aside, ignore_errors=True)
+        asked = build_evidence(workspace, build)
+        verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
+        shutil.rmtree(incoming, ignore_errors=True)
         try:
             export_checkpoint(
-                workspace.root / build.facts["folder"],
-                aside,
-                fused=fused,
-                target=target,
+                workspace.root / (build.facts.folder or ""),
+                incoming,
+                fused=request.fused,
+                target=request.target,
                 progress=progress,
             )
-            (aside / "README.md").write_text(
-                render(collect(workspace.catalog, str(build.ref)), "model-card")
+            card = render(collect(catalog, str(build.ref)), "model-card")
+            (incoming / "README.md").write_text(card)
+            facts = ExportFacts(
+                folder=str(out),
+                target=request.target,
+                fused=request.fused,
+                verdict=verdict.outcome,
             )
-            signed = _signed(workspace.catalog.actor, aside) if sign else {}
-            body: dict[str, Any] = {
-                "folder": str(out),
-                "target": target,
-                "fused": fused,
-                "verdict": verdict.outcome,
-                **signed,
-            }
-            files = folders.manifest(aside)
+            if request.sign:
+                key = _sign(catalog.actor, incoming)
+                facts = facts.model_copy(update={"public_key": key})
+            files = folders.manifest(incoming)
             # The row first: an export that nobody recorded would be missed when its data must go.
-            workspace.catalog.register(
-                "export",
+            catalog.register(
                 f"build-{build.ref.version}",
-                body,
+                facts,
                 files=files,
-                parents=[(build.ref, "exported_from")],
+                parents=[(build.ref, Relation.EXPORTED_FROM)],
             )
-            workspace.catalog.event("exported", build.ref, body)
-            aside.rename(out)
+            catalog.event(Exported.from_json(facts.to_json(), "export"), build.ref)
+            incoming.rename(out)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    verify = _verify(out, people.model_key(workspace.catalog.actor)) if sign else None
-    return {
-        "ref": str(build.ref),
-        **body,
-        "bytes_written": sum(file.bytes for file in files),
-        "verify": verify,
-    }
-
-
-def _signed(name: str, folder: Path) -> dict[str, str]:
-    """Sign the folder with the person's model key, made on first use; the log keeps the public half, a file beside the key as well."""
-    key = people.model_key(name)
-    public = (
-        attestations.folder_public_key(key) if key.is_file() else attestations.new_folder_key(key)
+            shutil.rmtree(incoming, ignore_errors=True)
+    return ExportAnswer(
+        ref=str(build.ref),
+        folder=str(out),
+        target=request.target,
+        fused=request.fused,
+        verdict=verdict.outcome,
+        bytes_written=sum(file.bytes for file in files),
+        verify=_verify(out, people.model_key(catalog.actor)) if request.sign else None,
+        public_key=facts.public_key,
     )
+
+
+def _sign(name: str, folder: Path) -> str:
+    """Sign the folder with the person's model key, which is made on first use.
+
+    Returns:
+        The public half, in PEM form; a file beside the key holds it as well.
+    """
+    key = people.model_key(name)
+    if key.is_file():
+        public = attestations.folder_public_key(key)
+    else:
+        public = attestations.new_folder_key(key)
     key.with_suffix(".pub").write_text(public)
     attestations.sign_folder(folder, key)
-    return {"public_key": public}
+    return public
 
 
 def _verify(out: Path, key: Path) -> str:
-    """The command that checks the folder with OpenSSF's own tool."""
-    signature, ignored = out / attestations.SIGNATURE, "--no-ignore-git-paths --ignore-paths"
-    return f"model_signing verify key {out} --signature {signature} --public_key {key.with_suffix('.pub')} {ignored} {signature}"
+    """Return the command that checks the folder with OpenSSF's own tool."""
+    signature = out / attestations.SIGNATURE
+    public = key.with_suffix(".pub")
+    ignored = f"--no-ignore-git-paths --ignore-paths {signature}"
+    return f"model_signing verify key {out} --signature {signature} --public_key {public} {ignored}"

@@ -1,33 +1,44 @@
-"""Ask a gate from a job: judge the evidence under the workspace's policies, log the verdict, stop the job on a no."""
+"""Ask a gate from a job: judge under the workspace's policies, log the verdict, stop on a no."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Refused
-from registry.governance.gate import decide
+from registry.governance import gate
+from registry.governance.gate import Question
 from registry.governance.policies import Verdict, load
+from registry.records.evidence import Evidence
+from registry.records.kinds import Gate
 
 
-def ask(workspace: Workspace, gate: str, subject: str, evidence: Mapping[str, Any]) -> Verdict:
-    """The verdict, allowed or waived. Raises Refused, naming every rule that said no and how to mend it."""
-    verdict = decide(
-        workspace.catalog,
-        gate=gate,
+def question(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Question:
+    """Return the question as it stands now, under the workspace's policies."""
+    return Question(
+        gate=of,
         subject=subject,
-        kind=evidence["kind"],
         evidence=evidence,
         policies=load(workspace.policies),
         at=datetime.now(UTC),
     )
+
+
+def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Verdict:
+    """Ask the gate, and log its verdict.
+
+    Returns:
+        The verdict, allowed or waived.
+
+    Raises:
+        Refused: naming every rule that said no, and how to satisfy it.
+    """
+    verdict = gate.decide(workspace.catalog, question(workspace, of, subject, evidence))
     if verdict.outcome == "refused":
         broken = verdict.refusals()
+        remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)
         raise Refused(
-            f"{subject} at gate {gate}",
+            f"{subject} at gate {of}",
             found="; ".join(f"{rule.name}: {rule.message}" for rule in broken),
             expected="every rule of the gate satisfied or waived",
-            next="; ".join(dict.fromkeys(rule.remedy for rule in broken if rule.remedy))
-            or f"btx policy check {subject}",
+            next="; ".join(remedies) or f"btx policy check {subject}",
         )
     return verdict

@@ -1,62 +1,45 @@
-"""Jobs: what would the gates say of REF now, and do the policies judge as their own tests say? Nothing is logged."""
+"""Say what the gates would say of one version now. Nothing is logged."""
 
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from pipelines.jobs import evidence
+from pipelines.jobs import evidence, gates
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue.catalog import Version
-from registry.governance import gate, policy_tests
-from registry.governance.policies import load
+from registry.governance import gate
+from registry.records.answers import PolicyCheckAnswer
+from registry.records.evidence import Evidence
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.kinds import Gate, Kind
+from registry.records.version import Version
 
-GATES = {
-    "data": ("register",),
-    "seed": ("register",),
-    "expert": ("register",),
-    "build": ("build", "release", "export"),
+GATES: Mapping[Kind, Sequence[Gate]] = {
+    Kind.DATA: (Gate.REGISTER,),
+    Kind.SEED: (Gate.REGISTER,),
+    Kind.EXPERT: (Gate.REGISTER,),
+    Kind.BUILD: (Gate.BUILD, Gate.RELEASE, Gate.EXPORT),
 }
 
 
-def check(workspace: Workspace, reference: str) -> dict[str, Any]:
-    """ref, verdicts{gate: {outcome, rules}}."""
+def check(workspace: Workspace, reference: str) -> PolicyCheckAnswer:
+    """Return the verdict that each gate of the version's kind would give."""
     version = workspace.catalog.get(reference)
-    ref, kind = str(version.ref), version.ref.kind
-    facts, policies, at = _evidence(workspace, version), load(workspace.policies), datetime.now(UTC)
-
-    def judged(name: str) -> dict[str, Any]:
-        return gate.check(
-            workspace.catalog,
-            gate=name,
-            subject=ref,
-            kind=kind,
-            evidence=facts,
-            policies=policies,
-            at=at,
-        ).to_json()
-
-    return {"ref": ref, "verdicts": {name: judged(name) for name in GATES[kind]}}
+    ref = str(version.ref)
+    known = _evidence(workspace, version)
+    verdicts = {}
+    for name in GATES.get(version.ref.kind, ()):
+        question = gates.question(workspace, name, ref, known)
+        verdicts[str(name)] = gate.check(workspace.catalog, question).to_json()
+    return PolicyCheckAnswer(ref=ref, verdicts=verdicts)
 
 
-def test(workspace: Workspace) -> dict[str, Any]:
-    """policies, rules, cases, failed[{suite, case, expected, found}]: every case of policies/tests, and every rule that no case breaks."""
-    policies, results = load(workspace.policies), policy_tests.run(workspace.policies)
-    return {
-        "policies": len(policies),
-        "rules": sum(len(policy.validations) for policy in policies),
-        "cases": len(results),
-        "failed": [vars(result) for result in results if not result.ok],
-    }
-
-
-def _evidence(workspace: Workspace, version: Version) -> dict[str, Any]:
+def _evidence(workspace: Workspace, version: Version[Facts]) -> Evidence:
     ref, facts = str(version.ref), version.facts
-    match version.ref.kind:
-        case "data":
+    match facts:
+        case DataFacts():
             return evidence.of_data(ref, facts, len(version.files))
-        case "seed":
-            return evidence.of_seed(ref, version.ref.name, facts)
-        case "expert":
-            return evidence.of_expert(workspace.catalog, ref, version.ref.name, facts)
+        case SeedFacts():
+            return evidence.of_seed(ref, facts)
+        case ExpertFacts():
+            return evidence.of_expert(workspace.catalog, ref, facts)
         case _:
-            return build_evidence(workspace, version)
+            return build_evidence(workspace, version.of(BuildFacts))

@@ -1,318 +1,338 @@
-"""Job: compose the model of one frozen snapshot: choose members, ask the gate, let DVC run mix → tune → evaluate, record the build.
+"""Compose the model of one frozen snapshot.
 
-In:  the catalogue's experts in good standing, the workspace's recipes.  Out: builds/N, whole or not at all, and its rows.
+Choose members, ask the gate, let DVC run mix, tune and evaluate, record the build.
+
+In:  the catalogue's usable experts, the workspace's recipes.
+Out: builds/N, whole or not at all, and its rows.
 """
 
-import json
-import os
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from btx_core.files import replace_text
 from pipelines.jobs import evidence, gates
-from pipelines.jobs.build_plan import (
-    BAD,
-    MAIN,
-    STAGES,
-    Plan,
-    Wishes,
-    changes,
-    forecast,
-    plan,
-    recipes_of,
-)
+from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
+from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
-from pipelines.workspace import folders
+from pipelines.workspace import folders, orders, reports
 from pipelines.workspace.environment import environment
-from pipelines.workspace.workspace import Recipes, Workspace
-from registry.catalogue.catalog import FileFact, Version
-from registry.digest import digest
+from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
+from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
+from registry.records.answers import ForecastAnswer, RebuildAnswer
+from registry.records.events import StageRan
+from registry.records.facts import (
+    Architecture,
+    BuildFacts,
+    BuildRecipe,
+    Cost,
+    Facts,
+    Member,
+    RoutedShare,
+    Routing,
+    SnapshotFacts,
+    Spent,
+    StageSeconds,
+)
+from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
+from registry.records.references import parse
+from registry.records.results import Result, Specialist
+from registry.records.version import FileFact, Version
 
+logger = logging.getLogger(__name__)
+
+STAGES = ("mix", "tune", "evaluate")
 LINKED_AGAIN = ("model-shared.safetensors", "model-expert-seed.safetensors")
 
+# Shards of earlier builds by slot and member digest.
+Shards = Mapping[tuple[int, str], Path]
 
-def rebuild(
-    workspace: Workspace,
-    *,
-    line: str = MAIN,
-    with_: Sequence[str] = (),
-    without: Sequence[str] = (),
-    tune: str | None = None,
-    to: str | None = None,
-    recipes: Recipes | None = None,
-    dry_run: bool = False,
-) -> dict[str, Any]:
-    """Build what the plan says, or say "unchanged". Returns build, status, ran, reused, bytes_written, bytes_linked, seconds.
 
-    to: a build or snapshot to go back to. dry_run: the answer is a forecast, and nothing is written.
-    Raises Refused when the gate says no, Damaged when a registered file on disk is not what was registered.
+@dataclass(frozen=True)
+class Run:
+    """One rebuild that is under way.
+
+    Attributes:
+        workspace: where it runs.
+        planned: what it composes.
+        number: of the build.
+        started: on the monotonic clock, in seconds.
+        shards: what earlier builds wrote of the members.
+        snapshot: the frozen members.
     """
-    wishes = Wishes(line=line, with_=with_, without=without, tune=tune, to=to, recipes=recipes)
-    if dry_run:
-        return _planned(workspace, plan(workspace, wishes))
+
+    workspace: Workspace
+    planned: Plan
+    number: int
+    started: float
+    shards: Shards
+    snapshot: Version[SnapshotFacts]
+
+
+def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnswer:
+    """Build what the plan says, or say "unchanged".
+
+    Args:
+        workspace: where the experts are registered.
+        request: what is asked for beside what the workspace says.
+
+    Returns:
+        The build, what ran and what was reused.
+
+    Raises:
+        Refused: when the gate says no.
+        Damaged: when a registered file on disk is not what was registered.
+    """
     with workspace.writing("rebuild"):
         started = time.monotonic()
-        planned = plan(workspace, wishes)
+        planned = plan(workspace, request or Request())
         if _nothing_to_do(workspace, planned):
-            return _answer(
-                str(planned.previous and planned.previous.ref), "unchanged", [], _refs(planned)
-            )
-        recipes_of(planned)  # what a stage would refuse is told before anything is written
-        number = workspace.catalog.next_version("build", "")
-        members = [version for _, version in planned.members]
-        gates.ask(
-            workspace,
-            "build",
-            f"build/{number}",
-            evidence.of_build(workspace.catalog, f"build/{number}", str(planned.seed.ref), members),
-        )
+            return _unchanged(planned)
+        # What a stage would refuse is told before anything is written.
+        recipes_of(planned)
+        number = workspace.catalog.next_version(Kind.BUILD, "")
+        _ask(workspace, planned, f"build/{number}")
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
-        _write_snapshot(workspace, planned, snapshot, shards)
+        run = Run(workspace, planned, number, started, shards, snapshot)
+        order = _order(run)
+        replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
         def log(stage: str, state: str, body: Mapping[str, float]) -> None:
-            workspace.catalog.event(
-                "stage", f"build/{number}", {"stage": stage, "state": state, **body}
-            )
+            logger.info("stage %s %s", stage, state)
+            ran = {"stage": stage, "state": state, **body}
+            event = StageRan.from_json(ran, f"stage {stage}")
+            workspace.catalog.event(event, f"build/{number}")
 
         done = dvc_runs.reproduce(workspace.root, "evaluate", log)
-        build = _record(workspace, planned, snapshot, number, started, shards)
-        linked = sum(file.bytes for file in build.files if file.linked)
-        reused = done.skipped + [
-            str(version.ref)
-            for slot, version in planned.members
-            if (slot, version.digest) in shards
-        ]
-        written = sum(file.bytes for file in build.files) - linked
-        return _answer(
-            str(build.ref),
-            build.facts["status"],
-            done.ran,
-            reused,
-            written,
-            linked,
-            build.facts["cost"]["seconds"],
-        )
+        build = _record(run, order)
+    seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
+    return RebuildAnswer(
+        build=str(build.ref),
+        status=str(build.facts.status),
+        ran=tuple(done.ran),
+        reused=(*done.skipped, *_reused(planned, shards)),
+        bytes_written=build.written_bytes,
+        bytes_linked=build.linked_bytes,
+        seconds=seconds,
+    )
+
+
+def look_ahead(workspace: Workspace, request: Request | None = None) -> ForecastAnswer:
+    """Say what a rebuild would do; nothing is written."""
+    planned = plan(workspace, request or Request())
+    if _nothing_to_do(workspace, planned):
+        answer = _unchanged(planned)
+        return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)))
+    shards = _shards(workspace, planned, proven=False)
+    last = _last_of_seed(workspace, planned)
+    folder = workspace.root / last.facts.folder if last and last.facts.folder else None
+    expected = forecast(workspace, planned, shards, folder)
+    return ForecastAnswer(
+        build=None,
+        status="planned",
+        ran=STAGES,
+        reused=_reused(planned, shards),
+        bytes_written=expected.size("write"),
+        bytes_linked=expected.size("link"),
+        seconds=expected.seconds,
+        line=planned.line,
+        changes=tuple(changes(planned)),
+        weights=tuple(expected.weights),
+        cost=expected.cost,
+        measured_on=expected.measured_on,
+    )
+
+
+def _unchanged(planned: Plan) -> RebuildAnswer:
+    build = str(planned.previous.ref) if planned.previous else None
+    return RebuildAnswer(build=build, status="unchanged", reused=planned.refs)
 
 
 def _nothing_to_do(workspace: Workspace, planned: Plan) -> bool:
     newest = planned.previous
-    if (
-        not newest
-        or newest.facts["content"] != digest(planned.content)
-        or not _whole(workspace, newest)
-    ):
+    if not newest or newest.facts.content != planned.content or not _whole(workspace, newest):
         return False
-    return (
-        workspace.catalog.status(newest.ref) not in BAD
-    )  # grown from a build that held what was withdrawn since
+    # It may have grown from a build that held what was withdrawn since.
+    return workspace.catalog.status(newest.ref) not in UNUSABLE
 
 
-def _refs(planned: Plan) -> list[str]:
-    return [str(version.ref) for _, version in planned.members]
+def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
+    """Whether every file of the build is in its folder, with its size."""
+    folder = _build_folder(workspace, build)
+    for file in build.files:
+        path = folder / file.path
+        if not path.is_file() or path.stat().st_size != file.bytes:
+            return False
+    return True
 
 
-def _planned(workspace: Workspace, planned: Plan) -> dict[str, Any]:
-    """What would happen: the answer's keys, and beside them every member's change, every weight file, cost, and what was measured."""
-    if _nothing_to_do(workspace, planned):
-        return _answer(
-            str(planned.previous and planned.previous.ref), "unchanged", [], _refs(planned)
-        ) | {"changes": changes(planned)}
-    shards = _shards(workspace, planned, proven=False)
-    last = _last_of_seed(workspace, planned)
-    expected = forecast(
-        workspace, planned, shards, workspace.root / last.facts["folder"] if last else None
-    )
-    reused = [
-        str(version.ref) for slot, version in planned.members if (slot, version.digest) in shards
-    ]
-    answer = _answer(
-        None,
-        "planned",
-        list(STAGES),
-        reused,
-        expected.size("write"),
-        expected.size("link"),
-        expected.seconds,
-    )
-    details = {
-        "line": planned.line,
-        "changes": changes(planned),
-        "weights": expected.weights,
-        "cost": expected.cost,
-    }
-    return answer | details | {"measured_on": expected.measured_on}
+def _build_folder(workspace: Workspace, build: Version[BuildFacts]) -> Path:
+    return workspace.root / (build.facts.folder or f"builds/{build.ref.version}")
 
 
-def _answer(
-    build: str | None,
-    status: str,
-    ran: list[str],
-    reused: list[str],
-    written: int = 0,
-    linked: int = 0,
-    seconds: Mapping[str, float] | None = None,
-) -> dict[str, Any]:
-    sizes = {"bytes_written": written, "bytes_linked": linked}
-    return {
-        "build": build,
-        "status": status,
-        "ran": ran,
-        "reused": reused,
-        **sizes,
-        "seconds": dict(seconds or {}),
-    }
+def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
+    members = [member.version for member in planned.members]
+    seed = str(planned.seed.ref)
+    candidate = evidence.of_candidate(workspace.catalog, ref, seed, members)
+    gates.ask(workspace, Gate.BUILD, ref, candidate)
 
 
-def _whole(workspace: Workspace, build: Version) -> bool:
-    folder = workspace.root / build.facts["folder"]
-    return all(
-        (folder / file.path).is_file() and (folder / file.path).stat().st_size == file.bytes
-        for file in build.files
-    )
+def _reused(planned: Plan, shards: Shards) -> tuple[str, ...]:
+    return tuple(str(m.version.ref) for m in planned.members if m.key in shards)
 
 
 def _shards(
     workspace: Workspace, planned: Plan, *, proven: bool = True
 ) -> dict[tuple[int, str], Path]:
-    """Shards that earlier builds wrote, by slot and member digest; a damaged one is left out, so that it is written anew."""
-    there = workspace.store.verify if proven else workspace.store.has
-    wanted = {(slot, version.digest) for slot, version in planned.members}
-    found: dict[tuple[int, str], Path] = {}
-    for build in workspace.catalog.list("build"):
+    """Return the shards that earlier builds wrote, by slot and member digest.
+
+    A damaged one is left out, so that it is written anew.
+    """
+    usable = workspace.store.verify if proven else workspace.store.has
+    wanted = {member.key for member in planned.members}
+    shards: dict[tuple[int, str], Path] = {}
+    for build in workspace.catalog.versions(BuildFacts):
         files = {file.path: file for file in build.files}
-        for member in build.facts["members"]:
-            key = (member["slot"], member["digest"])
-            file = files.get(member["file"])
-            if key in wanted and key not in found and file and there(file.sha256):
-                found[key] = workspace.store.path(file.sha256)
-    return found
+        for member in build.facts.members:
+            key = (member.slot, member.digest or "")
+            file = files.get(member.file or "")
+            if key in wanted and key not in shards and file and usable(file.sha256):
+                shards[key] = workspace.store.path(file.sha256)
+    return shards
 
 
-def _freeze(workspace: Workspace, planned: Plan) -> Version:
-    members = [
-        {"ref": str(version.ref), "slot": slot, "digest": version.digest}
-        for slot, version in planned.members
-    ]
-    parents = [
-        (planned.seed.ref, "seed"),
-        *((version.ref, "member") for _, version in planned.members),
-    ]
-    return workspace.catalog.register(
-        "snapshot",
-        planned.line,
-        {"seed": str(planned.seed.ref), "mode": planned.recipe["mix"]["mode"], "members": members},
-        parents=parents,
+def _freeze(workspace: Workspace, planned: Plan) -> Version[SnapshotFacts]:
+    members = []
+    parents = [(planned.seed.ref, Relation.SEED)]
+    for planned_member in planned.members:
+        version = planned_member.version
+        member = Member(ref=str(version.ref), slot=planned_member.slot, digest=version.digest)
+        members.append(member)
+        parents.append((version.ref, Relation.MEMBER))
+    facts = SnapshotFacts(
+        seed=str(planned.seed.ref), mode=planned.given.mix["mode"], members=tuple(members)
+    )
+    return workspace.catalog.register(planned.line, facts, parents=parents)
+
+
+def _order(run: Run) -> BuildOrder:
+    """Return all that the stages may know.
+
+    Every folder in it has just been proven to hold its registered bytes.
+    """
+    workspace, planned = run.workspace, run.planned
+    catalog = workspace.catalog
+    seed = _folder(workspace, planned.seed)
+    return BuildOrder(
+        ref=str(run.snapshot.ref),
+        seed=seed.model_copy(update={"tensors": planned.seed.facts.tensors}),
+        members=_member_orders(run),
+        domains={ref: _folder(workspace, catalog.get(ref)) for ref in planned.data},
+        general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
+        previous=_previous_mix(run),
+        grown_from=_grown_from(run),
+        recipe=planned.ordered,
+        threads=workspace.settings.train.threads,
     )
 
 
-def _write_snapshot(
-    workspace: Workspace, planned: Plan, snapshot: Version, shards: Mapping[tuple[int, str], Path]
-) -> None:
-    """Write snapshot.json: all that the stages may know. Every folder in it has just been proven to hold its registered bytes."""
-
-    def named(version: Version) -> dict[str, Any]:
-        folder = folders.opened(workspace.root, version)
-        return {
-            "ref": str(version.ref),
-            "path": _relative(workspace, folder),
-            "digest": folders.files_digest(version.files),
-        }
-
+def _member_orders(run: Run) -> tuple[MemberOrder, ...]:
     members = []
-    for slot, version in planned.members:
-        shard = shards.get((slot, version.digest))
-        item = {"name": version.ref.name, "slot": slot, "data": version.facts["data"]}
+    for member in run.planned.members:
+        version, shard = member.version, run.shards.get(member.key)
+        folder = _folder(run.workspace, version)
         members.append(
-            named(version)
-            | item
-            | {
-                "shard": _relative(workspace, shard) if shard else None,
-                "tensors": version.facts["tensors"],
-            }
+            MemberOrder(
+                ref=folder.ref,
+                path=folder.path,
+                digest=folder.digest,
+                name=version.ref.name,
+                slot=member.slot,
+                data=version.facts.data,
+                shard=_relative(run.workspace, shard) if shard else None,
+                tensors=version.facts.tensors,
+            )
         )
-    data = {reference for _, version in planned.members for reference in version.facts["data"]}
-    domains = {
-        version.ref.name: named(version)
-        for version in sorted((workspace.catalog.get(ref) for ref in data), key=lambda v: v.ref)
-    }
-    document = {
-        "ref": str(snapshot.ref),
-        "seed": named(planned.seed) | {"tensors": planned.seed.facts["tensors"]},
-        "members": members,
-        "domains": domains,
-        "general": [named(workspace.catalog.get(ref)) for ref in planned.seed.facts["data"]],
-        "previous": _previous_mix(workspace, planned),
-        "grown_from": _grown_from(workspace, planned),
-        "recipe": {**planned.recipe, **planned.resolved},
-        "threads": workspace.settings.train.threads,
-    }
-    path = workspace.root / "snapshot.json"
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps(document, indent=1) + "\n")
-    aside.replace(path)
+    return tuple(members)
 
 
-def _previous_mix(workspace: Workspace, planned: Plan) -> str | None:
-    """A folder of links to what the last mix of this very seed wrote and no member can change, so that it is linked again."""
+def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
+    folder = folders.opened(workspace.root, version)
+    return FolderOrder(
+        ref=str(version.ref),
+        path=_relative(workspace, folder),
+        digest=folders.files_digest(version.files),
+    )
+
+
+def _previous_mix(run: Run) -> str | None:
+    """Link what the last mix of this very seed wrote and no member can change.
+
+    Returns:
+        The folder of links, relative to the workspace; None where there was no such mix.
+    """
+    workspace = run.workspace
     folder = workspace.work / "previous"
     shutil.rmtree(folder, ignore_errors=True)
-    build = _last_of_seed(workspace, planned)
+    build = _last_of_seed(workspace, run.planned)
     if build is None:
         return None
     folder.mkdir(parents=True)
-    for file in build.facts["mixed"]:
-        if file["path"] in LINKED_AGAIN and workspace.store.verify(file["sha256"]):
-            workspace.store.link(file["sha256"], folder / file["path"])
+    for file in build.facts.mixed:
+        if file.path in LINKED_AGAIN and workspace.store.verify(file.sha256):
+            workspace.store.link(file.sha256, folder / file.path)
     return _relative(workspace, folder)
 
 
-def _grown_from(workspace: Workspace, planned: Plan) -> dict[str, Any] | None:
-    """The line's newest build, where tuning may go on from it, and which of its router rows are kept: [place now, place there].
+def _grown_from(run: Run) -> GrownFrom | None:
+    """Return the line's newest build, where tuning may go on from it, and the rows that it keeps.
 
-    Never from one in bad standing: what was learnt from withdrawn data would live on.
+    Never one that was withdrawn or is tainted: what was learnt from withdrawn data would live on.
     """
-    build, tuning = planned.previous, planned.recipe["tune"]
-    if (
-        not build
-        or not tuning.get("grow")
-        or planned.resolved
-        or workspace.catalog.status(build.ref) in BAD
-    ):
+    workspace, planned = run.workspace, run.planned
+    build = planned.previous
+    if not build or not planned.given.tune.get("grow") or planned.resolved:
         return None
-    same = {name: build.facts["recipe"][name] for name in ("mix", "tune")} == {
-        name: planned.recipe[name] for name in ("mix", "tune")
-    }
-    if not same or build.facts["seed"] != str(planned.seed.ref):
+    if workspace.catalog.status(build.ref) in UNUSABLE:
         return None
-    first = int(planned.recipe["mix"].get("seed_expert", True))
-    there = {
-        (member["slot"], member["digest"]): place
-        for place, member in enumerate(build.facts["members"], first)
-    }
-    here = [(slot, version.digest) for slot, version in planned.members]
-    kept = [[0, 0]][:first] + [
-        [place, there[key]] for place, key in enumerate(here, first) if key in there
-    ]
-    folder = workspace.root / build.facts["folder"]
-    return {
-        "ref": str(build.ref),
-        "path": _relative(workspace, folder),
-        "digest": folders.files_digest(build.files),
-        "kept": kept,
-    }
+    facts = build.facts
+    before = facts.given_recipe or facts.recipe
+    same_recipe = (before.mix, before.tune) == (planned.given.mix, planned.given.tune)
+    if not same_recipe or facts.seed != str(planned.seed.ref):
+        return None
+    folder = _build_folder(workspace, build)
+    return GrownFrom(
+        ref=str(build.ref),
+        path=_relative(workspace, folder),
+        digest=folders.files_digest(build.files),
+        kept=_kept_rows(planned, facts),
+    )
 
 
-def _last_of_seed(workspace: Workspace, planned: Plan) -> Version | None:
-    """The newest build of this very seed, of any line."""
-    builds = [
-        build
-        for build in workspace.catalog.list("build")
-        if build.facts["seed"] == str(planned.seed.ref)
-    ]
+def _kept_rows(planned: Plan, before: BuildFacts) -> tuple[tuple[int, int], ...]:
+    """Return which router rows are kept: (row now, row in the build before)."""
+    with_seed = bool(before.architecture and before.architecture.seed_expert)
+    # The seed's own row, where it has one, comes before the members'.
+    first = int(with_seed)
+    there = {(m.slot, m.digest): row for row, m in enumerate(before.members, first)}
+    kept = [(0, 0)] if with_seed else []
+    for row, member in enumerate(planned.members, first):
+        if member.key in there:
+            kept.append((row, there[member.key]))
+    return tuple(kept)
+
+
+def _last_of_seed(workspace: Workspace, planned: Plan) -> Version[BuildFacts] | None:
+    """Return the newest build of this very seed, of any line."""
+    seed = str(planned.seed.ref)
+    builds = [one for one in workspace.catalog.versions(BuildFacts) if one.facts.seed == seed]
     return builds[-1] if builds else None
 
 
@@ -320,149 +340,198 @@ def _relative(workspace: Workspace, path: Path) -> str:
     return path.relative_to(workspace.root).as_posix()
 
 
-def _record(
-    workspace: Workspace,
-    planned: Plan,
-    snapshot: Version,
-    number: int,
-    started: float,
-    shards: Mapping[tuple[int, str], Path],
-) -> Version:
-    """Take the tuned folder in as builds/N and write its row. Raises Conflict if a member was withdrawn while the stages ran."""
-    catalog = workspace.catalog
-    for _, version in planned.members:
-        if catalog.status(version.ref) in BAD:
+def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
+    """Take the tuned folder in as builds/N and write its row.
+
+    Raises:
+        Conflict: if a member was withdrawn while the stages ran.
+    """
+    workspace = run.workspace
+    for member in run.planned.members:
+        if workspace.catalog.status(member.version.ref) in UNUSABLE:
             raise Conflict(
-                str(version.ref),
+                str(member.version.ref),
                 found="withdrawn while the stages ran",
-                expected="members in good standing",
+                expected="members that may be used",
                 next="btx rebuild",
             )
-    tuned, folder = workspace.work / "tuned", workspace.folder("build", "", number)
-    files = _taken_in(
-        workspace, tuned, folder, {shard.stat().st_ino: shard.name for shard in shards.values()}
+    tuned = workspace.work / "tuned"
+    folder = workspace.folder(Kind.BUILD, "", run.number)
+    known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
+    files = _taken_in(workspace, tuned, folder, known)
+    # The tuned one may differ; the next mix links this one.
+    workspace.store.put(workspace.work / "mixed" / "model-shared.safetensors")
+    facts = _facts(run, order, folder)
+    parents = [(run.snapshot.ref, Relation.COMPOSED_FROM)]
+    parents += [(parse(ref), Relation.TUNED_ON) for ref in facts.tuned_on]
+    if order.grown_from:
+        parents.append((parse(order.grown_from.ref), Relation.GROWN_FROM))
+    catalog = workspace.catalog
+    return catalog.register("", facts, files=files, version=run.number, parents=parents)
+
+
+def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
+    workspace, planned = run.workspace, run.planned
+    tuned = workspace.work / "tuned"
+    mix, tune = reports.mix_report(tuned), reports.tune_report(tuned)
+    measured = reports.measured_report(workspace.work)
+    used = {*planned.seed.facts.data, *planned.data} if tune.mode != "none" else set()
+    evaluate = asdict(recipe(EvaluateRecipe, planned.ordered.evaluate))
+    members = tuple(
+        Member(
+            ref=one.ref,
+            slot=one.slot,
+            digest=member.version.digest,
+            file=f"model-expert-{one.name}.safetensors",
+        )
+        for one, member in zip(order.members, planned.members, strict=True)
     )
-    workspace.store.put(
-        workspace.work / "mixed" / "model-shared.safetensors"
-    )  # the tuned one may differ; the next mix links this
-    reports = {
-        name: json.loads((workspace.work / "tuned" / f"btx-{name}.json").read_text())
-        for name in ("mix", "tune")
-    }
-    measured = json.loads((workspace.work / "evaluation.json").read_text())
-    members = [
-        {
-            "ref": str(version.ref),
-            "slot": slot,
-            "digest": version.digest,
-            "file": f"model-expert-{version.ref.name}.safetensors",
-        }
-        for slot, version in planned.members
-    ]
-    tuned_on = {
-        *planned.seed.facts["data"],
-        *(reference for _, version in planned.members for reference in version.facts["data"]),
-    }
-    data = sorted(tuned_on) if reports["tune"]["recipe"]["mode"] != "none" else []
-    facts = {
-        "line": planned.line,
-        "snapshot": str(snapshot.ref),
-        "seed": str(planned.seed.ref),
-        "members": members,
-        "content": digest(planned.content),
-        "recipe": planned.recipe
-        | {"resolved": {name: report["recipe"] for name, report in reports.items()}},
-        "folder": _relative(workspace, folder),
-        "dvc": folders.track(workspace.root, folder),
-        "tensors": folders.tensors(folder),
-        "status": "evaluated",
-        "evaluation": _evaluation(planned, measured),
-        **({"tasks": measured["tasks"]} if "tasks" in measured else {}),
-        "routing": {
-            "shares": measured["routing"],
-            "dead": measured["dead"],
-            "dominant": measured["dominant"],
-        },
-        "cost": _cost(planned, reports, measured, started),
-        "mixed": reports["mix"]["files"],
-        "previous": planned.previous.facts["evaluation"] if planned.previous else None,
-        "tuned_on": data,
-        "registrar": catalog.actor,
-        "environment": environment(),
-    }
-    parents = [
-        (snapshot.ref, "composed_from"),
-        *((catalog.get(ref).ref, "tuned_on") for ref in data),
-    ]
-    if grown := json.loads((workspace.root / "snapshot.json").read_text())["grown_from"]:
-        parents.append((catalog.get(grown["ref"]).ref, "grown_from"))
-    return catalog.register("build", "", facts, files=files, version=number, parents=parents)
+    facts = BuildFacts(
+        line=planned.line,
+        snapshot=str(run.snapshot.ref),
+        seed=str(planned.seed.ref),
+        members=members,
+        content=planned.content,
+        recipe=BuildRecipe(mix=mix.recipe, tune=tune.recipe, evaluate=evaluate),
+        given_recipe=planned.given,
+        architecture=_architecture(mix, measured, len(members)),
+        folder=_relative(workspace, folder),
+        dvc=folders.track(workspace.root, folder),
+        tensors=folders.tensors(folder),
+        status=Status.EVALUATED,
+        results=_results(planned, measured),
+        routing=_routing(measured),
+        cost=_cost(run, mix, tune, measured),
+        mixed=mix.files,
+        tuned_on=tuple(sorted(used)),
+        registrar=workspace.catalog.actor,
+        environment=environment(),
+    )
+    return facts.model_copy(update={"tasks": measured.tasks}) if measured.tasks else facts
+
+
+def _architecture(mix: MixReport, measured: MeasuredReport, members: int) -> Architecture:
+    """Return how the build works on a token, from what the mix reports of itself."""
+    seed_expert = bool(mix.recipe["seed_expert"])
+    routing = str(mix.recipe["routing"])
+    at_work = {"top-k": int(mix.recipe["top_k"]), "soft": members + int(seed_expert)}
+    return Architecture(
+        top_k=at_work.get(routing, 1),
+        routing=routing,
+        seed_expert=seed_expert,
+        active_parameters=measured.active_parameters,
+        total_parameters=measured.total_parameters,
+    )
 
 
 def _taken_in(
     workspace: Workspace, source: Path, folder: Path, proven: Mapping[int, str]
 ) -> list[FileFact]:
-    """Put every file into the store and show it in `folder` by link. linked: the store had these very bytes before.
+    """Put every file into the store and show it in `folder` by link.
 
-    proven: inode -> digest of objects that were read a moment ago; a link to one is not read again.
+    Args:
+        workspace: whose store it is.
+        source: the folder that the stages wrote.
+        folder: appears whole, under its name.
+        proven: inode to digest of objects that were read a moment ago; a link to one is not read
+            again.
+
+    Returns:
+        The files; `linked` where the store had these very bytes before.
     """
-    aside = folder.with_name(f".{folder.name}.incoming")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that died before its row was written
-    paths = sorted(path for path in source.rglob("*") if path.is_file())
-    unread = [path for path in paths if path.stat().st_ino not in proven]
-    read, files = dict(zip(unread, folders.sha256_files(unread), strict=True)), []
-    for path in paths:
-        relative, sha256 = path.relative_to(source), read.get(path) or proven[path.stat().st_ino]
+    incoming = folder.with_name(f".{folder.name}.incoming")
+    shutil.rmtree(incoming, ignore_errors=True)
+    # Of an attempt that died before its row was written.
+    shutil.rmtree(folder, ignore_errors=True)
+    files = []
+    for path, sha256 in _digests(source, proven).items():
+        relative = path.relative_to(source)
         linked = workspace.store.has(sha256)
-        if path in read:
+        if path.stat().st_ino not in proven:
             workspace.store.put(path, sha256)
-        (aside / relative).parent.mkdir(parents=True, exist_ok=True)
-        workspace.store.link(sha256, aside / relative)
-        files.append(FileFact(relative.as_posix(), path.stat().st_size, sha256, linked=linked))
-    os.rename(aside, folder)
+        (incoming / relative).parent.mkdir(parents=True, exist_ok=True)
+        workspace.store.link(sha256, incoming / relative)
+        size = path.stat().st_size
+        files.append(FileFact(relative.as_posix(), size, sha256, linked=linked))
+    incoming.rename(folder)
     return files
 
 
-def _evaluation(planned: Plan, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """The build's figures per domain beside the seed's and the specialist's, as these were measured at their registration."""
-    known = set(json.dumps(planned.seed.facts["data"]).split('"'))
-    result: dict[str, Any] = {}
-    for _, version in planned.members:
-        for reference, (domain, own) in zip(
-            version.facts["data"], version.facts["evaluation"]["domains"].items(), strict=True
-        ):
-            result[domain] = measured["domains"][domain] | {
-                "seed_bits_per_byte": own["seed_bits_per_byte"],
-                "specialist_bits_per_byte": own["bits_per_byte"],
-                "new_to_seed": reference not in known,
-            }
-            for name, source in (
-                ("seed_accuracy", "seed_accuracy"),
-                ("specialist_accuracy", "accuracy"),
-            ):
-                if source in own:
-                    result[domain][name] = own[source]
-    return result
+def _digests(source: Path, proven: Mapping[int, str]) -> dict[Path, str]:
+    """Return the SHA-256 of every file below `source`, by path."""
+    paths = sorted(path for path in source.rglob("*") if path.is_file())
+    unread = [path for path in paths if path.stat().st_ino not in proven]
+    read = dict(zip(unread, folders.sha256_files(unread), strict=True))
+    return {path: read.get(path) or proven[path.stat().st_ino] for path in paths}
 
 
-def _cost(
-    planned: Plan, reports: Mapping[str, Any], measured: Mapping[str, Any], started: float
-) -> dict[str, Any]:
-    """What this build took, and what all its members took to train: tokens, FLOPs, wall seconds."""
-    trained = [version.facts["train"] for _, version in planned.members if version.facts["train"]]
-    spent = [reports["tune"], *trained]
-    stages = {
-        "mix": reports["mix"]["wall_s"],
-        "tune": reports["tune"].get("wall_s"),
-        "evaluate": measured["wall_s"],
-    }
-    return {
-        "tune": {key: reports["tune"].get(key) for key in ("tokens", "flops", "wall_s")},
-        "total": {
-            key: sum(report.get(key) or 0 for report in spent)
-            for key in ("tokens", "flops", "wall_s")
-        },
-        "seconds": stages | {"total": round(time.monotonic() - started, 2)},
-        **{key: measured[key] for key in ("active_parameters", "total_parameters", "tokens_per_s")},
-    }
+def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
+    """Return the build's figures, one result a data version.
+
+    Beside them stand those of the seed and of every member that was trained on this data, as they
+    were measured when the members were registered.
+    """
+    known_to_seed = set(planned.seed.facts.data)
+    results = []
+    for data in planned.data:
+        own = _own_results(planned, data)
+        beside = own[0][1] if own else None
+        figures = measured.domains[data]
+        specialists = tuple(
+            Specialist(ref=ref, bits_per_byte=one.bits_per_byte, accuracy=one.accuracy)
+            for ref, one in own
+        )
+        results.append(
+            Result(
+                data=data,
+                domain=parse(data).name,
+                **figures.to_json(),
+                seed_bits_per_byte=beside.seed_bits_per_byte if beside else None,
+                seed_accuracy=beside.seed_accuracy if beside else None,
+                specialists=specialists,
+                new_to_seed=data not in known_to_seed,
+            )
+        )
+    return tuple(results)
+
+
+def _own_results(planned: Plan, data: str) -> Sequence[tuple[str, Result]]:
+    """Return what each member trained on this data was measured to do on it."""
+    own = []
+    for member in planned.members:
+        for result in member.version.facts.results:
+            if result.data == data:
+                own.append((str(member.version.ref), result))
+    return own
+
+
+def _routing(measured: MeasuredReport) -> Routing:
+    shares = tuple(
+        RoutedShare(data=data, domain=parse(data).name, layers=layers)
+        for data, layers in (measured.routing or {}).items()
+    )
+    return Routing(shares=shares, dead=measured.dead, dominant=measured.dominant)
+
+
+def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) -> Cost:
+    """Return what this build took, and what all its members took to train."""
+    trained = [member.version.facts.train for member in run.planned.members]
+    spent: list[Spent] = [tune, *(report for report in trained if report)]
+    seconds = StageSeconds(
+        mix=mix.wall_s,
+        tune=tune.wall_s,
+        evaluate=measured.wall_s,
+        total=round(time.monotonic() - run.started, 2),
+    )
+    return Cost(
+        tune=Spent(tokens=tune.tokens, flops=tune.flops, wall_s=tune.wall_s),
+        total=Spent(
+            tokens=sum(one.tokens or 0 for one in spent),
+            flops=sum(one.flops or 0 for one in spent),
+            wall_s=sum(one.wall_s or 0 for one in spent),
+        ),
+        seconds=seconds,
+        tokens_per_s=measured.tokens_per_s,
+        active_parameters=measured.active_parameters,
+        total_parameters=measured.total_parameters,
+    )

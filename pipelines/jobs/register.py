@@ -1,9 +1,8 @@
-"""Job: register a checkpoint as an expert: collect evidence, ask the gate, take it in, write the row."""
+"""Register a checkpoint as an expert: collect evidence, ask the gate, take it in, write the row."""
 
-import json
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.measuring.evaluation import evaluate
@@ -14,116 +13,197 @@ from pipelines.workspace import folders
 from pipelines.workspace.environment import environment
 from pipelines.workspace.progress import Show
 from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
-from registry.catalogue.catalog import Version
+from registry.records.facts import DataFacts, ExpertFacts, SeedFacts, Weights
+from registry.records.kinds import Gate, Kind, Mode, Relation
+from registry.records.results import Figures, Result
+from registry.records.version import Version
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that asks to be registered, and what it is compared with.
+
+    Attributes:
+        name: the expert's name.
+        seed: the seed that it was branched from.
+        seed_folder: the seed's folder, proven to hold its registered bytes.
+        corpora: what it was trained on.
+        texts: data version to its folder, proven as well.
+    """
+
+    name: str
+    seed: Version[SeedFacts]
+    seed_folder: Path
+    corpora: Sequence[Version[DataFacts]]
+    texts: Mapping[str, Path]
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """The data versions, in the order that the caller named them."""
+        return tuple(str(corpus.ref) for corpus in self.corpora)
 
 
 def register(
-    workspace: Workspace, name: str, source: Path, *, data: list[str], seed: str, show: Show
-) -> Version:
-    """Register the checkpoint (full weights or a LoRA adapter) in `source` as expert/NAME@next, trained on `data` from `seed`.
+    workspace: Workspace, name: str, source: Path, *, data: Sequence[str], seed: str, show: Show
+) -> Version[ExpertFacts]:
+    """Register a checkpoint as the next version of `expert/NAME`.
 
-    Measured here: preflight against the seed, bits per byte of expert and seed on held-out text, how much of that stands in training text.
-    Raises Refused when a policy says no: then no byte stays. The same content again gives the version that holds it.
+    Measured here: the weights against the seed's; for every data version the bits per byte of
+    expert and seed on held-out text; and how much of that text stands in training text.
+
+    Args:
+        workspace: where it is registered.
+        name: the expert's name.
+        source: full weights, or a LoRA adapter.
+        data: the data versions that it was trained on.
+        seed: the seed version that it was branched from.
+        show: opens a progress bar for a label.
+
+    Returns:
+        The version; the newest one where it holds the same files, seed and data.
+
+    Raises:
+        Refused: when a policy says no; then no byte stays.
     """
     check_expert_name(name)
     catalog = workspace.catalog
     with workspace.writing(f"register {name}"):
-        base, corpora = catalog.get(seed), [catalog.get(reference) for reference in data]
-        base_folder = folders.opened(workspace.root, base)
-        texts = {corpus.ref.name: folders.opened(workspace.root, corpus) for corpus in corpora}
-        number = catalog.next_version("expert", name)
-        ref, target = f"expert/{name}@{number}", workspace.folder("expert", name, number)
+        candidate = _candidate(workspace, name, data, seed)
+        number = catalog.next_version(Kind.EXPERT, name)
+        ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
         if source.exists() and not (source / "adapter_config.json").is_file():
-            Checkpoint.open(
-                source
-            )  # where it lies first: a refusal names the caller's path, and comes before anything large is copied
-        with folders.incoming(source, target) as aside:
-            adapter_digest = _merged(base_folder, aside)
-            files = folders.manifest(aside)
-            lineage = {"seed": str(base.ref), "data": [str(corpus.ref) for corpus in corpora]}
+            # Where it lies first: a refusal names the caller's path, and comes before the copy.
+            Checkpoint.open(source)
+        with folders.incoming(source, target) as incoming:
+            adapter_digest = _merged(candidate.seed_folder, incoming)
+            files = folders.manifest(incoming)
             if number > 1:
-                newest = catalog.get(f"expert/{name}")
-                same = folders.files_digest(newest.files) == folders.files_digest(files)
-                if same and all(newest.facts[key] == value for key, value in lineage.items()):
+                newest = catalog.get(f"expert/{name}", ExpertFacts)
+                if _same(newest, candidate, folders.files_digest(files)):
                     return replace(newest, created=False)
-            # "full" allows shared parameters to have moved; whether they have is measured and fixes the mode.
-            checked = preflight(base_folder, aside, "full", others=_others(workspace, name, base))
-            facts: dict[str, Any] = {
-                "domain": corpora[0].ref.name,
-                "licenses": sorted({corpus.facts["license"] for corpus in corpora}),
-                "mode": "anchored" if checked["ancestry"]["shared_identical"] else "full",
-                "preflight": checked,
-                "evaluation": None
-                if checked["problems"]
-                else _evaluation(workspace, base, base_folder, aside, texts, show),
-                "contamination": contamination(list(texts.values())),
-                "train": (trained := training_report(aside)),
-                "environment": environment()
-                if trained
-                else None,  # a branch trained elsewhere was made by programs nobody told us
-                "adapter": adapter_digest,
-                "tensors": folders.tensors(aside),
-                **lineage,
-            }
-            gates.ask(workspace, "register", ref, evidence.of_expert(catalog, ref, name, facts))
-            folders.accept(aside, target)
+            facts = _facts(workspace, candidate, incoming, show)
+            facts = facts.model_copy(update={"adapter": adapter_digest})
+            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_expert(catalog, ref, facts))
+            folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         for file in files:
             workspace.store.put(target / file.path, file.sha256)
-        parents = [(base.ref, "branched_from"), *((corpus.ref, "trained_on") for corpus in corpora)]
+        parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
+        parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
         return catalog.register(
-            "expert", name, facts | {"dvc": held}, files=files, version=number, parents=parents
+            name,
+            facts.model_copy(update={"dvc": held}),
+            files=files,
+            version=number,
+            parents=parents,
         )
 
 
-def _others(workspace: Workspace, name: str, base: Version) -> dict[str, Path]:
-    """Folders of the other experts of this seed, the newest version of each."""
-    same = [
-        version
-        for version in workspace.catalog.list("expert", seed=str(base.ref))
-        if version.ref.name != name
-    ]
-    return {version.ref.name: workspace.root / version.facts["dvc"]["path"] for version in same}
+def _candidate(workspace: Workspace, name: str, data: Sequence[str], seed: str) -> Candidate:
+    catalog = workspace.catalog
+    base = catalog.get(seed, SeedFacts)
+    named = [catalog.get(reference, DataFacts) for reference in data]
+    corpora = list({corpus.ref: corpus for corpus in named}.values())
+    return Candidate(
+        name=name,
+        seed=base,
+        seed_folder=folders.opened(workspace.root, base),
+        corpora=corpora,
+        texts={str(one.ref): folders.opened(workspace.root, one) for one in corpora},
+    )
 
 
-def _merged(base: Path, aside: Path) -> str | None:
-    """Where the folder holds a LoRA adapter, put the merged checkpoint in its place. Returns the adapter's digest."""
-    if not (aside / "adapter_config.json").is_file():
+def _same(newest: Version[ExpertFacts], candidate: Candidate, content: str) -> bool:
+    lineage = (newest.facts.seed, newest.facts.data)
+    if lineage != (str(candidate.seed.ref), candidate.data):
+        return False
+    return folders.files_digest(newest.files) == content
+
+
+def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show) -> ExpertFacts:
+    """Measure the checkpoint in `folder` and put together what is recorded of it."""
+    # "full" allows shared parameters to have moved; whether they have is measured, and decides.
+    others = _others(workspace, candidate)
+    checked = preflight(candidate.seed_folder, folder, "full", others=others)
+    weights = Weights.from_json(checked, f"preflight of {candidate.name}")
+    identical = bool(weights.ancestry and weights.ancestry.shared_identical)
+    results = () if weights.problems else _results(workspace, candidate, folder, show)
+    report = training_report(folder)
+    return ExpertFacts(
+        domain=candidate.corpora[0].ref.name,
+        seed=str(candidate.seed.ref),
+        data=candidate.data,
+        licenses=_licenses(candidate.corpora),
+        mode=Mode.ANCHORED if identical else Mode.FULL,
+        preflight=weights,
+        results=results,
+        contamination=contamination(list(candidate.texts.values())),
+        train=report,
+        # A branch that was trained elsewhere was made by programs that nobody told us.
+        environment=environment() if report else None,
+        adapter=None,
+        tensors=folders.tensors(folder),
+    )
+
+
+def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str, ...]:
+    return tuple(sorted({one.facts.license for one in corpora if one.facts.license}))
+
+
+def _others(workspace: Workspace, candidate: Candidate) -> dict[str, Path]:
+    """Return the folders of the other experts of this seed, the newest version of each."""
+    newest = {}
+    for version in workspace.catalog.versions(ExpertFacts, seed=str(candidate.seed.ref)):
+        if version.ref.name != candidate.name:
+            newest[version.ref.name] = folders.folder_of(workspace.root, version)
+    return newest
+
+
+def _merged(base: Path, folder: Path) -> str | None:
+    """Replace a LoRA adapter in the folder by the merged checkpoint; return its digest."""
+    if not (folder / "adapter_config.json").is_file():
         return None
+    # Imported here: only adapters need peft.
     from btx_core.training import adapter
 
-    digest = folders.files_digest(folders.manifest(aside))
-    adapter.merge_in_place(base, aside)
+    digest = folders.files_digest(folders.manifest(folder))
+    adapter.merge_in_place(base, folder)
     return digest
 
 
-def _evaluation(
-    workspace: Workspace,
-    base: Version,
-    base_folder: Path,
-    candidate: Path,
-    texts: dict[str, Path],
-    show: Show,
-) -> dict[str, Any]:
-    """Per domain: the specialist's and the seed's bits per byte (and accuracy) on text that no training has seen."""
+def _results(
+    workspace: Workspace, candidate: Candidate, folder: Path, show: Show
+) -> tuple[Result, ...]:
+    """Measure expert and seed on the held-out text of every data version."""
+    expert = _measured(workspace, folder, candidate.texts, show, "evaluate expert")
+    seed = _measured(
+        workspace, candidate.seed_folder, candidate.texts, show, f"evaluate {candidate.seed.ref}"
+    )
+    results = []
+    for corpus in candidate.corpora:
+        data = str(corpus.ref)
+        own, base = expert[data], seed[data]
+        results.append(
+            Result(
+                data=data,
+                domain=corpus.ref.name,
+                **own.to_json(),
+                **{f"seed_{name}": value for name, value in base.to_json().items()},
+            )
+        )
+    return tuple(results)
+
+
+def _measured(
+    workspace: Workspace, folder: Path, texts: Mapping[str, Path], show: Show, label: str
+) -> dict[str, Figures]:
+    """Return the figures of one model by data version."""
     settings = recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text
-    with show("evaluate expert") as progress:
-        expert = evaluate(candidate, texts, progress=progress, **settings).to_json()["domains"]
-    with show(f"evaluate {base.ref}") as progress:
-        seed = evaluate(base_folder, texts, progress=progress, **settings).to_json()["domains"]
-    first = next(iter(texts))
-    by_domain: dict[str, dict[str, Any]] = {
-        name: expert[name] | {f"seed_{key}": value for key, value in seed[name].items()}
-        for name in texts
+    with show(label) as progress:
+        measured = evaluate(folder, texts, progress=progress, **settings)
+    return {
+        data: Figures.from_json(figures, f"{label}, {data}")
+        for data, figures in measured.domains.items()
     }
-    return {**by_domain[first], "domains": by_domain}
-
-
-def training_report(folder: Path) -> dict[str, Any] | None:
-    """What the branch's training wrote of itself, where it was trained here: tokens, flops, wall_s, curve, recipe."""
-    path = folder / "btx-train.json"
-    if not path.is_file():
-        return None
-    written = json.loads(path.read_text())
-    return {**written["report"], "recipe": written["recipe"]}

@@ -4,6 +4,7 @@ In:  a workspace, an address.  Out: a server until it is stopped. The pages are 
 Loopback only, unless a certificate is given: a token must not travel in the clear.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ except ImportError as error:  # the extra "web" is optional
     raise Invalid(
         "btx serve", found=f"no {error.name}", expected="the packages of extra web", next=advice
     ) from None
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -108,8 +111,16 @@ def serve(
         ssl_keyfile=address.key,
     )
     name = f"[{address.host}]" if ":" in address.host else address.host
+    logger.info(
+        "serving %s on %s port %d, at most %.0f reads a second for each token",
+        workspace.root,
+        address.host,
+        address.port,
+        reads_per_s,
+    )
     told(f"{address.scheme}://{name}:{address.port}/login#{secret}")
     uvicorn.Server(config).run()
+    logger.info("the server has stopped")
 
 
 def _as(workspace: Workspace, name: str) -> Workspace:
@@ -122,6 +133,7 @@ def _as(workspace: Workspace, name: str) -> Workspace:
 
 
 def _explained(workspace: Workspace, build: str, text: str) -> dict[str, Any]:
+    logger.info("explaining a text of %d characters by %s", len(text), build)
     # Imported here: a server that nobody asks to explain stays without torch.
     from pipelines.jobs.explain import explain
 
@@ -129,6 +141,7 @@ def _explained(workspace: Workspace, build: str, text: str) -> dict[str, Any]:
 
 
 def _audited(workspace: Workspace, ref: str, head: str | None, heard: Heard) -> dict[str, Any]:
+    logger.info("auditing %s", ref)
     return audit(workspace, ref, head=head, heard=heard)
 
 
@@ -159,6 +172,7 @@ def _released(workspace: Workspace, ref: str, by: str) -> dict[str, Any]:
             expected="a quiet workspace",
             next="try again when it is done",
         )
+    logger.info("%s asks for the release of %s", by, ref)
     asking = _as(workspace, by)
     try:
         return release(asking, ref)

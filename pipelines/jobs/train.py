@@ -1,33 +1,49 @@
-"""Job: train branches of a seed, one a data version. Registering them is register.py's job.
+"""Train branches of a seed, one a data version. Registering them is `register`.
 
-DVC says which of the stages train@EXPERT are stale, an executor runs those, DVC takes the result in. Not `dvc repro`: upstream of
-a stage it commits a damaged data version anew, as if somebody had edited it on purpose.
+DVC says which of the stages `train@EXPERT` are stale, an executor runs those, DVC takes the result
+in. Not `dvc repro`: upstream of a stage it commits a damaged data version anew, as if somebody had
+edited it on purpose.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from btx_core.files import replace_text
 from btx_core.training.loop import TrainRecipe
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Log, Needs, execute
-from pipelines.workspace import folders
+from pipelines.workspace import folders, orders
+from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.recipes import recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
-from registry.catalogue.catalog import Version
 from registry.errors import Invalid, Refused
+from registry.records.events import StageRan
+from registry.records.facts import DataFacts, Facts, SeedFacts
+from registry.records.kinds import UNUSABLE
+from registry.records.version import Version
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Branch:
+    """A trained branch that is not registered yet.
+
+    Attributes:
+        folder: its checkpoint.
+        seed: what it was branched from.
+        data: what it was trained on.
+        ran: False where it was trained already, from these very inputs.
+    """
+
     folder: Path
-    seed: Version
-    data: Version
-    ran: bool  # False: trained already, from these very inputs
+    seed: Version[SeedFacts]
+    data: Version[DataFacts]
+    ran: bool
 
 
 def train(
@@ -38,48 +54,41 @@ def train(
     mode: str | None = None,
     executor: str = "local",
 ) -> dict[str, Branch]:
-    """Train, or find trained already, a branch for every expert name -> data reference.
+    """Train a branch for every expert, or find it trained already.
 
-    Raises Refused for withdrawn data, Damaged for data that changed on disk, StageFailed for a training that did not end.
+    Args:
+        workspace: where the seed and the data are registered.
+        experts: the expert's name to the data version that it is trained on.
+        seed: the seed version; the newest of the only seed unless it is given.
+        mode: anchored or full; the recipe's unless it is given.
+        executor: local, ray or slurm.
+
+    Returns:
+        The branches, by expert.
+
+    Raises:
+        Refused: for withdrawn data.
+        Damaged: for data that changed on disk.
+        StageFailed: for a training that did not end.
     """
     for name in experts:
-        check_expert_name(name)  # hours later, at the registration, would be too late
+        # At the registration, hours later, would be too late.
+        check_expert_name(name)
     catalog = workspace.catalog
 
     def log(name: str, state: str, body: Mapping[str, Any]) -> None:
-        catalog.event("stage", f"train@{name}", {"state": state, **body})
+        catalog.event(StageRan(state=state, **body), f"train@{name}")
 
     with workspace.writing(f"train {' '.join(experts)}"):
-        base = catalog.get(seed or newest_seed(workspace))
-        corpora = {name: catalog.get(data) for name, data in experts.items()}
+        base = catalog.get(seed or newest_seed(workspace), SeedFacts)
+        corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
         for version in (base, *corpora.values()):
-            status = catalog.status(version.ref)
-            if status in ("withdrawn", "tainted"):
-                raise Refused(
-                    str(version.ref),
-                    found=status,
-                    expected="a version in good standing",
-                    next="train on another version",
-                )
-        settings = workspace.settings
-        chosen = settings.recipe.train | ({"mode": mode} if mode else {})
-        recipe(TrainRecipe, chosen)  # a wrong key is told before anything starts
-        shared = {
-            "seed": _named(workspace, base),
-            "general": [_named(workspace, catalog.get(ref)) for ref in base.facts["data"]],
-            "recipe": chosen,
-            "threads": settings.train.threads,
-            **({"processes": settings.train.processes} if settings.train.processes > 1 else {}),
-        }
-        _order(
-            workspace.root / "branches.yaml",
-            {
-                name: shared | {"data": _named(workspace, corpus)}
-                for name, corpus in corpora.items()
-            },
-        )
+            _check_usable(workspace, version)
+        ordered = _orders(workspace, base, corpora, mode)
+        _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
+        logger.info("%d of %d branches are stale", len(stale), len(targets))
         _run(workspace, {target: targets[target] for target in stale}, executor, log)
     folder = workspace.work / "branches"
     return {
@@ -88,34 +97,9 @@ def train(
     }
 
 
-def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log) -> None:
-    """Train the branches of these stages anew. What ended well is DVC's, whatever became of the others."""
-    folders_of = {target: workspace.work / "branches" / name for target, name in stale.items()}
-    for folder in folders_of.values():
-        shutil.rmtree(folder, ignore_errors=True)  # of an order that has changed since
-    settings = workspace.settings
-    own = {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {})
-    needs = Needs(settings.train.threads, settings.train.gpus, settings.train.processes, own)
-    try:
-        execute(executor, workspace.root, list(stale.values()), needs, log)
-    finally:
-        dvc_runs.commit(
-            workspace.root, [target for target, folder in folders_of.items() if folder.is_dir()]
-        )
-
-
-def _order(path: Path, orders: Mapping[str, Any]) -> None:
-    """Write the orders into branches.yaml beside those of other branches."""
-    document = yaml.safe_load(path.read_text())
-    document["branches"].update(orders)
-    aside = path.with_suffix(".new")
-    aside.write_text(yaml.safe_dump(document, sort_keys=True))
-    aside.replace(path)
-
-
 def newest_seed(workspace: Workspace) -> str:
-    """The one seed name there is. Raises Invalid where the choice is the caller's."""
-    names = {version.ref.name for version in workspace.catalog.list("seed")}
+    """Return the one seed name there is. Raises Invalid where the choice is the caller's."""
+    names = {version.ref.name for version in workspace.catalog.versions(SeedFacts)}
     if len(names) != 1:
         raise Invalid(
             "--seed",
@@ -126,10 +110,70 @@ def newest_seed(workspace: Workspace) -> str:
     return f"seed/{names.pop()}"
 
 
-def _named(workspace: Workspace, version: Version) -> dict[str, Any]:
-    folder = folders.opened(workspace.root, version)
-    return {
-        "ref": str(version.ref),
-        "path": folder.relative_to(workspace.root).as_posix(),
-        "digest": folders.files_digest(version.files),
+def _check_usable(workspace: Workspace, version: Version[Facts]) -> None:
+    status = workspace.catalog.status(version.ref)
+    if status in UNUSABLE:
+        raise Refused(
+            str(version.ref),
+            found=status,
+            expected="a version that may be used",
+            next="train on another version",
+        )
+
+
+def _orders(
+    workspace: Workspace,
+    base: Version[SeedFacts],
+    corpora: Mapping[str, Version[DataFacts]],
+    mode: str | None,
+) -> dict[str, BranchOrder]:
+    settings = workspace.settings
+    chosen = settings.recipe.train | ({"mode": mode} if mode else {})
+    # A wrong key is told before anything starts.
+    recipe(TrainRecipe, chosen)
+    shared: dict[str, Any] = {
+        "seed": _folder(workspace, base),
+        "general": tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data),
+        "recipe": chosen,
+        "threads": settings.train.threads,
     }
+    if settings.train.processes > 1:
+        shared["processes"] = settings.train.processes
+    return {
+        name: BranchOrder(data=_folder(workspace, corpus), **shared)
+        for name, corpus in corpora.items()
+    }
+
+
+def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
+    folder = folders.opened(workspace.root, version)
+    return FolderOrder(
+        ref=str(version.ref),
+        path=folder.relative_to(workspace.root).as_posix(),
+        digest=folders.files_digest(version.files),
+    )
+
+
+def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
+    """Write the orders into `branches.yaml`, beside those of other branches."""
+    every = {**orders.read_branches(root), **ordered}
+    replace_text(root / orders.BRANCHES, orders.branches_text(every))
+
+
+def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log) -> None:
+    """Train the branches of these stages anew.
+
+    What ended well is DVC's, whatever became of the others.
+    """
+    folders_of = {target: workspace.work / "branches" / name for target, name in stale.items()}
+    for folder in folders_of.values():
+        # Of an order that has changed since.
+        shutil.rmtree(folder, ignore_errors=True)
+    settings = workspace.settings
+    own = {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {})
+    needs = Needs(settings.train.threads, settings.train.gpus, settings.train.processes, own)
+    try:
+        execute(executor, workspace.root, list(stale.values()), needs, log)
+    finally:
+        ended = [target for target, folder in folders_of.items() if folder.is_dir()]
+        dvc_runs.commit(workspace.root, ended)

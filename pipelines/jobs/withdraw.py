@@ -1,17 +1,23 @@
-"""Job: take a registered version out of use, and tell all that it reached and what cures it."""
+"""Take a registered version out of use, and tell all that it reached and what cures it."""
 
 from collections.abc import Collection
-from typing import Any
 
-from pipelines.jobs.build_plan import BAD, MAIN
+from pipelines.jobs.build_plan import MAIN
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
+from registry.records.answers import Reached, WithdrawAnswer
+from registry.records.facts import BuildFacts, ExpertFacts, ExportFacts
+from registry.records.kinds import UNUSABLE
 
 
-def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
-    """Log the withdrawal. Returns ref, why, reached[{ref, removal?, why?, folder?}], the clean builds, and next: what cures it, or None.
+def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
+    """Log the withdrawal.
 
-    Nothing is deleted: what was built stays readable, is marked everywhere, and passes no gate any more.
+    Nothing is deleted: what was built stays readable, is marked everywhere, and passes no gate any
+    more.
+
+    Returns:
+        What it reached, the builds that it did not reach, and what cures the rest.
     """
     if not why.strip():
         raise Invalid(
@@ -20,37 +26,40 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> dict[str, Any]:
             expected="why, in words an auditor can judge",
             next="--why TEXT",
         )
+    catalog = workspace.catalog
     with workspace.writing(f"withdraw {reference}"):
-        version = workspace.catalog.get(reference)
-        workspace.catalog.withdraw(version.ref, why)
-        impact = workspace.catalog.impact(version.ref)
-    reached: list[dict[str, Any]] = [{"ref": str(ref)} for ref in impact.experts]
+        version = catalog.get(reference)
+        catalog.withdraw(version.ref, why)
+        impact = catalog.impact(version.ref)
+    reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
-    reached += [
-        {"ref": str(build.ref), "removal": build.removal, "why": build.why} for build in builds
-    ]
-    reached += [
-        {"ref": str(ref), "folder": workspace.catalog.get(ref).facts["folder"]}
-        for ref in impact.exports
-    ]
-    clean = [str(build.ref) for build in impact.builds if build.removal == "none"]
-    cure = _cure(workspace, {str(build.ref) for build in builds})
-    return {"ref": str(version.ref), "why": why, "reached": reached, "clean": clean, "next": cure}
+    for build in builds:
+        reached.append(Reached(ref=str(build.ref), removal=build.removal, why=build.why))
+    for ref in impact.exports:
+        folder = catalog.get(ref, ExportFacts).facts.folder
+        reached.append(Reached(ref=str(ref), folder=folder))
+    return WithdrawAnswer(
+        ref=str(version.ref),
+        why=why,
+        reached=tuple(reached),
+        clean=tuple(str(build.ref) for build in impact.builds if build.removal == "none"),
+        next=_cure(workspace, {str(build.ref) for build in builds}),
+    )
 
 
 def _cure(workspace: Workspace, reached: Collection[str]) -> str | None:
-    """A rebuild of each line whose newest build is reached; None where no line's is, and what it was is past."""
+    """Return the commands that rebuild each line whose newest build is reached.
+
+    None where no line's newest build is: an older one is past.
+    """
     catalog = workspace.catalog
-    newest = {
-        str(build.facts.get("line", MAIN)): str(build.ref) for build in catalog.list("build")
-    }  # by number: the newest stays
+    # In the order of their numbers, so the newest of each line stays.
+    newest = {build.facts.line: str(build.ref) for build in catalog.versions(BuildFacts)}
     lines = [line for line, build in newest.items() if build in reached]
-    experts = catalog.statuses(catalog.list("expert")).values()
-    if lines and all(status in BAD for status in experts):
-        return (
-            "no expert in good standing is left: btx train or btx register others, then btx rebuild"
-        )
-    return (
-        " && ".join("btx rebuild" + ("" if line == MAIN else f" --line {line}") for line in lines)
-        or None
-    )
+    if not lines:
+        return None
+    experts = catalog.statuses(catalog.versions(ExpertFacts)).values()
+    if all(status in UNUSABLE for status in experts):
+        return "no usable expert is left: btx train or btx register others, then btx rebuild"
+    commands = ["btx rebuild" + ("" if line == MAIN else f" --line {line}") for line in lines]
+    return " && ".join(commands)

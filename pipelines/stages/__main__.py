@@ -2,13 +2,18 @@
 
 import sys
 
+from btx_core.problems import BtxError
 from pipelines.stages.stages import run
+from pipelines.workspace.diagnostics import show_diagnostics
 
 
 def main() -> int:
     """Run the stage that the arguments name. Returns the exit status."""
     try:
+        show_diagnostics()
         text = run(*sys.argv[1:])
+    except BtxError as error:
+        text = str(error)
     except KeyboardInterrupt:
         text = "interrupted"
     if text:

@@ -4,6 +4,7 @@ In:  a workspace root and stage names.  Out: the stages that DVC ran and those i
 """
 
 import json
+import logging
 import os
 import re
 import signal
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btx_core.problems import BtxError
+
+logger = logging.getLogger(__name__)
 
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
@@ -62,11 +65,14 @@ def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: Non
         close_fds=False,
         process_group=0,
     )
+    logger.info("dvc repro %s in %s, process %d", target, root, process.pid)
     ran, skipped, began = list[str](), list[str](), time.monotonic()
 
     def ended(state: str) -> None:
         if ran:
-            log(ran[-1], state, {"seconds": round(time.monotonic() - began, 2)})
+            seconds = round(time.monotonic() - began, 2)
+            logger.info("stage %s %s after %.2f s", ran[-1], state, seconds)
+            log(ran[-1], state, {"seconds": seconds})
 
     assert process.stdout is not None
     try:
@@ -76,6 +82,7 @@ def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: Non
                 ended("ended")
                 ran.append(found[1])
                 began = time.monotonic()
+                logger.info("stage %s started", found[1])
                 log(found[1], "started", {})
         status = process.wait()
     except KeyboardInterrupt:
@@ -90,8 +97,10 @@ def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: Non
             f"stage {at}",
             found=f"exit status {status}",
             expected="0",
-            next="mend what the lines above name, then run the command again",
+            next="fix what the lines above name, then run the command again",
         )
+    for stage in skipped:
+        logger.info("stage %s is unchanged and did not run", stage)
     return Reproduced(ran, skipped)
 
 
@@ -108,6 +117,7 @@ def commit(root: Path, targets: Sequence[str]) -> None:
 
 
 def _dvc(root: Path, *arguments: str) -> str:
+    logger.debug("dvc %s in %s", " ".join(arguments), root)
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
     )
@@ -116,6 +126,6 @@ def _dvc(root: Path, *arguments: str) -> str:
             f"dvc {' '.join(arguments)}",
             found=(done.stderr or done.stdout).strip(),
             expected="exit status 0",
-            next="mend what DVC names",
+            next="fix what DVC names",
         )
     return done.stdout

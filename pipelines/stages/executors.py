@@ -21,6 +21,8 @@ from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed
 from pipelines.workspace.progress import WATCHED, Note, bars, note_of
 
+logger = logging.getLogger(__name__)
+
 Log = Callable[[str, str, Mapping[str, Any]], None]
 POLL_S, LOGGED_EVERY_S = 0.1, 60.0
 RETRIES = 3  # of a branch whose worker died
@@ -60,10 +62,12 @@ class Watch:
 
     def started(self, name: str) -> None:
         self._began[name] = self._logged[name] = time.monotonic()
+        logger.info("branch %s started", name)
         self._log(name, "started", {})
 
     def ended(self, name: str, error: str | None) -> None:
         if error is not None:
+            logger.warning("branch %s failed: %s", name, error)
             self.errors[name] = error
         self._say(name, "ended" if error is None else "failed")
 
@@ -77,8 +81,9 @@ class Watch:
                 self._log(name, "running", {"done": note.done, "total": note.total})
 
     def _say(self, name: str, state: str) -> None:
-        began = self._began.pop(name)
-        self._log(name, state, {"seconds": round(time.monotonic() - began, 2)})
+        seconds = round(time.monotonic() - self._began.pop(name), 2)
+        logger.info("branch %s %s after %.2f s", name, state, seconds)
+        self._log(name, state, {"seconds": seconds})
 
 
 Executor = Callable[[Path, Sequence[str], Needs, Watch], None]
@@ -86,6 +91,8 @@ Executor = Callable[[Path, Sequence[str], Needs, Watch], None]
 
 def execute(executor: str, root: Path, names: Sequence[str], needs: Needs, log: Log) -> None:
     """Train the branches. Raises StageFailed, naming every one that did not end well, Interrupted on Ctrl-C."""
+    logger.info("executor %s trains %s in %s", executor, ", ".join(names), root)
+    logger.debug("each branch needs %s", needs)
     try:
         with Watch(root, names, log) as watch:
             EXECUTORS[executor](root, names, needs, watch)
@@ -96,7 +103,7 @@ def execute(executor: str, root: Path, names: Sequence[str], needs: Needs, log: 
             "training of " + ", ".join(watch.errors),
             found="; ".join(f"{name}: {error}" for name, error in watch.errors.items()),
             expected="trained branches",
-            next="mend what is named, then run the command again: what ended well is kept",
+            next="fix what is named, then run the command again: what ended well is kept",
         )
 
 
@@ -170,7 +177,7 @@ def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subproc
     )
     environment = os.environ | {WATCHED: "1", "OMP_NUM_THREADS": str(needs.cpus)} | seen
     command = [sys.executable, *launch(needs), "-m", "pipelines.stages", "train", name]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=root,
         env=environment,
@@ -179,6 +186,8 @@ def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subproc
         process_group=0,
         text=True,
     )
+    logger.debug("branch %s is process %d, devices %s", name, process.pid, devices or "none")
+    return process
 
 
 def launch(needs: Needs) -> list[str]:
@@ -192,11 +201,13 @@ def stop(processes: Sequence["subprocess.Popen[str]"], patience_s: float = 20.0)
     """Interrupt what still runs, with all that it started, and wait until it is gone."""
     for process in processes:
         if process.poll() is None:
+            logger.info("process %d is interrupted", process.pid)
             os.killpg(process.pid, signal.SIGINT)
     for process in processes:
         try:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
+            logger.warning("process %d goes on after %.0f s and is killed", process.pid, patience_s)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -232,6 +243,7 @@ def on_ray(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None
         else {"num_cpus": os.cpu_count(), "include_dashboard": False}
     )
     ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
+    logger.info("the cluster of Ray is %s", address or "on this machine")
     try:
         task = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=RETRIES)(_trained)
         running = {task.remote(str(root), name): name for name in names}
@@ -261,7 +273,8 @@ def on_slurm(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> No
         cpus_per_task=needs.cpus, **({"gpus_per_node": needs.gpus} if needs.gpus else {}), **asked
     )
     running = {name: queue.submit(Branch(str(root), name)) for name in names}
-    for name in names:
+    for name, job in running.items():
+        logger.info("branch %s is job %s", name, job.job_id)
         watch.started(name)
     try:
         while running:

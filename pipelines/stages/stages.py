@@ -1,150 +1,157 @@
 """What DVC runs: one function per stage. Files in, one btx_core call, files out. No database.
 
-In:  branches.yaml or snapshot.json and the folders they name.  Out: work/branches/NAME, work/mixed, work/tuned, work/evaluation.json.
+In:  branches.yaml or snapshot.json, and the folders that they name.
+Out: work/branches/NAME, work/mixed, work/tuned, work/evaluation.json.
 Called as `python -m pipelines.stages STAGE [NAME]` in a workspace's root.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from pipelines.workspace import folders
+from pipelines.workspace import folders, reports
 from pipelines.workspace.failures import error_text
+from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
 from pipelines.workspace.progress import bar, bar_or_notes, note_of
 from pipelines.workspace.recipes import EvaluateRecipe, recipe
 from registry.digest import sha256_file
 from registry.errors import Damaged
 
+if TYPE_CHECKING:
+    from btx_core.training.tune import Home
+
+ROOT = Path()  # a stage runs in the workspace's root
+WORK = Path("work")
+
 
 def train(name: str) -> None:
+    """Train the branch of this name."""
     import torch
 
     from btx_core.training.loop import TrainRecipe
     from btx_core.training.loop import train as train_branch
 
-    order = yaml.safe_load(Path("branches.yaml").read_text())["branches"][name]
-    torch.set_num_threads(order["threads"])
-    general = [_proven(item) for item in order["general"]]
-    chosen = recipe(TrainRecipe, order["recipe"])
-    with bar_or_notes(f"train {name}", note_of(Path(), name)) as progress:
+    order = read_branches(ROOT)[name]
+    torch.set_num_threads(order.threads)
+    general = [_proven(folder) for folder in order.general]
+    with bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress:
         train_branch(
-            _proven(order["seed"]),
-            [_proven(order["data"])],
-            chosen,
-            Path("work/branches") / name,
+            _proven(order.seed),
+            [_proven(order.data)],
+            recipe(TrainRecipe, order.recipe),
+            WORK / "branches" / name,
             general=general[0] if general else None,
             progress=progress,
         )
 
 
 def mix() -> None:
+    """Write the mixture of the frozen snapshot."""
     from btx_core.mixing.mix import Member, MixRecipe
     from btx_core.mixing.mix import mix as compose
 
     started = time.monotonic()
-    snapshot = _snapshot()
+    order = _build_order()
     members = [
-        Member(
-            item["name"],
-            item["slot"],
-            _proven(item),
-            Path(item["shard"]) if item["shard"] else None,
-        )
-        for item in snapshot["members"]
+        Member(one.name, one.slot, _proven(one), Path(one.shard) if one.shard else None)
+        for one in order.members
     ]
-    chosen = recipe(MixRecipe, snapshot["recipe"]["mix"])
-    out = Path("work/mixed")
-    previous = Path(snapshot["previous"]) if snapshot["previous"] else None
+    chosen = recipe(MixRecipe, order.recipe.mix)
+    out = WORK / "mixed"
+    digests = {one.name: one.tensors or {} for one in order.members}
+    digests["seed"] = order.seed.tensors or {}
     with bar("mix") as progress:
-        digests = {
-            "seed": snapshot["seed"]["tensors"],
-            **{item["name"]: item["tensors"] for item in snapshot["members"]},
-        }
         compose(
-            _proven(snapshot["seed"]),
+            _proven(order.seed),
             members,
             chosen,
             out,
-            previous=previous,
+            previous=Path(order.previous) if order.previous else None,
             digests=digests,
             progress=progress,
         )
     files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]
-    _write(
-        out / "btx-mix.json",
-        {"recipe": asdict(chosen), "files": files, "wall_s": round(time.monotonic() - started, 3)},
-    )
+    seconds = round(time.monotonic() - started, 3)
+    _write(out / reports.MIXED, {"recipe": asdict(chosen), "files": files, "wall_s": seconds})
 
 
 def tune() -> None:
-    from btx_core.training.tune import GENERAL, Grown, Home, TuneRecipe
+    """Tune the mixture on the text of its members and its seed."""
+    from btx_core.training.tune import GENERAL, Grown, TuneRecipe
     from btx_core.training.tune import tune as tune_mixed
 
-    snapshot = _snapshot()
-    general = {item["ref"] for item in snapshot["general"]}
-    texts = {item["ref"]: item for item in (*snapshot["general"], *snapshot["domains"].values())}
+    order = _build_order()
+    general = {folder.ref for folder in order.general}
     domains: dict[str, list[Path]] = {}
-    for ref, item in texts.items():
-        domains.setdefault(GENERAL if ref in general else ref, []).append(_proven(item))
-    first = int(
-        snapshot["recipe"]["mix"].get("seed_expert", True)
-    )  # the seed's own row, if it has one, comes before the members'
-    homes = {GENERAL: Home(0, _proven(snapshot["seed"]))} if first and general else {}
-    for place, member in enumerate(snapshot["members"], first):
-        homes.update(
-            {
-                GENERAL if ref in general else ref: Home(place, _proven(member))
-                for ref in member["data"]
-                if ref in texts
-            }
-        )
-    before = snapshot["grown_from"]
-    grown = Grown(_proven(before), dict(before["kept"])) if before else None
-    chosen, out = recipe(TuneRecipe, snapshot["recipe"]["tune"]), Path("work/tuned")
+    for folder in _texts(order).values():
+        domain = GENERAL if folder.ref in general else folder.ref
+        domains.setdefault(domain, []).append(_proven(folder))
+    before = order.grown_from
+    grown = Grown(_proven(before), dict(before.kept)) if before else None
+    chosen, out = recipe(TuneRecipe, order.recipe.tune), WORK / "tuned"
     with bar("tune") as progress:
         report = tune_mixed(
-            Path("work/mixed"),
+            WORK / "mixed",
             domains,
             chosen,
             out,
-            homes=homes,
-            seed=_proven(snapshot["seed"]),
+            homes=_own_experts(order),
+            seed=_proven(order.seed),
             grown=grown,
             progress=progress,
         )
-    _write(
-        out / "btx-tune.json",
-        {
-            "recipe": asdict(chosen),
-            **(report.to_json() if report else {"tokens": 0, "flops": 0.0, "wall_s": 0.0}),
-        },
-    )
+    nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
+    spent = report.to_json() if report else nothing
+    _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
 
 
 def evaluate() -> None:
+    """Measure the tuned mixture on the held-out text of every data version."""
     from btx_core.measuring.evaluation import evaluate as measure
 
     started = time.monotonic()
-    snapshot = _snapshot()
-    chosen = recipe(EvaluateRecipe, snapshot["recipe"]["evaluate"])
-    domains = {name: _proven(item) for name, item in snapshot["domains"].items()}
+    order = _build_order()
+    chosen = recipe(EvaluateRecipe, order.recipe.evaluate)
+    texts = {data: _proven(folder) for data, folder in order.domains.items()}
     with bar("evaluate") as progress:
-        result = measure(Path("work/tuned"), domains, progress=progress, **chosen.text).to_json()
+        result = measure(WORK / "tuned", texts, progress=progress, **chosen.text).to_json()
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
-    _write(Path("work/evaluation.json"), result | {"wall_s": round(time.monotonic() - started, 3)})
+    seconds = round(time.monotonic() - started, 3)
+    _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
+
+
+def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:
+    """Return every text that tuning reads, each once, by data version."""
+    return {folder.ref: folder for folder in (*order.general, *order.domains.values())}
+
+
+def _own_experts(order: BuildOrder) -> dict[str, "Home"]:
+    """Return which router row is a text's own, by domain as `tune` knows it."""
+    from btx_core.mixing.mix import MixRecipe
+    from btx_core.training.tune import GENERAL, Home
+
+    general = {folder.ref for folder in order.general}
+    texts = _texts(order)
+    # The seed's own row, where it has one, comes before the members'.
+    first = int(recipe(MixRecipe, order.recipe.mix).seed_expert)
+    own = {GENERAL: Home(0, _proven(order.seed))} if first and general else {}
+    for row, member in enumerate(order.members, first):
+        folder = _proven(member)
+        for data in member.data:
+            if data in texts:
+                own[GENERAL if data in general else data] = Home(row, folder)
+    return own
 
 
 def _tasks(
     frozen: dict[str, dict[str, str]], batch_tokens: int
 ) -> dict[str, dict[str, float | None]]:
-    """Figures by task. Raises Damaged for a file that is not the one that the snapshot froze."""
+    """Return figures by task. Raises Damaged for a file that is not what the order froze."""
     from btx_core.measuring import harness
 
     for path, sha256 in (item for files in frozen.values() for item in files.items()):
@@ -158,34 +165,41 @@ def _tasks(
             )
     with bar("tasks") as progress:
         return harness.run(
-            Path("work/tuned"), list(frozen), Path(), batch_tokens=batch_tokens, progress=progress
+            WORK / "tuned", list(frozen), ROOT, batch_tokens=batch_tokens, progress=progress
         )
 
 
-def _snapshot() -> dict[str, Any]:
-    """The frozen snapshot; sets the thread count, which the order of float additions follows."""
+def _build_order() -> BuildOrder:
+    """Return the rebuild that is ordered, and set the threads that it is to run with.
+
+    The order of float additions follows the number of threads.
+    """
     import torch
 
-    document: dict[str, Any] = json.loads(Path("snapshot.json").read_text())
-    torch.set_num_threads(document["threads"])
-    return document
+    order = read_build(ROOT)
+    torch.set_num_threads(order.threads)
+    return order
 
 
-def _proven(item: dict[str, Any]) -> Path:
-    """The folder that an order names. Raises Damaged unless it holds the registered bytes."""
-    folder = Path(item["path"])
+def _proven(order: FolderOrder) -> Path:
+    """Return the folder that an order names.
+
+    Raises:
+        Damaged: unless it holds the registered bytes.
+    """
+    folder = Path(order.path)
     found = folders.files_digest(folders.manifest(folder)) if folder.is_dir() else "no folder"
-    if found != item["digest"]:
+    if found != order.digest:
         raise Damaged(
-            f"{item['ref']}, {folder}",
+            f"{order.ref}, {folder}",
             found=found,
-            expected=item["digest"],
+            expected=order.digest,
             next=f"dvc checkout --force {folder}.dvc",
         )
     return folder
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n")
 
 

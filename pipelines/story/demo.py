@@ -1,7 +1,7 @@
-"""Job: the whole story on real text that any machine with Python holds.
+"""The demonstration: the whole story, on real text that any machine with Python holds.
 
-Three experts join a seed that knows prose alone; a fourth joins later; a data version is withdrawn; audits stand between.
-Every step calls the job behind the command that is printed above it.
+Three experts join a seed that knows prose alone; a fourth joins later; a data version is withdrawn;
+audits come in between. Every step calls the job behind the command that is printed above it.
 """
 
 import shutil
@@ -25,8 +25,10 @@ from pipelines.story import corpora
 from pipelines.story.narrator import Narrator
 from pipelines.workspace.progress import Show
 from pipelines.workspace.workspace import Workspace, create
-from registry.catalogue.catalog import Version
 from registry.errors import Conflict, Refused
+from registry.records.facts import BuildFacts, DataStatement
+from registry.records.results import Result, labels
+from registry.records.version import Version
 from registry.units import size
 
 CORPORA = {
@@ -83,7 +85,7 @@ class _Story:
         (directory / "btx.toml").write_text(SETTINGS)
         self.workspace = Workspace.find(directory)
         self.sources = self.workspace.work / "corpora"
-        self.builds: list[Version] = []
+        self.builds: list[Version[BuildFacts]] = []
 
     def found(self, seed: Path | None) -> None:
         self.tell.chapter("A seed that knows prose alone")
@@ -112,9 +114,8 @@ class _Story:
         version = add_seed(
             self.workspace, "base", seed, data=trained_on, license="PSF-2.0" if trained_on else None
         )
-        self.tell.say(
-            f"{version.ref}   {version.facts['model_type']}, {version.facts['parameters']:,} parameters"
-        )
+        model = f"{version.facts.model_type}, {version.facts.parameters:,} parameters"
+        self.tell.say(f"{version.ref}   {model}")
 
     def three_experts(self) -> None:
         self.tell.chapter("Three domain teams, each with a corpus of its own")
@@ -136,8 +137,7 @@ class _Story:
                 self.workspace,
                 "licences",
                 self.sources / "licences",
-                license=None,
-                origin=facts.source,
+                DataStatement(source=facts.source),
             )
         except Refused as refused:
             for text in str(refused).splitlines():
@@ -151,32 +151,28 @@ class _Story:
         self.tell.chapter("The holder takes a corpus back")
         self.tell.command(f'btx withdraw {reference} --why "the holder withdrew consent"')
         answer = withdraw(self.workspace, reference, "the holder withdrew consent")
-        for item in answer["reached"]:
-            self.tell.say(
-                f"reached {item['ref']}"
-                + (f"   removal: {item['removal']}" if item.get("removal") else "")
-            )
+        for reached in answer.reached:
+            removal = f"   removal: {reached.removal}" if reached.removal else ""
+            self.tell.say(f"reached {reached.ref}{removal}")
 
     def build(self) -> None:
         self.tell.command("btx rebuild")
         answer = rebuild(self.workspace)
-        self.tell.say(
-            f"{answer['build']}   {answer['status']}   ran {', '.join(answer['ran'])}   reused {', '.join(answer['reused']) or 'nothing'}"
-        )
-        self.tell.say(
-            f"{size(answer['bytes_written'])} written, {size(answer['bytes_linked'])} linked"
-        )
-        self.builds.append(self.workspace.catalog.get(answer["build"]))
+        assert answer.build is not None
+        ran, reused = ", ".join(answer.ran), ", ".join(answer.reused) or "nothing"
+        self.tell.say(f"{answer.build}   {answer.status}   ran {ran}   reused {reused}")
+        written, linked = size(answer.bytes_written), size(answer.bytes_linked)
+        self.tell.say(f"{written} written, {linked} linked")
+        self.builds.append(self.workspace.catalog.get(answer.build, BuildFacts))
         self.tell.command("btx rebuild")
-        self.tell.say(rebuild(self.workspace)["status"])
-        self.tell.command(f"btx audit {answer['build']}")
-        checked = audit(self.workspace, answer["build"])
-        examined = sum(check["examined"] for check in checked["checks"])
-        self.tell.say(
-            f"{len(checked['findings'])} findings in {examined} things examined   head {checked['head'][:12]}"
-        )
-        for finding in checked["findings"]:
-            self.tell.say(f"{finding['check']}: {finding['subject']} found {finding['found']}")
+        self.tell.say(rebuild(self.workspace).status)
+        self.tell.command(f"btx audit {answer.build}")
+        checked = audit(self.workspace, answer.build)
+        examined = sum(check.examined for check in checked.checks)
+        count = f"{len(checked.findings)} findings in {examined} things examined"
+        self.tell.say(f"{count}   head {checked.head[:12]}")
+        for finding in checked.findings:
+            self.tell.say(f"{finding.check}: {finding.subject} found {finding.found}")
 
     def end(self) -> dict[str, Any]:
         rows = self._table()
@@ -186,7 +182,7 @@ class _Story:
         for domain, row in rows.items():
             name = domain if row["new_to_seed"] else f"{domain} (the seed's own)"
             body.append(
-                [name, row["seed"], row["specialist"], *(_worth(row, build) for build in builds)]
+                [name, row["seed"], row["specialist"], *(_cell(row, build) for build in builds)]
             )
         self.tell.table(["domain", "seed", "specialist", *builds], body)
         self.tell.say(
@@ -225,12 +221,15 @@ class _Story:
             self.workspace,
             name,
             source,
-            license=facts.license,
-            origin=facts.source,
-            holder=facts.holder,
-            purpose=PURPOSE,
+            DataStatement(
+                license=facts.license,
+                source=facts.source,
+                holder=facts.holder,
+                purpose=PURPOSE,
+            ),
         )
-        self.tell.say(f"{version.ref}   {len(version.files)} files, {size(version.facts['bytes'])}")
+        files = f"{len(version.files)} files, {size(version.facts.bytes or 0)}"
+        self.tell.say(f"{version.ref}   {files}")
 
     def _experts(self, *names: str) -> None:
         self.tell.command(f"btx train {' '.join(names)}")
@@ -245,84 +244,70 @@ class _Story:
                 seed=str(branch.seed.ref),
                 show=self.show,
             )
-            facts = version.facts["evaluation"]
-            self.tell.say(
-                f"{version.ref}   {facts['seed_bits_per_byte']:.3f} → {facts['bits_per_byte']:.3f} bits per byte"
-            )
+            for result in version.facts.results:
+                figures = f"{result.seed_bits_per_byte:.3f} → {result.bits_per_byte:.3f}"
+                self.tell.say(f"{version.ref}   {figures} bits per byte")
         self.tell.say(
             f"{len(names)} trained side by side and registered in {time.monotonic() - started:.0f} s"
         )
 
     def _table(self) -> dict[str, dict[str, Any]]:
+        """Return the figures by domain, each build's beside those of seed and specialist."""
         rows: dict[str, dict[str, Any]] = {}
         for build in self.builds:
-            for domain, figures in build.facts["evaluation"].items():
-                seed, specialist, own = (
-                    figures[key]
-                    for key in ("seed_bits_per_byte", "specialist_bits_per_byte", "bits_per_byte")
-                )
+            named = labels(build.facts.results)
+            for result in build.facts.results:
+                best = result.specialist
                 row = rows.setdefault(
-                    domain,
+                    named[result.data],
                     {
-                        "new_to_seed": figures["new_to_seed"],
-                        "seed": seed,
-                        "specialist": specialist,
+                        "new_to_seed": result.new_to_seed,
+                        "seed": result.seed_bits_per_byte,
+                        "specialist": best.bits_per_byte if best else None,
                         "builds": {},
                         "kept": {},
                     },
                 )
-                row["builds"][str(build.ref)] = own
-                row["kept"][str(build.ref)] = (seed - own) / (seed - specialist)
+                row["builds"][str(build.ref)] = result.bits_per_byte
+                row["kept"][str(build.ref)] = result.gain_kept
         return rows
 
+    def _results(self, build: Version[BuildFacts]) -> dict[str, Result]:
+        named = labels(build.facts.results)
+        return {named[result.data]: result for result in build.facts.results}
+
     def _accuracy_table(self, builds: list[str]) -> None:
+        measured = [self._results(build) for build in self.builds]
+        domains: dict[str, Result] = {}
+        for results in measured:
+            domains |= {
+                name: result for name, result in results.items() if result.accuracy is not None
+            }
         rows = []
-        domains = {
-            domain: figures
-            for build in self.builds
-            for domain, figures in build.facts["evaluation"].items()
-            if "accuracy" in figures
-        }
-        for domain, figures in domains.items():
-            own = [
-                build.facts["evaluation"].get(domain, {}).get("accuracy") for build in self.builds
-            ]
-            rows.append(
-                [
-                    domain,
-                    *(
-                        _percent(value)
-                        for value in (
-                            figures["seed_accuracy"],
-                            figures["specialist_accuracy"],
-                            *own,
-                        )
-                    ),
-                ]
-            )
+        for name, result in domains.items():
+            best = result.specialist
+            own = [results[name].accuracy if name in results else None for results in measured]
+            figures = [result.seed_accuracy, best.accuracy if best else None, *own]
+            rows.append([name, *map(_percent, figures)])
         self.tell.chapter("Questions answered exactly")
         self.tell.table(["domain", "seed", "specialist", *builds], rows)
 
     def _cost_table(self) -> None:
         rows = []
         for build in self.builds:
-            cost, linked = (
-                build.facts["cost"],
-                sum(file.bytes for file in build.files if file.linked),
-            )
-            written = sum(file.bytes for file in build.files) - linked
-            trained, tuned = (f"{cost[part]['tokens'] / 1e6:.2f} M" for part in ("total", "tune"))
-            active, parameters = (
-                f"{cost[key] / 1e6:.2f} M" for key in ("active_parameters", "total_parameters")
-            )
-            spent = [
-                trained,
-                tuned,
-                f"{cost['total']['flops']:.1e}",
-                f"{cost['total']['wall_s']:.0f}",
-            ]
+            cost = build.facts.cost
+            active, parameters = _millions(cost.active_parameters), _millions(cost.total_parameters)
             rows.append(
-                [str(build.ref), *spent, f"{active} of {parameters}", size(written), size(linked)]
+                [
+                    str(build.ref),
+                    _millions(cost.total.tokens),
+                    _millions(cost.tune.tokens),
+                    f"{cost.total.flops:.1e}",
+                    f"{cost.total.wall_s:.0f}",
+                    f"{active} of {parameters}",
+                    size(build.written_bytes),
+                    size(build.linked_bytes),
+                ]
             )
         self.tell.chapter("Cost: members' training and this build's tuning")
         columns = [
@@ -338,17 +323,23 @@ class _Story:
         self.tell.table(columns, rows)
 
 
-def _worth(row: Mapping[str, Any], build: str) -> str | None:
-    """Bits per byte; of a domain new to the seed the share of the gain that is kept, of one that it knew the change."""
+def _cell(row: Mapping[str, Any], build: str) -> str | None:
+    """Return a build's bits per byte, and what they are worth.
+
+    For a domain that is new to the seed that is the share of the gain that is kept; for one that
+    it knew, the change.
+    """
     if build not in row["builds"]:
         return None
     own = row["builds"][build]
-    share = (
-        f"{100 * row['kept'][build]:.0f} %"
-        if row["new_to_seed"]
-        else f"{100 * (own / row['seed'] - 1):+.1f} %"
-    )
-    return f"{own:.3f} ({share})"
+    if not row["new_to_seed"]:
+        return f"{own:.3f} ({100 * (own / row['seed'] - 1):+.1f} %)"
+    kept = row["kept"][build]
+    return f"{own:.3f}" if kept is None else f"{own:.3f} ({100 * kept:.0f} %)"
+
+
+def _millions(number: float | None) -> str:
+    return f"{(number or 0) / 1e6:.2f} M"
 
 
 def _percent(share: float | None) -> str | None:

@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pipelines.workspace.progress import bar
-from registry.catalogue.catalog import FileFact, Version
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
+from registry.records.facts import DvcFolder, Facts, Held
+from registry.records.version import FileFact, Version
 
 LONG = 1 << 30  # bytes
 logging.getLogger("dvc").setLevel(
@@ -139,22 +139,21 @@ def files_digest(files: Sequence[FileFact]) -> str:
     return digest([[file.path, file.sha256] for file in files])
 
 
-def track(root: Path, folder: Path) -> dict[str, Any]:
-    """Put `folder` under DVC and make its files links into DVC's cache. Returns {"path", "md5"} of the .dvc file's output."""
+def track(root: Path, folder: Path) -> DvcFolder:
+    """Put a folder under DVC, and make its files links into DVC's cache."""
     relative = str(folder.relative_to(root))
     try:
         with Repo(str(root)) as repo:
-            (stage,) = repo.add(
-                [str(folder)]
-            )  # absolute: DVC reads a relative path from the current folder
+            # Absolute: DVC reads a relative path from the current folder.
+            (stage,) = repo.add([str(folder)])
             repo.checkout([f"{folder}.dvc"], relink=True, force=True)
-            return {"path": relative, "md5": stage.outs[0].hash_info.value}
+            return DvcFolder(path=relative, md5=stage.outs[0].hash_info.value)
     except DvcException as error:
         raise Invalid(
             relative,
             found=str(error),
             expected="a folder that DVC can hold",
-            next="mend what DVC names",
+            next="fix what DVC names",
         ) from error
 
 
@@ -196,8 +195,26 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
             )
 
 
-def opened(root: Path, version: Version) -> Path:
-    """The folder of a registered version, proven to hold its registered bytes."""
-    folder = root / str(version.facts["dvc"]["path"])
+def folder_of(root: Path, version: Version[Facts]) -> Path:
+    """Return the folder that DVC holds for a registered version.
+
+    Raises:
+        Invalid: for a version that has no such folder.
+    """
+    facts = version.facts
+    held = facts.dvc if isinstance(facts, Held) else None
+    if held is None:
+        raise Invalid(
+            str(version.ref),
+            found="no folder of its own",
+            expected="a version whose files DVC holds",
+            next=f"btx show {version.ref}",
+        )
+    return root / held.path
+
+
+def opened(root: Path, version: Version[Facts]) -> Path:
+    """Return the folder of a registered version, proven to hold its registered bytes."""
+    folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.catalogue.database import Rows, Writer
-from registry.catalogue.rows import EVENT_COLUMNS, Event
+from registry.catalogue.rows import EVENT_COLUMNS
 from registry.digest import canonical_json, sha256_bytes
 from registry.errors import Damaged, Invalid
+from registry.records.base import JsonObject
+from registry.records.version import Event
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -33,10 +35,14 @@ class Break(NamedTuple):
 
 
 def append(
-    writer: Writer, *, at: str, actor: str, kind: str, subject: str, body: Mapping[str, Any]
+    writer: Writer, *, at: str, actor: str, kind: str, subject: str, body: JsonObject
 ) -> Event:
-    """Add the next link. The caller holds the write transaction, so nobody can take the same place."""
-    from registry.catalogue.models import EventRow  # here, since reading must not pay for it
+    """Add the next link of the chain.
+
+    The caller holds the write transaction, so nobody else can take the same place.
+    """
+    # Imported here: reading must not pay for it.
+    from registry.catalogue.models import EventRow
 
     newest = writer.rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
     seq, prev = (newest[0][0] + 1, newest[0][1]) if newest else (1, GENESIS)
@@ -55,7 +61,7 @@ def append(
         )
     )
     writer.session.flush()
-    return Event(seq, at, actor, kind, subject, json.loads(text), prev, digest)
+    return Event(seq, at, actor, kind, subject, text, prev, digest)
 
 
 def link_digest(
@@ -89,6 +95,22 @@ def verify(rows: Rows, pinned: str | None = None) -> tuple[int, list[Break]]:
     return len(events), breaks
 
 
+def head_statement(rows: Rows, at: str) -> dict[str, Any]:
+    """Say what the head of the log is.
+
+    Args:
+        rows: the log.
+        at: the time of the statement, in UTC.
+
+    Returns:
+        `seq` and `head`, the number and digest of the newest event, and `at`. Of an empty log the
+        number is 0 and the digest 64 zeros.
+    """
+    newest = rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
+    seq, digest = newest[0] if newest else (0, GENESIS)
+    return {"seq": seq, "head": digest, "at": at}
+
+
 def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
     """A signed statement of what the head is; keep it outside the database."""
     from cryptography.hazmat.primitives.serialization import (  # here, since few commands sign
@@ -96,12 +118,7 @@ def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
         PublicFormat,
     )
 
-    newest = rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
-    statement = {
-        "seq": newest[0][0] if newest else 0,
-        "head": newest[0][1] if newest else GENESIS,
-        "at": at,
-    }
+    statement = head_statement(rows, at)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     signature = key.sign(canonical_json(statement))
     encoded = {

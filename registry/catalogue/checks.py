@@ -6,8 +6,8 @@ Composing a build again to compare bytes is left to whoever can compose.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,46 +20,23 @@ from registry.catalogue.rows import (
     EVENT_COLUMNS,
     FILE_COLUMNS,
     VERSION_COLUMNS,
-    Event,
-    FileFact,
-    Version,
+    Row,
 )
 from registry.catalogue.store import Store
 from registry.digest import sha256_bytes, sha256_file, tensor_digests
+from registry.records.answers import AuditAnswer, Check, Finding
+from registry.records.events import Judged
+from registry.records.facts import Facts
+from registry.records.kinds import Gate, Kind, Outcome
 from registry.records.references import Reference
+from registry.records.version import Event, FileFact, Version
 
 RESTORE = "restore the registry from a copy, or import an exported one"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One place where the audit disagrees."""
-
-    check: str
-    subject: str
-    found: str
-    expected: str
-    next: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """One kind of question, and how many things it was asked of."""
-
-    name: str
-    ok: bool
-    examined: int
-
-
-@dataclass(frozen=True)
-class Report:
-    subject: str
-    checks: list[Check]
-    findings: list[Finding]
-    head: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+def finding(check: str, subject: str, found: str, expected: str, next_step: str) -> Finding:
+    """Describe one place where the audit disagrees."""
+    return Finding(check=check, subject=subject, found=found, expected=expected, next=next_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +63,12 @@ def audit(
     *,
     pinned: str | None = None,
     signed: Iterable[Callable[[Rows], list[Break]]] = (),
-    heard: Callable[[Check], None] = lambda check: None,
-) -> Report:
+    on_check: Callable[[Check], None] = lambda check: None,
+) -> AuditAnswer:
     """Every check over the subject and its ancestors; schema, log and rows over the whole registry.
 
     pinned: a head noted earlier outside the registry. signed: checks of signed heads, such as audit_log.check_signed_head bound to a key.
-    heard: told of each check as far as it has come, for who watches.
+    on_check: called with each check, as far as it has come.
     """
     with catalog.database.read() as rows:
         findings: dict[str, list[Finding]] = {}
@@ -100,7 +77,7 @@ def audit(
         def note(name: str, count: int, found: Iterable[Finding]) -> None:
             findings.setdefault(name, []).extend(found)
             examined[name] = examined.get(name, 0) + count
-            heard(Check(name, not findings[name], examined[name]))
+            on_check(_check(name, findings[name], examined[name]))
 
         note("schema", *_schema(rows))
         note("log", *_log(rows, pinned, signed))
@@ -113,7 +90,7 @@ def audit(
                 "lineage",
                 1,
                 [
-                    Finding(
+                    finding(
                         "lineage", error.subject, error.found, error.expected, error.next or RESTORE
                     )
                 ],
@@ -125,13 +102,17 @@ def audit(
         note("tensors", *_tensors(versions, surroundings))
         note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
         head = audit_log.head(rows)
-    checks = [Check(name, not findings[name], count) for name, count in examined.items()]
-    return Report(
-        str(versions[0].ref if versions else subject),
-        checks,
-        [one for some in findings.values() for one in some],
-        head,
+    checks = [_check(name, findings[name], count) for name, count in examined.items()]
+    return AuditAnswer(
+        subject=str(versions[0].ref if versions else subject),
+        checks=tuple(checks),
+        findings=tuple(one for some in findings.values() for one in some),
+        head=head,
     )
+
+
+def _check(name: str, findings: Sequence[Finding], examined: int) -> Check:
+    return Check(name=name, ok=not findings, examined=examined)
 
 
 def _schema(rows: Rows) -> tuple[int, list[Finding]]:
@@ -142,7 +123,7 @@ def _schema(rows: Rows) -> tuple[int, list[Finding]]:
     }
     there = insert_only.installed(rows)
     made = [
-        Finding(
+        finding(
             "schema",
             f"trigger {name}",
             there.get(name, "nothing"),
@@ -154,7 +135,7 @@ def _schema(rows: Rows) -> tuple[int, list[Finding]]:
     ]
     revision = rows("SELECT version_num FROM alembic_version")
     if revision != [(SCHEMA,)]:
-        made.append(Finding("schema", "alembic_version", str(revision), SCHEMA, RESTORE))
+        made.append(finding("schema", "alembic_version", str(revision), SCHEMA, RESTORE))
     return len(expected) + 1, made
 
 
@@ -167,7 +148,7 @@ def _log(
         examined += 1
     advice = "compare with a copy made while the head was good"
     return examined, [
-        Finding("log", one.subject, one.found, one.expected, advice) for one in breaks
+        finding("log", one.subject, one.found, one.expected, advice) for one in breaks
     ]
 
 
@@ -199,22 +180,28 @@ def row_findings(rows: Rows) -> tuple[int, list[Finding]]:
     return len(versions) + documents, made + odd
 
 
-def _grouped(rows: Rows, table: str) -> dict[int, list[tuple[Any, ...]]]:
+def _grouped(rows: Rows, table: str) -> dict[int, list[Row]]:
     columns = {
         "file": f"version_id, {FILE_COLUMNS}",
         "edge": "from_id, to_id, relation",
         "label": "version_id, key, value, number",
     }[table]
-    made: dict[int, list[tuple[Any, ...]]] = {}
+    made: dict[int, list[Row]] = {}
     for id_, *rest in rows(f"SELECT {columns} FROM {table}"):
         made.setdefault(id_, []).append(tuple(rest))
     return made
 
 
-def _row(
-    row: tuple[Any, ...], own: Mapping[str, list[tuple[Any, ...]]], logged: tuple[Any, ...] | None
-) -> Iterator[Finding]:
-    subject = str(Reference(row[1], row[2], row[3]))
+def _subject(row: Row) -> str:
+    """Name the version of a row that may hold anything."""
+    kind, name, number = row[1:4]
+    if kind in set(Kind):
+        return str(Reference(Kind(kind), name, number))
+    return f"{kind}/{name}@{number}"
+
+
+def _row(row: Row, own: Mapping[str, list[Row]], logged: Row | None) -> Iterator[Finding]:
+    subject = _subject(row)
     if logged is None:
         yield _odd(
             f"{subject}, version row", "a row that no event registered", "an event for each row"
@@ -280,10 +267,10 @@ def _documents(rows: Rows) -> tuple[int, list[Finding]]:
 
 
 def _odd(subject: str, found: str, expected: str) -> Finding:
-    return Finding("rows", subject, found, expected, RESTORE)
+    return finding("rows", subject, found, expected, RESTORE)
 
 
-def _standing(rows: Rows, versions: Iterable[Version]) -> Iterator[Finding]:
+def _standing(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Finding]:
     """Nothing that it was made from is withdrawn."""
     gone = rows(
         f"SELECT w.subject, w.at, w.actor FROM event w JOIN version v ON {lineage.IS_SUBJECT} WHERE w.kind = 'withdrawn'"
@@ -292,7 +279,7 @@ def _standing(rows: Rows, versions: Iterable[Version]) -> Iterator[Finding]:
     for version in versions:
         if withdrawal := by_subject.get(str(version.ref)):
             _, at, actor = withdrawal
-            yield Finding(
+            yield finding(
                 "standing",
                 str(version.ref),
                 f"withdrawn by {actor} at {at}",
@@ -301,7 +288,7 @@ def _standing(rows: Rows, versions: Iterable[Version]) -> Iterator[Finding]:
             )
 
 
-def _files(version: Version, given: Surroundings) -> Iterator[Finding]:
+def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:
     """Every file equals its recorded digest in the store and in its visible folder, and the folder holds nothing else."""
     folder = given.folders.get(version.ref)
     for file in version.files:
@@ -316,7 +303,7 @@ def _files(version: Version, given: Surroundings) -> Iterator[Finding]:
             if (path.is_file() or path.is_symlink()) and path.relative_to(
                 folder
             ).as_posix() not in known:
-                yield Finding(
+                yield finding(
                     "files",
                     f"{version.ref}, {path}",
                     "a file that is not registered",
@@ -326,11 +313,11 @@ def _files(version: Version, given: Surroundings) -> Iterator[Finding]:
 
 
 def _file(
-    version: Version, file: FileFact, path: Path, good: Path | None, given: Surroundings
+    version: Version[Facts], file: FileFact, path: Path, good: Path | None, given: Surroundings
 ) -> Iterator[Finding]:
     subject = f"{version.ref}, {path}"
     if not path.is_file():
-        yield Finding(
+        yield finding(
             "files", subject, "nothing", f"{file.bytes} bytes, sha256 {file.sha256}", _cure(good)
         )
         return
@@ -340,7 +327,7 @@ def _file(
             f", {name}" for name in _changed_tensors(path, good, given.tensors.get(version.ref, {}))
         )
         size = path.stat().st_size
-        yield Finding(
+        yield finding(
             "files",
             subject + where,
             f"sha256 {found}, {size} bytes",
@@ -372,7 +359,7 @@ def _cure(good: Path | None) -> str:
     )
 
 
-def _tensors(versions: Iterable[Version], given: Surroundings) -> tuple[int, list[Finding]]:
+def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[int, list[Finding]]:
     """Every tensor that a build took from a version equals that version's, by name, shape, dtype and bytes."""
     by_ref = {str(version.ref): version for version in versions}
     cache: dict[str, dict[str, Any]] = {}
@@ -390,14 +377,14 @@ def _tensors(versions: Iterable[Version], given: Surroundings) -> tuple[int, lis
             if found is None or found != expected:
                 wanted = f"{_tensor(expected)}, as {source} {source_name}"
                 made.append(
-                    Finding(
+                    finding(
                         "tensors", f"{version.ref}, {name}", _tensor(found), wanted, "btx rebuild"
                     )
                 )
     return examined, made
 
 
-def _digests(version: Version, given: Surroundings) -> dict[str, Any]:
+def _digests(version: Version[Facts], given: Surroundings) -> dict[str, Any]:
     """Of every tensor, from its visible folder where there is one, else from the store."""
     made: dict[str, Any] = {}
     folder = given.folders.get(version.ref)
@@ -418,7 +405,7 @@ def _tensor(found: Any) -> str:
 
 
 def _verdicts(
-    catalog: Catalog, versions: Iterable[Version], judge: Callable[[Event], str] | None
+    catalog: Catalog, versions: Iterable[Version[Facts]], judge: Callable[[Event], str] | None
 ) -> tuple[int, list[Finding]]:
     """Every recorded verdict is given again by its policy, evidence and time; and none that stands is a refusal."""
     made, examined = [], 0
@@ -431,7 +418,7 @@ def _verdicts(
             ]
         except BtxError as error:  # an event that cannot be read
             made.append(
-                Finding(
+                finding(
                     "verdicts",
                     f"{version.ref}, {error.subject}",
                     error.found,
@@ -441,14 +428,15 @@ def _verdicts(
             )
             continue
         for verdict in sorted(past, key=lambda event: event.seq):
-            newest[str(verdict.body.get("gate"))] = verdict
+            newest[verdict.read(Judged).gate] = verdict
             examined += 1
             made += _judged(version, verdict, judge) if judge else []
         for gate, verdict in newest.items():
-            if gate in ("register", "build") and verdict.body.get("outcome") == "refused":
+            let_in = gate in (Gate.REGISTER, Gate.BUILD)
+            if let_in and verdict.read(Judged).outcome == Outcome.REFUSED:
                 subject = f"{version.ref}, gate {gate}"
                 made.append(
-                    Finding(
+                    finding(
                         "verdicts",
                         subject,
                         "registered after a refusal",
@@ -459,17 +447,20 @@ def _verdicts(
     return examined, made
 
 
-def _judged(version: Version, verdict: Event, judge: Callable[[Event], str]) -> list[Finding]:
-    recorded = str(verdict.body.get("outcome"))
+def _judged(
+    version: Version[Facts], verdict: Event, judge: Callable[[Event], str]
+) -> list[Finding]:
+    body = verdict.read(Judged)
+    recorded = str(body.outcome)
     try:
         now = judge(verdict)
     except BtxError as error:
         now = f"no verdict: {error.subject}, {error.found}"
     if now == recorded:
         return []
-    subject = f"{version.ref}, event {verdict.seq}, gate {verdict.body.get('gate')}"
+    subject = f"{version.ref}, event {verdict.seq}, gate {body.gate}"
     return [
-        Finding(
+        finding(
             "verdicts",
             subject,
             now,

@@ -15,10 +15,10 @@ from registry.catalogue import audit_log
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import row_findings
 from registry.catalogue.database import Rows, Writer
-from registry.catalogue.rows import read_json
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound
+from registry.records.base import read_object
 
 FORMAT = 1
 # Columns in the order of the lines' keys; facts and body are written as JSON, not as text that holds JSON.
@@ -111,7 +111,7 @@ def _about(folder: Path) -> dict[str, Any]:
             expected="a folder that an export wrote",
             next="name the folder with registry.json",
         )
-    about = read_json(path.read_text(), str(path))
+    about = read_object(path.read_text(), str(path))
     if about.get("format") != FORMAT:
         raise Invalid(
             str(path),

@@ -6,12 +6,20 @@ Pure over rows: reads only, keeps nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from registry.catalogue.database import Rows
-from registry.catalogue.rows import Version
 from registry.errors import Damaged
+from registry.records.facts import (
+    Architecture,
+    BuildFacts,
+    ExpertFacts,
+    Facts,
+    SnapshotFacts,
+)
+from registry.records.kinds import Mode, Relation
 from registry.records.references import Reference
+from registry.records.version import Version
 
 Removal = Literal["exact", "rebuild", "none"]
 NOT_MADE_FROM = "('supersedes')"  # a build names its forerunner; it holds nothing of it by that
@@ -29,7 +37,7 @@ class Edge(NamedTuple):
 class Graph:
     """The subject first, then by registration; every edge between two of the nodes that the walk went along."""
 
-    nodes: list[Version]
+    nodes: list[Version[Facts]]
     edges: list[Edge]
 
 
@@ -111,7 +119,7 @@ IS_SUBJECT = f"w.subject = CASE v.kind WHEN 'build' THEN 'build/' || {_NUMBER} E
 def impact(
     subject: int,
     reached: set[int],
-    versions: Mapping[int, Version],
+    versions: Mapping[int, Version[Facts]],
     edges: Iterable[tuple[int, int, str]],
 ) -> Impact:
     """What a withdrawal of `subject` means.
@@ -147,7 +155,7 @@ def _build_impact(
     build: int,
     subject: int,
     reached: set[int],
-    versions: Mapping[int, Version],
+    versions: Mapping[int, Version[Facts]],
     from_: Mapping[int, list[tuple[int, str]]],
 ) -> BuildImpact:
     ref = versions[build].ref
@@ -170,7 +178,7 @@ def _build_impact(
     removal, why = _removal(
         versions[build],
         [versions[id_] for id_ in snapshots],
-        {to: versions[to] for to, _ in inner},
+        [versions[to] for to, _ in inner],
         members,
         via,
     )
@@ -178,46 +186,51 @@ def _build_impact(
 
 
 def _removal(
-    build: Version,
-    snapshots: Sequence[Version],
-    inner: Mapping[int, Version],
+    build: Version[Facts],
+    snapshots: Sequence[Version[Facts]],
+    inner: Iterable[Version[Facts]],
     members: Sequence[Reference],
     via: set[str],
 ) -> tuple[Removal, str]:
-    """Exact only where no byte that stays was trained or averaged on what is withdrawn; where that is not known, rebuild."""
-    recipe = build.facts.get("recipe") or {}
-    recipe = recipe.get("resolved") or recipe
-    tuned = (recipe.get("tune") or {}).get("mode", "unknown")
+    """Exact only where no byte that stays was trained or averaged on what is withdrawn.
+
+    Where that is not known, the answer is rebuild.
+    """
+    facts = build.of(BuildFacts).facts
+    tuned = facts.recipe.tuned or "unknown"
     if tuned == "none":
-        via = via - {"tuned_on"}
+        via = via - {Relation.TUNED_ON}
     if not via and not members:
         return "none", "its recipe trained nothing on it"
     if via:
+        through = ", ".join(sorted(via))
         return (
             "rebuild",
-            f"not through members alone ({', '.join(sorted(via))}): bytes that would stay come from it",
+            f"not through members alone ({through}): bytes that would stay come from it",
         )
     if len(snapshots) != 1:
         return "rebuild", "its snapshot is not recorded"
-    if {
-        snapshots[0].facts.get("mode"),
-        *(version.facts.get("mode") for version in inner.values()),
-    } != {"anchored"}:
+    snapshot = snapshots[0].of(SnapshotFacts).facts
+    if {snapshot.mode, *map(_mode, inner)} != {Mode.ANCHORED}:
         return "rebuild", "shared parameters are averaged over its members"
     if tuned not in ("none", "router"):
         return "rebuild", f"tuned with {tuned}: shared parameters were trained with these members"
-    return _enough_left(snapshots[0], recipe.get("mix") or {}, members)
+    return _enough_left(snapshot, facts.architecture, members)
+
+
+def _mode(version: Version[Facts]) -> Mode | None:
+    facts = version.facts
+    return facts.mode if isinstance(facts, ExpertFacts | SnapshotFacts) else None
 
 
 def _enough_left(
-    snapshot: Version, mix: Mapping[str, Any], members: Sequence[Reference]
+    snapshot: SnapshotFacts, architecture: Architecture | None, members: Sequence[Reference]
 ) -> tuple[Removal, str]:
-    left = (
-        len(snapshot.facts.get("members") or [])
-        - len(members)
-        + (1 if mix.get("seed_expert", True) else 0)
-    )
-    wanted = int(mix.get("top_k", 2)) if mix.get("routing", "top-k") == "top-k" else 1
+    """Exact only where the experts that are left are as many as work on each token."""
+    if architecture is None:
+        return "rebuild", "how it routes is not recorded"
+    left = len(snapshot.members) - len(members) + int(architecture.seed_expert)
+    wanted = architecture.top_k if architecture.routing == "top-k" else 1
     if left < wanted:
         return "rebuild", f"{left} experts would be left, and each token takes {wanted}"
     return "exact", "anchored: drop their shards and router rows, no other byte moves"

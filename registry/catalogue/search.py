@@ -1,21 +1,34 @@
 """Search terms: the labels of a registered thing, and filters over them.
 
-In:  a version's kind, name and facts; or a filter's key and value.  Out: labels; or a condition in SQL and its values.
+In:  a version's name and facts; or a filter's key and value.
+Out: labels; or a condition in SQL and its values.
 Labels are derived from facts alone, so an audit can derive them again.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from registry.digest import canonical_json
 from registry.errors import Invalid
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    Facts,
+    SeedFacts,
+    SnapshotFacts,
+)
+from registry.records.kinds import Kind, Relation
 from registry.records.references import parse
+from registry.records.results import Result
+from registry.records.results import labels as result_labels
 
-# Terms that an expert has from the data it was trained on, and a build from all that is in it; a seed's are its own.
+# Terms that an expert has from the data it was trained on, and a build from all that is in it;
+# a seed's are its own.
 INHERITED = ("license", "holder", "domain", "data")
-NOT_INHERITED_OVER = "('branched_from', 'seed', 'supersedes')"
-METRIC = re.compile(r"\s*([\w./-]+)\s*(<=|>=|<|>|=)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
+NOT_INHERITED_OVER = f"('{Relation.BRANCHED_FROM}', '{Relation.SEED}', '{Relation.SUPERSEDES}')"
+METRIC = re.compile(r"\s*([\w./@-]+)\s*(<=|>=|<|>|=)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
 FILTERS = (
     "name",
     "license",
@@ -28,21 +41,36 @@ FILTERS = (
     "after",
     "before",
 )
+_FIGURES = ("bits_per_byte", "tokens", "accuracy", "answers", "seed_bits_per_byte", "seed_accuracy")
+
+# A condition over a version v, and the values that it names.
+Condition = tuple[str, dict[str, str | float]]
 
 
 class Label(NamedTuple):
+    """A search term of one version; number is its value where it is one."""
+
     key: str
     value: str
     number: float | None = None
 
 
-def labels(kind: str, name: str, facts: Mapping[str, Any]) -> list[Label]:
-    """Sorted, each once."""
-    return sorted(set(_labels(kind, name, facts)), key=lambda label: label[:2])
+def labels(name: str, facts: Facts) -> list[Label]:
+    """Return the search terms of a version, sorted, each once."""
+    return sorted(set(_labels(name, facts)), key=lambda label: label[:2])
 
 
-def condition(kind: str, key: str, value: str) -> tuple[str, dict[str, Any]]:
-    """What a version v must satisfy. Raises Invalid for an unknown filter or an unreadable value."""
+def condition(kind: Kind, key: str, value: str) -> Condition:
+    """Translate one filter into SQL.
+
+    Args:
+        kind: of the versions that are searched.
+        key: one of FILTERS.
+        value: what the user gave.
+
+    Raises:
+        Invalid: for an unknown filter or a value that cannot be read.
+    """
     if key == "name":
         return "v.name = :name", {"name": parse(value, kind).name if "/" in value else value}
     if key in ("after", "before"):
@@ -55,87 +83,114 @@ def condition(kind: str, key: str, value: str) -> tuple[str, dict[str, Any]]:
         return _metric(value)
     if key not in FILTERS:
         raise Invalid("filter", found=key, expected=", ".join(FILTERS))
-    if key in ("data", "seed"):
-        value = str(parse(value, key))
-    matches = f"(l.value = :{key}" + (
-        f" OR l.value LIKE :{key}_any)" if key in ("data", "seed") and "@" not in value else ")"
-    )
-    values = {key: value, **({f"{key}_any": f"{value}@%"} if "_any" in matches else {})}
+    return _label(kind, key, value)
+
+
+def _label(kind: Kind, key: str, value: str) -> Condition:
+    matches, values = f"l.value = :{key}", {key: value}
     if key == "license":
         matches, values = "lower(l.value) = :license", {"license": value.lower()}
+    if key in ("data", "seed"):
+        values = {key: str(parse(value, key))}
+        if "@" not in value:
+            matches = f"({matches} OR l.value LIKE :{key}_any)"
+            values[f"{key}_any"] = f"{values[key]}@%"
     own = f"SELECT l.version_id FROM label l WHERE l.key = '{key}' AND {matches}"
-    return (
-        f"v.id IN ({own})"
-        if key not in INHERITED or kind in ("data", "seed")
-        else f"v.id IN ({_reached(kind, own)})"
-    ), values
+    if key in INHERITED and kind not in (Kind.DATA, Kind.SEED):
+        return f"v.id IN ({_reached(kind, own)})", {**values}
+    return f"v.id IN ({own})", {**values}
 
 
-def _reached(kind: str, own: str) -> str:
-    """Versions with the label, and those that have it from what they were made of."""
-    only = " JOIN version m ON m.id = e.from_id AND m.kind = 'expert'" if kind == "expert" else ""
-    step = f"SELECT e.from_id FROM has JOIN edge e ON e.to_id = has.id{only} WHERE e.relation NOT IN {NOT_INHERITED_OVER}"
+def _reached(kind: Kind, own: str) -> str:
+    """Select the versions with the label, and those that have it from what they were made of."""
+    experts = " JOIN version m ON m.id = e.from_id AND m.kind = 'expert'"
+    only = experts if kind == Kind.EXPERT else ""
+    step = (
+        f"SELECT e.from_id FROM has JOIN edge e ON e.to_id = has.id{only} "
+        f"WHERE e.relation NOT IN {NOT_INHERITED_OVER}"
+    )
     return f"WITH RECURSIVE has(id) AS ({own} UNION {step}) SELECT id FROM has"
 
 
-def _digest(value: str) -> tuple[str, dict[str, Any]]:
+def _digest(value: str) -> Condition:
     start = value.lower().removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{6,64}", start):
         raise Invalid("digest", found=value, expected="at least 6 hexadecimal digits")
     of_a_file = (
         "SELECT f.version_id FROM file f WHERE f.sha256 >= :digest AND f.sha256 < :digest_end"
     )
-    return f"((v.digest >= :digest AND v.digest < :digest_end) OR v.id IN ({of_a_file}))", {
-        "digest": start,
-        "digest_end": start + "g",
-    }
+    test = f"((v.digest >= :digest AND v.digest < :digest_end) OR v.id IN ({of_a_file}))"
+    return test, {"digest": start, "digest_end": start + "g"}
 
 
-def _metric(value: str) -> tuple[str, dict[str, Any]]:
+def _metric(value: str) -> Condition:
     read = METRIC.fullmatch(value)
     if not read:
-        raise Invalid(
-            "metric filter",
-            found=value,
-            expected="NAME and a bound, such as math.bits_per_byte<1.2",
-        )
-    found = f"SELECT l.version_id FROM label l WHERE l.key = :metric AND l.number {read[2]} :bound"
-    return f"v.id IN ({found})", {"metric": f"metric:{read[1]}", "bound": float(read[3])}
+        expected = "NAME and a bound, such as math.bits_per_byte<1.2"
+        raise Invalid("metric filter", found=value, expected=expected)
+    # Rows written before results were a list label an expert's domains one level deeper.
+    found = (
+        "SELECT l.version_id FROM label l "
+        f"WHERE l.key IN (:metric, :metric_older) AND l.number {read[2]} :bound"
+    )
+    names = {"metric": f"metric:{read[1]}", "metric_older": f"metric:domains.{read[1]}"}
+    return f"v.id IN ({found})", {**names, "bound": float(read[3])}
 
 
 def _moment(key: str, value: str) -> str:
     if not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?", value):
-        raise Invalid(
-            key, found=value, expected="a date such as 2026-03-01, or 2026-03-01T12:00:00Z, in UTC"
-        )
+        expected = "a date such as 2026-03-01, or 2026-03-01T12:00:00Z, in UTC"
+        raise Invalid(key, found=value, expected=expected)
     return value.rstrip("Z")
 
 
-def _labels(kind: str, name: str, facts: Mapping[str, Any]) -> Iterator[Label]:
-    if kind in ("data", "expert"):
-        yield Label("domain", str(facts.get("domain") or name))
-    for fact in ("license", "licenses", "holder", "data", "seed"):
-        yield from (
-            Label("license" if fact == "licenses" else fact, text)
-            for text in _texts(facts.get(fact))
-        )
-    yield from _metrics("metric:", facts.get("evaluation"))
+def _labels(name: str, facts: Facts) -> Iterator[Label]:
+    match facts:
+        case DataFacts():
+            yield Label("domain", facts.domain or name)
+            yield from _each("license", [facts.license])
+            yield from _each("holder", [facts.holder])
+        case SeedFacts():
+            yield from _each("license", [facts.license])
+            yield from _each("data", facts.data)
+        case ExpertFacts():
+            yield Label("domain", facts.domain or name)
+            yield from _each("license", facts.licenses)
+            yield from _each("data", facts.data)
+            yield from _each("seed", [facts.seed])
+            yield from _figures(facts.results)
+        case BuildFacts():
+            yield from _each("seed", [facts.seed])
+            yield from _figures(facts.results)
+        case SnapshotFacts():
+            yield from _each("seed", [facts.seed])
+        case _:
+            return
 
 
-def _texts(value: Any) -> Iterator[str]:
-    for item in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(item, Mapping):
-            item = item.get("ref")
-        if isinstance(item, str) and item:
-            yield item
+def _each(key: str, values: Iterable[str | None]) -> Iterator[Label]:
+    yield from (Label(key, value) for value in values if value)
 
 
-def _metrics(prefix: str, value: Any) -> Iterator[Label]:
-    """`metric:math.bits_per_byte` for {"math": {"bits_per_byte": 1.1}}."""
-    if not isinstance(value, Mapping):
-        return
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _metrics(f"{prefix}{key}.", item)
-        elif isinstance(item, int | float) and not isinstance(item, bool):
-            yield Label(f"{prefix}{key}", canonical_json(item).decode(), float(item))
+def _figures(results: Iterable[Result]) -> Iterator[Label]:
+    """Yield every figure by domain, by data version, and by its own name alone."""
+    results = tuple(results)
+    named = result_labels(results)
+    for result in results:
+        version = result.data.removeprefix("data/")
+        for figure, number in _measured(result):
+            text = canonical_json(number).decode()
+            for prefix in {"", f"{result.domain}.", f"{named[result.data]}.", f"{version}."}:
+                yield Label(f"metric:{prefix}{figure}", text, float(number))
+
+
+def _measured(result: Result) -> Iterator[tuple[str, float]]:
+    for figure in _FIGURES:
+        number = getattr(result, figure)
+        if number is not None:
+            yield figure, number
+    best = result.specialist
+    if best is not None and best.bits_per_byte is not None:
+        yield "specialist_bits_per_byte", best.bits_per_byte
+    if best is not None and best.accuracy is not None:
+        yield "specialist_accuracy", best.accuracy

@@ -10,6 +10,7 @@ from typing import Any
 
 from registry.catalogue.catalog import Version
 from registry.formats.dossier import Dossier, compute, training
+from registry.units import duration, size
 
 Figures = Mapping[str, Any]
 
@@ -368,18 +369,4 @@ def flops(value: Any) -> str:
 def hours(value: Any) -> str:
     if not isinstance(value, int | float):
         return "not reported"
-    return (
-        f"{value:.0f} s"
-        if value < 600
-        else f"{value / 60:.0f} min"
-        if value < 36_000
-        else f"{value / 3600:.0f} h"
-    )
-
-
-def size(held: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if held < 1000:
-            return f"{held:.0f} {unit}" if unit == "B" or held >= 100 else f"{held:.1f} {unit}"
-        held /= 1000
-    return f"{held:.1f} TB"
+    return duration(value)

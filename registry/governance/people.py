@@ -9,11 +9,10 @@ Rules for acts are policies'; the log is audit_log.py's.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -26,12 +25,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from btx_core.problems import BtxError
-from registry.catalogue.catalog import Catalog, Event, Version
+from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
 from registry.governance.policies import Waiver, moment
+from registry.records.events import Act, Acted, Envelope
+from registry.records.evidence import ApprovalLine, Asker
+from registry.records.facts import Facts
 from registry.records.references import parse
+from registry.records.version import Event, Version
 
 ROLES = ("registrar", "approver", "auditor")
 ACT = "application/vnd.btx.act+json"
@@ -145,9 +148,24 @@ def check_roles(roles: Iterable[str]) -> None:
 
 
 def add_actor(
-    catalog: Catalog, name: str, roles: tuple[str, ...], public_key: str, by: Signer | None = None
+    catalog: Catalog,
+    name: str,
+    roles: tuple[str, ...],
+    public_key: str,
+    by: Signer | None = None,
 ) -> Event:
-    """Put a person on the roll, or change roles or key; no roles takes them off. by: an auditor, once the roll names one."""
+    """Put a person on the list of people, or change roles or key; no roles takes them off.
+
+    Args:
+        catalog: where it is logged.
+        name: the person.
+        roles: some of ROLES.
+        public_key: the person's, in PEM form.
+        by: an auditor, once the list names one.
+
+    Raises:
+        Refused: without the signature of an auditor where the list names one.
+    """
     check_roles(roles)
     _public(public_key)
     people = roll(catalog)
@@ -159,38 +177,38 @@ def add_actor(
             expected=f"one by {' or '.join(auditors)}",
             next="let an auditor do it: BTX_ACTOR=AUDITOR btx actor add",
         )
-    subject = f"actor/{named(name)}"
-    act = {
-        "act": "actor",
-        "subject": subject,
-        "roles": sorted(set(roles)),
-        "public_key": public_key,
-        "at": _now(),
-    }
-    return (
-        _signed(catalog, act, by, people) if by else catalog.event("actor", subject, {"act": act})
+    act = Act(
+        act="actor",
+        subject=f"actor/{named(name)}",
+        roles=tuple(sorted(set(roles))),
+        public_key=public_key,
+        at=_now(),
     )
+    if by:
+        return _signed(catalog, act, by, people)
+    return catalog.event(Acted(act=act), act.subject, kind=act.act)
 
 
 def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
-    """Who was on the roll before event number `before` (default: now). An unsigned change of a closed roll does not count."""
+    """Return who was on the list of people before event number `before` (default: now).
+
+    An unsigned change of a closed list does not count.
+    """
     return _rolls(catalog.events(kind="actor"), before)
 
 
-def standing(catalog: Catalog, name: str) -> dict[str, Any]:
-    """What gates are told of the person who asks: name, roles, whether the roll is kept by an auditor, and if so whether the person's key
+def asker(catalog: Catalog, name: str) -> Asker:
+    """Return what gates are told of the person who asks.
+
+    That is name and roles, whether an auditor keeps the list, and if so whether the person's key
     is at hand: a name alone is anybody's to set.
     """
     people = roll(catalog)
-    roles = list(people[name].roles) if name in people else []
+    roles = people[name].roles if name in people else ()
     if not any("auditor" in person.roles for person in people.values()):
-        return {"name": name, "roles": roles, "roll": "open", "key": None}
-    return {
-        "name": name,
-        "roles": roles,
-        "roll": "closed",
-        "key": "held" if roles and _at_hand(people[name]) else "not held",
-    }
+        return Asker(name=name, roles=roles, roll="open", key=None)
+    held = bool(roles) and _at_hand(people[name])
+    return Asker(name=name, roles=roles, roll="closed", key="held" if held else "not held")
 
 
 def _at_hand(person: Actor) -> bool:
@@ -201,13 +219,44 @@ def _at_hand(person: Actor) -> bool:
 
 
 def approve(catalog: Catalog, ref: str, by: Signer, why: str = "") -> Event:
-    """Sign that this very version may be released. Raises Refused for the registrar, or without the role."""
+    """Sign that this very version may be released.
+
+    Raises:
+        Refused: for whoever registered it, and without the role of an approver.
+    """
     version = catalog.get(ref)
-    return _act(catalog, "approved", str(version.ref), by, {"why": why})
+    act = _draft(catalog, "approved", str(version.ref), by.name)
+    return _signed(catalog, act.model_copy(update={"why": why}), by, roll(catalog))
 
 
 def waive(catalog: Catalog, rule: str, subject: str, by: Signer, *, until: str, why: str) -> Event:
-    """Sign an exception to POLICY/RULE for one subject until one date. The subject need not be registered yet."""
+    """Sign an exception to one rule for one subject until one date.
+
+    Args:
+        catalog: where it is logged.
+        rule: POLICY/RULE.
+        subject: the reference of a version, which need not be registered yet.
+        by: the approver.
+        until: an ISO date, that day included.
+        why: the reason.
+    """
+    _check_waiver(rule, subject, why)
+    end = moment(until)
+    days = (end - datetime.now(UTC)).total_seconds() / 86_400
+    if not 0 < days <= LONGEST_WAIVER_DAYS:
+        raise Invalid(
+            f"waiver until {until}",
+            found=until,
+            expected=f"a day within {LONGEST_WAIVER_DAYS} days from now",
+            next="choose a nearer date and renew it when it comes",
+        )
+    last = end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    act = _draft(catalog, "waived", subject, by.name)
+    act = act.model_copy(update={"rule": rule, "until": last, "why": why})
+    return _signed(catalog, act, by, roll(catalog))
+
+
+def _check_waiver(rule: str, subject: str, why: str) -> None:
     if not _RULE.fullmatch(rule):
         raise Invalid(
             f"rule {rule!r}",
@@ -222,15 +271,6 @@ def waive(catalog: Catalog, rule: str, subject: str, by: Signer, *, until: str, 
             expected=f"{subject}@N, as the refusal names it",
             next="btx policy check REF",
         )
-    end, now = moment(until), datetime.now(UTC)
-    if not 0 < (end - now).total_seconds() <= LONGEST_WAIVER_DAYS * 86_400:
-        advice = "choose a nearer date and renew it when it comes"
-        raise Invalid(
-            f"waiver until {until}",
-            found=until,
-            expected=f"a day within {LONGEST_WAIVER_DAYS} days from now",
-            next=advice,
-        )
     if not why.strip():
         raise Invalid(
             "waiver",
@@ -238,126 +278,114 @@ def waive(catalog: Catalog, rule: str, subject: str, by: Signer, *, until: str, 
             expected="why, in words an auditor can judge",
             next="--why TEXT",
         )
-    return _act(
-        catalog,
-        "waived",
-        subject,
-        by,
-        {"rule": rule, "until": end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), "why": why},
-    )
 
 
-def approvals(catalog: Catalog, version: Version) -> list[dict[str, str]]:
-    """Approvals of this version that hold: actor and time, each person once."""
-    held = [
-        (event, act)
-        for event, act in _held(catalog, "approved", str(version.ref))
-        if act["digest"] == version.digest
-    ]
-    found = {
-        act["actor"]: {"actor": act["actor"], "at": event.at}
-        for event, act in held
-        if act["actor"] != version.actor
-    }
-    return sorted(found.values(), key=lambda line: line["actor"])
+def approvals(catalog: Catalog, version: Version[Facts]) -> list[ApprovalLine]:
+    """Return the approvals of this version that hold, each person once, by name."""
+    lines: dict[str, ApprovalLine] = {}
+    for event, act in _held(catalog, "approved", str(version.ref)):
+        if act.digest == version.digest and act.actor and act.actor != version.actor:
+            lines[act.actor] = ApprovalLine(actor=act.actor, at=event.at)
+    return sorted(lines.values(), key=lambda line: line.actor)
 
 
 def waivers(catalog: Catalog, subject: str, registrar: str | None) -> list[Waiver]:
-    """Waivers for the subject that hold but for their date, which `judge` looks at. registrar: whose own waivers do not count."""
-    return [
-        Waiver(act["rule"], act["subject"], act["until"], act["actor"], act["why"], event.digest)
-        for event, act in _held(catalog, "waived", subject)
-        if act["actor"] != registrar
-    ]
+    """Return the waivers for the subject that hold but for their date, which `judge` looks at.
+
+    Args:
+        catalog: the log.
+        subject: the reference that they are for.
+        registrar: whose own waivers do not count.
+    """
+    held = []
+    for event, act in _held(catalog, "waived", subject):
+        if act.actor != registrar and act.rule and act.until and act.actor:
+            why = act.why or ""
+            held.append(Waiver(act.rule, act.subject, act.until, act.actor, why, event.digest))
+    return held
 
 
-def act_of(catalog: Catalog, event: Event) -> dict[str, Any] | None:
-    """What the event's signer signed, or None when it does not count."""
+def act_of(catalog: Catalog, event: Event) -> Act | None:
+    """Return what the event's signer signed, or None when it does not count."""
     return _checked(event, roll(catalog, event.seq))
 
 
-def drafted(catalog: Catalog, ref: str, name: str, why: str = "") -> dict[str, Any]:
-    """The approval that this person would sign. Raises Refused as `approve` does."""
-    return _draft(catalog, "approved", str(catalog.get(ref).ref), name, {"why": why})
+def drafted(catalog: Catalog, ref: str, name: str, why: str = "") -> Act:
+    """Return the approval that this person would sign. Raises Refused as `approve` does."""
+    act = _draft(catalog, "approved", str(catalog.get(ref).ref), name)
+    return act.model_copy(update={"why": why})
 
 
-def admit(catalog: Catalog, ref: str, envelope: Mapping[str, Any]) -> Event:
-    """Log an approval of `ref` that the acting person drafted here and signed elsewhere, so that the key never comes here.
+def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
+    """Log an approval that the acting person drafted here and signed elsewhere.
 
-    Raises Refused for a signature that is not by the key on the roll, for an act on something else, an old one, and one logged before.
+    So the key never comes here.
+
+    Raises:
+        Refused: for a signature that is not by the key on the list, for an act on something else,
+            an old one, and one that was logged before.
     """
-    person, subject = roll(catalog).get(catalog.actor), str(catalog.get(ref).ref)
+    subject = str(catalog.get(ref).ref)
+    person = roll(catalog).get(catalog.actor)
     if person is None:
         raise Refused(
             f"approved {subject}",
-            found=f"{catalog.actor}, not on the roll",
+            found=f"{catalog.actor}, not on the list of people",
             expected="an approver",
             next="btx actor add",
         )
-    try:
-        act = attestations.opened(envelope, person.key, ACT)
-        age_s = (datetime.now(UTC) - moment(str(act["at"]))).total_seconds()
-    except (Damaged, Invalid, KeyError) as error:
-        found = getattr(error, "found", "no time in it")
-        raise Refused(
-            f"approved {subject}",
-            found=found,
-            expected=f"an act signed by {person.name}'s key",
-            next="sign it again",
-        ) from None
-    wanted = _draft(
-        catalog, "approved", subject, person.name, {"why": act.get("why"), "at": act["at"]}
-    )
-    if act != wanted or not isinstance(act["why"], str):
-        raise Refused(
-            f"approved {subject}",
-            found="an act that says something else",
-            expected="the act drafted here",
-            next="sign it again",
-        )
+    act = _opened(envelope, person, subject)
+    wanted = _draft(catalog, "approved", subject, person.name)
+    wanted = wanted.model_copy(update={"why": act.why, "at": act.at})
+    if act.to_json() != wanted.to_json() or act.why is None:
+        raise _sign_again(subject, "an act that says something else", "the act drafted here")
+    age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
     if not -60 < age_s < LONGEST_DRAFT_S:
-        raise Refused(
-            f"approved {subject}",
-            found=f"drafted at {act['at']}",
-            expected="less than 15 minutes ago",
-            next="sign it again",
-        )
-    if any(
-        (event.body.get("envelope") or {}).get("payload") == envelope["payload"]
-        for event in catalog.events(subject, "approved")
-    ):
-        raise Refused(
-            f"approved {subject}",
-            found="an act that is in the log already",
-            expected="a new one",
-            next="nothing: it counts",
-        )
-    return catalog.event("approved", subject, {"act": act, "envelope": dict(envelope)})
+        raise _sign_again(subject, f"drafted at {act.at}", "less than 15 minutes ago")
+    for event in catalog.events(subject, "approved"):
+        logged = event.read(Acted).envelope
+        if logged and logged.payload == envelope.payload:
+            raise Refused(
+                f"approved {subject}",
+                found="an act that is in the log already",
+                expected="a new one",
+                next="nothing: it counts",
+            )
+    return catalog.event(Acted(act=act, envelope=envelope), subject)
 
 
-def to_sign(act: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The payload of an act's envelope, and the bytes that its signature is over."""
-    payload = canonical_json(act)
+def _opened(envelope: Envelope, person: Actor, subject: str) -> Act:
+    """Return the act in the envelope, whose signature must be by this person's key."""
+    try:
+        payload = attestations.opened(envelope.to_json(), person.key, ACT)
+        act = Act.from_json(payload, f"act on {subject}")
+        moment(act.at)
+    except (Damaged, Invalid) as error:
+        expected = f"an act signed by {person.name}'s key"
+        raise _sign_again(subject, error.found, expected) from None
+    return act
+
+
+def _sign_again(subject: str, found: str, expected: str) -> Refused:
+    return Refused(f"approved {subject}", found=found, expected=expected, next="sign it again")
+
+
+def to_sign(act: Act) -> tuple[bytes, bytes]:
+    """Return the payload of an act's envelope, and the bytes that its signature is over."""
+    payload = canonical_json(act.to_json())
     return payload, attestations.pre_authentication(ACT, payload)
 
 
-def _act(catalog: Catalog, kind: str, subject: str, by: Signer, more: Mapping[str, Any]) -> Event:
-    return _signed(catalog, _draft(catalog, kind, subject, by.name, more), by, roll(catalog))
-
-
-def _draft(
-    catalog: Catalog, kind: str, subject: str, name: str, more: Mapping[str, Any]
-) -> dict[str, Any]:
+def _draft(catalog: Catalog, kind: str, subject: str, name: str) -> Act:
     people = roll(catalog)
     registered = _registered(catalog, subject)
-    role = people[name].roles if name in people else ()
-    if "approver" not in role:
-        advice = f"btx actor add {name} --role approver, by an auditor"
+    roles = people[name].roles if name in people else ()
+    if "approver" not in roles:
         raise Refused(
             f"{kind} {subject}",
-            found=f"{name} with roles {', '.join(role) or 'none'}",
+            found=f"{name} with roles {', '.join(roles) or 'none'}",
             expected="an approver",
-            next=advice,
+            next=f"btx actor add {name} --role approver, by an auditor",
         )
     if registered is not None and registered.actor == name:
         raise Refused(
@@ -366,84 +394,82 @@ def _draft(
             expected="a second person",
             next="ask another approver",
         )
-    return {
-        "act": kind,
-        "subject": subject,
-        "digest": registered.digest if registered else None,
-        "actor": name,
-        "at": _now(),
-        **more,
-    }
+    digest = registered.digest if registered else None
+    return Act(act=kind, subject=subject, digest=digest, actor=name, at=_now())
 
 
-def _signed(
-    catalog: Catalog, act: Mapping[str, Any], by: Signer, people: Mapping[str, Actor]
-) -> Event:
+def _signed(catalog: Catalog, act: Act, by: Signer, people: Mapping[str, Actor]) -> Event:
     if catalog.actor != by.name:
-        found = f"{catalog.actor} with the key of {by.name}"
         raise Refused(
-            f"{act['act']} {act['subject']}",
-            found=found,
+            f"{act.act} {act.subject}",
+            found=f"{catalog.actor} with the key of {by.name}",
             expected="one person",
             next=f"set BTX_ACTOR={by.name}",
         )
-    held, listed = attestations.key_id(by.key)[:16], attestations.key_id(people[by.name].key)[:16]
+    held = attestations.key_id(by.key)[:16]
+    listed = attestations.key_id(people[by.name].key)[:16]
     if held != listed:
         raise Refused(
             f"key of {by.name}",
             found=held,
-            expected=f"{listed}, as on the roll",
+            expected=f"{listed}, as on the list of people",
             next="btx actor add, by an auditor",
         )
-    return catalog.event(
-        str(act["act"]),
-        str(act["subject"]),
-        {"act": dict(act), "envelope": attestations.sign(act, by.key, ACT)},
-    )
+    envelope = attestations.sign(act.to_json(), by.key, ACT)
+    body = Acted(act=act, envelope=Envelope.from_json(envelope, f"envelope on {act.subject}"))
+    return catalog.event(body, act.subject, kind=act.act)
 
 
-def _held(catalog: Catalog, kind: str, subject: str) -> list[tuple[Event, dict[str, Any]]]:
+def _held(catalog: Catalog, kind: str, subject: str) -> list[tuple[Event, Act]]:
+    """Return the acts of a kind on the subject that count, each with its event."""
     events = catalog.events(subject, kind)
     if not events:
         return []
     changes = catalog.events(kind="actor")
-    checked = [(event, _checked(event, _rolls(changes, event.seq))) for event in events]
-    return [(event, act) for event, act in checked if act is not None]
+    held = []
+    for event in events:
+        act = _checked(event, _rolls(changes, event.seq))
+        if act is not None:
+            held.append((event, act))
+    return held
 
 
-def _checked(event: Event, people: Mapping[str, Actor]) -> dict[str, Any] | None:
-    """The signed act, when its person held the key and the role, and event and act say the same."""
+def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
+    """Return the signed act, where it counts.
+
+    Its person must have held the key and the role, and event and act must say the same.
+    """
     person = people.get(event.actor)
     needed = "auditor" if event.kind == "actor" else "approver"
     if person is None or needed not in person.roles:
         return None
     try:
-        act = attestations.opened(event.body["envelope"], person.key, ACT)
-    except (Damaged, KeyError, TypeError):
+        envelope = event.read(Acted).envelope
+        if envelope is None:
+            return None
+        payload = attestations.opened(envelope.to_json(), person.key, ACT)
+        act = Act.from_json(payload, f"event {event.seq}")
+    except Damaged:
         return None
-    wanted = {"act": event.kind, "subject": event.subject}
-    by = act.get("actor", event.actor)
-    return (
-        act
-        if all(act.get(key) == value for key, value in wanted.items()) and by == event.actor
-        else None
-    )
+    by = act.actor or event.actor
+    says = (act.act, act.subject, by)
+    return act if says == (event.kind, event.subject, event.actor) else None
 
 
-def _rolls(changes: list[Event], before: int | None) -> dict[str, Actor]:
+def _rolls(changes: Sequence[Event], before: int | None) -> dict[str, Actor]:
     people: dict[str, Actor] = {}
     for event in changes:
         if before is not None and event.seq >= before:
             break
         closed = any("auditor" in person.roles for person in people.values())
-        act = _checked(event, people) if closed else event.body.get("act")
+        act = _checked(event, people) if closed else event.read(Acted).act
         if act is not None:
             name = event.subject.removeprefix("actor/")
-            people[name] = Actor(name, tuple(act["roles"]), act["public_key"])
+            people[name] = Actor(name, act.roles or (), act.public_key or "")
     return people
 
 
-def _registered(catalog: Catalog, subject: str) -> Version | None:
+def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
     try:
         return catalog.get(subject)
     except NotFound:

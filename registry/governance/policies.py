@@ -18,8 +18,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from registry.digest import canonical_json
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid, NotFound, Refused
 from registry.governance import expressions
+from registry.records import evidence as evidence_records
 from registry.records.references import parse
 
 Gate = Literal["register", "build", "release", "export"]
@@ -145,7 +146,7 @@ def judge(
     """The verdict on this evidence at this moment. Never raises for what policies or evidence hold: a doubt is a refusal.
 
     waivers: those whose signatures and roles were checked already; here they are matched by rule, subject and date.
-    shapes: the types of facts by kind; those of evidence.yaml unless given.
+    shapes: the types of facts by kind; those of the evidence records unless given.
     """
     subject = (
         subject
@@ -219,6 +220,38 @@ def load(folder: Path) -> list[Policy]:
                 next=f"rename one in {folder}",
             )
     return policies
+
+
+def require_waivable(policies: Sequence[Policy], rule: str) -> None:
+    """Check that a waiver of a rule can count, before anybody signs one.
+
+    Args:
+        policies: the policies that are in force.
+        rule: the rule as a refusal names it, POLICY/RULE.
+
+    Raises:
+        Invalid: if there is no such rule; it names those that can be waived.
+        Refused: if the rule's policy allows no waiver.
+    """
+    by_rule: dict[str, Policy] = {}
+    for policy in policies:
+        for validation in policy.validations:
+            by_rule[f"{policy.name}/{validation.rule}"] = policy
+    if rule not in by_rule:
+        possible = ", ".join(name for name, policy in by_rule.items() if policy.waivable)
+        raise Invalid(
+            f"rule {rule!r}",
+            found="no such rule",
+            expected=f"POLICY/RULE: {possible}",
+            next="btx policy check REF",
+        )
+    if not by_rule[rule].waivable:
+        raise Refused(
+            rule,
+            found="a rule without exceptions",
+            expected=f"waivable: true in policies/{by_rule[rule].name}.yaml",
+            next="fix what the rule found",
+        )
 
 
 def from_document(document: Mapping[str, Any]) -> list[Policy]:
@@ -443,8 +476,8 @@ def _unsound(path: Path, found: str, expected: str) -> Invalid:
 
 @cache
 def known_shapes() -> Mapping[str, Any]:
-    """The facts that evidence holds, by kind: evidence.yaml."""
-    return yaml.safe_load((Path(__file__).parent / "evidence.yaml").read_text())  # type: ignore[no-any-return]
+    """Return what evidence holds, by kind of candidate."""
+    return evidence_records.shapes()
 
 
 class StrictLoader(yaml.SafeLoader):

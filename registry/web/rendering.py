@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from registry.units import size
+from registry.units import counted, duration, size
 
 STATIC = Path(__file__).parent / "static"
 REPORTS = (  # name of the format, its title, what it is for
@@ -51,20 +51,8 @@ def power(value: float | None) -> str:
 
 
 def spent(seconds: float | None) -> str:
-    """A duration in the unit that people would say it in."""
-    if seconds is None:
-        return "–"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A duration as people read it; a dash for what is not known."""
+    return "–" if seconds is None else duration(seconds)
 
 
 def moment(text: str) -> str:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,37 @@ def other_shape(seed: Path, out: Path) -> None:
 def test_outside_a_workspace_the_message_says_init(btx: Run, tmp_path: Path) -> None:
     done = btx(tmp_path, "list", "experts")
     assert (done.returncode, "btx init" in done.stderr) == (1, True)
+
+
+def test_the_version_is_that_of_the_installed_package(btx: Run, tmp_path: Path) -> None:
+    done = btx(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"btx {version('btx-registry')}\n")
+
+
+@pytest.mark.parametrize(("option", "level"), [(["--verbose"], None), ([], "info"), ([], "debug")])
+def test_log_messages_go_to_stderr_and_leave_the_answer_as_it_was(
+    story: Any,
+    btx: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    option: list[str],
+    level: str | None,
+) -> None:
+    command = ["list", "experts", "--json"]
+    monkeypatch.delenv("BTX_LOG", raising=False)
+    quiet = btx(story.root, *command)
+    assert (quiet.returncode, quiet.stderr) == (0, ""), "silent unless asked"
+    if level:
+        monkeypatch.setenv("BTX_LOG", level)
+    done = btx(story.root, *option, *command)
+    assert (done.returncode, done.stdout) == (0, quiet.stdout)
+    assert "INFO pipelines.cli.app: " in done.stderr
+
+
+def test_an_unknown_log_level_is_wrong_usage_that_names_the_levels(
+    btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BTX_LOG", "loud")
+    done = btx(tmp_path, "init", "models")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "BTX_LOG\n  found loud   expected debug, info, warning" in done.stderr
+    assert not (tmp_path / "models").exists()

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
-from pipelines.jobs.lineage import lineage
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.train import train
@@ -69,7 +69,7 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     rebuild(workspace)
     assert cost(workspace, "build/5") == 20 * STEP
     assert "data/units@1" not in {
-        node["ref"] for node in lineage(workspace, "build/5", down=False)["nodes"]
+        node["ref"] for node in lineage_answer(workspace.catalog, "build/5", down=False)["nodes"]
     }
 
 
@@ -82,4 +82,6 @@ def files(workspace: Workspace, build: str) -> Any:
 
 
 def relations(workspace: Workspace, build: str) -> set[str]:
-    return {edge["relation"] for edge in lineage(workspace, build, down=False)["edges"]}
+    return {
+        edge["relation"] for edge in lineage_answer(workspace.catalog, build, down=False)["edges"]
+    }

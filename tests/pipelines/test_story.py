@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
 from pipelines.jobs.export import export
-from pipelines.jobs.lineage import lineage
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.release import release
@@ -167,11 +167,13 @@ def test_a_flipped_byte_in_any_registered_file_is_named(
 def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(
     grown: tuple[Workspace, dict[str, Any]],
 ) -> None:
-    up = lineage(grown[0], "build/2", down=False)
+    up = lineage_answer(grown[0].catalog, "build/2", down=False)
     data = {node["ref"]: node for node in up["nodes"] if node["kind"] == "data"}
     assert set(data) == {"data/prose@1", "data/math@1", "data/code@1", "data/units@1"}
     assert all(len(file["sha256"]) == 64 for node in data.values() for file in node["files"])
-    down = {node["ref"] for node in lineage(grown[0], "data/math@1", down=True)["nodes"]}
+    down = {
+        node["ref"] for node in lineage_answer(grown[0].catalog, "data/math@1", down=True)["nodes"]
+    }
     assert {"expert/math@1", "build/1", "build/2"} <= down
     assert "expert/code@1" not in down
 
@@ -193,7 +195,7 @@ def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(
     assert not (tmp_path / "out").exists()
     assert rebuild(own_story)["build"] == "build/2"
     assert "data/code@1" not in {
-        node["ref"] for node in lineage(own_story, "build/2", down=False)["nodes"]
+        node["ref"] for node in lineage_answer(own_story.catalog, "build/2", down=False)["nodes"]
     }
     assert not list((own_story.root / "builds/2").glob("*code*"))
     answer = audit(own_story, "build/2", recompute=True)

@@ -1,0 +1,253 @@
+"""The commands that compose a model and look into one: rebuild, mix, explain, bench, demo."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from pipelines.cli.options import Build, Json, find_workspace, require_choice
+from pipelines.cli.output import Answer, print_answer, print_json, print_line
+from pipelines.workspace.progress import bar
+from pipelines.workspace.terminal import console, table_of
+from registry.units import duration, percent, size
+
+CHANGE_SIGNS = {"added": "+", "replaced": "~", "kept": "=", "removed": "-"}
+TERMINAL_HUES = ("white", "blue", "dark_orange3", "green", "purple", "red", "cyan", "yellow")
+
+app = typer.Typer()
+
+
+@app.command("rebuild")
+def rebuild_command(
+    with_: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="EXPERT", help="take this expert (version) in"),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="EXPERT", help="leave this expert out")
+    ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(metavar="none|router|shared|all", help="what to train after the mix"),
+    ] = None,
+    line: Annotated[
+        str, typer.Option(metavar="NAME", help="product line; [line.NAME] in btx.toml")
+    ] = "main",
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="build/N|snapshot/LINE@V", help="go back to its members, slots and recipe"
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML with [recipe.mix] ... instead of btx.toml's"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would run, write nothing")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compose the model of all experts in good standing; only what changed runs.
+
+    To upgrade, just rebuild: the newest version of each expert is taken. To pin a version,
+    --with legal@1. To roll back, --to build/3. To look ahead, --dry-run.
+
+    Example: btx rebuild --without math --dry-run
+    """
+    from pipelines.jobs.rebuild import rebuild
+    from pipelines.workspace.workspace import read_recipes
+
+    require_choice("--tune", tune, ("none", "router", "shared", "all"))
+    answer = rebuild(
+        find_workspace(),
+        line=line,
+        with_=with_ or (),
+        without=without or (),
+        tune=tune,
+        to=to,
+        recipes=read_recipes(recipe) if recipe else None,
+        dry_run=dry_run,
+    )
+    if json:
+        print_json(answer)
+    else:
+        _print_rebuild(answer)
+
+
+def _print_rebuild(answer: Answer) -> None:
+    """Print what a rebuild did, or what it would do."""
+    planned = answer["status"] == "planned"
+    line = f"   line {answer['line']}" if "line" in answer else ""
+    print_line(f"{answer['build'] or 'plan'}   {answer['status']}{line}")
+    _print_changes(answer)
+    print_line(f"  {'run' if planned else 'ran':8}{', '.join(answer['ran']) or 'nothing'}")
+    reused = ", ".join(answer["reused"]) or "nothing"
+    print_line(f"  {'reuse' if planned else 'reused':8}{reused}")
+    if answer["bytes_written"]:
+        written, linked = size(answer["bytes_written"]), size(answer["bytes_linked"])
+        print_line(f"  bytes   {written} {'to write' if planned else 'written'}, {linked} linked")
+    if planned:
+        _print_forecast(answer)
+
+
+def _print_changes(answer: Answer) -> None:
+    """Print one line for each member that was added, replaced, kept or removed."""
+    for change in answer.get("changes", ()):
+        slot = "" if change["slot"] is None else f"   slot {change['slot']}"
+        before = f"   for {change['before']}" if change["change"] == "replaced" else ""
+        print_line(f"  {CHANGE_SIGNS[change['change']]} {change['ref']}{slot}{before}")
+
+
+def _print_forecast(answer: Answer) -> None:
+    """Print what a planned rebuild will take, measured on an earlier one."""
+    stages = [f"{stage} {duration(seconds)}" for stage, seconds in answer["seconds"].items()]
+    if stages:
+        print_line(f"  time    {', '.join(stages)}, by {answer['measured_on']}")
+    else:
+        print_line("  time    not known: no build like it has been measured yet")
+    cost = answer["cost"]
+    if cost.get("flops"):
+        print_line(f"  cost    {cost['tokens']:.0f} tokens, {cost['flops']:.3g} FLOPs of tuning")
+
+
+@app.command("mix")
+def mix_command(
+    seed: Path,
+    experts: Annotated[list[Path], typer.Argument(metavar="EXPERT...")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR")],
+    mode: Annotated[str, typer.Option(metavar="full|anchored")] = "full",
+    no_seed_expert: Annotated[
+        bool, typer.Option("--no-seed-expert", help="leave the seed's own feed-forward blocks out")
+    ] = False,
+    top_k: Annotated[int, typer.Option(metavar="K", help="experts per token")] = 2,
+    json: Json = False,
+) -> None:
+    """Compose once, without a workspace: checkpoint folders in, a folder out.
+
+    Example: btx mix ./llama ./legal ./support -o ./mixed
+    """
+    from btx_core.mixing.mix import MixRecipe
+    from pipelines.jobs.mix import compose
+
+    require_choice("--mode", mode, ("full", "anchored"))
+    recipe = MixRecipe(
+        mode="full" if mode == "full" else "anchored", seed_expert=not no_seed_expert, top_k=top_k
+    )
+    with bar("mix") as progress:
+        answer = compose(seed, experts, out, recipe, progress)
+    written = size(answer["bytes_written"])
+    print_answer(answer, json, f"{out}   {len(experts)} experts   {written} written")
+
+
+@app.command("explain")
+def explain_command(
+    build: Build,
+    text: Annotated[str, typer.Option(metavar="TEXT")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write a page to a new file instead")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show which expert, and so whose data, each token of TEXT was computed with.
+
+    Example: btx explain build/2 --text "def area(r): return 3.14 * r ** 2"
+    """
+    from pipelines.jobs.explain import explain, write_page
+
+    answer = explain(find_workspace(), build, text)
+    if html is not None:
+        write_page(answer, html)
+    if json:
+        print_json(answer)
+    elif html is not None:
+        print_line(f"{answer['build']}   {len(answer['tokens'])} tokens   {html}")
+    else:
+        _print_explanation(answer)
+
+
+def _print_explanation(answer: Answer) -> None:
+    """Print the text coloured by each token's strongest expert, then the share of each source."""
+    hues = {}
+    for position, source in enumerate(answer["sources"]):
+        hues[source["ref"]] = TERMINAL_HUES[position % len(TERMINAL_HUES)]
+    text = Text()
+    for token in answer["tokens"]:
+        strongest = max(token["experts"], key=_weight)
+        style = f"{hues[strongest['ref']]} underline"
+        text.append(token["text"], f"{style} bold" if strongest["weight"] > 0.5 else style)
+    rows = [
+        [
+            Text(source["ref"], hues[source["ref"]]),
+            percent(source["share"]).rjust(7),
+            ", ".join(source["data"]),
+            ", ".join(source["licenses"]),
+        ]
+        for source in answer["sources"]
+    ]
+    out = console(sys.stdout)
+    out.print(text, soft_wrap=True)
+    out.print(table_of(["source", "share", "data", "licences"], rows))
+
+
+def _weight(expert: Answer) -> float:
+    return float(expert["weight"])
+
+
+@app.command("bench")
+def bench_command(
+    directory: Annotated[
+        Path,
+        typer.Option(
+            "--dir", metavar="DIR", help="where results lie; a run that was cut off goes on"
+        ),
+    ] = Path("bench"),
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="random seeds, 0 to N - 1")] = 3,
+    json: Json = False,
+) -> None:
+    """Train BTX, its rivals and its ablations on real text and print the table.
+
+    It takes about half an hour for each random seed on one core.
+
+    Example: btx bench --seeds 3 --dir bench
+    """
+    from pipelines.story.bench import SCALE, bench, markdown, picture
+
+    directory.mkdir(parents=True, exist_ok=True)
+    rows = bench(directory, list(range(seeds)), SCALE, _print_to_stderr)
+    table = markdown(rows)
+    (directory / "table.md").write_text(table)
+    picture(rows, directory / "table.png")
+    if json:
+        print_json([vars(row) for row in rows])
+    else:
+        print_line(table.rstrip("\n"))
+
+
+def _print_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@app.command("demo")
+def demo_command(
+    directory: Annotated[Path, typer.Option("--dir", metavar="DIR")] = Path("demo"),
+    seed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="a dense checkpoint to start from instead of training one"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Tell the whole story on real text: three experts, a fourth, a withdrawal, audits between.
+
+    Example: btx demo --dir /tmp/btx-demo
+    """
+    from pipelines.story.demo import demo
+    from pipelines.story.narrator import Narrator
+
+    answer = demo(directory, seed, Narrator(sys.stderr if json else sys.stdout), bar)
+    if json:
+        print_json(answer)

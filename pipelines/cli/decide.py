@@ -1,0 +1,166 @@
+"""The commands that decide: policy check, policy test, approve, waive, release, withdraw."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import Build, Json, Ref, find_workspace
+from pipelines.cli.output import Answer, print_answer, print_json, print_line
+
+REFUSED = 3
+
+app = typer.Typer()
+policy_app = typer.Typer(help="Policies.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+
+
+@policy_app.command("check")
+def policy_check_command(ref: Ref, json: Json = False) -> None:
+    """Say what the gates would say of REF now. Status 3 if one would refuse.
+
+    Example: btx policy check build/2
+    """
+    from pipelines.jobs.policy import check
+
+    answer = check(find_workspace(), ref)
+    if json:
+        print_json(answer)
+    else:
+        _print_verdicts(answer)
+    if any(verdict["outcome"] == "refused" for verdict in answer["verdicts"].values()):
+        raise typer.Exit(REFUSED)
+
+
+def _print_verdicts(answer: Answer) -> None:
+    """Print each gate's outcome, then its rules that did not simply allow, with their remedy."""
+    for gate, verdict in answer["verdicts"].items():
+        print_line(f"{answer['ref']} at gate {gate}: {verdict['outcome']}")
+        for rule in verdict["rules"]:
+            if rule["outcome"] == "allowed":
+                continue
+            name = f"{rule['policy']}/{rule['rule']}"
+            print_line(f"  {rule['outcome']}  {name}: {rule['message']}")
+            print_line(f"    next: {rule['remedy']}")
+
+
+@policy_app.command("test")
+def policy_test_command(json: Json = False) -> None:
+    """Judge every case of policies/tests; status 1 if one comes out otherwise than it says.
+
+    A rule that no case breaks counts as a failed case.
+
+    Example: btx policy test
+    """
+    from registry.governance import policies, policy_tests
+
+    folder = find_workspace().policies
+    loaded, results = policies.load(folder), policy_tests.run(folder)
+    failed = [vars(result) for result in results if not result.ok]
+    answer = {
+        "policies": len(loaded),
+        "rules": sum(len(policy.validations) for policy in loaded),
+        "cases": len(results),
+        "failed": failed,
+    }
+    if json:
+        print_json(answer)
+    else:
+        _print_test(answer)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_test(answer: Answer) -> None:
+    for case in answer["failed"]:
+        print_line(f"FAIL  {case['suite']}: {case['case']}")
+        print_line(f"  found {case['found']}   expected {case['expected']}")
+    counts = f"{answer['policies']} policies, {answer['rules']} rules, {answer['cases']} cases"
+    print_line(f"{counts}: {len(answer['failed']) or 'none'} failed")
+
+
+@app.command("approve")
+def approve_command(
+    ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")] = "", json: Json = False
+) -> None:
+    """Sign that this very version may be released; by an approver who did not register it.
+
+    Example: btx approve build/2 --why "evaluation reviewed"
+    """
+    from registry.governance import people
+
+    workspace = find_workspace()
+    with workspace.writing(f"approve {ref}"):
+        signer = people.signer(workspace.catalog.actor)
+        event = people.approve(workspace.catalog, ref, signer, why)
+    answer = {"ref": event.subject, "approved_by": event.actor, "at": event.at}
+    print_answer(answer, json, f"{event.subject}   approved by {event.actor}")
+
+
+@app.command("waive")
+def waive_command(
+    rule: Annotated[
+        str, typer.Argument(metavar="RULE", help="POLICY/RULE, as the refusal names it")
+    ],
+    ref: Ref,
+    until: Annotated[str, typer.Option(metavar="DATE", help="the last day, ISO")],
+    why: Annotated[str, typer.Option(metavar="TEXT")],
+    json: Json = False,
+) -> None:
+    """Sign an exception to one rule for one subject until one date.
+
+    Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
+    """
+    from registry.governance import people, policies
+
+    workspace = find_workspace()
+    policies.require_waivable(policies.load(workspace.policies), rule)
+    with workspace.writing(f"waive {rule} {ref}"):
+        signer = people.signer(workspace.catalog.actor)
+        event = people.waive(workspace.catalog, rule, ref, signer, until=until, why=why)
+    answer = {"rule": rule, "ref": event.subject, "until": until, "waived_by": event.actor}
+    print_answer(answer, json, f"{event.subject}   {rule} waived until {until} by {event.actor}")
+
+
+@app.command("release")
+def release_command(build: Build, json: Json = False) -> None:
+    """Release a build, if the policies of gate release allow it.
+
+    Example: btx release build/2
+    """
+    from pipelines.jobs.release import release
+
+    answer = release(find_workspace(), build)
+    print_answer(answer, json, f"{answer['ref']}   {answer['status']}")
+
+
+@app.command("withdraw")
+def withdraw_command(
+    ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")], json: Json = False
+) -> None:
+    """Take a version out of use; say what it reached and what cures it.
+
+    Example: btx withdraw data/code@1 --why "the holder withdrew consent"
+    """
+    from pipelines.jobs.withdraw import withdraw
+
+    answer = withdraw(find_workspace(), ref, why)
+    if json:
+        print_json(answer)
+    else:
+        _print_withdrawal(answer)
+
+
+def _print_withdrawal(answer: Answer) -> None:
+    """Print what was withdrawn, what it reached, what it did not reach, and the next step."""
+    print_line(f"{answer['ref']}   withdrawn: {answer['why']}")
+    for item in answer["reached"]:
+        parts = [item["ref"]]
+        if "folder" in item:
+            parts.append(f"in {item['folder']}")
+        if "removal" in item:
+            parts.append(f"removal: {item['removal']}, {item['why'].replace('_', ' ')}")
+        print_line(f"  reached {'   '.join(parts)}")
+    for build in answer["clean"]:
+        print_line(f"  clean   {build}   nothing in it comes from there")
+    if answer["next"]:
+        print_line(f"next: {answer['next']}")

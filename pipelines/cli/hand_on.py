@@ -1,0 +1,47 @@
+"""The command that hands a build on to others: export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import Build, Json, find_workspace, require_choice
+from pipelines.cli.output import print_answer, print_line
+from pipelines.workspace.progress import bar
+from registry.units import size
+
+app = typer.Typer()
+
+
+@app.command("export")
+def export_command(
+    build: Build,
+    directory: Annotated[Path, typer.Argument(metavar="DIR")],
+    fused: Annotated[
+        bool, typer.Option("--fused", help="one weight file, memory-mapped by stock loaders")
+    ] = False,
+    for_: Annotated[
+        str, typer.Option("--for", metavar="transformers|vllm|llama.cpp")
+    ] = "transformers",
+    sign: Annotated[
+        bool,
+        typer.Option("--sign", help="OpenSSF model signature in DIR/model.sig, by your model key"),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a build out as a plain checkpoint folder, model card included, if gate export allows.
+
+    Example: btx export build/2 ./release --fused
+    """
+    from pipelines.jobs.export import export
+
+    require_choice("--for", for_, ("transformers", "vllm", "llama.cpp"))
+    workspace = find_workspace()
+    with bar("export") as progress:
+        answer = export(
+            workspace, build, directory, fused=fused, target=for_, sign=sign, progress=progress
+        )
+    written = size(answer["bytes_written"])
+    print_answer(answer, json, f"{answer['ref']}   {answer['folder']}   {written} written")
+    if answer["verify"] and not json:
+        print_line(f"to check it without btx: {answer['verify']}")

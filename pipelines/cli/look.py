@@ -1,0 +1,332 @@
+"""The commands that look at what is registered: list, show, lineage, diff, report, serve."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.options import Json, Ref, find_workspace
+from pipelines.cli.output import Answer, print_json, print_line, print_table
+from pipelines.workspace.terminal import cell
+from registry.units import size
+
+if TYPE_CHECKING:
+    from registry.catalogue.catalog import Catalog, Version
+
+# A corpus may hold thousands of files.
+FILES_SHOWN = 5
+
+app = typer.Typer()
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[str, typer.Argument(metavar="seeds|data|experts|builds|exports")],
+    name: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    domain: Annotated[
+        str | None, typer.Option(metavar="NAME", help="of the version, or of what it was made of")
+    ] = None,
+    license: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="likewise")] = None,
+    holder: Annotated[str | None, typer.Option(metavar="TEXT", help="likewise")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="data/NAME[@V]", help="what it was made of")
+    ] = None,
+    seed: Annotated[str | None, typer.Option(metavar="seed/NAME[@V]")] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST", help="of the version or of one of its files; its start will do"
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME<NUMBER", help="for example 'math.bits_per_byte<1.2'")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DATE", help="registered on that day (UTC) or later")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="DATE", help="registered before that day (UTC)")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List what is registered; of several filters all must hold.
+
+    Example: btx list experts --license CC0-1.0 --since 2026-01-01
+    """
+    from pipelines.jobs.show import listed
+
+    options = {
+        "name": name,
+        "domain": domain,
+        "license": license,
+        "holder": holder,
+        "data": data,
+        "seed": seed,
+        "digest": digest,
+        "metric": metric,
+        "after": since,
+        "before": until,
+    }
+    filters = {key: value for key, value in options.items() if value}
+    rows = listed(find_workspace(), kind, filters)
+    if json:
+        print_json(rows)
+    else:
+        _print_listing(rows)
+
+
+def _print_listing(rows: list[dict[str, Any]]) -> None:
+    """Print one line for each version; the reference stands for its name and number."""
+    first = rows[0] if rows else {"ref": None}
+    columns = [key for key in first if key not in ("name", "version")]
+    lines = []
+    for row in rows:
+        shown = {**row, "digest": row["digest"][:12]}
+        lines.append([shown[column] for column in columns])
+    print_table(columns, lines)
+
+
+@app.command("show")
+def show_command(ref: Ref, json: Json = False) -> None:
+    """Show one registered version.
+
+    Example: btx show build/2
+    """
+    from pipelines.jobs.show import shown
+
+    answer = shown(find_workspace(), ref)
+    if json:
+        print_json(answer)
+    else:
+        _print_nested(answer)
+
+
+def _print_nested(values: Mapping[str, Any], depth: int = 0) -> None:
+    """Print nested values as indented lines, one value a line."""
+    space = "  " * depth
+    width = max((len(str(key)) for key in values), default=0)
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            print_line(f"{space}{key}")
+            _print_nested(value, depth + 1)
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            print_line(f"{space}{key}")
+            for item in value:
+                print_line(f"{space}  {_on_one_line(item)}")
+        else:
+            print_line(f"{space}{str(key).ljust(width)}  {cell(value)}")
+
+
+def _on_one_line(item: Mapping[str, Any]) -> str:
+    plain = [part for part in item.values() if not isinstance(part, Mapping | list)]
+    return "  ".join(cell(part) for part in plain)
+
+
+@app.command("lineage")
+def lineage_command(
+    ref: Ref,
+    down: Annotated[bool, typer.Option("--down", help="what was made from REF")] = False,
+    json: Json = False,
+) -> None:
+    """Show what REF was made from, down to the data's files; --down: what was made from it.
+
+    Example: btx lineage data/math@1 --down
+    """
+    answer = lineage_answer(find_workspace().catalog, ref, down=down)
+    if json:
+        print_json(answer)
+    else:
+        _print_lineage(answer)
+
+
+def lineage_answer(catalog: "Catalog", reference: str, *, down: bool) -> dict[str, Any]:
+    """Walk the lineage of one version.
+
+    Args:
+        catalog: the catalogue that holds the version.
+        reference: the version to start from.
+        down: walk to what was made from the version instead of to what it was made from.
+
+    Returns:
+        `nodes[{ref, kind, digest, status, files?}]`, the version itself first, and
+        `edges[{from, to, relation}]`. Only data nodes list their files.
+    """
+    graph = catalog.lineage(reference, down=down)
+    statuses = catalog.statuses(graph.nodes)
+    edges = [
+        {"from": str(edge.from_), "to": str(edge.to), "relation": edge.relation}
+        for edge in graph.edges
+    ]
+    nodes = [_node(version, statuses[version.ref]) for version in graph.nodes]
+    return {"nodes": nodes, "edges": edges}
+
+
+def _node(version: "Version", status: str) -> dict[str, Any]:
+    node: dict[str, Any] = {
+        "ref": str(version.ref),
+        "kind": version.ref.kind,
+        "digest": version.digest,
+        "status": status,
+    }
+    if version.ref.kind == "data":
+        node["files"] = [
+            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256}
+            for file in version.files
+        ]
+    return node
+
+
+def _print_lineage(answer: Answer) -> None:
+    """Print the lineage as a tree that starts at the first node."""
+    nodes = {node["ref"]: node for node in answer["nodes"]}
+    start = answer["nodes"][0]["ref"]
+    # Upwards the edges start at the first node, downwards they end there.
+    upwards = any(edge["from"] == start for edge in answer["edges"])
+    near, far = ("from", "to") if upwards else ("to", "from")
+    children: dict[str, list[tuple[str, str]]] = {}
+    for edge in answer["edges"]:
+        children.setdefault(edge[near], []).append((edge["relation"], edge[far]))
+    _Tree(nodes, children).print_from(start)
+
+
+@dataclass
+class _Tree:
+    """A lineage that is printed as a tree, in which a node that comes again is not unfolded again.
+
+    Attributes:
+        nodes: every node of the answer by its reference.
+        children: for each reference, the relation to and the reference of the nodes below it.
+        printed: the references that were unfolded already.
+    """
+
+    nodes: Mapping[str, Answer]
+    children: Mapping[str, list[tuple[str, str]]]
+    printed: set[str] = field(default_factory=set)
+
+    def print_from(self, ref: str, relation: str = "", depth: int = 0) -> None:
+        """Print one node and all that is below it."""
+        node, below = self.nodes[ref], self.children.get(ref, [])
+        again = ref in self.printed
+        parts = [ref, node["digest"][:12]]
+        if relation:
+            parts.append(relation)
+        if node["status"] in ("withdrawn", "tainted"):
+            parts.append(node["status"])
+        if again and below:
+            parts.append("(above)")
+        print_line("  " * depth + "   ".join(parts))
+        if again:
+            return
+        self.printed.add(ref)
+        _print_files(node.get("files", []), "  " * (depth + 1))
+        for relation_below, ref_below in below:
+            self.print_from(ref_below, relation_below, depth + 1)
+
+
+def _print_files(files: list[dict[str, Any]], space: str) -> None:
+    for file in files[:FILES_SHOWN]:
+        print_line(f"{space}{file['sha256'][:12]}   {file['path']}   {size(file['bytes'])}")
+    more = len(files) - FILES_SHOWN
+    if more > 0:
+        print_line(f"{space}and {more} more files: --json lists them all")
+
+
+@app.command("diff")
+def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
+    """Show what differs between two versions of one kind.
+
+    Example: btx diff build/1 build/2
+    """
+    from pipelines.jobs.diff import diff
+
+    answer = diff(find_workspace(), left, right)
+    if json:
+        print_json(answer)
+        return
+    rows = [[change["what"], change["left"], change["right"]] for change in answer["changes"]]
+    print_table(["what", answer["left"], answer["right"]], rows)
+    for key, paths in answer["files"].items():
+        print_line(f"{key.replace('_', ' ')}: {', '.join(paths) or 'none'}")
+
+
+@app.command("report")
+def report_command(
+    ref: Ref,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
+        ),
+    ] = "md",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="a new file; default: stdout")
+    ] = None,
+    sign: Annotated[
+        bool,
+        typer.Option(
+            "--sign",
+            help="with your key: in-toto and vsa as a DSSE envelope, "
+            "every other FILE by FILE.dsse.json beside it",
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write what is recorded of REF: for people (html, md, model-card) or for other tools.
+
+    Example: btx report build/2 --format html -o build-2.html
+    """
+    from pipelines.jobs.report import report
+
+    answer = report(find_workspace(), ref, format, out=out, sign=sign)
+    if json:
+        # The text of a report that was written to a file is there, and not here too.
+        left_out = () if out is None else ("text",)
+        print_json({key: value for key, value in answer.items() if key not in left_out})
+    elif out is None:
+        print_line(answer["text"].rstrip("\n"))
+    else:
+        sha256 = answer["sha256"][:12]
+        print_line(f"{answer['ref']}   {answer['format']}   {answer['file']}   sha256 {sha256}")
+        if answer["signature"]:
+            print_line(f"signed: {answer['signature']}")
+
+
+@app.command("serve")
+def serve_command(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8765,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="viewer|registrar|approver|auditor",
+            help="of the token that is printed; default viewer",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="another address than loopback needs --cert and --key")
+    ] = "127.0.0.1",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="a further name under which browsers reach it"),
+    ] = None,
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate, PEM")] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="its key, PEM")] = None,
+    reads_per_s: Annotated[
+        float, typer.Option(min=1, help="requests a token may read with in a second")
+    ] = 50.0,
+) -> None:
+    """Serve the registry as pages and a JSON API, read-only unless a token's role says otherwise.
+
+    Example: btx serve --role auditor
+    """
+    from pipelines.jobs.serve import Address, serve
+
+    address = Address(host=host, port=port, names=tuple(name or ()), cert=cert, key=key)
+    serve(find_workspace(), address, role or (), reads_per_s=reads_per_s, told=_print_address)
+
+
+def _print_address(url: str) -> None:
+    """Print the address at once: the server runs until it is stopped, and a pipe is buffered."""
+    print(f"open {url}", flush=True)

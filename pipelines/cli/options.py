@@ -1,0 +1,45 @@
+"""Options and arguments that several commands share, and how a command finds its workspace.
+
+Declarations and checks of what was typed; printing is left to `output`.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pipelines.workspace.workspace import Workspace
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")
+]
+Ref = Annotated[str, typer.Argument(metavar="REF", help="kind/name@version, or build/N")]
+Build = Annotated[str, typer.Argument(metavar="BUILD")]
+
+
+def find_workspace() -> "Workspace":
+    """Return the workspace of the current folder, or the one that BTX_WORKSPACE names.
+
+    Raises:
+        NotFound: if no workspace is there.
+    """
+    # Imported here so that `--help` starts without a database.
+    from pipelines.workspace.workspace import Workspace
+
+    return Workspace.find()
+
+
+def require_choice(option: str, value: str | None, choices: Sequence[str]) -> None:
+    """Check the value of an option that takes one of a few words.
+
+    Args:
+        option: the option's name as the user types it.
+        value: what the user gave; None where the option was left out.
+        choices: the words that are allowed.
+
+    Raises:
+        typer.BadParameter: if the value is none of them.
+    """
+    if value is not None and value not in choices:
+        raise typer.BadParameter(f"found {value}, expected {', '.join(choices)}", param_hint=option)

@@ -1,0 +1,175 @@
+"""The commands that prove and preserve: audit; registry head, dump, load and gc."""
+
+from datetime import UTC, datetime
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.options import Json, Ref, find_workspace
+from pipelines.cli.output import Answer, print_answer, print_json, print_line
+from pipelines.workspace.progress import bar
+from registry.errors import Conflict
+from registry.units import counted
+
+if TYPE_CHECKING:
+    from registry.catalogue.catalog import Catalog
+    from registry.catalogue.checks import Check
+
+AUDIT_FINDINGS = 4
+
+app = typer.Typer()
+registry_app = typer.Typer(
+    help="The registry as a whole: its log's head, a copy in plain files, cleaning up.",
+    no_args_is_help=True,
+)
+app.add_typer(registry_app, name="registry")
+
+
+@app.command("audit")
+def audit_command(
+    ref: Ref,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="mix again from the registered bytes and compare")
+    ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST|FILE",
+            help="the log must still contain this head, or those of a file: btx registry head",
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM of who signed the heads; default: the roll's"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check all that REF was made from: bytes, rows, log, verdicts. Status 4 if something differs.
+
+    Example: btx audit build/7 --head 9f3c21ab...
+    """
+    from pipelines.jobs.audit import audit
+
+    workspace = find_workspace()
+    with bar("audit") as progress:
+
+        def show_check(check: "Check") -> None:
+            progress(check.examined, 0, check.name)
+
+        answer = audit(workspace, ref, recompute=recompute, head=head, key=key, heard=show_check)
+    if json:
+        print_json(answer)
+    else:
+        _print_audit(answer)
+    if answer["findings"]:
+        raise typer.Exit(AUDIT_FINDINGS)
+
+
+def _print_audit(answer: Answer) -> None:
+    """Print the checks, a line each, then the findings with their next step."""
+    print_line(f"{answer['subject']}   head {answer['head'][:12]}")
+    for check in answer["checks"]:
+        outcome = "ok" if check["ok"] else "FAIL"
+        print_line(f"  {outcome:4}  {check['name']:10}  {check['examined']} examined")
+    for finding in answer["findings"]:
+        print_line(f"  {finding['check']}: {finding['subject']}")
+        for key in ("found", "expected", "next"):
+            print_line(f"    {key} {finding[key]}")
+    findings = len(answer["findings"])
+    print_line(counted(findings, "finding") if findings else "no findings")
+
+
+@registry_app.command("head")
+def registry_head_command(
+    sign: Annotated[bool, typer.Option("--sign", help="by the acting person's key")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE")] = None,
+    json: Json = False,
+) -> None:
+    """Say the log's head, to be kept where nobody who can write the registry can write.
+
+    A head that is kept outside shows what the chain alone cannot: a tail that was cut off, or a
+    chain that was written anew from end to end. `btx audit REF --head FILE` checks it.
+
+    Example: btx registry head --sign -o /mnt/elsewhere/head-2026-03-01.json
+
+    Example: git notes --ref=btx append -m "$(btx registry head --json)"
+    """
+    answer = _head(find_workspace().catalog, sign=sign)
+    if out is not None:
+        _write_new(out, dumps(answer, indent=1) + "\n")
+    print_answer(answer, json, f"{answer['head']}   event {answer['seq']}")
+
+
+def _head(catalog: "Catalog", *, sign: bool) -> dict[str, Any]:
+    """Return actor, seq, head and at; signed, also the acting person's signature."""
+    from registry.catalogue import audit_log
+    from registry.governance import people
+
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    with catalog.database.read() as rows:
+        if sign:
+            statement = audit_log.sign_head(rows, people.signer(catalog.actor).key, at)
+        else:
+            statement = audit_log.head_statement(rows, at)
+    return {"actor": catalog.actor, **statement}
+
+
+def _write_new(out: Path, text: str) -> None:
+    """Write a file that must not exist yet."""
+    try:
+        with out.open("x") as file:
+            file.write(text)
+    except FileExistsError:
+        raise Conflict(
+            str(out), found="something there", expected="a new file", next="name another file"
+        ) from None
+
+
+@registry_app.command("dump")
+def registry_dump_command(folder: Path, json: Json = False) -> None:
+    """Write the whole registry, its rows, log and files, into a new folder of plain files.
+
+    Example: btx registry dump ./registry-2026-03-01
+    """
+    from pipelines.jobs.archive import dump
+
+    answer = dump(find_workspace(), folder)
+    objects = counted(answer["objects"], "object")
+    print_answer(answer, json, f"{answer['folder']}   {objects}   head {answer['head']}")
+
+
+@registry_app.command("load")
+def registry_load_command(folder: Path, json: Json = False) -> None:
+    """Fill this new, empty workspace with what `btx registry dump` wrote.
+
+    Digests, log and head are the same afterwards.
+
+    Example: btx registry load ../registry-2026-03-01
+    """
+    from pipelines.jobs.archive import load
+
+    answer = load(find_workspace(), folder)
+    objects = counted(answer["objects"], "object")
+    print_answer(answer, json, f"loaded {objects}   head {answer['head']}")
+
+
+@registry_app.command("gc")
+def registry_gc_command(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would go, delete nothing")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Delete stored bytes that no registered version needs, here and in DVC's cache.
+
+    What was withdrawn is still needed: audits read it.
+
+    Example: btx registry gc --dry-run
+    """
+    from pipelines.jobs.archive import collect
+
+    answer = collect(find_workspace(), dry_run=dry_run)
+    objects = counted(len(answer["deleted"]), "object")
+    print_answer(answer, json, f"{objects} {'would go' if dry_run else 'deleted'}")

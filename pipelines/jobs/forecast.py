@@ -1,0 +1,136 @@
+"""What a planned rebuild would write and take: nothing is written here.
+
+In:  a plan, the shards that earlier builds wrote.  Out: every weight file with its size and whether
+it is written or linked; seconds and cost, scaled from the newest build that was measured.
+The planner that mixes says what would be written, from headers alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.jobs.build_plan import Plan, recipes_of
+from pipelines.workspace import folders
+from pipelines.workspace.workspace import Workspace
+from registry.records.answers import PlannedFile
+from registry.records.facts import BuildFacts, StageSeconds
+from registry.records.version import Version
+
+if TYPE_CHECKING:
+    from btx_core.mixing.mix import MixRecipe
+    from btx_core.mixing.plan import Shard
+
+# What tuning writes anew, by what it trains: the groups in the names of weight files.
+REWRITTEN: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "router": ("router",),
+    "shared": ("router", "shared"),
+    "all": ("",),
+}
+
+# Shards of earlier builds by slot and member digest.
+Shards = Mapping[tuple[int, str], Path]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a rebuild would write and take.
+
+    Attributes:
+        weights: every weight file of the build.
+        seconds: by stage; empty where nothing is known.
+        cost: tokens and FLOPs of tuning.
+        measured_on: the build whose times and cost were scaled; None: there is none.
+    """
+
+    weights: Sequence[PlannedFile]
+    seconds: Mapping[str, float]
+    cost: Mapping[str, float]
+    measured_on: str | None
+
+    def size(self, action: str) -> int:
+        """Return the bytes of the weight files that are to be written, or linked."""
+        return sum(file.bytes for file in self.weights if file.action == action)
+
+
+def forecast(
+    workspace: Workspace, planned: Plan, shards: Shards, previous: Path | None
+) -> Forecast:
+    """Say what the plan would write, and how long that took before, scaled.
+
+    Mixing scales with the bytes written, tuning with its tokens, evaluating with the data
+    versions; starting and recording stay.
+
+    Args:
+        workspace: where the members lie.
+        planned: the plan.
+        shards: what earlier builds wrote of its members.
+        previous: the folder of the last build of this seed.
+    """
+    # Imported here: only a forecast and the stages need the weights' side.
+    from btx_core.mixing.shards import layout
+
+    mix, tune = recipes_of(planned)
+    tokens = 0 if tune.mode == "none" else tune.steps * tune.batch * tune.sequence
+    weights = []
+    for shard in _shards(workspace, planned, mix, shards, previous):
+        anew = any(shard.file.startswith(f"model-{part}") for part in REWRITTEN[tune.mode])
+        linked = shard.link is not None and not anew
+        size = layout(shard.outputs)[2]
+        weights.append(
+            PlannedFile(file=shard.file, bytes=size, action="link" if linked else "write")
+        )
+    builds = workspace.catalog.versions(BuildFacts)
+    timed = [build for build in builds if build.facts.cost.seconds.total is not None]
+    if not timed:
+        return Forecast(weights, {}, {}, None)
+    past = timed[-1]
+    written = sum(file.bytes for file in weights if file.action == "write")
+    seconds, cost = _scaled(past, written, tokens, len(planned.data))
+    return Forecast(weights, seconds, cost, str(past.ref))
+
+
+def _shards(
+    workspace: Workspace, planned: Plan, mix: "MixRecipe", shards: Shards, previous: Path | None
+) -> Sequence["Shard"]:
+    from btx_core.checkpoints.checkpoint import Checkpoint
+    from btx_core.checkpoints.families import family
+    from btx_core.mixing.mix import Member, dense_config, plan_mix
+
+    seed = Checkpoint.open(folders.folder_of(workspace.root, planned.seed))
+    dense = dense_config(seed)
+    members = []
+    for member in planned.members:
+        folder = folders.folder_of(workspace.root, member.version)
+        name = member.version.ref.name
+        members.append(Member(name, member.slot, folder, shards.get(member.key)))
+    target = family(dense, raw=mix.routing == "switch")
+    return plan_mix(seed, target, dense, members, mix, previous).shards
+
+
+def _scaled(
+    past: Version[BuildFacts], written: int, tokens: int, texts: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return seconds and cost, scaled from a past build."""
+    took, spent = past.facts.cost.seconds, past.facts.cost.tune
+    if tokens and not spent.tokens:
+        # The past build was not tuned: nothing says how long that takes.
+        return {}, {"tokens": tokens}
+    weights = [file for file in past.files if file.path.endswith(".safetensors")]
+    wrote = sum(file.bytes for file in weights if not file.linked)
+    share = tokens / spent.tokens if spent.tokens else 0.0
+    seconds = {
+        "mix": (took.mix or 0.0) * written / max(1, wrote),
+        "tune": (spent.wall_s or 0.0) * share,
+        "evaluate": (took.evaluate or 0.0) * texts / max(1, len(past.facts.results)),
+    }
+    seconds["total"] = sum(seconds.values()) + _overhead(took)
+    rounded = {name: round(value, 2) for name, value in seconds.items()}
+    return rounded, {"tokens": tokens, "flops": (spent.flops or 0.0) * share}
+
+
+def _overhead(took: StageSeconds) -> float:
+    """Return the seconds that no stage took: starting and recording."""
+    stages = (took.mix, took.tune, took.evaluate)
+    return (took.total or 0.0) - sum(stage or 0.0 for stage in stages)

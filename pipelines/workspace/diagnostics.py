@@ -1,0 +1,55 @@
+"""Log messages for operators: which of them are shown, and where.
+
+In:  the environment variable BTX_LOG.  Out: the messages of this project's loggers on stderr.
+Answers are printed to stdout by the command line, and errors by whoever ends the process.
+"""
+
+import logging
+import os
+import sys
+
+from registry.errors import Invalid
+
+LEVEL = "BTX_LOG"
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+PACKAGES = ("btx_core", "registry", "pipelines")
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever `sys.stderr` is at that moment, so that a progress bar stays whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+def show_diagnostics(*, verbose: bool = False) -> None:
+    """Show this project's log messages on stderr, from the level in BTX_LOG upwards.
+
+    Without BTX_LOG only warnings are shown. Messages of other packages are left as they are.
+
+    Args:
+        verbose: show at least the level info. BTX_LOG is set to it as well, so that the processes
+            that are started from here show the same.
+
+    Raises:
+        Invalid: if BTX_LOG holds something else than the name of a level.
+    """
+    name = os.environ.get(LEVEL, "warning").lower()
+    if name not in LEVELS:
+        raise Invalid(
+            LEVEL,
+            found=name,
+            expected=", ".join(LEVELS),
+            next=f"set {LEVEL} to one of them, or unset it",
+        )
+    if verbose and LEVELS[name] > logging.INFO:
+        name = os.environ[LEVEL] = "info"
+    handler = _Stderr()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for package in PACKAGES:
+        logger = logging.getLogger(package)
+        logger.setLevel(LEVELS[name])
+        logger.handlers = [handler]

@@ -1,0 +1,131 @@
+"""What DVC's stages are told: `branches.yaml` for trainings, `snapshot.json` for a rebuild.
+
+In:  typed orders.  Out: the two files, and the orders again.
+These files are all that a stage may know; every folder in them is named with its digest.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from registry.errors import Damaged
+from registry.records.base import JsonObject, Record, read_object
+from registry.records.facts import BuildRecipe
+
+BRANCHES = "branches.yaml"
+SNAPSHOT = "snapshot.json"
+
+
+class FolderOrder(Record):
+    """A registered version's folder.
+
+    Attributes:
+        ref: the version.
+        path: its folder, relative to the workspace.
+        digest: of its paths and their SHA-256.
+        tensors: SHA-256 of every tensor, where the stage needs them.
+    """
+
+    ref: str
+    path: str
+    digest: str
+    tensors: Mapping[str, str] | None = None
+
+
+class MemberOrder(FolderOrder):
+    """An expert that is mixed in.
+
+    Attributes:
+        name: its name, as the weight files know it.
+        slot: where it stands.
+        data: what it was trained on.
+        shard: a file that an earlier build wrote of it, relative to the workspace.
+    """
+
+    name: str
+    slot: int
+    data: tuple[str, ...]
+    shard: str | None = None
+
+
+class GrownFrom(FolderOrder):
+    """The build that tuning goes on from.
+
+    Attributes:
+        kept: which router rows are kept: (row now, row there).
+    """
+
+    kept: tuple[tuple[int, int], ...]
+
+
+class BranchOrder(Record):
+    """One training."""
+
+    seed: FolderOrder
+    data: FolderOrder
+    general: tuple[FolderOrder, ...]
+    recipe: JsonObject
+    threads: int
+    processes: int | None = None
+
+
+class BuildOrder(Record):
+    """One rebuild.
+
+    Attributes:
+        ref: the snapshot.
+        domains: data version to its folder, for everything that the members were trained on.
+        general: what the seed was trained on.
+        previous: a folder with what the last mix of this seed wrote and no member can change.
+        grown_from: the build that tuning goes on from.
+        recipe: every key of every step, resolved.
+        threads: of a stage; the order of float additions follows it.
+    """
+
+    ref: str
+    seed: FolderOrder
+    members: tuple[MemberOrder, ...]
+    domains: Mapping[str, FolderOrder]
+    general: tuple[FolderOrder, ...]
+    previous: str | None
+    grown_from: GrownFrom | None
+    recipe: BuildRecipe
+    threads: int
+
+
+def read_build(root: Path) -> BuildOrder:
+    """Return the rebuild that the workspace is told to run."""
+    path = root / SNAPSHOT
+    return BuildOrder.from_json(read_object(path.read_text(), str(path)), str(path))
+
+
+def build_text(order: BuildOrder) -> str:
+    """Return the text of `snapshot.json`."""
+    return json.dumps(order.to_json(), indent=1) + "\n"
+
+
+def read_branches(root: Path) -> dict[str, BranchOrder]:
+    """Return every training that the workspace was told to run, by expert."""
+    path = root / BRANCHES
+    try:
+        branches = yaml.safe_load(path.read_text())["branches"]
+        orders = {
+            name: BranchOrder.from_json(order, f"{path}, {name}")
+            for name, order in branches.items()
+        }
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(
+            str(path),
+            found=f"{type(error).__name__}: {error}"[:160],
+            expected="branches: {EXPERT: order, ...}, as btx train writes it",
+            next="restore the file from git, or write `branches: {}` and train again",
+        ) from None
+    return orders
+
+
+def branches_text(orders: Mapping[str, BranchOrder]) -> str:
+    """Return the text of `branches.yaml`."""
+    branches = {name: order.to_json() for name, order in orders.items()}
+    return yaml.safe_dump({"branches": branches}, sort_keys=True)

@@ -1,0 +1,83 @@
+"""What DVC's stages write about themselves, beside the files that they make.
+
+In:  the JSON that a stage wrote.  Out: typed reports.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from registry.records.base import JsonObject, Record, read_object
+from registry.records.facts import Spent, StoredFile, TrainingReport
+from registry.records.results import Figures
+
+TRAINED = "btx-train.json"
+MIXED = "btx-mix.json"
+TUNED = "btx-tune.json"
+EVALUATED = "evaluation.json"
+
+
+class MixReport(Record):
+    """What the mix did: its recipe with every key, and the files that it wrote."""
+
+    recipe: JsonObject
+    files: tuple[StoredFile, ...]
+    wall_s: float
+
+
+class TuneReport(Spent):
+    """What tuning did: its recipe with every key, and what it took."""
+
+    recipe: JsonObject
+
+    @property
+    def mode(self) -> str:
+        """What was trained: none, router, shared or all."""
+        return str(self.recipe["mode"])
+
+
+class MeasuredReport(Record):
+    """What was measured of a build.
+
+    Attributes:
+        domains: data version to figures.
+        routing: data version to the share of every expert, layer by layer.
+        dead: experts that no text uses.
+        dominant: experts that take nearly every text.
+        tasks: task to metric to figure, where the recipe names tasks.
+    """
+
+    domains: Mapping[str, Figures]
+    routing: Mapping[str, tuple[tuple[float, ...], ...]] | None = None
+    dead: tuple[str, ...] = ()
+    dominant: tuple[str, ...] = ()
+    tokens_per_s: float | None = None
+    active_parameters: int | None = None
+    total_parameters: int | None = None
+    tasks: Mapping[str, Mapping[str, float | None]] | None = None
+    wall_s: float | None = None
+
+
+def mix_report(folder: Path) -> MixReport:
+    """Return what the mix wrote about itself."""
+    return MixReport.from_json(_read(folder / MIXED), str(folder / MIXED))
+
+
+def tune_report(folder: Path) -> TuneReport:
+    """Return what tuning wrote about itself."""
+    return TuneReport.from_json(_read(folder / TUNED), str(folder / TUNED))
+
+
+def measured_report(work: Path) -> MeasuredReport:
+    """Return what was measured of the build in the work folder."""
+    return MeasuredReport.from_json(_read(work / EVALUATED), str(work / EVALUATED))
+
+
+def training_report(folder: Path) -> TrainingReport | None:
+    """Return what a branch's training wrote about itself, where it was trained here."""
+    path = folder / TRAINED
+    return TrainingReport.from_json(_read(path), str(path)) if path.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_object(path.read_text(), str(path))

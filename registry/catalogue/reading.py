@@ -1,0 +1,161 @@
+"""Answer questions over the rows: find versions, read their files, decide their status.
+
+In:  the rows of an open database, a reference or row ids.  Out: versions and statuses.
+Pure over rows: reads only, keeps nothing. What was made from what is `lineage`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from registry.catalogue import lineage
+from registry.catalogue.database import Rows
+from registry.catalogue.rows import FILE_COLUMNS, VERSION_COLUMNS, file_fact, version
+from registry.errors import Damaged, NotFound
+from registry.records.events import Progress
+from registry.records.facts import Facts
+from registry.records.kinds import Kind, Status, status_of
+from registry.records.references import Reference, parse
+from registry.records.version import FileFact, Version
+
+AT_ONCE = 1000  # row ids in one query
+
+
+def row_of(rows: Rows, ref: str | Reference) -> tuple[Any, ...]:
+    """Return the version's row; without a number, the newest. Raises NotFound."""
+    wanted = parse(ref)
+    found = rows(
+        f"SELECT {VERSION_COLUMNS} FROM version v "
+        "WHERE v.kind = :kind AND v.name = :name AND v.number = COALESCE(:number, "
+        "(SELECT MAX(number) FROM version WHERE kind = :kind AND name = :name))",
+        kind=wanted.kind,
+        name=wanted.name,
+        number=wanted.version,
+    )
+    if not found:
+        raise NotFound(
+            str(wanted),
+            found="nothing",
+            expected=_what_there_is(rows, wanted),
+            next=f"btx list {wanted.kind.plural}",
+        )
+    return found[0]
+
+
+def version_of(rows: Rows, ref: str | Reference) -> Version[Facts]:
+    """Return the version with its files; without a number, the newest. Raises NotFound."""
+    row = row_of(rows, ref)
+    return version(row, files_of(rows, row[0]))
+
+
+def files_of(rows: Rows, version_id: int) -> list[FileFact]:
+    """Return the files of the version in this row, by path."""
+    query = f"SELECT {FILE_COLUMNS} FROM file WHERE version_id = :id ORDER BY path"
+    return [file_fact(row) for row in rows(query, id=version_id)]
+
+
+def with_files(rows: Rows, found: Sequence[tuple[Any, ...]]) -> list[Version[Facts]]:
+    """Read many versions with their files, in a few queries."""
+    files: dict[int, list[FileFact]] = {}
+    for ids in _groups(row[0] for row in found):
+        query = (
+            f"SELECT version_id, {FILE_COLUMNS} FROM file "
+            f"WHERE version_id IN ({ids}) ORDER BY version_id, path"
+        )
+        for version_id, *columns in rows(query):
+            files.setdefault(version_id, []).append(file_fact(columns))
+    return [version(row, files.get(row[0], ())) for row in found]
+
+
+def versions_by_id(rows: Rows, ids: Sequence[int]) -> dict[int, Version[Facts]]:
+    """Read the versions in these rows. Raises Damaged where a row is missing."""
+    versions: dict[int, Version[Facts]] = {}
+    for some in _groups(ids):
+        found = rows(f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.id IN ({some})")
+        read = with_files(rows, found)
+        versions |= {row[0]: version for row, version in zip(found, read, strict=True)}
+    for version_id in ids:
+        if version_id not in versions:
+            raise Damaged(
+                "lineage",
+                found=f"an edge to missing row {version_id}",
+                expected="a registered version",
+                next="btx audit",
+            )
+    return versions
+
+
+def references_by_id(rows: Rows, ids: Iterable[int]) -> set[Reference]:
+    """Return the references of the versions in these rows."""
+    references: set[Reference] = set()
+    for some in _groups(sorted(ids)):
+        found = rows(f"SELECT kind, name, number FROM version WHERE id IN ({some})")
+        references |= {Reference(Kind(kind), name, number) for kind, name, number in found}
+    return references
+
+
+def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Reference, Status]:
+    """Decide the status of many versions from the log, in a few queries."""
+    gone = lineage.withdrawn(rows)
+    tainted = references_by_id(rows, lineage.walk(rows, gone, down=True) - gone) if gone else set()
+    withdrawn = references_by_id(rows, gone)
+    released, progress = _reported(rows)
+    statuses = {}
+    for one in versions:
+        subject = str(one.ref)
+        statuses[one.ref] = status_of(
+            withdrawn=one.ref in withdrawn,
+            tainted=one.ref in tainted,
+            released=subject in released,
+            progress=progress.get(subject),
+            recorded=_recorded(one),
+        )
+    return statuses
+
+
+def next_number(rows: Rows, kind: Kind, name: str) -> int:
+    """Return the number that the next version of this name gets."""
+    query = "SELECT MAX(number) FROM version WHERE kind = :kind AND name = :name"
+    return int(rows(query, kind=kind, name=name)[0][0] or 0) + 1
+
+
+def _recorded(version: Version[Facts]) -> str | None:
+    # Only builds are written with a status of their own: no other row is read for it.
+    return version.facts.status if version.ref.kind == Kind.BUILD else None
+
+
+def _reported(rows: Rows) -> tuple[set[str], dict[str, str]]:
+    """Return the subjects that were released, and the newest reported progress of others."""
+    released: set[str] = set()
+    progress: dict[str, str] = {}
+    query = (
+        "SELECT subject, kind, body FROM event WHERE kind IN ('progress', 'released') ORDER BY seq"
+    )
+    for subject, kind, body in rows(query):
+        if kind == "released":
+            released.add(subject)
+        else:
+            progress[subject] = Progress.from_text(body, f"{subject}, progress").status
+    return released, progress
+
+
+def _what_there_is(rows: Rows, wanted: Reference) -> str:
+    newest = (
+        "SELECT number FROM version WHERE kind = :kind AND name = :name "
+        "ORDER BY number DESC LIMIT 5"
+    )
+    numbers = rows(newest, kind=wanted.kind, name=wanted.name)
+    if numbers:
+        known = [Reference(wanted.kind, wanted.name, row[0]) for row in reversed(numbers)]
+    else:
+        query = "SELECT DISTINCT name FROM version WHERE kind = :kind ORDER BY name LIMIT 20"
+        known = [Reference(wanted.kind, row[0]) for row in rows(query, kind=wanted.kind)]
+    if not known:
+        return f"a registered {wanted.kind}; there is none yet"
+    return "one of " + ", ".join(map(str, known))
+
+
+def _groups(ids: Iterable[int]) -> Iterable[str]:
+    """Yield the ids as text for SQL, as many at once as one query takes."""
+    known = list(ids)
+    for start in range(0, len(known), AT_ONCE):
+        yield ", ".join(str(int(one)) for one in known[start : start + AT_ONCE])

@@ -1,0 +1,224 @@
+"""Find what went past a gate: versions that no verdict let in, or that a verdict let in as others.
+
+In:  the catalogue and a reference.  Out: gaps, each with what to do about it.
+Giving verdicts is `gate`; the audit reports these gaps as findings.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from btx_core.problems import BtxError
+from registry.catalogue.catalog import Catalog, spdx
+from registry.errors import Invalid
+from registry.governance import people
+from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
+from registry.governance.policies import Waiver
+from registry.records.base import JsonObject
+from registry.records.events import Judged
+from registry.records.evidence import (
+    EVIDENCE,
+    BuildEvidence,
+    DataEvidence,
+    Evidence,
+    ExpertEvidence,
+    ResultLine,
+    SeedEvidence,
+    result_lines,
+)
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.kinds import Gate, Outcome
+from registry.records.version import Event, Version
+
+# A fact that the evidence and the row both state: its name, as judged, as registered.
+Compared = tuple[str, object, object]
+
+
+class Gap(NamedTuple):
+    """One version, or one verdict, that does not rest on a gate."""
+
+    subject: str
+    found: str
+    expected: str
+    next: str
+
+
+def disagreement(catalog: Catalog, event: Event) -> Gap | None:
+    """Check a logged verdict against its own policies, evidence and waivers.
+
+    Returns:
+        None when they give the logged verdict, and its waivers are signed acts of the log.
+    """
+    try:
+        again = judge_again(catalog, event)
+        body = event.read(Judged)
+    except BtxError as error:
+        return Gap(
+            event.subject,
+            f"{error.subject}: {error.found}",
+            "policies and evidence kept by digest",
+            "restore the registry from its copy",
+        )
+    now, logged = outcomes(again), dict(body.rules)
+    if (again.outcome, now) != (body.outcome, logged):
+        changed = [name for name, outcome in now.items() if logged.get(name) != outcome]
+        rules = ", ".join(changed) or "rules missing"
+        return Gap(
+            event.subject,
+            f"recorded {body.outcome}, judged again {again.outcome} ({rules})",
+            "the same verdict",
+            "find who wrote the verdict: btx audit names the event",
+        )
+    for rule in again.rules:
+        if rule.waiver and not _signed(catalog, rule.waiver):
+            return Gap(
+                event.subject,
+                f"waiver of {rule.name} by {rule.waiver.actor} is no signed act",
+                "a signed waiver in the log",
+                f"btx waive {rule.name} {event.subject}",
+            )
+    return None
+
+
+def ungated(catalog: Catalog, ref: str) -> list[Gap]:
+    """Return everything in the lineage of `ref` that no gate let in.
+
+    That is: no verdict, a refusal, a verdict that judges differently today, a waiver that nobody
+    signed, or a verdict on other facts than those that are registered.
+    """
+    gaps: list[Gap] = []
+    for version in catalog.lineage(ref).nodes:
+        gate = LET_IN_BY.get(version.ref.kind)
+        if gate is not None:
+            gaps += _gaps(catalog, version, gate, None)
+    subject = catalog.get(ref)
+    released = catalog.events(subject.ref, "released")
+    if released:
+        gaps += _gaps(catalog, subject, Gate.RELEASE, released[-1].seq)
+    return gaps
+
+
+def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None) -> list[Gap]:
+    subject = str(version.ref)
+    logged = [
+        event for event in verdicts(catalog, subject, gate) if before is None or event.seq < before
+    ]
+    expected = "an allowed or waived verdict"
+    if not logged:
+        advice = f"btx withdraw {subject}, then let it in through btx"
+        return [Gap(subject, f"no verdict of gate {gate}", expected, advice)]
+    last = logged[-1].read(Judged)
+    if not last.passed:
+        rules = [name for name, outcome in last.rules.items() if outcome == Outcome.REFUSED]
+        said = f"refused at gate {gate}: {', '.join(rules)}"
+        return [Gap(subject, said, expected, f"btx withdraw {subject}")]
+    again = disagreement(catalog, logged[-1])
+    if again:
+        return [again]
+    other = _other_facts(catalog.document(last.evidence), version, gate)
+    if other is None:
+        return []
+    advice = f"btx withdraw {subject}, then register it again"
+    return [Gap(subject, f"judged on {other}", "the registered facts", advice)]
+
+
+def _other_facts(document: JsonObject, version: Version[Facts], gate: Gate) -> str | None:
+    """Say where the evidence speaks of something else than the row; None where it nowhere does."""
+    kind = EVIDENCE[version.ref.kind]
+    try:
+        evidence = kind.from_json(document, "evidence")
+    except BtxError as error:
+        return f"{error.subject}, {error.found}"
+    for name, judged, registered in _compared(evidence, version, gate):
+        if judged != registered:
+            return f"{name} {judged!r:.80} where {registered!r:.80} is registered"
+    return None
+
+
+def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequence[Compared]:
+    """Return what the evidence says of the row's own facts, beside the row."""
+    pairs: list[Compared] = [
+        ("ref", evidence.ref, str(version.ref)),
+        ("kind", evidence.kind, str(version.ref.kind)),
+    ]
+    facts = version.facts
+    if isinstance(facts, DataFacts) and isinstance(evidence, DataEvidence):
+        pairs.append(("license", _licence(evidence.license), _licence(facts.license)))
+        pairs.append(("bytes", evidence.bytes, facts.bytes))
+        registered = facts.stated()
+        for name, judged in evidence.stated().items():
+            if name != "license":
+                pairs.append((name, judged, registered[name]))
+    if isinstance(facts, SeedFacts) and isinstance(evidence, SeedEvidence):
+        pairs.append(("license", _licence(evidence.license), _licence(facts.license)))
+    if isinstance(facts, ExpertFacts) and isinstance(evidence, ExpertEvidence):
+        pairs += _compared_expert(evidence, facts)
+    if isinstance(facts, BuildFacts) and isinstance(evidence, BuildEvidence):
+        members = sorted(member.ref for member in facts.members)
+        pairs.append(("seed", evidence.seed, facts.seed))
+        pairs.append(("members", sorted(line.ref for line in evidence.members), members))
+        if gate == Gate.RELEASE:
+            pairs += _compared_release(evidence, facts)
+    return pairs
+
+
+def _compared_expert(evidence: ExpertEvidence, facts: ExpertFacts) -> list[Compared]:
+    judged_on = sorted(line.ref for line in evidence.data)
+    return [
+        ("seed", evidence.seed, facts.seed),
+        ("mode", evidence.mode, facts.mode),
+        ("data", judged_on, sorted(facts.data)),
+        ("weights", evidence.weights, facts.preflight),
+        ("results", _figures(evidence.results), _figures(result_lines(facts.results))),
+        ("contamination", evidence.contamination, facts.contamination),
+    ]
+
+
+def _compared_release(evidence: BuildEvidence, facts: BuildFacts) -> list[Compared]:
+    routing = facts.routing
+    outliers = evidence.routing
+    used = (outliers.dead or (), outliers.dominant or ()) if outliers else None
+    return [
+        ("results", _figures(evidence.results or ()), _figures(result_lines(facts.results))),
+        ("routing", used, (routing.dead, routing.dominant) if routing else None),
+        ("active_parameters", evidence.active_parameters, facts.cost.active_parameters),
+        ("total_parameters", evidence.total_parameters, facts.cost.total_parameters),
+        ("tokens_per_s", evidence.tokens_per_s, facts.cost.tokens_per_s),
+    ]
+
+
+def _figures(lines: Sequence[ResultLine]) -> set[tuple[object, ...]]:
+    """Return the figures that a row holds too.
+
+    The data version is left to the comparison of the data itself: evidence that is older than
+    lists of results names a domain only.
+    """
+    return {
+        (
+            line.domain,
+            line.bits_per_byte,
+            line.seed_bits_per_byte,
+            line.specialist_bits_per_byte,
+            line.accuracy,
+            line.new_to_seed,
+        )
+        for line in lines
+    }
+
+
+def _licence(text: str | None) -> str | None:
+    try:
+        return spdx(text) if text is not None else None
+    except Invalid:
+        return text
+
+
+def _signed(catalog: Catalog, waiver: Waiver) -> bool:
+    """Whether the waiver is a signed act of the log that says the same."""
+    events = [
+        event for event in catalog.events(waiver.subject, "waived") if event.digest == waiver.id
+    ]
+    act = people.act_of(catalog, events[0]) if events else None
+    if act is None:
+        return False
+    says = (act.rule, act.subject, act.until, act.actor)
+    return says == (waiver.rule, waiver.subject, waiver.until, waiver.actor)

@@ -1,0 +1,281 @@
+"""What the gates are asked about: one record for each kind of candidate.
+
+In:  facts that a job measured or the catalogue holds.  Out: the plain JSON that policies read, and
+that is kept by digest with every verdict. Judging it is governance's.
+What a policy may name is derived from these records (`shapes`): every key is always there, null
+when it is unknown. The keys marked as older are kept for policies that were written before results
+were a list; each says the same as `results`.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin
+
+from pydantic import model_validator
+
+from registry.records import older
+from registry.records.base import Record
+from registry.records.facts import DataStatement, Spent, Weights
+from registry.records.kinds import Kind
+from registry.records.results import Result
+
+# A shape as policies' documents write it: "text", "number", "truth", "any", [shape], {key: shape}.
+Shape = str | list[Any] | dict[str, Any]
+
+
+class Evidence(Record):
+    """What every gate is told. Governance adds the last two: no job can speak for them."""
+
+    of: ClassVar[Kind]
+
+    kind: str
+    ref: str | None = None
+    waivers: tuple["WaiverLine", ...] = ()
+    actor: "Asker | None" = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every key, null where it is unknown; governance's keys only once they are set."""
+        told = {"waivers", "actor"} - self.model_fields_set
+        return self.model_dump(mode="json", exclude=told)
+
+
+class WaiverLine(Record):
+    """A waiver that let in the candidate, or something that it was made from."""
+
+    rule: str | None = None
+    subject: str | None = None
+    until: str | None = None  # None: none that still holds
+    actor: str | None = None
+
+
+class Asker(Record):
+    """Who asks. The list of people is open (anyone acts) or closed (an auditor keeps it)."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+    roll: str = "open"
+    key: str | None = None  # closed: whether the person's own key is "held" or "not held"
+
+
+class DataLine(Record):
+    """A data version that the candidate was made from."""
+
+    ref: str
+    license: str | None = None
+    pii: str | None = None
+    retain_until: str | None = None
+    status: str | None = None
+    gate: str | None = None  # what its gate said when it was registered; governance adds it
+
+
+class ResultLine(Record):
+    """The figures of one data version."""
+
+    data: str
+    domain: str
+    bits_per_byte: float | None = None
+    seed_bits_per_byte: float | None = None
+    specialist_bits_per_byte: float | None = None  # of the best member trained on it
+    previous_bits_per_byte: float | None = None  # of the last release, on this very data version
+    accuracy: float | None = None
+    seed_accuracy: float | None = None
+    new_to_seed: bool | None = None
+
+
+class DataEvidence(Evidence, DataStatement):
+    """On a corpus that asks to be registered."""
+
+    of = Kind.DATA
+
+    name: str
+    files: int | None = None
+    bytes: int | None = None
+
+
+class SeedEvidence(Evidence):
+    """On a seed that asks to be registered."""
+
+    of = Kind.SEED
+
+    name: str
+    license: str | None = None
+    finite: bool | None = None
+    model_type: str | None = None
+
+
+class ExpertFigures(Record):
+    """Older: the figures of the data version on which the expert does worst against its seed."""
+
+    bits_per_byte: float | None = None
+    seed_bits_per_byte: float | None = None
+    accuracy: float | None = None
+    seed_accuracy: float | None = None
+    domains: Mapping[str, Any] = {}
+
+
+class ExpertEvidence(Evidence):
+    """On an expert that asks to be registered."""
+
+    of = Kind.EXPERT
+
+    name: str
+    mode: str | None = None
+    seed: str | None = None
+    seed_gate: str | None = None
+    data: tuple[DataLine, ...] = ()
+    weights: Weights | None = None
+    results: tuple[ResultLine, ...] = ()
+    evaluation: ExpertFigures | None = None  # older
+    contamination: float | None = None
+    cost: Spent | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, value: Any) -> Any:
+        return older.evidence(value)
+
+
+class MemberLine(Record):
+    """An expert of a build."""
+
+    ref: str
+    status: str | None = None
+    gate: str | None = None
+    licenses: tuple[str | None, ...] = ()
+    data: tuple[DataLine, ...] = ()
+
+
+class BuildFigures(Record):
+    """Older: one domain's figures of a build."""
+
+    bits_per_byte: float | None = None
+    seed_bits_per_byte: float | None = None
+    specialist_bits_per_byte: float | None = None
+    accuracy: float | None = None
+    new_to_seed: bool | None = None
+
+
+class PreviousFigures(Record):
+    """Older: one domain's figures of the last release."""
+
+    bits_per_byte: float | None = None
+
+
+class Outliers(Record):
+    """Experts that routing uses too little or too much."""
+
+    dead: tuple[str, ...] | None = None
+    dominant: tuple[str, ...] | None = None
+
+
+class ApprovalLine(Record):
+    """A person who approved the build, and when."""
+
+    actor: str
+    at: str
+
+
+class BuildEvidence(Evidence):
+    """On a build that asks to be made, released or exported."""
+
+    of = Kind.BUILD
+
+    seed: str | None = None
+    seed_gate: str | None = None
+    seed_license: str | None = None
+    seed_data: tuple[DataLine, ...] = ()
+    members: tuple[MemberLine, ...] = ()
+    licenses: tuple[str, ...] = ()  # of seed and members, each that applies
+    results: tuple[ResultLine, ...] | None = None
+    evaluation: Mapping[str, BuildFigures] | None = None  # older
+    previous: Mapping[str, PreviousFigures] | None = None  # older
+    routing: Outliers | None = None
+    active_parameters: int | None = None
+    total_parameters: int | None = None
+    tokens_per_s: float | None = None
+    registrar: str | None = None
+    approvals: tuple[ApprovalLine, ...] = ()
+    removal: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, value: Any) -> Any:
+        return older.evidence(value)
+
+
+EVIDENCE: Mapping[Kind, type[Evidence]] = {
+    evidence.of: evidence
+    for evidence in (DataEvidence, SeedEvidence, ExpertEvidence, BuildEvidence)
+}
+
+
+def result_lines(
+    results: Sequence[Result], before: Mapping[str, float | None] | None = None
+) -> tuple[ResultLine, ...]:
+    """Return the figures as policies read them.
+
+    Args:
+        results: of an expert or a build.
+        before: bits per byte of the last release, by data version.
+    """
+    lines = []
+    for result in results:
+        best = result.specialist
+        line = ResultLine(
+            data=result.data,
+            domain=result.domain,
+            bits_per_byte=result.bits_per_byte,
+            seed_bits_per_byte=result.seed_bits_per_byte,
+            specialist_bits_per_byte=best.bits_per_byte if best else None,
+            previous_bits_per_byte=(before or {}).get(result.data),
+            accuracy=result.accuracy,
+            seed_accuracy=result.seed_accuracy,
+            new_to_seed=result.new_to_seed,
+        )
+        lines.append(line)
+    return tuple(lines)
+
+
+def worst(lines: Sequence[ResultLine]) -> ExpertFigures | None:
+    """Return the older form of an expert's figures: those of its worst data version.
+
+    It is worst where bits per byte stand highest against the seed's; a figure that is missing is
+    worse than any. So a rule that looks at one domain alone cannot pass an expert that falls on
+    another, whatever the order of its data.
+    """
+
+    def against_seed(line: ResultLine) -> float:
+        if line.bits_per_byte is None or line.seed_bits_per_byte is None:
+            return float("inf")
+        return line.bits_per_byte / max(line.seed_bits_per_byte, 1e-12)
+
+    if not lines:
+        return None
+    line = max(lines, key=against_seed)
+    figures = {"bits_per_byte", "seed_bits_per_byte", "accuracy", "seed_accuracy"}
+    domains = {one.data.removeprefix("data/"): one.model_dump(include=figures) for one in lines}
+    return ExpertFigures(**line.model_dump(include=figures), domains=domains)
+
+
+def shapes() -> dict[str, Shape]:
+    """Return what policies may name, by kind of candidate: the form that verdicts keep."""
+    return {str(kind): _shape(evidence) for kind, evidence in EVIDENCE.items()}
+
+
+def _shape(annotation: Any) -> Shape:
+    """Return the shape of one type: a record's is a mapping of its fields' shapes."""
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        fields = annotation.model_fields.items()
+        return {field.alias or name: _shape(field.annotation) for name, field in fields}
+    for types, shape in (((str,), "text"), ((bool,), "truth"), ((int, float), "number")):
+        if annotation in types:
+            return shape
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        known = [argument for argument in arguments if argument is not NoneType]
+        return _shape(known[0])
+    if origin is tuple:
+        return [_shape(arguments[0])]
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"*": _shape(arguments[1])}
+    return "any"

@@ -1,0 +1,323 @@
+"""What is recorded of each kind of version: one record a kind.
+
+In:  the JSON of a row, of any age.  Out: typed facts; and their JSON, as it is stored.
+A row is never rewritten. What older rows say in another shape is brought into today's by `older`
+when it is read, and the row's own text stays what digests are computed over.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from registry.records import older
+from registry.records.base import JsonObject, Record
+from registry.records.kinds import Kind, Mode, Status
+from registry.records.results import Result
+
+
+class DvcFolder(Record):
+    """A folder that DVC holds: its path in the workspace, and the MD5 that DVC addresses it by."""
+
+    path: str
+    md5: str | None = None
+
+
+class Spent(Record):
+    """What a training took. None where nobody reported it."""
+
+    tokens: int | None = None
+    flops: int | float | None = None
+    wall_s: int | float | None = None
+
+
+class Environment(Record):
+    """The programs that made a version: their versions, and the git commit of this code."""
+
+    python: str | None = None
+    platform: str | None = None
+    packages: Mapping[str, str] = {}
+    revision: str | None = None
+    changed: bool | None = None  # whether files differed from that commit
+
+
+class TrainingReport(Spent):
+    """What a training wrote about itself."""
+
+    curve: Any = None  # [[step, loss], ...], drawn by the pages
+    recipe: JsonObject | None = None
+    environment: Environment | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        return older.flat_training(value)
+
+
+class Ancestry(Record):
+    """Whether a checkpoint descends from its seed, as its weights show."""
+
+    descends: bool | None = None
+    shared_identical: bool | None = None
+    distance: Mapping[str, float | None] = {}
+
+
+class Problem(Record):
+    """One thing about a checkpoint that does not fit its seed."""
+
+    subject: str
+    found: str
+    expected: str
+
+
+class Weights(Record):
+    """What the comparison of a checkpoint with its seed showed."""
+
+    family: str | None = None
+    shapes_match: bool | None = None
+    dtype_match: bool | None = None
+    vocabulary_match: bool | None = None
+    tokenizer_match: bool | None = None
+    finite: bool | None = None
+    ancestry: Ancestry | None = None
+    divergence_per_layer: tuple[float, ...] | None = None
+    recommendation: str | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+class Facts(Record):
+    """The facts of one kind of version."""
+
+    kind: ClassVar[Kind]
+
+    status: Status | None = None  # how far its making had come when the row was written
+
+
+class Held(Facts):
+    """A version whose files lie in a folder that DVC holds."""
+
+    dvc: DvcFolder | None = None
+
+
+class DataStatement(Record):
+    """What the person who registers a corpus states about it.
+
+    Every field here is a fact of the data version, and evidence that a policy may ask about.
+    """
+
+    license: str | None = None  # SPDX
+    source: str | None = None  # where it comes from, in words or as a URL
+    holder: str | None = None  # who holds the rights
+    purpose: str | None = None  # what it may be used for
+    pii: str | None = None  # personal data: none | reviewed | present
+    retain_until: str | None = None  # ISO date after which it must not be used
+
+    def stated(self) -> dict[str, Any]:
+        """Return the fields of a statement alone, whatever else the record holds."""
+        return {name: getattr(self, name) for name in DataStatement.model_fields}
+
+
+class DataFacts(Held, DataStatement):
+    """A corpus: what was stated of it, and what was measured."""
+
+    kind = Kind.DATA
+
+    domain: str | None = None
+    bytes: int | None = None
+    url: str | None = None
+
+
+class SeedFacts(Held):
+    """The dense model that experts start from."""
+
+    kind = Kind.SEED
+
+    model_type: str | None = None
+    family: str | None = None
+    parameters: int | None = None
+    license: str | None = None
+    data: tuple[str, ...] = ()  # data versions that it was trained on, where they are registered
+    finite: bool | None = None
+    train: TrainingReport | None = None
+    environment: Environment | None = None
+    tensors: Mapping[str, str] = {}  # name to SHA-256
+
+
+class ExpertFacts(Held):
+    """A branch's registered result."""
+
+    kind = Kind.EXPERT
+
+    domain: str | None = None
+    seed: str | None = None
+    data: tuple[str, ...] = ()
+    licenses: tuple[str | None, ...] = ()
+    mode: Mode | None = None
+    preflight: Weights | None = None
+    results: tuple[Result, ...] = ()  # one for each data version, in the order of `data`
+    contamination: float | None = None  # share of the held-out text that stands in training text
+    train: TrainingReport | None = None
+    environment: Environment | None = None
+    adapter: str | None = None  # digest of the LoRA adapter that it was merged from
+    tensors: Mapping[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, value: Any) -> Any:
+        return older.expert(value)
+
+
+class Member(Record):
+    """One expert of a snapshot or build, in its slot."""
+
+    ref: str
+    slot: int
+    digest: str | None = None
+    file: str | None = None  # of a build: the weight file that holds its blocks
+
+
+class SnapshotFacts(Facts):
+    """A frozen, ordered list of one seed version and expert versions."""
+
+    kind = Kind.SNAPSHOT
+
+    seed: str | None = None
+    mode: Mode | None = None
+    members: tuple[Member, ...] = ()
+
+
+class Architecture(Record):
+    """How the composed model works on a token."""
+
+    top_k: int  # experts that work on each token, at inference
+    routing: str  # top-k | soft | switch | sample
+    seed_expert: bool  # whether the seed's own blocks are one of the experts
+    active_parameters: int | None = None  # that work on each token
+    total_parameters: int | None = None
+
+
+class RoutedShare(Record):
+    """Where the tokens of one data version's held-out text went.
+
+    layers: for each layer, the share of every expert, in the order of the router's outputs.
+    """
+
+    data: str
+    domain: str
+    layers: tuple[tuple[float, ...], ...] = ()
+
+
+class Routing(Record):
+    """Which experts are used, measured on held-out text."""
+
+    shares: tuple[RoutedShare, ...] = ()
+    dead: tuple[str, ...] = ()  # experts that no domain uses
+    dominant: tuple[str, ...] = ()  # experts that take nearly everything
+
+
+class StageSeconds(Record):
+    """Wall seconds of a build's stages."""
+
+    mix: float | None = None
+    tune: float | None = None
+    evaluate: float | None = None
+    total: float | None = None
+
+
+class Cost(Record):
+    """What a build took, and what all its members took to train."""
+
+    tune: Spent = Spent()
+    total: Spent = Spent()
+    seconds: StageSeconds = StageSeconds()
+    tokens_per_s: float | None = None
+    active_parameters: int | None = None
+    total_parameters: int | None = None
+
+
+class StoredFile(Record):
+    """A file in the content store."""
+
+    path: str
+    sha256: str
+
+
+class BuildRecipe(Record):
+    """The settings of a build's steps, every key stated. `btx_core` knows what each means."""
+
+    mix: JsonObject = Field(default_factory=dict)
+    tune: JsonObject = Field(default_factory=dict)
+    evaluate: JsonObject = Field(default_factory=dict)
+
+    @property
+    def tuned(self) -> str | None:
+        """What tuning trained: none, router, shared or all; None where it is not recorded."""
+        mode = self.tune.get("mode")
+        return mode if isinstance(mode, str) else None
+
+
+class BuildFacts(Held):
+    """The composed model of one snapshot and recipe."""
+
+    kind = Kind.BUILD
+
+    line: str = "main"
+    snapshot: str | None = None
+    seed: str | None = None
+    members: tuple[Member, ...] = ()
+    content: str | None = None  # digest of seed, members and recipe: same content, same build
+    recipe: BuildRecipe = BuildRecipe()
+    architecture: Architecture | None = None
+    folder: str | None = None
+    results: tuple[Result, ...] = ()
+    tasks: JsonObject | None = None  # figures of the lm-evaluation-harness
+    routing: Routing | None = None
+    cost: Cost = Cost()
+    mixed: tuple[StoredFile, ...] = ()  # what the mix wrote, before tuning
+    tuned_on: tuple[str, ...] = ()
+    registrar: str | None = None
+    environment: Environment | None = None
+    tensors: Mapping[str, str] = {}
+    given_recipe: BuildRecipe | None = None  # of rows that also kept the settings as written
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, value: Any) -> Any:
+        return older.build(value)
+
+
+class EvaluationFacts(Facts):
+    """Reserved: no release of the program has written an evaluation as a version of its own."""
+
+    kind = Kind.EVALUATION
+
+
+class ExportFacts(Facts):
+    """A build written out as a plain checkpoint folder."""
+
+    kind = Kind.EXPORT
+
+    folder: str | None = None
+    target: str | None = None
+    fused: bool | None = None
+    verdict: str | None = None
+    public_key: str | None = None  # PEM, where the folder is signed
+
+    @field_validator("verdict", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        return str(value) if value is not None else None
+
+
+FACTS: Mapping[Kind, type[Facts]] = {
+    facts.kind: facts
+    for facts in (
+        DataFacts,
+        SeedFacts,
+        ExpertFacts,
+        SnapshotFacts,
+        BuildFacts,
+        EvaluationFacts,
+        ExportFacts,
+    )
+}
