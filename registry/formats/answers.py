@@ -11,8 +11,26 @@ from dataclasses import dataclass
 from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
 from registry.formats.tables import Part, Pointer
+from registry.records.events import Withdrawn
+from registry.records.facts import (
+    Architecture,
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    SeedFacts,
+)
+from registry.records.kinds import Kind
+from registry.units import counted, size
 
 PAPER = "arXiv:2403.07816"
+# What the registry has a field for, as a sentence calls it.
+STATED: Mapping[str, Callable[[DataFacts], str | None]] = {
+    "the holder": lambda facts: facts.holder,
+    "the purpose": lambda facts: facts.purpose,
+    "the source": lambda facts: facts.source,
+    "the licence": lambda facts: facts.license,
+    "the class of personal data": lambda facts: facts.pii,
+}
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,12 @@ class Answer:
 def general_description(dossier: Dossier) -> Answer:
     """Answer which version this is, who registered it and what came before it."""
     subject = dossier.subject
-    size = tables.size(sum(file.bytes for file in subject.files))
+    total = size(sum(file.bytes for file in subject.files))
     day = subject.registered_at[:10]
     identity = (
         f"{dossier.ref}, registered {day} by {subject.actor}; digest {subject.digest}.",
         f"Earlier builds: {', '.join(dossier.previous) or 'none'}.",
-        f"Supplied as {len(subject.files)} files in Hugging Face format, {size}.",
+        f"Supplied as {len(subject.files)} files in Hugging Face format, {total}.",
     )
     return Answer(identity)
 
@@ -41,11 +59,11 @@ def development_steps(dossier: Dossier) -> Answer:
     recorded: list[Part] = [_method(dossier), *_programs(dossier)]
     if len(dossier.graph.nodes) > 1:
         recorded.append(tables.steps(dossier))
-    models = [*dossier.of("expert"), dossier.subject]
+    models = [*dossier.of(ExpertFacts), dossier.subject]
     unknown = [
         str(version.ref)
         for version in models
-        if version.ref.kind != "data" and not environment(version)
+        if version.ref.kind != Kind.DATA and not environment(version)
     ]
     missing = []
     if unknown:
@@ -57,7 +75,7 @@ def development_steps(dossier: Dossier) -> Answer:
 
 def architecture(dossier: Dossier) -> Answer:
     """Answer how the model is built and which training cost is known."""
-    trained = (*dossier.of("seed"), *dossier.of("expert"))
+    trained = (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
     unreported = [str(version.ref) for version in trained if not training(version)]
     missing = (f"training cost of {', '.join(unreported)}",) if unreported else ()
     return Answer((_architecture(dossier), Pointer("Cost")), missing)
@@ -65,18 +83,17 @@ def architecture(dossier: Dossier) -> Answer:
 
 def data_sets(dossier: Dossier) -> Answer:
     """Answer which data versions the model was made from."""
-    versions = dossier.of("data")
+    versions = dossier.of(DataFacts)
     if not versions:
         return Answer(missing=_data_gaps(dossier))
     names = ", ".join(str(version.ref) for version in versions)
-    total = sum(int(version.facts.get("bytes") or 0) for version in versions)
-    named = f"{names}: {tables.size(total)} of text, each file held by SHA-256."
+    named = f"{names}: {tables.total_size(versions)} of text, each file held by SHA-256."
     return Answer((named, Pointer("Data and licences")), _data_gaps(dossier))
 
 
 def validation(dossier: Dossier) -> Answer:
     """Answer how the version was tested."""
-    if not tables.domains(dossier):
+    if not dossier.results:
         return Answer(missing=("an evaluation",))
     method = (
         "Each domain's held-out text, read by no training; bits per byte, and exact answers where they "
@@ -101,10 +118,10 @@ def capabilities_and_limits(dossier: Dossier) -> Answer:
     known = "On no measured domain worse than the untouched seed."
     if worse:
         known = f"Worse than the untouched seed on: {', '.join(worse)}."
-    if not tables.domains(dossier):
+    if not dossier.results:
         known = "Nothing was measured."
-    dead = (dossier.subject.facts.get("routing") or {}).get("dead")
-    unused = f" Experts that no domain uses: {', '.join(dead)}." if dead else ""
+    dead = ", ".join(dossier.dead_experts)
+    unused = f" Experts that no domain uses: {dead}." if dead else ""
     return Answer((f"{known}{unused} Input and output are text in the seed's vocabulary.",))
 
 
@@ -123,23 +140,23 @@ def lifecycle_changes(dossier: Dossier) -> Answer:
 
 def model_names(dossier: Dossier) -> Answer:
     """Answer the model's name, its seed and its day of release."""
-    seeds = dossier.of("seed")
+    seeds = dossier.of(SeedFacts)
     names = ", ".join(str(version.ref) for version in seeds) or "no recorded seed"
     day = dossier.releases[-1].at[:10] if dossier.releases else "not released"
     recorded = (f"{dossier.ref}; made from {names}.", f"Released: {day}.")
-    if any(not version.facts.get("data") for version in seeds):
+    if any(not version.facts.data for version in seeds):
         return Answer(recorded, ("the training content of the seed itself",))
     return Answer(recorded)
 
 
 def modality_and_size(dossier: Dossier) -> Answer:
     """Answer how much text of which age the model was trained on."""
-    versions = dossier.of("data")
-    total = sum(int(version.facts.get("bytes") or 0) for version in versions)
-    tokens = compute(dossier)["tokens"]
+    versions = dossier.of(DataFacts)
+    tokens = compute(dossier).tokens
     newest = max((version.registered_at[:10] for version in versions), default="never")
     text = (
-        f"Text: {tables.size(total)} in {len(versions)} data versions; {_size_class(tokens)} "
+        f"Text: {tables.total_size(versions)} in {counted(len(versions), 'data version')}; "
+        f"{_size_class(tokens)} "
         f"(trained on: {tables.number(tokens)})."
     )
     return Answer((text, f"Newest data version registered {newest}."))
@@ -147,7 +164,7 @@ def modality_and_size(dossier: Dossier) -> Answer:
 
 def data_sources(dossier: Dossier) -> Answer:
     """Answer the list of data versions with licence, source and holder."""
-    if not dossier.of("data"):
+    if not dossier.of(DataFacts):
         return Answer(missing=_data_gaps(dossier))
     return Answer((tables.data(dossier),), _data_gaps(dossier))
 
@@ -162,8 +179,8 @@ def stated_licences(dossier: Dossier) -> Answer:
 def personal_data(dossier: Dossier) -> Answer:
     """Answer the class of personal data of each data version."""
     classes = [
-        f"{version.ref} {version.facts.get('pii') or 'not stated'}"
-        for version in dossier.of("data")
+        f"{version.ref} {version.facts.pii or tables.NOT_STATED}"
+        for version in dossier.of(DataFacts)
     ]
     return Answer((f"Personal data: {'; '.join(classes)}.",)) if classes else Answer()
 
@@ -178,7 +195,7 @@ def withdrawals(dossier: Dossier) -> tuple[str, ...]:
     """Return a sentence for each withdrawal of the subject or of what it was made from."""
     sentences = []
     for event in dossier.withdrawals:
-        why = event.body.get("why") or "no reason given"
+        why = event.read(Withdrawn).why or "no reason given"
         sentences.append(f"{event.subject} was withdrawn {event.at[:10]}: {why}.")
     return tuple(sentences)
 
@@ -207,65 +224,62 @@ ANSWERS: Mapping[str, Callable[[Dossier], Answer]] = {
 
 def _data_gaps(dossier: Dossier) -> tuple[str, ...]:
     """Facts that the registry has a place for and that nobody filled in."""
-    if not dossier.of("data"):
+    versions = dossier.of(DataFacts)
+    if not versions:
         return ("any data version",)
-    names = {
-        "holder": "the holder",
-        "purpose": "the purpose",
-        "source": "the source",
-        "license": "the licence",
-        "pii": "the class of personal data",
-    }
     gaps = []
-    for key, words in names.items():
-        refs = [str(version.ref) for version in dossier.of("data") if not version.facts.get(key)]
+    for words, read in STATED.items():
+        refs = [str(version.ref) for version in versions if not read(version.facts)]
         if refs:
             gaps.append(f"{words} of {', '.join(refs)}")
     return tuple(gaps)
 
 
 def _method(dossier: Dossier) -> str:
-    if dossier.subject.ref.kind != "build":
+    if dossier.kind != Kind.BUILD:
         return (
             "Branch: a copy of the seed is trained on one domain, without contact to the others "
             f"(Branch-Train-MiX, {PAPER})."
         )
-    mode = (dossier.subject.facts.get("recipe") or {}).get("mix", {}).get("mode") or "unknown"
+    mode = dossier.snapshot.mode if dossier.snapshot else None
     return (
-        f"Branch-Train-MiX ({PAPER}): copies of one seed are trained on one domain each, their feed-forward blocks become "
-        f"experts behind a learnt router per layer, the rest is shared. Mode {mode}. The seed is a "
-        "pre-trained model."
+        f"Branch-Train-MiX ({PAPER}): copies of one seed are trained on one domain each, their "
+        "feed-forward blocks become experts behind a learnt router per layer, the rest is shared. "
+        f"Mode {mode or 'unknown'}. The seed is a pre-trained model."
     )
 
 
 def _programs(dossier: Dossier) -> list[str]:
     """What made the subject, as far as it was recorded."""
-    known = environment(dossier.subject)
-    if not known:
+    programs = environment(dossier.subject)
+    if not programs:
         return []
-    packages = ", ".join(
-        f"{name} {number}" for name, number in (known.get("packages") or {}).items()
-    )
+    packages = ", ".join(f"{name} {number}" for name, number in programs.packages.items())
     code = revision(dossier.subject)
-    made = f"Made with Python {known.get('python')} on {known.get('platform')}: {packages}."
-    return [made + (f" Code revision {code}." if code else "")]
+    sentence = f"Made with Python {programs.python} on {programs.platform}: {packages}."
+    return [sentence + (f" Code revision {code}." if code else "")]
 
 
 def _architecture(dossier: Dossier) -> str:
-    subject = dossier.subject
-    cost, recipe = subject.facts.get("cost") or {}, subject.facts.get("recipe") or {}
-    if subject.ref.kind != "build":
-        family = subject.facts.get("model_type") or "of the family of its seed"
-        return f"Decoder-only transformer, {family}."
-    mix = recipe.get("mix") or {}
-    top_k = {"top-k": mix.get("top_k"), "soft": "all"}.get(mix.get("routing", "top-k"), 1)
-    words = f"Mixture of experts: {len(dossier.members())} trained here and, unless left out, the untouched seed"
-    words += f"; {top_k} work on each token" if top_k else ""
-    total, active = (
-        tables.number(cost.get("total_parameters")),
-        tables.number(cost.get("active_parameters")),
+    facts = dossier.subject.facts
+    if isinstance(facts, BuildFacts):
+        return _mixture(len(facts.members), facts.architecture)
+    family = facts.model_type if isinstance(facts, SeedFacts) else None
+    return f"Decoder-only transformer, {family or 'of the family of its seed'}."
+
+
+def _mixture(trained: int, mixture: Architecture | None) -> str:
+    """Say how a build works on a token, as it is recorded."""
+    if mixture is None:
+        return f"Mixture of experts: {trained} trained here; nothing else is recorded."
+    seed = " and the untouched seed" if mixture.seed_expert else ", without the untouched seed"
+    at_work = f"{mixture.top_k} {'works' if mixture.top_k == 1 else 'work'} on each token"
+    total = tables.number(mixture.total_parameters)
+    active = tables.number(mixture.active_parameters)
+    return (
+        f"Mixture of experts: {trained} trained here{seed}; {at_work} ({mixture.routing} routing). "
+        f"Parameters: {total} in all, {active} at work on each token."
     )
-    return f"{words}. Parameters: {total} in all, {active} at work on each token."
 
 
 def _size_class(tokens: float | None) -> str:

@@ -11,6 +11,9 @@ from markupsafe import Markup
 
 from registry.formats import layout, report
 from registry.formats.dossier import Dossier
+from registry.records.facts import DataFacts, SeedFacts
+from registry.records.kinds import Kind
+from registry.records.results import Result, labels
 
 
 def text(dossier: Dossier) -> str:
@@ -21,7 +24,7 @@ def text(dossier: Dossier) -> str:
         # YAML has its own quoting.
         front_matter=Markup(front),
         report=report.describe(dossier),
-        loadable=dossier.subject.ref.kind == "build",
+        loadable=dossier.build is not None,
     )
 
 
@@ -34,38 +37,39 @@ def front_matter(dossier: Dossier) -> dict[str, Any]:
     Returns:
         The front matter, ready to be written as YAML.
     """
-    licenses = dossier.licenses()
-    made: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    # The hub knows one identifier; several licences, or one of its own, are "other" with the names beside.
-    made["license"] = (
-        licenses[0].lower() if len(licenses) == 1 and " " not in licenses[0] else "other"
+    licences = dossier.licenses()
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    # The hub knows one identifier; several licences, or an own one, are "other" with their names.
+    front["license"] = (
+        licences[0].lower() if len(licences) == 1 and " " not in licences[0] else "other"
     )
-    if made["license"] == "other":
-        made["license_name"] = " AND ".join(licenses) or "not stated"
-    made["tags"] = ["btx", "mixture-of-experts"] if dossier.subject.ref.kind == "build" else ["btx"]
-    seeds, data = dossier.of("seed"), dossier.of("data")
-    if seeds and dossier.subject.ref.kind != "seed":
-        made["base_model"] = [str(version.ref) for version in seeds]
+    if front["license"] == "other":
+        front["license_name"] = " AND ".join(licences) or "not stated"
+    front["tags"] = ["btx", "mixture-of-experts"] if dossier.build else ["btx"]
+    seeds, data = dossier.of(SeedFacts), dossier.of(DataFacts)
+    if seeds and dossier.kind != Kind.SEED:
+        front["base_model"] = [str(version.ref) for version in seeds]
     if data:
-        made["datasets"] = [str(version.ref) for version in data]
+        front["datasets"] = [str(version.ref) for version in data]
     results = _results(dossier)
-    return made | ({"model-index": [{"name": dossier.ref, "results": results}]} if results else {})
+    if results:
+        front["model-index"] = [{"name": dossier.ref, "results": results}]
+    return front
 
 
 def _results(dossier: Dossier) -> list[dict[str, Any]]:
-    evaluation = dossier.subject.facts.get("evaluation") or {}
-    if dossier.subject.ref.kind != "build":
-        evaluation = evaluation.get("domains") or {}
+    """One entry for each data version: the hub joins entries of one type and name."""
+    names = labels(dossier.results)
     return [
         {
             "task": {"type": "text-generation"},
-            "dataset": {"name": domain, "type": f"data/{domain}"},
-            "metrics": [
-                {"type": key, "value": figures[key]}
-                for key in ("bits_per_byte", "accuracy")
-                if figures.get(key) is not None
-            ],
+            "dataset": {"name": names[result.data], "type": result.data},
+            "metrics": _metrics(result),
         }
-        for domain, figures in evaluation.items()
-        if isinstance(figures, dict)
+        for result in dossier.results
     ]
+
+
+def _metrics(result: Result) -> list[dict[str, Any]]:
+    figures = {"bits_per_byte": result.bits_per_byte, "accuracy": result.accuracy}
+    return [{"type": name, "value": value} for name, value in figures.items() if value is not None]

@@ -19,8 +19,14 @@ from registry.formats.sections import (
     overview,
     training_summary,
 )
+from registry.records.kinds import Kind
 
-KINDS = {"build": "Model build", "expert": "Expert", "seed": "Seed model", "data": "Data version"}
+KINDS = {
+    Kind.BUILD: "Model build",
+    Kind.EXPERT: "Expert",
+    Kind.SEED: "Seed model",
+    Kind.DATA: "Data version",
+}
 SEPARATORS = " /@.,:_-"
 
 
@@ -85,11 +91,10 @@ def markdown(dossier: Dossier) -> str:
 
 def describe(dossier: Dossier) -> Report:
     """Return what the templates of a report show of a dossier."""
-    status = dossier.statuses.get(dossier.ref, "registered")
-    kind = dossier.subject.ref.kind
+    status = dossier.status(dossier.ref)
     return Report(
         ref=dossier.ref,
-        kind=KINDS.get(kind, kind),
+        kind=KINDS.get(dossier.kind, dossier.kind),
         digest=dossier.subject.digest,
         origin=(
             f"Written {dossier.made_at} by btx-registry {tool_version()} from the registry's own rows. "
@@ -105,7 +110,7 @@ def describe(dossier: Dossier) -> Report:
 def _chapters(dossier: Dossier) -> list[Chapter]:
     chapters = [Chapter("part-1", "Overview", "", overview(dossier))]
     # Annex IV asks about models only.
-    if dossier.subject.ref.kind != "data":
+    if dossier.kind != Kind.DATA:
         law = ANNEX_IV
         chapters.append(Chapter("part-2", law.title, law.about, annex_iv(dossier)))
     law = TRAINING_SUMMARY

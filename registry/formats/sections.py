@@ -13,6 +13,8 @@ from registry.formats.answers import ANSWERS, Answer, withdrawals
 from registry.formats.dossier import Dossier
 from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY, LegalText, Point
 from registry.formats.tables import Part
+from registry.records.facts import DataFacts
+from registry.records.kinds import UNUSABLE, Kind
 
 MOST_NAMES = 6
 
@@ -51,17 +53,16 @@ class Section:
 
 def overview(dossier: Dossier) -> list[Section]:
     """Return what a reader wants first: status, members, quality, data, cost, exceptions."""
-    kind = dossier.subject.ref.kind
     sections = [Section("Status", recorded=(tables.status(dossier), *withdrawals(dossier)))]
-    if kind == "build":
+    if dossier.build:
         sections.append(Section("Members", recorded=(tables.members(dossier),)))
-    if tables.domains(dossier):
-        sections.append(Section("Quality", recorded=(tables.quality(dossier), _measure(kind))))
-    data = tables.data(dossier) if dossier.of("data") else "No data version is recorded."
+    if dossier.results:
+        sections.append(Section("Quality", recorded=(tables.quality(dossier), _measure(dossier))))
+    data = tables.data(dossier) if dossier.of(DataFacts) else "No data version is recorded."
     sections.append(Section("Data and licences", recorded=(data,)))
     if reached := tables.reached(dossier):
         sections.append(Section("What was made from it", recorded=(reached,)))
-    if kind != "data":
+    if dossier.kind != Kind.DATA:
         sections.append(Section("Cost", recorded=(tables.cost(dossier),)))
     waivers = tables.waivers(dossier) if dossier.waivers() else "No rule was waived."
     sections.append(Section("Waivers", recorded=(waivers,)))
@@ -72,26 +73,26 @@ def overview(dossier: Dossier) -> list[Section]:
 
 def attention(dossier: Dossier) -> list[str]:
     """Return what somebody has to know before signing, a sentence each, the worst first."""
-    status = dossier.statuses.get(dossier.ref, "registered")
-    lines = [f"Not to be used: it is {status}."] if status in ("withdrawn", "tainted") else []
+    status = dossier.status(dossier.ref)
+    lines = [f"Not to be used: it is {status}."] if status in UNUSABLE else []
     lines += withdrawals(dossier)
     lines += _refusals(dossier)
-    if dossier.subject.ref.kind == "build" and not dossier.releases:
-        approvers = ", ".join(line["actor"] for line in dossier.approvals) or "nobody"
+    if dossier.build and not dossier.releases:
+        approvers = ", ".join(line.actor for line in dossier.approvals) or "nobody"
         lines.append(f"Not released; approved by {approvers}.")
-    for waiver in dossier.waivers():
-        until = str(waiver["until"])[:10]
+    for used in dossier.waivers():
+        waiver = used.waiver
         lines.append(
-            f"Waived: {waiver['rule']} for {waiver['subject']} until {until}, "
-            f"signed by {waiver['actor']}."
+            f"Waived: {waiver.rule} for {waiver.subject} until {waiver.until[:10]}, "
+            f"signed by {waiver.actor}."
         )
     if worse := tables.worse(dossier):
         lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
-    if dead := (dossier.subject.facts.get("routing") or {}).get("dead"):
-        lines.append(f"Experts that no domain uses: {_some(dead)}.")
+    if dossier.dead_experts:
+        lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
     for rule, refs in _warnings(dossier).items():
         lines.append(f"Warned by {rule}: {_some(refs)}.")
-    if dossier.subject.ref.kind != "data":
+    if dossier.kind != Kind.DATA:
         lines.append(_unanswered(ANNEX_IV, annex_iv(dossier)))
     lines.append(_unanswered(TRAINING_SUMMARY, training_summary(dossier)))
     return lines
@@ -117,11 +118,13 @@ def _answered(point: Point, dossier: Dossier) -> Section:
     )
 
 
-def _measure(kind: str) -> str:
+def _measure(dossier: Dossier) -> str:
     note = "Bits per byte on held-out text that no training read; lower is better."
-    if kind != "build":
+    if not dossier.build:
         return note
-    return f"{note} Gain kept: share of the specialist's gain over the seed that the build keeps."
+    return (
+        f"{note} Gain kept: share of the best specialist's gain over the seed that the build keeps."
+    )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -141,19 +144,18 @@ def _unanswered(law: LegalText, sections: Sequence[Section]) -> str:
 
 def _refusals(dossier: Dossier) -> list[str]:
     lines = []
-    for gate, event in dossier.last_verdicts(dossier.ref).items():
-        broken = [rule for rule, outcome in event.body["rules"].items() if outcome == "refused"]
+    for gate, verdict in dossier.last_verdicts(dossier.ref).items():
+        broken = verdict.rules("refused")
         if broken:
-            lines.append(f"Refused at gate {gate} on {event.at[:10]}: {', '.join(broken)}.")
+            day = verdict.event.at[:10]
+            lines.append(f"Refused at gate {gate} on {day}: {', '.join(broken)}.")
     return lines
 
 
 def _warnings(dossier: Dossier) -> dict[str, list[str]]:
     """Rule -> the candidates that it warned of in its newest verdict."""
     candidates: dict[str, list[str]] = {}
-    for ref in dict.fromkeys(event.subject for event in dossier.verdicts):
-        for event in dossier.last_verdicts(ref).values():
-            for rule, outcome in event.body["rules"].items():
-                if outcome == "warned":
-                    candidates.setdefault(rule, []).append(ref)
+    for verdict in dossier.all_last_verdicts():
+        for rule in verdict.rules("warned"):
+            candidates.setdefault(rule, []).append(verdict.event.subject)
     return candidates
