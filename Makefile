@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
@@ -15,6 +15,10 @@ check: .venv/ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The JSON Schemas in docs/schemas, derived from the records.
+schemas: .venv/ready
+	$(BIN)/python -m registry.records.schemas docs/schemas
 
 # torch first and pinned: the plain CPU build; a range would fetch gigabytes of GPU libraries.
 .venv/ready: pyproject.toml .ci/constraints.txt

@@ -173,9 +173,10 @@ def changes(planned: Plan) -> list[MemberChange]:
         was = before.pop(member.version.ref.name, None)
         change = MemberChange(ref=ref, slot=member.slot, change=_change(was, ref), before=was)
         found.append(change)
-    for was in before.values():
-        found.append(MemberChange(ref=was, slot=None, change="removed", before=was))
-    return found
+    gone = [
+        MemberChange(ref=was, slot=None, change="removed", before=was) for was in before.values()
+    ]
+    return found + gone
 
 
 def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":

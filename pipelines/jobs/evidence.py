@@ -4,7 +4,7 @@ In:  versions of the catalogue, and facts that a job has measured.  Out: evidenc
 Judging them is the policies' work.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from registry.catalogue.catalog import Catalog
 from registry.records.evidence import (
@@ -23,7 +23,7 @@ from registry.records.evidence import (
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
 from registry.records.references import parse
-from registry.records.results import Result
+from registry.records.results import Result, labels
 from registry.records.version import Version
 
 
@@ -103,11 +103,13 @@ def of_build(
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
     known = _bits_per_byte(before.facts.results) if before else None
     results = result_lines(facts.results, known)
+    named = labels(results)
     routing = facts.routing
     measured = {
         "results": results or None,
-        "evaluation": {line.data.removeprefix("data/"): _older(line) for line in results} or None,
-        "previous": _previous(known),
+        "no_longer_measured": tuple(sorted((known or {}).keys() - {one.data for one in results})),
+        "evaluation": {named[line.data]: _older(line) for line in results} or None,
+        "previous": _previous(results, named) if before else None,
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
         "active_parameters": facts.cost.active_parameters,
         "total_parameters": facts.cost.total_parameters,
@@ -158,12 +160,13 @@ def _older(line: ResultLine) -> BuildFigures:
     )
 
 
-def _previous(known: dict[str, float | None] | None) -> dict[str, PreviousFigures] | None:
-    if known is None:
-        return None
+def _previous(
+    results: Sequence[ResultLine], named: Mapping[str, str]
+) -> dict[str, PreviousFigures]:
     return {
-        data.removeprefix("data/"): PreviousFigures(bits_per_byte=bits)
-        for data, bits in known.items()
+        named[line.data]: PreviousFigures(bits_per_byte=line.previous_bits_per_byte)
+        for line in results
+        if line.previous_bits_per_byte is not None
     }
 
 

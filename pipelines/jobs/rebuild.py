@@ -497,11 +497,10 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
 
 def _own_results(planned: Plan, data: str) -> Sequence[tuple[str, Result]]:
     """Return what each member trained on this data was measured to do on it."""
-    own = []
+    own: list[tuple[str, Result]] = []
     for member in planned.members:
-        for result in member.version.facts.results:
-            if result.data == data:
-                own.append((str(member.version.ref), result))
+        ref, results = str(member.version.ref), member.version.facts.results
+        own += [(ref, result) for result in results if result.data == data]
     return own
 
 

@@ -33,8 +33,7 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
         impact = catalog.impact(version.ref)
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
-    for build in builds:
-        reached.append(Reached(ref=str(build.ref), removal=build.removal, why=build.why))
+    reached += [Reached(ref=str(one.ref), removal=one.removal, why=one.why) for one in builds]
     for ref in impact.exports:
         folder = catalog.get(ref, ExportFacts).facts.folder
         reached.append(Reached(ref=str(ref), folder=folder))

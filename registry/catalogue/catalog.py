@@ -532,8 +532,8 @@ def _parent(rows: Rows, ref: str | Reference, relation: str) -> Parent:
     return Parent(row[0], version(row).ref, relation)
 
 
-def _build_edges(rows: Rows) -> list[tuple[int, int, str]]:
+def _build_edges(rows: Rows) -> list[lineage.EdgeRow]:
     """Return the edges from every build and every snapshot."""
     from_ids = "SELECT id FROM version WHERE kind IN ('build', 'snapshot')"
     query = f"SELECT from_id, to_id, relation FROM edge WHERE from_id IN ({from_ids})"
-    return [(from_id, to_id, relation) for from_id, to_id, relation in rows(query)]
+    return [lineage.EdgeRow(*row) for row in rows(query)]

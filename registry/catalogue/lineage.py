@@ -1,6 +1,7 @@
-"""Lineage: what a thing was made from, what was made from it, and what a withdrawal reaches.
+"""Lineage: what a version was made from, what was made from it, and what a withdrawal reaches.
 
-In:  rows and a version's id.  Out: ids and edges, closed over ancestors or descendants in one query; the impact of a withdrawal.
+In:  rows, and a version's row id.
+Out: ids and edges, closed over ancestors or descendants in one query; the impact of a withdrawal.
 Pure over rows: reads only, keeps nothing.
 """
 
@@ -17,25 +18,47 @@ from registry.records.facts import (
     Facts,
     SnapshotFacts,
 )
-from registry.records.kinds import Mode, Relation
+from registry.records.kinds import Kind, Mode, Relation
 from registry.records.references import Reference
 from registry.records.version import Version
 
 Removal = Literal["exact", "rebuild", "none"]
-NOT_MADE_FROM = "('supersedes')"  # a build names its forerunner; it holds nothing of it by that
+
+# A build that supersedes another one holds nothing of it by that.
+NOT_MADE_FROM = f"('{Relation.SUPERSEDES}')"
+
+# A condition: event w is about version v. Events name their subject as a person would.
+_NUMBER = "CAST(v.number AS TEXT)"
+IS_SUBJECT = (
+    f"w.subject = CASE v.kind WHEN 'build' THEN 'build/' || {_NUMBER} "
+    f"ELSE v.kind || '/' || v.name || '@' || {_NUMBER} END"
+)
 
 
 class Edge(NamedTuple):
-    """from_ was made from to."""
+    """One version was made from another: `from_` from `to`."""
 
     from_: Reference
     to: Reference
     relation: str
 
 
+class EdgeRow(NamedTuple):
+    """An edge between two rows."""
+
+    from_id: int
+    to_id: int
+    relation: str
+
+
 @dataclass(frozen=True)
 class Graph:
-    """The subject first, then by registration; every edge between two of the nodes that the walk went along."""
+    """A part of the lineage.
+
+    Attributes:
+        nodes: the subject first, the others in the order of their registration.
+        edges: every edge that the walk went along.
+    """
 
     nodes: list[Version[Facts]]
     edges: list[Edge]
@@ -43,111 +66,133 @@ class Graph:
 
 @dataclass(frozen=True)
 class BuildImpact:
-    """What a withdrawal means for one build: exact (drop these members' shards and rows), rebuild, or none left in it."""
+    """What a withdrawal means for one build.
+
+    Attributes:
+        ref: the build.
+        removal: `exact`: drop the shards and router rows of `members`; `rebuild`: compose it
+            again; `none`: nothing of what is withdrawn is in it.
+        why: the reason, for a person.
+        members: the members that were made from what is withdrawn.
+    """
 
     ref: Reference
     removal: Removal
     why: str
-    members: list[Reference] = field(
-        default_factory=list
-    )  # members that were made from what is withdrawn
+    members: list[Reference] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Impact:
-    """Everything made from one thing, and the class of removal of every build in the registry."""
+    """What was made from one version, and what its withdrawal means for every build.
+
+    Attributes:
+        subject: what would be withdrawn.
+        experts: made from it.
+        builds: every build in the registry.
+        exports: made from it.
+        others: snapshots and the like.
+    """
 
     subject: Reference
     experts: list[Reference]
     builds: list[BuildImpact]
     exports: list[Reference]
-    others: list[Reference]  # snapshots, evaluations
+    others: list[Reference]
 
 
 def walk(rows: Rows, start: Iterable[int], *, down: bool) -> set[int]:
-    """Ids of the start and of all its ancestors, or with `down` all its descendants."""
-    near, far = ("to_id", "from_id") if down else ("from_id", "to_id")
-    ids = ", ".join(str(int(id_)) for id_ in start) or "NULL"
-    step = f"SELECT e.{far} FROM reached JOIN edge e ON e.{near} = reached.id WHERE e.relation NOT IN {NOT_MADE_FROM}"
+    """Return the ids of the start and of all its ancestors, or with `down` all its descendants."""
+    ids = ", ".join(str(int(version_id)) for version_id in start) or "NULL"
     found = rows(
-        f"WITH RECURSIVE reached(id) AS (SELECT v.id FROM version v WHERE v.id IN ({ids}) UNION {step}) SELECT id FROM reached"
+        "WITH RECURSIVE reached(id) AS "
+        f"(SELECT v.id FROM version v WHERE v.id IN ({ids}) UNION {_step(down)}) "
+        "SELECT id FROM reached"
     )
     return {row[0] for row in found}
 
 
-def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[tuple[int, int, str]]]:
-    """Ids, the start first, and the edges among them. Raises Damaged for an edge that nobody wrote so."""
-    near, far = ("to_id", "from_id") if down else ("from_id", "to_id")
-    step = f"SELECT e.{far} FROM reached JOIN edge e ON e.{near} = reached.id WHERE e.relation NOT IN {NOT_MADE_FROM}"
-    edges = rows(
-        f"WITH RECURSIVE reached(id) AS (SELECT CAST(:start AS BIGINT) UNION {step}) "
-        f"SELECT e.from_id, e.to_id, e.relation FROM reached JOIN edge e ON e.{near} = reached.id WHERE e.relation NOT IN {NOT_MADE_FROM}",
+def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[EdgeRow]]:
+    """Return the ids that a walk reaches, the start first, and the edges among them.
+
+    Raises:
+        Damaged: for an edge that nobody wrote so.
+    """
+    near = "to_id" if down else "from_id"
+    found = rows(
+        f"WITH RECURSIVE reached(id) AS (SELECT CAST(:start AS BIGINT) UNION {_step(down)}) "
+        "SELECT e.from_id, e.to_id, e.relation "
+        f"FROM reached JOIN edge e ON e.{near} = reached.id "
+        f"WHERE e.relation NOT IN {NOT_MADE_FROM}",
         start=start,
     )
-    if odd := [
-        edge
-        for edge in edges
-        if not (isinstance(edge[0], int) and isinstance(edge[1], int) and isinstance(edge[2], str))
-    ]:
-        raise Damaged(
-            "lineage",
-            found=f"an edge {odd[0]!r:.120}",
-            expected="two rows and a relation",
-            next="btx audit names it",
-        )
-    ids = {start}.union(*((edge[0], edge[1]) for edge in edges))
-    return sorted(ids, key=lambda id_: (id_ != start, id_)), sorted(
-        (a, b, relation) for a, b, relation in edges
-    )
+    edges = sorted(map(_edge, found))
+    others = {edge.from_id for edge in edges} | {edge.to_id for edge in edges}
+    return [start, *sorted(others - {start})], edges
 
 
 def withdrawn(rows: Rows) -> set[int]:
-    """Ids of what was withdrawn itself."""
-    return {
-        row[0]
-        for row in rows(
-            f"SELECT v.id FROM event w JOIN version v ON {IS_SUBJECT} WHERE w.kind = 'withdrawn'"
-        )
-    }
-
-
-# An event w speaks of version v: events name their subject as a person would.
-_NUMBER = "CAST(v.number AS TEXT)"
-IS_SUBJECT = f"w.subject = CASE v.kind WHEN 'build' THEN 'build/' || {_NUMBER} ELSE v.kind || '/' || v.name || '@' || {_NUMBER} END"
+    """Return the ids of the versions that were withdrawn themselves."""
+    query = f"SELECT v.id FROM event w JOIN version v ON {IS_SUBJECT} WHERE w.kind = 'withdrawn'"
+    return {row[0] for row in rows(query)}
 
 
 def impact(
     subject: int,
     reached: set[int],
     versions: Mapping[int, Version[Facts]],
-    edges: Iterable[tuple[int, int, str]],
+    edges: Iterable[EdgeRow],
 ) -> Impact:
-    """What a withdrawal of `subject` means.
+    """Say what a withdrawal of the subject means.
 
-    reached: ids of the subject and all its descendants; versions: those, and all builds and snapshots; edges: of builds and snapshots.
+    Args:
+        subject: its row id.
+        reached: the ids of the subject and of all its descendants.
+        versions: those versions, and all builds and snapshots, by id.
+        edges: the edges from builds and snapshots.
     """
-    from_: dict[int, list[tuple[int, str]]] = {}
-    for a, b, relation in edges:
-        from_.setdefault(a, []).append((b, relation))
-    of_kind: dict[str, list[int]] = {}
-    for id_ in sorted(reached - {subject}):
-        of_kind.setdefault(versions[id_].ref.kind, []).append(id_)
-    builds, inside = [], set(reached)
-    for id_ in sorted(
-        id_ for id_, found in versions.items() if found.ref.kind == "build"
-    ):  # what it grew from comes before it
-        builds.append(_build_impact(id_, subject, inside, versions, from_))
-        if builds[-1].removal == "none":
-            inside.discard(id_)
-    named = {kind: [versions[id_].ref for id_ in ids] for kind, ids in of_kind.items()}
-    others = [
-        ref
-        for kind, refs in named.items()
-        if kind not in ("expert", "build", "export")
-        for ref in refs
-    ]
+    from_: dict[int, list[EdgeRow]] = {}
+    for edge in edges:
+        from_.setdefault(edge.from_id, []).append(edge)
+    builds = []
+    inside = set(reached)
+    # In the order of their registration: what a build grew from comes before it.
+    for build in sorted(versions):
+        if versions[build].ref.kind != Kind.BUILD:
+            continue
+        found = _build_impact(build, subject, inside, versions, from_)
+        builds.append(found)
+        if found.removal == "none":
+            inside.discard(build)
+    made = [versions[version_id].ref for version_id in sorted(reached - {subject})]
+    named = (Kind.EXPERT, Kind.BUILD, Kind.EXPORT)
     return Impact(
-        versions[subject].ref, named.get("expert", []), builds, named.get("export", []), others
+        subject=versions[subject].ref,
+        experts=[ref for ref in made if ref.kind == Kind.EXPERT],
+        builds=builds,
+        exports=[ref for ref in made if ref.kind == Kind.EXPORT],
+        others=[ref for ref in made if ref.kind not in named],
+    )
+
+
+def _step(down: bool) -> str:
+    """One step of a walk, as the recursive part of a query."""
+    near, far = ("to_id", "from_id") if down else ("from_id", "to_id")
+    return (
+        f"SELECT e.{far} FROM reached JOIN edge e ON e.{near} = reached.id "
+        f"WHERE e.relation NOT IN {NOT_MADE_FROM}"
+    )
+
+
+def _edge(row: Sequence[object]) -> EdgeRow:
+    from_id, to_id, relation = row
+    if isinstance(from_id, int) and isinstance(to_id, int) and isinstance(relation, str):
+        return EdgeRow(from_id, to_id, relation)
+    raise Damaged(
+        "lineage",
+        found=f"an edge {tuple(row)!r:.120}",
+        expected="two rows and a relation",
+        next="btx audit names it",
     )
 
 
@@ -156,33 +201,29 @@ def _build_impact(
     subject: int,
     reached: set[int],
     versions: Mapping[int, Version[Facts]],
-    from_: Mapping[int, list[tuple[int, str]]],
+    from_: Mapping[int, Sequence[EdgeRow]],
 ) -> BuildImpact:
     ref = versions[build].ref
     if build not in reached:
         return BuildImpact(ref, "none", "nothing in it comes from there")
-    snapshots = [to for to, relation in from_.get(build, []) if relation == "composed_from"]
-    inner = [
-        (to, relation)
-        for snapshot in snapshots
-        for to, relation in from_.get(snapshot, [])
-        if to in reached
-    ]
-    members = sorted({versions[to].ref for to, relation in inner if relation == "member"})
-    via = {
-        relation for to, relation in from_.get(build, []) if to in reached and to not in snapshots
-    }
-    via |= {relation for _, relation in inner if relation != "member"}
+    own = from_.get(build, ())
+    snapshots = [edge.to_id for edge in own if edge.relation == Relation.COMPOSED_FROM]
+    inner: list[EdgeRow] = []
+    for snapshot in snapshots:
+        inner += [edge for edge in from_.get(snapshot, ()) if edge.to_id in reached]
+    members = {versions[e.to_id].ref for e in inner if e.relation == Relation.MEMBER}
+    via = {e.relation for e in own if e.to_id in reached and e.to_id not in snapshots}
+    via |= {edge.relation for edge in inner if edge.relation != Relation.MEMBER}
     if subject == build or subject in snapshots:
-        return BuildImpact(ref, "rebuild", "it is withdrawn as a whole", members)
+        return BuildImpact(ref, "rebuild", "it is withdrawn as a whole", sorted(members))
     removal, why = _removal(
         versions[build],
-        [versions[id_] for id_ in snapshots],
-        [versions[to] for to, _ in inner],
-        members,
+        [versions[version_id] for version_id in snapshots],
+        [versions[edge.to_id] for edge in inner],
+        sorted(members),
         via,
     )
-    return BuildImpact(ref, removal, why, members)
+    return BuildImpact(ref, removal, why, sorted(members))
 
 
 def _removal(

@@ -17,7 +17,7 @@ from registry.records import older
 from registry.records.base import Record
 from registry.records.facts import DataStatement, Spent, Weights
 from registry.records.kinds import Kind
-from registry.records.results import Result
+from registry.records.results import Result, labels
 
 # A shape as policies' documents write it: "text", "number", "truth", "any", [shape], {key: shape}.
 Shape = str | list[Any] | dict[str, Any]
@@ -187,8 +187,9 @@ class BuildEvidence(Evidence):
     members: tuple[MemberLine, ...] = ()
     licenses: tuple[str, ...] = ()  # of seed and members, each that applies
     results: tuple[ResultLine, ...] | None = None
+    no_longer_measured: tuple[str, ...] = ()  # data versions that the last release was measured on
     evaluation: Mapping[str, BuildFigures] | None = None  # older
-    previous: Mapping[str, PreviousFigures] | None = None  # older
+    previous: Mapping[str, PreviousFigures] | None = None  # older: only what is measured again
     routing: Outliers | None = None
     active_parameters: int | None = None
     total_parameters: int | None = None
@@ -253,7 +254,8 @@ def worst(lines: Sequence[ResultLine]) -> ExpertFigures | None:
         return None
     line = max(lines, key=against_seed)
     figures = {"bits_per_byte", "seed_bits_per_byte", "accuracy", "seed_accuracy"}
-    domains = {one.data.removeprefix("data/"): one.model_dump(include=figures) for one in lines}
+    named = labels(lines)
+    domains = {named[one.data]: one.model_dump(include=figures) for one in lines}
     return ExpertFigures(**line.model_dump(include=figures), domains=domains)
 
 

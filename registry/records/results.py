@@ -7,6 +7,7 @@ Two versions of one data name are two texts, so their results are never put unde
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from registry.records.base import Record
 
@@ -69,7 +70,19 @@ class Result(Figures):
         return -self.gain / self.seed_bits_per_byte
 
 
-def labels(results: Iterable[Result]) -> dict[str, str]:
+class OfData(Protocol):
+    """Anything that belongs to one data version of a domain."""
+
+    @property
+    def data(self) -> str:
+        """The data version."""
+
+    @property
+    def domain(self) -> str:
+        """The domain."""
+
+
+def labels(results: Iterable[OfData]) -> dict[str, str]:
     """Name each result for a reader.
 
     Returns:
