@@ -5,10 +5,12 @@ In: the dossier of a data version. Out: JSON-LD (mlcommons.org/croissant/1.0). O
 
 import mimetypes
 
+from registry.errors import Invalid
 from registry.formats.documents import Document, written
 from registry.formats.dossier import Dossier, seconds
 from registry.formats.tables import NOT_STATED
 from registry.records.facts import DataFacts
+from registry.records.kinds import Kind
 from registry.records.version import FileFact
 
 CONTEXT = {
@@ -68,6 +70,13 @@ def dataset(dossier: Dossier) -> Document:
     Raises:
         Invalid: for another kind of version.
     """
+    if dossier.kind != Kind.DATA:
+        raise Invalid(
+            dossier.ref,
+            found=f"a version of kind {dossier.kind}",
+            expected="a data version",
+            next="btx report data/NAME --format croissant",
+        )
     version = dossier.subject.of(DataFacts)
     facts = version.facts
     source = facts.source or "source not stated"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from registry.formats.dossier import Dossier, compute, training
 from registry.records.events import Exported, Withdrawn
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts, Spent
+from registry.records.references import parse
 from registry.records.results import Result, labels
 from registry.records.version import Event, Version
 from registry.units import duration, figure, percent, power, size
@@ -299,13 +300,24 @@ def _specialist_figure(result: Result) -> float | None:
 
 
 def _specialist_name(dossier: Dossier, result: Result) -> str:
-    """Rows that do not name the specialist were written with one member for each data version."""
+    """Name the best specialist.
+
+    A row that does not name it was written with one member for each data version.
+    """
     if result.specialist and result.specialist.ref:
         return result.specialist.ref
     trained = [
-        str(version.ref) for _, version in dossier.members() if result.data in version.facts.data
+        str(version.ref)
+        for _, version in dossier.members()
+        if any(_same_data(result.data, ref) for ref in version.facts.data)
     ]
     return trained[0] if len(trained) == 1 else "not recorded"
+
+
+def _same_data(measured: str, trained_on: str) -> bool:
+    """Compare two data versions; an older row may say what was measured without its number."""
+    left, right = parse(measured), parse(trained_on)
+    return left.name == right.name and left.version in (None, right.version)
 
 
 def _change(result: Result) -> str:
