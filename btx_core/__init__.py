@@ -1,0 +1,1 @@
+"""Tensors: mixing, training and measuring models; it knows no registry."""

@@ -1,0 +1,1 @@
+"""The only place where the registry's facts and the weights meet: jobs, stages, command line."""

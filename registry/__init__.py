@@ -1,0 +1,1 @@
+"""The registry: facts, their log, gates, reports and pages; it never reads a tensor."""

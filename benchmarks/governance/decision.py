@@ -22,7 +22,10 @@ import yaml
 
 from registry.catalogue.catalog import Catalog
 from registry.governance import gate
-from registry.governance.policies import Policy, judge, load
+from registry.governance.policies import Candidate, Policy, judge, load
+from registry.records.evidence import EVIDENCE, BuildEvidence, Evidence
+from registry.records.kinds import Gate, Kind
+from registry.records.references import parse
 
 POLICIES = Path(__file__).parents[2] / "policies"
 LIMIT_MS = 20.0
@@ -84,7 +87,8 @@ def main() -> int:
         candidate(asked.members),
         datetime(2026, 6, 1, tzinfo=UTC),
     )
-    outcome = judge(policies, gate="release", kind="build", evidence=evidence, at=at)
+    asked_about = Candidate("release", "build", evidence)
+    outcome = judge(policies, asked_about, at=at)
     print(f"{len(outcome.rules)} rules, {asked.members} members: {outcome.outcome}")
 
     def say(what: str, act: Callable[[], Any], times: int) -> float:
@@ -95,43 +99,35 @@ def main() -> int:
     say("load the default policies from disk", lambda: load(POLICIES), 20)
     say(
         "judge",
-        lambda: judge(policies, gate="release", kind="build", evidence=evidence, at=at),
+        lambda: judge(policies, asked_about, at=at),
         asked.times,
     )
     with tempfile.TemporaryDirectory() as folder:
         catalog = Catalog(f"sqlite:///{folder}/registry.db", actor="ann")
-        build = str(evidence["ref"])
+
+        def question_about(name: Gate, known: Evidence) -> gate.Question:
+            subject = str(known.ref)
+            return gate.Question(
+                gate=name, subject=subject, evidence=known, policies=policies, at=at
+            )
+
         for ref in (
             evidence["seed"],
             *(line["ref"] for member in evidence["members"] for line in (member, *member["data"])),
         ):
-            asked_of = {
-                "kind": ref.partition("/")[0],
-                "ref": ref,
-            }  # each has a logged verdict, which the decision reads
-            gate.decide(
-                catalog,
-                gate="register",
-                subject=ref,
-                kind=asked_of["kind"],
-                evidence=asked_of,
-                policies=policies,
-                at=at,
-            )
+            # Each has a logged verdict, which the decision reads.
+            kind = Kind(ref.partition("/")[0])
+            named = {"kind": kind, "ref": ref, "name": parse(ref).name}
+            known = EVIDENCE[kind].model_validate(named)
+            gate.decide(catalog, question_about(Gate.REGISTER, known))
+
+        build = BuildEvidence.model_validate(evidence)
 
         def decide() -> None:
-            gate.decide(
-                catalog,
-                gate="release",
-                subject=build,
-                kind="build",
-                evidence=evidence,
-                policies=policies,
-                at=at,
-            )
+            gate.decide(catalog, question_about(Gate.RELEASE, build))
 
         whole = say("decide: judge, keep documents, log", decide, asked.times)
-        (last, *_) = reversed(gate.verdicts(catalog, build))
+        (last, *_) = reversed(gate.verdicts(catalog, str(build.ref)))
         say("judge a logged verdict again", lambda: gate.judge_again(catalog, last), asked.times)
         catalog.close()
     return int(whole > LIMIT_MS)

@@ -1,0 +1,1 @@
+"""Checkpoint folders: reading them safely, and the model families."""

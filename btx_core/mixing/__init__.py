@@ -1,0 +1,1 @@
+"""Mixing experts into one model: the plan, its operations, the streams of bytes."""

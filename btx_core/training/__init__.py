@@ -1,0 +1,1 @@
+"""Training: branches, tuning, routers."""

@@ -1,0 +1,1 @@
+"""What meets both sides: one module for each job, read from top to bottom."""

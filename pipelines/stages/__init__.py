@@ -1,0 +1,1 @@
+"""What DVC runs, and who runs it."""

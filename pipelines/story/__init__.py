@@ -1,0 +1,1 @@
+"""Demonstration and research; no part of the product."""

@@ -1,0 +1,1 @@
+"""The workspace: settings, folders under DVC, recipes, orders and reports of stages."""

@@ -12,7 +12,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def error_text(error: BaseException) -> str | None:
-    """The lines of an error that tells subject, found, expected and next; None for one that no user can cause."""
+    """Return the message of an error that a user can cause; None for any other."""
     if isinstance(error, BtxError):
         return str(error)
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
@@ -25,8 +25,8 @@ def error_text(error: BaseException) -> str | None:
             Unavailable(
                 path,
                 found=text,
-                expected="a path that can be used so",
-                next="mend it and run the command again",
+                expected="a path that can be used",
+                next="fix it and run the command again",
             )
         )
     return None

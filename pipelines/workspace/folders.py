@@ -1,6 +1,7 @@
 """Take a folder in as one fixed version, hold it with DVC, and read it back unchanged.
 
-In:  a file or folder anywhere.  Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and the facts of every file (path, bytes, SHA-256).
+In:  a file or folder anywhere.
+Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and path, bytes and SHA-256 of every file.
 DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
 """
 
@@ -21,87 +22,63 @@ from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import DvcFolder, Facts, Held
 from registry.records.version import FileFact, Version
 
-LONG = 1 << 30  # bytes
-logging.getLogger("dvc").setLevel(
-    logging.WARNING
-)  # it would tell what it does on stdout, which is for the answer alone
+# Hashing more bytes than this is worth a progress bar.
+LONG = 1 << 30
+
+# DVC would say what it does on stdout, which is for answers alone.
+logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 @contextmanager
 def incoming(source: Path | str, target: Path) -> Iterator[Path]:
-    """Copy `source` beside `target` and yield the copy; what was not accepted by then is gone on leaving.
+    """Copy `source` beside `target` and yield the copy.
 
-    source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on.
-    Raises NotFound for a missing source and Invalid for an empty one or one with a link that leaves it.
+    A copy that was not accepted is gone when the context ends.
+
+    Args:
+        source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on.
+        target: the version's folder.
+
+    Raises:
+        NotFound: for a missing source.
+        Invalid: for an empty source, or one with a link that leaves it.
     """
     if isinstance(source, Path) and not source.exists():
         raise NotFound(
             str(source), found="nothing there", expected="a file or folder", next="check the path"
         )
-    aside = target.with_name(f".{target.name}.incoming")
-    shutil.rmtree(aside, ignore_errors=True)
+    copy = target.with_name(f".{target.name}.incoming")
+    shutil.rmtree(copy, ignore_errors=True)
     try:
         if isinstance(source, Path):
-            _copy(source, aside)
+            _copy(source, copy)
         else:
-            _fetch(source, aside)
-        if not any(path.is_file() for path in aside.rglob("*")):
+            _fetch(source, copy)
+        if not any(path.is_file() for path in copy.rglob("*")):
             raise Invalid(
                 str(source),
                 found="no file",
                 expected="at least one file",
                 next="name a folder that holds the files",
             )
-        yield aside
+        yield copy
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(copy, ignore_errors=True)
         if target.parent.is_dir() and not any(target.parent.iterdir()):
             target.parent.rmdir()
 
 
-def accept(aside: Path, target: Path) -> None:
-    """Make the copy the version's folder. A left-over of an attempt that died before its row was written is replaced."""
+def accept(copy: Path, target: Path) -> None:
+    """Make the copy the version's folder.
+
+    What an attempt left there that died before its row was written is replaced.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy with the links resolved; a link that leads outside the folder is refused, since its target is not what was named."""
-    target.mkdir(parents=True)
-    if source.is_file():
-        shutil.copyfile(source, target / source.name)
-        return
-    root = source.resolve()
-    for path in sorted(source.rglob("*")):
-        if not path.resolve().is_relative_to(root):
-            raise Invalid(
-                str(path),
-                found=f"a link to {os.readlink(path)}",
-                expected="files inside the folder",
-                next="copy the file in, or remove the link",
-            )
-        if path.is_dir():
-            (target / path.relative_to(source)).mkdir(exist_ok=True)
-        else:
-            shutil.copyfile(path, target / path.relative_to(source))
-
-
-def _fetch(url: str, target: Path) -> None:
-    target.mkdir(parents=True)
-    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "content"
-    try:
-        Repo.get_url(url, str(target / name))
-    except Exception as error:  # every transport has errors of its own
-        raise NotFound(
-            url,
-            found=f"{type(error).__name__}: {error}"[:300],
-            expected="a file or folder that DVC can fetch",
-            next="dvc get-url URL tries the same",
-        ) from error
+    copy.rename(target)
 
 
 def manifest(folder: Path) -> list[FileFact]:
-    """Every file below `folder`, by path relative to it, in order."""
+    """Return every file below `folder`, in the order of their paths."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
         FileFact(path.relative_to(folder).as_posix(), path.stat().st_size, sha256)
@@ -110,32 +87,39 @@ def manifest(folder: Path) -> list[FileFact]:
 
 
 def sha256_files(paths: Iterable[Path]) -> list[str]:
-    """As many at once as there are cores: hashing leaves the interpreter free. A bar where it takes more than a moment."""
-    named, found, done = list(paths), list[str](), 0
-    sizes = [path.stat().st_size for path in named]
-    total = sum(sizes)
-    watched = bar("hash, MB") if total > LONG else nullcontext(lambda done, total, text: None)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, watched as progress:
-        for size, sha256 in zip(sizes, pool.map(sha256_file, named), strict=True):
-            found.append(sha256)
+    """Return the SHA-256 of every file, in their order.
+
+    As many are hashed at once as there are cores, since hashing releases the interpreter lock. A
+    progress bar is shown where it takes more than a moment.
+    """
+    files = list(paths)
+    sizes = [path.stat().st_size for path in files]
+    total, done = sum(sizes), 0
+    digests = []
+    shown = bar("hash, MB") if total > LONG else nullcontext(lambda done, total, text: None)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, shown as progress:
+        for size, sha256 in zip(sizes, pool.map(sha256_file, files), strict=True):
+            digests.append(sha256)
             done += size
             progress(done >> 20, total >> 20, "")
-    return found
+    return digests
 
 
 def tensors(folder: Path) -> dict[str, str]:
-    """SHA-256 of every tensor in the folder's own weight files, so that an audit can name what a flipped byte belongs to."""
+    """Return the SHA-256 of every tensor in the folder's own weight files, by name.
+
+    With them an audit can name what a flipped byte belongs to.
+    """
     files = sorted(folder.glob("*.safetensors"))
+    digests: dict[str, str] = {}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return {
-            name: tensor.sha256
-            for found in pool.map(tensor_digests, files)
-            for name, tensor in found.items()
-        }
+        for read in pool.map(tensor_digests, files):
+            digests |= {name: tensor.sha256 for name, tensor in read.items()}
+    return digests
 
 
 def files_digest(files: Sequence[FileFact]) -> str:
-    """One digest for a folder's content: its paths and their SHA-256."""
+    """Return one digest for a folder's content: its paths and their SHA-256."""
     return digest([[file.path, file.sha256] for file in files])
 
 
@@ -167,31 +151,32 @@ def collect(root: Path) -> None:
             str(root),
             found=str(error),
             expected="a cache that DVC can clean",
-            next="mend what DVC names",
+            next="fix what DVC names",
         ) from error
 
 
 def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
-    """Check that `folder` holds exactly `files`. Raises Damaged, naming the first file that differs."""
+    """Check that `folder` holds exactly `files`.
+
+    Raises:
+        Damaged: naming the first file that differs.
+    """
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    expected = {file.path: file for file in files}
+    expected = {file.path: file.sha256 for file in files}
+    advice = f"dvc checkout --force {folder}.dvc"
     for path in sorted(found ^ set(expected)):
         state = "not registered" if path in found else "missing"
         raise Damaged(
-            f"{subject}, {path}",
-            found=state,
-            expected="the registered files",
-            next=f"dvc checkout --force {folder}.dvc",
+            f"{subject}, {path}", found=state, expected="the registered files", next=advice
         )
-    for (path, file), found_sha256 in zip(
-        expected.items(), sha256_files(folder / path for path in expected), strict=True
-    ):
-        if found_sha256 != file.sha256:
+    digests = sha256_files(folder / path for path in expected)
+    for (path, registered), now in zip(expected.items(), digests, strict=True):
+        if now != registered:
             raise Damaged(
                 f"{subject}, {path}",
-                found=f"sha256 {found_sha256}",
-                expected=f"sha256 {file.sha256}",
-                next=f"dvc checkout --force {folder}.dvc",
+                found=f"sha256 {now}",
+                expected=f"sha256 {registered}",
+                next=advice,
             )
 
 
@@ -218,3 +203,41 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy with the links resolved.
+
+    A link that leads outside the folder is refused: its target is not what was named.
+    """
+    target.mkdir(parents=True)
+    if source.is_file():
+        shutil.copyfile(source, target / source.name)
+        return
+    root = source.resolve()
+    for path in sorted(source.rglob("*")):
+        if not path.resolve().is_relative_to(root):
+            raise Invalid(
+                str(path),
+                found=f"a link to {os.readlink(path)}",
+                expected="files inside the folder",
+                next="copy the file in, or remove the link",
+            )
+        if path.is_dir():
+            (target / path.relative_to(source)).mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(path, target / path.relative_to(source))
+
+
+def _fetch(url: str, target: Path) -> None:
+    target.mkdir(parents=True)
+    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "content"
+    try:
+        Repo.get_url(url, str(target / name))
+    except Exception as error:  # every transport has errors of its own
+        raise NotFound(
+            url,
+            found=f"{type(error).__name__}: {error}"[:300],
+            expected="a file or folder that DVC can fetch",
+            next="dvc get-url URL tries the same",
+        ) from error

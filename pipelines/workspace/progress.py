@@ -1,7 +1,8 @@
-"""Progress on stderr: bars with rate and time left on a terminal, nothing elsewhere; and notes that one process leaves for another.
+"""Progress on stderr: bars with rate and time left on a terminal, nothing elsewhere.
 
-A stage that an executor started shows no bar of its own: it leaves notes (work/progress/NAME.json), and the executor shows one bar
-a branch, wherever the branch runs.
+In:  how far a step has come.  Out: a bar; or a note that another process reads.
+A stage that an executor started shows no bar of its own: it leaves notes in
+work/progress/NAME.json, and the executor shows a bar for each branch, wherever it runs.
 """
 
 import json
@@ -22,21 +23,26 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from btx_core.files import replace_text
+
+# Told how far a step has come: done, total, and a few words. Total 0: nobody knows of how much.
 Report = Callable[[int, int, str], None]
+# Opens a bar for a label.
 Show = Callable[[str], AbstractContextManager[Report]]
-WATCHED = "BTX_WATCHED"  # set in a stage's environment: its notes are read
+# Set in a stage's environment where its notes are read.
+WATCHED = "BTX_WATCHED"
 
 
 @contextmanager
 def bar(label: str) -> Iterator[Report]:
-    """Yield report(done, total, text); the bar goes when the step ends."""
+    """Open a bar that goes when the context ends, and yield the function that moves it."""
     with bars([label]) as show:
         yield lambda done, total, text: show(label, Note(done, total, text))
 
 
 @dataclass(frozen=True)
 class Note:
-    """How far a process has come; total 0: nobody knows of how much."""
+    """How far a process has come; of a total of 0 nobody knows how much there is."""
 
     done: int
     total: int
@@ -45,25 +51,26 @@ class Note:
 
     @classmethod
     def read(cls, path: Path) -> "Note | None":
+        """Return the note in the file; None where there is none yet."""
         try:
             return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):  # not there yet
+        except (OSError, ValueError, TypeError):
             return None
 
     def write(self, path: Path) -> None:
+        """Leave the note in the file, whole, in place of an older one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(asdict(self)))
-        aside.replace(path)
+        replace_text(path, json.dumps(asdict(self)))
 
 
 def note_of(root: Path, name: str) -> Path:
+    """Return the file of the notes on a branch."""
     return root / "work" / "progress" / f"{name}.json"
 
 
 @contextmanager
 def bar_or_notes(label: str, path: Path) -> Iterator[Report]:
-    """Notes in `path` where somebody watches, else a bar."""
+    """Leave notes in `path` where another process reads them; else open a bar."""
     if WATCHED in os.environ:
         yield lambda done, total, text: Note(done, total, text, os.getpid()).write(path)
     else:
@@ -73,7 +80,10 @@ def bar_or_notes(label: str, path: Path) -> Iterator[Report]:
 
 @contextmanager
 def bars(labels: Sequence[str]) -> Iterator[Callable[[str, Note], None]]:
-    """Yield show(label, note), a bar for each label, side by side; they go at the end."""
+    """Open a bar for each label, side by side, and yield the function that moves one of them.
+
+    They go when the context ends. Without a terminal nothing is shown.
+    """
     if not sys.stderr.isatty():
         yield lambda label, note: None
         return

@@ -8,15 +8,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+# Characters, where there is no terminal: a table takes only what it needs.
+NO_WIDTH = 10_000
+
 
 def console(stream: TextIO) -> Console:
+    """Return a console that prints to the stream, without a width where it is no terminal."""
     return Console(file=stream, width=None if stream.isatty() else NO_WIDTH, highlight=False)
 
 
-NO_WIDTH = 10_000  # characters; a table takes only what it needs
-
-
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Lay rows of values of any type out as a table; columns of numbers are aligned right."""
     rows = [list(row) for row in rows]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, column in enumerate(columns):
@@ -30,6 +32,7 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
 
 
 def cell(value: Any) -> str:
+    """Return a value of any type as the text of a cell; a dash where there is none."""
     if value is None:
         return "–"
     if isinstance(value, float):

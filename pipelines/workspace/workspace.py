@@ -1,7 +1,8 @@
-"""Find, make and read a workspace: the folder that holds one registry, its data, its policies and its builds.
+"""Find, make and read a workspace: the folder of one registry, its data, policies and builds.
 
-In:  a folder, `btx.toml`, the environment.  Out: paths, settings, an open catalogue and store, the write lock.
-What the rows mean is the catalogue's; what DVC does is versioned_folders.py's and dvc_runs.py's.
+In:  a folder, `btx.toml`, the environment.
+Out: paths, settings, an open catalogue and store, the write lock.
+What the rows mean is the catalogue's; what DVC does is in `folders` and in the stages' `dvc_runs`.
 """
 
 import fcntl
@@ -27,7 +28,8 @@ from registry.errors import Invalid, NotFound
 from registry.records.references import parse
 
 SETTINGS = "btx.toml"
-IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"  # metrics belong to git, so that DVC compares them
+# What git leaves alone. Metrics belong to git, so that DVC can compare them.
+IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]
@@ -38,14 +40,16 @@ threads = 1   # CPU threads per branch; as many branches run at once as there ar
 gpus = 0      # per branch; if any, as many run at once as there are GPUs
 processes = 1 # that train one branch together
 
-# Recipes: what is not named keeps its default. A wrong key is told with those that there are; btx_core and pipelines/recipes.py say
-# what each of TrainRecipe, MixRecipe, TuneRecipe and EvaluateRecipe means.
+# Recipes: what is not named keeps its default. A key that a step does not know is refused, with
+# the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
+# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipes.py.
 [recipe.train]
 [recipe.mix]
 [recipe.tune]
 [recipe.evaluate]
 
-# Product lines over one registry: `btx rebuild --line support` composes these experts. With @V: that version, else the newest.
+# Product lines over one registry: `btx rebuild --line support` composes these experts.
+# With @V that very version, else the newest.
 # [line.support]
 # experts = ["support", "legal@1"]
 """
@@ -59,11 +63,13 @@ class _Section(BaseModel):
 
 
 class RegistrySettings(_Section):
+    """Where the registry's database is."""
+
     url: str = "sqlite:///.btx/registry.db"
 
 
 class Recipes(_Section):
-    """One plain table per step; the step itself knows its keys and refuses an unknown one."""
+    """A plain table for each step; the step itself knows its keys and refuses an unknown one."""
 
     train: dict[str, Any] = {}
     mix: dict[str, Any] = {}
@@ -76,22 +82,42 @@ class _RecipeFile(_Section):
 
 
 class TrainSettings(_Section):
-    threads: int = (
-        1  # per branch and stage; part of the order, since the order of float additions follows it
-    )
-    gpus: int = 0  # per branch
-    processes: int = 1  # that train one branch together, through accelerate; part of the order too
+    """What trainings and stages may use.
+
+    Attributes:
+        threads: of a branch or stage. They are a part of its order, since the order of float
+            additions follows them.
+        gpus: of a branch.
+        processes: that train one branch together, through accelerate; a part of its order too.
+    """
+
+    threads: int = 1
+    gpus: int = 0
+    processes: int = 1
 
 
 class LineSettings(_Section):
-    experts: list[str]  # names, or with @V that very version
+    """A product line: the names of its experts, with @V that very version."""
+
+    experts: list[str]
 
 
 class Settings(_Section):
+    """What `btx.toml` says.
+
+    Attributes:
+        registry: where the database is.
+        train: what trainings may use.
+        ray: where the cluster is; read by the executor `ray`.
+        slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
+        recipe: the settings of each step.
+        line: product lines by name.
+    """
+
     registry: RegistrySettings = RegistrySettings()
     train: TrainSettings = TrainSettings()
-    ray: dict[str, Any] = {}  # address of the cluster
-    slurm: dict[str, Any] = {}  # parameters of submitit: slurm_partition, timeout_min ...
+    ray: dict[str, Any] = {}
+    slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     line: dict[str, LineSettings] = {}
 
@@ -105,7 +131,11 @@ class Workspace:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
-        """The workspace that holds `start` (default: BTX_WORKSPACE, else the current folder). Raises NotFound."""
+        """Return the workspace that holds `start`. Raises NotFound.
+
+        Args:
+            start: BTX_WORKSPACE, or else the current folder, unless it is given.
+        """
         start = (start or Path(os.environ.get("BTX_WORKSPACE", "."))).resolve()
         for folder in (start, *start.parents):
             if (folder / SETTINGS).is_file():
@@ -119,14 +149,17 @@ class Workspace:
 
     @cached_property
     def catalog(self) -> Catalog:
+        """The open registry."""
         return Catalog(self.registry_url, actor=actor())
 
     @cached_property
     def store(self) -> Store:
+        """The content store."""
         return Store(self.root / ".btx" / "store")
 
     @property
     def registry_url(self) -> str:
+        """The database: BTX_REGISTRY_URL, or else the settings'; SQLite's path made absolute."""
         url = os.environ.get("BTX_REGISTRY_URL", self.settings.registry.url)
         prefix = "sqlite:///"
         relative = url.startswith(prefix) and not url.startswith(prefix + "/")
@@ -134,14 +167,16 @@ class Workspace:
 
     @property
     def policies(self) -> Path:
+        """The folder of the policies."""
         return self.root / "policies"
 
     @property
     def work(self) -> Path:
+        """The folder of what the stages make."""
         return self.root / "work"
 
     def folder(self, kind: str, name: str, version: int) -> Path:
-        """Where a registered version's files stand for people to read: data/math/1, builds/7."""
+        """Return where a version's files are for people to read: data/math/1, builds/7."""
         if kind == "build":
             return self.root / "builds" / str(version)
         plural = {"data": "data", "seed": "seeds", "expert": "experts"}[kind]
@@ -149,9 +184,14 @@ class Workspace:
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """Hold the workspace's one write lock. Another writer waits and is told on stderr who holds it.
+        """Hold the workspace's one write lock.
 
-        Processes started inside may inherit the lock: when this one is killed, the next writer waits for what it left running.
+        Another writer waits, after a line on stderr that says who holds it. Processes that are
+        started inside may inherit the lock: when this one is killed, the next writer waits for
+        what it left running.
+
+        Args:
+            what: the command that writes, for that line.
         """
         path = self.root / ".btx" / "lock"
         path.parent.mkdir(exist_ok=True)
@@ -161,10 +201,8 @@ class Workspace:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 lock.seek(0)
-                print(
-                    f"waiting: {lock.read().strip() or 'another command'} is writing to {self.root}",
-                    file=sys.stderr,
-                )
+                holder = lock.read().strip() or "another command"
+                print(f"waiting: {holder} is writing to {self.root}", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(f"btx {what} (process {os.getpid()}, {actor()})")
@@ -187,18 +225,14 @@ class Workspace:
 
 
 def _forget_the_killed(path: Path) -> None:
-    """Remove DVC's list of who works on what, unless one of them does.
+    """Remove DVC's list of the processes that hold its files, unless one of them still runs.
 
-    A killed DVC leaves it torn, or with the number of a process that is not yet reaped or is another one by now: DVC stops at each.
+    A DVC that was killed leaves the list torn, or naming a process that is a zombie or another
+    program by now; DVC would refuse to work because of either.
     """
     try:
         held = json.loads(path.read_text())
-        pids = {
-            one["pid"]
-            for mode in held.values()
-            for some in mode.values()
-            for one in (some if isinstance(some, list) else [some])
-        }
+        pids = set(_process_ids(held))
     except FileNotFoundError:
         return
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -207,20 +241,33 @@ def _forget_the_killed(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _process_ids(value: Any) -> Iterator[int]:  # DVC's own JSON, of whatever shape
+    """Yield every process that DVC's list of holders names."""
+    if isinstance(value, dict) and "pid" in value:
+        yield value["pid"]
+        return
+    for inner in value.values() if isinstance(value, dict) else value:
+        yield from _process_ids(inner)
+
+
 def _is_dvc(pid: int) -> bool:
-    import psutil  # DVC's own way to look; here, since few commands find anybody
+    # Imported here: few commands find a process in the list.
+    import psutil
 
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and any(
-            "dvc" in word for word in process.cmdline()
-        )
+        runs_dvc = any("dvc" in word for word in process.cmdline())
+        return runs_dvc and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
 def check_expert_name(name: str) -> None:
-    """Raises Invalid for what no reference can carry, and for `seed`, which stands for the seed in every mix."""
+    """Refuse a name that no expert can have.
+
+    Raises:
+        Invalid: for what no reference can hold, and for `seed`, which means the seed in every mix.
+    """
     if name == "seed":
         raise Invalid(
             "expert name 'seed'",
@@ -239,7 +286,7 @@ def check_expert_name(name: str) -> None:
 
 
 def actor() -> str:
-    """Who acts: BTX_ACTOR, else the account's name."""
+    """Return who acts: BTX_ACTOR, or else the account's name."""
     return os.environ.get("BTX_ACTOR") or getpass.getuser()
 
 
@@ -249,7 +296,7 @@ def read_settings(path: Path) -> Settings:
 
 
 def read_recipes(path: Path) -> Recipes:
-    """Recipes from a TOML file of their own, with tables named as in btx.toml: [recipe.mix], [recipe.tune], [recipe.evaluate]."""
+    """Read recipes from a TOML file of their own, with tables named as in btx.toml."""
     return _read(_RecipeFile, path).recipe
 
 
@@ -264,7 +311,7 @@ def _read(kind: type[S], path: Path) -> S:
             next="check the path",
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise Invalid(str(path), found=str(error), expected="TOML", next="mend the line") from error
+        raise Invalid(str(path), found=str(error), expected="TOML", next="fix the line") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -272,48 +319,53 @@ def _read(kind: type[S], path: Path) -> S:
             f"{path}, {key}",
             found=str(first["input"])[:80],
             expected=first["msg"],
-            next="mend or remove the key",
+            next="fix or remove the key",
         ) from error
 
 
 def template() -> Path:
-    """The folder that holds dvc.yaml and policies/: the checkout's own, or their copy inside the installed package."""
+    """Return the folder that holds dvc.yaml and policies/.
+
+    That is the checkout's own, or their copy inside the installed package.
+    """
     here = Path(__file__).parents[1]
     return here / "template" if (here / "template").is_dir() else here.parent
 
 
 def create(root: Path) -> Workspace:
-    """Make `root` a workspace: git, DVC, btx.toml, dvc.yaml, policies/. What is already there stays as it is."""
+    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/.
+
+    What is already there stays as it is.
+    """
     root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
     for name in ("dvc.yaml", "policies"):
-        _lay_down(template() / name, root / name)
+        _copy_new(template() / name, root / name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if not (root / ".git").is_dir():
         _run(root, "git", "init", "--quiet")
     if not (root / ".dvc").is_dir():
         _run(root, sys.executable, "-m", "dvc", "init", "--quiet")
         # Hard links first: only then does DVC keep a file's inode when it takes it in.
-        # Not core.autostage: killed while it writes to git, DVC leaves lock files there that stop every command after it.
+        # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
+        # stop every command after it.
         for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
     ignore = root / ".gitignore"
-    missing = [
-        line
-        for line in IGNORED.splitlines()
-        if line not in (ignore.read_text().splitlines() if ignore.exists() else [])
-    ]
+    known = ignore.read_text().splitlines() if ignore.exists() else []
+    missing = [line for line in IGNORED.splitlines() if line not in known]
     if missing:
         with ignore.open("a") as file:
             file.write("\n".join(missing) + "\n")
-    _write_new(root / SETTINGS, DEFAULT_SETTINGS)  # last: with it the folder is a workspace
+    # Last: with it the folder is a workspace.
+    _write_new(root / SETTINGS, DEFAULT_SETTINGS)
     workspace = Workspace.find(root)
     (root / ".btx").mkdir(exist_ok=True)
     workspace.catalog.head()
     return workspace
 
 
-def _lay_down(source: Path, target: Path) -> None:
+def _copy_new(source: Path, target: Path) -> None:
     if target.exists():
         return
     if source.is_dir():
@@ -334,5 +386,5 @@ def _run(root: Path, *command: str) -> None:
             " ".join(command),
             found=(done.stderr or done.stdout).strip(),
             expected="exit status 0",
-            next="mend what it names",
+            next="fix what it names",
         )

@@ -1,0 +1,1 @@
+"""The catalogue: database, rows, store, log, lineage, search and audit."""

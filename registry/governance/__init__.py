@@ -1,0 +1,1 @@
+"""Governance: policies, gates, people and signatures."""

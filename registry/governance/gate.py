@@ -14,8 +14,17 @@ from typing import Any
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid, NotFound
-from registry.governance import expressions, people
-from registry.governance.policies import Policy, Verdict, Waiver, from_document, judge, to_document
+from registry.governance import people
+from registry.governance.cel import expressions
+from registry.governance.policies import (
+    Candidate,
+    Policy,
+    Verdict,
+    Waiver,
+    from_document,
+    judge,
+    to_document,
+)
 from registry.records.events import Judged, Reason, WaiverUsed
 from registry.records.evidence import (
     BuildEvidence,
@@ -83,7 +92,7 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
         outcome=Outcome(verdict.outcome),
         at=verdict.at,
         waivers=tuple(WaiverUsed(**vars(waiver)) for waiver in waivers),
-        engine=expressions.engine(),
+        engine=expressions.engine_version(),
         rules=outcomes(verdict),
         reasons=tuple(reasons),
     )
@@ -123,12 +132,10 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
     body = event.read(Judged)
     try:
         rules = catalog.document(body.policies)
+        evidence = catalog.document(body.evidence)
         return judge(
             from_document(rules),
-            gate=body.gate,
-            kind=body.kind,
-            subject=event.subject,
-            evidence=catalog.document(body.evidence),
+            Candidate(body.gate, body.kind, evidence, event.subject),
             waivers=[waiver_of(line) for line in body.waivers],
             at=datetime.fromisoformat(body.at),
             shapes=rules["shapes"],
@@ -153,15 +160,8 @@ def waiver_of(line: WaiverUsed) -> Waiver:
 
 
 def _judged(question: Question, evidence: Mapping[str, Any], waivers: Sequence[Waiver]) -> Verdict:
-    return judge(
-        question.policies,
-        gate=question.gate,
-        kind=question.kind,
-        evidence=evidence,
-        waivers=waivers,
-        at=question.at,
-        subject=question.subject,
-    )
+    candidate = Candidate(question.gate, question.kind, evidence, question.subject)
+    return judge(question.policies, candidate, at=question.at, waivers=waivers)
 
 
 def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], list[Waiver]]:

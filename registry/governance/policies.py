@@ -1,33 +1,51 @@
 """Policies: YAML files into rules, and the judgement of evidence by them.
 
-In:  a folder of policies, evidence as plain JSON, waivers, a time.  Out: a Verdict. Pure: nothing is written, time is an argument.
-A rule passes only by being exactly true; what cannot be decided is a no; a gate that no policy speaks for is shut.
-Numbers are doubles on both sides, so that evidence read back from its stored form gives the same verdict: write 1.0 in arithmetic.
-Who may waive is people.py's, keeping verdicts gate.py's.
+In:  a folder of policies; evidence as plain JSON, waivers, a time.  Out: policies; a Verdict.
+Judging is pure: nothing is read or written, and the time is an argument. A rule passes only by being
+exactly true; what cannot be decided means no; a gate for which there is no policy is shut.
+Numbers are doubles in policies as in evidence, so that evidence read back from its stored form gives
+the same verdict: write 1.0 in arithmetic.
+Who may grant a waiver is left to `people`, storing verdicts to `gate`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from registry.digest import canonical_json
 from registry.errors import Invalid, NotFound, Refused
-from registry.governance import expressions
+from registry.governance.cel import expressions
+from registry.governance.cel.shapes import (
+    Anything,
+    Record,
+    Shape,
+    ShapeJson,
+    from_json,
+    mismatch,
+)
 from registry.records import evidence as evidence_records
+from registry.records.kinds import Gate, Outcome
 from registry.records.references import parse
 
-Gate = Literal["register", "build", "release", "export"]
-Kind = Literal["data", "seed", "expert", "build"]
-Outcome = Literal["allowed", "waived", "refused"]
+if TYPE_CHECKING:
+    from cel_expr_python import cel
+
+# The kinds of version that a gate is asked about.
+CandidateKind = Literal["data", "seed", "expert", "build"]
+RuleOutcome = Literal["allowed", "waived", "refused", "warned", "noted"]
+# The facts of each kind of candidate.
+ShapesByKind: TypeAlias = Mapping[str, ShapeJson]
+
 LARGEST_FILE_BYTES = 1 << 18
-ASKED: Mapping[str, tuple[str, ...]] = {
+# The kinds of candidate that each gate is asked about.
+KINDS_BY_GATE: Mapping[str, tuple[str, ...]] = {
     "register": ("data", "seed", "expert"),
     "build": ("build",),
     "release": ("build",),
@@ -40,21 +58,43 @@ class _Settings(BaseModel):
 
 
 class Match(_Settings):
-    """Which questions a policy answers. domains: shell patterns over the names of the data and experts concerned."""
+    """Which questions a policy answers.
+
+    Attributes:
+        gates: the gates at which it is asked.
+        kinds: the kinds of candidate that it is asked about.
+        domains: shell patterns, one of which has to match the name of a data version or an expert
+            that the candidate is or is made from.
+    """
 
     gates: tuple[Gate, ...] = Field(min_length=1)
-    kinds: tuple[Kind, ...] = Field(min_length=1)
+    kinds: tuple[CandidateKind, ...] = Field(min_length=1)
     domains: tuple[str, ...] = Field(default=("*",), min_length=1)
 
     def covers(self, gate: str, kind: str, domains: Sequence[str]) -> bool:
-        named = self.domains == ("*",) or any(
-            fnmatchcase(domain, pattern) for domain in domains for pattern in self.domains
-        )
-        return gate in self.gates and kind in self.kinds and kind in ASKED[gate] and named
+        """Return whether the policy is asked.
+
+        Args:
+            gate: the gate that is asked.
+            kind: the candidate's kind.
+            domains: names of the data versions and experts that the candidate is or is made from.
+        """
+        asked = gate in self.gates and kind in self.kinds and kind in KINDS_BY_GATE[gate]
+        return asked and (self.domains == ("*",) or self._matches_any(domains))
+
+    def _matches_any(self, domains: Sequence[str]) -> bool:
+        return any(fnmatchcase(domain, pattern) for domain in domains for pattern in self.domains)
 
 
 class Validation(_Settings):
-    """One rule: the expression that has to be true; what to tell a person when it is not, and how to mend it."""
+    """One rule of a policy.
+
+    Attributes:
+        rule: its name in the policy.
+        expression: what has to be true.
+        message: what a person reads if it is not; `{expression}` is filled in.
+        remedy: what a person can do then.
+    """
 
     rule: str = Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")
     expression: str = Field(min_length=1)
@@ -63,14 +103,24 @@ class Validation(_Settings):
 
 
 class Policy(_Settings):
-    """One policy file. parameters: what a company sets, read in expressions as `parameters.KEY`."""
+    """One policy file.
+
+    Attributes:
+        name: the file's name without its ending.
+        why: the reason for the policy, for people.
+        match: which questions it answers.
+        enforcement: whether a broken rule refuses, warns, or is only logged.
+        waivable: whether a waiver can make an exception.
+        parameters: what a company sets, read in expressions as `parameters.KEY`.
+        validations: its rules.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")
     why: str = Field(min_length=1)
     match: Match
     enforcement: Literal["deny", "warn", "audit"] = "deny"
     waivable: bool = False
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    parameters: dict[str, object] = Field(default_factory=dict)
     validations: tuple[Validation, ...] = Field(min_length=1)
 
     @field_validator("validations")
@@ -80,44 +130,77 @@ class Policy(_Settings):
             raise ValueError("each rule name once")
         return validations
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
+        """Return the policy as it is stored with every verdict, with all defaults written out."""
         return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
 class Waiver:
-    """A named person's exception to one rule (POLICY/RULE) for one subject until one moment. id: digest of its event."""
+    """A named person's exception to one rule for one subject until one moment.
+
+    Attributes:
+        rule: POLICY/RULE.
+        subject: the reference of the version for which it holds.
+        until: an ISO date, that day included, or an ISO moment, in UTC.
+        actor: who granted it.
+        why: the reason.
+        id: the digest of the event that logged it; empty where there is none.
+    """
 
     rule: str
     subject: str
-    until: str  # ISO date (that day included) or moment, UTC
+    until: str
     actor: str
     why: str
     id: str = ""
 
     def in_force(self, at: datetime) -> bool:
+        """Return whether the waiver still holds at a moment.
+
+        Raises:
+            Invalid: if its end is no date.
+        """
         return moment(self.until) >= at
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """outcome: allowed, waived, refused; warned or noted where the policy does not deny."""
+    """What one rule says of a candidate.
+
+    Attributes:
+        policy: the policy's name.
+        rule: the rule's name in the policy.
+        outcome: allowed, waived or refused; warned or noted where the policy does not deny.
+        message: why the rule is not true; empty if it is.
+        remedy: what a person can do; empty if the rule is true.
+        waiver: the waiver that made the exception.
+    """
 
     policy: str
     rule: str
-    outcome: Literal["allowed", "waived", "refused", "warned", "noted"]
+    outcome: RuleOutcome
     message: str = ""
     remedy: str = ""
     waiver: Waiver | None = None
 
     @property
     def name(self) -> str:
+        """The rule's full name, POLICY/RULE."""
         return f"{self.policy}/{self.rule}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A gate's answer. waived: allowed thanks to at least one waiver."""
+    """A gate's answer.
+
+    Attributes:
+        gate: the gate that was asked.
+        subject: the candidate's reference.
+        outcome: allowed; waived, which is allowed thanks to at least one waiver; or refused.
+        at: the moment of the judgement, an ISO moment in UTC.
+        rules: what each rule says, in the order of the policies.
+    """
 
     gate: str
     subject: str
@@ -126,82 +209,95 @@ class Verdict:
     rules: tuple[RuleResult, ...]
 
     def refusals(self) -> list[RuleResult]:
+        """Return the rules that refuse the candidate."""
         return [rule for rule in self.rules if rule.outcome == "refused"]
 
+    # Any: plain JSON, for callers that print it or send it on.
     def to_json(self) -> dict[str, Any]:
+        """Return the verdict as a JSON object."""
         return asdict(self) | {"rules": [asdict(rule) for rule in self.rules]}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a gate is asked about.
+
+    Attributes:
+        gate: the gate that is asked.
+        kind: the candidate's kind.
+        evidence: the facts about it, plain JSON.
+        subject: its reference; None stands for the one that the evidence holds.
+    """
+
+    gate: str
+    kind: str
+    evidence: Mapping[str, object]
+    subject: str | None = None
 
 
 def judge(
     policies: Sequence[Policy],
+    candidate: Candidate,
     *,
-    gate: str,
-    kind: str,
-    evidence: Mapping[str, Any],
-    waivers: Sequence[Waiver] = (),
     at: datetime,
-    subject: str | None = None,
-    shapes: Mapping[str, Any] | None = None,
+    waivers: Sequence[Waiver] = (),
+    shapes: ShapesByKind | None = None,
 ) -> Verdict:
-    """The verdict on this evidence at this moment. Never raises for what policies or evidence hold: a doubt is a refusal.
+    """Judge a candidate by its evidence at one moment.
 
-    waivers: those whose signatures and roles were checked already; here they are matched by rule, subject and date.
-    shapes: the types of facts by kind; those of the evidence records unless given.
+    Whatever policies or evidence hold, nothing is raised: a doubt is a refusal.
+
+    Args:
+        policies: the policies, in the order in which the verdict names them.
+        candidate: the gate that is asked, and what it is asked about.
+        at: the moment, with its time zone.
+        waivers: those whose signatures and roles were checked already; here they are matched by
+            rule, subject and date.
+        shapes: the shapes of the facts of each kind, in their JSON form; those of `evidence_shapes`
+            unless given.
+
+    Raises:
+        Invalid: for a moment without a time zone, or shapes that are not in their JSON form.
     """
-    subject = (
-        subject
-        if subject is not None
-        else str(evidence.get("ref") if isinstance(evidence, Mapping) else None)
-    )
-    at = _aware(at)
-    doubt = expressions.check_evidence(evidence)
-    if doubt is None and evidence.get("kind") != kind:
-        doubt = f"evidence of kind {evidence.get('kind')!r} where {kind!r} was asked about"
-    if doubt is None:
-        doubt = expressions.misshapen(
-            evidence, (known_shapes() if shapes is None else shapes).get(kind, "text")
+    if at.tzinfo is None:
+        raise Invalid(
+            "time of judgement",
+            found=f"{at} without a zone",
+            expected="a moment with its zone",
+            next="datetime.now(UTC)",
         )
-    if doubt is not None:
-        rules = [
-            RuleResult(
-                "gate",
-                "evidence",
-                "refused",
-                doubt,
-                "hand the gate the facts of this very candidate",
-            )
-        ]
+    subject = candidate.subject
+    if subject is None:
+        evidence = candidate.evidence
+        subject = str(evidence.get("ref") if isinstance(evidence, Mapping) else None)
+    problem = _evidence_problem(candidate, shapes)
+    if problem is not None:
+        rules = [_unreadable(problem)]
     else:
-        domains = _domains(evidence)
-        chosen = [policy for policy in policies if policy.match.covers(gate, kind, domains)]
-        facts = _Facts(evidence, at)
-        rules = [
-            result
-            for policy in chosen
-            for result in _judge_policy(
-                policy, facts.under(policy.parameters), waivers, at, subject
-            )
-        ]
-        if not rules:
-            remedy = f"write a policy whose match names gate {gate} and kind {kind}"
-            rules = [
-                RuleResult(
-                    "gate",
-                    "covered",
-                    "refused",
-                    f"no policy speaks for {kind} at gate {gate}",
-                    remedy,
-                )
-            ]
-    outcomes = {rule.outcome for rule in rules}
-    outcome: Outcome = (
-        "refused" if "refused" in outcomes else "waived" if "waived" in outcomes else "allowed"
+        judgement = _Judgement(subject, at, waivers)
+        rules = list(_results(policies, candidate, judgement)) or [_uncovered(candidate)]
+    return Verdict(
+        gate=candidate.gate,
+        subject=subject,
+        outcome=_overall(rules),
+        at=at.astimezone(UTC).isoformat(),
+        rules=tuple(rules),
     )
-    return Verdict(gate, subject, outcome, at.astimezone(UTC).isoformat(), tuple(rules))
 
 
 def load(folder: Path) -> list[Policy]:
-    """Every *.yaml of the folder, by name. Raises NotFound for no folder, Invalid for a file that is not a sound policy."""
+    """Read every policy of a folder.
+
+    Args:
+        folder: the folder with one YAML file per policy.
+
+    Returns:
+        The policies by name, their expressions compiled and their facts known.
+
+    Raises:
+        NotFound: if there is no such folder.
+        Invalid: for a file that is not a sound policy, saying what is wrong with it.
+    """
     if not folder.is_dir():
         raise NotFound(
             str(folder),
@@ -209,17 +305,7 @@ def load(folder: Path) -> list[Policy]:
             expected="policies",
             next="btx init lays the default policies down",
         )
-    policies = [_checked(path) for path in sorted(folder.glob("*.yaml"))]
-    names = [policy.name for policy in policies]
-    for name in names:
-        if names.count(name) > 1:
-            raise Invalid(
-                f"policy {name}",
-                found="two files with this name",
-                expected="each name once",
-                next=f"rename one in {folder}",
-            )
-    return policies
+    return [_checked_policy(path) for path in sorted(folder.glob("*.yaml"))]
 
 
 def require_waivable(policies: Sequence[Policy], rule: str) -> None:
@@ -255,185 +341,268 @@ def require_waivable(policies: Sequence[Policy], rule: str) -> None:
 
 
 def from_document(document: Mapping[str, Any]) -> list[Policy]:
-    """The policies of a kept document, as they were. Facts that have been renamed since are no error here."""
+    """Read the policies that a verdict was given by.
+
+    Facts that have been renamed since are no error here.
+
+    Args:
+        document: what `to_document` returned; JSON whose form is checked here.
+
+    Raises:
+        Invalid: for a document of another form.
+    """
     try:
         return [Policy.model_validate(item) for item in document["policies"]]
     except (ValidationError, KeyError, TypeError) as error:
         raise Invalid(
-            "kept policies",
+            "policies of a verdict",
             found=str(error).splitlines()[0],
             expected="policies as judged",
             next="btx audit",
         ) from None
 
 
-def to_document(policies: Sequence[Policy]) -> dict[str, Any]:
-    """What a verdict keeps of its rules: the policies, and the types of facts as they were."""
-    return {"policies": [policy.to_json() for policy in policies], "shapes": known_shapes()}
+def to_document(policies: Sequence[Policy]) -> dict[str, object]:
+    """Return what a verdict keeps of its rules: the policies, and the shapes of facts."""
+    return {"policies": [policy.to_json() for policy in policies], "shapes": evidence_shapes()}
+
+
+@cache
+def evidence_shapes() -> ShapesByKind:
+    """Return the shapes of the facts of each kind of candidate, in their JSON form.
+
+    This is the one place that says which facts a policy may name, and the form in which verdicts
+    keep it.
+    """
+    return evidence_records.shapes()
 
 
 def moment(text: str) -> datetime:
-    """An ISO moment; a bare date means the end of that day, UTC. Raises Invalid."""
+    """Read an ISO moment.
+
+    Args:
+        text: a moment, in UTC unless it has a time zone; or a date, which means the end of that day.
+
+    Raises:
+        Invalid: for any other text.
+    """
     try:
         value = datetime.fromisoformat(text)
     except (TypeError, ValueError):
         raise Invalid(
             "date", found=repr(text), expected="YYYY-MM-DD", next="write the date in full"
         ) from None
-    if len(text) == 10:
+    if len(text) == len("YYYY-MM-DD"):
         value = value.replace(hour=23, minute=59, second=59)
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-class _Facts:
-    """The evidence as expressions see it, converted once for all policies whose parameters are the same: converting costs the most."""
+def read_strict_yaml(path: Path) -> object:
+    """Read a YAML file without aliases, and without a key that is no text or stands there twice.
 
-    def __init__(self, evidence: Mapping[str, Any], at: datetime) -> None:
-        self._evidence, self._at = _doubles(evidence), at
-        self._made: dict[bytes, expressions.Facts] = {}
+    Raises:
+        YAMLError: for anything else.
+    """
+    # The loader is a SafeLoader: it makes plain values only.
+    return yaml.load(path.read_text(), Loader=_StrictLoader)
 
-    def under(self, parameters: Mapping[str, Any]) -> expressions.Facts:
+
+@dataclass(frozen=True)
+class _Judgement:
+    """What stays the same for all rules of one judgement."""
+
+    subject: str
+    at: datetime
+    waivers: Sequence[Waiver]
+
+    def waivers_of(self, rule: str) -> list[Waiver]:
+        return [
+            waiver
+            for waiver in self.waivers
+            if waiver.rule == rule and waiver.subject == self.subject
+        ]
+
+    def is_in_force(self, waiver: Waiver) -> bool:
+        try:
+            return waiver.in_force(self.at)
+        except Invalid:
+            return False
+
+
+class _Activations:
+    """The values that expressions read, converted once for all policies with equal parameters.
+
+    Converting the evidence costs more than evaluating the rules.
+    """
+
+    def __init__(self, evidence: Mapping[str, object], at: datetime) -> None:
+        self._evidence = _with_doubles(evidence)
+        self._at = at
+        self._by_parameters: dict[bytes, cel.Activation] = {}
+
+    def under(self, parameters: Mapping[str, object]) -> "cel.Activation":
         key = canonical_json(parameters)
-        if key not in self._made:
-            self._made[key] = expressions.facts(self._evidence, _doubles(parameters), self._at)
-        return self._made[key]
+        if key not in self._by_parameters:
+            self._by_parameters[key] = expressions.activation(
+                self._evidence, _with_doubles(parameters), self._at
+            )
+        return self._by_parameters[key]
 
 
-def _judge_policy(
-    policy: Policy, facts: expressions.Facts, waivers: Sequence[Waiver], at: datetime, subject: str
-) -> list[RuleResult]:
-    return [
-        _judge_rule(policy, validation, facts, waivers, at, subject)
-        for validation in policy.validations
-    ]
+def _evidence_problem(candidate: Candidate, shapes: ShapesByKind | None) -> str | None:
+    """Why the evidence cannot be judged; None if it can."""
+    problem = expressions.check_evidence(candidate.evidence)
+    if problem is not None:
+        return problem
+    kind = candidate.evidence.get("kind")
+    if kind != candidate.kind:
+        return f"evidence of kind {kind!r} where '{candidate.kind}' was asked about"
+    shape = _shape_of_kind(candidate.kind, shapes)
+    if shape is None:
+        return f"no facts are described for kind {kind!r}"
+    return mismatch(candidate.evidence, shape)
+
+
+def _shape_of_kind(kind: str, shapes: ShapesByKind | None) -> Shape | None:
+    if shapes is None:
+        return _current_shape(kind)
+    return from_json(shapes[kind]) if kind in shapes else None
+
+
+@cache
+def _current_shape(kind: str) -> Shape | None:
+    return _shape_of_kind(kind, evidence_shapes())
+
+
+def _results(
+    policies: Sequence[Policy], candidate: Candidate, judgement: _Judgement
+) -> Iterator[RuleResult]:
+    domains = _domains(candidate.evidence)
+    activations = _Activations(candidate.evidence, judgement.at)
+    for policy in policies:
+        if policy.match.covers(candidate.gate, candidate.kind, domains):
+            values = activations.under(policy.parameters)
+            for validation in policy.validations:
+                yield _judge_rule(policy, validation, values, judgement)
 
 
 def _judge_rule(
-    policy: Policy,
-    validation: Validation,
-    facts: expressions.Facts,
-    waivers: Sequence[Waiver],
-    at: datetime,
-    subject: str,
+    policy: Policy, validation: Validation, values: "cel.Activation", judgement: _Judgement
 ) -> RuleResult:
     try:
-        why_not = expressions.compile_expression(validation.expression).holds(facts)
+        answer = expressions.compile_expression(validation.expression).evaluate(values)
     except Invalid as error:
-        why_not = f"error: {error.found}"
-    if why_not is None:
+        answer = expressions.Answer("ERROR", error.found)
+    if answer.is_true:
         return RuleResult(policy.name, validation.rule, "allowed")
-    message = _message(validation.message, facts)
-    message += (
-        ""
-        if why_not == "false"
-        else f" (a fact that this needs is unknown or cannot be read: {why_not.removeprefix('error: ')})"
-    )
+    message = _message(validation.message, values)
+    if answer.problem is not None:
+        message += f" (a fact that this needs is unknown or cannot be read: {answer.problem})"
+    return _broken_rule(policy, validation, message, judgement)
+
+
+def _broken_rule(
+    policy: Policy, validation: Validation, message: str, judgement: _Judgement
+) -> RuleResult:
+    """What follows from a rule that is not true."""
+    outcome: RuleOutcome = "refused"
+    usable: Waiver | None = None
     if policy.enforcement != "deny":
-        outcome: Literal["warned", "noted"] = "warned" if policy.enforcement == "warn" else "noted"
-        return RuleResult(policy.name, validation.rule, outcome, message, validation.remedy)
-    granted = [
-        waiver
-        for waiver in waivers
-        if (waiver.rule, waiver.subject) == (f"{policy.name}/{validation.rule}", subject)
-    ]
-    valid = [waiver for waiver in granted if policy.waivable and _in_force(waiver, at)]
-    if valid:
-        return RuleResult(
-            policy.name,
-            validation.rule,
-            "waived",
-            message,
-            validation.remedy,
-            max(valid, key=lambda waiver: waiver.until),
-        )
-    if granted:
-        message += f"; the waiver by {granted[-1].actor} " + (
-            f"ended {granted[-1].until}" if policy.waivable else "does not count here"
-        )
-    return RuleResult(policy.name, validation.rule, "refused", message, validation.remedy)
+        outcome = "warned" if policy.enforcement == "warn" else "noted"
+    else:
+        granted = judgement.waivers_of(f"{policy.name}/{validation.rule}")
+        valid = [waiver for waiver in granted if judgement.is_in_force(waiver)]
+        if policy.waivable and valid:
+            outcome = "waived"
+            usable = max(valid, key=lambda waiver: waiver.until)
+        elif granted:
+            last = granted[-1]
+            reason = f"ended {last.until}" if policy.waivable else "does not count here"
+            message += f"; the waiver by {last.actor} {reason}"
+    return RuleResult(policy.name, validation.rule, outcome, message, validation.remedy, usable)
 
 
-def _in_force(waiver: Waiver, at: datetime) -> bool:
+def _unreadable(problem: str) -> RuleResult:
+    return RuleResult(
+        policy="gate",
+        rule="evidence",
+        outcome="refused",
+        message=problem,
+        remedy="hand the gate the facts of this very candidate",
+    )
+
+
+def _uncovered(candidate: Candidate) -> RuleResult:
+    return RuleResult(
+        policy="gate",
+        rule="covered",
+        outcome="refused",
+        message=f"no policy speaks for {candidate.kind} at gate {candidate.gate}",
+        remedy=f"write a policy whose match names gate {candidate.gate} and kind {candidate.kind}",
+    )
+
+
+def _overall(rules: Sequence[RuleResult]) -> Outcome:
+    outcomes = {rule.outcome for rule in rules}
+    if "refused" in outcomes:
+        return Outcome.REFUSED
+    return Outcome.WAIVED if "waived" in outcomes else Outcome.ALLOWED
+
+
+def _message(template: str, values: "cel.Activation") -> str:
     try:
-        return waiver.in_force(at)
-    except Invalid:
-        return False
-
-
-def _message(template: str, facts: expressions.Facts) -> str:
-    try:
-        return expressions.render(template, facts)
+        return expressions.render(template, values)
     except Invalid:
         return template
 
 
-def _doubles(value: Any) -> Any:
-    """Plain lists and dicts with every number a double."""
+# Any: JSON of every form goes in, and the same form with doubles comes out.
+def _with_doubles(value: Any) -> Any:
+    """Return plain lists and dicts in which every number is a double."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Mapping):
-        return {key: _doubles(item) for key, item in value.items()}
-    return [_doubles(item) for item in value] if isinstance(value, list | tuple) else float(value)
+        return {key: _with_doubles(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_doubles(item) for item in value]
+    return float(value)
 
 
-def _domains(evidence: Mapping[str, Any]) -> list[str]:
-    """Names of the data and experts that the evidence is about."""
-    refs = [evidence, *_dicts(evidence.get("data")), *_dicts(evidence.get("members"))]
-    refs += [
-        line for member in _dicts(evidence.get("members")) for line in _dicts(member.get("data"))
-    ]
-    names = [str(evidence["name"])] if isinstance(evidence.get("name"), str) else []
-    for item in refs:
+def _domains(evidence: Mapping[str, object]) -> list[str]:
+    """Names of the data versions and experts that the evidence is about."""
+    members = _mappings(evidence.get("members"))
+    versions = [evidence, *_mappings(evidence.get("data")), *members]
+    for member in members:
+        versions.extend(_mappings(member.get("data")))
+    name = evidence.get("name")
+    domains = [name] if isinstance(name, str) else []
+    for version in versions:
         try:
-            names.append(parse(str(item.get("ref"))).name)
+            domains.append(parse(str(version.get("ref"))).name)
         except Invalid:
             continue
-    return names
+    return domains
 
 
-def _dicts(value: Any) -> list[Mapping[str, Any]]:
-    return (
-        [item for item in value if isinstance(item, Mapping)]
-        if isinstance(value, list | tuple)
-        else []
-    )
+def _mappings(value: object) -> list[Mapping[str, object]]:
+    if not isinstance(value, list | tuple):
+        return []
+    return [item for item in value if isinstance(item, Mapping)]
 
 
-def _aware(at: datetime) -> datetime:
-    if at.tzinfo is None:
-        raise Invalid(
-            "time of judgement",
-            found=f"{at} without a zone",
-            expected="a moment with its zone",
-            next="datetime.now(UTC)",
-        )
-    return at
-
-
-def _checked(path: Path) -> Policy:
-    """One file, its expressions compiled and its facts known."""
-    policy = _parsed(path)
+def _checked_policy(path: Path) -> Policy:
+    policy = _parsed_policy(path)
     for gate in policy.match.gates:
-        if not set(policy.match.kinds) & set(ASKED[gate]):
-            asked = ", ".join(ASKED[gate])
+        kinds = KINDS_BY_GATE[gate]
+        if not set(policy.match.kinds) & set(kinds):
             raise _unsound(
                 path,
                 f"gate {gate} with kinds {', '.join(policy.match.kinds)}",
-                f"gate {gate} asks about {asked}",
+                f"gate {gate} asks about {', '.join(kinds)}",
             )
-    parameters: dict[str, Any] = dict.fromkeys(policy.parameters)
     for validation in policy.validations:
         try:
-            used = [
-                expressions.compile_expression(validation.expression),
-                *expressions.check_template(validation.message),
-            ]
-            expressions.check_truth(used[0])
-            for kind in policy.match.kinds:
-                for expression in used:
-                    expressions.check_names(
-                        expression, {"evidence": known_shapes()[kind], "parameters": parameters}
-                    )
+            _check_rule(policy, validation)
         except Invalid as error:
             raise _unsound(
                 path, f"rule {validation.rule}: {error.found} in {error.subject}", error.expected
@@ -441,25 +610,34 @@ def _checked(path: Path) -> Policy:
     return policy
 
 
-def _parsed(path: Path) -> Policy:
-    if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise _unsound(path, f"{path.stat().st_size} bytes", f"at most {LARGEST_FILE_BYTES}")
+def _check_rule(policy: Policy, validation: Validation) -> None:
+    """Check that the rule's expressions compile and name facts that exist."""
+    expression = expressions.compile_expression(validation.expression)
+    in_message = expressions.check_template(validation.message)
+    expressions.check_truth(expression)
+    parameters = Record(dict.fromkeys(policy.parameters, Anything()))
+    for kind in policy.match.kinds:
+        evidence = _current_shape(kind) or Anything()
+        for used in (expression, *in_message):
+            expressions.check_names(used, {"evidence": evidence, "parameters": parameters})
+
+
+def _parsed_policy(path: Path) -> Policy:
+    size = path.stat().st_size
+    if size > LARGEST_FILE_BYTES:
+        raise _unsound(path, f"{size} bytes", f"at most {LARGEST_FILE_BYTES}")
     try:
-        policy = Policy.model_validate(
-            yaml.load(path.read_text(), Loader=StrictLoader)
-        )  # StrictLoader is a SafeLoader
-        canonical_json(policy.to_json())
+        policy = Policy.model_validate(read_strict_yaml(path))
+        # As it was read: `to_json` would make a text of a date, and null of what is no number.
+        canonical_json(policy.model_dump())
     except ValidationError as error:
         first = error.errors()[0]
-        raise _unsound(
-            path,
-            ".".join(str(part) for part in first["loc"]) + f": {str(first['input'])[:80]}",
-            first["msg"],
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unsound(path, " ".join(str(error).split())[:200], "YAML") from None
+        field = ".".join(str(part) for part in first["loc"])
+        raise _unsound(path, f"{field}: {str(first['input'])[:80]}", first["msg"]) from None
     except Invalid as error:
         raise _unsound(path, error.found, error.expected) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _unsound(path, " ".join(str(error).split())[:200], "YAML") from None
     if policy.name != path.stem:
         raise _unsound(path, f"name {policy.name}", path.stem)
     return policy
@@ -470,25 +648,23 @@ def _unsound(path: Path, found: str, expected: str) -> Invalid:
         f"policy file {path}",
         found=found,
         expected=expected,
-        next="mend the file, then btx policy test",
+        next="fix the file, then run btx policy test",
     )
 
 
-@cache
-def known_shapes() -> Mapping[str, Any]:
-    """Return what evidence holds, by kind of candidate."""
-    return evidence_records.shapes()
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without aliases, which can grow without bound, and without a key that is there twice.
 
+    Of two equal keys the later one would win unseen.
+    """
 
-class StrictLoader(yaml.SafeLoader):
-    """YAML without aliases (they can grow without bound) and without a key twice (the later one would win unseen)."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not read here")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+    # Any: a value of a YAML mapping may be of any type.
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if not isinstance(key, str):

@@ -1,7 +1,9 @@
 """Tests of policies, written beside them: evidence in, verdict expected.
 
-In:  a folder of policies with a folder `tests` in it.  Out: one result per case, and per rule that no case refuses.
-A test file holds a gate and the facts of a candidate; each case changes some facts and names the rules (POLICY/RULE) that then refuse.
+In:  a folder of policies with a folder `tests` in it.
+Out: one result for each case, and one for each rule that no case breaks.
+A test file holds a gate and the facts of a candidate; each case changes some of the facts and names
+the rules, as POLICY/RULE, that then refuse.
 """
 
 import copy
@@ -14,7 +16,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.errors import Invalid
-from registry.governance.policies import Policy, StrictLoader, Verdict, Waiver, judge, load, moment
+from registry.governance.policies import (
+    Candidate,
+    Policy,
+    Verdict,
+    Waiver,
+    judge,
+    load,
+    moment,
+    read_strict_yaml,
+)
 
 
 class _Settings(BaseModel):
@@ -22,6 +33,8 @@ class _Settings(BaseModel):
 
 
 class CaseWaiver(_Settings):
+    """A waiver that a case takes as granted."""
+
     rule: str
     subject: str
     until: str
@@ -30,10 +43,22 @@ class CaseWaiver(_Settings):
 
 
 class Case(_Settings):
-    """change: facts by dotted path. refused, warned, waived: rules; none of them: all pass. message: what the refusal must say."""
+    """One case: what is changed, and what the verdict should then be.
+
+    Attributes:
+        name: what the case is about.
+        change: new values of facts, by dotted path.
+        refused: the rules that refuse; without any rule here or below, all rules pass.
+        warned: the rules that warn.
+        waived: the rules that a waiver makes an exception to.
+        message: what the messages of the broken rules have to contain.
+        waivers: the waivers that there are.
+        at: the moment of the judgement; that of the suite unless given.
+        gate: the gate that is asked; that of the suite unless given.
+    """
 
     name: str
-    change: dict[str, Any] = Field(default_factory=dict)
+    change: dict[str, object] = Field(default_factory=dict)
     refused: tuple[str, ...] = ()
     warned: tuple[str, ...] = ()
     waived: tuple[str, ...] = ()
@@ -44,15 +69,31 @@ class Case(_Settings):
 
 
 class Suite(_Settings):
+    """One test file.
+
+    Attributes:
+        gate: the gate that is asked.
+        at: the moment of the judgement.
+        evidence: the facts of a candidate.
+        cases: what is tried with them.
+    """
+
     gate: str
     at: str = "2026-06-01"
-    evidence: dict[str, Any]
+    evidence: dict[str, object]
     cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One case. found equals expected when it is as it should be."""
+    """What came of one case.
+
+    Attributes:
+        suite: the name of the test file, or `rules` for a rule that no case breaks.
+        case: the name of the case or of the rule.
+        expected: the verdict that the case names.
+        found: the verdict that the policies give; equal to `expected` if all is well.
+    """
 
     suite: str
     case: str
@@ -61,60 +102,94 @@ class Result:
 
     @property
     def ok(self) -> bool:
+        """Whether the case gave the expected verdict."""
         return self.expected == self.found
 
 
 def run(folder: Path) -> list[Result]:
-    """Every case in `folder`/tests, then every rule that no case breaks. Raises Invalid for a file that cannot be read."""
+    """Run every case in the folder `tests` of a folder of policies.
+
+    Args:
+        folder: the folder of the policies.
+
+    Returns:
+        A result for each case, then one for each rule that no case breaks.
+
+    Raises:
+        NotFound: if there is no such folder.
+        Invalid: for a policy or a test file that cannot be read.
+    """
     policies = load(folder)
-    suites = {path.stem: _suite(path) for path in sorted((folder / "tests").glob("*.yaml"))}
-    results = [
-        _result(policies, name, suite, case)
-        for name, suite in suites.items()
-        for case in suite.cases
-    ]
-    tried = {
-        rule
-        for suite in suites.values()
-        for case in suite.cases
-        for rule in (*case.refused, *case.warned)
-    }
-    rules = [
-        f"{policy.name}/{validation.rule}"
-        for policy in policies
-        for validation in policy.validations
-    ]
-    return results + [
-        Result("rules", rule, "a case that breaks this rule", "none")
-        for rule in rules
-        if rule not in tried
-    ]
+    suites = {path.stem: read_suite(path) for path in sorted((folder / "tests").glob("*.yaml"))}
+    results: list[Result] = []
+    broken: set[str] = set()
+    for name, suite in suites.items():
+        for case in suite.cases:
+            results.append(_result(policies, name, suite, case))
+            broken.update(case.refused, case.warned)
+    for policy in policies:
+        for validation in policy.validations:
+            rule = f"{policy.name}/{validation.rule}"
+            if rule not in broken:
+                results.append(Result("rules", rule, "a case that breaks this rule", "none"))
+    return results
+
+
+def read_suite(path: Path) -> Suite:
+    """Read a test file.
+
+    Raises:
+        Invalid: for a file that is no policy's test, saying why.
+    """
+    try:
+        return Suite.model_validate(read_strict_yaml(path))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise Invalid(
+            f"policy test {path}",
+            found=" ".join(str(error).split())[:200],
+            expected="a policy's test",
+            next="fix the file",
+        ) from None
 
 
 def verdict_of(policies: Sequence[Policy], suite: Suite, case: Case) -> Verdict:
+    """Judge the candidate of one case.
+
+    Args:
+        policies: the policies that are tested.
+        suite: the test file, whose evidence the case changes.
+        case: the case.
+
+    Raises:
+        Invalid: for a change of a fact that the suite's evidence does not hold, or a date that is
+            none.
+    """
     evidence = changed(suite.evidence, case.change)
     waivers = [
-        Waiver(item.rule, item.subject, item.until, item.actor, item.why) for item in case.waivers
+        Waiver(waiver.rule, waiver.subject, waiver.until, waiver.actor, waiver.why)
+        for waiver in case.waivers
     ]
-    at = moment(case.at or suite.at)
-    return judge(
-        policies,
-        gate=case.gate or suite.gate,
-        kind=str(evidence.get("kind")),
-        evidence=evidence,
-        waivers=waivers,
-        at=at,
-    )
+    candidate = Candidate(case.gate or suite.gate, str(evidence.get("kind")), evidence)
+    return judge(policies, candidate, at=moment(case.at or suite.at), waivers=waivers)
 
 
+# Any: the facts are JSON of every form, as YAML holds it.
 def changed(facts: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the facts with those at dotted paths replaced; a number in a path is a place in a list."""
+    """Copy facts with new values at some paths.
+
+    Args:
+        facts: the facts.
+        change: new values by dotted path; a number in a path is a position in a list.
+
+    Raises:
+        Invalid: for a path that leads to nothing.
+    """
     result = copy.deepcopy(dict(facts))
     for path, value in change.items():
+        *parents, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
         target: Any = result
-        *way, last = [int(part) if part.isdecimal() else part for part in path.split(".")]
         try:
-            for part in way:
+            for part in parents:
                 target = target[part]
             target[last] = value
         except (KeyError, IndexError, TypeError):
@@ -122,43 +197,33 @@ def changed(facts: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
                 f"change {path}",
                 found="no such fact",
                 expected="a path in the evidence",
-                next="mend the policy's test",
+                next="fix the policy's test",
             ) from None
     return result
 
 
-def _suite(path: Path) -> Suite:
-    try:
-        return Suite.model_validate(
-            yaml.load(path.read_text(), Loader=StrictLoader)
-        )  # StrictLoader is a SafeLoader
-    except (ValidationError, yaml.YAMLError) as error:
-        raise Invalid(
-            f"policy test {path}",
-            found=" ".join(str(error).split())[:200],
-            expected="a policy's test",
-            next="mend it",
-        ) from None
-
-
 def _result(policies: Sequence[Policy], suite_name: str, suite: Suite, case: Case) -> Result:
     verdict = verdict_of(policies, suite, case)
-    expected = _words(case.refused, case.warned, case.waived)
-    found = _words(
-        *(
-            [rule.name for rule in verdict.rules if rule.outcome == outcome]
-            for outcome in ("refused", "warned", "waived")
-        )
+    expected = _summary(case.refused, case.warned, case.waived)
+    actual = _summary(
+        _rules_with(verdict, "refused"),
+        _rules_with(verdict, "warned"),
+        _rules_with(verdict, "waived"),
     )
-    said = "; ".join(rule.message for rule in verdict.rules if rule.message)
-    if expected == found and case.message not in said:
-        expected, found = f"{expected}, saying {case.message!r}", f"{found}, saying {said!r}"
-    return Result(suite_name, case.name, expected, found)
+    messages = "; ".join(rule.message for rule in verdict.rules if rule.message)
+    if expected == actual and case.message not in messages:
+        expected = f"{expected}, saying {case.message!r}"
+        actual = f"{actual}, saying {messages!r}"
+    return Result(suite_name, case.name, expected, actual)
 
 
-def _words(refused: Sequence[str], warned: Sequence[str], waived: Sequence[str]) -> str:
-    named = (("refused", refused), ("warned", warned), ("waived", waived))
-    return (
-        "; ".join(f"{word} {', '.join(sorted(rules))}" for word, rules in named if rules)
-        or "allowed"
-    )
+def _rules_with(verdict: Verdict, outcome: str) -> list[str]:
+    return [rule.name for rule in verdict.rules if rule.outcome == outcome]
+
+
+def _summary(refused: Sequence[str], warned: Sequence[str], waived: Sequence[str]) -> str:
+    by_outcome = {"refused": refused, "warned": warned, "waived": waived}
+    parts = [
+        f"{outcome} {', '.join(sorted(rules))}" for outcome, rules in by_outcome.items() if rules
+    ]
+    return "; ".join(parts) or "allowed"

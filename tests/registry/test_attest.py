@@ -45,16 +45,16 @@ def test_any_flipped_byte_of_payload_or_signature_is_refused_by_us_and_by_them()
         base64.b64decode(envelope["payload"]),
         base64.b64decode(envelope["signatures"][0]["sig"]),
     )
-    for place in range(len(body)):
-        damaged = {**envelope, "payload": base64.b64encode(_flip(body, place)).decode()}
+    for position in range(len(body)):
+        damaged = {**envelope, "payload": base64.b64encode(_flip(body, position)).decode()}
         with pytest.raises(VerificationError):
             outside(damaged)
         with pytest.raises(Damaged):
             attestations.opened(damaged, KEY.public_key())
-    for place in range(len(signature)):
+    for position in range(len(signature)):
         other = {
             "keyid": attestations.key_id(KEY),
-            "sig": base64.b64encode(_flip(signature, place)).decode(),
+            "sig": base64.b64encode(_flip(signature, position)).decode(),
         }
         with pytest.raises(VerificationError):
             outside({**envelope, "signatures": [other]})
@@ -169,5 +169,5 @@ def test_a_folder_key_is_never_overwritten_and_a_key_of_another_kind_is_refused(
         attestations.sign_folder(tmp_path / "m", tmp_path / "bad.pem")
 
 
-def _flip(content: bytes, place: int) -> bytes:
-    return content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+def _flip(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
