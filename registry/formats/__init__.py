@@ -1,8 +1,8 @@
-"""Reports for people and for other tools: what is recorded of one version, in formats that exist outside.
+"""Reports for people and for other tools: what is recorded of one version, in outside formats.
 
-In: a Dossier, which dossier.collect reads from the catalogue. Out: text. Each format has a file of its
-own and reads nothing but the dossier. What is not recorded is left out, or said to be missing; nothing
-is guessed. Signing is left to registry.governance.attestations.
+In: a Dossier, which dossier.collect reads from the catalogue. Out: text. Each format has a file of
+its own and reads nothing but the dossier. What is not recorded is left out, or said to be missing;
+nothing is guessed. Signing is left to registry.governance.attestations.
 """
 
 from collections.abc import Callable, Mapping

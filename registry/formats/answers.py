@@ -1,8 +1,8 @@
 """What is recorded of one version, point by point of a legal text.
 
-In: a dossier. Out: an Answer for each point, by a function that the point names. The texts themselves
-are in texts/*.yaml; a registry cannot know intent or people's duties, and those parts are listed there
-as missing.
+In: a dossier. Out: an Answer for each point, by a function that the point names. The texts
+themselves are in texts/*.yaml; a registry cannot know intent or people's duties, and those parts
+are listed there as missing.
 """
 
 from collections.abc import Callable, Mapping
@@ -96,8 +96,8 @@ def validation(dossier: Dossier) -> Answer:
     if not dossier.results:
         return Answer(missing=("an evaluation",))
     method = (
-        "Each domain's held-out text, read by no training; bits per byte, and exact answers where they "
-        "can be checked."
+        "Each domain's held-out text, read by no training; bits per byte, and exact answers where "
+        "they can be checked."
     )
     return Answer((method, Pointer("Quality")))
 
@@ -105,9 +105,9 @@ def validation(dossier: Dossier) -> Answer:
 def cybersecurity(dossier: Dossier) -> Answer:
     """Answer what protects the weights and the record of them."""
     measures = (
-        "Weights are safetensors only, no code is loaded; every file is held by SHA-256; every change "
-        f"is an event in a hash chain (head {dossier.head or 'unknown'}); approvals and waivers are "
-        "signed with Ed25519."
+        "Weights are safetensors only, no code is loaded; every file is held by SHA-256; every "
+        f"change is an event in a hash chain (head {dossier.head or 'unknown'}); approvals and "
+        "waivers are signed with Ed25519."
     )
     return Answer((measures,))
 

@@ -1,6 +1,7 @@
 """Croissant 1.0: one data version as a dataset that loaders and catalogues understand.
 
-In: the dossier of a data version. Out: JSON-LD (mlcommons.org/croissant/1.0). Other kinds are refused.
+In: the dossier of a data version; other kinds are refused. Out: JSON-LD
+(mlcommons.org/croissant/1.0).
 """
 
 import mimetypes

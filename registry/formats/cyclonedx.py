@@ -1,7 +1,7 @@
-"""CycloneDX 1.6 ML-BOM: the model, its experts and seed as machine-learning models, its data as data.
+"""CycloneDX 1.6 ML-BOM: model, experts and seed as machine-learning models, the data as data.
 
-In: a dossier. Out: JSON that the schema's strict form accepts. The CycloneDX library drops model cards;
-that is why the JSON is written here.
+In: a dossier. Out: JSON that the schema's strict form accepts. The CycloneDX library drops model
+cards; that is why the JSON is written here.
 """
 
 from registry.formats.documents import Document, number_text, written

@@ -1,7 +1,7 @@
-"""Everything recorded of one version and of what it was made from: what every format is written from.
+"""Everything recorded of one version and of what it was made from: the source of every format.
 
-In: the catalogue and a reference. Out: a Dossier. Nothing is written; the formats themselves never see
-the catalogue.
+In: the catalogue and a reference. Out: a Dossier. Nothing is written; the formats themselves never
+see the catalogue.
 """
 
 import uuid
@@ -254,7 +254,7 @@ def training(version: Version[Facts]) -> TrainingReport | None:
 
 
 def compute(dossier: Dossier) -> Spent:
-    """Add up what everything in the graph reported that it took; None where nothing was reported."""
+    """Add up what everything in the graph reported to have taken; None where nothing did."""
     trained = [training(version) for version in (*dossier.of(ExpertFacts), *dossier.of(SeedFacts))]
     tuned = [version.facts.cost.tune for version in dossier.of(BuildFacts)]
     parts = [part for part in (*trained, *tuned) if part]

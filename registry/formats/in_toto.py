@@ -1,8 +1,8 @@
-"""In-toto statements with SLSA provenance: what a version is, from what, how and with which code it was made.
+"""In-toto statements with SLSA provenance: what a version is, and from what and how it was made.
 
-In: a dossier. Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1, on
-request in a signed envelope. Subjects are the version's files by SHA-256, so that any in-toto tool can
-compare them with the bytes on disk.
+In: a dossier. Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1,
+on request in a signed envelope. Subjects are the version's files by SHA-256, so that any in-toto
+tool can compare them with the bytes on disk.
 """
 
 import json

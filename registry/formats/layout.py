@@ -95,7 +95,7 @@ def _environment(
     # Jinja calls a filter with whatever the template gives it.
     filters: Mapping[str, Callable[..., Any]],
 ) -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=PackageLoader("registry.formats"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -104,13 +104,13 @@ def _environment(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters.update(filters)
-    made.tests.update(
+    environment.filters.update(filters)
+    environment.tests.update(
         table=lambda part: isinstance(part, Table),
         fields=lambda part: isinstance(part, Fields),
         pointer=lambda part: isinstance(part, Pointer),
     )
-    return made
+    return environment
 
 
 _HTML = _environment(_cleaned_for_html, {"anchor": _anchor, "cell_class": _cell_class})

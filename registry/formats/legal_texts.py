@@ -1,7 +1,7 @@
 """What laws and official templates ask of a model's provider, read from files beside this module.
 
-In: texts/*.yaml. Out: a LegalText each, read once. Which recorded facts answer a point is decided by
-the function in answers.py that the point names.
+In: texts/*.yaml. Out: a LegalText each, read once. Which recorded facts answer a point is decided
+by the function in answers.py that the point names.
 """
 
 from importlib import resources

@@ -1,6 +1,7 @@
 """OpenLineage run events, one per thing that was made: inputs, output, and when.
 
-In: a dossier. Out: one JSON event per line, oldest first, each ready to be posted to a lineage server.
+In: a dossier. Out: one JSON event per line, oldest first, each ready to be posted to a lineage
+server.
 """
 
 import json

@@ -97,8 +97,8 @@ def describe(dossier: Dossier) -> Report:
         kind=KINDS.get(dossier.kind, dossier.kind),
         digest=dossier.subject.digest,
         origin=(
-            f"Written {dossier.made_at} by btx-registry {tool_version()} from the registry's own rows. "
-            f"Status: {status}."
+            f"Written {dossier.made_at} by btx-registry {tool_version()} from the registry's own "
+            f"rows. Status: {status}."
         ),
         attention=attention(dossier),
         checks=_checks(dossier),
@@ -124,8 +124,8 @@ def _checks(dossier: Dossier) -> Sequence[str]:
         "sha256sum.",
         "Attestation: a DSSE envelope with an Ed25519 signature; any in-toto or securesystemslib "
         "verifier reads it.",
-        f"Log: the newest event when this was written is {dossier.head}; an audit with it as pinned "
-        "head shows whether the past changed.",
+        f"Log: the newest event when this was written is {dossier.head}; an audit with it as "
+        "pinned head shows whether the past changed.",
     )
 
 

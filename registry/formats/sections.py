@@ -137,8 +137,8 @@ def _unanswered(law: LegalText, sections: Sequence[Section]) -> str:
     partly = sum(section.state == State.PARTLY for section in sections)
     have = "has" if missing == 1 else "have"
     return (
-        f"Of {len(sections)} points of {law.short_name}, {missing} {have} no answer here and {partly} "
-        "only a part of one."
+        f"Of {len(sections)} points of {law.short_name}, {missing} {have} no answer here and "
+        f"{partly} only a part of one."
     )
 
 

@@ -1,4 +1,4 @@
-"""SPDX 3.0.1 with its AI and dataset profiles: models, data, licences, and what was trained on what.
+"""SPDX 3.0.1 with its AI and dataset profiles: models, data, licences, what was trained on what.
 
 In: a dossier. Out: JSON-LD, one graph of packages, files, licence expressions and relationships.
 """

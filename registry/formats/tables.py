@@ -1,4 +1,4 @@
-"""The tables that reports are made of: rows of text read from a dossier, numbers rounded for people.
+"""The tables that reports are made of: rows of text read from a dossier, numbers for people.
 
 In: a dossier. Out: tables and fields, whose cells say so where a fact is not known. Which table
 belongs to which heading is decided in sections.py and answers.py, how it looks in the templates.

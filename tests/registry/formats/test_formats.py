@@ -31,7 +31,10 @@ from registry.records.events import Released
 from registry.records.facts import DataFacts
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-HOSTILE = '<script>alert(1)</script> | "quoted" \\ & [x](javascript:y) `z` \n\n# heading\n---\n\x1b[31m ü 漢 \u202e'
+HOSTILE = (
+    '<script>alert(1)</script> | "quoted" \\ & [x](javascript:y) `z` '
+    "\n\n# heading\n---\n\x1b[31m ü 漢 \u202e"
+)
 
 
 @pytest.fixture

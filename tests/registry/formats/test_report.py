@@ -97,7 +97,7 @@ def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any
 
 
 def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
-    """Status, refusals, waivers, warnings, losers and gaps; each said on the page before the first part."""
+    """Status, refusals, waivers, warnings, losers and gaps stand before the first part."""
     governed.seed()
     ben = governed.person("ben", "approver")
     until = (governed.at + timedelta(days=10)).date().isoformat()
