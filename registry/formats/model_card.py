@@ -4,13 +4,13 @@ In: a dossier. Out: Markdown with YAML front matter, whose keys the hub reads: l
 datasets, model-index.
 """
 
-from typing import Any
-
 import yaml
 from markupsafe import Markup
 
 from registry.formats import layout, report
+from registry.formats.documents import Document
 from registry.formats.dossier import Dossier
+from registry.formats.tables import NOT_STATED
 from registry.records.facts import DataFacts, SeedFacts
 from registry.records.kinds import Kind
 from registry.records.results import Result, labels
@@ -28,7 +28,7 @@ def text(dossier: Dossier) -> str:
     )
 
 
-def front_matter(dossier: Dossier) -> dict[str, Any]:
+def front_matter(dossier: Dossier) -> Document:
     """Return the keys of a model card that the hub reads.
 
     Args:
@@ -38,13 +38,13 @@ def front_matter(dossier: Dossier) -> dict[str, Any]:
         The front matter, ready to be written as YAML.
     """
     licences = dossier.licenses()
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    # The hub knows one identifier; several licences, or an own one, are "other" with their names.
-    front["license"] = (
-        licences[0].lower() if len(licences) == 1 and " " not in licences[0] else "other"
-    )
-    if front["license"] == "other":
-        front["license_name"] = " AND ".join(licences) or "not stated"
+    front: Document = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    # The hub knows one identifier; several licences, or an expression, are "other" with their names.
+    if len(licences) == 1 and " " not in licences[0]:
+        front["license"] = licences[0].lower()
+    else:
+        front["license"] = "other"
+        front["license_name"] = " AND ".join(licences) or NOT_STATED
     front["tags"] = ["btx", "mixture-of-experts"] if dossier.build else ["btx"]
     seeds, data = dossier.of(SeedFacts), dossier.of(DataFacts)
     if seeds and dossier.kind != Kind.SEED:
@@ -57,7 +57,7 @@ def front_matter(dossier: Dossier) -> dict[str, Any]:
     return front
 
 
-def _results(dossier: Dossier) -> list[dict[str, Any]]:
+def _results(dossier: Dossier) -> list[Document]:
     """One entry for each data version: the hub joins entries of one type and name."""
     names = labels(dossier.results)
     return [
@@ -70,6 +70,6 @@ def _results(dossier: Dossier) -> list[dict[str, Any]]:
     ]
 
 
-def _metrics(result: Result) -> list[dict[str, Any]]:
+def _metrics(result: Result) -> list[Document]:
     figures = {"bits_per_byte": result.bits_per_byte, "accuracy": result.accuracy}
     return [{"type": name, "value": value} for name, value in figures.items() if value is not None]
