@@ -104,11 +104,9 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
-        def log(stage: str, state: str, body: Mapping[str, float]) -> None:
-            logger.info("stage %s %s", stage, state)
-            ran = {"stage": stage, "state": state, **body}
-            event = StageRan.from_json(ran, f"stage {stage}")
-            workspace.catalog.event(event, f"build/{number}")
+        def log(stage: str, ran: StageRan) -> None:
+            logger.info("stage %s %s", stage, ran.state)
+            workspace.catalog.event(ran, f"build/{number}")
 
         done = dvc_runs.reproduce(workspace.root, "evaluate", log)
         build = _record(run, order)
