@@ -24,6 +24,7 @@ from btx_core.texts import split
 from btx_core.training.loop import PretrainConfig, TrainRecipe, flops_per_token, pretrain, train
 from btx_core.training.tune import GENERAL, Grown, Home, TuneRecipe, tune_model, write_tuned
 from pipelines.story import corpora
+from registry.records.results import share_of_gain
 
 DOMAINS = {
     "prose": corpora.prose,
@@ -457,12 +458,12 @@ def _gain(grouped: Mapping[str, list[Row]], name: str) -> str:
     for row, seed, best in zip(
         grouped[name], grouped["seed"], grouped["specialists, anchored"], strict=True
     ):
-        new = [domain for domain in row.bits_per_byte if domain != "prose"]
-        shares += [
-            (seed.bits_per_byte[domain] - row.bits_per_byte[domain])
-            / (seed.bits_per_byte[domain] - best.bits_per_byte[domain])
-            for domain in new
-        ]
+        for domain, own in row.bits_per_byte.items():
+            share = share_of_gain(own, seed.bits_per_byte[domain], best.bits_per_byte[domain])
+            if domain != "prose" and share is not None:
+                shares.append(share)
+    if not shares:
+        return "not measured"
     return f"{100 * statistics.fmean(shares):.0f} % (least {100 * min(shares):.0f} %)"
 
 
