@@ -82,7 +82,7 @@ def export_checkpoint(
         out: the new folder.
         fused: whether all weights go into one file, all experts of a layer into one tensor.
         target: who is to load it: one of `TARGETS`.
-        progress: told before each file.
+        progress: called before each file.
 
     Returns:
         The bytes written.

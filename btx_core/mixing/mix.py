@@ -96,7 +96,7 @@ def mix(
         recipe: how they are composed.
         out: the new folder.
         known: what need not be made again.
-        progress: told before each file, and at the end.
+        progress: called before each file, and at the end.
 
     Returns:
         The files, written or linked.

@@ -92,7 +92,7 @@ def write_shards(
         folder: the folder that takes the files.
         recipe: how sources are combined.
         router: layer -> weights [E, D], in order of slots.
-        progress: told before each file, and at the end.
+        progress: called before each file, and at the end.
 
     Returns:
         The files, in the order of writing, and the tensors' records, by name.
