@@ -6,7 +6,6 @@ Anchored trains the feed-forward blocks only; everything shared is written from 
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,16 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from btx_core.checkpoints.tokenizer_files import copy_tokenizer
+
 Mode = Literal["anchored", "full"]
 FEED_FORWARD = re.compile(r"\.(mlp|feed_forward)(\.|$)")
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-)
 
 
 def branch(seed: Path, mode: Mode) -> Any:
@@ -55,9 +48,3 @@ def write_dense(model: Any, seed: Path, out: Path) -> None:
         getattr(torch, str(json.loads((seed / "config.json").read_text()).get("dtype", "float32")))
     ).save_pretrained(out)
     copy_tokenizer(seed, out)
-
-
-def copy_tokenizer(source: Path, out: Path) -> None:
-    for pattern in TOKENIZER_FILES:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, out / file.name)

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from btx_core.checkpoints.checkpoint import read_json
 from btx_core.checkpoints.dense import load
-from btx_core.mixing.mix import PROVENANCE
+from btx_core.checkpoints.strict_json import read_json
+from btx_core.mixing.weight_files import PROVENANCE
 from btx_core.problems import Unsupported
 from btx_core.texts import end_token
 

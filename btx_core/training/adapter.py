@@ -17,15 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from btx_core.checkpoints.checkpoint import (
-    Checkpoint,
-    TensorInfo,
-    check_folder,
-    read_header,
-    read_json,
-    read_tensor,
-)
-from btx_core.files import fsync, link, whole_folder
+from btx_core.checkpoints.checkpoint import Checkpoint, check_folder, read_tensor
+from btx_core.checkpoints.headers import TensorInfo, read_header
+from btx_core.checkpoints.strict_json import read_json
+from btx_core.files import link_or_copy, whole_folder
 from btx_core.problems import ShapeMismatch, Unsupported
 
 if TYPE_CHECKING:
@@ -71,8 +66,7 @@ def merge(seed: Path, adapter: Path, out: Path) -> Path:
                 shutil.copyfile(path, aside / path.name)
         (aside / KEPT).mkdir()
         for name in (CONFIG, WEIGHTS):
-            link(adapter / name, aside / KEPT / name)
-            fsync(aside / KEPT / name)
+            link_or_copy(adapter / name, aside / KEPT / name)
         Checkpoint.open(aside)
     return out
 

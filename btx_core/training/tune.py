@@ -21,12 +21,12 @@ from torch.nn.functional import cross_entropy, linear
 from transformers import AutoTokenizer
 from transformers.core_model_loading import revert_weight_conversion
 
-from btx_core.checkpoints.checkpoint import Checkpoint, read_json
+from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.dense import load
-from btx_core.files import link, whole_folder
+from btx_core.checkpoints.strict_json import read_json
+from btx_core.files import link_or_copy, whole_folder
 from btx_core.measuring.evaluation import gate_weights, gates
-from btx_core.mixing.mix import PROVENANCE
-from btx_core.mixing.plan import ROUTER, SHARED
+from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
 from btx_core.problems import WrongUsage
 from btx_core.texts import Corpus, Mixture, end_token
 from btx_core.training.loop import Checkpoints, Precision, Progress, TrainReport, optimise
@@ -386,4 +386,4 @@ def write_tuned(model: Any, mixed: Path, changed: tuple[str, ...], aside: Path) 
             )  # one key: safetensors writes several in any order
             (aside / file.name).chmod(0o644)
         else:
-            link(file, aside / file.name)
+            link_or_copy(file, aside / file.name)

@@ -187,7 +187,7 @@ def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
         WrongUsage: for settings that contradict each other or the members.
     """
     # Imported here: a rebuild with nothing to do needs no torch.
-    from btx_core.mixing.mix import Member, MixRecipe, check_members
+    from btx_core.mixing.recipe import Member, MixRecipe, check_members
     from btx_core.training.tune import TuneRecipe
 
     ordered = planned.ordered

@@ -51,7 +51,7 @@ def train(name: str) -> None:
 
 def mix() -> None:
     """Write the mixture of the frozen snapshot."""
-    from btx_core.mixing.mix import Member, MixRecipe
+    from btx_core.mixing.mix import Known, Member, MixRecipe
     from btx_core.mixing.mix import mix as compose
 
     started = time.monotonic()
@@ -64,14 +64,14 @@ def mix() -> None:
     out = WORK / "mixed"
     digests = {one.name: one.tensors or {} for one in order.members}
     digests["seed"] = order.seed.tensors or {}
+    previous = Path(order.previous) if order.previous else None
     with bar("mix") as progress:
         compose(
             _proven(order.seed),
             members,
             chosen,
             out,
-            previous=Path(order.previous) if order.previous else None,
-            digests=digests,
+            known=Known(previous=previous, digests=digests),
             progress=progress,
         )
     files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]

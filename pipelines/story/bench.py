@@ -19,7 +19,7 @@ from btx_core.checkpoints.dense import load
 from btx_core.measuring import ensemble
 from btx_core.measuring.evaluation import evaluate_model, heldout_windows
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.mixing.plan import ROUTER, SHARED
+from btx_core.mixing.weight_files import ROUTER, SHARED
 from btx_core.texts import split
 from btx_core.training.loop import PretrainConfig, TrainRecipe, flops_per_token, pretrain, train
 from btx_core.training.tune import GENERAL, Grown, Home, TuneRecipe, tune_model, write_tuned
