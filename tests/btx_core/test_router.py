@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from btx_core.training.router import RIDGE, Statistics, joining_row, rows, statistics
 from transformers import AutoTokenizer
 
 from btx_core.checkpoints.dense import load
 from btx_core.texts import Corpus
-from btx_core.training.router import RIDGE, Statistics, joining_row, rows, statistics
 
 
 def of(states_LTD: torch.Tensor) -> Statistics:
