@@ -53,7 +53,7 @@ def test_questions_carry_their_answers(tmp_path: Path) -> None:
     [
         ("a.txt", b"\xff\xfe\x00", "no UTF-8"),
         ("a.jsonl", b'{"txt": "x"}\n', '"text"'),
-        ("a.jsonl", b"not json\n", "mend the line"),
+        ("a.jsonl", b"not json\n", "fix the line"),
         ("a.txt", b"", "one of each"),
     ],
 )
@@ -74,7 +74,7 @@ def corpora(tiny_seed: Path, tiny_corpora: Path) -> dict[str, Corpus]:
 def test_an_epoch_holds_every_token_once(corpora: dict[str, Corpus]) -> None:
     math, sequence = corpora["math"], 64
     rows = (math.tokens - 1) // sequence
-    seen = np.concatenate([math.row(number, sequence)[:-1] for number in range(rows)])
+    seen = np.concatenate([math.sequence(number, sequence)[:-1] for number in range(rows)])
     whole = np.concatenate(math.documents)
     missing = np.bincount(whole, minlength=512) - np.bincount(seen, minlength=512)
     assert (missing >= 0).all()
@@ -87,7 +87,7 @@ def test_a_batch_depends_on_its_step_alone(
 ) -> None:
     mixture = Mixture(corpora, {"prose": 0.4, "math": 0.6})
     fresh = Mixture(
-        {name: Corpus(one.documents, one.digest, one.seed) for name, one in corpora.items()},
+        {name: Corpus(one.documents, one.digest, one.random_seed) for name, one in corpora.items()},
         mixture.shares,
     )
     ids, names = mixture.batch(step, rows, 32)

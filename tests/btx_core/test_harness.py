@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from btx_core.checkpoints.dense import load
+from btx_core.machine import load
 from btx_core.measuring import harness
 from btx_core.problems import WrongUsage
 from btx_core.texts import split
@@ -85,7 +85,7 @@ def test_figures_are_those_of_the_models_own_logits(
     assert capfd.readouterr() == ("", "")
     assert found == harness.run(tiny_seed, ["answer.yaml", "choice.yaml"], tasks)
     model, tokenizer = (
-        load(tiny_seed, torch.float32).eval(),
+        load(tiny_seed, torch.float32),
         AutoTokenizer.from_pretrained(tiny_seed),
     )
     rows = [json.loads(line) for line in (tasks / "answer.jsonl").read_text().splitlines()]

@@ -11,16 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from btx_core.checkpoints.dense import FEED_FORWARD, load
-from btx_core.training.loop import TrainRecipe, schedule, train
-from btx_core.training.losses import alone, next_token_loss
+from btx_core.checkpoints.dense import FEED_FORWARD
+from btx_core.machine import load
+from btx_core.training.branch import train
+from btx_core.training.loop import schedule
+from btx_core.training.losses import next_token_loss, packed_attention_mask
+from btx_core.training.recipes import TrainRecipe
 
 RECIPE = TrainRecipe(steps=24, sequence=32, warmup_steps=4, save_every=8)
 RUN = """
 import sys
 import torch
 from pathlib import Path
-from btx_core.training.loop import TrainRecipe, train
+from btx_core.training.branch import train
+from btx_core.training.recipes import TrainRecipe
 torch.set_num_threads(1)
 seed, data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 recipe = TrainRecipe(steps=steps, sequence=32, save_every=8)
@@ -189,13 +193,13 @@ def test_two_processes_take_a_step_together(
 
 
 def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
-    model, end = load(tiny_seed, torch.float32).eval(), 0
+    model, end = load(tiny_seed, torch.float32), 0
     first, second = torch.randint(5, 300, (6,)), torch.randint(5, 300, (5,))
     stop = torch.tensor([end])
     packed = torch.cat([stop, first, stop, second])[None]
     with torch.no_grad():
         together = model(
-            input_ids=packed, attention_mask=alone(packed, end), use_cache=False
+            input_ids=packed, attention_mask=packed_attention_mask(packed, end), use_cache=False
         ).logits[0, 7:]
         blind = model(input_ids=packed, use_cache=False).logits[0, 7:]
         # Positions go on counting in a packed row, so the lone document starts at the same one.
@@ -209,7 +213,7 @@ def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
 
 
 def test_loss_is_the_mean_over_every_next_token(tiny_seed: Path) -> None:
-    model, rows = load(tiny_seed, torch.float32).eval(), torch.randint(5, 300, (2, 9))
+    model, rows = load(tiny_seed, torch.float32), torch.randint(5, 300, (2, 9))
     with torch.no_grad():
         logits = model(input_ids=rows[:, :-1]).logits.double().log_softmax(-1)
         by_hand = (
