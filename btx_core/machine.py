@@ -2,9 +2,9 @@
 
 In:  a checkpoint folder in Hugging Face format.  Out: a stock transformers model.
 Training, tuning, the teacher, the first router weights, evaluation, attribution and the harness all
-load here, so that device, dtype and sharding have one place where they are decided. Today a model is
-loaded whole, on the CPU; accelerate moves what is trained. Checking a folder that is not trusted is
-left to `btx_core.checkpoints.checkpoint`.
+load here, so that device, dtype and sharding have one place where they are decided. Today a model
+is loaded whole, on the CPU; accelerate moves what is trained. Checking a folder that is not trusted
+is left to `btx_core.checkpoints.checkpoint`.
 """
 
 from pathlib import Path

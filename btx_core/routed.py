@@ -2,8 +2,9 @@
 
 In:  a stock transformers model; a dense one counts as a mixture without routers.
 Out: its routers in layer order, recordings of what passes through them, and counts of parameters.
-This is the only module that knows where in a model a router sits. How routers choose while they train
-is left to `btx_core.training.routing`, what they start with to `btx_core.training.router_start`.
+This is the only module that knows where in a model a router sits. How routers choose while they
+train is left to `btx_core.training.routing`, what they start with to
+`btx_core.training.router_start`.
 Shapes: T tokens, E experts, K experts that one token takes, D model width.
 """
 
@@ -59,7 +60,7 @@ class Router:
         """Return the logits of hidden states, (T, E), float32."""
         return linear(hidden_TD, self.weight).float()
 
-    def expert_weights(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+    def routing_weights(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Return what the routed block multiplies each expert's output with.
 
         Args:
@@ -95,10 +96,10 @@ class ExpertChoice:
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """What passed through a mixture in its last forward pass, each layer in the order in which it ran.
+    """What passed through a mixture in its last forward pass, layers in the order they ran in.
 
     Attributes:
-        inputs: by router name, the hidden states (T, D) that entered it, or what they were reduced to.
+        inputs: by router name, the hidden states (T, D) that entered it, perhaps reduced.
         choices: by the name of a layer's experts, what they were given.
     """
 
@@ -180,12 +181,12 @@ def routers_of(network: torch.nn.Module) -> tuple[Router, ...]:
     Returns:
         The routers in layer order; none in a dense model.
     """
-    found: list[Router] = []
+    routers: list[Router] = []
     for name, module in network.named_modules():
         weight = getattr(module, "weight", None)
         if hasattr(module, "top_k") and getattr(weight, "ndim", 0) == 2:
-            found.append(Router(name, len(found), module))
-    return tuple(found)
+            routers.append(Router(name, len(routers), module))
+    return tuple(routers)
 
 
 def parameter_counts(network: torch.nn.Module) -> ParameterCounts:
@@ -244,7 +245,7 @@ def recorded_inputs(
 
 @contextmanager
 def _recorded_choices(network: torch.nn.Module, choices: dict[str, ExpertChoice]) -> Iterator[None]:
-    """Record what the experts of every layer are given: every family hands them index and weight."""
+    """Record the index and weight that every family hands to the experts of a layer."""
 
     # Any: the arguments after the hidden states differ in order and name from family to family.
     def listen(name: str) -> Callable[[torch.nn.Module, tuple[Any, ...], dict[str, Any]], None]:

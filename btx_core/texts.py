@@ -3,15 +3,16 @@
 In:  a data folder (files of text), a tokenizer.
 Out: its training and held-out documents; batches that (file digests, random seed, step) fix.
 A *.jsonl file holds one document a line, {"text"} or {"prompt", "answer"}; every other file is one
-document of UTF-8 text. Held out is what lies under heldout/; without that folder one file in twenty by
-digest, and of a single file its last twentieth. What is trained on the batches is left to
+document of UTF-8 text. Held out is what lies under heldout/; without that folder one file in twenty
+by digest, and of a single file its last twentieth. What is trained on the batches is left to
 `btx_core.training`, what is measured on the held-out documents to `btx_core.measuring`.
-Shapes: B sequences a batch, S tokens a sequence; one token more than S, so that every one has a target.
+Shapes: B sequences a batch, S tokens a sequence; one token more than S, so that every one has a
+target.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -80,10 +81,10 @@ def split(folder: Path) -> Split:
     """
     files = _files(folder)
     digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    held = _held_out(folder, digests)
-    train = tuple(document for file in files if file not in held for document in _documents(file))
-    heldout = tuple(document for file in files if file in held for document in _documents(file))
-    if not held:
+    held_out = _held_out(folder, digests)
+    train = _all_documents(file for file in files if file not in held_out)
+    heldout = _all_documents(file for file in files if file in held_out)
+    if not held_out:
         train, heldout = _cut(train)
     if not train or not heldout:
         raise Unreadable(
@@ -116,21 +117,25 @@ def _files(folder: Path) -> list[Path]:
         raise Unreadable(
             folder, found="no such folder", expected="a data folder", next="check the path"
         )
-    found = []
+    files = []
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not hidden:
-            found.append(path)
-    return sorted(found)
+            files.append(path)
+    return sorted(files)
 
 
 def _held_out(folder: Path, digests: Mapping[Path, str]) -> set[Path]:
     """Return the files that are held out whole; none where the folder's only file is to be cut."""
-    held = {file for file in digests if HELDOUT in file.relative_to(folder).parts[:-1]}
-    if held or len(digests) <= 1:
-        return held
+    held_out = {file for file in digests if HELDOUT in file.relative_to(folder).parts[:-1]}
+    if held_out or len(digests) <= 1:
+        return held_out
     by_digest = sorted(digests, key=lambda file: digests[file])
     return set(by_digest[: -(-len(digests) // ONE_IN)])
+
+
+def _all_documents(files: Iterable[Path]) -> tuple[Document, ...]:
+    return tuple(document for file in files for document in _documents(file))
 
 
 def _documents(file: Path) -> Iterator[Document]:
@@ -153,7 +158,7 @@ def _documents(file: Path) -> Iterator[Document]:
 
 
 def _json_document(line: str, where: str) -> Document:
-    """Return the document of one JSON line, or raise Unreadable, naming where it stands."""
+    """Return the document of one JSON line, or raise Unreadable, naming where it is."""
     try:
         fields = json.loads(line)
     except json.JSONDecodeError:
@@ -172,7 +177,7 @@ def _json_document(line: str, where: str) -> Document:
 
 
 def _cut(documents: tuple[Document, ...]) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-    """Hold out the last twentieth of a single file: of its documents, or of its one document's lines."""
+    """Hold out the last twentieth of a file: of its documents, or of its one document's lines."""
     if len(documents) != 1:
         keep = _kept(len(documents))
         return documents[:keep], documents[keep:]
@@ -233,8 +238,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[l
 class Corpus:
     """The training documents of one domain as tokens.
 
-    A sequence is a pure function of data, random seed and its number. Documents are packed, so that an
-    epoch holds each token once.
+    A sequence is a pure function of data, random seed and its number. Documents are packed, so that
+    an epoch holds each token once.
 
     Attributes:
         documents: the ids of each, its end token included.

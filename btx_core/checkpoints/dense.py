@@ -1,4 +1,4 @@
-"""A dense checkpoint: which of its modules are feed-forward blocks, and how a branch is written back.
+"""A dense checkpoint: its feed-forward blocks, and how a branch of it is written.
 
 In:  a dense model in memory, the folder of the seed model that it was branched from.
 Out: its feed-forward blocks by name; a dense checkpoint folder beside the seed's.
@@ -35,8 +35,8 @@ def feed_forward_blocks(dense: torch.nn.Module) -> dict[str, torch.nn.Module]:
     """
     blocks = {}
     for name, module in dense.named_modules():
-        found = FEED_FORWARD.search(name)
-        if found and found.end() == len(name):
+        match = FEED_FORWARD.search(name)
+        if match and match.end() == len(name):
             blocks[name] = module
     return blocks
 

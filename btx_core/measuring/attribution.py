@@ -3,8 +3,8 @@
 In:  a built folder, text.  Out: the text's tokens, and per token, layer and member its weight.
 The weights are taken where the experts receive them, so every family's own routing holds: top-k,
 sigmoid, scaling. Whose data a member was trained on is left to the caller.
-Shapes: T tokens, L layers with a router, E experts, M members (the seed model and the experts that were
-mixed; a member is several experts where it was split).
+Shapes: T tokens, L layers with a router, E experts, M members (the seed model and the experts that
+were mixed; a member is several experts where it was split).
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,8 +86,8 @@ class Reader:
     def read(self, text: str) -> Attribution:
         """Attribute each token of a text.
 
-        Each window starts after an end-of-text token, as every document did in training; that token is
-        not counted.
+        Each window starts after an end-of-text token, as every document did in training; that token
+        is not counted.
 
         Args:
             text: any text; an empty one has no token.
@@ -102,7 +102,7 @@ class Reader:
         config = self.model.network.config
         window = min(LONGEST, getattr(config, "max_position_embeddings", LONGEST)) - 1
         windows = [ids[start : start + window] for start in range(0, len(ids), window)]
-        parts = [expert_weights(self.model, [end, *part])[1:] for part in windows]
+        parts = [routing_shares(self.model, [end, *part])[1:] for part in windows]
         weights_TLE = np.concatenate(parts) if parts else np.zeros((0, 1, len(self.parts_EM)))
         tokens = token_texts(text, encoded["offset_mapping"])
         return Attribution(tokens, self.members, weights_TLE @ self.parts_EM)
@@ -120,8 +120,8 @@ def made_of(
         recipe: of the mixture.
 
     Returns:
-        The M members' names in slot order, and parts (E, M): a split expert is wholly its member's, a
-        blended one every member's in equal parts.
+        The M members' names in slot order, and parts (E, M): a split expert is wholly its member's,
+        a blended one every member's in equal parts.
     """
     members = tuple(member_names)
     if recipe["seed_expert"]:
@@ -136,7 +136,7 @@ def made_of(
 
 
 @torch.inference_mode()
-def expert_weights(model: RoutedModel, ids: Sequence[int]) -> NDArray[np.float64]:
+def routing_shares(model: RoutedModel, ids: Sequence[int]) -> NDArray[np.float64]:
     """Return what each layer multiplied each expert's output with.
 
     Args:

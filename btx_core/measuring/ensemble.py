@@ -1,5 +1,6 @@
-"""Branch-Train-Merge, the baseline without a router: whole models vote, each weighed by how well it
-foretold the text so far.
+"""Branch-Train-Merge, the baseline without a router.
+
+Whole models vote at every token, each weighed by how well it predicted the text so far.
 
 In:  dense models of one tokenizer, held-out text.  Out: bits per byte.
 Shapes: M models, B sequences, S tokens.
@@ -37,13 +38,15 @@ def bits_per_byte(
     nats = 0.0
     for batch in batches(heldout, batch_tokens):
         targets = batch.targets.clamp(min=0)[..., None]
-        log_probabilities = []
+        by_model = []
         for model in models:
             logits = model(input_ids=batch.inputs, use_cache=False).logits
             scores = logits.double().log_softmax(-1)
-            log_probabilities.append(scores.gather(-1, targets)[..., 0])
-        foretold_MBS = torch.stack(log_probabilities)
-        mixed_BS = torch.logsumexp(foretold_MBS + posterior(foretold_MBS, top_k), 0)
+            by_model.append(scores.gather(-1, targets)[..., 0])
+        log_probabilities_MBS = torch.stack(by_model)
+        mixed_BS = torch.logsumexp(
+            log_probabilities_MBS + posterior(log_probabilities_MBS, top_k), 0
+        )
         nats -= float(mixed_BS[batch.targets != IGNORED].sum())
     return nats / math.log(2) / heldout.text_bytes
 

@@ -2,8 +2,8 @@
 
 In:  a checkpoint folder, data folders by domain.
 Out: bits per byte, answers right, each expert's share of the load, speed and size.
-Each document is measured by itself, in windows that follow one another; every token is predicted once.
-Whether the figures are good enough is left to policies.
+Each document is measured by itself, in windows that follow one another; every token is predicted
+once. Whether the figures are good enough is left to policies.
 Shapes: B windows, S tokens, T = B × S tokens, L layers with a router, E experts, V vocabulary.
 """
 
@@ -22,7 +22,7 @@ from btx_core.progress import Progress
 from btx_core.routed import RoutedModel, parameter_counts
 from btx_core.texts import Document, encode, end_token, split
 
-# The target of a place that is only padding.
+# The target at a position that is only padding.
 IGNORED = -100
 
 
@@ -43,7 +43,7 @@ class DomainResult:
     answers: int = 0
 
     def to_json(self) -> dict[str, float]:
-        """Return the figures as a JSON object, accuracy and answers only where there are answers."""
+        """Return a JSON object, with accuracy and answers only where there are answers."""
         figures = {"bits_per_byte": self.bits_per_byte, "tokens": self.tokens}
         if self.accuracy is not None:
             figures |= {"accuracy": self.accuracy, "answers": self.answers}
@@ -212,7 +212,7 @@ def evaluate_model(
         for batch in batches(heldout, limits.batch_tokens):
             tally.add(model, batch)
         results[name] = tally.result(heldout.text_bytes)
-        if tally.loads:
+        if tally.expert_loads:
             routing[name] = tally.load_shares()
     seconds = time.monotonic() - started
     tokens = sum(result.tokens for result in results.values())
@@ -327,28 +327,29 @@ class Tally:
         tokens: predicted.
         answers: checked.
         right: answers that are right.
-        loads: by router, the sum (E,) of the weights that it gave each expert.
+        expert_loads: by router, the sum (E,) of the weights that it gave each expert.
     """
 
     nats: float = 0.0
     tokens: int = 0
     answers: int = 0
     right: int = 0
-    loads: dict[str, torch.Tensor] = field(default_factory=dict)
+    expert_loads: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def add(self, model: RoutedModel, batch: PaddedBatch) -> None:
         """Run the model over a batch and add it up."""
         real = batch.targets != IGNORED
         routers = {router.name: router for router in model.routers}
 
-        def load(name: str, hidden_TD: torch.Tensor) -> torch.Tensor:
-            weights_TE = routers[name].expert_weights(hidden_TD)
+        def expert_load(name: str, hidden_TD: torch.Tensor) -> torch.Tensor:
+            weights_TE = routers[name].routing_weights(hidden_TD)
             return weights_TE[real.flatten()].double().sum(0)
 
-        with model.recording(inputs=True, reduce=load) as recording:
+        with model.recording(inputs=True, reduce=expert_load) as recording:
             logits = model.network(input_ids=batch.inputs, use_cache=False).logits.float()
         for name, load_E in recording.inputs.items():
-            self.loads[name] = self.loads[name] + load_E if name in self.loads else load_E
+            earlier_E = self.expert_loads.get(name)
+            self.expert_loads[name] = load_E if earlier_E is None else earlier_E + load_E
         targets = batch.targets.clamp(min=0)[..., None]
         log_probabilities = log_softmax(logits, -1).gather(-1, targets)[..., 0][real]
         self.nats -= float(log_probabilities.double().sum())
@@ -373,7 +374,7 @@ class Tally:
 
     def load_shares(self) -> list[list[float]]:
         """Return for every layer each expert's share of the tokens' weight."""
-        return [_rounded(load_E / load_E.sum()) for load_E in self.loads.values()]
+        return [_rounded(load_E / load_E.sum()) for load_E in self.expert_loads.values()]
 
 
 def _rounded(shares_E: torch.Tensor) -> list[float]:

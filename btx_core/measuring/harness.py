@@ -1,9 +1,10 @@
 """Measure a checkpoint by local task files of the lm-evaluation-harness, without a network.
 
-In:  a checkpoint folder, task files, the folder that these and the data files in them are relative to.
+In:  a checkpoint folder, task files, the folder that these and the data files in them are relative
+to.
 Out: {task: {metric: value}}.
-A task is data alone: no code (`!function`), no `include`, no data set that is not on this disk. Keeping
-the digests of what a task reads is left to the caller, who asks `files`.
+A task is data alone: no code (`!function`), no `include`, no data set that is not on this disk.
+Keeping the digests of what a task reads is left to the caller, who asks `files`.
 """
 
 import importlib.util
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 READERS = ("json", "csv", "parquet", "text")
 # Of the choice of few-shot examples and of sampled answers.
 RANDOM_SEED = 0
-# What YAML holds: a task's keys, in the harness's own words.
+# Any: a task's keys and values, as the harness defines them.
 Settings = dict[str, Any]
 # Figures by metric; None where one is not finite, since JSON has no infinity.
 Figures = dict[str, float | None]
@@ -90,13 +91,13 @@ def run(
         WrongUsage: naming the file of a task that the harness cannot run.
     """
     check_installed()
-    found: dict[str, Figures] = {}
+    results: dict[str, Figures] = {}
     model = None
     with _quiet_and_offline(), tempfile.TemporaryDirectory() as cache:
         for number, path in enumerate(tasks):
             settings = _settings(path, root)
             name = settings["task"]
-            if name in found:
+            if name in results:
                 raise WrongUsage(
                     path,
                     found=f"task {name} again",
@@ -107,14 +108,14 @@ def run(
                 progress(number, len(tasks), name)
             model = model or _model(folder, batch_tokens)
             try:
-                found[name] = _measure(model, settings, _absolute(settings, root), cache)
+                results[name] = _measure(model, settings, _absolute(settings, root), cache)
             except (OSError, MemoryError, RuntimeError):
                 # A fault of the machine or the model.
                 raise
             # The harness has no error of its own: its YAML, templates and metrics raise anything.
             except Exception as error:
                 raise _broken(path, error) from error
-    return found
+    return results
 
 
 def _settings(path: str, root: Path) -> Settings:

@@ -3,11 +3,11 @@
 In:  data folders.  Out: a share of the held-out bytes, 0 to 1. What share is too much is left to
 policies.
 A held-out document counts when at least 70 % of its windows stand in training (as in PaLM,
-arXiv:2204.02311). A window is 64 bytes, about the 13 words of GPT-3 (arXiv:2005.14165, appendix C), case
-and spacing aside. A shorter document counts when a training document equals it.
-Windows are counted, not estimated: MinHash compares whole documents, and a short test item inside a long
-file is what it misses. They are compared by 64-bit hashes: with 10^6 held-out and 10^9 training windows,
-5e-5 false hits are expected.
+arXiv:2204.02311). A window is 64 bytes, about the 13 words of GPT-3 (arXiv:2005.14165, appendix C),
+case and spacing aside. A shorter document counts when a training document equals it.
+Windows are counted, not estimated: MinHash compares whole documents, and a short test item inside a
+long file is what it misses. They are compared by 64-bit hashes: with 10^6 held-out and 10^9
+training windows, 5e-5 false hits are expected.
 Shapes: N bytes of a document, N - 63 windows.
 """
 
@@ -47,12 +47,15 @@ def contamination(folders: Sequence[Path]) -> float:
     splits = [split(folder) for folder in folders]
     heldout = [plain(document) for part in splits for document in part.heldout]
     train = (plain(document) for part in splits for document in part.train)
-    known, equal = _known(heldout, train)
-    found = 0
+    trained_windows, trained_texts = _in_training(heldout, train)
+    trained_bytes = 0
     for text in heldout:
-        stands = text in equal if len(text) < WINDOW else _share(text, known) >= MOST
-        found += len(text) if stands else 0
-    return round(found / max(1, sum(map(len, heldout))), 6)
+        if len(text) < WINDOW:
+            trained = text in trained_texts
+        else:
+            trained = _share(text, trained_windows) >= MOST
+        trained_bytes += len(text) if trained else 0
+    return round(trained_bytes / max(1, sum(map(len, heldout))), 6)
 
 
 def plain(document: Document) -> bytes:
@@ -80,22 +83,23 @@ def windows(text: bytes) -> Iterator[Hashes]:
         yield hashes
 
 
-def _known(heldout: Sequence[bytes], train: Iterator[bytes]) -> tuple[Hashes, set[bytes]]:
-    """Return what stands in training: held-out windows, sorted, and short held-out documents."""
+def _in_training(heldout: Sequence[bytes], train: Iterator[bytes]) -> tuple[Hashes, set[bytes]]:
+    """Return held-out windows, sorted, and short held-out texts that training text holds."""
     pieces = [piece for text in heldout for piece in windows(text)]
-    wanted = np.unique(np.concatenate([np.empty(0, np.uint64), *pieces]))
-    seen = np.zeros(len(wanted), dtype=bool)
+    hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *pieces]))
+    seen = np.zeros(len(hashes), dtype=bool)
     short = {text for text in heldout if len(text) < WINDOW}
     equal: set[bytes] = set()
     for text in train:
         if text in short:
             equal.add(text)
-        for piece in windows(text) if len(wanted) else ():
-            positions = np.searchsorted(wanted, piece).clip(max=len(wanted) - 1)
-            seen[positions[wanted[positions] == piece]] = True
-    return wanted[seen], equal
+        for piece in windows(text) if len(hashes) else ():
+            positions = np.searchsorted(hashes, piece).clip(max=len(hashes) - 1)
+            seen[positions[hashes[positions] == piece]] = True
+    return hashes[seen], equal
 
 
-def _share(text: bytes, known: Hashes) -> float:
+def _share(text: bytes, trained_windows: Hashes) -> float:
     pieces = list(windows(text))
-    return sum(int(np.isin(piece, known).sum()) for piece in pieces) / sum(map(len, pieces))
+    trained = sum(int(np.isin(piece, trained_windows).sum()) for piece in pieces)
+    return trained / sum(map(len, pieces))

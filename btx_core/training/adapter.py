@@ -1,11 +1,12 @@
-"""LoRA adapters: put on a branch that trains, and merged into a seed model so that what was trained
-elsewhere becomes an expert like any other.
+"""LoRA adapters: put on a branch that trains, or merged into the seed model that they belong to.
+
+Merged, an adapter that was trained elsewhere becomes an expert like any other.
 
 In:  a model in memory; or the seed's folder and an adapter folder in PEFT format (safetensors).
 Out: the model with adapters on it; or a whole dense checkpoint.
-Merging is W' = W + scale × B A, computed in float32 or wider and rounded once, one tensor at a time.
-Variants that are more than this sum (DoRA and others) are refused by name. Judging the result is left to
-`btx_core.mixing.preflight`.
+Merging is W' = W + scale × B A, computed in float32 or wider and rounded once, one tensor at a
+time. Variants that are more than this sum (DoRA and others) are refused by name. Judging the result
+is left to `btx_core.mixing.preflight`.
 Shapes: R rank, A [R, in], B [out, R], W [out, in].
 Methods: LoRA (arXiv:2106.09685), rank-stabilised (arXiv:2312.03732).
 """
@@ -73,7 +74,7 @@ class Changes:
 
     Attributes:
         deltas: by tensor name, what is added to it.
-        replaced: by tensor name, what stands in its place (PEFT's modules_to_save).
+        replaced: by tensor name, the tensor that replaces it (PEFT's modules_to_save).
     """
 
     deltas: dict[str, Delta] = field(default_factory=dict)
@@ -229,7 +230,7 @@ def changes_of(
         What is added to which tensor, and which are replaced whole.
 
     Raises:
-        ShapeMismatch: naming the first tensor that the seed model has no place for.
+        ShapeMismatch: naming the first tensor that matches none of the seed model.
     """
     changes = Changes()
     for name, info in tensors.items():
@@ -261,7 +262,7 @@ def changes_of(
 def _halves(
     subject: str, name: str, tensors: Mapping[str, TensorInfo], weight: TensorInfo
 ) -> tuple[TensorInfo, TensorInfo]:
-    """Return the A and B that the tensor `name` is one of, their shapes checked against the weight."""
+    """Return the A and B that the tensor `name` is one of, and check their shapes."""
     a = tensors.get(name.replace(".lora_B.", ".lora_A."))
     b = tensors.get(name.replace(".lora_A.", ".lora_B."))
     if a and b and len(a.shape) == 2:

@@ -1,12 +1,13 @@
-"""Train an expert beside the seed model's own block, so that it can share a mixture with experts that
-it never meets.
+"""Train an expert beside the seed model's own block.
+
+So it can share a mixture with experts that it never meets.
 
 In:  an anchored branch in memory, sequences of its domain and of general text.
-Out: the same branch. While it trains, each feed-forward block runs beside a frozen copy of itself, and
-a learnt gate divides some of the tokens between the two, as a mixture's router will.
-On general text the pair is held to the seed model's predictions: where a router errs, the expert does
-little harm. The gate learns to tell the domain's text from general text, and so each block learns to
-leave in the residual stream what later routers choose by.
+Out: the same branch. While it trains, each feed-forward block runs beside a frozen copy of itself,
+and a learnt router divides some of the tokens between the two, as a mixture's router will.
+On general text the pair is held to the seed model's predictions: where a mixture's router errs, the
+expert does little harm. The pair's router learns to tell the domain's text from general text, and
+so each block learns to leave in the residual stream what later routers choose by.
 Shapes: B sequences of S tokens, V vocabulary, D model width.  After FlexOlmo (arXiv:2507.07024).
 """
 
@@ -27,56 +28,56 @@ GENERAL = "general"
 
 
 class BlockPair(torch.nn.Module):
-    """A feed-forward block, the seed model's copy of it, and the gate between the two.
+    """A feed-forward block, the seed model's copy of it, and the router between the two.
 
     Attributes:
         own: the block that trains.
         seed: the frozen copy.
-        gate_weight: (2, D): of general text, of the domain's.
-        gated_share: share of tokens that the gate divides. The rest are the block's alone, so that
-            the branch stays a model by itself.
+        router_weight: (2, D): of general text, of the domain's.
+        routed_share: share of tokens that the router divides. Only the block computes the rest, so
+            that the branch stays a model by itself.
         computes_seed: compute what the seed model computes.
-        gate_logits_BS2: of the last forward pass.
+        router_logits_BS2: of the last forward pass.
     """
 
-    def __init__(self, block: torch.nn.Module, width: int, gated_share: float) -> None:
+    def __init__(self, block: torch.nn.Module, width: int, routed_share: float) -> None:
         """Put a block of width D beside a frozen copy of itself."""
         super().__init__()
         self.own = block
         self.seed = copy.deepcopy(block).requires_grad_(False)
-        self.gate_weight = torch.nn.Parameter(torch.zeros(2, width))
-        self.gated_share = gated_share
+        self.router_weight = torch.nn.Parameter(torch.zeros(2, width))
+        self.routed_share = routed_share
         self.computes_seed = False
-        self.gate_logits_BS2 = torch.empty(0)
+        self.router_logits_BS2 = torch.empty(0)
 
     def forward(self, hidden_BSD: torch.Tensor) -> torch.Tensor:
-        """Return the two blocks' outputs (B, S, D), divided by the gate."""
+        """Return the two blocks' outputs (B, S, D), in the shares that the router gives them."""
         seed_BSD: torch.Tensor
         if self.computes_seed:
             seed_BSD = self.seed(hidden_BSD)
             return seed_BSD
-        self.gate_logits_BS2 = linear(hidden_BSD, self.gate_weight).float()
-        share = self.gate_logits_BS2.softmax(-1)[..., 1:].to(hidden_BSD.dtype)
-        share = torch.where(torch.rand_like(share) < self.gated_share, share, 1.0)
+        self.router_logits_BS2 = linear(hidden_BSD, self.router_weight).float()
+        share = self.router_logits_BS2.softmax(-1)[..., 1:].to(hidden_BSD.dtype)
+        share = torch.where(torch.rand_like(share) < self.routed_share, share, 1.0)
         seed_BSD = self.seed(hidden_BSD)
         return torch.lerp(seed_BSD, self.own(hidden_BSD), share)
 
 
 @contextmanager
-def beside_seed(branch: torch.nn.Module, gated_share: float) -> Iterator[list[BlockPair]]:
+def beside_seed(branch: torch.nn.Module, routed_share: float) -> Iterator[list[BlockPair]]:
     """Let every feed-forward block of a branch run beside its frozen copy inside the block.
 
     Args:
         branch: an anchored branch, as yet equal to its seed model.
-        gated_share: share of tokens that the gates divide.
+        routed_share: share of tokens that the routers divide.
 
     Yields:
-        The pairs in layer order. After the block each feed-forward block stands alone as before.
+        The pairs in layer order. Afterwards each feed-forward block is by itself again.
     """
     blocks = feed_forward_blocks(branch)
     # Any model of transformers has a config; LoRA's wrapper hands it on.
     width: int = branch.config.hidden_size  # type: ignore[union-attr, assignment]
-    pairs = {name: BlockPair(block, width, gated_share) for name, block in blocks.items()}
+    pairs = {name: BlockPair(block, width, routed_share) for name, block in blocks.items()}
     for name, pair in pairs.items():
         branch.set_submodule(name, pair)
     try:
@@ -90,14 +91,14 @@ def beside_seed(branch: torch.nn.Module, gated_share: float) -> Iterator[list[Bl
 class BesideSeed:
     """The loss of a branch that trains beside its seed model.
 
-    The next token's cross-entropy on the domain's sequences, the KL divergence from the seed model on
-    general ones, and the gates' cross-entropy of telling the two apart, summed over layers.
+    The next token's cross-entropy on the domain's sequences, the KL divergence from the seed model
+    on general ones, and the routers' cross-entropy of telling the two apart, summed over layers.
 
     Attributes:
         pairs: the blocks of the branch and their copies.
         end: the id of the end token.
         keep: weight of the KL divergence.
-        tag: weight of the gates' cross-entropy.
+        tag: weight of the routers' cross-entropy.
     """
 
     pairs: Sequence[BlockPair]
@@ -115,7 +116,7 @@ class BesideSeed:
         ids = batch.ids
         logits_BSV = next_token_logits(model, ids, self.end)
         general_B = torch.tensor([name == GENERAL for name in batch.domains], device=ids.device)
-        loss = self.tag * self._gate_loss(general_B)
+        loss = self.tag * self._router_loss(general_B)
         if not general_B.all():
             own_B = ~general_B
             text = cross_entropy(logits_BSV[own_B].flatten(0, 1), ids[own_B, 1:].flatten())
@@ -126,8 +127,8 @@ class BesideSeed:
             loss = loss + self.keep * divergence * general_B.float().mean()
         return loss
 
-    def _gate_loss(self, general_B: torch.Tensor) -> torch.Tensor:
-        logits = [pair.gate_logits_BS2 for pair in self.pairs]
+    def _router_loss(self, general_B: torch.Tensor) -> torch.Tensor:
+        logits = [pair.router_logits_BS2 for pair in self.pairs]
         targets = (~general_B).long()[:, None].expand(logits[0].shape[:2]).flatten()
         losses = [cross_entropy(logits_BS2.flatten(0, 1), targets) for logits_BS2 in logits]
         return torch.stack(losses).sum()

@@ -1,9 +1,9 @@
 """Train a branch: a copy of a seed model, on one domain's text.
 
-In:  a dense seed folder, data folders, a recipe.  Out: a dense checkpoint folder, whole or not at all,
-and what it cost.
-An anchored branch trains its feed-forward blocks; everything shared is written from the seed model's own
-values. Composing branches into a mixture is left to `btx_core.mixing`.
+In:  a dense seed folder, data folders, a recipe.  Out: a dense checkpoint folder, whole or not at
+all, and what it cost.
+An anchored branch trains its feed-forward blocks; everything shared is written from the seed
+model's own values. Composing branches into a mixture is left to `btx_core.mixing`.
 """
 
 import json
@@ -46,9 +46,10 @@ def train(
     Args:
         seed_model: a dense checkpoint folder.
         data: the data folders of the domain.
-        recipe: how to train; mode anchored leaves every tensor outside the feed-forward blocks as it
-            is in the seed model.
-        out: the folder to be made. Beside the checkpoint it holds btx-train.json: recipe and report.
+        recipe: how to train; mode anchored leaves every tensor outside the feed-forward blocks as
+            it is in the seed model.
+        out: the folder to be made. Beside the checkpoint it holds btx-train.json: recipe and
+            report.
         general: the data folder of the seed model's general text, for `replay` and `beside`.
         progress: called as the training comes on.
 
@@ -107,7 +108,7 @@ def _mixture(
     tokenizer: PreTrainedTokenizerBase,
     recipe: TrainRecipe,
 ) -> Mixture:
-    """Return the domain's text, and beside it the share of general text that the recipe asks for."""
+    """Return the domain's text, with the share of general text that the recipe asks for."""
     corpora = {OWN: Corpus.of(data, tokenizer, recipe.seed)}
     shares = {OWN: 1.0}
     if recipe.replay and general is not None:

@@ -2,9 +2,9 @@
 
 In:  a model in memory, a mixture of text, an objective, a recipe.  Out: the same model trained, and
 what that cost.
-It runs on accelerate: on a CPU, a GPU, or several processes that `accelerate launch` starts. A batch
-depends on its step alone, so a run that died is taken up at its last checkpoint and ends in the bytes
-that it would have had. Loading and writing models is left to `branch` and `tune`.
+It runs on accelerate: on a CPU, a GPU, or several processes that `accelerate launch` starts. A
+batch depends on its step alone, so a run that died is taken up at its last checkpoint and ends in
+the bytes that it would have had. Loading and writing models is left to `branch` and `tune`.
 Shapes: B sequences of S tokens (ids hold one more).
 """
 

@@ -1,6 +1,7 @@
 """The losses that training and tuning make small, each a mean over tokens.
 
-In:  a model and sequences of packed documents, each document led by the end token; or router logits.
+In:  a model and sequences of packed documents, each document led by the end token; or router
+logits.
 Out: logits, and losses in nats per token where nothing else is said.
 Which losses a run adds up, with which weights, is left to `btx_core.training.objectives`.
 Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, E experts.
@@ -39,22 +40,21 @@ def next_token_logits(model: torch.nn.Module, ids: torch.Tensor, end: int) -> to
         Logits (B, S, V), float32.
     """
     inputs = ids[:, :-1]
-    output = model(
-        input_ids=inputs, attention_mask=packed_attention_mask(inputs, end), use_cache=False
-    )
+    output = model(input_ids=inputs, attention_mask=document_mask(inputs, end), use_cache=False)
     logits: torch.Tensor = output.logits
     return logits.float()
 
 
-def packed_attention_mask(ids: torch.Tensor, end: int) -> torch.Tensor:
-    """Return an attention mask in which each packed document sees itself alone.
+def document_mask(ids: torch.Tensor, end: int) -> torch.Tensor:
+    """Return the attention mask that keeps packed documents from seeing each other.
 
     Args:
         ids: token ids (B, S); a document begins with the end token before it.
         end: the id of the end token.
 
     Returns:
-        An additive mask (B, 1, S, S), float32: 0 where a token may look, the lowest number elsewhere.
+        An additive mask (B, 1, S, S), float32: 0 where a token may look, the lowest number
+        elsewhere.
     """
     document = (ids == end).cumsum(1)
     seen = (document[:, :, None] == document[:, None, :]).tril()
@@ -72,9 +72,9 @@ def kl_divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Te
     Returns:
         A scalar: KL(target ‖ prediction), mean over B × S.
     """
-    found = logits.log_softmax(-1).flatten(0, 1)
+    predicted = logits.log_softmax(-1).flatten(0, 1)
     target = target_logits.log_softmax(-1).flatten(0, 1)
-    return kl_div(found, target, log_target=True, reduction="batchmean")
+    return kl_div(predicted, target, log_target=True, reduction="batchmean")
 
 
 def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
@@ -84,7 +84,8 @@ def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Ten
 
     Args:
         logits_TE: the router's logits (T, E).
-        weights_TE: the weights that it gives the experts, most of them zero (T, E): u is their mean.
+        weights_TE: the weights that it gives the experts, most of them zero (T, E): u is their
+            mean.
 
     Returns:
         A scalar without a unit: 1 when balanced, E when one expert takes all.
@@ -97,7 +98,8 @@ def own_expert_loss(logits_TE: torch.Tensor, expert_indices: Sequence[int | None
 
     Args:
         logits_TE: the router's logits (T, E) of B sequences, one after another.
-        expert_indices: of each of the B sequences, the expert that its text trained; None: no expert.
+        expert_indices: of each of the B sequences, the expert that its text trained; None: no
+            expert.
 
     Returns:
         A scalar: the sum over the tokens that have an expert, divided by all T.
@@ -109,5 +111,5 @@ def own_expert_loss(logits_TE: torch.Tensor, expert_indices: Sequence[int | None
 
 
 def z_loss(logits_TE: torch.Tensor) -> torch.Tensor:
-    """Return the mean squared log-partition of router logits (T, E), which keeps them from drifting."""
+    """Return the mean squared log-partition of router logits (T, E): it limits their drift."""
     return logits_TE.logsumexp(-1).square().mean()

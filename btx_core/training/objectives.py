@@ -1,8 +1,8 @@
 """What a run of the loop makes small: objectives that turn a batch into one loss.
 
 In:  the running model, a batch, the share of the run that is done.  Out: a scalar loss.
-Here are the objectives of plain training and of tuning; that of a branch beside its seed model is in
-`btx_core.training.beside`. The single losses are left to `btx_core.training.losses`.
+Here are the objectives of plain training and of tuning; that of a branch beside its seed model is
+in `btx_core.training.beside`. The single losses are left to `btx_core.training.losses`.
 Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, D model width.
 """
 
@@ -144,7 +144,7 @@ class Tuning:
         return self.recipe.text * cross_entropy(logits_BSV.flatten(0, 1), targets)
 
     def _seed_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor | None:
-        """Return the term that holds the seed model's own text to its predictions, if there is any."""
+        """Return the KL divergence from the seed model on its own text, where the batch has any."""
         general = [number for number, name in enumerate(batch.domains) if name == GENERAL]
         if self.teacher is None or not general:
             return None
@@ -158,7 +158,7 @@ class Tuning:
     ) -> list[torch.Tensor]:
         router = self.routed.routers[layer]
         logits_TE = router.logits(hidden_TD)
-        weights_TE = router.expert_weights(hidden_TD)
+        weights_TE = router.routing_weights(hidden_TD)
         terms = [
             self.recipe.balance * balance_loss(logits_TE, weights_TE),
             self.recipe.z * z_loss(logits_TE),

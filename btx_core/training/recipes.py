@@ -1,7 +1,7 @@
 """What a user may set of a training or a tuning.
 
-In:  nothing.  Out: the recipes, whose field names are the keys of `[recipe.train]` and `[recipe.tune]`
-in btx.toml and whose defaults are written here and nowhere else.
+In:  nothing.  Out: the recipes, whose field names are the keys of `[recipe.train]` and
+`[recipe.tune]` in btx.toml and whose defaults are written here and nowhere else.
 No module of torch is imported, so that a recipe can be checked without it. Reading and checking a
 user's settings is left to `pipelines.workspace.recipes`.
 """
@@ -17,7 +17,7 @@ RouterStart = Literal["fitted", "centroid", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """What every run of the optimiser's loop is told: AdamW with warm-up and cosine."""
+    """Settings of every run of the optimiser's loop: AdamW with warm-up and cosine."""
 
     # Optimiser steps.
     steps: int
@@ -56,7 +56,7 @@ class TrainRecipe(Optimisation):
     weight_decay: float = 0.1
     # Share of sequences from the seed model's general data.
     replay: float = 0.0
-    # Mode anchored: share of tokens that a learnt gate divides between the expert and the seed
+    # Mode anchored: share of tokens that a learnt router divides between the expert and the seed
     # model's own block.
     beside: float = 0.0
     # With beside: weight of the KL divergence from the seed model's predictions on general

@@ -4,8 +4,8 @@ In:  a mixture, text by domain, and which expert each text trained.
 Out: the mixture with its routers set: fitted to what each router will see; or taken from the build
 before, with weights for the experts that join it.
 Statistics are sums over one expert's own states, so that another expert adds its own and leaves the
-rest as they are. They hold as long as the shared parameters do: an expert's states are those of its own
-dense model, which anchored branches share with the mixture.
+rest as they are. They hold as long as the shared parameters do: an expert's states are those of its
+own dense model, which anchored branches share with the mixture.
 Shapes: L layers, E experts, D model width, T tokens.
 Method: ridge regression on router inputs, as DUME does.
 """
@@ -22,7 +22,7 @@ from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import load
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
 from btx_core.texts import Corpus
-from btx_core.training.losses import next_token_logits, packed_attention_mask
+from btx_core.training.losses import document_mask, next_token_logits
 from btx_core.training.recipes import RouterStart
 
 # What a fitted router scores a state for its own expert: sharp enough to choose, soft enough to be
@@ -56,11 +56,11 @@ class Grown:
 
     Attributes:
         folder: the tuned build.
-        kept: which expert is which: index now -> index in that build.
+        index_before: of every expert that stays: index now -> index in that build.
     """
 
     folder: Path
-    kept: Mapping[int, int]
+    index_before: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Statistics:
     outer_LDD: torch.Tensor
 
     def __add__(self, other: "Statistics") -> "Statistics":
+        """Return the statistics of both texts together."""
         return Statistics(
             self.tokens + other.tokens,
             self.total_LD + other.total_LD,
@@ -103,9 +104,9 @@ def statistics(
         The statistics of length × sequences tokens.
     """
     states: dict[str, torch.Tensor] = {}
-    rows = [corpus.sequence(number, length)[:-1] for number in range(sequences)]
-    ids = torch.from_numpy(np.stack(rows))
-    mask = packed_attention_mask(ids, corpus.end)
+    read = [corpus.sequence(number, length)[:-1] for number in range(sequences)]
+    ids = torch.from_numpy(np.stack(read))
+    mask = document_mask(ids, corpus.end)
     blocks = feed_forward_blocks(dense)
     with recorded_inputs(blocks, states, reduce=lambda _, hidden_TD: hidden_TD.double()):
         dense(input_ids=ids, attention_mask=mask, use_cache=False)
@@ -121,14 +122,14 @@ def first_weights(
     Args:
         experts: statistics by expert index.
         count: E, how many experts the routers choose from.
-        start: "fitted": the ridge solution that scores an expert's own states SCALE and all others' 0,
-            every expert weighing the same; "centroid": each expert's mean state less the mean of all,
-            at length 1.
+        start: "fitted": the ridge solution that scores an expert's own states SCALE and all others'
+            0, every expert weighing the same; "centroid": each expert's mean state less the mean of
+            all, at length 1.
 
     Returns:
         Weights (L, E, D), float64; zero for an expert without statistics.
     """
-    means = {index: found.total_LD / found.tokens for index, found in experts.items()}
+    means = {index: sums.total_LD / sums.tokens for index, sums in experts.items()}
     layers, width = next(iter(means.values())).shape
     weights_LED = torch.zeros(layers, count, width, dtype=torch.float64)
     if start == "centroid":
@@ -138,7 +139,7 @@ def first_weights(
         return weights_LED
     for index, mean_LD in means.items():
         weights_LED[:, index] = mean_LD
-    outer_LDD = torch.stack([found.outer_LDD / found.tokens for found in experts.values()]).sum(0)
+    outer_LDD = torch.stack([sums.outer_LDD / sums.tokens for sums in experts.values()]).sum(0)
     mean_square = outer_LDD.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
     ridge = RIDGE * mean_square * torch.eye(width, dtype=torch.float64)
     fitted: torch.Tensor = torch.linalg.solve(outer_LDD + ridge, weights_LED.mT).mT
@@ -146,25 +147,25 @@ def first_weights(
 
 
 def joining_weight(
-    own_TD: torch.Tensor, others_TD: torch.Tensor, kept_ED: torch.Tensor
+    own_TD: torch.Tensor, others_TD: torch.Tensor, staying_ED: torch.Tensor
 ) -> torch.Tensor:
     """Fit the weight of an expert that joins others whose weights stay as they are.
 
-    It scores its own states above all kept experts together, and others' states below. This is a
-    logistic regression of own against others, both weighing the same, with the kept weights'
-    log-sum-exp as offset, which is what the softmax over all experts makes of the new one. It is
-    convex, and solved in float64.
+    It scores its own states above all experts that stay together, and others' states below. This is
+    a logistic regression of own against others, both weighing the same, with the log-sum-exp of the
+    logits that stay as offset, which is what the softmax over all experts makes of the new one. It
+    is convex, and solved in float64.
 
     Args:
         own_TD: states of the text that the expert was trained on.
         others_TD: states of all other text.
-        kept_ED: the router's weights of the experts that stay.
+        staying_ED: the router's weights of the experts that stay.
 
     Returns:
         The weight (D,), float64.
     """
     states = torch.cat([own_TD, others_TD]).double()
-    offset = (states @ kept_ED.double().T).logsumexp(-1)
+    offset = (states @ staying_ED.double().T).logsumexp(-1)
     targets = torch.cat([torch.ones(len(own_TD)), torch.zeros(len(others_TD))]).double()
     sample_weights = torch.where(targets > 0, 0.5 / len(own_TD), 0.5 / len(others_TD))
     weight = torch.zeros(states.shape[1], dtype=torch.float64, requires_grad=True)
@@ -199,12 +200,13 @@ def start_from_statistics(
         start: how weights are made of the statistics.
         length: tokens of one sequence.
     """
-    found: dict[int, Statistics] = {}
+    sums: dict[int, Statistics] = {}
     for domain, expert in own_experts.items():
         dense = load(expert.folder, torch.float32)
-        one = statistics(dense, corpora[domain], length)
-        found[expert.index] = found[expert.index] + one if expert.index in found else one
-    weights_LED = first_weights(found, routed.routers[0].experts, start)
+        added = statistics(dense, corpora[domain], length)
+        earlier = sums.get(expert.index)
+        sums[expert.index] = added if earlier is None else earlier + added
+    weights_LED = first_weights(sums, routed.routers[0].experts, start)
     for router, weights_ED in zip(routed.routers, weights_LED, strict=True):
         router.weight.data.copy_(weights_ED)
 
@@ -220,7 +222,7 @@ def take_over(routed: RoutedModel, grown: Grown) -> None:
     routers = {router.name for router in routed.routers}
     for name, parameter in routed.network.named_parameters():
         if name.removesuffix(".weight") in routers:
-            for index, index_before in grown.kept.items():
+            for index, index_before in grown.index_before.items():
                 parameter.data[index] = before[name].data[index_before]
         elif not is_expert_parameter(name):
             parameter.data.copy_(before[name].data)
@@ -242,9 +244,10 @@ def router_states(
     """
     states: dict[str, dict[str, torch.Tensor]] = {}
     for domain, corpus in corpora.items():
-        rows = [corpus.sequence(number, length) for number in range(SEQUENCES)]
+        read = [corpus.sequence(number, length) for number in range(SEQUENCES)]
+        ids = torch.from_numpy(np.stack(read))
         with routed.recording(inputs=True) as recording:
-            next_token_logits(routed.network, torch.from_numpy(np.stack(rows)), corpus.end)
+            next_token_logits(routed.network, ids, corpus.end)
         states[domain] = recording.inputs
     return states
 
@@ -257,8 +260,8 @@ def join(
 ) -> None:
     """Set the router weights of every expert that joins a build.
 
-    Its states are the tuned mixture's, whose shared parameters are not the seed model's any more. An
-    expert that no text, or all text, trained keeps the weights it has: nothing tells it apart.
+    Its states are the tuned mixture's, whose shared parameters are not the seed model's any more.
+    An expert that no text, or all text, trained keeps the weights it has: nothing tells it apart.
 
     Args:
         routed: the mixture, as `take_over` left it; its routers are changed in place.
@@ -266,16 +269,16 @@ def join(
         own_experts: by domain, the index of the expert that its text trained.
         states: as `router_states` returns them.
     """
-    kept = sorted(grown.kept)
-    for index in sorted(set(own_experts.values()) - grown.kept.keys()):
-        own = [found for domain, found in states.items() if own_experts.get(domain) == index]
-        others = [found for domain, found in states.items() if own_experts.get(domain) != index]
+    staying = sorted(grown.index_before)
+    for index in sorted(set(own_experts.values()) - grown.index_before.keys()):
+        own = [by_name for domain, by_name in states.items() if own_experts.get(domain) == index]
+        others = [by_name for domain, by_name in states.items() if own_experts.get(domain) != index]
         if not own or not others:
             continue
         for router in routed.routers:
             router.weight.data[index] = joining_weight(
-                torch.cat([found[router.name] for found in own]),
-                torch.cat([found[router.name] for found in others]),
-                router.weight.data[kept],
+                torch.cat([by_name[router.name] for by_name in own]),
+                torch.cat([by_name[router.name] for by_name in others]),
+                router.weight.data[staying],
             )
-        kept.append(index)
+        staying.append(index)

@@ -1,18 +1,22 @@
 """How a router chooses while it trains, where that differs from what the stock model computes.
 
-In:  a mixture's routers and the routing of its recipe.  Out: nothing is kept: inside a block the
+In:  a mixture's routers and the routing of its recipe.  Out: inside a block the
 routers choose as below, outside it as the stock model does.
 
-| routing | a token takes | while it trains |
-|---|---|---|
-| top-k | K experts, weighed by a softmax over the K | the same |
-| soft | every expert | the same |
-| switch | the likeliest, weighed by the softmax over all | an expert takes at most `capacity` even shares of a batch; the other tokens pass it by |
-| sample | the likeliest, weight 1 | the largest of a Gumbel softmax whose temperature falls from 1; its other values are dropped |
+top-k
+    A token takes K experts, weighed by a softmax over the K; in training the same.
+soft
+    A token takes every expert; in training the same.
+switch
+    A token takes the likeliest expert, weighed by the softmax over all. In training an expert takes
+    at most `capacity` even shares of a batch, and the other tokens pass it by.
+sample
+    A token takes the likeliest expert, with weight 1. In training it takes the largest of a Gumbel
+    softmax whose temperature falls from 1; that softmax's other values are dropped.
 
 Each loads as its family's stock mixture (soft: K = E, sample: K = 1). Switch loads as one with
-norm_topk_prob false, where the family has one; `btx_core.checkpoints.families` refuses the others by
-name. No stock model limits an expert's capacity, so no token is dropped outside training.
+norm_topk_prob false, where the family has one; `btx_core.checkpoints.families` refuses the others
+by name. No stock model limits an expert's capacity, so no token is dropped outside training.
 Shapes: T tokens, E experts, K experts that one token takes.
 Methods: Switch (arXiv:2101.03961); Gumbel softmax (arXiv:1611.01144) as Branch-Train-MiX uses it.
 """
@@ -62,8 +66,8 @@ class RoutingInTraining:
 def within_capacity(output: RouterOutput, capacity: float) -> RouterOutput:
     """Let an expert take no more tokens than it has room for.
 
-    Tokens are served in their order. One that comes after its expert is full gets weight 0: only the
-    residual stream goes on.
+    Tokens are served in their order. One that comes after its expert is full gets weight 0: only
+    the residual stream goes on.
 
     Args:
         output: of a router that takes one expert a token.
@@ -101,15 +105,16 @@ def drawn(output: RouterOutput, temperature: float) -> RouterOutput:
 def routing_in_training(routers: Sequence[Router], how: RoutingInTraining) -> Iterator[None]:
     """Let the routers choose as in training in the forward passes inside the block.
 
-    `RoutedModel.recording` cannot do this: it only listens, and these hooks replace what the routers
-    return.
+    `RoutedModel.recording` cannot do this: it only listens, and these hooks replace what the
+    routers return.
 
     Args:
         routers: the routers of a mixture.
         how: how they choose.
 
     Raises:
-        Unsupported: at the first forward pass, where the family's router does not return its choice.
+        Unsupported: at the first forward pass, where the family's router does not return its
+            choice.
     """
 
     def hook(module: torch.nn.Module, _: object, output: object) -> RouterOutput:

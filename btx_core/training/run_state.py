@@ -1,7 +1,7 @@
 """How far a run has come, and the checkpoint from which it goes on after it died.
 
-In:  what fixes a run: its recipe, its model's weights and its text.  Out: a hidden folder beside the
-run's output, whole at any time, which only the very same run takes up.
+In:  what fixes a run: its recipe, its model's weights and its text.  Out: a hidden folder beside
+the run's output, whole at any time, which only the very same run takes up.
 When a checkpoint is due is left to `btx_core.training.loop`.
 """
 
@@ -59,7 +59,7 @@ class RunCheckpoints:
     """Where a run leaves its state.
 
     Attributes:
-        folder: of the newest checkpoint. Beside it may stand the one before (.old) and one that is
+        folder: of the newest checkpoint. Beside it may be the one before (.old) and one that is
             being written (.new).
         key: a JSON text of all that fixes the run.
     """

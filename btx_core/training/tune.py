@@ -1,8 +1,8 @@
-"""Fine-tune a mixture: the routers alone, these and everything shared, or every parameter.
+"""Fine-tune a mixture: only the routers, these and everything shared, or every parameter.
 
 In:  a mixed folder, training text by domain and the expert that each text trained, a recipe.
-Out: a whole folder. Where the routers and what is shared train, only model-router and model-shared are
-new; every other file is a hard link to the mixture's.
+Out: a whole folder. Where the routers and what is shared train, only model-router and model-shared
+are new; every other file is a hard link to the mixture's.
 What is made small is left to `btx_core.training.objectives`, the routers' first weights to
 `btx_core.training.router_start`.
 """
@@ -79,7 +79,8 @@ def tune(
         What the tuning took; None for mode "none".
 
     Raises:
-        WrongUsage: for a recipe that gives shared parameters nothing to learn, or where `out` exists.
+        WrongUsage: for a recipe that gives shared parameters nothing to learn, or where `out`
+            exists.
         Unreadable: for a data folder that does not hold text as promised.
         Unsupported: for a routing that the mixture's family cannot train.
     """
@@ -166,7 +167,7 @@ class TuneJob:
         if not self.grown:
             experts, start = self.inputs.own_experts, self.recipe.start
             start_from_statistics(self.routed, experts, self.corpora, start, length)
-        elif set(self.own_experts.values()) - self.grown.kept.keys():
+        elif set(self.own_experts.values()) - self.grown.index_before.keys():
             states = router_states(self.routed, self.corpora, length)
             join(self.routed, self.grown, self.own_experts, states)
 
@@ -227,7 +228,7 @@ class TuneJob:
         """Return the recipe with the steps and the rate that a tuning takes which goes on."""
         if not self.grown:
             return self.recipe
-        gained = self.routed.routers[0].experts > len(self.grown.kept)
+        gained = self.routed.routers[0].experts > len(self.grown.index_before)
         steps = math.ceil(self.recipe.steps * self.recipe.grow) if gained else 0
         rate = self.recipe.learning_rate * self.recipe.grow_rate
         return replace(self.recipe, steps=steps, learning_rate=rate)

@@ -1,4 +1,7 @@
-"""Branches trained beside the seed: a plain checkpoint in the end, little harm on the seed's own text, states that tell the domain."""
+"""Branches trained beside the seed.
+
+In the end a plain checkpoint, little harm on the seed's own text, and states that tell the domain.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -63,19 +66,19 @@ def test_off_the_pairs_are_the_seed_and_ungated_the_branch(
 ) -> None:
     ids = sequences(tiny_corpora, tiny_seed, "math", 2)
     model, seed = load(beside, torch.float32), load(tiny_seed, torch.float32)
-    alone, wanted = (next_token_logits(one, ids, 0).detach() for one in (model, seed))
+    branch_BSV, seed_BSV = (next_token_logits(each, ids, 0).detach() for each in (model, seed))
     with beside_seed(model, 0.0) as pairs:
         for pair, block in zip(pairs, (layer.mlp for layer in seed.model.layers), strict=True):
             pair.seed.load_state_dict(block.state_dict())
-        assert torch.equal(next_token_logits(model, ids, 0), alone)
-        assert torch.equal(seed_logits(model, pairs, ids, 0), wanted)
-        assert not torch.equal(alone, wanted)
+        assert torch.equal(next_token_logits(model, ids, 0), branch_BSV)
+        assert torch.equal(seed_logits(model, pairs, ids, 0), seed_BSV)
+        assert not torch.equal(branch_BSV, seed_BSV)
         for pair in pairs:
-            pair.gated_share = 1.0
-        between = next_token_logits(model, ids, 0)  # the gates' weights are zero: half and half
-        assert not torch.equal(between, alone)
-        assert not torch.equal(between, wanted)
-    assert torch.equal(next_token_logits(model, ids, 0), alone), "unwrapped"
+            pair.routed_share = 1.0
+        between = next_token_logits(model, ids, 0)  # the router weights are zero: half and half
+        assert not torch.equal(between, branch_BSV)
+        assert not torch.equal(between, seed_BSV)
+    assert torch.equal(next_token_logits(model, ids, 0), branch_BSV), "unwrapped"
 
 
 def test_it_strays_less_from_the_seed_on_general_text_than_a_branch_alone(
@@ -114,7 +117,7 @@ def test_the_gates_learn_to_tell_the_domain(tiny_seed: Path, tiny_corpora: Path)
             objective(model, batch, 0.0).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         right = (
-            (pairs[-1].gate_logits_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8))
+            (pairs[-1].router_logits_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8))
             .float()
             .mean()
         )

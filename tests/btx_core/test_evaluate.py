@@ -1,4 +1,4 @@
-"""Measuring: bits per byte and answers by hand, loads that sum to one, dead experts named; the ensemble against its formula."""
+"""Measuring: figures by hand, loads that sum to one, dead experts named; the ensemble's formula."""
 
 import math
 from pathlib import Path
@@ -85,14 +85,14 @@ def test_copies_of_one_model_vote_as_that_model(tiny_seed: Path, tiny_corpora: P
         AutoTokenizer.from_pretrained(tiny_seed),
     )
     heldout = heldout_windows(split(tiny_corpora / "math").heldout, tokenizer, 64, 500)
-    alone = (
+    by_itself = (
         evaluate(tiny_seed, {"math": tiny_corpora / "math"}, max_tokens=500, sequence=64)
         .domains["math"]
         .bits_per_byte
     )
     for top_k in (1, 2, 3):
         assert ensemble.bits_per_byte([model] * 3, heldout, top_k=top_k) == pytest.approx(
-            alone, abs=1e-5
+            by_itself, abs=1e-5
         )
 
 

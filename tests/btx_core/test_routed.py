@@ -1,4 +1,4 @@
-"""A loaded mixture: its routers by hand, what a recording holds, what may train, and nothing left behind."""
+"""A loaded mixture: its routers, what a recording holds, what may train, no hook left behind."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_recording_holds_what_entered_each_router_and_what_it_chose(mixed: Pat
         assert torch.equal(choice.index_TK, largest.indices)
         assert torch.allclose(choice.weights_TK, largest.values.softmax(-1), atol=1e-6)
         by_hand = torch.zeros(8, 3).scatter(-1, choice.index_TK, choice.weights_TK)
-        assert torch.allclose(router.expert_weights(hidden_TD), by_hand, atol=1e-6)
+        assert torch.allclose(router.routing_weights(hidden_TD), by_hand, atol=1e-6)
 
 
 def test_what_is_not_asked_for_is_not_recorded(mixed: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_router_that_does_not_renormalise_weighs_by_the_softmax_over_all(
         model.network(input_ids=IDS)
     for router, choice in zip(model.routers, recording.choices.values(), strict=True):
         with torch.no_grad():
-            weights_TE = router.expert_weights(recording.inputs[router.name])
+            weights_TE = router.routing_weights(recording.inputs[router.name])
         taken_TK = weights_TE.gather(-1, choice.index_TK)
         assert router.top_k == 1
         assert torch.allclose(taken_TK, choice.weights_TK, atol=1e-6)

@@ -1,4 +1,4 @@
-"""First rows: additive statistics, a closed form that finds each expert's own states, the same whatever came before."""
+"""First router weights: additive statistics, closed forms that find each expert's own states."""
 
 from pathlib import Path
 
@@ -26,8 +26,8 @@ def clouds(seed: int = 0) -> list[torch.Tensor]:
     """Three overlapping clouds of states, two layers, width 8."""
     torch.manual_seed(seed)
     return [
-        torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(place), 8)
-        for place in range(3)
+        torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(index), 8)
+        for index in range(3)
     ]
 
 
@@ -35,11 +35,11 @@ def clouds(seed: int = 0) -> list[torch.Tensor]:
 def test_rows_choose_the_expert_whose_state_it_is(start: str) -> None:
     states = clouds()
     weights_LED = first_weights(
-        {place: of(cloud) for place, cloud in enumerate(states)}, 3, start
+        {index: of(cloud) for index, cloud in enumerate(states)}, 3, start
     ).float()  # type: ignore[arg-type]
     right = [
-        float(((cloud[layer] @ weights_LED[layer].T).argmax(-1) == place).float().mean())
-        for place, cloud in enumerate(states)
+        float(((cloud[layer] @ weights_LED[layer].T).argmax(-1) == index).float().mean())
+        for index, cloud in enumerate(states)
         for layer in (0, 1)
     ]
     assert min(right) > 0.6  # chance: 0.33
@@ -55,12 +55,12 @@ def test_a_place_without_text_gets_a_row_of_zeros() -> None:
 def test_fitted_rows_are_the_ridge_solution() -> None:
     states = clouds()
     weights_LED = first_weights(
-        {place: of(cloud) for place, cloud in enumerate(states)}, 3, "fitted"
+        {index: of(cloud) for index, cloud in enumerate(states)}, 3, "fitted"
     )
     stacked = torch.cat([cloud[0] for cloud in states]).double() / 400**0.5
     wanted = (
         torch.cat(
-            [4.0 * torch.nn.functional.one_hot(torch.full((400,), place), 3) for place in range(3)]
+            [4.0 * torch.nn.functional.one_hot(torch.full((400,), index), 3) for index in range(3)]
         ).double()
         / 400**0.5
     )
@@ -87,14 +87,14 @@ def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> 
 
 def test_a_joining_row_takes_its_own_states_from_rows_that_stay() -> None:
     *old, new = (cloud[0] for cloud in clouds())
-    others, kept_ED = (
+    others, staying_ED = (
         torch.cat(old),
         first_weights({0: of(clouds()[0]), 1: of(clouds()[1])}, 2, "fitted")[0],
     )
-    weight = joining_weight(new, others, kept_ED)
+    weight = joining_weight(new, others, staying_ED)
 
     def share(states: torch.Tensor) -> torch.Tensor:
-        return (states.double() @ torch.stack([*kept_ED, weight]).T).softmax(-1)[:, 2]
+        return (states.double() @ torch.stack([*staying_ED, weight]).T).softmax(-1)[:, 2]
 
     assert float((share(new) > 0.5).double().mean()) > 0.75  # the clouds overlap
     assert float((share(others) < 0.5).double().mean()) > 0.75

@@ -1,4 +1,4 @@
-"""How routers choose while they train: capacity by hand, draws by their probability, gradients for the router, nothing left behind."""
+"""Routers while they train: capacity and draws by hand, gradients, no hook left behind."""
 
 from pathlib import Path
 

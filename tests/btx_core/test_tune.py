@@ -1,4 +1,4 @@
-"""Tuning: what each mode may change on disk, the losses by hand, growth and shrinkage, and going on after a kill."""
+"""Tuning: what each mode may change, the losses by hand, growth, and going on after a kill."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
 
 @pytest.fixture(scope="module")
 def mixtures(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two anchored branches, math and code, and their mixtures: `two` with both, `one` with math alone."""
+    """Branches math and code, both anchored, and mixtures: `two` of both, `one` of math only."""
     root = tmp_path_factory.mktemp("tune")
     for name in ("math", "code"):
         train(tiny_seed, [tiny_corpora / name], TrainRecipe(steps=20, sequence=32), root / name)
@@ -122,7 +122,7 @@ def changed_tensors(before: Path, after: Path) -> set[str]:
 
 
 def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
-    """N experts: 1 when every one gets its share, N when one takes all. A mean of per-token products reads N for both."""
+    """1 when balanced, N when one of N experts takes all; a mean of products reads N for both."""
     experts = 4
     balanced = 50.0 * torch.eye(experts).repeat(8, 1)
     collapsed = 50.0 * torch.eye(experts)[[0]].repeat(32, 1)
@@ -139,7 +139,7 @@ def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
 def test_the_home_loss_is_the_cross_entropy_to_each_texts_own_expert() -> None:
     logits = torch.tensor(
         [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]]
-    )  # two rows of two tokens
+    )  # two sequences of two tokens
     scores = logits.log_softmax(-1)
     both = scores[0, 0] + scores[1, 0] + scores[2, 2] + scores[3, 2]
     assert float(own_expert_loss(logits, [0, 2])) == pytest.approx(-float(both) / 4)
@@ -193,13 +193,13 @@ def test_z_loss_is_the_mean_squared_log_partition() -> None:
     assert float(z_loss(torch.zeros(5, 4))) == pytest.approx(float(torch.tensor(4.0).log() ** 2))
 
 
-def test_expert_weights_are_what_the_stock_model_multiplies_with(mixtures: Path) -> None:
+def test_routing_weights_are_what_the_stock_model_multiplies_with(mixtures: Path) -> None:
     router = RoutedModel.load(mixtures / "two", torch.float32).routers[0]
     hidden = torch.randn(7, router.weight.shape[1])
     by_hand = torch.zeros(7, 3)
     kept = (hidden @ router.weight.T).topk(2, -1)
     by_hand.scatter_(-1, kept.indices, kept.values.softmax(-1))
-    assert torch.allclose(router.expert_weights(hidden), by_hand, atol=1e-6)
+    assert torch.allclose(router.routing_weights(hidden), by_hand, atol=1e-6)
 
 
 def test_the_general_text_gets_its_share_and_the_others_the_rest_evenly() -> None:
@@ -222,7 +222,7 @@ def test_holding_to_the_seed_keeps_its_predictions_nearer(
 
 
 def divergence(seed: Path, tuned: Path, text: Path) -> float:
-    """Of the tuned model's predictions from the seed's, on rows of text; nats per token."""
+    """Of the tuned model's predictions from the seed's, on sequences of text; nats per token."""
     from btx_core.texts import Corpus
 
     corpus = Corpus.of([text], AutoTokenizer.from_pretrained(seed))
