@@ -178,14 +178,15 @@ def _data_files(path: str, settings: Settings, root: Path) -> list[str]:
 
 
 def _named_files(arguments: object) -> list[str]:
-    """Return the file names in a task's dataset_kwargs; none where anything else stands there."""
+    """Return the file names in a task's dataset_kwargs; none where anything else is there."""
     if not isinstance(arguments, dict) or "data_dir" in arguments:
         return []
     named = arguments.get("data_files")
-    names: list[Any] = []
+    entries: list[object] = []
     for group in named.values() if isinstance(named, dict) else [named]:
-        names += group if isinstance(group, list) else [group]
-    return names if all(isinstance(name, str) for name in names) else []
+        entries += group if isinstance(group, list) else [group]
+    names = [entry for entry in entries if isinstance(entry, str)]
+    return names if len(names) == len(entries) else []
 
 
 def _absolute(settings: Settings, root: Path) -> Settings:

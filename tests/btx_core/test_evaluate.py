@@ -115,7 +115,7 @@ def test_domains_may_have_any_names(mixed: Path, tiny_corpora: Path) -> None:
         assert {ref: bare[part][name] for name, ref in refs.items()} == named[part]
 
 
-def test_accuracy_is_told_where_answers_can_be_checked_and_only_there(
+def test_accuracy_is_given_where_answers_can_be_checked_and_only_there(
     tiny_seed: Path, tiny_corpora: Path
 ) -> None:
     found = evaluate(
