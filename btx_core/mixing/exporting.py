@@ -20,9 +20,10 @@ from btx_core.files import whole_folder, write_json
 from btx_core.mixing.parts import Parts, parts_of
 from btx_core.mixing.plan import Output, Part, Shard, Source
 from btx_core.mixing.recipe import MixRecipe
-from btx_core.mixing.shards import Progress, write_shard, writing_threads
+from btx_core.mixing.shards import write_shard, writing_threads
 from btx_core.mixing.weight_files import index_of
 from btx_core.problems import Unsupported, WrongUsage
+from btx_core.progress import Progress
 
 TARGETS = ("transformers", "vllm", "llama.cpp")
 # Mixtures that llama.cpp's converter has no class for (its list of 2025).

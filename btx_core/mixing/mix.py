@@ -25,9 +25,10 @@ from btx_core.mixing.plan import Plan, plan_mix
 from btx_core.mixing.provenance import provenance
 from btx_core.mixing.recipe import Member, MixRecipe
 from btx_core.mixing.seed_model import SeedModel, mixture_config
-from btx_core.mixing.shards import FileWritten, Progress, write_shards
+from btx_core.mixing.shards import FileWritten, write_shards
 from btx_core.mixing.weight_files import PROVENANCE, SEED_EXPERT, index_of
 from btx_core.problems import ShapeMismatch
+from btx_core.progress import Progress
 
 if TYPE_CHECKING:
     import torch

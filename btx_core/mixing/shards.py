@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,9 +31,8 @@ from btx_core.mixing.provenance import OutputDigests, TensorRecord, tensor_recor
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.streams import OutputStream, RouterWeights
 from btx_core.problems import BtxError, ShapeMismatch
+from btx_core.progress import Progress
 
-# Files done, files in all, the file that comes next.
-Progress = Callable[[int, int, str], None]
 MAX_THREADS = 8
 # The header's key for the digests, by tensor.
 DIGESTS = "btx"

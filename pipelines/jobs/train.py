@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from btx_core.files import replace_text
-from btx_core.training.loop import TrainRecipe
+from btx_core.training.recipes import TrainRecipe
 from pipelines.stages import dvc_runs
 from pipelines.stages.dvc_runs import Log
 from pipelines.stages.executors import Needs, execute
