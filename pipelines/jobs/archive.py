@@ -40,7 +40,7 @@ def dump(workspace: Workspace, folder: Path) -> DumpAnswer:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    return DumpAnswer.from_json({"folder": str(target), **written}, str(target))
+    return DumpAnswer(folder=str(target), **written.to_json())
 
 
 def load(workspace: Workspace, folder: Path) -> LoadAnswer:
@@ -56,7 +56,7 @@ def load(workspace: Workspace, folder: Path) -> LoadAnswer:
         about = plain_files.load(folder.resolve(), workspace.catalog, workspace.store)
         for version, where in _versions(workspace):
             _show(workspace, version, where)
-    return LoadAnswer.from_json(about, str(folder))
+    return LoadAnswer(**about.to_json())
 
 
 def collect(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.mixing.shards import Progress
+from btx_core.progress import Progress
 from registry.errors import Conflict, Invalid
 from registry.records.answers import MixAnswer
 
