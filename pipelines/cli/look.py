@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # A corpus may hold thousands of files.
 FILES_SHOWN = 5
+# What the rows of every kind hold; the other columns are the kind's own.
+COMMON_COLUMNS = ("ref", "name", "version", "status", "digest", "registered_at")
 
 app = typer.Typer()
 
@@ -91,7 +93,8 @@ def _print_listing(rows: "Sequence[RowEnd]") -> None:
     lines = []
     for row in rows:
         shown = {**row.to_json(), "digest": row.digest[:12]}
-        columns = [key for key in shown if key not in ("name", "version")]
+        own = [key for key in shown if key not in COMMON_COLUMNS]
+        columns = ["ref", *own, "status", "digest", "registered_at"]
         lines.append([shown[column] for column in columns])
     print_table(columns, lines)
 
