@@ -4,6 +4,7 @@ Three significant digits, and decimal units: 1 kB is 1000 bytes.
 """
 
 LARGER_SIZES = ("kB", "MB", "GB", "TB", "PB")
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def size(number_of_bytes: float) -> str:
@@ -21,7 +22,7 @@ def size(number_of_bytes: float) -> str:
         if value < 999.5:
             break
         value, unit = value / 1000, larger
-    return f"{value:.0f} B" if unit == "B" else f"{_three_digits(value)} {unit}"
+    return f"{value:.0f} B" if unit == "B" else f"{figure(value)} {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -34,18 +35,18 @@ def duration(seconds: float) -> str:
         For example "420 ms", "12.3 s", "4.52 min" or "31.0 h".
     """
     if 0 < seconds < 0.9995:
-        return f"{_three_digits(1000 * seconds)} ms"
+        return f"{figure(1000 * seconds)} ms"
     if seconds < 120:
-        return f"{_three_digits(seconds)} s"
+        return f"{figure(seconds)} s"
     minutes = seconds / 60
     if minutes < 120:
-        return f"{_three_digits(minutes)} min"
-    return f"{_three_digits(minutes / 60)} h"
+        return f"{figure(minutes)} min"
+    return f"{figure(minutes / 60)} h"
 
 
 def percent(share: float) -> str:
     """Write a share of 1 in percent, for example "41.3 %" for 0.413."""
-    return f"{_three_digits(100 * share)} %"
+    return f"{figure(100 * share)} %"
 
 
 def counted(number: int, noun: str) -> str:
@@ -53,12 +54,24 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _three_digits(value: float) -> str:
-    """Round to three significant digits; below 1 to two decimals, and 1000 or more to 1."""
-    magnitude = abs(value)
-    decimals = 0
-    if magnitude < 9.995:
-        decimals = 2
-    elif magnitude < 99.95:
-        decimals = 1
+def figure(value: float) -> str:
+    """Write a measured value with three significant digits.
+
+    Args:
+        value: any finite number.
+
+    Returns:
+        For example "0.893", "2.98" or "126"; from 1000 on every digit before the point.
+    """
+    magnitude, decimals, limit = abs(value), 2, 9.995
+    while decimals > 0 and magnitude >= limit:
+        decimals, limit = decimals - 1, limit * 10
+    while 0 < magnitude < limit / 10 and decimals >= 2:
+        decimals, limit = decimals + 1, limit / 10
     return f"{value:.{decimals}f}"
+
+
+def power(value: float) -> str:
+    """Write a large number as three digits and a power of ten, for example "5.94 × 10⁹"."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from registry.units import counted, duration, percent, size
+from registry.units import counted, duration, figure, percent, power, size
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,38 @@ def test_a_duration_is_said_in_the_unit_that_people_would_use(seconds: float, te
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0.00 %"), (0.0413, "4.13 %"), (0.4132, "41.3 %"), (1, "100 %")]
+    ("share", "text"),
+    [(0, "0.00 %"), (0.00837, "0.837 %"), (0.0413, "4.13 %"), (0.4132, "41.3 %"), (1, "100 %")],
 )
 def test_a_share_is_a_percentage_of_three_digits(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0.00"),
+        (0.00837, "0.00837"),
+        (0.8930864, "0.893"),
+        (0.9996, "1.00"),
+        (2.97747, "2.98"),
+        (9.996, "10.0"),
+        (126.4, "126"),
+        (999.4, "999"),
+        (999.6, "1000"),
+        (48213.2, "48213"),
+        (-0.0317, "-0.0317"),
+    ],
+)
+def test_a_measured_value_has_three_significant_digits(value: float, text: str) -> None:
+    assert figure(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5_944_442_880, "5.94 × 10⁹"), (10**21, "1.00 × 10²¹"), (7, "7.00 × 10⁰")]
+)
+def test_a_large_number_is_three_digits_and_a_power_of_ten(value: float, text: str) -> None:
+    assert power(value) == text
 
 
 def test_one_thing_is_not_counted_as_several() -> None:
