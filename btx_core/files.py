@@ -1,55 +1,191 @@
-"""Put files in place: a folder whole or not at all, a file linked rather than copied, JSON in one form."""
+"""Put files in place: whole or not at all, linked rather than copied, JSON in one form.
+
+In:  a path that a caller wants to fill.
+Out: a temporary path beside it, which takes the wanted name once everything in it is on disk; and
+     links, shared blocks or copies of files that exist already.
+What the files hold, and what a full disk means to a person, is left to the callers. Plain Python:
+the registry imports this module too.
+"""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
-import threading
-from fcntl import ioctl
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from btx_core.problems import WrongUsage
 
-FICLONE = 0x40049409  # linux/fs.h: share another file's blocks
+# The request number of Linux's ioctl that shares another file's blocks (linux/fs.h).
+FICLONE = 0x40049409
+COPY_BYTES = 1 << 20
+# Another file system, one without links, or one that allows no more of them: copying helps.
+CANNOT_LINK = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
+)
 
 
-class whole_folder:
-    """A folder that appears under its name only when it is complete and on disk."""
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Fill a new folder that appears under its name only when it is complete and on disk.
 
-    def __init__(self, out: Path) -> None:
-        self.out = Path(os.path.abspath(out))
-        self.aside = (
-            self.out.parent / f".{self.out.name}.partial-{os.getpid()}-{threading.get_ident()}"
+    When the block raises, nothing is left behind.
+
+    Args:
+        out: the folder to make; its parents are made too.
+
+    Yields:
+        An empty temporary folder beside `out`, to be filled.
+
+    Raises:
+        WrongUsage: when something exists at `out` already.
+    """
+    out = Path(os.path.abspath(out))
+    if os.path.lexists(out):
+        raise WrongUsage(
+            out,
+            found="something there already",
+            expected="a new folder",
+            next="choose another, or remove it first",
         )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_path(out.parent, out.name) as temporary:
+        temporary.mkdir()
+        yield temporary
+        _sync_tree(temporary)
+        os.rename(temporary, out)
+        fsync(out.parent)
 
-    def __enter__(self) -> Path:
-        if os.path.lexists(self.out):
-            raise WrongUsage(
-                self.out,
-                found="something there already",
-                expected="a new folder",
-                next="choose another, or remove it first",
-            )
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        self.aside.mkdir()
-        return self.aside
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
+@contextmanager
+def whole_file(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Write a file that appears under its name only when it is complete and on disk.
+
+    When the block raises, nothing is left behind and an earlier file is untouched.
+
+    Args:
+        path: the file to make; its folder must exist.
+        replace: whether a file at `path` is replaced.
+
+    Yields:
+        The path of a temporary file beside `path`, to be written by the caller.
+
+    Raises:
+        FileExistsError: when something exists at `path` and `replace` is false.
+    """
+    with temporary_path(path.parent, path.name) as temporary:
+        yield temporary
+        put_in_place(temporary, path, replace=replace)
+
+
+@contextmanager
+def temporary_path(folder: Path, name: str = "file") -> Iterator[Path]:
+    """Yield an unused hidden path in `folder`; what still lies there at the end is removed.
+
+    Args:
+        folder: where the temporary file or folder is to lie.
+        name: the name that it stands for, for whoever finds it after a crash.
+    """
+    temporary = folder / f".{name}.partial-{uuid.uuid4().hex}"
+    try:
+        yield temporary
+    finally:
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def put_in_place(temporary: Path, path: Path, *, replace: bool = False) -> None:
+    """Give a finished temporary file its name, once its bytes are on disk.
+
+    Args:
+        temporary: the finished file, on the same file system as `path`.
+        path: its name from now on.
+        replace: whether a file at `path` is replaced.
+
+    Raises:
+        FileExistsError: when something exists at `path` and `replace` is false.
+    """
+    fsync(temporary)
+    if not replace and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    os.rename(temporary, path)
+    fsync(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small text file whole, in place of the one that may be there.
+
+    A reader at any moment sees the old text or the new one.
+    """
+    with whole_file(path, replace=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON value in the one form of this project: indented, keys sorted, UTF-8.
+
+    The file is written where it lies; a caller that needs it whole writes it inside `whole_folder`.
+    """
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make a file visible under a second name: hard link, else shared blocks, else a copy.
+
+    A symbolic link is followed. A copy appears whole and has the source's permissions, as a link
+    would.
+
+    Args:
+        source: the file that exists.
+        target: the new name, in a folder that exists.
+
+    Returns:
+        Whether no data was written: the file was linked, or its blocks are shared.
+
+    Raises:
+        FileExistsError: when something exists at `target`.
+    """
+    source = source.resolve()
+    try:
+        os.link(source, target)
+        return True
+    except OSError as error:
+        if error.errno not in CANNOT_LINK:
+            raise
+    with whole_file(target) as temporary:
+        shared = copy_file(source, temporary)
+        shutil.copymode(source, temporary)
+    return shared
+
+
+def copy_file(source: Path, target: Path) -> bool:
+    """Copy a file's bytes to a new file, sharing blocks where the file system can.
+
+    Returns:
+        Whether blocks are shared, so that no data was written.
+
+    Raises:
+        FileExistsError: when something exists at `target`.
+    """
+    with source.open("rb") as reading, target.open("xb") as writing:
         try:
-            if kind is None:
-                for path in (*self.aside.iterdir(), self.aside):
-                    fsync(path)
-                os.rename(self.aside, self.out)
-                fsync(self.out.parent)
-        finally:
-            shutil.rmtree(self.aside, ignore_errors=True)
+            fcntl.ioctl(writing.fileno(), FICLONE, reading.fileno())
+            return True
+        except OSError:
+            shutil.copyfileobj(reading, writing, COPY_BYTES)
+            return False
 
 
 def fsync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -57,31 +193,9 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(
-        json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-
-
-def link(source: Path, target: Path) -> bool:
-    """Hard link, else share the blocks, else copy. True if no data was written."""
-    try:
-        os.link(source.resolve(), target)
-        return True
-    except OSError:  # another file system, or one without links
-        with open(source, "rb") as read, open(target, "xb") as write:
-            try:
-                ioctl(write.fileno(), FICLONE, read.fileno())
-                return True
-            except OSError:
-                left = os.fstat(read.fileno()).st_size
-                while left:
-                    left -= os.copy_file_range(read.fileno(), write.fileno(), left)
-                return False
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write the text to a temporary file, then rename it to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def _sync_tree(folder: Path) -> None:
+    """Put a folder on disk, from the deepest files up."""
+    for root, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            fsync(Path(root) / name)
+        fsync(Path(root))

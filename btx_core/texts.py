@@ -1,25 +1,35 @@
 """Documents of a data version, and the token batches made of them.
 
-In:  a data folder (files of text), a tokenizer.  Out: its training and held-out documents; batches fixed by (file digests, seed, step).
-A *.jsonl file holds a document a line, {"text"} or {"prompt", "answer"}; every other file is one document of UTF-8 text.
-Held out: what lies under heldout/; without that folder one file in twenty by digest, of a single file its last twentieth.
-Shapes: B rows a batch, S tokens a row; a row carries one token more than S, so that every token has a target.
+In:  a data folder (files of text), a tokenizer.
+Out: its training and held-out documents; batches that (file digests, random seed, step) fix.
+A *.jsonl file holds one document a line, {"text"} or {"prompt", "answer"}; every other file is one
+document of UTF-8 text. Held out is what lies under heldout/; without that folder one file in twenty
+by digest, and of a single file its last twentieth. What is trained on the batches is left to
+`btx_core.training`, what is measured on the held-out documents to `btx_core.measuring`.
+Shapes: B sequences a batch, S tokens a sequence; one token more than S, so that every one has a
+target.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from btx_core.problems import BtxError
 
-HELDOUT, ONE_IN = "heldout", 20
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+HELDOUT = "heldout"
+# One file, document or line in so many is held out where the folder does not say which.
+ONE_IN = 20
+GOLDEN_RATIO = 0.6180339887498949
 Ids = NDArray[np.int64]
 
 
@@ -29,7 +39,13 @@ class Unreadable(BtxError):
 
 @dataclass(frozen=True)
 class Document:
-    """text is what is trained on; prompt and answer are its two parts where the answer can be checked."""
+    """One document.
+
+    Attributes:
+        text: what is trained on.
+        prompt: its first part, where there is an answer.
+        answer: its second part, where an answer can be checked.
+    """
 
     text: str
     prompt: str | None = None
@@ -38,22 +54,37 @@ class Document:
 
 @dataclass(frozen=True)
 class Split:
+    """A data version, divided.
+
+    Attributes:
+        train: the documents that are trained on.
+        heldout: the documents that are only measured on.
+        digest: SHA-256 of every file's path and bytes: the data's part in what fixes a batch.
+    """
+
     train: tuple[Document, ...]
     heldout: tuple[Document, ...]
-    digest: str  # of every file's path and bytes: the data's share in what fixes a batch
+    digest: str
 
 
 def split(folder: Path) -> Split:
-    """Read a data folder whole. Raises Unreadable for what is no text, and where a half of the split is empty."""
+    """Read a data folder whole and divide it.
+
+    Args:
+        folder: of a data version; what is hidden in it does not count.
+
+    Returns:
+        Its training and held-out documents.
+
+    Raises:
+        Unreadable: for what is no text, and where one of the two is empty.
+    """
     files = _files(folder)
     digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    held = {file for file in files if HELDOUT in file.relative_to(folder).parts[:-1]}
-    if not held and len(files) > 1:
-        by_digest = sorted(files, key=lambda file: digests[file])
-        held = set(by_digest[: -(-len(files) // ONE_IN)])
-    train = tuple(document for file in files if file not in held for document in _documents(file))
-    heldout = tuple(document for file in files if file in held for document in _documents(file))
-    if not held:
+    held_out = _held_out(folder, digests)
+    train = _all_documents(file for file in files if file not in held_out)
+    heldout = _all_documents(file for file in files if file in held_out)
+    if not held_out:
         train, heldout = _cut(train)
     if not train or not heldout:
         raise Unreadable(
@@ -67,23 +98,44 @@ def split(folder: Path) -> Split:
 
 
 def check(folder: Path) -> None:
-    """Raises Unreadable, naming the file and line, for the first that is no text as promised. Holds one file at a time."""
+    """Check that a data folder holds text as promised, one file in memory at a time.
+
+    Args:
+        folder: of a data version.
+
+    Raises:
+        Unreadable: naming the first file and line that do not.
+    """
     for file in _files(folder):
         for _ in _documents(file):
             pass
 
 
 def _files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are not hidden, sorted."""
     if not folder.is_dir():
         raise Unreadable(
             folder, found="no such folder", expected="a data folder", next="check the path"
         )
-    hidden = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        path
-        for path in hidden
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = []
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
+            files.append(path)
+    return sorted(files)
+
+
+def _held_out(folder: Path, digests: Mapping[Path, str]) -> set[Path]:
+    """Return the files that are held out whole; none where the folder's only file is to be cut."""
+    held_out = {file for file in digests if HELDOUT in file.relative_to(folder).parts[:-1]}
+    if held_out or len(digests) <= 1:
+        return held_out
+    by_digest = sorted(digests, key=lambda file: digests[file])
+    return set(by_digest[: -(-len(digests) // ONE_IN)])
+
+
+def _all_documents(files: Iterable[Path]) -> tuple[Document, ...]:
+    return tuple(document for file in files for document in _documents(file))
 
 
 def _documents(file: Path) -> Iterator[Document]:
@@ -102,15 +154,16 @@ def _documents(file: Path) -> Iterator[Document]:
         return
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
-            yield _line(line, f"{file}:{number}")
+            yield _json_document(line, f"{file}:{number}")
 
 
-def _line(line: str, where: str) -> Document:
+def _json_document(line: str, where: str) -> Document:
+    """Return the document of one JSON line, or raise Unreadable, naming where it is."""
     try:
-        row = json.loads(line)
+        fields = json.loads(line)
     except json.JSONDecodeError:
-        row = None
-    match row:
+        fields = None
+    match fields:
         case {"text": str(text)}:
             return Document(text)
         case {"prompt": str(prompt), "answer": str(answer)}:
@@ -119,28 +172,44 @@ def _line(line: str, where: str) -> Document:
         where,
         found=line[:60],
         expected='{"text": ...} or {"prompt": ..., "answer": ...}',
-        next="mend the line",
+        next="fix the line",
     )
 
 
 def _cut(documents: tuple[Document, ...]) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-    """A single file: its last twentieth, by documents, or by lines where it is one document."""
-    if len(documents) == 1:
-        lines = documents[0].text.splitlines(keepends=True)
-        keep = len(lines) - max(1, len(lines) // ONE_IN)
-        halves = "".join(lines[:keep]), "".join(lines[keep:])
-        return tuple(Document(half) for half in halves[:1] if half), tuple(
-            Document(half) for half in halves[1:] if half
-        )
-    keep = len(documents) - max(1, len(documents) // ONE_IN)
-    return documents[:keep], documents[keep:]
+    """Hold out the last twentieth of a file: of its documents, or of its one document's lines."""
+    if len(documents) != 1:
+        keep = _kept(len(documents))
+        return documents[:keep], documents[keep:]
+    lines = documents[0].text.splitlines(keepends=True)
+    keep = _kept(len(lines))
+    train, heldout = "".join(lines[:keep]), "".join(lines[keep:])
+    return (
+        (Document(train),) if train else (),
+        (Document(heldout),) if heldout else (),
+    )
 
 
-def end_token(tokenizer: Any) -> int:
-    """The id that stands before and after every document. Raises Unreadable where the tokenizer names none."""
+def _kept(count: int) -> int:
+    """Return how many of so many are trained on."""
+    return count - max(1, count // ONE_IN)
+
+
+def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Return the id of the token that stands before and after every document.
+
+    Args:
+        tokenizer: of the model that is trained or measured.
+
+    Returns:
+        Its end-of-text token, else its begin-of-text token.
+
+    Raises:
+        Unreadable: where the tokenizer names neither.
+    """
     for candidate in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if candidate is not None:
-            return int(candidate)
+        if isinstance(candidate, int):
+            return candidate
     raise Unreadable(
         "tokenizer",
         found="no end-of-text token",
@@ -149,81 +218,147 @@ def end_token(tokenizer: Any) -> int:
     )
 
 
-def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return (
-        list(tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"])
-        if texts
-        else []
-    )
+def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of texts, without any special token.
+
+    Args:
+        tokenizer: called once for all texts.
+        texts: any number of them.
+
+    Returns:
+        One list of ids per text.
+    """
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
+    return list(encoded["input_ids"])
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The training documents of one domain as tokens. A row is a pure function of (data, seed, its number): packed, each token once an epoch."""
+    """The training documents of one domain as tokens.
 
-    documents: tuple[Ids, ...]  # each with its end token
+    A sequence is a pure function of data, random seed and its number. Documents are packed, so that
+    an epoch holds each token once.
+
+    Attributes:
+        documents: the ids of each, its end token included.
+        digest: of the data.
+        random_seed: of the order of documents.
+    """
+
+    documents: tuple[Ids, ...]
     digest: str
-    seed: int = 0
+    random_seed: int = 0
+    # The stream of the epoch that was read last, by epoch and length of a sequence.
     _epochs: dict[tuple[int, int], Ids] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, folders: Sequence[Path], tokenizer: Any, seed: int = 0) -> "Corpus":
+    def of(
+        cls, folders: Sequence[Path], tokenizer: "PreTrainedTokenizerBase", random_seed: int = 0
+    ) -> "Corpus":
+        """Read the training documents of data folders.
+
+        Args:
+            folders: of one or more data versions.
+            tokenizer: of the model that is trained.
+            random_seed: of the order of documents.
+
+        Returns:
+            The documents as tokens.
+
+        Raises:
+            Unreadable: as `split` and `end_token`.
+        """
         splits = [split(folder) for folder in folders]
         end = end_token(tokenizer)
-        ids = encode(tokenizer, [document.text for part in splits for document in part.train])
-        return cls(
-            tuple(np.array([*one, end], dtype=np.int64) for one in ids),
-            "+".join(part.digest for part in splits),
-            seed,
-        )
+        texts = [document.text for part in splits for document in part.train]
+        documents = [np.array([*ids, end], dtype=np.int64) for ids in encode(tokenizer, texts)]
+        digest = "+".join(part.digest for part in splits)
+        return cls(tuple(documents), digest, random_seed)
 
     @cached_property
     def tokens(self) -> int:
+        """How many tokens an epoch has."""
         return sum(len(document) for document in self.documents)
 
-    def row(self, number: int, sequence: int) -> Ids:
-        """S + 1 tokens. Documents are shuffled anew each epoch and cut where the rows end."""
-        rows = max(1, (self.tokens - 1) // sequence)
-        epoch, place = divmod(number, rows)
-        if (epoch, sequence) not in self._epochs:
-            self._epochs.clear()
-            self._epochs[epoch, sequence] = self._packed(epoch, sequence, rows)
-        start = place * sequence
-        return self._epochs[epoch, sequence][start : start + sequence + 1]
+    @property
+    def end(self) -> int:
+        """The id of the end token."""
+        return int(self.documents[0][-1])
 
-    def _packed(self, epoch: int, sequence: int, rows: int) -> Ids:
+    def sequence(self, number: int, length: int) -> Ids:
+        """Return one sequence of the corpus.
+
+        Documents are shuffled anew in each epoch and cut where a sequence ends.
+
+        Args:
+            number: of the sequence, from 0 and without end.
+            length: S.
+
+        Returns:
+            S + 1 token ids.
+        """
+        count = max(1, (self.tokens - 1) // length)
+        epoch, position = divmod(number, count)
+        if (epoch, length) not in self._epochs:
+            self._epochs.clear()
+            self._epochs[epoch, length] = self._packed(epoch, length, count)
+        start = position * length
+        return self._epochs[epoch, length][start : start + length + 1]
+
+    def _packed(self, epoch: int, length: int, count: int) -> Ids:
+        """Return the tokens of one epoch in its order, as many as its sequences take."""
         order = self._random("epoch", epoch).permutation(len(self.documents))
         stream = np.concatenate([self.documents[index] for index in order])
-        starts = np.arange(0, rows * sequence, sequence)
-        return np.resize(stream, len(starts) * sequence + 1)
+        return np.resize(stream, count * length + 1)
 
     def _random(self, *keys: object) -> np.random.Generator:
-        text = "/".join(map(str, (self.digest, self.seed, *keys)))
-        return np.random.default_rng(
-            int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-        )
+        text = "/".join(map(str, (self.digest, self.random_seed, *keys)))
+        first_bytes = hashlib.sha256(text.encode()).digest()[:8]
+        return np.random.default_rng(int.from_bytes(first_bytes, "big"))
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Rows of several corpora in fixed proportion, spread evenly over the steps."""
+    """Sequences of several corpora in fixed proportion, spread evenly over the steps.
+
+    Attributes:
+        corpora: by domain.
+        shares: of the sequences, by domain; they need not sum to 1.
+    """
 
     corpora: Mapping[str, Corpus]
-    shares: Mapping[str, float]  # of the rows, by corpus; need not sum to 1
+    shares: Mapping[str, float]
 
-    def batch(self, step: int, rows: int, sequence: int) -> tuple[Ids, list[str]]:
-        """(B, S + 1) tokens of one step and each row's domain; the same for the same step, whatever ran before."""
+    def batch(self, step: int, count: int, length: int) -> tuple[Ids, list[str]]:
+        """Return the sequences of one step, the same for the same step whatever ran before.
+
+        Args:
+            step: from 0.
+            count: B.
+            length: S.
+
+        Returns:
+            Token ids (B, S + 1), and the domain of each of the B sequences.
+        """
         names = [name for name, share in self.shares.items() if share > 0]
-        walk = self._walk((step + 1) * rows)
-        drawn = np.bincount(walk[: step * rows], minlength=len(names))
-        out = []
-        for index in walk[step * rows :]:
-            out.append(self.corpora[names[index]].row(int(drawn[index]), sequence))
+        walk = self._walk((step + 1) * count)
+        before, now = walk[: step * count], walk[step * count :]
+        drawn = np.bincount(before, minlength=len(names))
+        sequences = []
+        for index in now:
+            corpus = self.corpora[names[index]]
+            sequences.append(corpus.sequence(int(drawn[index]), length))
             drawn[index] += 1
-        return np.stack(out), [names[index] for index in walk[step * rows :]]
+        return np.stack(sequences), [names[index] for index in now]
 
     def _walk(self, count: int) -> Ids:
-        """The domain of rows 0..count-1: a golden-ratio walk through the shares, so that any stretch of rows holds them in proportion."""
+        """Return the domains of the first `count` sequences, by their indices.
+
+        A golden-ratio walk through the shares: any stretch of sequences holds them in proportion.
+        """
         edges = np.cumsum([share for share in self.shares.values() if share > 0])
-        places = (0.5 + np.arange(count) * 0.6180339887498949) % 1.0 * edges[-1]
-        return np.asarray(np.minimum(np.searchsorted(edges, places, side="right"), len(edges) - 1))
+        positions = (0.5 + np.arange(count) * GOLDEN_RATIO) % 1.0 * edges[-1]
+        indices = np.searchsorted(edges, positions, side="right")
+        return np.asarray(np.minimum(indices, len(edges) - 1))

@@ -55,7 +55,8 @@ def tiny_corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_seed(tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real small Llama: two layers, hidden 32, trained a little on prose."""
-    from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
+    from btx_core.training.recipes import TrainRecipe
+    from pipelines.story.small_seed import PretrainConfig, pretrain
 
     out = tmp_path_factory.mktemp("seed") / "tiny"
     size = PretrainConfig(vocabulary=384, hidden=32, feed_forward=64, layers=2, heads=2)

@@ -53,14 +53,17 @@ def candidate(members: int) -> dict[str, Any]:
     evidence: dict[str, Any] = yaml.safe_load((POLICIES / "tests" / "release.yaml").read_text())[
         "evidence"
     ]
-    line, figures = evidence["members"][0], evidence["evaluation"]["contracts"]
+    line, figures = evidence["members"][0], evidence["results"][0]
     data = [line["data"][0] | {"ref": f"data/d{number}@1"} for number in range(members)]
     lines = [
         line | {"ref": f"expert/e{number}@1", "data": [data[number]]} for number in range(members)
     ]
     return evidence | {
         "members": lines,
-        "evaluation": {f"d{number}": figures for number in range(members)},
+        "results": [
+            figures | {"data": f"data/d{number}@1", "domain": f"d{number}"}
+            for number in range(members)
+        ],
     }
 
 

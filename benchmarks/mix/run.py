@@ -60,13 +60,13 @@ PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_t
 MIX = """
 import json, sys, time
 from pathlib import Path
-from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.mix import Known, Member, MixRecipe, mix
 order = json.load(sys.stdin)
 members = [Member(m["name"], m["slot"], Path(m["folder"]), Path(m["shard"]) if m.get("shard") else None) for m in order["members"]]
 from transformers import AutoConfig, AutoTokenizer, LlamaConfig, MixtralConfig  # loading them is not the work; the whole process is timed too
 begin = time.perf_counter()
 report = mix(Path(order["seed"]), members, MixRecipe(mode=order["mode"]), Path(order["out"]),
-             previous=Path(order["previous"]) if order.get("previous") else None, digests=order["digests"])
+             known=Known(previous=Path(order["previous"]) if order.get("previous") else None, digests=order["digests"]))
 print(json.dumps({"inner_s": time.perf_counter() - begin, "written": report.bytes_written, "linked": report.bytes_linked}))
 """
 

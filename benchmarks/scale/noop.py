@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
+from btx_core.training.recipes import TrainRecipe
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.register import register
 from pipelines.story import corpora
+from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.workspace import Workspace, create
 
 SETTINGS = '[recipe.tune]\nmode = "none"\n[recipe.evaluate]\nmax_tokens = 200\n'

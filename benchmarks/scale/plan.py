@@ -109,22 +109,22 @@ def ghost(folder: Path, shape: dict[str, int], files: int = 30) -> int:
 def measure(root: Path, experts: int, mode: str) -> dict[str, object]:
     """Plan in this process. Peak memory is the process's own, imports included."""
     started = time.monotonic()
-    from btx_core.checkpoints.checkpoint import Checkpoint
-    from btx_core.checkpoints.families import family
-    from btx_core.mixing.mix import Member, MixRecipe, dense_config, plan_mix
-    from btx_core.mixing.shards import layout
+    from btx_core.mixing.plan import plan_mix
+    from btx_core.mixing.recipe import Member, MixRecipe
+    from btx_core.mixing.seed_model import SeedModel
+    from btx_core.mixing.shards import file_layout
 
-    seed = Checkpoint.open(root / "seed")
-    dense = dense_config(seed)
+    recipe = MixRecipe(mode=mode)  # type: ignore[arg-type]
+    seed = SeedModel.open(root / "seed", recipe)
     imported = time.monotonic()
     members = [
         Member(f"e{number}", number, root / f"e{number}") for number in range(1, experts + 1)
     ]
-    plan = plan_mix(seed, family(dense), dense, members, MixRecipe(mode=mode), None)  # type: ignore[arg-type]
+    plan = plan_mix(seed, members, recipe)
     planned = time.monotonic()
     size = 0
     for shard in plan.shards:
-        size += layout(shard.outputs)[2]
+        size += file_layout(shard.outputs).size
     return {
         "mode": mode,
         "tensors": sum(len(shard.outputs) for shard in plan.shards),

@@ -19,11 +19,11 @@ import torch
 from plan import SHAPES, ghost, tensors
 from safetensors.torch import save_file
 
-from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.checkpoints.families import family
-from btx_core.mixing.mix import Member, MixRecipe, dense_config, mix, plan_mix
-from btx_core.mixing.plan import SHARED
-from btx_core.mixing.shards import layout
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.plan import plan_mix
+from btx_core.mixing.seed_model import SeedModel
+from btx_core.mixing.shards import file_layout
+from btx_core.mixing.weight_files import SHARED
 from registry.digest import sha256_file
 
 SMALL = {"layers": 4, "width": 1024, "inner": 3584, "heads": 8, "groups": 2, "vocabulary": 32000}
@@ -81,14 +81,13 @@ def rates(scratch: Path) -> dict[str, float]:
 def volumes(scratch: Path, shape: str, experts: int) -> dict[str, int]:
     """Bytes of the shared shard and of one expert's shard, of a whole checkpoint, by the planner."""
     size = ghost(scratch / "ghost", SHAPES[shape])
-    seed = Checkpoint.open(scratch / "ghost")
-    dense = dense_config(seed)
+    seed = SeedModel.open(scratch / "ghost", MixRecipe())
     members = [Member(f"e{number}", number, scratch / "ghost") for number in range(1, experts + 1)]
-    plan = plan_mix(seed, family(dense), dense, members, MixRecipe(), None)
+    plan = plan_mix(seed, members, MixRecipe())
     found = {}
     for shard in plan.shards:
         found["shared" if shard.file == SHARED else "router" if not shard.slots else "expert"] = (
-            layout(shard.outputs)[2]
+            file_layout(shard.outputs).size
         )
     shutil.rmtree(scratch / "ghost")
     return found | {"checkpoint": size, "experts": experts}

@@ -18,11 +18,14 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
-from btx_core.checkpoints.dense import load
+from btx_core.machine import load
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.texts import Corpus, Mixture
-from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
-from btx_core.training.tune import GENERAL, Home, TuneRecipe, shares, tune_model
+from btx_core.training.objectives import GENERAL
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
+from btx_core.training.router_start import OwnExpert
+from btx_core.training.tune import TuneInputs, TuneJob, domain_shares
+from pipelines.story.small_seed import PretrainConfig, pretrain
 
 NAMES = ("math", "code", "units")
 DOMAINS = (GENERAL, *NAMES)
@@ -85,16 +88,20 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(mixed)
     mixture = Mixture(
         {name: Corpus.of(where, tokenizer, 0) for name, where in folders.items()},
-        shares(list(folders), recipe.general_share),
+        domain_shares(list(folders), recipe.general_share),
     )
 
-    homes = {name: Home(place, seed) for place, name in enumerate(DOMAINS)}
+    own_experts = {name: OwnExpert(index, seed) for index, name in enumerate(DOMAINS)}
+    inputs = TuneInputs(mixed, folders, own_experts, seed)
 
     def tuned(**changes: Any) -> Callable[[], float]:
-        mine = replace(recipe, **changes)
-        return lambda: (
-            tune_model(load(mixed, torch.float32), tokenizer, folders, mine, homes, seed).wall_s
-        )
+        def run() -> float:
+            job = TuneJob.load(inputs, replace(recipe, **changes))
+            job.start_routers()
+            job.freeze()
+            return job.run().wall_s
+
+        return run
 
     ways: dict[str, Callable[[], float]] = {
         "transformers.Trainer, all parameters": lambda: plain(

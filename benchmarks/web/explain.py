@@ -27,12 +27,11 @@ def plain(reader: Reader, text: str) -> Any:
         end_token(reader.tokenizer),
         *reader.tokenizer(text, add_special_tokens=False)["input_ids"],
     ]
-    window = getattr(reader.model.config, "max_position_embeddings", 2048)
+    network = reader.model.network
+    window = getattr(network.config, "max_position_embeddings", 2048)
     with torch.inference_mode():
         return [
-            reader.model(
-                input_ids=torch.tensor([ids[start : start + window]]), use_cache=False
-            ).logits
+            network(input_ids=torch.tensor([ids[start : start + window]]), use_cache=False).logits
             for start in range(0, len(ids), window)
         ]
 

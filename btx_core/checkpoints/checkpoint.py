@@ -1,44 +1,32 @@
-"""Open a checkpoint folder only if everything about it is safe and true; read and write safetensors by byte range.
+"""Open a checkpoint folder only if everything about it is safe and true.
 
-In:  a folder in Hugging Face format: config.json and safetensors files.  Out: its parsed config, and each tensor's place on disk.
-No pickle, no code, nothing outside the folder. Headers are checked against the file's size before a tensor is touched.
-Values (NaN, distances) are preflight.py's and shards.py's work. Imports no torch: `read` fetches it when asked for a tensor.
+In:  a folder in Hugging Face format: config.json and safetensors files.
+Out: its parsed config, and each tensor's location on disk. No pickle, no code, nothing outside the
+     folder; headers are checked against the files' sizes before a tensor is touched.
+Values (NaN, distances from a seed) are left to `mixing.preflight` and `mixing.streams`. Torch is
+imported only when a tensor is read.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
+
+# A config's values are whatever its author wrote; every caller checks the keys that it reads.
 from typing import TYPE_CHECKING, Any
 
+from btx_core.checkpoints.headers import TensorInfo, read_header
+from btx_core.checkpoints.strict_json import SAVE_ANEW, read_json
 from btx_core.problems import Unsafe
 
 if TYPE_CHECKING:
     import torch
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-ITEM_BYTES = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U8": 1,
-    "BOOL": 1,
-    "U16": 2,
-    "U32": 4,
-    "U64": 8,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-}
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
 TORCH_NAMES = {
     "F64": "float64",
     "F32": "float32",
@@ -51,45 +39,44 @@ TORCH_NAMES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-# What pickles, or other code, are called. Their presence is refused, not only their use: another loader might prefer them.
+# What pickles, or other code, are called. Their presence is refused, not only their use: another
+# loader might prefer them.
 CODE_ENDINGS = {
-    *(".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack"),
-    *(".npy", ".npz", ".joblib", ".dill", ".py", ".pyc", ".so", ".onnx"),
+    ".bin",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".pickle",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".npy",
+    ".npz",
+    ".joblib",
+    ".dill",
+    ".py",
+    ".pyc",
+    ".so",
+    ".onnx",
 }
-MAX_JSON_BYTES, MAX_HEADER_BYTES, MAX_TENSORS, MAX_RANK, MAX_FILES = (
-    64 << 20,
-    100 << 20,
-    200_000,
-    8,
-    10_000,
-)
-MEND = "take the checkpoint from its source again, or save it anew with save_pretrained"
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """One tensor's place on disk. start, end: absolute byte offsets in the file."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: Path
-    start: int
-    end: int
-
-    @property
-    def bytes(self) -> int:
-        return self.end - self.start
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one index along the first axis."""
-        return self.bytes // self.shape[0] if self.shape and self.shape[0] else self.bytes
+# Config keys that are refused, with what they stand for.
+REFUSED_CONFIG = {
+    "auto_map": "code that comes with the weights",
+    "quantization_config": "quantised weights",
+}
+MAX_FILES = 10_000
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A validated, safe folder in Hugging Face format. digests: of its tensors, SHA-256, where they are on record."""
+    """A validated, safe folder in Hugging Face format.
+
+    Attributes:
+        folder: where it lies.
+        config: its config.json.
+        tensors: every tensor of its weight files, by name.
+        digests: SHA-256 of tensors' bytes, by name, where they are on record.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -98,7 +85,18 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: Path, digests: Mapping[str, str] | None = None) -> Checkpoint:
-        """Check the whole folder, headers included; no tensor is read. Raises Unsafe."""
+        """Check a whole folder, headers included; no tensor is read.
+
+        Args:
+            folder: the checkpoint folder.
+            digests: SHA-256 of tensors' bytes that the caller has proven, by name.
+
+        Returns:
+            The open checkpoint.
+
+        Raises:
+            Unsafe: naming the file that must not be read, and why.
+        """
         folder = Path(folder)
         check_folder(folder)
         config = read_json(folder / "config.json")
@@ -106,45 +104,55 @@ class Checkpoint:
         return cls(folder, config, _tensors(folder), digests or {})
 
     def read(self, name: str) -> torch.Tensor:
+        """Read one tensor, in its own dtype and shape."""
         return read_tensor(self.tensors[name])
 
     def weight_files(self) -> list[Path]:
+        """Return the files that hold the tensors, in order of their names."""
         return sorted({tensor.file for tensor in self.tensors.values()})
 
 
 def same_tokenizer(seed: Path, member: Path) -> bool:
-    """Whether the member's tokens mean what the seed's mean; a member without a tokenizer.json takes the seed's."""
+    """Say whether a member's tokens mean what the seed's mean.
+
+    A member without a tokenizer.json takes the seed's.
+    """
     ours, theirs = seed / "tokenizer.json", member / "tokenizer.json"
-    if not theirs.exists() or not ours.exists():
-        return not theirs.exists()
-    return ours.read_bytes() == theirs.read_bytes() or _token_meaning(ours) == _token_meaning(
-        theirs
-    )
+    if not theirs.exists():
+        return True
+    if not ours.exists():
+        return False
+    if ours.read_bytes() == theirs.read_bytes():
+        return True
+    return _token_meaning(ours) == _token_meaning(theirs)
 
 
 def _token_meaning(path: Path) -> dict[str, Any]:
     content = read_json(path)
-    return {
-        key: content.get(key) for key in ("model", "added_tokens", "normalizer", "pre_tokenizer")
-    }
+    keys = ("model", "added_tokens", "normalizer", "pre_tokenizer")
+    return {key: content.get(key) for key in keys}
 
 
 def read_tensor(info: TensorInfo) -> torch.Tensor:
-    import torch  # here, so that headers can be read without loading it
+    """Read one tensor from its file, in its own dtype and shape."""
+    # Here, so that headers can be read without loading it.
+    import torch
 
     with open(info.file, "rb") as file:
         file.seek(info.start)
         data = bytearray(file.read(info.bytes))
     dtype = getattr(torch, TORCH_NAMES[info.dtype])
-    return (
-        torch.frombuffer(data, dtype=dtype).reshape(info.shape)
-        if data
-        else torch.empty(info.shape, dtype=dtype)
-    )
+    if not data:
+        return torch.empty(info.shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype).reshape(info.shape)
 
 
 def check_folder(folder: Path) -> None:
-    """No link that leaves the folder, no pickle or code, nothing but files and folders."""
+    """Require a folder of files and folders only: no link that leaves it, no pickle, no code.
+
+    Raises:
+        Unsafe: naming the first path that must not be there.
+    """
     if not folder.is_dir():
         raise Unsafe(
             folder, found="no such folder", expected="a checkpoint folder", next="check the path"
@@ -152,13 +160,7 @@ def check_folder(folder: Path) -> None:
     for path, mode in _walk(folder):
         name = path.relative_to(folder)
         if stat.S_ISLNK(mode):
-            if not path.exists() or not path.resolve().is_relative_to(folder.resolve()):
-                raise Unsafe(
-                    path,
-                    found=f"a link to {os.readlink(path)!r}",
-                    expected="links that stay inside the folder",
-                    next="copy the folder with its links followed: cp -rL",
-                )
+            _check_link(folder, path)
             mode = path.stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise Unsafe(
@@ -176,7 +178,18 @@ def check_folder(folder: Path) -> None:
             )
 
 
+def _check_link(folder: Path, path: Path) -> None:
+    if not path.exists() or not path.resolve().is_relative_to(folder.resolve()):
+        raise Unsafe(
+            path,
+            found=f"a link to {os.readlink(path)!r}",
+            expected="links that stay inside the folder",
+            next="copy the folder with its links followed: cp -rL",
+        )
+
+
 def _walk(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Every path below the folder with its mode, links not followed."""
     count = 0
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -193,15 +206,20 @@ def _walk(folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
-    """The config names its model type and asks for no code of its own and no quantised weights."""
-    for key, why in (
-        ("auto_map", "code that comes with the weights"),
-        ("quantization_config", "quantised weights"),
-    ):
+    """Require a config that names its model type and asks for no code and no quantised weights.
+
+    Args:
+        path: the config.json, beside which a tokenizer_config.json is checked too.
+        config: what it says.
+
+    Raises:
+        Unsafe: naming the key.
+    """
+    for key, meaning in REFUSED_CONFIG.items():
         if config.get(key):
             raise Unsafe(
                 path,
-                found=f"{key}: {why}",
+                found=f"{key}: {meaning}",
                 expected="a model that stock transformers knows, in plain floats",
                 next="convert the checkpoint to a stock, unquantised one",
             )
@@ -210,7 +228,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
             path,
             found=f"model_type {config.get('model_type')!r}",
             expected="a model_type in words",
-            next=MEND,
+            next=SAVE_ANEW,
         )
     tokenizer = path.parent / "tokenizer_config.json"
     if tokenizer.exists() and read_json(tokenizer).get("auto_map"):
@@ -222,220 +240,83 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a bounded file; doubled keys, NaN and nesting without end are refused."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise Unsafe(
-                path, found=f"{size} bytes", expected=f"at most {MAX_JSON_BYTES}", next=MEND
-            )
-        return parse_json(path, path.read_bytes())
-    except OSError as error:
-        raise Unsafe(
-            path, found=error.strerror or "unreadable", expected="a readable file", next=MEND
-        ) from None
-
-
-def parse_json(path: Path, raw: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a key twice in one object")
-        return found
-
-    def no_constant(text: str) -> Any:
-        raise ValueError(f"{text}, which is not JSON")
-
-    try:
-        value = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant
-        )
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise Unsafe(
-            path, found=f"no valid JSON: {error}"[:200], expected="JSON", next=MEND
-        ) from None
-    if not isinstance(value, dict):
-        raise Unsafe(
-            path, found=f"a JSON {type(value).__name__}", expected="a JSON object", next=MEND
-        )
-    return value
-
-
 def _tensors(folder: Path) -> dict[str, TensorInfo]:
-    """Every tensor of the folder, from the index or the single file; both at once are ambiguous: loaders disagree."""
+    """Every tensor of the folder, from the index or from the single file.
+
+    Both at once are ambiguous: loaders disagree on which one counts.
+    """
     present = {path.name for path in folder.glob("*.safetensors")}
     if not (folder / INDEX).exists():
         if present != {SINGLE}:
             raise Unsafe(
-                folder, found=_names(present), expected=f"{SINGLE}, or an index {INDEX}", next=MEND
+                folder,
+                found=_in_short(present),
+                expected=f"{SINGLE}, or an index {INDEX}",
+                next=SAVE_ANEW,
             )
         return read_header(folder / SINGLE)
-    weight_map = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    file_of = _weight_map(folder / INDEX)
+    indexed = set(file_of.values())
+    stray = present ^ indexed
+    if stray:
         raise Unsafe(
             folder / INDEX,
-            found="no weight_map",
-            expected="tensor names and their files",
-            next=MEND,
-        )
-    named = _index_files(folder / INDEX, weight_map)
-    if stray := present ^ named:
-        raise Unsafe(
-            folder / INDEX,
-            found=f"{_names(stray)} in the folder or in the index, not in both",
+            found=f"{_in_short(stray)} in the folder or in the index, not in both",
             expected="exactly the files that the index names",
             next="remove the stray file, or save the checkpoint anew",
         )
+    return _indexed_tensors(folder, file_of)
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> file name, as the index says; every file lies in its very folder."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise Unsafe(
+            index,
+            found="no weight_map",
+            expected="tensor names and their files",
+            next=SAVE_ANEW,
+        )
+    for file in map(str, weight_map.values()):
+        climbs = "/" in file or "\\" in file or file.startswith(".")
+        if climbs or not file.endswith(".safetensors"):
+            raise Unsafe(
+                index,
+                found=f"the file name {file[:120]!r}",
+                expected="names of safetensors files in this very folder",
+                next=SAVE_ANEW,
+            )
+    return weight_map
+
+
+def _indexed_tensors(folder: Path, file_of: Mapping[str, str]) -> dict[str, TensorInfo]:
+    """The tensors of all files that the index names; each lies where the index says."""
     tensors: dict[str, TensorInfo] = {}
-    for file in sorted(named):
-        tensors |= (shard := read_header(folder / file))
-        for name in shard:
-            if weight_map.get(name) != file:
+    for file in sorted(set(file_of.values())):
+        in_file = read_header(folder / file)
+        for name in in_file:
+            if file_of.get(name) != file:
                 raise Unsafe(
                     folder / file,
-                    found=f"{name}, which the index puts in {weight_map.get(name)}",
+                    found=f"{name}, which the index puts in {file_of.get(name)}",
                     expected="files and index that agree",
-                    next=MEND,
+                    next=SAVE_ANEW,
                 )
-    if missing := weight_map.keys() - tensors.keys():
+        tensors |= in_file
+    missing = file_of.keys() - tensors.keys()
+    if missing:
         raise Unsafe(
             folder / INDEX,
             found=f"{min(missing)} in no file",
             expected="files and index that agree",
-            next=MEND,
+            next=SAVE_ANEW,
         )
     return tensors
 
 
-def _index_files(index: Path, weight_map: dict[str, Any]) -> set[str]:
-    for name in set(map(str, weight_map.values())):
-        if "/" in name or "\\" in name or not name.endswith(".safetensors") or name.startswith("."):
-            raise Unsafe(
-                index,
-                found=f"the file name {name[:120]!r}",
-                expected="names of safetensors files in this very folder",
-                next=MEND,
-            )
-    return set(map(str, weight_map.values()))
-
-
-def _names(names: set[str]) -> str:
-    return (
-        ", ".join(sorted(names)[:4]) + (", ..." if len(names) > 4 else "")
-        if names
-        else "no safetensors file"
-    )
-
-
-def read_metadata(file: Path) -> dict[str, str]:
-    """The strings that a safetensors file's header carries beside its tensors."""
-    return dict(_raw_header(file)[0].get("__metadata__") or {})
-
-
-def _raw_header(file: Path) -> tuple[dict[str, Any], int, int]:
-    """The parsed header, where the data begins, and the file's size in bytes."""
-    try:
-        size = file.stat().st_size
-        with open(file, "rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-                raise Unsafe(
-                    file,
-                    found=f"a header of {length} bytes in a file of {size}",
-                    expected="a header that fits its file",
-                    next=MEND,
-                )
-            text = stream.read(length)
-    except OSError as error:
-        raise Unsafe(
-            file, found=error.strerror or "unreadable", expected="a readable file", next=MEND
-        ) from None
-    if (
-        count := text.count(b"data_offsets")
-    ) > MAX_TENSORS:  # before parsing, which would take long
-        raise Unsafe(file, found=f"{count} tensors", expected=f"at most {MAX_TENSORS}", next=MEND)
-    header = parse_json(file, text)
-    notes = header.get("__metadata__", {})
-    if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
-        raise Unsafe(file, found="metadata that is not text", expected="text to text", next=MEND)
-    return header, 8 + length, size
-
-
-def read_header(file: Path) -> dict[str, TensorInfo]:
-    """Every tensor of one safetensors file; together they must fill the file, with no overlap and no hole."""
-    header, begin, size = _raw_header(file)
-    header.pop("__metadata__", None)
-    tensors = [_tensor(file, name, entry, begin) for name, entry in header.items()]
-    reached = begin
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.start, tensor.end)):
-        if tensor.start != reached:
-            what = (
-                "overlaps another tensor" if tensor.start < reached else "leaves a hole before it"
-            )
-            raise Unsafe(
-                f"{file}, {tensor.name}",
-                found=what,
-                expected="tensors one after another",
-                next=MEND,
-            )
-        reached = tensor.end
-    if reached != size:
-        raise Unsafe(
-            file, found=f"{size} bytes", expected=f"{reached} bytes, as its header says", next=MEND
-        )
-    return {tensor.name: tensor for tensor in tensors}
-
-
-def _tensor(file: Path, name: str, entry: Any, begin: int) -> TensorInfo:
-    subject = f"{file}, {name[:200]!r}"
-    if (
-        not name
-        or len(name) > 512
-        or not name.isprintable()
-        or "/" in name
-        or "\\" in name
-        or ".." in name
-    ):
-        raise Unsafe(
-            subject, found="a name that could be a path", expected="a tensor name", next=MEND
-        )
-    try:
-        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        counts = [*shape, start, end]
-    except (TypeError, KeyError, ValueError):
-        raise Unsafe(
-            subject,
-            found="an incomplete entry",
-            expected="dtype, shape and data_offsets",
-            next=MEND,
-        ) from None
-    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise Unsafe(
-            subject,
-            found=f"dtype {str(dtype)[:40]}",
-            expected=f"one of {', '.join(ITEM_BYTES)}",
-            next=MEND,
-        )
-    if (
-        not isinstance(shape, list)
-        or len(shape) > MAX_RANK
-        or not all(type(n) is int and 0 <= n < 2**48 for n in counts)
-    ):
-        raise Unsafe(
-            subject,
-            found=f"shape {str(shape)[:80]}, offsets {start}, {end}"[:160],
-            expected="whole numbers from 0",
-            next=MEND,
-        )
-    if end - start != prod(shape) * ITEM_BYTES[dtype]:
-        raise Unsafe(
-            subject,
-            found=f"{end - start} bytes for {dtype} {tuple(shape)}",
-            expected=f"{prod(shape) * ITEM_BYTES[dtype]} bytes",
-            next=MEND,
-        )
-    return TensorInfo(name, dtype, tuple(shape), file, begin + start, begin + end)
+def _in_short(names: Collection[str]) -> str:
+    if not names:
+        return "no safetensors file"
+    more = ", ..." if len(names) > 4 else ""
+    return ", ".join(sorted(names)[:4]) + more

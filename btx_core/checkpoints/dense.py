@@ -1,63 +1,49 @@
-"""Copy a seed for one domain: which parameters train, and how the copy is written back.
+"""A dense checkpoint: its feed-forward blocks, and how a branch of it is written.
 
-In:  a dense seed folder, a branch mode.  Out: a model whose frozen parameters are marked so; a dense folder beside the seed's.
-Anchored trains the feed-forward blocks only; everything shared is written from the seed's own bytes.
+In:  a dense model in memory, the folder of the seed model that it was branched from.
+Out: its feed-forward blocks by name; a dense checkpoint folder beside the seed's.
+Loading a model is left to `btx_core.machine`, training it to `btx_core.training`.
 """
 
 import json
 import re
-import shutil
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel
 
-Mode = Literal["anchored", "full"]
+from btx_core.checkpoints.tokenizer_files import copy_tokenizer
+
 FEED_FORWARD = re.compile(r"\.(mlp|feed_forward)(\.|$)")
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab*",
-    "merges.txt",
-    "chat_template*",
-    "generation_config.json",
-)
 
 
-def branch(seed: Path, mode: Mode) -> Any:
-    """The seed as a float32 model to train; anchored: only feed-forward parameters require a gradient."""
-    model = load(seed, torch.float32)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(mode == "full" or bool(FEED_FORWARD.search(name)))
-    return model
+def feed_forward_blocks(dense: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Return the feed-forward block of every layer of a dense model.
+
+    Args:
+        dense: a dense causal language model.
+
+    Returns:
+        The blocks by module name, in layer order.
+    """
+    blocks = {}
+    for name, module in dense.named_modules():
+        match = FEED_FORWARD.search(name)
+        if match and match.end() == len(name):
+            blocks[name] = module
+    return blocks
 
 
-def feed_forward_blocks(dense: Any) -> dict[str, Any]:
-    """One module a layer, by name, in layer order."""
-    return {
-        name: module
-        for name, module in dense.named_modules()
-        if (found := FEED_FORWARD.search(name)) and found.end() == len(name)
-    }
+def write_dense(model: PreTrainedModel, seed_model: Path, out: Path) -> None:
+    """Write a branch in its seed model's dtype, with the seed's tokenizer files byte for byte.
 
-
-def load(folder: Path, dtype: Any = "auto") -> Any:
-    """Stock transformers, without its progress bars."""
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-
-
-def write_dense(model: Any, seed: Path, out: Path) -> None:
-    """Write the branch in the seed's dtype, with the seed's tokenizer files byte for byte."""
-    model.to(
-        getattr(torch, str(json.loads((seed / "config.json").read_text()).get("dtype", "float32")))
-    ).save_pretrained(out)
-    copy_tokenizer(seed, out)
-
-
-def copy_tokenizer(source: Path, out: Path) -> None:
-    for pattern in TOKENIZER_FILES:
-        for file in source.glob(pattern):
-            shutil.copyfile(file, out / file.name)
+    Args:
+        model: the branch; it is converted to that dtype in place.
+        seed_model: the dense folder that it was branched from.
+        out: an existing, empty folder.
+    """
+    config = json.loads((seed_model / "config.json").read_text())
+    dtype: torch.dtype = getattr(torch, str(config.get("dtype", "float32")))
+    # transformers wraps `to` in a decorator that hides its parameters from the type checker.
+    model.to(dtype).save_pretrained(out)  # type: ignore[arg-type]
+    copy_tokenizer(seed_model, out)

@@ -1,44 +1,67 @@
-"""Branch-Train-Merge, the baseline without a router: whole models vote, each weighed by how well it foretold the text so far.
+"""Branch-Train-Merge, the baseline without a router.
 
-In:  dense models of one tokenizer, held-out windows.  Out: bits per byte.
-Shapes: M models, B rows, S tokens.  Method: the domain posterior of Branch-Train-Merge (arXiv:2208.03306), uniform prior.
+Whole models vote at every token, each weighed by how well it predicted the text so far.
+
+In:  dense models of one tokenizer, held-out text.  Out: bits per byte.
+Shapes: M models, B sequences, S tokens.
+Method: the domain posterior of Branch-Train-Merge (arXiv:2208.03306), with a uniform prior.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from btx_core.measuring.evaluation import Windows, batches
+from btx_core.measuring.evaluation import IGNORED, HeldOut, batches
 
 
 @torch.inference_mode()
 def bits_per_byte(
-    models: Sequence[Any],
-    windows: Windows,
-    text_bytes: int,
-    *,
-    top_k: int,
-    batch_tokens: int = 4096,
+    models: Sequence[torch.nn.Module], heldout: HeldOut, *, top_k: int, batch_tokens: int = 4096
 ) -> float:
-    """Of the held-out windows, under the top_k models' mixture at every token. Raises ValueError for a top_k that no model fills."""
+    """Measure the mixture of whole models on held-out text.
+
+    Args:
+        models: dense models of one tokenizer.
+        heldout: the text.
+        top_k: how many of the models speak at every token.
+        batch_tokens: tokens in one forward pass.
+
+    Returns:
+        Bits per byte; lower is better.
+
+    Raises:
+        ValueError: for a top_k below 1 or above the number of models.
+    """
     if not 1 <= top_k <= len(models):
         raise ValueError(f"top_k {top_k} of {len(models)} models")
     nats = 0.0
-    for inputs, targets, _ in batches(windows, batch_tokens):
-        real, wanted = targets != -100, targets.clamp(min=0)[..., None]
-        scores = [
-            model(input_ids=inputs, use_cache=False).logits.double().log_softmax(-1)
-            for model in models
-        ]
-        told_MBS = torch.stack([score.gather(-1, wanted)[..., 0] for score in scores])
-        nats -= float(torch.logsumexp(told_MBS + posterior(told_MBS, top_k), 0)[real].sum())
-    return nats / math.log(2) / text_bytes
+    for batch in batches(heldout, batch_tokens):
+        targets = batch.targets.clamp(min=0)[..., None]
+        by_model = []
+        for model in models:
+            logits = model(input_ids=batch.inputs, use_cache=False).logits
+            scores = logits.double().log_softmax(-1)
+            by_model.append(scores.gather(-1, targets)[..., 0])
+        log_probabilities_MBS = torch.stack(by_model)
+        mixed_BS = torch.logsumexp(
+            log_probabilities_MBS + posterior(log_probabilities_MBS, top_k), 0
+        )
+        nats -= float(mixed_BS[batch.targets != IGNORED].sum())
+    return nats / math.log(2) / heldout.text_bytes
 
 
-def posterior(told_MBS: torch.Tensor, top_k: int) -> torch.Tensor:
-    """Log weight of every model at every token, from the tokens before it; the top_k sum to one, the rest weigh nothing."""
-    before = told_MBS.cumsum(-1) - told_MBS
-    kept = before.topk(top_k, 0)
-    return torch.full_like(before, -torch.inf).scatter(0, kept.indices, kept.values.log_softmax(0))
+def posterior(log_probabilities_MBS: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Return the log weight of every model at every token, from the tokens before it.
+
+    Args:
+        log_probabilities_MBS: of every token under every model (M, B, S).
+        top_k: how many models weigh anything.
+
+    Returns:
+        Log weights (M, B, S); those of the top_k sum to one, the rest weigh nothing.
+    """
+    before_MBS = log_probabilities_MBS.cumsum(-1) - log_probabilities_MBS
+    largest = before_MBS.topk(top_k, 0)
+    nothing_MBS = torch.full_like(before_MBS, -torch.inf)
+    return nothing_MBS.scatter(0, largest.indices, largest.values.log_softmax(0))

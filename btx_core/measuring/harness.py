@@ -1,7 +1,10 @@
 """Measure a checkpoint by local task files of the lm-evaluation-harness, without a network.
 
-In:  a checkpoint folder, task files, the folder that they and the data files in them are relative to.  Out: {task: {metric: value}}.
-A task is data alone: no code (`!function`), no `include`, no data set that is not on this disk; what it reads can be told by digest.
+In:  a checkpoint folder, task files, the folder that these and the data files in them are relative
+to.
+Out: {task: {metric: value}}.
+A task is data alone: no code (`!function`), no `include`, no data set that is not on this disk.
+Keeping the digests of what a task reads is left to the caller, who asks `files`.
 """
 
 import importlib.util
@@ -9,39 +12,58 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from btx_core.problems import WrongUsage
+from btx_core.progress import Progress
 
-Progress = Callable[[int, int, str], None]
-READERS = (
-    "json",
-    "csv",
-    "parquet",
-    "text",
-)  # of local files; any other name is looked for on the network
-SEED = 0  # of few-shot choice and of sampled answers
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
+
+# Readers of local files; any other name would be looked for on the network.
+READERS = ("json", "csv", "parquet", "text")
+# Of the choice of few-shot examples and of sampled answers.
+RANDOM_SEED = 0
+# Any: a task's keys and values, as the harness defines them.
+Settings = dict[str, Any]
+# Figures by metric; None where one is not finite, since JSON has no infinity.
+Figures = dict[str, float | None]
 
 
 def check_installed() -> None:
+    """Check that the lm-evaluation-harness can be imported.
+
+    Raises:
+        WrongUsage: with the command that installs it.
+    """
     if importlib.util.find_spec("lm_eval") is None:
-        advice = "pip install 'btx-registry[harness]'"
         raise WrongUsage(
             "tasks of the lm-evaluation-harness",
             found="no lm_eval",
             expected="the packages of extra harness",
-            next=advice,
+            next="pip install 'btx-registry[harness]'",
         )
 
 
 def files(task: str, root: Path) -> list[str]:
-    """The task file and the data files that it names. Raises WrongUsage, naming the file, where one is missing or cannot be read."""
+    """Return the files that a task reads.
+
+    Args:
+        task: a task file, relative to root.
+        root: of the workspace.
+
+    Returns:
+        The task file and the data files that it names, relative to root.
+
+    Raises:
+        WrongUsage: naming the file that is missing or cannot be read.
+    """
     return [task, *_data_files(task, _settings(task, root), root)]
 
 
@@ -52,15 +74,30 @@ def run(
     *,
     batch_tokens: int = 4096,
     progress: Progress | None = None,
-) -> dict[str, dict[str, float | None]]:
-    """Raises WrongUsage, naming the file, for a task that the harness cannot run."""
+) -> dict[str, Figures]:
+    """Run tasks on a checkpoint.
+
+    Args:
+        folder: a dense or mixed checkpoint.
+        tasks: task files, relative to root.
+        root: of the workspace.
+        batch_tokens: tokens in one forward pass.
+        progress: called before each task.
+
+    Returns:
+        The figures by the tasks' names.
+
+    Raises:
+        WrongUsage: naming the file of a task that the harness cannot run.
+    """
     check_installed()
-    found: dict[str, dict[str, float | None]] = {}
+    results: dict[str, Figures] = {}
+    model = None
     with _quiet_and_offline(), tempfile.TemporaryDirectory() as cache:
-        model: Any = None
         for number, path in enumerate(tasks):
             settings = _settings(path, root)
-            if (name := settings["task"]) in found:
+            name = settings["task"]
+            if name in results:
                 raise WrongUsage(
                     path,
                     found=f"task {name} again",
@@ -71,17 +108,18 @@ def run(
                 progress(number, len(tasks), name)
             model = model or _model(folder, batch_tokens)
             try:
-                found[name] = _measure(
-                    model, _placed(settings, root) | {"cache_dir": cache}, settings
-                )
+                results[name] = _measure(model, settings, _absolute(settings, root), cache)
             except (OSError, MemoryError, RuntimeError):
-                raise  # of the machine or the model
-            except Exception as error:  # the harness has no error of its own: whatever its YAML, templates and metrics raise
+                # A fault of the machine or the model.
+                raise
+            # The harness has no error of its own: its YAML, templates and metrics raise anything.
+            except Exception as error:
                 raise _broken(path, error) from error
-    return found
+    return results
 
 
-def _settings(path: str, root: Path) -> dict[str, Any]:
+def _settings(path: str, root: Path) -> Settings:
+    """Read a task file and check that it is data alone."""
     try:
         settings = yaml.safe_load((root / path).read_text())
     except OSError as error:
@@ -89,7 +127,7 @@ def _settings(path: str, root: Path) -> dict[str, Any]:
             path,
             found=error.strerror,
             expected="a task file",
-            next="mend the path: it is relative to the workspace",
+            next="correct the path: it is relative to the workspace",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _broken(path, error) from error
@@ -98,7 +136,7 @@ def _settings(path: str, root: Path) -> dict[str, Any]:
             path,
             found="no `task: NAME`",
             expected="one task of the lm-evaluation-harness",
-            next="mend the file",
+            next="fix the file",
         )
     if "include" in settings:
         raise WrongUsage(
@@ -108,29 +146,25 @@ def _settings(path: str, root: Path) -> dict[str, Any]:
             next="copy the included keys here",
         )
     if settings.get("dataset_path") not in READERS:
-        expected = f"dataset_path: {' | '.join(READERS)}, with local data_files"
         raise WrongUsage(
             path,
             found=f"dataset_path: {settings.get('dataset_path')}",
-            expected=expected,
+            expected=f"dataset_path: {' | '.join(READERS)}, with local data_files",
             next="keep the data beside the task",
         )
     _data_files(path, settings, root)
     return settings
 
 
-def _data_files(path: str, settings: dict[str, Any], root: Path) -> list[str]:
-    chosen = settings.get("dataset_kwargs")
-    named = (
-        chosen.get("data_files") if isinstance(chosen, dict) and "data_dir" not in chosen else None
-    )
-    groups = list(named.values()) if isinstance(named, dict) else [named]
-    given = [name for group in groups for name in (group if isinstance(group, list) else [group])]
-    names = [name for name in given if isinstance(name, str)]
-    if not names or len(names) < len(given):
-        expected = "dataset_kwargs: {data_files: FILE, [FILE, ...] or {SPLIT: FILE}}"
+def _data_files(path: str, settings: Settings, root: Path) -> list[str]:
+    """Return the data files that a task names, each checked to be on this disk."""
+    names = _named_files(settings.get("dataset_kwargs"))
+    if not names:
         raise WrongUsage(
-            path, found="no data_files", expected=expected, next="name the local files"
+            path,
+            found="no data_files",
+            expected="dataset_kwargs: {data_files: FILE, [FILE, ...] or {SPLIT: FILE}}",
+            next="name the local files",
         )
     for name in names:
         if not (root / name).is_file():
@@ -138,59 +172,74 @@ def _data_files(path: str, settings: dict[str, Any], root: Path) -> list[str]:
                 f"{path}, data file {name}",
                 found="no file",
                 expected="one on this disk, relative to the workspace",
-                next="mend it",
+                next="correct the path",
             )
     return list(dict.fromkeys(names))
 
 
-def _placed(settings: dict[str, Any], root: Path) -> dict[str, Any]:
-    """The data set's arguments with every data file absolute."""
-    arguments: dict[str, Any] = settings["dataset_kwargs"]
+def _named_files(arguments: object) -> list[str]:
+    """Return the file names in a task's dataset_kwargs; none where anything else is there."""
+    if not isinstance(arguments, dict) or "data_dir" in arguments:
+        return []
+    named = arguments.get("data_files")
+    entries: list[object] = []
+    for group in named.values() if isinstance(named, dict) else [named]:
+        entries += group if isinstance(group, list) else [group]
+    names = [entry for entry in entries if isinstance(entry, str)]
+    return names if len(names) == len(entries) else []
 
-    def place(named: Any) -> Any:
+
+def _absolute(settings: Settings, root: Path) -> Settings:
+    """Return a task's dataset_kwargs with every data file's absolute path."""
+
+    # Any: one name, a list of them, or either by split.
+    def absolute(named: Any) -> Any:
         if isinstance(named, dict):
-            return {split: place(group) for split, group in named.items()}
-        return [
-            str(root.absolute() / name) for name in ([named] if isinstance(named, str) else named)
-        ]
+            return {split: absolute(group) for split, group in named.items()}
+        names = [named] if isinstance(named, str) else named
+        return [str(root.absolute() / name) for name in names]
 
-    return arguments | {"data_files": place(arguments["data_files"])}
+    arguments: Settings = settings["dataset_kwargs"]
+    return arguments | {"data_files": absolute(arguments["data_files"])}
 
 
-def _model(folder: Path, batch_tokens: int) -> Any:
+def _model(folder: Path, batch_tokens: int) -> "HFLM":
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    from btx_core.checkpoints.dense import load
+    from btx_core.machine import load
 
     model = HFLM(pretrained=load(folder), tokenizer=AutoTokenizer.from_pretrained(folder))
     model.batch_size_per_gpu = max(1, batch_tokens // model.max_length)
     return model
 
 
-def _measure(
-    model: Any, dataset_kwargs: dict[str, Any], settings: dict[str, Any]
-) -> dict[str, float | None]:
+def _measure(model: "HFLM", settings: Settings, dataset_kwargs: Settings, cache: str) -> Figures:
     import torch
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
-    loaded = TaskManager(include_defaults=False).load(
-        [settings | {"dataset_kwargs": dataset_kwargs}]
-    )
+    arguments = dataset_kwargs | {"cache_dir": cache}
+    manager = TaskManager(include_defaults=False)
+    loaded = manager.load([settings | {"dataset_kwargs": arguments}])
     (task,) = loaded["tasks"].values()
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
-    task.set_fewshot_seed(seed=SEED)
-    torch.manual_seed(SEED)
-    (figures,) = evaluate(model, loaded, bootstrap_iters=0, log_samples=False)["results"].values()
-    return {
-        key.removesuffix(",none"): float(value)
-        if math.isfinite(value)
-        else None  # JSON knows no infinity
-        for key, value in figures.items()
-        if isinstance(value, Real)  # NumPy's too
-    }
+    task.set_fewshot_seed(seed=RANDOM_SEED)
+    torch.manual_seed(RANDOM_SEED)
+    results = evaluate(model, loaded, bootstrap_iters=0, log_samples=False)["results"]
+    (measured,) = results.values()
+    return _figures(measured)
+
+
+# Any: beside figures the harness returns names and settings.
+def _figures(measured: Mapping[str, Any]) -> Figures:
+    """Return what is a number of the harness's results, NumPy's numbers included."""
+    figures: Figures = {}
+    for key, value in measured.items():
+        if isinstance(value, Real):
+            figures[key.removesuffix(",none")] = float(value) if math.isfinite(value) else None
+    return figures
 
 
 def _broken(path: str, error: Exception) -> WrongUsage:
@@ -199,31 +248,32 @@ def _broken(path: str, error: Exception) -> WrongUsage:
         path,
         found=f"{type(error).__name__}: {text}",
         expected="a task that the harness can run",
-        next="mend the file",
+        next="fix the file",
     )
 
 
 @contextmanager
 def _quiet_and_offline() -> Iterator[None]:
+    """Keep the harness from the network, from its progress bars and from its warnings."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE"):
         os.environ[name] = "1"
-    from huggingface_hub import (
-        constants,  # transformers may have imported it before, with the variables as they were
-    )
+    # transformers may have imported it before, with the variables as they were.
+    from huggingface_hub import constants
 
     constants.HF_HUB_OFFLINE = True
     from tqdm import tqdm
 
-    log = logging.getLogger("lm_eval")  # it warns of every default
+    # It warns of every default.
+    log = logging.getLogger("lm_eval")
     level, start = log.level, tqdm.__init__
 
+    # Any: whatever tqdm takes is handed on.
     def unseen(bar: Any, *arguments: Any, **settings: Any) -> None:
         start(bar, *arguments, **{**settings, "disable": True})
 
     log.setLevel(logging.ERROR)
-    tqdm.__init__ = (
-        unseen  # TQDM_DISABLE comes too late where tqdm is imported, and the harness overrules it
-    )
+    # TQDM_DISABLE comes too late where tqdm is imported, and the harness overrules it.
+    tqdm.__init__ = unseen
     try:
         yield
     finally:

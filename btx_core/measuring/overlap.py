@@ -1,10 +1,13 @@
 """How much of the held-out text stands in the training text: what a good score on it may be worth.
 
-In:  data folders.  Out: a share of the held-out bytes, 0 to 1. What share is too much is a policy's matter.
-A held-out document counts when at least 70 % of its windows stand in training (PaLM, arXiv:2204.02311, counts so); a window is 64 bytes, about
-the 13 words of GPT-3 (arXiv:2005.14165, appendix C), case and spacing aside. A shorter document counts when a training document equals it.
-Counted, not estimated: MinHash compares whole documents, and a short test item inside a long file is what it misses.
-Windows are compared by 64-bit hashes: with 10^6 held-out and 10^9 training windows, 5e-5 false hits are expected.
+In:  data folders.  Out: a share of the held-out bytes, 0 to 1. What share is too much is left to
+policies.
+A held-out document counts when at least 70 % of its windows stand in training (as in PaLM,
+arXiv:2204.02311). A window is 64 bytes, about the 13 words of GPT-3 (arXiv:2005.14165, appendix C),
+case and spacing aside. A shorter document counts when a training document equals it.
+Windows are counted, not estimated: MinHash compares whole documents, and a short test item inside a
+long file is what it misses. They are compared by 64-bit hashes: with 10^6 held-out and 10^9
+training windows, 5e-5 false hits are expected.
 Shapes: N bytes of a document, N - 63 windows.
 """
 
@@ -16,62 +19,87 @@ from numpy.typing import NDArray
 
 from btx_core.texts import Document, split
 
-WINDOW, MOST = 64, 0.7  # bytes; share of a document's windows
-PIECE = 1 << 20  # bytes hashed at once
+# Bytes of a window.
+WINDOW = 64
+# The share of a document's windows from which on it counts.
+MOST = 0.7
+# Bytes hashed at once.
+PIECE = 1 << 20
 Hashes = NDArray[np.uint64]
 
-_MARKS: Hashes = np.random.default_rng(0).integers(0, 1 << 64, 256, dtype=np.uint64)
-_BASE = 0x9E3779B97F4A7C15  # odd: its powers never reach zero modulo 2^64
+_BYTE_HASHES: Hashes = np.random.default_rng(0).integers(0, 1 << 64, 256, dtype=np.uint64)
+# Odd, so that its powers never reach zero modulo 2^64.
+_BASE = 0x9E3779B97F4A7C15
 
 
 def contamination(folders: Sequence[Path]) -> float:
-    """The share of the folders' held-out bytes in documents that stand in any of their training halves."""
-    parts = [split(folder) for folder in folders]
-    held = [plain(document) for part in parts for document in part.heldout]
-    known, short = _known(held, (plain(document) for part in parts for document in part.train))
-    found = sum(
-        len(text)
-        for text in held
-        if (text in short if len(text) < WINDOW else _share(text, known) >= MOST)
-    )
-    return round(found / max(1, sum(map(len, held))), 6)
+    """Measure how much of the held-out text stands in training text.
+
+    Args:
+        folders: data folders; a held-out document of one may stand in another's training text.
+
+    Returns:
+        The share of the folders' held-out bytes that are in such documents, 0 to 1.
+
+    Raises:
+        Unreadable: for a folder that does not hold text as promised.
+    """
+    splits = [split(folder) for folder in folders]
+    heldout = [plain(document) for part in splits for document in part.heldout]
+    train = (plain(document) for part in splits for document in part.train)
+    trained_windows, trained_texts = _in_training(heldout, train)
+    trained_bytes = 0
+    for text in heldout:
+        if len(text) < WINDOW:
+            trained = text in trained_texts
+        else:
+            trained = _share(text, trained_windows) >= MOST
+        trained_bytes += len(text) if trained else 0
+    return round(trained_bytes / max(1, sum(map(len, heldout))), 6)
 
 
 def plain(document: Document) -> bytes:
+    """Return a document's text in lower case, every stretch of white space one blank."""
     return " ".join(document.text.lower().split()).encode()
 
 
 def windows(text: bytes) -> Iterator[Hashes]:
-    """A hash of each 64 bytes, a piece of the text at a time; nothing for a shorter text."""
+    """Hash each window of a text.
+
+    Args:
+        text: N bytes.
+
+    Yields:
+        The hashes of a piece of the text at a time; nothing for a text shorter than a window.
+    """
     for start in range(0, len(text) - WINDOW + 1, PIECE):
-        hashes = _MARKS[np.frombuffer(text[start : start + PIECE + WINDOW - 1], dtype=np.uint8)]
+        piece = np.frombuffer(text[start : start + PIECE + WINDOW - 1], dtype=np.uint8)
+        hashes = _BYTE_HASHES[piece]
         size = 1
-        while (
-            size < WINDOW
-        ):  # the hash of 2n bytes is that of the first n, and that of the last n times base^n
+        # The hash of 2n bytes is that of the first n plus that of the last n times base^n.
+        while size < WINDOW:
             hashes = hashes[:-size] + hashes[size:] * np.uint64(pow(_BASE, size, 1 << 64))
             size *= 2
         yield hashes
 
 
-def _known(held: Sequence[bytes], train: Iterator[bytes]) -> tuple[Hashes, set[bytes]]:
-    """The held-out windows that stand in training, sorted; the short held-out documents that do."""
-    wanted = np.unique(
-        np.concatenate(
-            [np.empty(0, np.uint64), *(piece for text in held for piece in windows(text))]
-        )
-    )
-    seen, short = np.zeros(len(wanted), dtype=bool), {text for text in held if len(text) < WINDOW}
+def _in_training(heldout: Sequence[bytes], train: Iterator[bytes]) -> tuple[Hashes, set[bytes]]:
+    """Return held-out windows, sorted, and short held-out texts that training text holds."""
+    pieces = [piece for text in heldout for piece in windows(text)]
+    hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *pieces]))
+    seen = np.zeros(len(hashes), dtype=bool)
+    short = {text for text in heldout if len(text) < WINDOW}
     equal: set[bytes] = set()
     for text in train:
         if text in short:
             equal.add(text)
-        for piece in windows(text) if len(wanted) else ():
-            places = np.searchsorted(wanted, piece).clip(max=len(wanted) - 1)
-            seen[places[wanted[places] == piece]] = True
-    return wanted[seen], equal
+        for piece in windows(text) if len(hashes) else ():
+            positions = np.searchsorted(hashes, piece).clip(max=len(hashes) - 1)
+            seen[positions[hashes[positions] == piece]] = True
+    return hashes[seen], equal
 
 
-def _share(text: bytes, known: Hashes) -> float:
+def _share(text: bytes, trained_windows: Hashes) -> float:
     pieces = list(windows(text))
-    return sum(int(np.isin(piece, known).sum()) for piece in pieces) / sum(map(len, pieces))
+    trained = sum(int(np.isin(piece, trained_windows).sum()) for piece in pieces)
+    return trained / sum(map(len, pieces))

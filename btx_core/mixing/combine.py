@@ -1,22 +1,24 @@
 """Arithmetic on chunks of raw weights: unpack, combine in float64, pack again.
 
-In:  streams of equal byte chunks, one per source.  Out: one stream of bytes. Which streams, and where they go, is mix.py's work.
-Every step runs on one core and lets go of the interpreter, so that the threads that call keep all cores busy.
+In:  streams of equal byte chunks, one a source.
+Out: one stream of bytes. Which streams, and where they go, is left to `streams.py`.
+Every step runs on one core and lets go of the interpreter, so that the threads that call keep all
+cores busy.
 Methods: task arithmetic (arXiv:2212.04089), TIES (arXiv:2306.01708), DARE (arXiv:2311.03099).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from btx_core.checkpoints.checkpoint import TORCH_NAMES
 
-BLOCK = (
-    1 << 16
-)  # elements: few enough that a float64 sum of them stays near the core, enough that threads seldom wait for each other
+# Elements: few enough that a float64 sum of them stays near the core, enough that threads seldom
+# wait for each other.
+BLOCK = 1 << 16
 NATIVE = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
 # Bits of the exponent, all set in NaN and infinity; the mask clears the sign.
 EXPONENT = {
@@ -25,154 +27,191 @@ EXPONENT = {
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),
 }
+# Elements that an empty vote is divided by: no element, in any case less than one.
+NO_VOTES = 1e-300
 
-Raw = bytes | np.ndarray
-Element = Callable[[np.ndarray], np.ndarray]  # a change of each value, after combining
-Keep = Callable[[np.ndarray], np.ndarray]  # the next piece of a task vector -> that piece, thinned
+Raw = bytes | memoryview
+# A change of each value, after combining: float64 [N] -> [N].
+ChangeValues = Callable[[np.ndarray], np.ndarray]
+# The next piece of a task vector, float64 [N] -> that piece, thinned.
+Thin = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TaskVector:
+    """What one member learnt: its weights minus the seed's.
+
+    Attributes:
+        chunks: the member's weights, chunk by chunk.
+        weight: its weight in the mean.
+        thin: what drops a part of it; None: nothing is dropped.
+    """
+
+    chunks: Iterable[Raw]
+    weight: float
+    thin: Thin | None = None
 
 
 def finite(raw: Raw, dtype: str) -> bool:
+    """Say whether no value of these bytes is NaN or infinity."""
     if dtype not in EXPONENT:
         return True
-    kind, mask = EXPONENT[dtype]
-    bits = np.frombuffer(raw, kind)
-    return not len(bits) or bool((bits & kind(mask)).max() != mask)
+    unsigned, mask = EXPONENT[dtype]
+    bits = np.frombuffer(raw, unsigned)
+    return not len(bits) or bool((bits & unsigned(mask)).max() != mask)
 
 
 def unpack(raw: Raw, dtype: str) -> np.ndarray:
-    """Raw bytes as float32, or float64 where they are."""
+    """Return the values of raw bytes: bfloat16 as float32, others in their own dtype."""
     if dtype == "BF16":
         return (np.frombuffer(raw, np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
     return np.frombuffer(raw, NATIVE[dtype])
 
 
-def pack(values: np.ndarray, dtype: str) -> Any:
-    """Round to the nearest, ties to even."""
+def pack(values: np.ndarray, dtype: str) -> Raw:
+    """Return the values as raw bytes of a dtype, rounded to the nearest, ties to even."""
     if dtype == "BF16":
-        import torch  # numpy has no such type
+        # Numpy has no such type.
+        import torch
 
-        return torch.from_numpy(values).float().bfloat16().view(torch.uint8).numpy()
+        rounded: np.ndarray = torch.from_numpy(values).float().bfloat16().view(torch.uint8).numpy()
+        return rounded.data
     return np.ascontiguousarray(values, NATIVE[dtype]).data.cast("B")
 
 
-def one_plus(values: np.ndarray) -> np.ndarray:
-    return values + 1.0
-
-
-def times(factor: int, values: np.ndarray) -> np.ndarray:
-    return values * factor
-
-
-def times_root(width: int, values: np.ndarray) -> np.ndarray:
-    return np.asarray(values * np.sqrt(np.float64(width)))
-
-
-ELEMENTS: dict[str, Callable[..., np.ndarray]] = {
-    "one_plus": one_plus,
-    "times": times,
-    "times_root": times_root,
-}
-
-
-def halves(rows: np.ndarray, head: int, rotated: int) -> Any:
-    """In each head, of its first `rotated` rows the even ones first, then the odd; the rest stays."""
-    order = [*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, head)]
-    return np.ascontiguousarray(rows.reshape(-1, head, *rows.shape[1:])[:, order]).tobytes()
-
-
 def mean(
-    streams: Sequence[Iterator[Raw]],
+    streams: Sequence[Iterable[Raw]],
     dtype: str,
     weights: Sequence[float],
-    element: Element | None = None,
-) -> Iterator[Any]:
-    """The weighted mean over the streams. Equal weights count as one each: then the sum is exact for longer."""
-    import torch  # here, so that distances can be measured without it; it adds unlike types in one pass
+    change: ChangeValues | None = None,
+) -> Iterator[Raw]:
+    """Average streams of weights in float64.
 
-    kind, equal = getattr(torch, TORCH_NAMES[dtype]), len(set(weights)) == 1
+    Equal weights count as one each: then the sum is exact for longer.
+
+    Args:
+        streams: the sources' bytes, in equal chunks.
+        dtype: of the sources and of the result.
+        weights: one a stream.
+        change: what happens to the mean before it is rounded.
+
+    Yields:
+        The mean's bytes, at most `BLOCK` elements at a time.
+    """
+    # Here, so that distances can be measured without it; it adds unlike types in one pass.
+    import torch
+
+    torch_dtype = getattr(torch, TORCH_NAMES[dtype])
+    equal = len(set(weights)) == 1
     for chunks in zip(*streams, strict=True):
-        sources = [torch.frombuffer(chunk, dtype=kind) for chunk in chunks]
+        sources = [torch.frombuffer(chunk, dtype=torch_dtype) for chunk in chunks]
         for start in range(0, len(sources[0]), BLOCK):
             first, *rest = (source[start : start + BLOCK] for source in sources)
             total = first.double() if equal else first.double() * weights[0]
             for block, weight in zip(rest, weights[1:], strict=True):
                 total += block if equal else block.double() * weight
             total /= len(weights) if equal else sum(weights)
-            yield pack(element(total.numpy()) if element else total.numpy(), dtype)
+            values = total.numpy()
+            yield pack(change(values) if change else values, dtype)
 
 
-def task(
-    base: Iterator[Raw],
-    streams: Sequence[Iterator[Raw]],
+def add_task_vectors(
+    seed: Iterable[Raw],
+    vectors: Sequence[TaskVector],
     dtype: str,
-    weights: Sequence[float],
+    *,
     scale: float,
-    keeps: Sequence[Keep | None],
     elect: bool,
-    element: Element | None = None,
-) -> Iterator[Any]:
-    """base + scale * the weighted mean of the task vectors (stream minus base), each thinned by its `keep`.
+    change: ChangeValues | None = None,
+) -> Iterator[Raw]:
+    """Add the weighted mean of task vectors to a seed, in float64.
 
-    elect: per value, the sign with the greater sum wins, and only vectors of that sign are averaged (TIES).
+    Args:
+        seed: the seed's bytes, in chunks equal to the members'.
+        vectors: the members' task vectors.
+        dtype: of all of them and of the result.
+        scale: what the mean is multiplied by.
+        elect: whether, value by value, the sign with the greater sum wins and only vectors of that
+            sign are averaged (TIES).
+        change: what happens to the sum before it is rounded.
+
+    Yields:
+        The sum's bytes, chunk by chunk.
     """
-    for seed, *chunks in zip(base, *streams, strict=True):
-        start = unpack(seed, dtype).astype(np.float64)
-        sums, shares = (
-            np.zeros((2, len(start))),
-            np.zeros((2, len(start))),
-        )  # by sign: positive, negative
-        for chunk, weight, keep in zip(chunks, weights, keeps, strict=True):
+    weights = [vector.weight for vector in vectors]
+    for base, *chunks in zip(seed, *(vector.chunks for vector in vectors), strict=True):
+        start = unpack(base, dtype).astype(np.float64)
+        # By sign: positive, negative.
+        sums = np.zeros((2, len(start)))
+        shares = np.zeros((2, len(start)))
+        for chunk, vector in zip(chunks, vectors, strict=True):
             delta = unpack(chunk, dtype) - start
-            delta = keep(delta) if keep else delta
-            for sign, here in enumerate((delta > 0, delta < 0)):
-                sums[sign] += np.where(here, delta, 0.0) * weight
-                shares[sign] += here * weight
-        if elect:
-            wins = (sums[0] < -sums[1]).astype(np.int64)[None]
-            moved = np.take_along_axis(sums, wins, 0)[0] / np.maximum(
-                np.take_along_axis(shares, wins, 0)[0], 1e-300
-            )
-        else:
-            moved = (sums[0] + sums[1]) / sum(weights)
+            if vector.thin:
+                delta = vector.thin(delta)
+            for sign, of_sign in enumerate((delta > 0, delta < 0)):
+                sums[sign] += np.where(of_sign, delta, 0.0) * vector.weight
+                shares[sign] += of_sign * vector.weight
+        moved = _elected_mean(sums, shares) if elect else sums.sum(0) / sum(weights)
         total = start + scale * moved
-        yield pack(element(total) if element else total, dtype)
+        yield pack(change(total) if change else total, dtype)
+
+
+def _elected_mean(sums: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The mean over the vectors of the winning sign; [2, N] -> [N]."""
+    winner = (sums[0] < -sums[1]).astype(np.int64)[None]
+    total = np.take_along_axis(sums, winner, 0)[0]
+    share = np.take_along_axis(shares, winner, 0)[0]
+    mean_of_winner: np.ndarray = total / np.maximum(share, NO_VOTES)
+    return mean_of_winner
 
 
 def threshold(pairs: Callable[[], Iterable[tuple[Raw, Raw]]], dtype: str, density: float) -> float:
-    """The size that this share of a task vector reaches. Two passes over (base, stream) chunks, memory flat.
+    """Return the size that a share of a task vector's values reaches.
 
-    Counts by the bits of float32: for numbers that are not negative they are in the order of the numbers.
+    Two passes over the chunks, so that memory stays flat. Sizes are counted by the bits of their
+    float32: for numbers that are not negative they are in the order of the numbers.
+
+    Args:
+        pairs: begins a new pass over (seed, member) chunks.
+        dtype: of both.
+        density: the share, above 0 and at most 1.
     """
 
-    def sizes() -> Iterator[np.ndarray]:
+    def size_bits() -> Iterator[np.ndarray]:
         for base, chunk in pairs():
-            yield (
-                np.abs(unpack(chunk, dtype) - unpack(base, dtype).astype(np.float64))
-                .astype(np.float32)
-                .view(np.uint32)
-            )
+            delta = unpack(chunk, dtype) - unpack(base, dtype).astype(np.float64)
+            yield np.abs(delta).astype(np.float32).view(np.uint32)
 
-    coarse = sum(
-        (np.bincount(bits >> 16, minlength=1 << 16) for bits in sizes()),
-        np.zeros(1 << 16, np.int64),
-    )
+    bins = 1 << 16
+    coarse = np.zeros(bins, np.int64)
+    for bits in size_bits():
+        coarse += np.bincount(bits >> 16, minlength=bins)
     wanted = int(np.ceil(density * coarse.sum()))
-    above = np.cumsum(coarse[::-1])[::-1]  # how many are in this bin or a higher one
-    high = int(np.flatnonzero(above >= wanted)[-1])
-    fine = sum(
-        (np.bincount(bits[bits >> 16 == high] & 0xFFFF, minlength=1 << 16) for bits in sizes()),
-        np.zeros(1 << 16, np.int64),
-    )
-    rest = wanted - (int(above[high + 1]) if high + 1 < len(above) else 0)
+    # How many values are in this bin or a higher one.
+    reached = np.cumsum(coarse[::-1])[::-1]
+    high = int(np.flatnonzero(reached >= wanted)[-1])
+    fine = np.zeros(bins, np.int64)
+    for bits in size_bits():
+        fine += np.bincount(bits[bits >> 16 == high] & 0xFFFF, minlength=bins)
+    rest = wanted - (int(reached[high + 1]) if high + 1 < bins else 0)
     low = int(np.flatnonzero(np.cumsum(fine[::-1])[::-1] >= rest)[-1])
     return float(np.array([(high << 16) | low], np.uint32).view(np.float32)[0])
 
 
-def keep_large(least: float) -> Keep:
+def keep_large(least: float) -> Thin:
+    """Return what drops every value of a task vector that is smaller than this (TIES)."""
     return lambda delta: np.where(np.abs(delta).astype(np.float32) >= np.float32(least), delta, 0.0)
 
 
-def keep_by_chance(key: bytes, density: float) -> Keep:
-    """Each value with this probability, and in proportion larger. Depends on the key and the value's place alone, however it is cut up."""
+def keep_by_chance(key: bytes, density: float) -> Thin:
+    """Return what keeps each value with this probability, divided by it (DARE).
+
+    Which values are kept depends on the key and on their position alone, however the vector is cut
+    into chunks.
+
+    Args:
+        key: at least 16 bytes that fix the choice.
+        density: the probability, above 0 and at most 1.
+    """
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
     return lambda delta: np.where(generator.random(len(delta)) < density, delta / density, 0.0)

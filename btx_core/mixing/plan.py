@@ -1,36 +1,40 @@
-"""From headers alone: for each tensor of the mixture, its rule, its sources and its shard.
+"""From headers alone: for each tensor of the mixture, its rule, its sources and its file.
 
-In:  the open seed and members, the recipe's choices.  Out: a Plan that shards.py carries out, byte by byte.
-Also names the parts (shared, router, expert slots) of a folder that was built. No tensor is read, torch is not imported.
+In:  the open seed and its members, the recipe.
+Out: a `Plan` that `shards.py` carries out, byte by byte. No tensor is read, torch is not imported.
 Shapes: E experts, D model width, F feed-forward width.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from btx_core.checkpoints.checkpoint import Checkpoint, TensorInfo, same_tokenizer
-from btx_core.checkpoints.families import LAYOUTS, Family, Layout, Piece
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.families import Family
+from btx_core.checkpoints.headers import TensorInfo
+from btx_core.checkpoints.mixture_layouts import Role
+from btx_core.checkpoints.operations import Identity, Operation, Times
+from btx_core.checkpoints.pieces import Piece, Rows
+from btx_core.mixing.matching import require_match
+from btx_core.mixing.parameters import FEED_FORWARD, FLOATS, parameter_group, parameters_of
+from btx_core.mixing.recipe import Member, MixRecipe, check_members
+from btx_core.mixing.seed_model import SeedModel
+from btx_core.mixing.weight_files import FUSED_EXPERTS, ROUTER, SEED_EXPERT, SHARED, expert_file
 from btx_core.problems import ShapeMismatch, Unsupported, WrongUsage
-
-SHARED, ROUTER, EXPERTS = (
-    "model-shared.safetensors",
-    "model-router.safetensors",
-    "model-experts.safetensors",
-)
-SEED = "seed"  # the name under which the seed's own feed-forward blocks are an expert
-FLOATS = ("F64", "F32", "F16", "BF16")
-# Buffers that old checkpoints carry and stock loaders compute anew.
-IGNORED = re.compile(r"rotary_emb\.inv_freq$|attn\.(masked_)?bias$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One source's tensor: whose it is, where it lies and, if on record, its SHA-256."""
+    """One source's tensor.
+
+    Attributes:
+        member: whose it is.
+        tensor: where it lies.
+        sha256: of its bytes, where it is on record; else "".
+    """
 
     member: str
     tensor: TensorInfo
@@ -39,25 +43,50 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows and columns of a tensor, combined over the sources when there are several, then `op`."""
+    """Rows and columns of a tensor, combined over its sources, then changed by an operation.
+
+    Attributes:
+        sources: the tensors that are combined, all of one shape; a single one is taken as it is.
+        rows: first and last + 1 along axis 0; None: all.
+        columns: the same along axis 1.
+        operation: what happens to the values.
+    """
 
     sources: tuple[Source, ...]
-    rows: tuple[int, int] | None = None
-    columns: tuple[int, int] | None = None
-    op: str = ""
+    rows: Rows | None = None
+    columns: Rows | None = None
+    operation: Operation = field(default_factory=Identity)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The part's shape, in elements."""
         shape = list(self.sources[0].tensor.shape)
         for axis, bounds in ((0, self.rows), (1, self.columns)):
             if bounds:
                 shape[axis] = bounds[1] - bounds[0]
         return tuple(shape)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether the values reach the mixture as they are."""
+        return isinstance(self.operation, Identity)
+
 
 @dataclass(frozen=True)
 class Output:
-    """One tensor of the mixture: parts joined along `axis`, or a constant, or router rows."""
+    """One tensor of the mixture.
+
+    Attributes:
+        name: its name in the mixture.
+        dtype: as safetensors names it.
+        shape: in elements.
+        rule: take: one source's bytes; combine: of several; router: given or random weights;
+            constant: one value everywhere.
+        parts: what it is joined from; empty for router and constant.
+        axis: along which the parts are joined.
+        value: of a constant.
+        layer: of a router.
+    """
 
     name: str
     dtype: str
@@ -68,244 +97,200 @@ class Output:
     value: float = 0.0
     layer: int = 0
 
+    @property
+    def is_copy(self) -> bool:
+        """Whether its bytes are one source's, so that the two have one digest."""
+        return self.rule == "take" and len(self.parts) == 1 and self.parts[0].is_untouched
+
 
 @dataclass(frozen=True)
 class Shard:
-    """One file. slots: the experts it holds. link: a file that already is this shard; hint: or perhaps is."""
+    """One file of the mixture.
+
+    Attributes:
+        file: its name.
+        outputs: the tensors in it.
+        slots: the slots of the experts that it holds.
+        link: a finished file to link in its place.
+        must_fit: whether a `link` that is another file is an error; else it is written anew.
+    """
 
     file: str
     outputs: tuple[Output, ...]
     slots: tuple[int, ...] = ()
     link: Path | None = None
-    hint: bool = False
+    must_fit: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every shard of the mixture. rows: the names of the experts in router row order."""
+    """Every file of the mixture.
+
+    Attributes:
+        family: the table's entry that it follows.
+        shards: the files, in the order in which they are written.
+        experts: the names of the experts in order of slots, which is that of the router's rows.
+        layers: the number of layers.
+    """
 
     family: Family
     shards: tuple[Shard, ...]
-    rows: tuple[str, ...]
+    experts: tuple[str, ...]
     layers: int
 
-
-@dataclass(frozen=True)
-class Parts:
-    """The on-disk tensor names of a built folder. experts: by slot, gaps where one was removed; empty for fused families."""
-
-    shared: tuple[str, ...]
-    router: Mapping[int, str]
-    experts: Mapping[int, tuple[str, ...]]
-    fused: tuple[str, ...] = ()
-    extras: tuple[str, ...] = ()  # constants that travel with the router: per-expert biases
-
-
-def parts(checkpoint: Checkpoint) -> Parts:
-    """Which tensors of a mixture are shared, routers, and each expert slot's. Raises Unsupported for a dense model."""
-    layout = LAYOUTS.get(checkpoint.config["model_type"])
-    if layout is None:
-        raise Unsupported(
-            checkpoint.folder,
-            found=checkpoint.config["model_type"],
-            expected="a mixture made here",
-            next="mix it first",
-        )
-    patterns = [_pattern(template) for template, _ in layout.expert]
-    router, experts, fused, extras, shared = {}, dict[int, list[str]](), [], [], []
-    for name in sorted(checkpoint.tensors):
-        expert = next((found for pattern in patterns if (found := pattern.fullmatch(name))), None)
-        if found := _pattern(layout.router).fullmatch(name):
-            router[int(found["l"])] = name
-        elif layout.router_bias and _pattern(layout.router_bias).fullmatch(name):
-            extras.append(name)
-        elif expert and layout.fused:
-            fused.append(name)
-        elif expert:
-            experts.setdefault(int(expert["e"]), []).append(name)
-        else:
-            shared.append(name)
-    slots = {slot: tuple(names) for slot, names in sorted(experts.items())}
-    return Parts(tuple(shared), dict(sorted(router.items())), slots, tuple(fused), tuple(extras))
-
-
-def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(
-        re.escape(template).replace(r"\{l\}", r"(?P<l>\d+)").replace(r"\{e\}", r"(?P<e>\d+)")
-    )
-
-
-def layers(family: Family, dense: Checkpoint) -> int:
-    """The number of layers, from the names; every one must have its feed-forward block."""
-    pattern = _pattern(family.down.name)
-    found = sorted(int(match["l"]) for name in dense.tensors if (match := pattern.fullmatch(name)))
-    if not found or found != list(range(len(found))):
-        raise ShapeMismatch(
-            dense.folder,
-            found=f"feed-forward blocks in layers {found[:4]}",
-            expected=f"{family.down.name} from layer 0 on",
-            next="save the causal language model itself, not its body",
-        )
-    return len(found)
-
-
-def match(seed: Checkpoint, member: Checkpoint, name: str) -> None:
-    """The member has the seed's tensors, in shape and dtype. Raises ShapeMismatch, naming the first that differs."""
-    if member.config["model_type"] != seed.config["model_type"]:
-        raise ShapeMismatch(
-            name,
-            found=f"model type {member.config['model_type']}",
-            expected=seed.config["model_type"],
-            next=REBRANCH,
-        )
-    for key in different_settings(seed.config, member.config):
-        raise ShapeMismatch(
-            f"{name}, config {key}",
-            found=member.config[key],
-            expected=f"{seed.config[key]}, as in the seed",
-            next=REBRANCH,
-        )
-    if not same_tokenizer(seed.folder, member.folder):
-        raise ShapeMismatch(
-            f"{name}, tokenizer.json",
-            found="other tokens or merges",
-            expected="the seed's tokenizer",
-            next=REBRANCH,
-        )
-    ours, theirs = kept(seed), kept(member)
-    for tensor in sorted(ours.keys() ^ theirs.keys()):
-        where = "only in the seed" if tensor in ours else "not in the seed"
-        raise ShapeMismatch(
-            f"{name}, {tensor}", found=where, expected="the seed's tensors", next=REBRANCH
-        )
-    for tensor, info in ours.items():
-        if (info.shape, info.dtype) != (theirs[tensor].shape, theirs[tensor].dtype):
-            raise ShapeMismatch(
-                f"{name}, {tensor}",
-                found=f"{theirs[tensor].dtype} {theirs[tensor].shape}",
-                expected=f"{info.dtype} {info.shape}, as in the seed",
-                next=REBRANCH,
-            )
-
-
-# Settings that do not change what the weights compute.
-INERT = {
-    "_name_or_path",
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "initializer_range",
-    "attention_dropout",
-    "output_attentions",
-    "output_hidden_states",
-}
-
-
-def different_settings(seed: Mapping[str, Any], member: Mapping[str, Any]) -> list[str]:
-    """Settings that both configs give, and give differently."""
-    return sorted(key for key in (seed.keys() & member.keys()) - INERT if seed[key] != member[key])
-
-
-REBRANCH = "branch again from this seed, or register it under its own seed"
-
-
-def kept(dense: Checkpoint) -> dict[str, TensorInfo]:
-    """The tensors that count: all but buffers that loaders compute."""
-    return {name: info for name, info in dense.tensors.items() if not IGNORED.search(name)}
-
-
-def sizes(family: Family, dense: Checkpoint, config: Mapping[str, Any]) -> dict[str, int]:
-    """Named bounds for pieces, from the shapes of layer 0 and the parsed config. H: head width, R: the part of it that rotates."""
-    width, inner = dense.tensors[family.down.name.format(l=0)].shape
-    heads = config.get("num_attention_heads") or 1
-    head = config.get("head_dim") or config.get("hidden_size", width) // heads
-    partial = (config.get("rope_parameters") or {}).get("partial_rotary_factor") or 1.0
-    named = {
-        "0": 0,
-        "D": width,
-        "F": inner,
-        "2F": 2 * inner,
-        "H": head,
-        "R": int(head * partial),
-        "heads": heads,
-    }
-    joined = dense.tensors.get("model.layers.0.self_attn.qkv_proj.weight")
-    if joined:
-        queries = heads * head
-        named |= {"Q": queries, "QK": (queries + joined.shape[0]) // 2, "QKV": joined.shape[0]}
-    return named
+    def routers(self) -> list[Output]:
+        """Return the routers' matrices [E, D], by layer."""
+        outputs = [output for shard in self.shards for output in shard.outputs]
+        return [output for output in outputs if output.rule == "router"]
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """One member's feed-forward blocks: name, slot, open folder and, if it exists, the finished shard."""
+    """One member's feed-forward blocks.
+
+    Attributes:
+        name: the member's name.
+        slot: its slot.
+        dense: its open folder.
+        shard: the finished file of this expert, if there is one.
+        must_fit: whether a `shard` that is another file is an error.
+    """
 
     name: str
     slot: int
     dense: Checkpoint
     shard: Path | None = None
-    hint: bool = False
+    must_fit: bool = True
+
+
+@dataclass(frozen=True)
+class Block:
+    """Inner units [start, stop) of one contribution's feed-forward blocks."""
+
+    contribution: Contribution
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
 class Expert:
-    """One expert of the mixture: inner columns [start, stop) of one contribution, or of several side by side."""
+    """One expert of the mixture: a block of one contribution, or of several side by side."""
 
     name: str
     slot: int
-    blocks: tuple[tuple[Contribution, int, int], ...]
+    blocks: tuple[Block, ...]
 
 
-def cut(
-    contributions: Sequence[Contribution], inner: int, split: int, blend: bool
-) -> list[list[Expert]]:
-    """The experts, by shard. split: each contribution becomes this many narrower experts. blend: each expert takes a chunk of every one.
+@dataclass(frozen=True)
+class ExpertFile:
+    """The experts that share one file, and the finished file to link, if there is one."""
 
-    Slots: a contribution's own times `split`, and on from there. inner: F. Method: arXiv:2403.07816, section 4.4.
+    name: str
+    experts: tuple[Expert, ...]
+    link: Path | None = None
+    must_fit: bool = True
+
+
+def plan_mix(
+    seed: SeedModel,
+    members: Sequence[Member],
+    recipe: MixRecipe,
+    previous: Path | None = None,
+    digests: Mapping[str, Mapping[str, str]] | None = None,
+) -> Plan:
+    """Open and match every member, then plan.
+
+    Args:
+        seed: the open seed.
+        members: the experts; their order counts for nothing, their slots do.
+        recipe: how they are composed.
+        previous: an earlier build of this very seed; what does not depend on the members is linked
+            from it.
+        digests: member -> tensor -> SHA-256 that the caller has proven.
+
+    Returns:
+        The plan.
+
+    Raises:
+        WrongUsage: for members or a recipe that make no sense together.
+        Unsafe: for a member that must not be read.
+        ShapeMismatch: for a member that is no branch of this seed.
+        Unsupported: for weights or a recipe that the mixture has no place for.
     """
-    pieces = len(contributions) if blend else split
-    if inner % pieces:
-        raise WrongUsage(
-            "feed-forward width",
-            found=f"{inner} into {pieces} chunks",
-            expected="chunks of equal width",
-            next="choose another number",
-        )
-    width = inner // pieces
-    if blend:
-        every = [
-            tuple((one, k * width, (k + 1) * width) for one in contributions) for k in range(pieces)
-        ]
-        return [[Expert(f"blend-{k}", one.slot, every[k])] for k, one in enumerate(contributions)]
-    if split == 1:
-        return [[Expert(one.name, one.slot, ((one, 0, inner),))] for one in contributions]
-    return [
-        [
-            Expert(f"{one.name}.{c}", one.slot * split + c, ((one, c * width, (c + 1) * width),))
-            for c in range(split)
-        ]
-        for one in contributions
-    ]
+    check_members(members, recipe)
+    contributions = _contributions(seed, members, digests or {})
+    averaged = _averaged(seed, contributions, recipe)
+    if recipe.seed_expert:
+        own_shard = _earlier(previous, expert_file(SEED_EXPERT))
+        own = Contribution(SEED_EXPERT, 0, seed.checkpoint, own_shard, must_fit=False)
+        contributions = [own, *contributions]
+    shared = None
+    if recipe.mode == "anchored" and recipe.split == 1:
+        shared = _earlier(previous, SHARED)
+    return compose(seed.split(recipe.split), contributions, averaged, recipe, shared)
+
+
+def _contributions(
+    seed: SeedModel, members: Sequence[Member], digests: Mapping[str, Mapping[str, str]]
+) -> list[Contribution]:
+    """The members' open folders in order of slots, each matched with the seed."""
+    contributions = []
+    for member in sorted(members, key=lambda member: member.slot):
+        dense = Checkpoint.open(member.folder, digests.get(member.name))
+        contributions.append(Contribution(member.name, member.slot, dense, member.shard))
+    for contribution in contributions:
+        require_match(seed.checkpoint, contribution.dense, contribution.name)
+    return contributions
+
+
+def _averaged(
+    seed: SeedModel, contributions: Sequence[Contribution], recipe: MixRecipe
+) -> dict[str, Checkpoint]:
+    """What the shared parameters are combined from, by name."""
+    own = {SEED_EXPERT: seed.checkpoint}
+    if recipe.mode == "anchored":
+        return own
+    # By name: even a float64 sum may depend on its order, and slots differ between builds.
+    by_name = sorted(contributions, key=lambda contribution: contribution.name)
+    members = {contribution.name: contribution.dense for contribution in by_name}
+    if recipe.method == "mean" and not recipe.seed_expert:
+        return members
+    return own | members
+
+
+def _earlier(previous: Path | None, file: str) -> Path | None:
+    """A file of the previous build, if there is one."""
+    if previous is None or not (previous / file).is_file():
+        return None
+    return previous / file
 
 
 def compose(
-    family: Family,
-    seed: Checkpoint,
-    bounds: Mapping[str, int],
+    seed: SeedModel,
     contributions: Sequence[Contribution],
     averaged: Mapping[str, Checkpoint],
-    *,
-    split: int = 1,
-    blend: bool = False,
+    recipe: MixRecipe,
     shared: Path | None = None,
 ) -> Plan:
-    """The plan for these contributions. bounds: see sizes. averaged: all that the shared parameters are combined from, by name."""
-    slots = [one.slot for one in contributions]
+    """Plan the mixture of these contributions.
+
+    Args:
+        seed: the open seed, with the sizes of the split.
+        contributions: the experts' sources, in order of slots.
+        averaged: what the shared parameters are combined from, by name.
+        recipe: whether the experts are split or blended.
+        shared: an earlier build's shared parameters, linked if they are these.
+
+    Returns:
+        The plan.
+
+    Raises:
+        WrongUsage: for slots or widths that make no sense.
+        Unsupported: for a blend of experts that the mixture holds in one tensor, or for weights
+            that it has no place for.
+    """
+    layout = seed.family.layout
+    slots = [contribution.slot for contribution in contributions]
     if slots != sorted(set(slots)):
         raise WrongUsage(
             "slots",
@@ -313,72 +298,215 @@ def compose(
             expected="ascending slots, each once",
             next="give every member its own slot",
         )
-    if blend and family.layout.fused:
+    if recipe.blend and layout.fused:
         raise Unsupported(
-            family.name,
+            seed.family.name,
             found="experts in one tensor",
             expected="experts in tensors of their own",
             next="mix without blend",
         )
-    count, inner = layers(family, seed), bounds["F"]
-    groups = cut(contributions, inner, split, blend)
-    experts = [expert for group in groups for expert in group]
-    bounds = {**bounds, "W": inner // split}
-    shards = []
-    if family.layout.fused:
-        shards.append(
-            Shard(
-                EXPERTS,
-                _experts(family, experts, count, bounds),
-                tuple(expert.slot for expert in experts),
-            )
-        )
-    for one, group in () if family.layout.fused else zip(contributions, groups, strict=True):
-        name = group[0].name if blend else one.name
-        held = tuple(expert.slot for expert in group)
-        outputs = tuple(
-            output for expert in group for output in _experts(family, [expert], count, bounds)
-        )
-        shards.append(
-            Shard(
-                f"model-expert-{name}.safetensors",
-                outputs,
-                held,
-                None if blend else one.shard,
-                one.hint,
-            )
-        )
+    files = cut_experts(contributions, seed.sizes.inner, recipe)
+    experts = [expert for file in files for expert in file.experts]
     # Last, since averaging keeps the cores busy while the disk takes in the experts.
-    shards.append(
-        Shard(SHARED, _shared(family, seed, averaged, count, bounds), link=shared, hint=True)
+    shards = (
+        *_expert_shards(seed, files, experts),
+        Shard(SHARED, _shared(seed, averaged), link=shared, must_fit=False),
+        Shard(ROUTER, _routers(seed, len(experts))),
     )
-    shards.append(Shard(ROUTER, _router(family, seed, len(experts), count)))
-    return Plan(family, tuple(shards), tuple(expert.name for expert in experts), count)
+    return Plan(seed.family, shards, tuple(expert.name for expert in experts), seed.layers)
 
 
-def _bind(
-    piece: Piece, layer: int, sources: Mapping[str, Checkpoint], bounds: Mapping[str, int]
-) -> Part:
+def cut_experts(
+    contributions: Sequence[Contribution], inner: int, recipe: MixRecipe
+) -> list[ExpertFile]:
+    """Cut the contributions into experts, file by file.
+
+    Split, each contribution becomes several narrower experts: slots from its own times `split` on.
+    Blended, each expert takes a chunk of every contribution. Method: arXiv:2403.07816, section 4.4.
+
+    Args:
+        contributions: the experts' sources, in order of slots.
+        inner: F, in units.
+        recipe: its split and blend.
+
+    Raises:
+        WrongUsage: when the width is no multiple of the number of chunks.
+    """
+    chunks = len(contributions) if recipe.blend else recipe.split
+    if inner % chunks:
+        raise WrongUsage(
+            "feed-forward width",
+            found=f"{inner} into {chunks} chunks",
+            expected="chunks of equal width",
+            next="choose another number",
+        )
+    width = inner // chunks
+    if recipe.blend:
+        return [_blended(contributions, number, width) for number, _ in enumerate(contributions)]
+    return [_split(contribution, chunks, width) for contribution in contributions]
+
+
+def _blended(contributions: Sequence[Contribution], number: int, width: int) -> ExpertFile:
+    """The expert that takes this chunk of every contribution."""
+    start = number * width
+    blocks = tuple(Block(contribution, start, start + width) for contribution in contributions)
+    name = f"blend-{number}"
+    return ExpertFile(name, (Expert(name, contributions[number].slot, blocks),))
+
+
+def _split(contribution: Contribution, chunks: int, width: int) -> ExpertFile:
+    """One contribution's experts: itself, or narrower ones."""
+    experts = []
+    for chunk in range(chunks):
+        name = contribution.name if chunks == 1 else f"{contribution.name}.{chunk}"
+        block = Block(contribution, chunk * width, (chunk + 1) * width)
+        experts.append(Expert(name, contribution.slot * chunks + chunk, (block,)))
+    return ExpertFile(contribution.name, tuple(experts), contribution.shard, contribution.must_fit)
+
+
+def _expert_shards(
+    seed: SeedModel, files: Sequence[ExpertFile], experts: Sequence[Expert]
+) -> Iterator[Shard]:
+    """A file for each contribution, or one file where a tensor holds all experts."""
+    if seed.family.layout.fused:
+        slots = tuple(expert.slot for expert in experts)
+        yield Shard(FUSED_EXPERTS, _expert_outputs(seed, experts), slots)
+        return
+    for file in files:
+        outputs: list[Output] = []
+        for expert in file.experts:
+            outputs += _expert_outputs(seed, [expert])
+        slots = tuple(expert.slot for expert in file.experts)
+        name = expert_file(file.name)
+        yield Shard(name, tuple(outputs), slots, file.link, file.must_fit)
+
+
+def _expert_outputs(seed: SeedModel, experts: Sequence[Expert]) -> tuple[Output, ...]:
+    """The experts' tensors: one a slot and template, or one a template with all experts in it."""
+    layout = seed.family.layout
+    outputs = []
+    for layer in range(seed.layers):
+        for tensor in layout.experts:
+            parts: list[Part] = []
+            for expert in experts:
+                for role in tensor.roles:
+                    parts += _matrix(seed, role, layer, expert)
+            side_by_side = tensor.roles == ("down",) and len(experts[0].blocks) > 1
+            name = tensor.name.format(l=layer, e=experts[0].slot)
+            output = _joined(name, parts, axis=1 if side_by_side else 0)
+            if layout.fused:
+                rows = output.shape[0] // len(experts)
+                output = replace(output, shape=(len(experts), rows, *output.shape[1:]))
+            outputs.append(output)
+    return tuple(outputs)
+
+
+def _matrix(seed: SeedModel, role: Role, layer: int, expert: Expert) -> list[Part]:
+    """One matrix of one expert, from each of its blocks."""
+    piece = seed.family.matrix(role)
+    parts = []
+    for block in expert.blocks:
+        source = {block.contribution.name: block.contribution.dense}
+        whole = _bind(seed, piece, layer, source)
+        parts.append(_chunk(seed, whole, role, block))
+    return parts
+
+
+def _chunk(seed: SeedModel, whole: Part, role: Role, block: Block) -> Part:
+    """The block's share of a matrix: rows of gate and up, columns of down."""
+    if (block.start, block.stop) == (0, seed.sizes.inner):
+        return whole
+    if role == "down":
+        # A narrower expert gives a part of the sum, and its router weight is a share: times the
+        # number of chunks, copies sum to the whole.
+        chunks = seed.sizes.inner // seed.sizes.expert_inner
+        operation = Times(chunks) if chunks > 1 else Identity()
+        return replace(whole, columns=(block.start, block.stop), operation=operation)
+    first = whole.rows[0] if whole.rows else 0
+    return replace(whole, rows=(first + block.start, first + block.stop))
+
+
+def _shared(seed: SeedModel, averaged: Mapping[str, Checkpoint]) -> tuple[Output, ...]:
+    """All outside the feed-forward blocks: translated tensors, constants, and the rest."""
+    outputs: list[Output] = []
+    used = _feed_forward_names(seed)
+    for translation in seed.family.translated:
+        for layer in _layers_of(translation.name, seed):
+            part = _bind(seed, translation.piece, layer, averaged)
+            used.add(part.sources[0].tensor.name)
+            outputs.append(_joined(translation.name.format(l=layer), [part]))
+    for constant in seed.family.constants:
+        shape = constant.shape(seed.sizes)
+        for layer in _layers_of(constant.name, seed):
+            name = constant.name.format(l=layer)
+            outputs.append(Output(name, seed.dtype, shape, "constant", value=constant.value))
+    for name in parameters_of(seed.checkpoint):
+        if name not in used:
+            _require_no_feed_forward(seed, name)
+            outputs.append(_joined(name, [_bind(seed, Piece(name), 0, averaged)]))
+    return tuple(sorted(outputs, key=lambda output: output.name))
+
+
+def _feed_forward_names(seed: SeedModel) -> set[str]:
+    """The dense tensors that become experts."""
+    matrices = (seed.family.gate, seed.family.up, seed.family.down)
+    return {matrix.name.format(l=layer) for matrix in matrices for layer in range(seed.layers)}
+
+
+def _layers_of(template: str, seed: SeedModel) -> range:
+    """Every layer, or a single round for a tensor that is there once."""
+    return range(seed.layers if "{l}" in template else 1)
+
+
+def _require_no_feed_forward(seed: SeedModel, name: str) -> None:
+    if parameter_group(name) == FEED_FORWARD:
+        raise Unsupported(
+            f"{seed.checkpoint.folder}, {name}",
+            found="a feed-forward tensor that the mixture has no place for",
+            expected="gate, up and down only",
+            next="start from a seed without it",
+        )
+
+
+def _routers(seed: SeedModel, experts: int) -> tuple[Output, ...]:
+    """Each layer's router, and the corrections that travel with it."""
+    layout = seed.family.layout
+    outputs = []
+    for layer in range(seed.layers):
+        name = layout.router.format(l=layer)
+        shape = (experts, seed.sizes.width)
+        outputs.append(Output(name, seed.dtype, shape, "router", layer=layer))
+    if layout.router_bias:
+        bias_shape = layout.router_bias_shape(experts)
+        for layer in range(seed.layers):
+            name = layout.router_bias.format(l=layer)
+            outputs.append(Output(name, "F32", bias_shape, "constant", layer=layer))
+    return tuple(outputs)
+
+
+def _bind(seed: SeedModel, piece: Piece, layer: int, checkpoints: Mapping[str, Checkpoint]) -> Part:
+    """A piece of the table, as tensors of these checkpoints."""
     name = piece.name.format(l=layer)
-    rows = (bounds[piece.start], bounds[piece.stop]) if piece.stop else None
-    found = tuple(
+    sources = tuple(
         Source(member, dense.tensors[name], dense.digests.get(name, ""))
-        for member, dense in sources.items()
+        for member, dense in checkpoints.items()
         if name in dense.tensors
     )
-    if not found:
-        member, dense = next(iter(sources.items()))
+    if not sources:
+        member, dense = next(iter(checkpoints.items()))
         raise ShapeMismatch(
             f"{member}, {name}",
             found="no such tensor",
             expected="a complete checkpoint",
             next=f"look at {dense.folder}",
         )
-    return Part(found, rows, op=piece.op.format(**bounds))
+    rows = piece.rows(seed.sizes) if piece.rows else None
+    return Part(sources, rows, operation=piece.operation(seed.sizes))
 
 
 def _joined(name: str, parts: Sequence[Part], axis: int = 0) -> Output:
-    shape, dtype = list(parts[0].shape), parts[0].sources[0].tensor.dtype
+    """The tensor that these parts make, one after another along the axis."""
+    dtype = parts[0].sources[0].tensor.dtype
     if dtype not in FLOATS:
         raise Unsupported(
             name,
@@ -386,137 +514,8 @@ def _joined(name: str, parts: Sequence[Part], axis: int = 0) -> Output:
             expected=f"one of {', '.join(FLOATS)}",
             next="convert the checkpoint to plain floats",
         )
-    rule: Literal["take", "combine"] = (
-        "combine" if any(len(part.sources) > 1 for part in parts) else "take"
-    )
+    shape = list(parts[0].shape)
     if shape:
         shape[axis] = sum(part.shape[axis] for part in parts)
-    return Output(name, dtype, tuple(shape), rule, tuple(parts), axis)
-
-
-def _shared(
-    family: Family,
-    seed: Checkpoint,
-    averaged: Mapping[str, Checkpoint],
-    count: int,
-    bounds: Mapping[str, int],
-) -> tuple[Output, ...]:
-    """All that stands outside the feed-forward blocks: the table's translations, then the rest under its own name."""
-    used = {
-        piece.name.format(l=layer)
-        for layer in range(count)
-        for piece in (family.gate, family.up, family.down)
-    }
-    outputs = []
-    for template, pieces in family.shared:
-        for layer in range(count if "{l}" in template else 1):
-            bound = [_bind(piece, layer, averaged, bounds) for piece in pieces]
-            used |= {part.sources[0].tensor.name for part in bound}
-            outputs.append(_joined(template.format(l=layer), bound))
-    dtype = seed.tensors[family.down.name.format(l=0)].dtype
-    for template, axes, value in family.constants:
-        shape = _shape(axes, bounds)
-        names = (
-            [template.format(l=layer) for layer in range(count)]
-            if "{l}" in template
-            else [template]
-        )
-        outputs += [Output(name, dtype, shape, "constant", value=value) for name in names]
-    rest = [name for name in kept(seed) if name not in used]
-    if strange := [name for name in rest if tensor_class(name) == "ffn"]:
-        raise Unsupported(
-            f"{seed.folder}, {strange[0]}",
-            found="a feed-forward tensor that the mixture has no place for",
-            expected="gate, up and down only",
-            next="start from a seed without it",
-        )
-    outputs += [_joined(name, [_bind(Piece(name), 0, averaged, bounds)]) for name in rest]
-    return tuple(sorted(outputs, key=lambda output: output.name))
-
-
-def _shape(axes: Sequence[str], bounds: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(bounds[axis] if axis in bounds else int(axis) for axis in axes)
-
-
-def _router(family: Family, seed: Checkpoint, experts: int, count: int) -> tuple[Output, ...]:
-    down = seed.tensors[family.down.name.format(l=0)]
-    layout: Layout = family.layout
-    rows = [
-        Output(
-            layout.router.format(l=layer),
-            down.dtype,
-            (experts, down.shape[0]),
-            "router",
-            layer=layer,
-        )
-        for layer in range(count)
-    ]
-    if layout.router_bias:
-        shape = _shape(layout.router_bias_shape, {"E": experts})
-        rows += [
-            Output(layout.router_bias.format(l=layer), "F32", shape, "constant", layer=layer)
-            for layer in range(count)
-        ]
-    return tuple(rows)
-
-
-def _experts(
-    family: Family, experts: Sequence[Expert], count: int, bounds: Mapping[str, int]
-) -> tuple[Output, ...]:
-    """The experts' tensors: one per slot and template, or one per template with all experts in it."""
-    outputs = []
-    for layer in range(count):
-        for template, roles in family.layout.expert:
-            joined = [
-                part
-                for expert in experts
-                for role in roles
-                for part in _role(family, role, layer, expert, bounds)
-            ]
-            side_by_side = roles == ("down",) and len(experts[0].blocks) > 1
-            output = _joined(
-                template.format(l=layer, e=experts[0].slot), joined, axis=1 if side_by_side else 0
-            )
-            if family.layout.fused:
-                rows = output.shape[0] // len(experts)
-                output = replace(output, shape=(len(experts), rows, *output.shape[1:]))
-            outputs.append(output)
-    return tuple(outputs)
-
-
-def _role(
-    family: Family, role: str, layer: int, expert: Expert, bounds: Mapping[str, int]
-) -> list[Part]:
-    """One matrix of one expert, from each of its blocks: rows of gate and up, columns of down."""
-    piece: Piece = getattr(family, role)
-    return [
-        _slice(_bind(piece, layer, {one.name: one.dense}, bounds), role, start, stop, bounds)
-        for one, start, stop in expert.blocks
-    ]
-
-
-def _slice(whole: Part, role: str, start: int, stop: int, bounds: Mapping[str, int]) -> Part:
-    if (start, stop) == (0, bounds["F"]):
-        return whole
-    if role == "down":
-        # A narrower expert gives a part of the sum, and its router weight is a share: times the number of chunks, copies sum to the whole.
-        chunks = bounds["F"] // bounds["W"]
-        return replace(whole, columns=(start, stop), op=f"times:{chunks}" if chunks > 1 else "")
-    first = whole.rows[0] if whole.rows else 0
-    return replace(whole, rows=(first + start, first + stop))
-
-
-GROUPS = ("attention", "embedding", "norm", "head", "other")  # of shared parameters
-
-
-def tensor_class(name: str) -> str:
-    """The parameter group of a dense tensor: one of GROUPS, or ffn."""
-    if re.search(r"norm|layernorm|\.ln_", name):
-        return "norm"
-    if re.search(r"\.(mlp|feed_forward|shared_mlp|ffn)\.", name):
-        return "ffn"
-    if re.search(r"attn|attention|\.conv\.|mamba|linear_attn", name):
-        return "attention"
-    if "embed" in name or ".wte." in name:
-        return "embedding"
-    return "head" if "lm_head" in name else "other"
+    combined = any(len(part.sources) > 1 for part in parts)
+    return Output(name, dtype, tuple(shape), "combine" if combined else "take", tuple(parts), axis)

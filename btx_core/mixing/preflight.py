@@ -1,326 +1,392 @@
 """Say from the weights whether a candidate may become an expert of this seed.
 
-In:  two checkpoint folders and the branch mode; optionally the other experts.  Out: plain facts, with a recommendation. Judges nothing:
-policies do. Raises only for what cannot be read safely. Streams, memory stays flat.
-Ancestry: branches of one seed stay close to it (cosine near 1), models of other origin are orthogonal to it (cosine near 0).
+In:  two checkpoint folders and the branch mode; optionally the other experts.
+Out: plain facts, with a recommendation. Only what cannot be read safely is an error: judging the
+     facts is left to the policies.
+Ancestry: branches of one seed stay close to it (cosine near 1), models of other origin are
+orthogonal to it (cosine near 0).
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from btx_core.checkpoints.checkpoint import ITEM_BYTES, Checkpoint, TensorInfo, same_tokenizer
-from btx_core.checkpoints.families import family
-from btx_core.mixing import combine
-from btx_core.mixing.plan import FLOATS, different_settings, kept, tensor_class
+from btx_core.checkpoints.checkpoint import Checkpoint, same_tokenizer
+from btx_core.checkpoints.families import find_family
+from btx_core.checkpoints.headers import TensorInfo
+from btx_core.mixing.distances import Distance, all_finite, distances, task_cosine
+from btx_core.mixing.matching import different_settings
+from btx_core.mixing.parameters import FEED_FORWARD, FLOATS, parameter_group, parameters_of
 from btx_core.problems import BtxError
 
-CHUNK = 1 << 20  # elements
-MIN_COSINE = 0.5  # of the weight matrices with the seed's. Unrelated models: below 0.1; branches, even far trained ones: above 0.8
+# Of the weight matrices with the seed's. Unrelated models lie below 0.1; branches, even far trained
+# ones, above 0.8.
+MIN_COSINE = 0.5
+# Norms say nothing of ancestry: they lie near one in every model.
+MATRICES = ("attention", FEED_FORWARD, "embedding", "head")
+
+Mode = Literal["anchored", "full"]
+Recommendation = Literal["refuse", "router", "shared"]
 
 
 @dataclass(frozen=True)
-class Distance:
-    """Sums over one or more tensors: of squares of the seed's, of the candidate's, of their difference, and of their product."""
+class Problem:
+    """One reason why a candidate fits its seed badly.
 
-    seed: float = 0.0
-    candidate: float = 0.0
-    difference: float = 0.0
-    product: float = 0.0
-    finite: bool = True
-    identical: bool = True
+    Attributes:
+        subject: what was looked at.
+        found: what was there.
+        expected: what should have been there.
+    """
 
-    def __add__(self, other: Distance) -> Distance:
-        return Distance(
-            self.seed + other.seed,
-            self.candidate + other.candidate,
-            self.difference + other.difference,
-            self.product + other.product,
-            self.finite and other.finite,
-            self.identical and other.identical,
-        )
+    subject: str
+    found: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What headers, configs and tokenizers say of a candidate.
+
+    Attributes:
+        family: the seed's family; None where it has no mixture.
+        shapes_match: whether the tensors are the seed's, in name and shape.
+        dtype_match: whether they are in the seed's dtypes, and those are floats.
+        vocabulary_match: whether the vocabularies are of one size.
+        tokenizer_match: whether the tokens mean the same.
+        config_match: whether no setting that counts differs.
+        problems: what differs.
+    """
+
+    family: str | None
+    shapes_match: bool
+    dtype_match: bool
+    vocabulary_match: bool
+    tokenizer_match: bool
+    config_match: bool
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Ancestry:
+    """Whether a candidate descends from its seed.
+
+    Attributes:
+        descends: whether it does, and in mode anchored has the seed's shared parameters.
+        shared_identical: whether no parameter outside the feed-forward blocks has moved.
+        distance: by parameter group, relative to the seed's norm.
+        cosines: by parameter group.
+        moved: how many tensors outside the feed-forward blocks have moved; None where the weights
+            could not be compared.
+        cosine: the least cosine of the weight matrices with the seed's; None as for `moved`.
+        problems: why it does not descend.
+    """
+
+    descends: bool = False
+    shared_identical: bool = False
+    distance: Mapping[str, float] = field(default_factory=dict)
+    cosines: Mapping[str, float] = field(default_factory=dict)
+    moved: int | None = None
+    cosine: float | None = None
+    problems: tuple[Problem, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form that is registered; margin: the cosine above the least allowed."""
+        answer: dict[str, object] = {
+            "descends": self.descends,
+            "shared_identical": self.shared_identical,
+        }
+        if self.cosine is not None:
+            answer["moved"] = self.moved
+            answer["cosine"] = self.cosine
+            answer["margin"] = self.margin
+        answer["distance"] = dict(self.distance)
+        if self.cosine is not None:
+            answer["cosines"] = dict(self.cosines)
+        return answer
 
     @property
-    def relative(self) -> float:
-        return (
-            float(np.sqrt(self.difference / self.seed)) if self.seed else float(self.difference > 0)
-        )
+    def margin(self) -> float:
+        """The cosine above the least that is allowed."""
+        return (self.cosine or 0.0) - MIN_COSINE
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """Facts about a candidate as a branch of a seed.
+
+    Attributes:
+        comparison: what headers, configs and tokenizers say.
+        finite: whether no weight is NaN or infinity.
+        mode: the branch mode that was asked about.
+        problems: all that speaks against it.
+        ancestry: whether it descends from the seed.
+        divergence_per_layer: distance of each layer's feed-forward block from the seed's, relative
+            to the seed's norm.
+        similarity: expert -> cosine of its task vector with the candidate's.
+    """
+
+    comparison: Comparison
+    finite: bool
+    mode: Mode
+    problems: tuple[Problem, ...]
+    ancestry: Ancestry
+    divergence_per_layer: tuple[float, ...] = ()
+    similarity: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def cosine(self) -> float:
-        return (
-            float(self.product / np.sqrt(self.seed * self.candidate))
-            if self.seed and self.candidate
-            else 0.0
-        )
+    def recommendation(self) -> Recommendation:
+        """How to tune a mixture with this expert, or not to have it.
+
+        Tuning the router is enough only where nothing shared has moved: averaged shared parameters
+        must be tuned (MergeME).
+        """
+        if self.problems:
+            return "refuse"
+        calm = self.mode == "anchored" or self.ancestry.shared_identical
+        return "router" if calm else "shared"
+
+    def to_json(self) -> dict[str, object]:
+        """Return the form that is registered."""
+        compared = asdict(self.comparison)
+        del compared["problems"]
+        return compared | {
+            "finite": self.finite,
+            "mode": self.mode,
+            "problems": [asdict(problem) for problem in self.problems],
+            "ancestry": self.ancestry.to_json(),
+            "divergence_per_layer": list(self.divergence_per_layer),
+            "similarity": dict(self.similarity),
+            "recommendation": self.recommendation,
+        }
 
 
 def preflight(
     seed: Path,
     candidate: Path,
-    mode: Literal["anchored", "full"] = "anchored",
+    mode: Mode = "anchored",
     *,
     others: Mapping[str, Path] | None = None,
-) -> dict[str, Any]:
-    """Facts about `candidate` as a branch of `seed`. others: experts of the same seed, for the similarity of task vectors."""
-    ours, theirs = Checkpoint.open(seed), Checkpoint.open(candidate)
-    problems: list[dict[str, str]] = []
-    facts = _alike(ours, theirs, problems)
-    comparable = facts["shapes_match"] and facts["dtype_match"]
-    measured = distances(ours, theirs) if comparable else {}
-    finite = all(found.finite for found in measured.values()) if comparable else all_finite(theirs)
-    if not finite:
-        names = [name for name, found in measured.items() if not found.finite]
-        _problem(
-            problems,
-            f"{candidate.name}, {min(names, default='weights')}",
-            "NaN or infinity",
-            "finite weights",
-        )
-    facts |= {"finite": finite, "mode": mode, "problems": problems}
-    facts["ancestry"] = (
-        ancestry(measured, mode, problems)
-        if comparable and finite
-        else {"descends": False, "shared_identical": False, "distance": {}}
-    )
-    facts["divergence_per_layer"] = divergence(measured) if comparable and finite else []
-    facts["similarity"] = similarity(ours, theirs, others or {}) if comparable and finite else {}
-    # Router-only tuning is enough only where nothing shared has moved: averaged shared parameters must be tuned (MergeME).
-    calm = "router" if mode == "anchored" or facts["ancestry"]["shared_identical"] else "shared"
-    facts["recommendation"] = "refuse" if problems else calm
-    return facts
+) -> Preflight:
+    """Collect facts about a candidate as a branch of a seed.
 
+    Args:
+        seed: the seed's folder.
+        candidate: the candidate's folder.
+        mode: whether shared parameters may have moved (full) or not (anchored).
+        others: experts of the same seed by name, for the similarity of task vectors.
 
-def fits(folder: Path) -> list[dict[str, str]]:
-    """Whether the weights are those that the folder's own config describes; the problems found, none if they are.
+    Returns:
+        The facts.
 
-    Builds the model without memory (device meta) and compares names and shapes. For seeds: a candidate's config must equal its seed's.
+    Raises:
+        Unsafe: for a folder that must not be read.
     """
-    import torch  # here, so that a preflight without it stays light
+    ours, theirs = Checkpoint.open(seed), Checkpoint.open(candidate)
+    comparison = compare(ours, theirs)
+    comparable = comparison.shapes_match and comparison.dtype_match
+    measured = distances(ours, theirs) if comparable else {}
+    if comparable:
+        finite = all(distance.finite for distance in measured.values())
+    else:
+        finite = all_finite(theirs)
+    if not finite:
+        bad = [name for name, distance in measured.items() if not distance.finite]
+        subject = f"{candidate.name}, {min(bad, default='weights')}"
+        problem = Problem(subject, "NaN or infinity", "finite weights")
+        return Preflight(comparison, False, mode, (*comparison.problems, problem), Ancestry())
+    if not comparable:
+        return Preflight(comparison, True, mode, comparison.problems, Ancestry())
+    descent = ancestry(measured, mode)
+    return Preflight(
+        comparison=comparison,
+        finite=True,
+        mode=mode,
+        problems=(*comparison.problems, *descent.problems),
+        ancestry=descent,
+        divergence_per_layer=tuple(divergence(measured)),
+        similarity={
+            name: task_cosine(ours, theirs, Checkpoint.open(folder))
+            for name, folder in sorted((others or {}).items())
+        },
+    )
+
+
+def compare(seed: Checkpoint, candidate: Checkpoint) -> Comparison:
+    """Compare headers, configs and tokenizers; no tensor is read."""
+    name = candidate.folder.name
+    problems: list[Problem] = []
+    family = None
+    try:
+        family = find_family(seed.config).name
+    except BtxError as error:
+        problems.append(Problem(error.subject, error.found, error.expected))
+    different = different_settings(seed.config, candidate.config)
+    for key in different:
+        ours, theirs = str(seed.config[key]), str(candidate.config[key])
+        problems.append(Problem(f"{name}, config {key}", theirs, ours))
+    shapes = _different_shapes(seed, candidate)
+    types = _different_dtypes(seed, candidate)
+    tokens = same_tokenizer(seed.folder, candidate.folder)
+    problems += [*shapes, *types]
+    if not tokens:
+        subject = f"{name}, tokenizer.json"
+        problems.append(Problem(subject, "other tokens or merges", "the seed's tokenizer"))
+    return Comparison(
+        family=family,
+        shapes_match=not shapes,
+        dtype_match=not types,
+        vocabulary_match=seed.config.get("vocab_size") == candidate.config.get("vocab_size"),
+        tokenizer_match=tokens,
+        config_match=not different,
+        problems=tuple(problems),
+    )
+
+
+def _different_shapes(seed: Checkpoint, candidate: Checkpoint) -> list[Problem]:
+    ours = {name: str(info.shape) for name, info in parameters_of(seed).items()}
+    theirs = {name: str(info.shape) for name, info in parameters_of(candidate).items()}
+    return _first_difference(candidate.folder.name, "shape", ours, theirs)
+
+
+def _different_dtypes(seed: Checkpoint, candidate: Checkpoint) -> list[Problem]:
+    ours = {name: info.dtype for name, info in parameters_of(seed).items()}
+    theirs = {name: info.dtype for name, info in parameters_of(candidate).items()}
+    name = candidate.folder.name
+    problems = _first_difference(name, "dtype", ours, theirs)
+    strange = sorted(set(theirs.values()) - set(FLOATS))
+    if strange:
+        found = f"weights of type {strange[0]}"
+        problems.append(Problem(name, found, f"one of {', '.join(FLOATS)}"))
+    return problems
+
+
+def _first_difference(
+    name: str, what: str, ours: Mapping[str, str], theirs: Mapping[str, str]
+) -> list[Problem]:
+    """One problem that names the first tensor that differs, and how many more do."""
+    names = sorted(ours.keys() | theirs.keys())
+    different = [tensor for tensor in names if ours.get(tensor) != theirs.get(tensor)]
+    if not different:
+        return []
+    first = different[0]
+    more = f" and {len(different) - 1} more" if len(different) > 1 else ""
+    absent = "no such tensor"
+    found = f"{what} {theirs.get(first, absent)}"
+    expected = f"{what} {ours.get(first, absent)}"
+    return [Problem(f"{name}, {first}{more}", found, expected)]
+
+
+def ancestry(measured: Mapping[str, Distance], mode: Mode) -> Ancestry:
+    """Say whether a candidate descends from its seed.
+
+    Args:
+        measured: distances by tensor name.
+        mode: whether shared parameters may have moved (full) or not (anchored).
+    """
+    groups: dict[str, Distance] = {}
+    moved: list[str] = []
+    for name, distance in measured.items():
+        group = parameter_group(name)
+        groups[group] = groups.get(group, Distance()) + distance
+        if group != FEED_FORWARD and not distance.identical:
+            moved.append(name)
+    matrices = [distance for group, distance in groups.items() if group in MATRICES]
+    cosine = min((distance.cosine for distance in matrices), default=0.0)
+    problems = _ancestry_problems(cosine, moved, mode)
+    return Ancestry(
+        descends=not problems,
+        shared_identical=not moved,
+        distance={group: distance.relative for group, distance in sorted(groups.items())},
+        cosines={group: distance.cosine for group, distance in sorted(groups.items())},
+        moved=len(moved),
+        cosine=cosine,
+        problems=problems,
+    )
+
+
+def _ancestry_problems(cosine: float, moved: Sequence[str], mode: Mode) -> tuple[Problem, ...]:
+    if cosine < MIN_COSINE:
+        found = f"cosine {cosine:.3f} with the seed's weights"
+        expected = f"at least {MIN_COSINE}, as every branch of this seed has"
+        return (Problem("ancestry", found, expected),)
+    if mode == "anchored" and moved:
+        found = f"{len(moved)} shared tensors that moved"
+        expected = "the seed's, bit for bit (mode anchored)"
+        return (Problem(f"ancestry, {moved[0]}", found, expected),)
+    return ()
+
+
+def divergence(measured: Mapping[str, Distance]) -> list[float]:
+    """Return the distance of each layer's feed-forward block, relative to the seed's norm.
+
+    Args:
+        measured: distances by tensor name.
+    """
+    layers: dict[int, Distance] = {}
+    for name, distance in measured.items():
+        number = re.search(r"\.(\d+)\.", name)
+        if number and parameter_group(name) == FEED_FORWARD:
+            layer = int(number[1])
+            layers[layer] = layers.get(layer, Distance()) + distance
+    return [distance.relative for _, distance in sorted(layers.items())]
+
+
+def fits(folder: Path) -> list[Problem]:
+    """Compare a checkpoint's weights with what its own config describes.
+
+    The model is built without memory (device meta), and names and shapes are compared. This is for
+    seeds: a candidate's config must equal its seed's.
+
+    Args:
+        folder: the checkpoint.
+
+    Returns:
+        The problems, none if the weights fit.
+
+    Raises:
+        Unsafe: for a folder that must not be read.
+    """
+    # Here, so that a preflight without it stays light.
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    checkpoint, problems = Checkpoint.open(folder), list[dict[str, str]]()
+    checkpoint = Checkpoint.open(folder)
     try:
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(
                 folder, trust_remote_code=False, local_files_only=True
             )
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    except Exception as error:  # transformers checks configs with many kinds of exception
-        _problem(
-            problems,
-            f"{folder.name}, config.json",
-            f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
-            "a config that makes a model",
-        )
-        return problems
+        described = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    # Transformers checks configs with many kinds of exception.
+    except Exception as error:
+        message = " ".join(str(error).split())
+        found = f"{type(error).__name__}: {message}"[:300]
+        return [Problem(f"{folder.name}, config.json", found, "a config that makes a model")]
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    found = {name: info.shape for name, info in kept(checkpoint).items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if found.get(name) != wanted.get(name) and not (name in tied and name not in found):
-            _problem(
-                problems,
-                f"{folder.name}, {name}",
-                found.get(name, "no such tensor"),
-                f"{wanted.get(name, 'no such tensor')}, as the config says",
-            )
-    return problems
+    return _misfits(folder.name, parameters_of(checkpoint), described, tied)
 
 
-def _problem(problems: list[dict[str, str]], subject: str, found: object, expected: object) -> None:
-    problems.append({"subject": subject, "found": str(found), "expected": str(expected)})
-
-
-def _alike(
-    seed: Checkpoint, candidate: Checkpoint, problems: list[dict[str, str]]
-) -> dict[str, Any]:
-    """What the headers, configs and tokenizers say."""
-    name = candidate.folder.name
-    try:
-        row: str | None = family(seed.config).name
-    except BtxError as error:
-        row = None
-        _problem(problems, error.subject, error.found, error.expected)
-    different = different_settings(seed.config, candidate.config)
-    for key in different:
-        _problem(problems, f"{name}, config {key}", candidate.config[key], seed.config[key])
-    ours, theirs = kept(seed), kept(candidate)
-    shapes = _compare(problems, name, "shape", ours, theirs)
-    types = _compare(problems, name, "dtype", ours, theirs)
-    if strange := sorted({info.dtype for info in theirs.values()} - set(FLOATS)):
-        _problem(problems, name, f"weights of type {strange[0]}", f"one of {', '.join(FLOATS)}")
-        types = False
-    vocabulary = seed.config.get("vocab_size") == candidate.config.get("vocab_size")
-    tokens = same_tokenizer(seed.folder, candidate.folder)
-    if not tokens:
-        _problem(
-            problems, f"{name}, tokenizer.json", "other tokens or merges", "the seed's tokenizer"
-        )
-    return {
-        "family": row,
-        "shapes_match": shapes,
-        "dtype_match": types,
-        "vocabulary_match": vocabulary,
-        "tokenizer_match": tokens,
-        "config_match": not different,
-    }
-
-
-def _compare(
-    problems: list[dict[str, str]],
+def _misfits(
     name: str,
-    key: str,
-    ours: Mapping[str, TensorInfo],
-    theirs: Mapping[str, TensorInfo],
-) -> bool:
-    def say(tensors: Mapping[str, TensorInfo], tensor: str) -> object:
-        return getattr(tensors[tensor], key) if tensor in tensors else "no such tensor"
-
-    different = [
-        tensor
-        for tensor in sorted(ours.keys() | theirs.keys())
-        if say(ours, tensor) != say(theirs, tensor)
-    ]
-    if different:
-        more = f" and {len(different) - 1} more" if len(different) > 1 else ""
-        _problem(
-            problems,
-            f"{name}, {different[0]}{more}",
-            f"{key} {say(theirs, different[0])}",
-            f"{key} {say(ours, different[0])}",
-        )
-    return not different
-
-
-def distances(seed: Checkpoint, candidate: Checkpoint) -> dict[str, Distance]:
-    """Per tensor, in float64, streamed and parallel."""
-    names, theirs = kept(seed), kept(candidate)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return dict(
-            zip(
-                names,
-                pool.map(lambda name: distance(names[name], theirs[name]), names),
-                strict=True,
-            )
-        )
-
-
-def distance(ours: TensorInfo, theirs: TensorInfo) -> Distance:
-    total = Distance()
-    for left, right in zip(chunks(ours), chunks(theirs), strict=True):
-        if not combine.finite(right, theirs.dtype) or not combine.finite(left, ours.dtype):
-            return Distance(finite=False, identical=False)
-        if left == right:
-            values = combine.unpack(left, ours.dtype).astype(np.float64)
-            square = float(values @ values)
-            total += Distance(square, square, 0.0, square)
-        else:
-            a, b = (combine.unpack(raw, ours.dtype).astype(np.float64) for raw in (left, right))
-            total += Distance(
-                float(a @ a), float(b @ b), float((a - b) @ (a - b)), float(a @ b), identical=False
-            )
-    return total
-
-
-def chunks(tensor: TensorInfo) -> Iterable[bytes]:
-    step = CHUNK * ITEM_BYTES[tensor.dtype]
-    with open(tensor.file, "rb", buffering=0) as file:
-        for start in range(tensor.start, tensor.end, step):
-            yield os.pread(file.fileno(), min(step, tensor.end - start), start)
-
-
-def all_finite(checkpoint: Checkpoint) -> bool:
-    return all(
-        combine.finite(chunk, tensor.dtype)
-        for tensor in checkpoint.tensors.values()
-        for chunk in chunks(tensor)
-    )
-
-
-def ancestry(
-    measured: Mapping[str, Distance], mode: str, problems: list[dict[str, str]]
-) -> dict[str, Any]:
-    """Does the candidate descend from the seed? distance: relative, per class. margin: cosine of the matrices above the least allowed."""
-    classes: dict[str, Distance] = {}
-    for name, found in measured.items():
-        classes[tensor_class(name)] = classes.get(tensor_class(name), Distance()) + found
-    moved = [
-        name
-        for name, found in measured.items()
-        if tensor_class(name) != "ffn" and not found.identical
-    ]
-    # Norms say nothing: they lie near one in every model.
-    cosine = min(
-        (
-            found.cosine
-            for kind, found in classes.items()
-            if kind in ("attention", "ffn", "embedding", "head")
-        ),
-        default=0.0,
-    )
-    descends = cosine >= MIN_COSINE and not (mode == "anchored" and moved)
-    if cosine < MIN_COSINE:
-        _problem(
-            problems,
-            "ancestry",
-            f"cosine {cosine:.3f} with the seed's weights",
-            f"at least {MIN_COSINE}, as every branch of this seed has",
-        )
-    elif not descends:
-        _problem(
-            problems,
-            f"ancestry, {moved[0]}",
-            f"{len(moved)} shared tensors that moved",
-            "the seed's, bit for bit (mode anchored)",
-        )
-    return {
-        "descends": descends,
-        "shared_identical": not moved,
-        "moved": len(moved),
-        "cosine": cosine,
-        "margin": cosine - MIN_COSINE,
-        "distance": {kind: found.relative for kind, found in sorted(classes.items())},
-        "cosines": {kind: found.cosine for kind, found in sorted(classes.items())},
-    }
-
-
-def divergence(measured: Mapping[str, Distance]) -> list[float]:
-    """Relative distance of each layer's feed-forward block from the seed's."""
-    layers: dict[int, Distance] = {}
-    for name, found in measured.items():
-        if tensor_class(name) == "ffn" and (layer := re.search(r"\.(\d+)\.", name)):
-            layers[int(layer[1])] = layers.get(int(layer[1]), Distance()) + found
-    return [found.relative for _, found in sorted(layers.items())]
-
-
-def similarity(
-    seed: Checkpoint, candidate: Checkpoint, others: Mapping[str, Path]
-) -> dict[str, float]:
-    """Cosine between the candidate's task vector (weights minus seed's) and each other expert's, over feed-forward blocks."""
-    return {
-        name: _task_cosine(seed, candidate, Checkpoint.open(folder))
-        for name, folder in sorted(others.items())
-    }
-
-
-def _task_cosine(seed: Checkpoint, left: Checkpoint, right: Checkpoint) -> float:
-    sums = np.zeros(3)
-    for name, info in kept(seed).items():
-        if tensor_class(name) != "ffn" or name not in right.tensors:
+    tensors: Mapping[str, TensorInfo],
+    described: Mapping[str, tuple[int, ...]],
+    tied: set[str],
+) -> list[Problem]:
+    """Every tensor that is not what the config describes; a tied one may be missing."""
+    absent = "no such tensor"
+    problems = []
+    for tensor in sorted(described.keys() | tensors.keys()):
+        if tensor in tied and tensor not in tensors:
             continue
-        for raw in zip(
-            chunks(info), chunks(left.tensors[name]), chunks(right.tensors[name]), strict=True
-        ):
-            base, a, b = (combine.unpack(chunk, info.dtype).astype(np.float64) for chunk in raw)
-            a, b = a - base, b - base
-            sums += (a @ b, a @ a, b @ b)
-    return float(sums[0] / np.sqrt(sums[1] * sums[2])) if sums[1] and sums[2] else 0.0
+        shape = tensors[tensor].shape if tensor in tensors else absent
+        expected = described.get(tensor, absent)
+        if shape != expected:
+            subject = f"{name}, {tensor}"
+            problems.append(Problem(subject, str(shape), f"{expected}, as the config says"))
+    return problems

@@ -1,100 +1,158 @@
-"""Train an expert beside the seed's own block, so that it can share a mixture with experts that it never meets.
+"""Train an expert beside the seed model's own block.
 
-In:  an anchored branch in memory, general text.  Out: the same branch; while it trains, each feed-forward block stands beside a frozen copy of
-itself, and a gate of two rows divides some of the tokens between them, as a mixture's router will. On general text the pair is held to the
-seed's predictions: where a router errs, the expert does little harm. The gate's rows learn to tell the domain's text from general text, and
+So it can share a mixture with experts that it never meets.
+
+In:  an anchored branch in memory, sequences of its domain and of general text.
+Out: the same branch. While it trains, each feed-forward block runs beside a frozen copy of itself,
+and a learnt router divides some of the tokens between the two, as a mixture's router will.
+On general text the pair is held to the seed model's predictions: where a mixture's router errs, the
+expert does little harm. The pair's router learns to tell the domain's text from general text, and
 so each block learns to leave in the residual stream what later routers choose by.
-Shapes: B rows, S tokens a row, D model width.  After FlexOlmo (arXiv:2507.07024).
+Shapes: B sequences of S tokens, V vocabulary, D model width.  After FlexOlmo (arXiv:2507.07024).
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy, linear
 
 from btx_core.checkpoints.dense import feed_forward_blocks
-from btx_core.training.losses import distance, next_token_scores
+from btx_core.training.losses import kl_divergence, next_token_logits
+from btx_core.training.objectives import Batch
+
+# The domain of a branch's training that stands for general text.
+GENERAL = "general"
 
 
-class Beside(torch.nn.Module):
-    """A feed-forward block, the seed's, and the gate."""
+class BlockPair(torch.nn.Module):
+    """A feed-forward block, the seed model's copy of it, and the router between the two.
 
-    def __init__(self, block: Any, width: int, gated: float) -> None:
+    Attributes:
+        own: the block that trains.
+        seed: the frozen copy.
+        router_weight: (2, D): of general text, of the domain's.
+        routed_share: share of tokens that the router divides. Only the block computes the rest, so
+            that the branch stays a model by itself.
+        computes_seed: compute what the seed model computes.
+        router_logits_BS2: of the last forward pass.
+    """
+
+    def __init__(self, block: torch.nn.Module, width: int, routed_share: float) -> None:
+        """Put a block of width D beside a frozen copy of itself."""
         super().__init__()
-        self.own, self.seed = block, copy.deepcopy(block).requires_grad_(False)
-        self.gate = torch.nn.Parameter(torch.zeros(2, width))  # rows: general text, the domain's
-        self.gated = gated  # share of tokens that the gate divides; the rest are the expert's alone, which is also a model by itself
-        self.off = False  # compute what the seed computes
-        self.scores_BS2 = torch.empty(0)  # of the last forward pass
+        self.own = block
+        self.seed = copy.deepcopy(block).requires_grad_(False)
+        self.router_weight = torch.nn.Parameter(torch.zeros(2, width))
+        self.routed_share = routed_share
+        self.computes_seed = False
+        self.router_logits_BS2 = torch.empty(0)
 
     def forward(self, hidden_BSD: torch.Tensor) -> torch.Tensor:
-        if self.off:
-            return self.seed(hidden_BSD)  # type: ignore[no-any-return]
-        self.scores_BS2 = linear(hidden_BSD, self.gate).float()
-        share = self.scores_BS2.softmax(-1)[..., 1:].to(hidden_BSD.dtype)
-        share = torch.where(torch.rand_like(share) < self.gated, share, 1.0)
-        return torch.lerp(self.seed(hidden_BSD), self.own(hidden_BSD), share)
+        """Return the two blocks' outputs (B, S, D), in the shares that the router gives them."""
+        seed_BSD: torch.Tensor
+        if self.computes_seed:
+            seed_BSD = self.seed(hidden_BSD)
+            return seed_BSD
+        self.router_logits_BS2 = linear(hidden_BSD, self.router_weight).float()
+        share = self.router_logits_BS2.softmax(-1)[..., 1:].to(hidden_BSD.dtype)
+        share = torch.where(torch.rand_like(share) < self.routed_share, share, 1.0)
+        seed_BSD = self.seed(hidden_BSD)
+        return torch.lerp(seed_BSD, self.own(hidden_BSD), share)
 
 
 @contextmanager
-def beside_seed(model: Any, gated: float) -> Iterator[list[Beside]]:
-    """Inside the block, every feed-forward block of the model computes beside its frozen copy; after it, alone as before."""
-    pairs = {
-        name: Beside(block, model.config.hidden_size, gated)
-        for name, block in feed_forward_blocks(model).items()
-    }
+def beside_seed(branch: torch.nn.Module, routed_share: float) -> Iterator[list[BlockPair]]:
+    """Let every feed-forward block of a branch run beside its frozen copy inside the block.
+
+    Args:
+        branch: an anchored branch, as yet equal to its seed model.
+        routed_share: share of tokens that the routers divide.
+
+    Yields:
+        The pairs in layer order. Afterwards each feed-forward block is by itself again.
+    """
+    blocks = feed_forward_blocks(branch)
+    # Any model of transformers has a config; LoRA's wrapper hands it on.
+    width: int = branch.config.hidden_size  # type: ignore[union-attr, assignment]
+    pairs = {name: BlockPair(block, width, routed_share) for name, block in blocks.items()}
     for name, pair in pairs.items():
-        model.set_submodule(name, pair)
+        branch.set_submodule(name, pair)
     try:
         yield list(pairs.values())
     finally:
         for name, pair in pairs.items():
-            model.set_submodule(name, pair.own)
+            branch.set_submodule(name, pair.own)
 
 
-def pair_loss(
-    pairs: Sequence[Beside], end: int, *, keep: float, tag: float
-) -> Callable[[Any, torch.Tensor, Sequence[str], float], torch.Tensor]:
-    """Next token on the domain's rows; keep × the distance to the seed on general ones; tag × the gates' cross-entropy, summed over layers."""
+@dataclass(frozen=True, eq=False)
+class BesideSeed:
+    """The loss of a branch that trains beside its seed model.
 
-    def loss(running: Any, rows: torch.Tensor, names: Sequence[str], done: float) -> torch.Tensor:
-        scores = next_token_scores(running, rows, end)
-        gates = [pair.scores_BS2 for pair in pairs]
-        general = torch.tensor([name == "general" for name in names], device=rows.device)
-        wanted = (~general).long()[:, None].expand(gates[0].shape[:2]).flatten()
-        value = (
-            tag * torch.stack([cross_entropy(gate.flatten(0, 1), wanted) for gate in gates]).sum()
-        )
-        if not general.all():
-            value = (
-                value
-                + cross_entropy(scores[~general].flatten(0, 1), rows[~general, 1:].flatten())
-                * (~general).float().mean()
-            )
-        if general.any():
-            value = (
-                value
-                + keep
-                * distance(scores[general], seed_scores(running, pairs, rows[general], end))
-                * general.float().mean()
-            )
-        return value
+    The next token's cross-entropy on the domain's sequences, the KL divergence from the seed model
+    on general ones, and the routers' cross-entropy of telling the two apart, summed over layers.
 
-    return loss
+    Attributes:
+        pairs: the blocks of the branch and their copies.
+        end: the id of the end token.
+        keep: weight of the KL divergence.
+        tag: weight of the routers' cross-entropy.
+    """
+
+    pairs: Sequence[BlockPair]
+    end: int
+    keep: float
+    tag: float
+
+    @property
+    def trains_through_model(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
+        """Return the weighted sum, nats per token."""
+        ids = batch.ids
+        logits_BSV = next_token_logits(model, ids, self.end)
+        general_B = torch.tensor([name == GENERAL for name in batch.domains], device=ids.device)
+        loss = self.tag * self._router_loss(general_B)
+        if not general_B.all():
+            own_B = ~general_B
+            text = cross_entropy(logits_BSV[own_B].flatten(0, 1), ids[own_B, 1:].flatten())
+            loss = loss + text * own_B.float().mean()
+        if general_B.any():
+            target_logits = seed_logits(model, self.pairs, ids[general_B], self.end)
+            divergence = kl_divergence(logits_BSV[general_B], target_logits)
+            loss = loss + self.keep * divergence * general_B.float().mean()
+        return loss
+
+    def _router_loss(self, general_B: torch.Tensor) -> torch.Tensor:
+        logits = [pair.router_logits_BS2 for pair in self.pairs]
+        targets = (~general_B).long()[:, None].expand(logits[0].shape[:2]).flatten()
+        losses = [cross_entropy(logits_BS2.flatten(0, 1), targets) for logits_BS2 in logits]
+        return torch.stack(losses).sum()
 
 
 @torch.no_grad()
-def seed_scores(
-    running: Any, pairs: Sequence[Beside], rows: torch.Tensor, end: int
+def seed_logits(
+    model: torch.nn.Module, pairs: Sequence[BlockPair], ids: torch.Tensor, end: int
 ) -> torch.Tensor:
-    """(B, S, V): what the seed predicts; all but the pairs is the seed's own in an anchored branch."""
+    """Return what the seed model predicts: all but the pairs is its own in an anchored branch.
+
+    Args:
+        model: the running branch.
+        pairs: its blocks and their copies.
+        ids: token ids (B, S + 1).
+        end: the id of the end token.
+
+    Returns:
+        Logits (B, S, V), float32, without a gradient.
+    """
     for pair in pairs:
-        pair.off = True
+        pair.computes_seed = True
     try:
-        return next_token_scores(running, rows, end)
+        return next_token_logits(model, ids, end)
     finally:
         for pair in pairs:
-            pair.off = False
+            pair.computes_seed = False

@@ -1,38 +1,115 @@
-"""What training and tuning make small: the next token's cross-entropy, and the distance to another model's predictions.
+"""The losses that training and tuning make small, each a mean over tokens.
 
-In:  a model, rows of packed documents, each led by the end token.  Out: logits, means in nats per token.
-Shapes: B rows, S tokens a row (a row holds one more), V vocabulary.
+In:  a model and sequences of packed documents, each document led by the end token; or router
+logits.
+Out: logits, and losses in nats per token where nothing else is said.
+Which losses a run adds up, with which weights, is left to `btx_core.training.objectives`.
+Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, E experts.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
 
-def next_token_loss(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
-    """rows: (B, S + 1). Mean over all B × S targets, nats per token."""
-    return cross_entropy(next_token_scores(model, rows, end).flatten(0, 1), rows[:, 1:].flatten())
+def next_token_loss(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
+    """Return the cross-entropy of every next token.
+
+    Args:
+        model: a causal language model.
+        ids: token ids (B, S + 1).
+        end: the id of the end token.
+
+    Returns:
+        A scalar: the mean over all B × S targets.
+    """
+    logits_BSV = next_token_logits(model, ids, end)
+    return cross_entropy(logits_BSV.flatten(0, 1), ids[:, 1:].flatten())
 
 
-def next_token_scores(model: Any, rows: torch.Tensor, end: int) -> torch.Tensor:
-    """rows: (B, S + 1). Logits (B, S, V), float32."""
-    inputs = rows[:, :-1]
-    output = model(input_ids=inputs, attention_mask=alone(inputs, end), use_cache=False)
+def next_token_logits(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
+    """Return the logits of every next token, documents of one sequence kept apart.
+
+    Args:
+        model: a causal language model.
+        ids: token ids (B, S + 1); the last of each sequence is only a target.
+        end: the id of the end token.
+
+    Returns:
+        Logits (B, S, V), float32.
+    """
+    inputs = ids[:, :-1]
+    output = model(input_ids=inputs, attention_mask=document_mask(inputs, end), use_cache=False)
     logits: torch.Tensor = output.logits
     return logits.float()
 
 
-def alone(inputs: torch.Tensor, end: int) -> torch.Tensor:
-    """(B, 1, S, S): 0 where a token may look, lowest elsewhere. Each packed document sees itself alone, begun by the end token before it."""
-    document = (inputs == end).cumsum(1)
+def document_mask(ids: torch.Tensor, end: int) -> torch.Tensor:
+    """Return the attention mask that keeps packed documents from seeing each other.
+
+    Args:
+        ids: token ids (B, S); a document begins with the end token before it.
+        end: the id of the end token.
+
+    Returns:
+        An additive mask (B, 1, S, S), float32: 0 where a token may look, the lowest number
+        elsewhere.
+    """
+    document = (ids == end).cumsum(1)
     seen = (document[:, :, None] == document[:, None, :]).tril()
-    return torch.zeros(seen.shape, device=inputs.device).masked_fill(
-        ~seen, torch.finfo(torch.float32).min
-    )[:, None]
+    lowest = torch.finfo(torch.float32).min
+    return torch.zeros(seen.shape, device=ids.device).masked_fill(~seen, lowest)[:, None]
 
 
-def distance(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """(B, S, V) each. Kullback-Leibler divergence from what is wanted, mean over (B, S), nats per token."""
-    found, held = scores.log_softmax(-1).flatten(0, 1), wanted.log_softmax(-1).flatten(0, 1)
-    return kl_div(found, held, log_target=True, reduction="batchmean")
+def kl_divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:
+    """Return the Kullback-Leibler divergence of predictions from a target's.
+
+    Args:
+        logits: the predictions (B, S, V).
+        target_logits: what they should be (B, S, V).
+
+    Returns:
+        A scalar: KL(target ‖ prediction), mean over B × S.
+    """
+    predicted = logits.log_softmax(-1).flatten(0, 1)
+    target = target_logits.log_softmax(-1).flatten(0, 1)
+    return kl_div(predicted, target, log_target=True, reduction="batchmean")
+
+
+def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
+    """Return the load balance of a router, E Σ u_i p_i over the means of a batch.
+
+    It multiplies means: the mean of products could not tell a balanced router from a collapsed one.
+
+    Args:
+        logits_TE: the router's logits (T, E).
+        weights_TE: the weights that it gives the experts, most of them zero (T, E): u is their
+            mean.
+
+    Returns:
+        A scalar without a unit: 1 when balanced, E when one expert takes all.
+    """
+    return logits_TE.shape[1] * (weights_TE.mean(0) * logits_TE.softmax(-1).mean(0)).sum()
+
+
+def own_expert_loss(logits_TE: torch.Tensor, expert_indices: Sequence[int | None]) -> torch.Tensor:
+    """Return the cross-entropy of a router's choice of each sequence's own expert.
+
+    Args:
+        logits_TE: the router's logits (T, E) of B sequences, one after another.
+        expert_indices: of each of the B sequences, the expert that its text trained; None: no
+            expert.
+
+    Returns:
+        A scalar: the sum over the tokens that have an expert, divided by all T.
+    """
+    indices = [-100 if index is None else index for index in expert_indices]
+    targets = torch.tensor(indices, device=logits_TE.device)
+    targets_T = targets.repeat_interleave(len(logits_TE) // len(indices))
+    return cross_entropy(logits_TE, targets_T, reduction="sum") / len(logits_TE)
+
+
+def z_loss(logits_TE: torch.Tensor) -> torch.Tensor:
+    """Return the mean squared log-partition of router logits (T, E): it limits their drift."""
+    return logits_TE.logsumexp(-1).square().mean()

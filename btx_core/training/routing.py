@@ -1,80 +1,135 @@
-"""How a router chooses while it trains, where that is not what the stock model computes; and what each choice exports to.
+"""How a router chooses while it trains, where that differs from what the stock model computes.
 
-In:  a mixture's routers, the routing of its recipe.  Out: nothing kept: the routers choose so inside a block, and as stock outside it.
+In:  a mixture's routers and the routing of its recipe.  Out: inside a block the
+routers choose as below, outside it as the stock model does.
 
-| routing | a token takes | while it trains |
-|---|---|---|
-| top-k | K experts, weighed by a softmax over the K | the same |
-| soft | every expert | the same |
-| switch | the likeliest, weighed by the softmax over all | an expert takes `capacity` even shares of a batch at most; the rest pass it by |
-| sample | the likeliest, weight 1 | the largest of a Gumbel softmax, whose temperature falls from 1; its other values are dropped |
+top-k
+    A token takes K experts, weighed by a softmax over the K; in training the same.
+soft
+    A token takes every expert; in training the same.
+switch
+    A token takes the likeliest expert, weighed by the softmax over all. In training an expert takes
+    at most `capacity` even shares of a batch, and the other tokens pass it by.
+sample
+    A token takes the likeliest expert, with weight 1. In training it takes the largest of a Gumbel
+    softmax whose temperature falls from 1; that softmax's other values are dropped.
 
-All load as the family's stock mixture (soft: K = E, sample: K = 1), but switch: as one with norm_topk_prob false, where the family has one
-(families.py refuses the others by name). No stock model limits an expert's capacity, so nothing is dropped outside training.
-Shapes: T tokens, E experts.  Methods: Switch (arXiv:2101.03961); Gumbel softmax (arXiv:1611.01144) as Branch-Train-MiX uses it.
+Each loads as its family's stock mixture (soft: K = E, sample: K = 1). Switch loads as one with
+norm_topk_prob false, where the family has one; `btx_core.checkpoints.families` refuses the others
+by name. No stock model limits an expert's capacity, so no token is dropped outside training.
+Shapes: T tokens, E experts, K experts that one token takes.
+Methods: Switch (arXiv:2101.03961); Gumbel softmax (arXiv:1611.01144) as Branch-Train-MiX uses it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from btx_core.problems import Unsupported
+from btx_core.routed import Router
 
 Routing = Literal["top-k", "soft", "switch", "sample"]
-Choice = tuple[
-    torch.Tensor, torch.Tensor, torch.Tensor
-]  # logits (T, E), weight (T, K) and index (T, K) of what is kept
+# What a stock router returns: logits (T, E), and weight and index (T, K) of the experts taken.
+RouterOutput = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def within_capacity(choice: Choice, capacity: float) -> Choice:
-    """In the order of the tokens: who comes after an expert is full gets weight 0, and only the residual stream goes on."""
-    logits_TE, weights, places = choice
+@dataclass(frozen=True)
+class RoutingInTraining:
+    """How routers choose while they train.
+
+    Attributes:
+        routing: the routing of the mixture's recipe.
+        capacity: routing switch: how many even shares of a batch one expert takes.
+        temperature: routing sample: of the Gumbel softmax.
+    """
+
+    routing: Routing
+    capacity: float
+    temperature: float
+
+    @property
+    def as_stock(self) -> bool:
+        """Whether the routers choose as the stock model does."""
+        return self.routing in ("top-k", "soft")
+
+    def choose(self, output: RouterOutput) -> RouterOutput:
+        """Return what is chosen instead of a stock router's output."""
+        if self.routing == "switch":
+            return within_capacity(output, self.capacity)
+        return drawn(output, self.temperature)
+
+
+def within_capacity(output: RouterOutput, capacity: float) -> RouterOutput:
+    """Let an expert take no more tokens than it has room for.
+
+    Tokens are served in their order. One that comes after its expert is full gets weight 0: only
+    the residual stream goes on.
+
+    Args:
+        output: of a router that takes one expert a token.
+        capacity: how many even shares, T / E tokens each, an expert has room for.
+
+    Returns:
+        The same logits and index, and the weights with zeros where a token was dropped.
+    """
+    logits_TE, weights_TK, index_TK = output
     tokens, experts = logits_TE.shape
-    queue = torch.nn.functional.one_hot(places[:, 0], experts).cumsum(0).gather(1, places)
-    return logits_TE, weights * (queue <= math.ceil(capacity * tokens / experts)), places
+    taken_TE = torch.nn.functional.one_hot(index_TK[:, 0], experts)
+    queue_TK = taken_TE.cumsum(0).gather(1, index_TK)
+    room = math.ceil(capacity * tokens / experts)
+    return logits_TE, weights_TK * (queue_TK <= room), index_TK
 
 
-def drawn(choice: Choice, temperature: float) -> Choice:
-    """One expert a token, drawn by its probability; its weight is its share of the Gumbel softmax."""
-    logits_TE = choice[0].float()
+def drawn(output: RouterOutput, temperature: float) -> RouterOutput:
+    """Draw one expert a token by its probability.
+
+    Args:
+        output: of a router.
+        temperature: of the Gumbel softmax; the lower, the nearer the weight is to 1.
+
+    Returns:
+        The same logits, and as weight (T, 1) the drawn expert's share of the Gumbel softmax.
+    """
+    logits_TE = output[0].float()
     noise_TE = -torch.empty_like(logits_TE).exponential_().log()
-    weights, places = ((logits_TE + noise_TE) / temperature).softmax(-1).max(-1, keepdim=True)
-    return choice[0], weights.to(choice[1].dtype), places
+    shares_TE = ((logits_TE + noise_TE) / temperature).softmax(-1)
+    weights_TK, index_TK = shares_TE.max(-1, keepdim=True)
+    return output[0], weights_TK.to(output[1].dtype), index_TK
 
 
 @contextmanager
-def in_training(
-    routers: Mapping[str, Any], routing: Routing, *, capacity: float, temperature: float
-) -> Iterator[None]:
-    """Inside the block the routers choose as in training. Raises Unsupported where the family's router does not hand its choice on."""
-    ways: dict[Routing, Callable[[Choice], Choice]] = {
-        "switch": lambda choice: within_capacity(choice, capacity),
-        "sample": lambda choice: drawn(choice, temperature),
-    }
+def routing_in_training(routers: Sequence[Router], how: RoutingInTraining) -> Iterator[None]:
+    """Let the routers choose as in training in the forward passes inside the block.
 
-    def hook(router: Any, _: Any, choice: Any) -> Choice:
-        if not (
-            isinstance(choice, tuple)
-            and len(choice) == 3
-            and choice[0].shape[-1] == len(router.weight)
-        ):
-            found = type(router).__name__
-            raise Unsupported(
-                f"routing {routing}",
-                found=found,
-                expected="a router that hands on logits, weights and index",
-                next="choose routing top-k or soft for this family",
-            )
-        return ways[routing](choice)
+    `RoutedModel.recording` cannot do this: it only listens, and these hooks replace what the
+    routers return.
 
-    handles = (
-        [router.register_forward_hook(hook) for router in routers.values()]
-        if routing in ways
-        else []
-    )
+    Args:
+        routers: the routers of a mixture.
+        how: how they choose.
+
+    Raises:
+        Unsupported: at the first forward pass, where the family's router does not return its
+            choice.
+    """
+
+    def hook(module: torch.nn.Module, _: object, output: object) -> RouterOutput:
+        experts = len(module.get_parameter("weight"))
+        if isinstance(output, tuple) and len(output) == 3 and output[0].shape[-1] == experts:
+            return how.choose(output)
+        raise Unsupported(
+            f"routing {how.routing}",
+            found=type(module).__name__,
+            expected="a router that hands on logits, weights and index",
+            next="choose routing top-k or soft for this family",
+        )
+
+    changed = [] if how.as_stock else routers
+    handles = [router.module.register_forward_hook(hook) for router in changed]
     try:
         yield
     finally:

@@ -6,8 +6,8 @@ from math import prod
 from pathlib import Path
 
 from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.checkpoints.families import family
-from btx_core.mixing.preflight import all_finite
+from btx_core.checkpoints.families import find_family
+from btx_core.mixing.distances import all_finite
 from pipelines.jobs import evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
@@ -54,7 +54,7 @@ def add_seed(
             files = folders.manifest(incoming)
             facts = SeedFacts(
                 model_type=checkpoint.config["model_type"],
-                family=family(checkpoint.config).name,
+                family=find_family(checkpoint.config).name,
                 parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
                 license=license,
                 data=tuple(str(parent.ref) for parent in parents),

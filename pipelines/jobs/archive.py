@@ -38,7 +38,7 @@ def dump(workspace: Workspace, folder: Path) -> dict[str, Any]:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    return {"folder": str(target), **written}
+    return {"folder": str(target), **written.to_json()}
 
 
 def load(workspace: Workspace, folder: Path) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def load(workspace: Workspace, folder: Path) -> dict[str, Any]:
         about = plain_files.load(folder.resolve(), workspace.catalog, workspace.store)
         for version, where in _versions(workspace):
             _show(workspace, version, where)
-    return about
+    return about.to_json()
 
 
 def collect(

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError
 from pipelines.workspace import folders
 from pipelines.workspace.recipes import recipe
@@ -235,10 +236,10 @@ def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tupl
         # The check of files names it.
         return {}
     members = {parse(member.ref).name: member.ref for member in build.facts.members}
-    members["seed"] = build.facts.seed or ""
+    members[SEED_EXPERT] = build.facts.seed or ""
     sources = {}
     for name, entry in recorded.items():
-        if entry["file"].startswith("model-expert-") and entry["rule"] == "take":
+        if expert_name(entry["file"]) and entry["rule"] == "take":
             first = entry["sources"][0]
             sources[name] = (members[first["member"]], first["tensor"])
     return sources

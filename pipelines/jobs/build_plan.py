@@ -24,7 +24,7 @@ from registry.records.version import Version
 
 if TYPE_CHECKING:
     from btx_core.mixing.mix import MixRecipe
-    from btx_core.training.tune import TuneRecipe
+    from btx_core.training.recipes import TuneRecipe
 
 MAIN = "main"
 
@@ -187,8 +187,8 @@ def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
         WrongUsage: for settings that contradict each other or the members.
     """
     # Imported here: a rebuild with nothing to do needs no torch.
-    from btx_core.mixing.mix import Member, MixRecipe, check_members
-    from btx_core.training.tune import TuneRecipe
+    from btx_core.mixing.recipe import Member, MixRecipe, check_members
+    from btx_core.training.recipes import TuneRecipe
 
     ordered = planned.ordered
     mix, tune = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)

@@ -69,7 +69,7 @@ def forecast(
         previous: the folder of the last build of this seed.
     """
     # Imported here: only a forecast and the stages need the weights' side.
-    from btx_core.mixing.shards import layout
+    from btx_core.mixing.shards import file_layout
 
     mix, tune = recipes_of(planned)
     tokens = 0 if tune.mode == "none" else tune.steps * tune.batch * tune.sequence
@@ -77,7 +77,7 @@ def forecast(
     for shard in _shards(workspace, planned, mix, shards, previous):
         anew = any(shard.file.startswith(f"model-{part}") for part in REWRITTEN[tune.mode])
         linked = shard.link is not None and not anew
-        size = layout(shard.outputs)[2]
+        size = file_layout(shard.outputs).size
         weights.append(
             PlannedFile(file=shard.file, bytes=size, action="link" if linked else "write")
         )
@@ -94,19 +94,17 @@ def forecast(
 def _shards(
     workspace: Workspace, planned: Plan, mix: "MixRecipe", shards: Shards, previous: Path | None
 ) -> Sequence["Shard"]:
-    from btx_core.checkpoints.checkpoint import Checkpoint
-    from btx_core.checkpoints.families import family
-    from btx_core.mixing.mix import Member, dense_config, plan_mix
+    from btx_core.mixing.plan import plan_mix
+    from btx_core.mixing.recipe import Member
+    from btx_core.mixing.seed_model import SeedModel
 
-    seed = Checkpoint.open(folders.folder_of(workspace.root, planned.seed))
-    dense = dense_config(seed)
+    seed = SeedModel.open(folders.folder_of(workspace.root, planned.seed), mix)
     members = []
     for member in planned.members:
         folder = folders.folder_of(workspace.root, member.version)
         name = member.version.ref.name
         members.append(Member(name, member.slot, folder, shards.get(member.key)))
-    target = family(dense, raw=mix.routing == "switch")
-    return plan_mix(seed, target, dense, members, mix, previous).shards
+    return plan_mix(seed, members, mix, previous).shards
 
 
 def _scaled(

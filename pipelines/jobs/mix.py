@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.mixing.shards import Progress
+from btx_core.progress import Progress
 from registry.errors import Conflict, Invalid
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from btx_core.files import replace_text
+from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
 from pipelines.jobs import evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
@@ -48,7 +49,7 @@ from registry.records.version import FileFact, Version
 logger = logging.getLogger(__name__)
 
 STAGES = ("mix", "tune", "evaluate")
-LINKED_AGAIN = ("model-shared.safetensors", "model-expert-seed.safetensors")
+LINKED_AGAIN = (SHARED, expert_file(SEED_EXPERT))
 
 # Shards of earlier builds by slot and member digest.
 Shards = Mapping[tuple[int, str], Path]
@@ -104,11 +105,9 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
-        def log(stage: str, state: str, body: Mapping[str, float]) -> None:
-            logger.info("stage %s %s", stage, state)
-            ran = {"stage": stage, "state": state, **body}
-            event = StageRan.from_json(ran, f"stage {stage}")
-            workspace.catalog.event(event, f"build/{number}")
+        def log(stage: str, ran: StageRan) -> None:
+            logger.info("stage %s %s", stage, ran.state)
+            workspace.catalog.event(ran, f"build/{number}")
 
         done = dvc_runs.reproduce(workspace.root, "evaluate", log)
         build = _record(run, order)
@@ -360,7 +359,7 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
     files = _taken_in(workspace, tuned, folder, known)
     # The tuned one may differ; the next mix links this one.
-    workspace.store.put(workspace.work / "mixed" / "model-shared.safetensors")
+    workspace.store.put(workspace.work / "mixed" / SHARED)
     facts = _facts(run, order, folder)
     parents = [(run.snapshot.ref, Relation.COMPOSED_FROM)]
     parents += [(parse(ref), Relation.TUNED_ON) for ref in facts.tuned_on]
@@ -382,7 +381,7 @@ def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
             ref=one.ref,
             slot=one.slot,
             digest=member.version.digest,
-            file=f"model-expert-{one.name}.safetensors",
+            file=expert_file(one.name),
         )
         for one, member in zip(order.members, planned.members, strict=True)
     )

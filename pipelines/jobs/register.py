@@ -127,7 +127,7 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
     # "full" allows shared parameters to have moved; whether they have is measured, and decides.
     others = _others(workspace, candidate)
     checked = preflight(candidate.seed_folder, folder, "full", others=others)
-    weights = Weights.from_json(checked, f"preflight of {candidate.name}")
+    weights = Weights.from_json(checked.to_json(), f"preflight of {candidate.name}")
     identical = bool(weights.ancestry and weights.ancestry.shared_identical)
     results = () if weights.problems else _results(workspace, candidate, folder, show)
     report = training_report(folder)

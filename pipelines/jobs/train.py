@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from btx_core.files import replace_text
-from btx_core.training.loop import TrainRecipe
+from btx_core.training.recipes import TrainRecipe
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import Log, Needs, execute
+from pipelines.stages.dvc_runs import Log
+from pipelines.stages.executors import Needs, execute
 from pipelines.workspace import folders, orders
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.recipes import recipe
@@ -76,8 +77,8 @@ def train(
         check_expert_name(name)
     catalog = workspace.catalog
 
-    def log(name: str, state: str, body: Mapping[str, Any]) -> None:
-        catalog.event(StageRan(state=state, **body), f"train@{name}")
+    def log(name: str, ran: StageRan) -> None:
+        catalog.event(ran, f"train@{name}")
 
     with workspace.writing(f"train {' '.join(experts)}"):
         base = catalog.get(seed or newest_seed(workspace), SeedFacts)

@@ -1,6 +1,7 @@
 """Run stages through DVC and tell what ran.
 
-In:  a workspace root and stage names.  Out: the stages that DVC ran and those it found unchanged, from its own report.
+In:  a workspace's root and names of stages.
+Out: the stages that DVC ran and those that it found unchanged, from its own report.
 """
 
 import json
@@ -16,16 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btx_core.problems import BtxError
+from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
 
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
-Log = Callable[[str, str, dict[str, float]], None]
+# Called with the name of a stage or branch, and what happened to it.
+Log = Callable[[str, StageRan], None]
 
 
 class StageFailed(BtxError):
-    """A stage ended with an error, which it has told on stderr itself."""
+    """A stage ended with an error, which is on stderr already."""
 
 
 class Interrupted(BtxError):
@@ -39,23 +42,36 @@ class Interrupted(BtxError):
 
 @dataclass(frozen=True)
 class Reproduced:
+    """The stages that DVC ran, and those that it skipped because nothing changed."""
+
     ran: list[str]
     skipped: list[str]
 
 
-def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: None) -> Reproduced:
-    """`dvc repro TARGET` in `root`. The stages' progress and errors go to stderr as they come; log(stage, state, seconds) as they run.
+def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Reproduced:
+    """Run `dvc repro TARGET` in a workspace.
 
-    Raises StageFailed, naming the stage, and Interrupted.
+    Progress and errors of the stages go to stderr as they come.
+
+    Args:
+        root: the workspace.
+        target: the stage that is wanted.
+        log: called when a stage starts and when it ends, fails or is interrupted.
+
+    Raises:
+        StageFailed: naming the stage.
+        Interrupted: on Ctrl-C.
     """
-    # Stages call `python`: it must be the one that runs now, whether or not its environment is activated.
+    # Stages call `python`: it must be the one that runs now, whether or not its environment is
+    # activated.
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BTX_WORKSPACE": str(root),
     }
     command = [sys.executable, "-m", "dvc", "repro", target]
-    # With the write lock inherited: killed alone, this process leaves DVC running, and the next command must wait for it.
-    # In a group of its own: a Ctrl-C reaches DVC and its stage once, through this process, which waits until both are gone.
+    # It inherits the write lock: when this process is killed alone, DVC goes on, and the next
+    # command must wait for it. It has a process group of its own: a Ctrl-C reaches DVC and its
+    # stage once, through this process, which waits until both are gone.
     process = subprocess.Popen(
         command,
         cwd=root,
@@ -72,7 +88,7 @@ def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: Non
         if ran:
             seconds = round(time.monotonic() - began, 2)
             logger.info("stage %s %s after %.2f s", ran[-1], state, seconds)
-            log(ran[-1], state, {"seconds": seconds})
+            log(ran[-1], StageRan(stage=ran[-1], state=state, seconds=seconds))
 
     assert process.stdout is not None
     try:
@@ -83,7 +99,7 @@ def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: Non
                 ran.append(found[1])
                 began = time.monotonic()
                 logger.info("stage %s started", found[1])
-                log(found[1], "started", {})
+                log(found[1], StageRan(stage=found[1], state="started"))
         status = process.wait()
     except KeyboardInterrupt:
         os.killpg(process.pid, signal.SIGINT)
@@ -105,13 +121,13 @@ def reproduce(root: Path, target: str, log: Log = lambda stage, state, body: Non
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:
-    """Those targets that DVC would run now."""
+    """Return those of the targets that DVC would run now."""
     report = json.loads(_dvc(root, "status", "--json", *targets))
     return [target for target in targets if target in report]
 
 
 def commit(root: Path, targets: Sequence[str]) -> None:
-    """Tell DVC that these stages have run: their outputs as they stand belong to their inputs as they stand."""
+    """Tell DVC that these stages have run: their present outputs belong to their present inputs."""
     if targets:
         _dvc(root, "commit", "--force", "--quiet", *targets)
 

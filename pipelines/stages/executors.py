@@ -1,8 +1,10 @@
-"""Where branches are trained: processes on this machine, workers of a Ray cluster, or jobs of Slurm. One interface.
+"""Where branches are trained: processes on this machine, workers of a Ray cluster, jobs of Slurm.
 
-In:  a workspace's root and names of branches.yaml.  Out: work/branches/NAME for each; what failed is named, what ended stays.
-Only a name travels to a worker: orders, data and weights are in the workspace, which every machine sees under the same path.
-A branch's bytes depend on its order alone (the order fixes the thread count), so it does not matter where or beside what it ran.
+In:  a workspace's root and names in branches.yaml.
+Out: work/branches/NAME for each; what failed is named, what ended stays.
+Only a name travels to a worker: orders, data and weights are in the workspace, which every machine
+sees under the same path. A branch's bytes depend on its order alone (the order fixes the number of
+threads), so it does not matter where, or beside what, it ran.
 """
 
 import logging
@@ -11,41 +13,60 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.stages import stages
-from pipelines.stages.dvc_runs import Interrupted, StageFailed
+from pipelines.stages.dvc_runs import Interrupted, Log, StageFailed
 from pipelines.workspace.progress import WATCHED, Note, bars, note_of
+from registry.records.base import JsonObject
+from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
 
-Log = Callable[[str, str, Mapping[str, Any]], None]
-POLL_S, LOGGED_EVERY_S = 0.1, 60.0
-RETRIES = 3  # of a branch whose worker died
+POLL_S = 0.1
+LOGGED_EVERY_S = 60.0
+# How often a branch is tried again whose worker died.
+RETRIES = 3
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What one branch is given."""
+    """What one branch is given.
+
+    Attributes:
+        cpus: cores, which is its number of threads.
+        gpus: graphics cards.
+        processes: that train the branch together; the local executor alone.
+        options: the executor's own, from [ray] or [slurm] in btx.toml.
+    """
 
     cpus: int = 1
     gpus: int = 0
-    processes: int = 1  # that share one branch: local only
-    options: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # the executor's own: [ray] or [slurm] of btx.toml
+    processes: int = 1
+    options: JsonObject = field(default_factory=dict)
 
 
 class Watch:
-    """Every branch's progress: bars on a terminal; started, running (once a minute), ended, failed, interrupted in the log."""
+    """Follows every branch.
+
+    On a terminal that is a bar for each; in the audit log it is an event when a branch starts, once
+    a minute while it runs, and when it ends, fails or is interrupted.
+
+    Args:
+        root: the workspace.
+        names: the branches.
+        log: called with a branch's name and what happened.
+    """
 
     def __init__(self, root: Path, names: Sequence[str], log: Log) -> None:
         self._notes = {name: note_of(root, name) for name in names}
-        self._log, self._began, self._logged = log, dict[str, float](), dict[str, float]()
+        self._log = log
+        self._began: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
         self.errors: dict[str, str] = {}
         for path in self._notes.values():
             path.unlink(missing_ok=True)
@@ -58,39 +79,55 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._stack.close()
         for name in list(self._began) if kind else ():
-            self._say(name, "interrupted")
+            self._end(name, "interrupted")
 
     def started(self, name: str) -> None:
+        """Note that a branch has started."""
         self._began[name] = self._logged[name] = time.monotonic()
         logger.info("branch %s started", name)
-        self._log(name, "started", {})
+        self._log(name, StageRan(state="started"))
 
     def ended(self, name: str, error: str | None) -> None:
+        """Note that a branch has ended, with an error or well."""
         if error is not None:
             logger.warning("branch %s failed: %s", name, error)
             self.errors[name] = error
-        self._say(name, "ended" if error is None else "failed")
+        self._end(name, "ended" if error is None else "failed")
 
     def look(self) -> None:
+        """Read every running branch's notes, and move its bar."""
         for name in self._began:
             note = Note.read(self._notes[name])
             if note:
                 self._show(name, note)
             if note and time.monotonic() - self._logged[name] > LOGGED_EVERY_S:
                 self._logged[name] = time.monotonic()
-                self._log(name, "running", {"done": note.done, "total": note.total})
+                running = StageRan(state="running", done=note.done, total=note.total)
+                self._log(name, running)
 
-    def _say(self, name: str, state: str) -> None:
+    def _end(self, name: str, state: str) -> None:
         seconds = round(time.monotonic() - self._began.pop(name), 2)
         logger.info("branch %s %s after %.2f s", name, state, seconds)
-        self._log(name, state, {"seconds": seconds})
+        self._log(name, StageRan(state=state, seconds=seconds))
 
 
 Executor = Callable[[Path, Sequence[str], Needs, Watch], None]
 
 
 def execute(executor: str, root: Path, names: Sequence[str], needs: Needs, log: Log) -> None:
-    """Train the branches. Raises StageFailed, naming every one that did not end well, Interrupted on Ctrl-C."""
+    """Train the branches.
+
+    Args:
+        executor: one of EXECUTORS.
+        root: the workspace.
+        names: the branches, as branches.yaml names them.
+        needs: what each of them is given.
+        log: called with a branch's name and what happened.
+
+    Raises:
+        StageFailed: naming every branch that did not end well.
+        Interrupted: on Ctrl-C.
+    """
     logger.info("executor %s trains %s in %s", executor, ", ".join(names), root)
     logger.debug("each branch needs %s", needs)
     try:
@@ -108,8 +145,11 @@ def execute(executor: str, root: Path, names: Sequence[str], needs: Needs, log: 
 
 
 def local(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None:
-    """As many branches at once as the cores allow, or the GPUs where a branch needs some; a process each."""
-    waiting, free = list(names), places(needs)
+    """Train each branch in a process of its own on this machine.
+
+    As many run at once as the cores allow, or the GPUs where a branch needs some.
+    """
+    waiting, free = list(names), devices_at_once(needs)
     running: dict[str, tuple[subprocess.Popen[str], str | None]] = {}
     try:
         while waiting or running:
@@ -121,17 +161,22 @@ def local(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None:
                 if process.poll() is not None:
                     del running[name]
                     free.append(devices)
-                    watch.ended(
-                        name, f"exit status {process.returncode}" if process.returncode else None
-                    )
+                    status = process.returncode
+                    watch.ended(name, f"exit status {status}" if status else None)
             watch.look()
             time.sleep(POLL_S)
     finally:
         stop([process for process, _ in running.values()])
 
 
-def places(needs: Needs) -> list[str | None]:
-    """One entry for each branch that may run at once: the GPUs that it sees, or None where it needs none."""
+def devices_at_once(needs: Needs) -> list[str | None]:
+    """Return an entry for each branch that may run at once.
+
+    An entry is the GPUs that the branch sees, or None where it needs none.
+
+    Raises:
+        StageFailed: where this machine has fewer GPUs than one branch needs.
+    """
     if not needs.gpus:
         return [None] * max(1, (os.cpu_count() or 1) // (needs.cpus * needs.processes))
     devices = visible_gpus()
@@ -150,7 +195,7 @@ def places(needs: Needs) -> list[str | None]:
 
 
 def visible_gpus() -> list[str]:
-    """CUDA_VISIBLE_DEVICES, else what nvidia-smi lists."""
+    """Return the GPUs in CUDA_VISIBLE_DEVICES, or else what nvidia-smi lists."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [device for device in named.split(",") if device]
@@ -167,15 +212,16 @@ def visible_gpus() -> list[str]:
 
 
 def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subprocess.Popen[str]":
-    """In a process group of its own: a Ctrl-C reaches it through `stop` alone, once. It inherits the write lock."""
-    seen = (
-        {"CUDA_VISIBLE_DEVICES": devices}
-        if devices
-        else {"ACCELERATE_USE_CPU": "true"}
-        if needs.processes > 1
-        else {}
-    )
-    environment = os.environ | {WATCHED: "1", "OMP_NUM_THREADS": str(needs.cpus)} | seen
+    """Start the training of a branch.
+
+    It runs in a process group of its own, so that a Ctrl-C reaches it once, through `stop`. It
+    inherits the write lock.
+    """
+    environment = {**os.environ, WATCHED: "1", "OMP_NUM_THREADS": str(needs.cpus)}
+    if devices:
+        environment["CUDA_VISIBLE_DEVICES"] = devices
+    elif needs.processes > 1:
+        environment["ACCELERATE_USE_CPU"] = "true"
     command = [sys.executable, *launch(needs), "-m", "pipelines.stages", "train", name]
     process = subprocess.Popen(
         command,
@@ -191,14 +237,23 @@ def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subproc
 
 
 def launch(needs: Needs) -> list[str]:
-    """What stands before the module where several processes train one branch together: what `accelerate launch` starts them with."""
+    """Return the arguments before the module's name.
+
+    Where several processes train one branch together, that is what `accelerate launch` starts
+    them with.
+    """
     if needs.processes == 1:
         return []
     return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(needs.processes)]
 
 
 def stop(processes: Sequence["subprocess.Popen[str]"], patience_s: float = 20.0) -> None:
-    """Interrupt what still runs, with all that it started, and wait until it is gone."""
+    """Interrupt what still runs, with all that it started, and wait until it is gone.
+
+    Args:
+        processes: leaders of their process groups.
+        patience_s: seconds until a process that goes on is killed.
+    """
     for process in processes:
         if process.poll() is None:
             logger.info("process %d is interrupted", process.pid)
@@ -214,7 +269,10 @@ def stop(processes: Sequence["subprocess.Popen[str]"], patience_s: float = 20.0)
 
 @dataclass(frozen=True)
 class Branch:
-    """One branch's training, in the worker's own process, so that nothing outlives a worker that is killed."""
+    """A branch's training, called in the worker's own process.
+
+    So nothing outlives a worker that is killed.
+    """
 
     root: str
     name: str
@@ -224,25 +282,27 @@ class Branch:
         os.chdir(self.root)
         return stages.run("train", self.name)
 
-    def checkpoint(self) -> Any:
-        """Slurm stops the job early: it is queued again, and training goes on from its checkpoint."""
+    def checkpoint(self) -> Any:  # submitit's own type, which is an extra
+        """Queue a job again that Slurm stops early; training goes on from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def on_ray(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None:
-    """A task a branch. The cluster: [ray] address, else RAY_ADDRESS, else one on this machine. A dead worker's branch is tried again."""
+    """Train each branch as a task of a Ray cluster.
+
+    The cluster is [ray] address, or else RAY_ADDRESS, or else one on this machine. A branch whose
+    worker died is tried again.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray  # an extra
+    # Imported here: an extra.
+    import ray
 
     address = needs.options.get("address") or os.environ.get("RAY_ADDRESS")
-    started = (
-        {"address": address}
-        if address
-        else {"num_cpus": os.cpu_count(), "include_dashboard": False}
-    )
-    ray.init(**started, log_to_driver=False, logging_level=logging.ERROR)
+    alone = {"num_cpus": os.cpu_count(), "include_dashboard": False}
+    cluster = {"address": address} if address else alone
+    ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
     logger.info("the cluster of Ray is %s", address or "on this machine")
     try:
         task = ray.remote(num_cpus=needs.cpus, num_gpus=needs.gpus, max_retries=RETRIES)(_trained)
@@ -254,7 +314,8 @@ def on_ray(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None
                 watch.ended(running.pop(done), _outcome(ray.get, done))
             watch.look()
     finally:
-        ray.shutdown()  # what still runs ends with its driver
+        # What still runs ends with its driver.
+        ray.shutdown()
 
 
 def _trained(root: str, name: str) -> str | None:
@@ -262,16 +323,19 @@ def _trained(root: str, name: str) -> str | None:
 
 
 def on_slurm(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None:
-    """A job a branch, through submitit; [slurm] holds its parameters, such as slurm_partition and timeout_min."""
-    from submitit import AutoExecutor  # an extra
+    """Train each branch as a job of Slurm, through submitit.
 
-    queue = AutoExecutor(
-        folder=root / "work" / "slurm"
-    )  # without Slurm on this machine: processes here
-    asked = {"timeout_min": 24 * 60, **needs.options}
-    queue.update_parameters(
-        cpus_per_task=needs.cpus, **({"gpus_per_node": needs.gpus} if needs.gpus else {}), **asked
-    )
+    [slurm] holds submitit's parameters, such as slurm_partition and timeout_min. Without Slurm on
+    this machine the jobs are processes here.
+    """
+    # Imported here: an extra.
+    from submitit import AutoExecutor
+
+    queue = AutoExecutor(folder=root / "work" / "slurm")
+    asked = {"timeout_min": 24 * 60, "cpus_per_task": needs.cpus, **needs.options}
+    if needs.gpus:
+        asked["gpus_per_node"] = needs.gpus
+    queue.update_parameters(**asked)
     running = {name: queue.submit(Branch(str(root), name)) for name in names}
     for name, job in running.items():
         logger.info("branch %s is job %s", name, job.job_id)
@@ -290,7 +354,10 @@ def on_slurm(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> No
 
 
 def _outcome(result: Callable[..., Any], *task: Any) -> str | None:
-    """The error's text, or None. A worker that died too often, or failed otherwise, is an error of its branch alone."""
+    """Return the text of a branch's error, or None.
+
+    A worker that died too often, or failed otherwise, is an error of its branch alone.
+    """
     try:
         error: str | None = result(*task)
         return error

@@ -22,7 +22,7 @@ from registry.digest import sha256_file
 from registry.errors import Damaged
 
 if TYPE_CHECKING:
-    from btx_core.training.tune import Home
+    from btx_core.training.router_start import OwnExpert
 
 ROOT = Path()  # a stage runs in the workspace's root
 WORK = Path("work")
@@ -32,8 +32,8 @@ def train(name: str) -> None:
     """Train the branch of this name."""
     import torch
 
-    from btx_core.training.loop import TrainRecipe
-    from btx_core.training.loop import train as train_branch
+    from btx_core.training.branch import train as train_branch
+    from btx_core.training.recipes import TrainRecipe
 
     order = read_branches(ROOT)[name]
     torch.set_num_threads(order.threads)
@@ -51,7 +51,7 @@ def train(name: str) -> None:
 
 def mix() -> None:
     """Write the mixture of the frozen snapshot."""
-    from btx_core.mixing.mix import Member, MixRecipe
+    from btx_core.mixing.mix import Known, Member, MixRecipe
     from btx_core.mixing.mix import mix as compose
 
     started = time.monotonic()
@@ -64,14 +64,14 @@ def mix() -> None:
     out = WORK / "mixed"
     digests = {one.name: one.tensors or {} for one in order.members}
     digests["seed"] = order.seed.tensors or {}
+    previous = Path(order.previous) if order.previous else None
     with bar("mix") as progress:
         compose(
             _proven(order.seed),
             members,
             chosen,
             out,
-            previous=Path(order.previous) if order.previous else None,
-            digests=digests,
+            known=Known(previous=previous, digests=digests),
             progress=progress,
         )
     files = [{"path": file.path, "sha256": file.sha256} for file in folders.manifest(out)]
@@ -81,7 +81,10 @@ def mix() -> None:
 
 def tune() -> None:
     """Tune the mixture on the text of its members and its seed."""
-    from btx_core.training.tune import GENERAL, Grown, TuneRecipe
+    from btx_core.training.objectives import GENERAL
+    from btx_core.training.recipes import TuneRecipe
+    from btx_core.training.router_start import Grown
+    from btx_core.training.tune import TuneInputs
     from btx_core.training.tune import tune as tune_mixed
 
     order = _build_order()
@@ -93,17 +96,10 @@ def tune() -> None:
     before = order.grown_from
     grown = Grown(_proven(before), dict(before.kept)) if before else None
     chosen, out = recipe(TuneRecipe, order.recipe.tune), WORK / "tuned"
+    own_experts, seed = _own_experts(order), _proven(order.seed)
+    inputs = TuneInputs(WORK / "mixed", domains, own_experts, seed, grown)
     with bar("tune") as progress:
-        report = tune_mixed(
-            WORK / "mixed",
-            domains,
-            chosen,
-            out,
-            homes=_own_experts(order),
-            seed=_proven(order.seed),
-            grown=grown,
-            progress=progress,
-        )
+        report = tune_mixed(inputs, chosen, out, progress)
     nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
     spent = report.to_json() if report else nothing
     _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
@@ -130,21 +126,22 @@ def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:
     return {folder.ref: folder for folder in (*order.general, *order.domains.values())}
 
 
-def _own_experts(order: BuildOrder) -> dict[str, "Home"]:
-    """Return which router row is a text's own, by domain as `tune` knows it."""
+def _own_experts(order: BuildOrder) -> dict[str, "OwnExpert"]:
+    """Return the expert that each text trained, by domain as `tune` knows it."""
     from btx_core.mixing.mix import MixRecipe
-    from btx_core.training.tune import GENERAL, Home
+    from btx_core.training.objectives import GENERAL
+    from btx_core.training.router_start import OwnExpert
 
     general = {folder.ref for folder in order.general}
     texts = _texts(order)
-    # The seed's own row, where it has one, comes before the members'.
+    # The seed's own expert, where there is one, comes before the members'.
     first = int(recipe(MixRecipe, order.recipe.mix).seed_expert)
-    own = {GENERAL: Home(0, _proven(order.seed))} if first and general else {}
-    for row, member in enumerate(order.members, first):
+    own = {GENERAL: OwnExpert(0, _proven(order.seed))} if first and general else {}
+    for index, member in enumerate(order.members, first):
         folder = _proven(member)
         for data in member.data:
             if data in texts:
-                own[GENERAL if data in general else data] = Home(row, folder)
+                own[GENERAL if data in general else data] = OwnExpert(index, folder)
     return own
 
 

@@ -10,20 +10,26 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from btx_core.checkpoints.dense import load
+from btx_core.machine import load
 from btx_core.measuring import ensemble
-from btx_core.measuring.evaluation import evaluate_model, heldout_windows
+from btx_core.measuring.evaluation import Limits, evaluate_model, heldout_windows
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.mixing.plan import ROUTER, SHARED
+from btx_core.mixing.weight_files import ROUTER, SHARED
+from btx_core.routed import RoutedModel
 from btx_core.texts import split
-from btx_core.training.loop import PretrainConfig, TrainRecipe, flops_per_token, pretrain, train
-from btx_core.training.tune import GENERAL, Grown, Home, TuneRecipe, tune_model, write_tuned
+from btx_core.training.branch import train
+from btx_core.training.loop import flops_per_token
+from btx_core.training.objectives import GENERAL
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
+from btx_core.training.router_start import Grown, OwnExpert
+from btx_core.training.tune import TuneInputs, TuneJob, write_tuned
 from pipelines.story import corpora
+from pipelines.story.small_seed import PretrainConfig, pretrain
+from registry.records.results import share_of_gain
 
 DOMAINS = {
     "prose": corpora.prose,
@@ -128,20 +134,20 @@ class Ground:
             )
 
     @property
-    def tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self.seed)
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.seed)
+        return tokenizer
 
-    def measure(self, name: str, model: Any, tokens: int, flops: float) -> Row:
-        found = evaluate_model(
-            model, self.tokenizer, self.data, max_tokens=self.scale.heldout_tokens
-        )
+    def measure(self, name: str, model: PreTrainedModel, tokens: int, flops: float) -> Row:
+        limits = Limits(self.scale.heldout_tokens)
+        found = evaluate_model(RoutedModel(model), self.tokenizer, self.data, limits)
         return Row(
             name,
             self.random_seed,
-            {d: f["bits_per_byte"] for d, f in found.domains.items()},
+            {domain: result.bits_per_byte for domain, result in found.domains.items()},
             tokens,
             flops,
-            found.routing,
+            None if found.routing is None else dict(found.routing),
         )
 
 
@@ -328,15 +334,15 @@ def average(ground: Ground) -> Row:
 def merged(ground: Ground, name: str, top_k: int) -> Row:
     """Branch-Train-Merge over the seed and the full branches."""
     models = [
-        load(folder, torch.float32).eval()
+        load(folder, torch.float32)
         for folder in (ground.seed, *(ground.branch(domain, "full") for domain in ground.data))
     ]
     found = {}
     for domain, data in ground.data.items():
-        windows, text_bytes = heldout_windows(
+        heldout = heldout_windows(
             split(data).heldout, ground.tokenizer, 256, ground.scale.heldout_tokens
         )
-        found[domain] = ensemble.bits_per_byte(models, windows, text_bytes, top_k=top_k)
+        found[domain] = ensemble.bits_per_byte(models, heldout, top_k=top_k)
     return Row(name, ground.random_seed, found, *ground.spent["full"])
 
 
@@ -355,7 +361,7 @@ def grown(
     model, first = composed(ground, kind, mixing, tuning, others)
     shutil.rmtree(before, ignore_errors=True)
     before.mkdir()
-    write_tuned(model, ground.folder / "mixed", (ROUTER, SHARED), before)
+    write_tuned(RoutedModel(model), ground.folder / "mixed", (ROUTER, SHARED), before)
     same = range(len(others) + int(mixing.seed_expert))  # the one that joins has the last place
     after = {**others, joined: ground.branch(joined, kind)}
     model, second = composed(
@@ -389,7 +395,7 @@ def composed(
     tuning: TuneRecipe,
     folders: Mapping[str, Path] | None = None,
     before: Grown | None = None,
-) -> tuple[Any, Tuned]:
+) -> tuple[PreTrainedModel, Tuned]:
     """Mix the branches (or `folders`) and tune the mixture. Returns the model and what tuning took."""
     members = folders or {domain: ground.branch(domain, kind) for domain in ground.data}
     out = ground.folder / "mixed"
@@ -400,16 +406,16 @@ def composed(
         mixing,
         out,
     )
-    model, first = load(out, torch.float32), int(mixing.seed_expert)
     texts = {GENERAL if name == "prose" else name: [ground.data[name]] for name in members}
-    homes = {
-        GENERAL if name == "prose" else name: Home(place, path)
-        for place, (name, path) in enumerate(members.items(), first)
+    own_experts = {
+        GENERAL if name == "prose" else name: OwnExpert(index, path)
+        for index, (name, path) in enumerate(members.items(), int(mixing.seed_expert))
     }
     recipe = replace(tuning, seed=ground.random_seed)
-    report = tune_model(
-        model, ground.tokenizer, texts, recipe, homes, ground.seed, before, routing=mixing.routing
-    )
+    job = TuneJob.load(TuneInputs(out, texts, own_experts, ground.seed, before), recipe)
+    job.start_routers()
+    job.freeze()
+    report, model = job.run(), job.routed.network
     return model, Tuned(report.tokens, report.flops, flops_per_token(model))
 
 
@@ -457,12 +463,12 @@ def _gain(grouped: Mapping[str, list[Row]], name: str) -> str:
     for row, seed, best in zip(
         grouped[name], grouped["seed"], grouped["specialists, anchored"], strict=True
     ):
-        new = [domain for domain in row.bits_per_byte if domain != "prose"]
-        shares += [
-            (seed.bits_per_byte[domain] - row.bits_per_byte[domain])
-            / (seed.bits_per_byte[domain] - best.bits_per_byte[domain])
-            for domain in new
-        ]
+        for domain, own in row.bits_per_byte.items():
+            share = share_of_gain(own, seed.bits_per_byte[domain], best.bits_per_byte[domain])
+            if domain != "prose" and share is not None:
+                shares.append(share)
+    if not shares:
+        return "not measured"
     return f"{100 * statistics.fmean(shares):.0f} % (least {100 * min(shares):.0f} %)"
 
 

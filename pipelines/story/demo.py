@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from btx_core.training.loop import PretrainConfig, TrainRecipe, pretrain
+from btx_core.training.recipes import TrainRecipe
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.audit import audit
@@ -23,6 +23,7 @@ from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.story import corpora
 from pipelines.story.narrator import Narrator
+from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.progress import Show
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, Refused

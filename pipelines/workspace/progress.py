@@ -23,10 +23,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from btx_core import progress
 from btx_core.files import replace_text
 
-# Told how far a step has come: done, total, and a few words. Total 0: nobody knows of how much.
-Report = Callable[[int, int, str], None]
+# Told how far a step has come. Total 0: nobody knows of how much.
+Report = progress.Progress
 # Opens a bar for a label.
 Show = Callable[[str], AbstractContextManager[Report]]
 # Set in a stage's environment where its notes are read.
@@ -95,12 +96,12 @@ def bars(labels: Sequence[str]) -> Iterator[Callable[[str, Note], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        tasks = {label: progress.add_task(label, total=None, rate="") for label in labels}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        tasks = {label: shown.add_task(label, total=None, rate="") for label in labels}
 
         def show(label: str, note: Note) -> None:
-            speed = progress.tasks[labels.index(label)].speed
-            progress.update(
+            speed = shown.tasks[labels.index(label)].speed
+            shown.update(
                 tasks[label],
                 completed=note.done,
                 total=note.total or None,

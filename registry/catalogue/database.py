@@ -1,8 +1,9 @@
 """The database: one URL, SQLite or PostgreSQL; reading by SQL text, writing by SQLModel session.
 
-In:  a URL, `sqlite:///PATH` or `postgresql+psycopg://...`.  Out: `read()`, a consistent view of all rows, and `write()`, the one writer.
-Opening brings the schema up to date (migrations/). Reads use the driver alone: importing SQLModel costs more than most answers take.
-What the rows mean is catalog.py's.
+In:  a URL, `sqlite:///PATH` or `postgresql+psycopg://...`.
+Out: `read()`, a consistent view of all rows, and `write()`, the one writer.
+Opening brings the schema up to date (`migrations`). Reads use the driver alone: importing SQLModel
+costs more than most answers take. What the rows mean is left to `catalog.py`.
 """
 
 import errno
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+
+# The two drivers' connections share no type, and a column's value may be of any.
 from typing import TYPE_CHECKING, Any
 
 from btx_core.problems import BtxError
@@ -24,57 +27,112 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
     from sqlmodel import Session
 
-BUSY_S = 60.0  # eight writers at the default of 5 s saw "database is locked"
-SCHEMA = "0001"  # the newest migration
+# Eight writers at the default of 5 s saw "database is locked".
+BUSY_S = 60.0
+# Between two looks at a lock that SQLite does not wait for.
+PAUSE_S = 0.02
+# The newest migration.
+SCHEMA = "0001"
+# With less room than this, SQLite's I/O errors mean a full disk.
 LITTLE_BYTES = 1 << 20
-_PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")  # not a `::cast`
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# A name behind one colon; two colons are a cast.
+PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")
+# What the triggers and the unique keys say of a row that is there already.
+REFUSED_ROW = ("append-only", "not the next event", "UNIQUE", "unique")
+NO_DATABASE = ("malformed", "not a database")
 
 
 class Rows:
-    """Runs one SQL text with `:name` placeholders on a driver's connection; every row is a tuple."""
+    """Reads rows by SQL text on a driver's connection.
+
+    Attributes:
+        connection: the driver's connection.
+        engine: "sqlite" or "postgresql".
+    """
 
     def __init__(self, connection: Any, engine: str) -> None:
-        self.connection, self.engine = connection, engine
+        """Read on this connection of this engine."""
+        self.connection = connection
+        self.engine = engine
 
     def __call__(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
-        if self.engine == "sqlite":
-            return self.connection.execute(sql, values).fetchall()  # type: ignore[no-any-return]
-        return self.connection.execute(_psycopg(sql), values).fetchall()  # type: ignore[no-any-return]
+        """Run one statement.
+
+        Args:
+            sql: its text, with `:name` placeholders.
+            values: a value for each placeholder.
+
+        Returns:
+            Every row, as a tuple of its columns.
+        """
+        text = sql if self.engine == "sqlite" else _psycopg(sql)
+        rows: list[tuple[Any, ...]] = self.connection.execute(text, values).fetchall()
+        return rows
 
 
 class Writer:
-    """One write transaction. `session` takes SQLModel rows; `rows` reads what is written so far, on the same connection."""
+    """One write transaction.
+
+    Attributes:
+        session: takes SQLModel rows.
+        rows: reads what is written so far, on the same connection.
+    """
 
     def __init__(self, session: "Session", engine: str) -> None:
+        """Write in this session."""
         self.session = session
         self.rows = Rows(session.connection().connection.driver_connection, engine)
 
 
 class Database:
-    """Opened, and migrated if it was not up to date. One read connection a thread."""
+    """An open database; each thread reads on a connection of its own.
+
+    Attributes:
+        url: where it is.
+        engine: "sqlite" or "postgresql".
+        path: the file of an SQLite database, else None.
+    """
 
     def __init__(self, url: str) -> None:
+        """Open a database, and bring its schema up to date.
+
+        Args:
+            url: `sqlite:///PATH` or `postgresql+psycopg://...`.
+
+        Raises:
+            Invalid: for another kind of URL.
+            Damaged: for a file that is no database.
+            Unavailable: when the database does not answer.
+        """
         self.url = url
         self.engine = _engine_name(url)
         self.path = Path(url.removeprefix("sqlite:///")) if self.engine == "sqlite" else None
         self._local = threading.local()
         self._writing = threading.Lock()
-        self._made: Engine | None = None
+        self._sqlalchemy_engine: Engine | None = None
         if self._schema() != SCHEMA:
             self._migrate()
 
     @contextmanager
     def read(self) -> Iterator[Rows]:
-        """All reads inside see one state, whatever others write meanwhile. Nested, the outermost counts."""
+        """Let all reads inside see one state, whatever others write meanwhile.
+
+        Nested, the outermost counts.
+
+        Yields:
+            What reads rows.
+
+        Raises:
+            Damaged: for a file that is no database any more.
+            Unavailable: when the database does not answer.
+        """
         depth = getattr(self._local, "depth", 0)
-        with _in_our_words(self.url):
+        with _errors_in_words(self.url):
             rows = self._rows()
             if depth == 0:
-                rows.connection.execute(
-                    "BEGIN"
-                    if self.engine == "sqlite"
-                    else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-                )
+                isolation = " ISOLATION LEVEL REPEATABLE READ READ ONLY"
+                rows.connection.execute(f"BEGIN{'' if self.engine == 'sqlite' else isolation}")
             self._local.depth = depth + 1
             try:
                 yield rows
@@ -85,25 +143,36 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Writer]:
-        """One transaction, alone: other writers wait for it. Nothing of it is seen unless the block ends well."""
-        from sqlmodel import Session  # here, since reading must not pay for it
+        """Write in one transaction, alone: other writers wait for it.
 
-        with _in_our_words(self.url), Session(self._sqlalchemy()) as session, session.begin():
+        Nothing of it is seen unless the block ends well.
+
+        Yields:
+            What takes rows.
+
+        Raises:
+            Conflict: for a row that is there already.
+            Unavailable: when the disk is full or the database does not answer.
+        """
+        # Here, since reading must not pay for it.
+        from sqlmodel import Session
+
+        with _errors_in_words(self.url), Session(self._writer_engine()) as session, session.begin():
             writer = Writer(session, self.engine)
-            if (
-                self.engine == "postgresql"
-            ):  # a lock that a role with INSERT and SELECT alone may take
+            if self.engine == "postgresql":
+                # A lock that a role with INSERT and SELECT alone may take.
                 writer.rows("SELECT pg_advisory_xact_lock(hashtext('btx event chain'))")
             yield writer
 
     def close(self) -> None:
         """Close this thread's connection and the writer's."""
-        if connection := getattr(self._local, "connection", None):
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
             connection.close()
             self._local.connection = None
-        if self._made is not None:
-            self._made.dispose()
-            self._made = None
+        if self._sqlalchemy_engine is not None:
+            self._sqlalchemy_engine.dispose()
+            self._sqlalchemy_engine = None
 
     def _rows(self) -> Rows:
         connection = getattr(self._local, "connection", None)
@@ -114,7 +183,8 @@ class Database:
     def _end(self, rows: Rows) -> None:
         try:
             rows.connection.execute("ROLLBACK")
-        except Exception:  # a connection that cannot even roll back is replaced, and the first error is the one to tell
+        # A connection that cannot even roll back is replaced; the first error is the one to report.
+        except Exception:
             self._local.connection = None
 
     def _connect(self) -> Any:
@@ -122,7 +192,8 @@ class Database:
             connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
             connection.execute("PRAGMA query_only = ON")
             return connection
-        import psycopg  # here, since SQLite must not pay for it
+        # Here, since SQLite must not pay for it.
+        import psycopg
 
         return psycopg.connect(self.url.replace("+psycopg", "", 1), autocommit=True)
 
@@ -132,28 +203,28 @@ class Database:
             return None
         with self.read() as rows:
             if self.engine == "sqlite":
-                there = rows("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
+                tables = rows("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
             else:
-                there = rows("SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL")
-            found = rows("SELECT version_num FROM alembic_version") if there else []
-        return str(found[0][0]) if found else None
+                tables = rows("SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL")
+            revisions = rows("SELECT version_num FROM alembic_version") if tables else []
+        return str(revisions[0][0]) if revisions else None
 
     def _migrate(self) -> None:
-        from registry.catalogue.migrations import (
-            upgrade,  # here, since an up-to-date schema needs no Alembic
-        )
+        # Here, since an up-to-date schema needs no Alembic.
+        from registry.catalogue.migrations import upgrade
 
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _set_wal(self.path)
-        with _in_our_words(self.url):
-            upgrade(self._sqlalchemy(), SCHEMA)
+        with _errors_in_words(self.url):
+            upgrade(self._writer_engine(), SCHEMA)
 
-    def _sqlalchemy(self) -> "Engine":
+    def _writer_engine(self) -> "Engine":
+        """SQLAlchemy's engine for the writer, made on first use."""
         with self._writing:
-            if self._made is None:
-                self._made = _make_engine(self.url)
-            return self._made
+            if self._sqlalchemy_engine is None:
+                self._sqlalchemy_engine = _make_engine(self.url)
+            return self._sqlalchemy_engine
 
 
 def _engine_name(url: str) -> str:
@@ -170,7 +241,7 @@ def _engine_name(url: str) -> str:
 
 @lru_cache(maxsize=256)
 def _psycopg(sql: str) -> str:
-    return _PLACEHOLDER.sub(r"%(\1)s", sql.replace("%", "%%"))
+    return PLACEHOLDER.sub(r"%(\1)s", sql.replace("%", "%%"))
 
 
 def _make_engine(url: str) -> "Engine":
@@ -178,7 +249,8 @@ def _make_engine(url: str) -> "Engine":
 
     if not url.startswith("sqlite"):
         return create_engine(url, pool_size=1, max_overflow=7, pool_pre_ping=True)
-    # One connection, kept: closing the last one makes SQLite fold its log into the file, twice the cost of a registration.
+    # One connection, kept: closing the last one makes SQLite fold its log into the file, which
+    # costs twice as much as a registration.
     options = {"timeout": BUSY_S, "check_same_thread": False}
     engine = create_engine(
         url, connect_args=options, pool_size=1, max_overflow=0, pool_timeout=BUSY_S
@@ -186,7 +258,8 @@ def _make_engine(url: str) -> "Engine":
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver would begin a transaction only at the first write, too late to be alone
+        # The driver would begin a transaction only at the first write, too late to be alone.
+        connection.isolation_level = None
         connection.execute("PRAGMA synchronous = FULL")
 
     @event.listens_for(engine, "begin")
@@ -197,7 +270,10 @@ def _make_engine(url: str) -> "Engine":
 
 
 def _set_wal(path: Path) -> None:
-    """Write-ahead logging, kept in the file itself. SQLite does not wait for the lock that this takes, so we do."""
+    """Switch to write-ahead logging, which is kept in the file itself.
+
+    SQLite does not wait for the lock that this takes, so it is asked again.
+    """
     until = time.monotonic() + BUSY_S
     while True:
         connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
@@ -206,71 +282,68 @@ def _set_wal(path: Path) -> None:
                 return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until:
-                raise _told(error, str(path)) from error
+                raise _translated(error, str(path)) from error
         finally:
             connection.close()
-        time.sleep(0.02)
-
-
-def _full(text: str, where: str) -> bool:
-    """SQLite calls it an I/O error where there is no room even for its shared memory."""
-    path = Path(where.removeprefix("sqlite:///"))
-    no_room = (
-        "disk I/O" in text
-        and path.parent.is_dir()
-        and shutil.disk_usage(path.parent).free < LITTLE_BYTES
-    )
-    return no_room or "full" in text or "No space" in text
+        time.sleep(PAUSE_S)
 
 
 @contextmanager
-def _in_our_words(url: str) -> Iterator[None]:
-    """Driver errors become BtxErrors that say what to do; ours pass."""
+def _errors_in_words(url: str) -> Iterator[None]:
+    """Turn the drivers' errors into BtxErrors that say what to do; BtxErrors pass."""
     try:
         yield
     except BtxError:
         raise
     except Exception as error:
-        driver = getattr(error, "orig", None) or error
-        if isinstance(driver, sqlite3.Error | OSError) or type(driver).__module__.startswith(
-            "psycopg"
-        ):
-            raise _told(driver, url.split("@")[-1]) from error
-        raise
+        driver_error = getattr(error, "orig", None) or error
+        of_sqlite = isinstance(driver_error, sqlite3.Error | OSError)
+        if not of_sqlite and not type(driver_error).__module__.startswith("psycopg"):
+            raise
+        raise _translated(driver_error, url.split("@")[-1]) from error
 
 
-def _told(error: BaseException, where: str) -> BtxError:
-    """The driver's error as ours."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if (
-        "append-only" in text
-        or "not the next event" in text
-        or "UNIQUE" in text
-        or "unique" in text
-    ):
+def _translated(error: BaseException, where: str) -> BtxError:
+    """A driver's error as one of ours."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    if any(words in text for words in REFUSED_ROW):
         return Conflict(
             where,
             found=text,
             expected="a new row",
             next="run the command again; rows are never changed",
         )
-    if _full(text, where) or getattr(error, "errno", None) in (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EFBIG,
-    ):
+    if getattr(error, "errno", None) in NO_ROOM or _says_full(text, where):
         return Unavailable(
             where,
             found=text,
             expected="room to write",
             next="make room and run the command again; nothing was changed",
         )
-    if "malformed" in text or "not a database" in text:
+    if any(words in text for words in NO_DATABASE):
         return Damaged(
             where,
             found=text,
             expected="a registry database",
             next="restore it from a copy, or import an exported registry",
         )
-    advice = "see that it runs and can be written, then run the command again"
-    return Unavailable(where, found=text, expected="a database that answers", next=advice)
+    return Unavailable(
+        where,
+        found=text,
+        expected="a database that answers",
+        next="see that it runs and can be written, then run the command again",
+    )
+
+
+def _says_full(text: str, where: str) -> bool:
+    """Whether an error means a full disk.
+
+    SQLite calls it an I/O error where there is no room even for its shared memory.
+    """
+    if "full" in text or "No space" in text:
+        return True
+    folder = Path(where.removeprefix("sqlite:///")).parent
+    if "disk I/O" not in text or not folder.is_dir():
+        return False
+    return shutil.disk_usage(folder).free < LITTLE_BYTES

@@ -1,16 +1,21 @@
 """A whole registry as plain files, out and in again, so that nobody is locked in.
 
-Out: FOLDER/registry.json (format, head), one JSON-lines file per table, objects/ab/abcdef... for every stored byte.
-In:  such a folder, into an empty registry; digests, event chain and head are the same afterwards, on either engine.
+Out: FOLDER/registry.json (format, head), one JSON-lines file a table, objects/ab/abcdef... for
+     every stored byte.
+In:  such a folder, into an empty registry; digests, event chain and head are the same afterwards,
+     on either engine.
+Where the versions' folders lie is left to the caller.
 """
 
 import json
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+# A line's values are those of its table's columns: text, numbers, or JSON of any shape.
+from typing import TYPE_CHECKING, Any
+
+from btx_core.files import whole_folder
 from registry.catalogue import audit_log
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import row_findings
@@ -20,8 +25,12 @@ from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound
 from registry.records.base import read_object
 
+if TYPE_CHECKING:
+    from sqlmodel import SQLModel
+
 FORMAT = 1
-# Columns in the order of the lines' keys; facts and body are written as JSON, not as text that holds JSON.
+ABOUT = "registry.json"
+# Columns in the order of the lines' keys.
 TABLES = {
     "event": ("seq", "at", "actor", "kind", "subject", "body", "prev", "digest"),
     "document": ("digest", "body"),
@@ -30,54 +39,93 @@ TABLES = {
     "edge": ("from_id", "to_id", "relation"),
     "label": ("version_id", "key", "value", "number"),
 }
-_JSON = ("facts", "body")
-_BATCH = 1000
+# Written as JSON, not as text that holds JSON.
+JSON_COLUMNS = ("facts", "body")
+LINES_A_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What registry.json says of a dumped registry.
+
+    Attributes:
+        format: of the folder; see `FORMAT`.
+        head: the digest of the newest event.
+        rows: table -> number of rows.
+        objects: how many objects the folder holds.
+        missing: SHA-256 of what no one had, in order.
+    """
+
+    format: int
+    head: str
+    rows: Mapping[str, int]
+    objects: int
+    missing: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in registry.json."""
+        return asdict(self) | {"missing": list(self.missing)}
 
 
 def dump(
     catalog: Catalog, store: Store, folder: Path, elsewhere: Mapping[str, Path] | None = None
-) -> dict[str, Any]:
-    """Write the registry to a new folder, visible whole or not at all; returns what registry.json says.
+) -> Summary:
+    """Write the registry to a new folder, visible whole or not at all.
 
-    elsewhere: SHA-256 -> a file with these bytes, for what the store does not hold. What is in neither is named as "missing".
-    Raises Conflict when the folder exists, Damaged when a row or a stored byte is not what was registered.
+    Args:
+        catalog: the registry.
+        store: its objects.
+        folder: the new folder.
+        elsewhere: SHA-256 -> a file with these bytes, for what the store does not hold. What is in
+            neither is named as missing.
+
+    Returns:
+        What registry.json says.
+
+    Raises:
+        Conflict: when the folder exists.
+        Damaged: when a row or a stored byte is not what was registered.
     """
     if folder.exists():
         raise Conflict(
             str(folder), found="a folder", expected="nothing there yet", next="name another folder"
         )
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    aside.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as temporary:
         with catalog.database.read() as rows:
             _require_whole(rows)
-            counts = {table: _write_lines(rows, table, aside) for table in TABLES}
-            head, wanted = (
-                audit_log.head(rows),
-                {row[0] for row in rows("SELECT DISTINCT sha256 FROM file")},
-            )
-        copied = _copy_objects(store, wanted, elsewhere or {}, aside / "objects")
-        missing = sorted(wanted - copied)
-        about = {
-            "format": FORMAT,
-            "head": head,
-            "rows": counts,
-            "objects": len(copied),
-            "missing": missing,
-        }
-        (aside / "registry.json").write_bytes(canonical_json(about) + b"\n")
-        aside.rename(folder)
-        return about
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+            counts = {table: _write_lines(rows, table, temporary) for table in TABLES}
+            head = audit_log.head(rows)
+            named = {sha256 for (sha256,) in rows("SELECT DISTINCT sha256 FROM file")}
+        copied = _copy_objects(store, named, elsewhere or {}, temporary / "objects")
+        summary = Summary(
+            format=FORMAT,
+            head=head,
+            rows=counts,
+            objects=len(copied),
+            missing=tuple(sorted(named - copied)),
+        )
+        (temporary / ABOUT).write_bytes(canonical_json(summary.to_json()) + b"\n")
+    return summary
 
 
-def load(folder: Path, catalog: Catalog, store: Store) -> dict[str, Any]:
-    """Fill an empty registry from a dumped folder, in one transaction; returns what registry.json says.
+def load(folder: Path, catalog: Catalog, store: Store) -> Summary:
+    """Fill an empty registry from a dumped folder, in one transaction.
 
-    Raises Conflict when the registry is not empty, Damaged when a line or an object is not what was dumped: then no row is taken.
+    Args:
+        folder: what `dump` wrote.
+        catalog: the empty registry.
+        store: takes the objects.
+
+    Returns:
+        What registry.json says.
+
+    Raises:
+        NotFound: when the folder holds no registry.json.
+        Invalid: for a folder of another format.
+        Conflict: when the registry is not empty.
+        Damaged: when a line or an object is not what was dumped: then no row is taken.
     """
-    about = _about(folder)
+    summary = _read_summary(folder)
     for path in sorted((folder / "objects").glob("[0-9a-f][0-9a-f]/*")):
         store.put(path, path.name)
     with catalog.database.write() as writer:
@@ -91,25 +139,25 @@ def load(folder: Path, catalog: Catalog, store: Store) -> dict[str, Any]:
         for table in TABLES:
             _read_lines(writer, table, folder / f"{table}.jsonl")
         _require_whole(writer.rows)
-        if audit_log.head(writer.rows) != about.get("head"):
-            head = audit_log.head(writer.rows)
+        head = audit_log.head(writer.rows)
+        if head != summary.head:
             raise Damaged(
                 str(folder),
                 found=f"head {head}",
-                expected=f"head {about.get('head')}",
+                expected=f"head {summary.head}",
                 next="export again",
             )
-    return about
+    return summary
 
 
-def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "registry.json"
+def _read_summary(folder: Path) -> Summary:
+    path = folder / ABOUT
     if not path.is_file():
         raise NotFound(
             str(path),
             found="nothing",
             expected="a folder that an export wrote",
-            next="name the folder with registry.json",
+            next=f"name the folder with {ABOUT}",
         )
     about = read_object(path.read_text(), str(path))
     if about.get("format") != FORMAT:
@@ -119,54 +167,70 @@ def _about(folder: Path) -> dict[str, Any]:
             expected=f"format {FORMAT}",
             next="use the version that wrote it",
         )
-    return about
+    try:
+        return Summary(
+            format=FORMAT,
+            head=str(about["head"]),
+            rows=dict(about["rows"]),
+            objects=int(about["objects"]),
+            missing=tuple(about["missing"]),
+        )
+    except (KeyError, ValueError, TypeError):
+        raise Damaged(
+            str(path),
+            found=f"{about!r:.80}",
+            expected="head, rows, objects and missing",
+            next="export again",
+        ) from None
 
 
 def _write_lines(rows: Rows, table: str, folder: Path) -> int:
+    """Write one table; returns the number of its rows."""
     columns = TABLES[table]
-    found = rows(f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(columns[:3])}")
+    query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(columns[:3])}"
+    table_rows = rows(query)
     with (folder / f"{table}.jsonl").open("xb") as file:
-        for row in found:
+        for row in table_rows:
             line = {
-                column: json.loads(value) if column in _JSON else value
+                column: json.loads(value) if column in JSON_COLUMNS else value
                 for column, value in zip(columns, row, strict=True)
             }
             file.write(canonical_json(line) + b"\n")
-    return len(found)
+    return len(table_rows)
 
 
 def _read_lines(writer: Writer, table: str, path: Path) -> None:
+    """Fill one table from its file."""
+    # Here, since reading must not pay for it.
     from sqlmodel import insert
 
-    from registry.catalogue import models  # here, since reading must not pay for it
-
-    model = {
-        "event": models.EventRow,
-        "document": models.DocumentRow,
-        "version": models.VersionRow,
-    }.get(table) or {
-        "file": models.FileRow,
-        "edge": models.EdgeRow,
-        "label": models.LabelRow,
-    }[table]
+    model = _model(table)
     for batch in _batches(path, TABLES[table]):
         writer.session.execute(insert(model), batch)
 
 
+def _model(table: str) -> "type[SQLModel]":
+    # Here, since reading must not pay for it.
+    from registry.catalogue import models
+
+    of_table: dict[str, type[SQLModel]] = {
+        "event": models.EventRow,
+        "document": models.DocumentRow,
+        "version": models.VersionRow,
+        "file": models.FileRow,
+        "edge": models.EdgeRow,
+        "label": models.LabelRow,
+    }
+    return of_table[table]
+
+
 def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[list[dict[str, Any]]]:
+    """The lines of a table's file as rows to insert, some at a time."""
     batch: list[dict[str, Any]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                values = json.loads(line)
-                batch.append(
-                    {
-                        column: canonical_json(values[column]).decode()
-                        if column in _JSON
-                        else values[column]
-                        for column in columns
-                    }
-                )
+                batch.append(_row_of(json.loads(line), columns))
             except (ValueError, KeyError, TypeError):
                 raise Damaged(
                     f"{path}, line {number}",
@@ -174,36 +238,43 @@ def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[list[dict[str, An
                     expected="a row",
                     next="export again",
                 ) from None
-            if len(batch) == _BATCH:
+            if len(batch) == LINES_A_BATCH:
                 yield batch
                 batch = []
     if batch:
         yield batch
 
 
+def _row_of(line: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    row = {}
+    for column in columns:
+        value = line[column]
+        row[column] = canonical_json(value).decode() if column in JSON_COLUMNS else value
+    return row
+
+
 def _copy_objects(
-    store: Store, wanted: set[str], elsewhere: Mapping[str, Path], to: Path
+    store: Store, named: set[str], elsewhere: Mapping[str, Path], to: Path
 ) -> set[str]:
-    """Every wanted object that is in the store or elsewhere."""
-    kept = Store(to)
-    sources = {
-        sha256: store.path(sha256) if store.has(sha256) else elsewhere.get(sha256)
-        for sha256 in sorted(wanted)
-    }
-    there = {
-        sha256: path for sha256, path in sources.items() if path is not None and path.is_file()
-    }
-    for sha256, path in there.items():
-        kept.put(path, sha256, copy=True)
-    return set(there)
+    """Copy every named object that is in the store or elsewhere; returns their digests."""
+    copies = Store(to)
+    copied = set()
+    for sha256 in sorted(named):
+        path = store.path(sha256) if store.has(sha256) else elsewhere.get(sha256)
+        if path is not None and path.is_file():
+            copies.put(path, sha256, copy=True)
+            copied.add(sha256)
+    return copied
 
 
 def _require_whole(rows: Rows) -> None:
+    """Require a log and rows that are what was written."""
     audit_log.require_whole(rows)
-    for found in row_findings(rows)[1]:
+    _, findings = row_findings(rows)
+    for finding in findings:
         raise Damaged(
-            found.subject,
-            found=found.found,
-            expected=found.expected,
+            finding.subject,
+            found=finding.found,
+            expected=finding.expected,
             next="btx audit names every finding",
         )

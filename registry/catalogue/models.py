@@ -1,14 +1,16 @@
-"""The rows. Insert-only: triggers refuse UPDATE, DELETE and INSERT OR REPLACE (database.py).
+"""The tables, one class each.
 
-Only writing and migrating import this file; reading goes by SQL text, since importing SQLModel takes longer than most answers.
+In:  nothing.
+Out: classes whose instances are rows to insert. Rows are never changed: triggers refuse it
+     (`insert_only`). Only writing and migrating import this module; reading goes by SQL text, since
+     importing SQLModel takes longer than most answers.
 """
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Text
 from sqlmodel import Field, SQLModel
 
-NO_ROWID = {
-    "sqlite_with_rowid": False
-}  # a hidden rowid would be one more key for INSERT OR REPLACE to go through
+# A hidden rowid would be one more key for INSERT OR REPLACE to go through.
+NO_ROWID = {"sqlite_with_rowid": False}
 
 
 def _number(primary_key: bool = False) -> Column[int]:
@@ -25,7 +27,18 @@ def _text(primary_key: bool = False, nullable: bool = False) -> Column[str]:
 
 
 class VersionRow(SQLModel, table=True):
-    """One registered thing. id is the seq of the event that registered it; facts is canonical JSON."""
+    """One registered version.
+
+    Attributes:
+        id: the seq of the event that registered it.
+        kind: of the version.
+        name: of the version; "" for a build.
+        number: of the version, from 1 for each name.
+        digest: of its content.
+        registered_at: when, in UTC.
+        actor: who registered it.
+        facts: what is recorded of it, as canonical JSON.
+    """
 
     __tablename__ = "version"
     __table_args__ = (
@@ -43,7 +56,16 @@ class VersionRow(SQLModel, table=True):
 
 
 class FileRow(SQLModel, table=True):
-    """One file of a version."""
+    """One file of a version.
+
+    Attributes:
+        version_id: the version's id.
+        path: its path inside the version's folder.
+        bytes: its size.
+        sha256: of its bytes.
+        linked: 1 where it shares its bytes with another version's file, else 0.
+        md5: what DVC addresses it by, where DVC holds it.
+    """
 
     __tablename__ = "file"
     __table_args__ = (Index("file_sha256", "sha256"), NO_ROWID)
@@ -56,7 +78,13 @@ class FileRow(SQLModel, table=True):
 
 
 class EdgeRow(SQLModel, table=True):
-    """from_id was made from to_id."""
+    """One version was made from another.
+
+    Attributes:
+        from_id: the version that was made.
+        to_id: the version that it was made from.
+        relation: how.
+    """
 
     __tablename__ = "edge"
     __table_args__ = (Index("edge_to", "to_id", "from_id"), NO_ROWID)
@@ -66,7 +94,14 @@ class EdgeRow(SQLModel, table=True):
 
 
 class LabelRow(SQLModel, table=True):
-    """A search term, derived from a version's facts; number is its value where it is one."""
+    """A search term, derived from a version's facts.
+
+    Attributes:
+        version_id: the version's id.
+        key: what is searched for.
+        value: its value, as text.
+        number: its value, where it is a number.
+    """
 
     __tablename__ = "label"
     __table_args__ = (
@@ -81,7 +116,12 @@ class LabelRow(SQLModel, table=True):
 
 
 class DocumentRow(SQLModel, table=True):
-    """A JSON document kept under the digest of its canonical form."""
+    """A JSON document.
+
+    Attributes:
+        digest: of its canonical form.
+        body: its canonical form.
+    """
 
     __tablename__ = "document"
     __table_args__ = (NO_ROWID,)
@@ -90,7 +130,18 @@ class DocumentRow(SQLModel, table=True):
 
 
 class EventRow(SQLModel, table=True):
-    """One entry of the audit log; body is canonical JSON."""
+    """One entry of the audit log.
+
+    Attributes:
+        seq: its number, from 1.
+        at: when, in UTC.
+        actor: who acted.
+        kind: what happened.
+        subject: to what.
+        body: the rest, as canonical JSON.
+        prev: the digest of the entry before; 64 zeros for the first.
+        digest: over every other field.
+    """
 
     __tablename__ = "event"
     __table_args__ = (

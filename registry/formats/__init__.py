@@ -1,7 +1,8 @@
-"""Reports for people and for other tools: what is recorded of one version, in formats that exist outside.
+"""Reports for people and for other tools: what is recorded of one version, in outside formats.
 
-In:  a Dossier (dossier.collect reads it from the catalogue).  Out: text. Each format has a file of its own, pure over the dossier.
-What is not recorded is left out, or said to be missing; nothing is guessed. Signing is attest.py's.
+In: a Dossier, which dossier.collect reads from the catalogue. Out: text. Each format has a file of
+its own and reads nothing but the dossier. What is not recorded is left out, or said to be missing;
+nothing is guessed. Signing is left to registry.governance.attestations.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,11 +34,23 @@ FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "in-toto": in_toto.text,
     "vsa": in_toto.summary_text,
 }
-STATEMENTS = ("in-toto", "vsa")  # signed as they are: the envelope holds them
+# Formats that are signed as they are: the envelope holds the statement itself.
+STATEMENTS = ("in-toto", "vsa")
 
 
 def render(dossier: Dossier, form: str) -> str:
-    """The dossier in one of FORMATS. Raises Invalid for another, or for a kind of version that the format has no words for."""
+    """Write a dossier in one of the FORMATS.
+
+    Args:
+        dossier: what is recorded of a version.
+        form: the format's name, a key of FORMATS.
+
+    Returns:
+        The text of the whole file.
+
+    Raises:
+        Invalid: for another name, and for a kind of version that the format does not describe.
+    """
     if form not in FORMATS:
         raise Invalid(
             f"format {form!r}",

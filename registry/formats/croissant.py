@@ -1,15 +1,18 @@
 """Croissant 1.0: one data version as a dataset that loaders and catalogues understand.
 
-In:  the dossier of a data version.  Out: JSON-LD (mlcommons.org/croissant/1.0). Raises Invalid for another kind.
+In: the dossier of a data version; other kinds are refused. Out: JSON-LD
+(mlcommons.org/croissant/1.0).
 """
 
-import json
 import mimetypes
-from typing import Any
 
-from registry.catalogue.rows import FileFact
 from registry.errors import Invalid
+from registry.formats.documents import Document, written
 from registry.formats.dossier import Dossier, seconds
+from registry.formats.tables import NOT_STATED
+from registry.records.facts import DataFacts
+from registry.records.kinds import Kind
+from registry.records.version import FileFact
 
 CONTEXT = {
     "@language": "en",
@@ -52,43 +55,60 @@ CONTEXT = {
 
 
 def text(dossier: Dossier) -> str:
-    return json.dumps(dataset(dossier), indent=1) + "\n"
+    """Return the data version's Croissant description as JSON. Raises Invalid for another kind."""
+    return written(dataset(dossier))
 
 
-def dataset(dossier: Dossier) -> dict[str, Any]:
-    version, facts = dossier.subject, dossier.subject.facts
-    if version.ref.kind != "data":
+def dataset(dossier: Dossier) -> Document:
+    """Describe a data version in Croissant.
+
+    Args:
+        dossier: what is recorded of a data version.
+
+    Returns:
+        The JSON-LD document, ready to be written.
+
+    Raises:
+        Invalid: for another kind of version.
+    """
+    if dossier.kind != Kind.DATA:
         raise Invalid(
             dossier.ref,
-            found=version.ref.kind,
+            found=f"a version of kind {dossier.kind}",
             expected="a data version",
             next="btx report data/NAME --format croissant",
         )
-    made: dict[str, Any] = {
+    version = dossier.subject.of(DataFacts)
+    facts = version.facts
+    source = facts.source or "source not stated"
+    document: Document = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": version.ref.name,
-        "description": f"{facts.get('source') or 'source not stated'}. Purpose: {facts.get('purpose') or 'not stated'}.",
+        "description": f"{source}. Purpose: {facts.purpose or NOT_STATED}.",
         "version": f"{version.ref.version}.0.0",
         "url": f"urn:btx:{version.ref}",
         "datePublished": seconds(version.registered_at)[:10],
         "identifier": f"sha256:{version.digest}",
         "citeAs": f"{version.ref}, sha256:{version.digest}",
-        "rai:personalSensitiveInformation": f"personal data: {facts.get('pii') or 'not stated'}",
+        "rai:personalSensitiveInformation": f"personal data: {facts.pii or NOT_STATED}",
         "distribution": [_file(file) for file in version.files],
     }
-    if facts.get("license"):
-        listed = " " not in facts["license"] and not facts["license"].startswith("LicenseRef-")
-        made["license"] = (
-            f"https://spdx.org/licenses/{facts['license']}.html" if listed else facts["license"]
-        )
-    if facts.get("holder"):
-        made["creator"] = {"@type": "sc:Organization", "name": str(facts["holder"])}
-    return made
+    if facts.license:
+        document["license"] = _license(facts.license)
+    if facts.holder:
+        document["creator"] = {"@type": "sc:Organization", "name": facts.holder}
+    return document
 
 
-def _file(file: FileFact) -> dict[str, Any]:
+def _license(expression: str) -> str:
+    """Return the page of a licence that SPDX lists, else its expression."""
+    listed = " " not in expression and not expression.startswith("LicenseRef-")
+    return f"https://spdx.org/licenses/{expression}.html" if listed else expression
+
+
+def _file(file: FileFact) -> Document:
     form = mimetypes.guess_type(file.path)[0] or (
         "application/jsonlines" if file.path.endswith(".jsonl") else "text/plain"
     )

@@ -1,13 +1,17 @@
-"""CycloneDX 1.6 ML-BOM: the model, its experts and seed as machine-learning models, its corpora as data.
+"""CycloneDX 1.6 ML-BOM: model, experts and seed as machine-learning models, the data as data.
 
-In:  a dossier.  Out: JSON that the schema's strict form accepts. The CycloneDX library drops model cards, so the JSON is written here.
+In: a dossier. Out: JSON that the schema's strict form accepts. The CycloneDX library drops model
+cards; that is why the JSON is written here.
 """
 
-import json
-from typing import Any
+from registry.formats.documents import Document, number_text, written
+from registry.formats.dossier import Dossier, stated_license, tool_version, uuid_of
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.kinds import Kind, Relation
+from registry.records.results import Result, labels
+from registry.records.version import Version
 
-from registry.catalogue.catalog import Version
-from registry.formats.dossier import Dossier, tool_version, uuid_of
+COMPONENTS = (Kind.DATA, Kind.SEED, Kind.EXPERT)
 
 SENSITIVE = {
     "none": "no personal data",
@@ -17,11 +21,20 @@ SENSITIVE = {
 
 
 def text(dossier: Dossier) -> str:
-    return json.dumps(bom(dossier), indent=1) + "\n"
+    """Return the bill of materials as JSON."""
+    return written(bom(dossier))
 
 
-def bom(dossier: Dossier) -> dict[str, Any]:
-    kept = [node for node in dossier.graph.nodes[1:] if node.ref.kind in ("data", "seed", "expert")]
+def bom(dossier: Dossier) -> Document:
+    """Describe a version and what it was made from as a bill of materials.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        The CycloneDX document, ready to be written. A snapshot is no component: its members are.
+    """
+    components = [node for node in dossier.graph.nodes[1:] if node.ref.kind in COMPONENTS]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -38,123 +51,122 @@ def bom(dossier: Dossier) -> dict[str, Any]:
             "component": _component(dossier, dossier.subject),
             "properties": [{"name": "btx:audit-log-head", "value": dossier.head}],
         },
-        "components": [_component(dossier, node) for node in kept],
-        "dependencies": [_dependency(dossier, node) for node in (dossier.subject, *kept)],
+        "components": [_component(dossier, node) for node in components],
+        "dependencies": [_dependency(dossier, node) for node in (dossier.subject, *components)],
     }
 
 
-def _component(dossier: Dossier, version: Version) -> dict[str, Any]:
-    ref = str(version.ref)
-    made: dict[str, Any] = {
-        "type": "data" if version.ref.kind == "data" else "machine-learning-model",
+def _component(dossier: Dossier, version: Version[Facts]) -> Document:
+    facts, ref = version.facts, str(version.ref)
+    component: Document = {
+        "type": "data" if isinstance(facts, DataFacts) else "machine-learning-model",
         "bom-ref": ref,
         "name": version.ref.name or "build",
         "version": str(version.ref.version),
         "hashes": [{"alg": "SHA-256", "content": version.digest}],
-        "properties": [{"name": "btx:status", "value": dossier.statuses.get(ref, "registered")}],
+        "properties": [{"name": "btx:status", "value": str(dossier.status(ref))}],
     }
-    licence = _licences(version)
-    if licence:
-        made["licenses"] = licence
-    if version.facts.get("holder"):
-        made["supplier"] = {"name": str(version.facts["holder"])}
-    if version.ref.kind == "data":
-        return made | {
-            "description": str(version.facts.get("source") or "source not stated"),
-            "data": [_data(version)],
-        }
-    files = [
-        {
-            "type": "file",
-            "name": file.path,
-            "bom-ref": f"{ref}/{file.path}",
-            "hashes": [{"alg": "SHA-256", "content": file.sha256}],
-        }
-        for file in version.files
-    ]
-    return (
-        made
-        | ({"components": files} if files else {})
-        | {"modelCard": _model_card(dossier, version)}
-    )
+    if licences := _licences(version):
+        component["licenses"] = licences
+    if isinstance(facts, DataFacts):
+        if facts.holder:
+            component["supplier"] = {"name": facts.holder}
+        component["description"] = facts.source or "source not stated"
+        component["data"] = [_data(version.of(DataFacts))]
+        return component
+    if version.files:
+        component["components"] = [
+            {
+                "type": "file",
+                "name": file.path,
+                "bom-ref": f"{ref}/{file.path}",
+                "hashes": [{"alg": "SHA-256", "content": file.sha256}],
+            }
+            for file in version.files
+        ]
+    component["modelCard"] = _model_card(dossier, version)
+    return component
 
 
-def _licences(version: Version) -> list[dict[str, Any]]:
+def _licences(version: Version[Facts]) -> list[Document]:
     """One identifier, or one SPDX expression; what SPDX does not list goes by name."""
-    stated = version.facts.get("license") or " AND ".join(
-        f"({text})" if " " in text else text for text in version.facts.get("licenses") or ()
-    )
+    stated = stated_license(version)
+    if isinstance(version.facts, ExpertFacts):
+        each = [licence for licence in version.facts.licenses if licence]
+        stated = " AND ".join(f"({text})" if " " in text else text for text in each)
     if not stated:
         return []
-    return (
-        [{"expression": str(stated)}]
-        if " " in stated
-        else [{"license": {"name": stated} if stated.startswith("LicenseRef-") else {"id": stated}}]
-    )
+    if " " in stated:
+        return [{"expression": stated}]
+    return [{"license": {"name" if stated.startswith("LicenseRef-") else "id": stated}}]
 
 
-def _data(version: Version) -> dict[str, Any]:
+def _data(version: Version[DataFacts]) -> Document:
     facts = version.facts
-    made: dict[str, Any] = {
+    dataset: Document = {
         "type": "dataset",
         "name": str(version.ref),
         "contents": {
             "properties": [
-                {"name": "bytes", "value": str(facts.get("bytes"))},
+                {"name": "bytes", "value": str(facts.bytes)},
                 {"name": "files", "value": str(len(version.files))},
             ]
         },
-        "sensitiveData": [SENSITIVE.get(str(facts.get("pii")), "personal data: not stated")],
+        "sensitiveData": [SENSITIVE.get(facts.pii or "", "personal data: not stated")],
     }
-    if facts.get("purpose"):
-        made["description"] = f"purpose: {facts['purpose']}"
-    if facts.get("holder"):
-        made["governance"] = {"owners": [{"organization": {"name": str(facts["holder"])}}]}
-    return made
+    if facts.purpose:
+        dataset["description"] = f"purpose: {facts.purpose}"
+    if facts.holder:
+        dataset["governance"] = {"owners": [{"organization": {"name": facts.holder}}]}
+    return dataset
 
 
-def _model_card(dossier: Dossier, version: Version) -> dict[str, Any]:
-    data = [node for node, _ in dossier.parents(version) if node.ref.kind == "data"]
-    if version.ref.kind == "build":
-        data = dossier.of("data")
-    architecture = (
-        "mixture of experts" if version.ref.kind == "build" else "decoder-only transformer"
-    )
-    parameters: dict[str, Any] = {"task": "text-generation", "architectureFamily": architecture}
-    if version.facts.get("model_type"):
-        parameters["modelArchitecture"] = str(version.facts["model_type"])
+def _model_card(dossier: Dossier, version: Version[Facts]) -> Document:
+    facts = version.facts
+    data = [str(node.ref) for node, _ in dossier.parents(version) if node.ref.kind == Kind.DATA]
+    architecture = "decoder-only transformer"
+    if isinstance(facts, BuildFacts):
+        data = [str(node.ref) for node in dossier.of(DataFacts)]
+        architecture = "mixture of experts"
+    parameters: Document = {"task": "text-generation", "architectureFamily": architecture}
+    if isinstance(facts, SeedFacts) and facts.model_type:
+        parameters["modelArchitecture"] = facts.model_type
     if data:
-        parameters["datasets"] = [{"ref": str(node.ref)} for node in data]
-    parameters |= {"inputs": [{"format": "text"}], "outputs": [{"format": "text"}]}
-    metrics = _metrics(version)
-    return {"modelParameters": parameters} | (
-        {"quantitativeAnalysis": {"performanceMetrics": metrics}} if metrics else {}
-    )
+        parameters["datasets"] = [{"ref": ref} for ref in data]
+    parameters["inputs"] = [{"format": "text"}]
+    parameters["outputs"] = [{"format": "text"}]
+    card: Document = {"modelParameters": parameters}
+    results = facts.results if isinstance(facts, BuildFacts | ExpertFacts) else ()
+    names = labels(results)
+    metrics = [metric for result in results for metric in _metrics(names[result.data], result)]
+    if metrics:
+        card["quantitativeAnalysis"] = {"performanceMetrics": metrics}
+    return card
 
 
-def _metrics(version: Version) -> list[dict[str, str]]:
-    evaluation = version.facts.get("evaluation") or {}
-    domains = (
-        evaluation
-        if version.ref.kind == "build"
-        else evaluation.get("domains") or {str(version.facts.get("domain")): evaluation}
-    )
+def _metrics(label: str, result: Result) -> list[Document]:
+    specialist = result.specialist.bits_per_byte if result.specialist else None
+    figures = {
+        "bits_per_byte": result.bits_per_byte,
+        "accuracy": result.accuracy,
+        "seed_bits_per_byte": result.seed_bits_per_byte,
+        "specialist_bits_per_byte": specialist,
+    }
     return [
-        {"type": key, "value": str(figures[key]), "slice": str(domain)}
-        for domain, figures in domains.items()
-        for key in ("bits_per_byte", "accuracy", "seed_bits_per_byte", "specialist_bits_per_byte")
-        if isinstance(figures, dict) and figures.get(key) is not None
+        {"type": name, "value": number_text(value), "slice": label}
+        for name, value in figures.items()
+        if value is not None
     ]
 
 
-def _dependency(dossier: Dossier, version: Version) -> dict[str, Any]:
-    """What it was made from; a snapshot stands for its members and seed."""
-    direct = []
+def _dependency(dossier: Dossier, version: Version[Facts]) -> Document:
+    """What a version was made from; a snapshot is replaced by its members and seed."""
+    refs: set[str] = set()
     for parent, relation in dossier.parents(version):
-        if relation != "supersedes":
-            direct += (
-                [node for node, _ in dossier.parents(parent)]
-                if parent.ref.kind == "snapshot"
-                else [parent]
-            )
-    return {"ref": str(version.ref), "dependsOn": sorted({str(node.ref) for node in direct})}
+        if relation == Relation.SUPERSEDES:
+            continue
+        if parent.ref.kind == Kind.SNAPSHOT:
+            refs.update(str(node.ref) for node, _ in dossier.parents(parent))
+        else:
+            refs.add(str(parent.ref))
+    return {"ref": str(version.ref), "dependsOn": sorted(refs)}

@@ -1,59 +1,144 @@
-"""Everything recorded of one version and of what it was made from, as plain rows: what every format is written from.
+"""Everything recorded of one version and of what it was made from: the source of every format.
 
-In:  the catalogue and a reference.  Out: a Dossier. Reads only; the formats themselves never see the catalogue.
+In: the catalogue and a reference. Out: a Dossier. Nothing is written; the formats themselves never
+see the catalogue.
 """
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
-from typing import Any
+from typing import TypeVar
 
-from registry.catalogue.catalog import Catalog, Event, Graph, Impact, Version
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.lineage import Graph, Impact
 from registry.governance import people
 from registry.governance.gate import verdicts
+from registry.records.events import Judged, WaiverUsed, Withdrawn
+from registry.records.evidence import ApprovalLine
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    Environment,
+    ExpertFacts,
+    Facts,
+    SeedFacts,
+    SnapshotFacts,
+    Spent,
+    TrainingReport,
+)
+from registry.records.kinds import Kind, Status
+from registry.records.references import Reference
+from registry.records.results import Result
+from registry.records.version import Event, Version
 
 TOOL = "btx-registry"
-NAMESPACE = uuid.UUID(
-    "6f0a3d0e-6a53-5f0c-9d0c-3f2f6d1f7c1b"
-)  # of names made here; any fixed one will do
+# The namespace of identifiers that are made here; any fixed one will do.
+NAMESPACE = uuid.UUID("6f0a3d0e-6a53-5f0c-9d0c-3f2f6d1f7c1b")
+
+F = TypeVar("F", bound=Facts)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One verdict of a gate: the event that logged it, and its body."""
+
+    event: Event
+    body: Judged
+
+    def rules(self, outcome: str) -> list[str]:
+        """Return the rules that had this outcome."""
+        return [rule for rule, given in self.body.rules.items() if given == outcome]
+
+
+@dataclass(frozen=True)
+class WaiverInUse:
+    """An exception that a newest verdict leans on."""
+
+    waiver: WaiverUsed
+    gate: str
 
 
 @dataclass(frozen=True)
 class Dossier:
-    """statuses by reference; verdicts, withdrawals: events on any node of the graph; head: the log's newest digest when collected.
+    """What is recorded of one version.
 
-    impact: what was made from the subject; None for a build.
+    Attributes:
+        subject: the version.
+        graph: the version, its ancestors and the edges between them.
+        statuses: status by reference, of the graph and of what was made from the subject.
+        verdicts: every verdict on a version of the graph, the oldest first.
+        approvals: who approved the subject.
+        releases: the events that released the subject.
+        exports: the events that exported the subject.
+        withdrawals: the events that withdrew a version of the graph.
+        head: the digest of the log's newest event when this was collected.
+        made_at: when this was collected.
+        previous: earlier builds, where the subject is a build.
+        impact: what was made from the subject; None for a build.
     """
 
-    subject: Version
+    subject: Version[Facts]
     graph: Graph
-    statuses: Mapping[str, str]
-    verdicts: tuple[Event, ...] = ()
-    approvals: tuple[Mapping[str, str], ...] = ()
+    statuses: Mapping[str, Status]
+    verdicts: tuple[Judgement, ...] = ()
+    approvals: tuple[ApprovalLine, ...] = ()
     releases: tuple[Event, ...] = ()
     exports: tuple[Event, ...] = ()
     withdrawals: tuple[Event, ...] = ()
     head: str = ""
     made_at: str = ""
-    previous: tuple[str, ...] = field(default=())  # earlier builds, where the subject is a build
+    previous: tuple[str, ...] = ()
     impact: Impact | None = None
 
     @property
     def ref(self) -> str:
+        """The subject's reference."""
         return str(self.subject.ref)
 
-    def of(self, kind: str) -> list[Version]:
-        """Every version of a kind in the graph, by name."""
-        return sorted(
-            (version for version in self.graph.nodes if version.ref.kind == kind),
-            key=lambda version: version.ref,
-        )
+    @property
+    def kind(self) -> Kind:
+        """The subject's kind."""
+        return self.subject.ref.kind
 
-    def parents(self, version: Version) -> list[tuple[Version, str]]:
-        """What it was made from directly, and how."""
+    @property
+    def build(self) -> BuildFacts | None:
+        """The subject's facts where it is a build."""
+        facts = self.subject.facts
+        return facts if isinstance(facts, BuildFacts) else None
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """What the subject was measured to do, a result for each data version."""
+        facts = self.subject.facts
+        return facts.results if isinstance(facts, BuildFacts | ExpertFacts) else ()
+
+    @property
+    def dead_experts(self) -> tuple[str, ...]:
+        """Experts of a build that no domain uses."""
+        return self.build.routing.dead if self.build and self.build.routing else ()
+
+    @property
+    def snapshot(self) -> SnapshotFacts | None:
+        """The facts of the snapshot that a build was composed from."""
+        for version in self.of(SnapshotFacts):
+            if self.build and str(version.ref) == self.build.snapshot:
+                return version.facts
+        return None
+
+    def status(self, ref: Reference | str) -> Status:
+        """Return what a version of the graph is good for now."""
+        return self.statuses.get(str(ref), Status.REGISTERED)
+
+    def of(self, kind: type[F]) -> list[Version[F]]:
+        """Return every version of a kind in the graph, by name."""
+        versions = [node.of(kind) for node in self.graph.nodes if node.ref.kind == kind.kind]
+        return sorted(versions, key=lambda version: version.ref)
+
+    def parents(self, version: Version[Facts]) -> list[tuple[Version[Facts], str]]:
+        """Return what a version was made from directly, and how."""
         nodes = {node.ref: node for node in self.graph.nodes}
         return [
             (nodes[edge.to], edge.relation)
@@ -61,123 +146,167 @@ class Dossier:
             if edge.from_ == version.ref
         ]
 
-    def members(self) -> list[tuple[int, Version]]:
-        """Slot and expert of a build."""
-        nodes = {str(node.ref): node for node in self.graph.nodes}
-        lines = self.subject.facts.get("members") or []
-        return sorted(
-            ((int(line["slot"]), nodes[line["ref"]]) for line in lines if line["ref"] in nodes),
-            key=lambda pair: pair[0],
-        )
+    def members(self) -> list[tuple[int, Version[ExpertFacts]]]:
+        """Return slot and expert of each member of a build, by slot."""
+        experts = {str(version.ref): version for version in self.of(ExpertFacts)}
+        members = self.build.members if self.build else ()
+        pairs = [(member.slot, experts[member.ref]) for member in members if member.ref in experts]
+        return sorted(pairs, key=lambda pair: pair[0])
 
     def licenses(self) -> list[str]:
-        """Every licence stated for the subject and its ancestors."""
-        return sorted(
-            {str(node.facts["license"]) for node in self.graph.nodes if node.facts.get("license")}
-        )
+        """Return every licence that is stated for the subject and its ancestors."""
+        licences = {stated_license(node) for node in self.graph.nodes}
+        return sorted(licence for licence in licences if licence)
 
-    def last_verdicts(self, ref: str) -> dict[str, Event]:
-        """Gate -> its newest verdict on the reference."""
+    def last_verdicts(self, ref: str) -> dict[str, Judgement]:
+        """Return the newest verdict of each gate on a version, by the gate's name."""
         return {
-            str(event.body.get("gate")): event for event in self.verdicts if event.subject == ref
+            str(verdict.body.gate): verdict
+            for verdict in self.verdicts
+            if verdict.event.subject == ref
         }
 
-    def waivers(self) -> list[dict[str, Any]]:
-        """Exceptions that newest verdicts lean on: rule, subject, until, actor, why, gate."""
+    def all_last_verdicts(self) -> list[Judgement]:
+        """Return the newest verdict of each gate on each version of the graph."""
+        subjects = dict.fromkeys(verdict.event.subject for verdict in self.verdicts)
+        return [verdict for ref in subjects for verdict in self.last_verdicts(ref).values()]
+
+    def waivers(self) -> list[WaiverInUse]:
+        """Return the exceptions that the newest verdicts lean on."""
         used = []
-        for ref in dict.fromkeys(event.subject for event in self.verdicts):
-            for gate, event in self.last_verdicts(ref).items():
-                waived = {
-                    rule for rule, outcome in event.body["rules"].items() if outcome == "waived"
-                }
-                used += [
-                    waiver | {"gate": gate}
-                    for waiver in event.body["waivers"]
-                    if waiver["rule"] in waived
-                ]
+        for verdict in self.all_last_verdicts():
+            waived = verdict.rules("waived")
+            used += [
+                WaiverInUse(waiver, str(verdict.body.gate))
+                for waiver in verdict.body.waivers
+                if waiver.rule in waived
+            ]
         return used
 
 
 def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossier:
-    """Raises NotFound."""
+    """Read everything that is recorded of a version.
+
+    Args:
+        catalog: where it is recorded.
+        ref: the version's reference.
+        at: the moment that the dossier bears; now by default.
+
+    Returns:
+        The dossier.
+
+    Raises:
+        NotFound: for a reference that is not registered.
+    """
     graph = catalog.lineage(ref)
     subject = graph.nodes[0]
+    impact = None if subject.ref.kind == Kind.BUILD else catalog.impact(subject.ref)
+    versions = [*graph.nodes, *_reached(catalog, impact)]
+    statuses = {str(key): status for key, status in catalog.statuses(versions).items()}
     refs = [str(node.ref) for node in graph.nodes]
-    impact = catalog.impact(subject.ref) if subject.ref.kind != "build" else None
-    down = (
-        [catalog.get(one) for one in (*impact.experts, *(build.ref for build in impact.builds))]
-        if impact
-        else []
-    )
-    statuses = {str(key): status for key, status in catalog.statuses([*graph.nodes, *down]).items()}
-    logged = [event for name in refs for event in verdicts(catalog, name)]
-    gone = {event.subject: event for event in catalog.events(kind="withdrawn")}
-    builds = (
-        [str(version.ref) for version in catalog.list("build")]
-        if subject.ref.kind == "build"
-        else []
-    )
+    withdrawn = {event.subject: event for event in catalog.events(kind=Withdrawn.logged_as)}
+    moment = at or datetime.now(UTC)
     return Dossier(
         subject=subject,
         graph=graph,
         statuses=statuses,
-        verdicts=tuple(sorted(logged, key=lambda event: event.seq)),
+        verdicts=_judgements(catalog, refs),
         approvals=tuple(people.approvals(catalog, subject)),
         releases=tuple(catalog.events(subject.ref, "released")),
         exports=tuple(catalog.events(subject.ref, "exported")),
-        withdrawals=tuple(gone[name] for name in refs if name in gone),
+        withdrawals=tuple(withdrawn[name] for name in refs if name in withdrawn),
         head=catalog.head(),
-        made_at=(at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        previous=tuple(builds[: builds.index(str(subject.ref))])
-        if str(subject.ref) in builds
-        else (),
+        made_at=moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        previous=_earlier_builds(catalog, subject),
         impact=impact,
     )
 
 
 def tool_version() -> str:
+    """Return the version of this program, "0" where it was never installed."""
     try:
         return installed(TOOL)
-    except PackageNotFoundError:  # run from a checkout that was never installed
+    except PackageNotFoundError:
         return "0"
 
 
 def uuid_of(*parts: str) -> uuid.UUID:
-    """The same name for the same thing in every export."""
+    """Return an identifier that is the same for the same parts in every export."""
     return uuid.uuid5(NAMESPACE, "\n".join(parts))
 
 
 def seconds(moment: str) -> str:
-    """A logged moment without its fraction: the one form every schema takes."""
+    """Return a logged moment without its fraction: the one form that every schema takes."""
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def training(version: Version) -> Mapping[str, Any]:
-    """tokens, flops, wall_s, recipe, ... of an expert's or a seed's training; empty when nobody reported it."""
-    train = version.facts.get("train") or {}
-    report = train.get("report")
-    return {**report, "recipe": train.get("recipe")} if isinstance(report, Mapping) else train
+def stated_license(version: Version[Facts]) -> str | None:
+    """Return the licence that is stated for a data version or seed; nothing else has its own."""
+    facts = version.facts
+    return facts.license if isinstance(facts, DataFacts | SeedFacts) else None
 
 
-def compute(dossier: Dossier) -> dict[str, float | None]:
-    """tokens, FLOPs and seconds of everything in the graph that reported them; None where nothing did."""
-    parts = [training(version) for version in (*dossier.of("expert"), *dossier.of("seed"))]
-    parts += [
-        (version.facts.get("cost") or {}).get("tune") or {} for version in dossier.of("build")
-    ]
-    sums: dict[str, float | None] = {}
-    for key in ("tokens", "flops", "wall_s"):
-        found = [part[key] for part in parts if part.get(key) is not None]
-        sums[key] = sum(found) if found else None
-    return sums
+def training(version: Version[Facts]) -> TrainingReport | None:
+    """Return what an expert's or a seed's training reported; None where nobody reported it."""
+    facts = version.facts
+    report = facts.train if isinstance(facts, ExpertFacts | SeedFacts) else None
+    return report if report and report.to_json() else None
 
 
-def environment(version: Version) -> Mapping[str, Any]:
-    """What the version says of the programs that made it; empty when nothing was recorded."""
-    return version.facts.get("environment") or training(version).get("environment") or {}
+def compute(dossier: Dossier) -> Spent:
+    """Add up what everything in the graph reported to have taken; None where nothing did."""
+    trained = [training(version) for version in (*dossier.of(ExpertFacts), *dossier.of(SeedFacts))]
+    tuned = [version.facts.cost.tune for version in dossier.of(BuildFacts)]
+    parts = [part for part in (*trained, *tuned) if part]
+    return Spent(
+        tokens=_sum(part.tokens for part in parts),
+        flops=_sum(part.flops for part in parts),
+        wall_s=_sum(part.wall_s for part in parts),
+    )
 
 
-def revision(version: Version) -> str | None:
-    """The git commit of the code that made it; None where nobody knows, or where the code differed from every commit."""
-    known = environment(version)
-    return str(known["revision"]) if known.get("revision") and not known.get("changed") else None
+def environment(version: Version[Facts]) -> Environment | None:
+    """Return the programs that made a version; None where nothing was recorded."""
+    facts = version.facts
+    if not isinstance(facts, ExpertFacts | SeedFacts | BuildFacts):
+        return None
+    report = training(version)
+    recorded = facts.environment or (report.environment if report else None)
+    return recorded if recorded and recorded.to_json() else None
+
+
+def revision(version: Version[Facts]) -> str | None:
+    """Return the git commit of the code that made a version.
+
+    None where nobody knows it, and where the code differed from every commit.
+    """
+    programs = environment(version)
+    return programs.revision if programs and not programs.changed else None
+
+
+def _reached(catalog: Catalog, impact: Impact | None) -> list[Version[Facts]]:
+    if impact is None:
+        return []
+    refs = [*impact.experts, *(build.ref for build in impact.builds)]
+    return [catalog.get(ref) for ref in refs]
+
+
+def _judgements(catalog: Catalog, refs: Iterable[str]) -> tuple[Judgement, ...]:
+    events = [event for ref in refs for event in verdicts(catalog, ref)]
+    events.sort(key=lambda event: event.seq)
+    return tuple(Judgement(event, event.read(Judged)) for event in events)
+
+
+def _earlier_builds(catalog: Catalog, subject: Version[Facts]) -> tuple[str, ...]:
+    if subject.ref.kind != Kind.BUILD:
+        return ()
+    builds = [str(version.ref) for version in catalog.versions(BuildFacts)]
+    return tuple(builds[: builds.index(str(subject.ref))])
+
+
+N = TypeVar("N", int, float)
+
+
+def _sum(values: Iterable[N | None]) -> N | None:
+    reported = [value for value in values if value is not None]
+    return sum(reported) if reported else None

@@ -1,19 +1,27 @@
-"""In-toto statements with SLSA provenance: what a version is, what it was made from, by which recipe, code and environment.
+"""In-toto statements with SLSA provenance: what a version is, and from what and how it was made.
 
-In:  a dossier.  Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1; attest.sign puts it in an envelope.
-Subjects are the version's files by SHA-256, so that any in-toto tool can compare them with the bytes on disk.
+In: a dossier. Out: a Statement v1 (in-toto.io/Statement/v1) with predicate slsa.dev/provenance/v1,
+on request in a signed envelope. Subjects are the version's files by SHA-256, so that any in-toto
+tool can compare them with the bytes on disk.
 """
 
 import json
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from registry.catalogue.catalog import Version
 from registry.errors import Invalid
-from registry.formats.dossier import Dossier, environment, revision, seconds, tool_version, training
+from registry.formats.documents import Document, written
+from registry.formats.dossier import (
+    Dossier,
+    environment,
+    revision,
+    seconds,
+    tool_version,
+    training,
+)
 from registry.governance.attestations import sign
-from registry.governance.gate import kept
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.version import Version
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
@@ -21,17 +29,27 @@ SUMMARY = "https://slsa.dev/verification_summary/v1"
 
 
 def text(dossier: Dossier) -> str:
-    return json.dumps(statement(dossier), indent=1) + "\n"
+    """Return the provenance statement as JSON."""
+    return written(statement(dossier))
 
 
 def summary_text(dossier: Dossier) -> str:
-    return json.dumps(verification_summary(dossier), indent=1) + "\n"
+    """Return the verification summary as JSON. Raises Invalid when no gate was asked."""
+    return written(verification_summary(dossier))
 
 
-def statement(dossier: Dossier) -> dict[str, Any]:
-    """Provenance of a data version, seed, expert or build; of a released build also who approved."""
+def statement(dossier: Dossier) -> Document:
+    """Describe what a version was made from, by whom and how.
+
+    Args:
+        dossier: what is recorded of a data version, seed, expert or build.
+
+    Returns:
+        An in-toto statement with SLSA provenance; of a released build also with its approvals.
+    """
     act = "released" if dossier.releases else "registered"
     version = dossier.subject
+    programs = environment(version)
     subject = [{"name": str(version.ref), "digest": {"sha256": version.digest}}]
     subject += [
         {"name": f"{version.ref}/{file.path}", "digest": {"sha256": file.sha256}}
@@ -40,7 +58,7 @@ def statement(dossier: Dossier) -> dict[str, Any]:
     definition = {
         "buildType": f"urn:btx:{version.ref.kind}:{act}:v1",
         "externalParameters": _parameters(version),
-        "internalParameters": {"environment": dict(environment(version))},
+        "internalParameters": {"environment": programs.to_json() if programs else {}},
         "resolvedDependencies": _dependencies(dossier),
     }
     run = {
@@ -51,101 +69,119 @@ def statement(dossier: Dossier) -> dict[str, Any]:
         "metadata": {"invocationId": version.digest, "finishedOn": seconds(version.registered_at)},
         "byproducts": _byproducts(dossier, act),
     }
-    predicate = {"buildDefinition": definition, "runDetails": run}
     return {
         "_type": STATEMENT,
         "subject": subject,
         "predicateType": PROVENANCE,
-        "predicate": predicate,
+        "predicate": {"buildDefinition": definition, "runDetails": run},
     }
 
 
-def verification_summary(dossier: Dossier) -> dict[str, Any]:
-    """SLSA's summary of the newest verdict on the subject. Raises Invalid when no gate was asked."""
-    asked = sorted(dossier.last_verdicts(dossier.ref).values(), key=lambda event: event.seq)
-    if not asked:
+def verification_summary(dossier: Dossier) -> Document:
+    """Describe the newest verdict on a version in SLSA's form.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        An in-toto statement with a verification summary.
+
+    Raises:
+        Invalid: when no gate was asked about the version.
+    """
+    verdicts = dossier.last_verdicts(dossier.ref).values()
+    if not verdicts:
         raise Invalid(
             dossier.ref,
             found="no verdict",
             expected="a version that a gate was asked about",
             next=f"btx policy check {dossier.ref}",
         )
-    event = asked[-1]
-    gate = event.body["gate"]
-    policies, evidence = kept(event)
-    passed = event.body["outcome"] in ("allowed", "waived")
+    newest = max(verdicts, key=lambda verdict: verdict.event.seq)
+    body = newest.body
     predicate = {
         "verifier": {
             "id": "urn:btx:gate",
-            "version": {"btx-registry": tool_version(), "cel": str(event.body.get("engine"))},
+            "version": {"btx-registry": tool_version(), "cel": body.engine},
         },
-        "timeVerified": seconds(event.body["at"]),
-        "resourceUri": f"urn:btx:{event.subject}",
-        "policy": {"uri": f"urn:btx:gate:{gate}", "digest": {"sha256": policies}},
-        "inputAttestations": [{"uri": "urn:btx:evidence", "digest": {"sha256": evidence}}],
-        "verificationResult": "PASSED" if passed else "FAILED",
+        "timeVerified": seconds(body.at),
+        "resourceUri": f"urn:btx:{newest.event.subject}",
+        "policy": {"uri": f"urn:btx:gate:{body.gate}", "digest": {"sha256": body.policies}},
+        "inputAttestations": [{"uri": "urn:btx:evidence", "digest": {"sha256": body.evidence}}],
+        "verificationResult": "PASSED" if body.passed else "FAILED",
         "verifiedLevels": ["SLSA_BUILD_LEVEL_0"],
     }
-    subject = [{"name": dossier.ref, "digest": {"sha256": dossier.subject.digest}}]
     return {
         "_type": STATEMENT,
-        "subject": subject,
+        "subject": [{"name": dossier.ref, "digest": {"sha256": dossier.subject.digest}}],
         "predicateType": SUMMARY,
         "predicate": predicate,
     }
 
 
-def _parameters(version: Version) -> dict[str, Any]:
+def envelope(statement_text: str, key: Ed25519PrivateKey) -> str:
+    """Return a statement's text in a DSSE envelope that is signed with the key, as JSON."""
+    return written(sign(json.loads(statement_text), key))
+
+
+def _parameters(version: Version[Facts]) -> Document:
     """What a person chose."""
     facts = version.facts
-    chosen = {
-        key: facts[key]
-        for key in (
-            "recipe",
-            "mode",
-            "license",
-            "source",
-            "holder",
-            "purpose",
-            "pii",
-            "retain_until",
+    parameters: Document = {"ref": str(version.ref)}
+    report = training(version)
+    if report and report.recipe:
+        parameters["recipe"] = report.recipe
+    if isinstance(facts, BuildFacts):
+        parameters["recipe"] = _recipe(facts)
+    if isinstance(facts, ExpertFacts) and facts.mode:
+        parameters["mode"] = str(facts.mode)
+    if isinstance(facts, SeedFacts) and facts.license:
+        parameters["license"] = facts.license
+    if isinstance(facts, DataFacts):
+        stated = facts.stated()
+        parameters |= {name: value for name, value in stated.items() if value is not None}
+    return parameters
+
+
+def _recipe(facts: BuildFacts) -> Document:
+    """The settings of a build's steps, and how they were written where a row keeps both."""
+    if facts.given_recipe is None:
+        return facts.recipe.to_json()
+    resolved = {"mix": facts.recipe.mix, "tune": facts.recipe.tune}
+    return {**facts.given_recipe.to_json(), "resolved": resolved}
+
+
+def _dependencies(dossier: Dossier) -> list[Document]:
+    relations = {edge.to: edge.relation for edge in reversed(dossier.graph.edges)}
+    dependencies: list[Document] = []
+    for node in dossier.graph.nodes[1:]:
+        relation = relations.get(node.ref, "ancestor")
+        dependencies.append(
+            {
+                "uri": f"urn:btx:{node.ref}",
+                "digest": {"sha256": node.digest},
+                "annotations": {"relation": relation},
+            }
         )
-        if facts.get(key) is not None
-    }
-    recipe = training(version).get("recipe")
-    return {"ref": str(version.ref), **({"recipe": recipe} if recipe else {}), **chosen}
+    if code := revision(dossier.subject):
+        dependencies.append({"uri": "urn:btx:code", "digest": {"gitCommit": code}})
+    return dependencies
 
 
-def _dependencies(dossier: Dossier) -> list[dict[str, Any]]:
-    relation = {edge.to: edge.relation for edge in reversed(dossier.graph.edges)}
-    found: list[dict[str, Any]] = [
-        {
-            "uri": f"urn:btx:{node.ref}",
-            "digest": {"sha256": node.digest},
-            "annotations": {"relation": relation.get(node.ref, "ancestor")},
-        }
-        for node in dossier.graph.nodes[1:]
-    ]
-    code = revision(dossier.subject)
-    return found + ([{"uri": "urn:btx:code", "digest": {"gitCommit": code}}] if code else [])
-
-
-def _byproducts(dossier: Dossier, act: str) -> list[dict[str, Any]]:
-    made: list[dict[str, Any]] = []
-    for gate, event in dossier.last_verdicts(dossier.ref).items():
-        policies, evidence = kept(event)
-        name = f"verdict of gate {gate}: {event.body['outcome']}"
-        made.append(
-            {"name": name, "digest": {"sha256": evidence}, "annotations": {"policies": policies}}
+def _byproducts(dossier: Dossier, act: str) -> list[Document]:
+    byproducts: list[Document] = []
+    for gate, verdict in dossier.last_verdicts(dossier.ref).items():
+        byproducts.append(
+            {
+                "name": f"verdict of gate {gate}: {verdict.body.outcome}",
+                "digest": {"sha256": verdict.body.evidence},
+                "annotations": {"policies": verdict.body.policies},
+            }
         )
-    made.append({"name": "audit log head", "digest": {"sha256": dossier.head}})
-    approvals = [
-        {"name": f"approval by {line['actor']}", "annotations": dict(line)}
-        for line in dossier.approvals
-    ]
-    return made + (approvals if act == "released" else [])
-
-
-def envelope(text: str, key: Ed25519PrivateKey) -> str:
-    """A statement's text in a signed DSSE envelope, as JSON."""
-    return json.dumps(sign(json.loads(text), key), indent=1) + "\n"
+    byproducts.append({"name": "audit log head", "digest": {"sha256": dossier.head}})
+    if act == "released":
+        byproducts += [
+            {"name": f"approval by {line.actor}", "annotations": line.to_json()}
+            for line in dossier.approvals
+        ]
+    return byproducts

@@ -1,52 +1,71 @@
 """OpenLineage run events, one per thing that was made: inputs, output, and when.
 
-In:  a dossier.  Out: one JSON event per line, oldest first, each ready to be posted to a lineage server.
+In: a dossier. Out: one JSON event per line, oldest first, each ready to be posted to a lineage
+server.
 """
 
 import json
-from typing import Any
 
-from registry.catalogue.catalog import Version
-from registry.formats.dossier import Dossier, seconds, tool_version, training, uuid_of
+from registry.formats.documents import Document
+from registry.formats.dossier import (
+    Dossier,
+    seconds,
+    stated_license,
+    tool_version,
+    training,
+    uuid_of,
+)
+from registry.records.facts import DataFacts, Facts
+from registry.records.kinds import Kind
+from registry.records.version import Version
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
+BASE_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/BaseFacet"
 FACETS = "https://openlineage.io/spec/facets"
+VERSION_FACET = f"{FACETS}/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet"
+OWNERSHIP_FACET = f"{FACETS}/1-0-1/OwnershipDatasetFacet.json#/$defs/OwnershipDatasetFacet"
+COST = {"tokens", "flops", "wall_s"}
 NAMESPACE = "btx"
 JOBS = {
-    "data": "data add",
-    "seed": "seed add",
-    "expert": "train",
-    "snapshot": "freeze",
-    "build": "rebuild",
+    Kind.DATA: "data add",
+    Kind.SEED: "seed add",
+    Kind.EXPERT: "train",
+    Kind.SNAPSHOT: "freeze",
+    Kind.BUILD: "rebuild",
 }
 
 
 def text(dossier: Dossier) -> str:
+    """Return the events as JSON, one a line."""
     return "".join(json.dumps(event) + "\n" for event in events(dossier))
 
 
-def events(dossier: Dossier) -> list[dict[str, Any]]:
+def events(dossier: Dossier) -> list[Document]:
+    """Describe the making of a version and of everything that it was made from.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        A run event for each version in the graph, the oldest first.
+    """
     nodes = sorted(dossier.graph.nodes, key=lambda node: (node.registered_at, str(node.ref)))
     return [_event(dossier, node) for node in nodes]
 
 
-def _event(dossier: Dossier, version: Version) -> dict[str, Any]:
-    facts = {
-        key: value
-        for key, value in training(version).items()
-        if key in ("tokens", "flops", "wall_s")
-    }
+def _event(dossier: Dossier, version: Version[Facts]) -> Document:
+    report = training(version)
+    cost = report.model_dump(mode="json", include=COST, exclude_unset=True) if report else {}
+    kind = version.ref.kind
+    job = JOBS.get(kind, kind)
     return {
         "eventType": "COMPLETE",
         "eventTime": seconds(version.registered_at),
         "run": {
             "runId": str(uuid_of("run", version.digest)),
-            "facets": {"btx_cost": _facet(facts)} if facts else {},
+            "facets": {"btx_cost": _facet(cost)} if cost else {},
         },
-        "job": {
-            "namespace": NAMESPACE,
-            "name": f"{JOBS.get(version.ref.kind, version.ref.kind)} {version.ref.name}".strip(),
-        },
+        "job": {"namespace": NAMESPACE, "name": f"{job} {version.ref.name}".strip()},
         "inputs": [_dataset(dossier, parent) for parent, _ in dossier.parents(version)],
         "outputs": [_dataset(dossier, version)],
         "producer": _producer(),
@@ -54,32 +73,20 @@ def _event(dossier: Dossier, version: Version) -> dict[str, Any]:
     }
 
 
-def _dataset(dossier: Dossier, version: Version) -> dict[str, Any]:
-    ref = str(version.ref)
-    facets: dict[str, Any] = {
-        "version": _facet(
-            {"datasetVersion": version.digest},
-            f"{FACETS}/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet",
-        ),
-        "btx_status": _facet(
-            {
-                "status": dossier.statuses.get(ref, "registered"),
-                "license": version.facts.get("license"),
-            }
-        ),
+def _dataset(dossier: Dossier, version: Version[Facts]) -> Document:
+    facts, ref = version.facts, str(version.ref)
+    status = {"status": str(dossier.status(ref)), "license": stated_license(version)}
+    facets: Document = {
+        "version": _facet({"datasetVersion": version.digest}, VERSION_FACET),
+        "btx_status": _facet(status),
     }
-    if version.facts.get("holder"):
-        owners = {"owners": [{"name": str(version.facts["holder"]), "type": "RIGHTS_HOLDER"}]}
-        facets["ownership"] = _facet(
-            owners, f"{FACETS}/1-0-1/OwnershipDatasetFacet.json#/$defs/OwnershipDatasetFacet"
-        )
+    if isinstance(facts, DataFacts) and facts.holder:
+        owners = {"owners": [{"name": facts.holder, "type": "RIGHTS_HOLDER"}]}
+        facets["ownership"] = _facet(owners, OWNERSHIP_FACET)
     return {"namespace": NAMESPACE, "name": ref, "facets": facets}
 
 
-def _facet(
-    values: dict[str, Any],
-    schema: str = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/BaseFacet",
-) -> dict[str, Any]:
+def _facet(values: Document, schema: str = BASE_FACET) -> Document:
     return {"_producer": _producer(), "_schemaURL": schema, **values}
 
 

@@ -1,35 +1,45 @@
-"""SPDX 3.0.1 with its AI and dataset profiles: models, corpora, licences, and what was trained on what.
+"""SPDX 3.0.1 with its AI and dataset profiles: models, data, licences, what was trained on what.
 
-In:  a dossier.  Out: JSON-LD, one graph: packages, files, licence expressions and the relationships between them.
+In: a dossier. Out: JSON-LD, one graph of packages, files, licence expressions and relationships.
 """
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
-from registry.catalogue.catalog import Version
-from registry.formats.dossier import Dossier, tool_version, training, uuid_of
+from registry.formats.documents import Document, number_text, written
+from registry.formats.dossier import Dossier, stated_license, tool_version, training, uuid_of
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts
+from registry.records.kinds import Kind, Relation
+from registry.records.results import labels
+from registry.records.version import Version
 
 CONTEXT = "https://spdx.org/rdf/3.0.1/spdx-context.jsonld"
 CREATION = "_:creation"
+PACKAGES = (Kind.DATA, Kind.SEED, Kind.EXPERT, Kind.BUILD)
 RELATIONS = {
-    "branched_from": "descendantOf",
-    "trained_on": "trainedOn",
-    "member": "contains",
-    "seed": "descendantOf",
-    "tuned_on": "trainedOn",
+    Relation.BRANCHED_FROM: "descendantOf",
+    Relation.TRAINED_ON: "trainedOn",
+    Relation.MEMBER: "contains",
+    Relation.SEED: "descendantOf",
+    Relation.TUNED_ON: "trainedOn",
 }
 SENSITIVE = {"none": "no", "reviewed": "yes", "present": "yes"}
 
 
 def text(dossier: Dossier) -> str:
-    return json.dumps(document(dossier), indent=1) + "\n"
+    """Return the SPDX document as JSON."""
+    return written(document(dossier))
 
 
-def document(dossier: Dossier) -> dict[str, Any]:
-    nodes = [
-        node for node in dossier.graph.nodes if node.ref.kind in ("data", "seed", "expert", "build")
-    ]
+def document(dossier: Dossier) -> Document:
+    """Describe a version and what it was made from in SPDX 3.
+
+    Args:
+        dossier: what is recorded of a version.
+
+    Returns:
+        The JSON-LD document, ready to be written.
+    """
+    nodes = [node for node in dossier.graph.nodes if node.ref.kind in PACKAGES]
     elements = [element for node in nodes for element in _package(dossier, node)]
     elements += [element for node in nodes for element in _relationships(dossier, node)]
     agents = {
@@ -71,23 +81,25 @@ def _id(*parts: str) -> str:
     return f"urn:uuid:{uuid_of('spdx', *parts)}"
 
 
-def _package(dossier: Dossier, version: Version) -> Iterator[dict[str, Any]]:
-    ref, facts = str(version.ref), version.facts
-    made: dict[str, Any] = {
-        "type": "dataset_DatasetPackage" if version.ref.kind == "data" else "ai_AIPackage",
+def _package(dossier: Dossier, version: Version[Facts]) -> Iterator[Document]:
+    facts, ref = version.facts, str(version.ref)
+    is_data = isinstance(facts, DataFacts)
+    registered = _time(version.registered_at)
+    package: Document = {
+        "type": "dataset_DatasetPackage" if is_data else "ai_AIPackage",
         "spdxId": _id(ref),
         "creationInfo": CREATION,
         "name": ref,
         "software_packageVersion": str(version.ref.version),
-        "software_primaryPurpose": "data" if version.ref.kind == "data" else "model",
+        "software_primaryPurpose": "data" if is_data else "model",
         "software_downloadLocation": f"urn:btx:{ref}",
-        "comment": f"status: {dossier.statuses.get(ref, 'registered')}",
+        "comment": f"status: {dossier.status(ref)}",
         "verifiedUsing": [{"type": "Hash", "algorithm": "sha256", "hashValue": version.digest}],
         "originatedBy": [_id("actor", version.actor)],
-        "releaseTime": _time(version.registered_at),
-        "builtTime": _time(version.registered_at),
+        "releaseTime": registered,
+        "builtTime": registered,
     }
-    yield made | (_dataset(version) if version.ref.kind == "data" else _model(version))
+    yield package | (_dataset(facts) if isinstance(facts, DataFacts) else _model(version))
     for file in version.files:
         yield {
             "type": "software_File",
@@ -96,86 +108,81 @@ def _package(dossier: Dossier, version: Version) -> Iterator[dict[str, Any]]:
             "name": file.path,
             "verifiedUsing": [{"type": "Hash", "algorithm": "sha256", "hashValue": file.sha256}],
         }
-    if facts.get("license"):
+    if licence := stated_license(version):
         yield {
             "type": "simplelicensing_LicenseExpression",
             "spdxId": _id(ref, "license"),
             "creationInfo": CREATION,
-            "simplelicensing_licenseExpression": str(facts["license"]),
+            "simplelicensing_licenseExpression": licence,
         }
 
 
-def _dataset(version: Version) -> dict[str, Any]:
-    facts = version.facts
-    made: dict[str, Any] = {
+def _dataset(facts: DataFacts) -> Document:
+    sensitive = SENSITIVE.get(facts.pii or "", "noAssertion")
+    dataset: Document = {
         "dataset_datasetType": ["text"],
-        "dataset_hasSensitivePersonalInformation": SENSITIVE.get(
-            str(facts.get("pii")), "noAssertion"
-        ),
-        "dataset_dataCollectionProcess": str(facts.get("source") or "not stated"),
+        "dataset_hasSensitivePersonalInformation": sensitive,
+        "dataset_dataCollectionProcess": facts.source or "not stated",
     }
-    if facts.get("bytes") is not None:
-        made["dataset_datasetSize"] = int(facts["bytes"])
-    if facts.get("purpose"):
-        made["dataset_intendedUse"] = str(facts["purpose"])
-    return made
+    if facts.bytes is not None:
+        dataset["dataset_datasetSize"] = facts.bytes
+    if facts.purpose:
+        dataset["dataset_intendedUse"] = facts.purpose
+    return dataset
 
 
-def _model(version: Version) -> dict[str, Any]:
+def _model(version: Version[Facts]) -> Document:
     facts = version.facts
-    made: dict[str, Any] = {
-        "ai_typeOfModel": [
-            "mixture of experts" if version.ref.kind == "build" else "decoder-only transformer"
-        ]
+    is_build = isinstance(facts, BuildFacts)
+    model: Document = {
+        "ai_typeOfModel": ["mixture of experts" if is_build else "decoder-only transformer"]
     }
-    train = training(version)
-    if train:
-        told = ", ".join(
-            f"{key} {train[key]}"
-            for key in ("tokens", "flops", "wall_s")
-            if train.get(key) is not None
-        )
-        made["ai_informationAboutTraining"] = told or "reported without figures"
-    evaluation = facts.get("evaluation") or {}
-    domains = evaluation if version.ref.kind == "build" else evaluation.get("domains") or {}
+    report = training(version)
+    if report:
+        spent = {"tokens": report.tokens, "flops": report.flops, "wall_s": report.wall_s}
+        figures = [f"{name} {value}" for name, value in spent.items() if value is not None]
+        model["ai_informationAboutTraining"] = ", ".join(figures) or "reported without figures"
+    results = facts.results if isinstance(facts, BuildFacts | ExpertFacts) else ()
+    names = labels(results)
     metrics = [
         {
             "type": "DictionaryEntry",
-            "key": f"{domain}: bits per byte",
-            "value": str(figures["bits_per_byte"]),
+            "key": f"{names[result.data]}: bits per byte",
+            "value": number_text(result.bits_per_byte),
         }
-        for domain, figures in domains.items()
-        if isinstance(figures, dict) and figures.get("bits_per_byte") is not None
+        for result in results
+        if result.bits_per_byte is not None
     ]
-    return made | ({"ai_metric": metrics} if metrics else {})
+    if metrics:
+        model["ai_metric"] = metrics
+    return model
 
 
-def _relationships(dossier: Dossier, version: Version) -> Iterator[dict[str, Any]]:
+def _relationships(dossier: Dossier, version: Version[Facts]) -> Iterator[Document]:
     ref = str(version.ref)
     if version.files:
-        yield _relationship(
-            ref,
-            "contains" if version.ref.kind == "data" else "hasDistributionArtifact",
-            [_id(ref, file.path) for file in version.files],
-        )
-    if version.facts.get("license"):
+        kind = "contains" if version.ref.kind == Kind.DATA else "hasDistributionArtifact"
+        yield _relationship(ref, kind, [_id(ref, file.path) for file in version.files])
+    if stated_license(version):
         yield _relationship(ref, "hasDeclaredLicense", [_id(ref, "license")])
-    for kind, targets in _grouped(dossier, version).items():
+    for kind, targets in _targets(dossier, version).items():
         yield _relationship(ref, kind, sorted(targets))
 
 
-def _grouped(dossier: Dossier, version: Version) -> dict[str, set[str]]:
-    """Relationship -> targets; a snapshot's seed and members are its build's."""
-    made: dict[str, set[str]] = {}
+def _targets(dossier: Dossier, version: Version[Facts]) -> dict[str, set[str]]:
+    """Relationship -> targets; the seed and members of a snapshot are its build's."""
+    targets: dict[str, set[str]] = {}
     for parent, relation in dossier.parents(version):
-        pairs = dossier.parents(parent) if parent.ref.kind == "snapshot" else [(parent, relation)]
+        is_snapshot = parent.ref.kind == Kind.SNAPSHOT
+        pairs = dossier.parents(parent) if is_snapshot else [(parent, relation)]
         for node, how in pairs:
-            if how in RELATIONS and node.ref.kind in ("data", "seed", "expert"):
-                made.setdefault(RELATIONS[how], set()).add(_id(str(node.ref)))
-    return made
+            if how in set(RELATIONS) and node.ref.kind in (Kind.DATA, Kind.SEED, Kind.EXPERT):
+                name = RELATIONS[Relation(how)]
+                targets.setdefault(name, set()).add(_id(str(node.ref)))
+    return targets
 
 
-def _relationship(ref: str, kind: str, targets: list[str]) -> dict[str, Any]:
+def _relationship(ref: str, kind: str, targets: list[str]) -> Document:
     return {
         "type": "Relationship",
         "spdxId": _id(ref, "relationship", kind, *targets),

@@ -1,157 +1,156 @@
-"""The tables that reports are made of: rows of words read off a dossier, numbers rounded for people.
+"""The tables that reports are made of: rows of text read from a dossier, numbers for people.
 
-In:  a dossier.  Out: Table, Facts. What a cell does not know it says. Which law asks for which table is sections.py's, layout report.py's.
+In: a dossier. Out: tables and fields, whose cells say so where a fact is not known. Which table
+belongs to which heading is decided in sections.py and answers.py, how it looks in the templates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from registry.catalogue.catalog import Version
 from registry.formats.dossier import Dossier, compute, training
-from registry.units import duration, size
+from registry.records.events import Exported, Withdrawn
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts, Spent
+from registry.records.references import parse
+from registry.records.results import Result, labels
+from registry.records.version import Event, Version
+from registry.units import duration, figure, percent, power, size
 
-Figures = Mapping[str, Any]
+# A cell up to this many characters stays on one line.
+SHORT = 24
+# A gain of a specialist under this share of the seed's figure is too small to take shares of.
+LEAST_GAIN = 0.05
+
+NOT_MEASURED = "not measured"
+NOT_REPORTED = "not reported"
+NOT_STATED = "not stated"
 
 
 @dataclass(frozen=True)
 class Table:
-    """numbers: columns to be set to the right."""
+    """Cells of text under column names.
+
+    Attributes:
+        columns: one name for each column.
+        rows: as many cells in each row as there are columns.
+        numeric: indices of the columns that are aligned to the right.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    numbers: frozenset[int] = frozenset()
+    numeric: frozenset[int] = frozenset()
+
+    @property
+    def short_columns(self) -> frozenset[int]:
+        """Indices of the columns whose cells all fit on one line: up to SHORT characters."""
+        return frozenset(
+            column
+            for column in range(len(self.columns))
+            if all(len(row[column]) <= SHORT for row in self.rows)
+        )
 
 
 @dataclass(frozen=True)
-class Facts:
+class Fields:
     """Names and values, one line each."""
 
     rows: tuple[tuple[str, str], ...]
 
+    def as_table(self) -> Table:
+        """Return the fields as a table, for formats that have nothing else."""
+        return Table(("what", "recorded"), self.rows)
 
-def standing(dossier: Dossier) -> Facts:
+
+@dataclass(frozen=True)
+class Pointer:
+    """A link to a section of the overview, instead of its table a second time."""
+
+    title: str
+
+
+Part = str | Table | Fields | Pointer
+
+
+def status(dossier: Dossier) -> Fields:
+    """Return what the subject is good for now, who registered it, and what fixes it."""
     subject = dossier.subject
-    approvals = ", ".join(f"{line['actor']} on {line['at'][:10]}" for line in dossier.approvals)
     rows = [
-        ("status", dossier.statuses.get(dossier.ref, "registered")),
-        ("registered", f"{subject.registered_at[:10]} by {subject.actor}"),
-        *(
-            (("approved", approvals or "by nobody"), ("released", released(dossier)))
-            if subject.ref.kind == "build"
-            else ()
-        ),
-        *(
-            ("exported", f"{event.at[:10]} by {event.actor}, for {event.body.get('target')}")
-            for event in dossier.exports
-        ),
-        ("digest", subject.digest),
-        ("audit log head", dossier.head),
+        ("status", str(dossier.status(dossier.ref))),
+        ("registered", f"{_day(subject.registered_at)} by {subject.actor}"),
     ]
-    return Facts(tuple(rows))
-
-
-def released(dossier: Dossier) -> str:
-    return (
-        f"{dossier.releases[-1].at[:10]} by {dossier.releases[-1].actor}"
-        if dossier.releases
-        else "not released"
-    )
+    if dossier.build:
+        approvals = [f"{line.actor} on {_day(line.at)}" for line in dossier.approvals]
+        rows.append(("approved", ", ".join(approvals) or "by nobody"))
+        rows.append(("released", _released(dossier)))
+    for event in dossier.exports:
+        target = event.read(Exported).target
+        rows.append(("exported", f"{_day(event.at)} by {event.actor}, for {target}"))
+    rows += [("digest", subject.digest), ("audit log head", dossier.head)]
+    return Fields(tuple(rows))
 
 
 def members(dossier: Dossier) -> Table:
-    rows = [
-        (
-            str(slot),
-            str(version.ref),
-            str(version.facts.get("mode") or ""),
-            dossier.statuses.get(str(version.ref), ""),
-            ", ".join(map(str, version.facts.get("data") or ())),
-            ", ".join(map(str, version.facts.get("licenses") or ())),
+    """Return the experts of a build, by slot."""
+    rows = []
+    for slot, version in dossier.members():
+        facts = version.facts
+        rows.append(
+            (
+                str(slot),
+                str(version.ref),
+                str(facts.mode or ""),
+                str(dossier.status(version.ref)),
+                ", ".join(facts.data),
+                ", ".join(licence for licence in facts.licenses if licence),
+            )
         )
-        for slot, version in dossier.members()
-    ]
     return Table(("slot", "expert", "mode", "status", "data", "licences"), tuple(rows))
 
 
-def domains(dossier: Dossier) -> Mapping[str, Figures]:
-    """What was measured, by domain; empty where nothing was."""
-    evaluation = dossier.subject.facts.get("evaluation") or {}
-    found = evaluation if dossier.subject.ref.kind == "build" else evaluation.get("domains") or {}
-    return {domain: figures for domain, figures in found.items() if isinstance(figures, Mapping)}
-
-
 def worse(dossier: Dossier) -> list[str]:
-    """Domains on which the untouched seed does better."""
-    pairs = {
-        domain: (figures.get("bits_per_byte"), figures.get("seed_bits_per_byte"))
-        for domain, figures in domains(dossier).items()
-    }
+    """Return the results, by their labels, on which the untouched seed does better."""
+    names = labels(dossier.results)
     return [
-        domain
-        for domain, (own, seed) in pairs.items()
-        if own is not None and seed is not None and own > seed
+        names[result.data]
+        for result in dossier.results
+        if result.change is not None and result.change > 0
     ]
 
 
 def quality(dossier: Dossier) -> Table:
-    build = dossier.subject.ref.kind == "build"
-    measured = domains(dossier)
-    exact = any("accuracy" in figures for figures in measured.values())
-    columns: tuple[str, ...] = (
-        ("domain", "seed", "specialist", "build", "against the seed", "gain kept") if build else ()
-    )
-    columns = columns or ("domain", "seed", "this version", "against the seed")
-    rows: list[tuple[str, ...]] = []
-    for domain, figures in measured.items():
-        seed, specialist, own = (
-            figures.get(key)
-            for key in ("seed_bits_per_byte", "specialist_bits_per_byte", "bits_per_byte")
-        )
-        name = f"{domain} (new to the seed)" if build and figures.get("new_to_seed") else domain
-        between = (figure(specialist),) if build else ()
-        kept = (_kept(seed, specialist, own),) if build else ()
-        rows.append(
-            (
-                name,
-                figure(seed),
-                *between,
-                figure(own),
-                _change(seed, own),
-                *kept,
-                *((_exact(figures),) if exact else ()),
-            )
-        )
-    columns += ("exact answers",) if exact else ()
-    return Table(columns, tuple(rows), frozenset(range(1, len(columns))))
+    """Return what was measured, a row for each data version.
 
+    Args:
+        dossier: what is recorded of an expert or a build.
 
-def _change(seed: float | None, own: float | None) -> str:
-    if seed is None or own is None or not seed:
-        return "not measured"
-    return f"{'−' if own <= seed else '+'}{100 * abs(own / seed - 1):.0f} %" + (
-        " worse" if own > seed else ""
-    )
-
-
-def _kept(seed: float | None, specialist: float | None, own: float | None) -> str:
-    """Share of the specialist's gain; a gain under a twentieth of the seed's figure has no share worth a number."""
-    if seed is None or specialist is None or own is None:
-        return "not measured"
-    if own >= seed:
-        return "none"
-    return (
-        percent((seed - own) / (seed - specialist))
-        if seed - specialist >= 0.05 * seed
-        else "little to keep"
-    )
-
-
-def _exact(figures: Figures) -> str:
-    return percent(figures["accuracy"]) if "accuracy" in figures else "none to check"
+    Returns:
+        Bits per byte beside the seed's; of a build also beside those of its best specialist, which
+        is named. Exact answers have a column where any could be checked.
+    """
+    results = dossier.results
+    names = labels(results)
+    columns: dict[str, list[str]] = {}
+    if dossier.build:
+        columns["domain"] = [_with_novelty(names[result.data], result) for result in results]
+        columns["seed"] = [_measured(result.seed_bits_per_byte) for result in results]
+        columns["specialist"] = [_measured(_specialist_figure(result)) for result in results]
+        columns["build"] = [_measured(result.bits_per_byte) for result in results]
+    else:
+        columns["domain"] = [names[result.data] for result in results]
+        columns["seed"] = [_measured(result.seed_bits_per_byte) for result in results]
+        columns["this version"] = [_measured(result.bits_per_byte) for result in results]
+    columns["against the seed"] = [_change(result) for result in results]
+    if dossier.build:
+        columns["gain kept"] = [_gain_kept(result) for result in results]
+    if any(result.accuracy is not None for result in results):
+        columns["exact answers"] = [_exact(result) for result in results]
+    numeric = frozenset(range(1, len(columns)))
+    if dossier.build:
+        columns["best specialist"] = [_specialist_name(dossier, result) for result in results]
+    return Table(tuple(columns), tuple(zip(*columns.values(), strict=True)), numeric)
 
 
 def data(dossier: Dossier) -> Table:
+    """Return what is stated of each data version."""
     columns = (
         "data",
         "status",
@@ -162,178 +161,208 @@ def data(dossier: Dossier) -> Table:
         "personal data",
         "size",
     )
-    return Table(
-        columns,
-        tuple(_data_row(dossier, version) for version in dossier.of("data")),
-        frozenset({7}),
-    )
-
-
-def _data_row(dossier: Dossier, version: Version) -> tuple[str, ...]:
-    facts = version.facts
-    licence, source, holder, purpose, pii = (
-        str(facts.get(key) or "not stated")
-        for key in ("license", "source", "holder", "purpose", "pii")
-    )
-    until = f", kept until {facts['retain_until']}" if facts.get("retain_until") else ""
-    held = size(int(facts["bytes"])) if facts.get("bytes") is not None else "not stated"
-    return (
-        str(version.ref),
-        dossier.statuses.get(str(version.ref), ""),
-        licence,
-        source,
-        holder,
-        purpose,
-        pii + until,
-        held,
-    )
+    rows = tuple(_data_row(dossier, version) for version in dossier.of(DataFacts))
+    return Table(columns, rows, frozenset({7}))
 
 
 def cost(dossier: Dossier) -> Table:
-    """Per version and in all: an addition to a model counts towards its compute too."""
+    """Return what each training and tuning took, and all of them: additions count too."""
     rows = [
-        (
-            str(version.ref),
-            number(train.get("tokens")),
-            flops(train.get("flops")),
-            hours(train.get("wall_s")),
-        )
-        for version in (*dossier.of("seed"), *dossier.of("expert"))
-        for train in [training(version)]
+        (str(version.ref), *_spent(training(version) or Spent()))
+        for version in (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
     ]
-    for version in dossier.of("build"):
-        tune = (version.facts.get("cost") or {}).get("tune") or {}
-        rows.append(
-            (
-                f"{version.ref}, tuning",
-                number(tune.get("tokens")),
-                flops(tune.get("flops")),
-                hours(tune.get("wall_s")),
-            )
-        )
-    total = compute(dossier)
-    rows.append(
-        ("reported in all", number(total["tokens"]), flops(total["flops"]), hours(total["wall_s"]))
-    )
-    return Table(
-        ("version", "tokens", "floating-point operations", "time"),
-        tuple(rows),
-        frozenset({1, 2, 3}),
-    )
+    rows += [
+        (f"{build.ref}, tuning", *_spent(build.facts.cost.tune)) for build in dossier.of(BuildFacts)
+    ]
+    rows.append(("reported in all", *_spent(compute(dossier))))
+    columns = ("version", "tokens", "floating-point operations", "time")
+    return Table(columns, tuple(rows), frozenset({1, 2, 3}))
 
 
 def waivers(dossier: Dossier) -> Table:
-    rows = [
-        (
-            line["rule"],
-            line["subject"],
-            line["gate"],
-            str(line["until"])[:10],
-            line["actor"],
-            line["why"],
-        )
-        for line in dossier.waivers()
-    ]
+    """Return the exceptions that the newest verdicts lean on."""
+    rows = []
+    for used in dossier.waivers():
+        waiver = used.waiver
+        until = _day(waiver.until)
+        rows.append((waiver.rule, waiver.subject, used.gate, until, waiver.actor, waiver.why))
     return Table(("rule", "for", "gate", "until", "signed by", "why"), tuple(rows))
 
 
 def gates(dossier: Dossier) -> Table:
-    """The newest verdict of each gate on each version, with what its rules had to say."""
+    """Return the newest verdict of each gate on each version, with what its rules had to say."""
     rows = []
-    for ref in dict.fromkeys(event.subject for event in dossier.verdicts):
-        for gate, event in dossier.last_verdicts(ref).items():
-            told = [
-                reason
-                for reason in event.body.get("reasons", ())
-                if event.body["rules"].get(reason["rule"]) != "allowed"
-            ]
-            words = "; ".join(f"{reason['rule']}: {reason['message']}" for reason in told)
-            rows.append(
-                (
-                    ref,
-                    gate,
-                    str(event.body["outcome"]),
-                    str(len(event.body["rules"])),
-                    event.at[:10],
-                    words or "nothing",
-                )
+    for verdict in dossier.all_last_verdicts():
+        event, body = verdict.event, verdict.body
+        allowed = verdict.rules("allowed")
+        messages = [
+            f"{reason.rule}: {reason.message}"
+            for reason in body.reasons
+            if reason.rule not in allowed
+        ]
+        rows.append(
+            (
+                event.subject,
+                str(body.gate),
+                str(body.outcome),
+                str(len(body.rules)),
+                _day(event.at),
+                "; ".join(messages) or "nothing",
             )
-    return Table(
-        ("candidate", "gate", "verdict", "rules", "day", "said"), tuple(rows), frozenset({3})
-    )
+        )
+    columns = ("candidate", "gate", "verdict", "rules", "day", "said")
+    return Table(columns, tuple(rows), frozenset({3}))
 
 
 def reached(dossier: Dossier) -> Table | None:
-    """What was made from the subject, and what taking it out of each build means; None where nothing was."""
+    """Return what was made from the subject, and what taking it out of each build means.
+
+    None where nothing was made from it.
+    """
     if dossier.impact is None:
         return None
-    rows = [
-        (str(ref), dossier.statuses.get(str(ref), ""), "", "") for ref in dossier.impact.experts
-    ]
-    builds = [build for build in dossier.impact.builds if build.removal != "none"]
+    rows = [(str(ref), str(dossier.status(ref)), "", "") for ref in dossier.impact.experts]
     rows += [
-        (str(build.ref), dossier.statuses.get(str(build.ref), ""), build.removal, build.why)
-        for build in builds
+        (str(build.ref), str(dossier.status(build.ref)), build.removal, build.why)
+        for build in dossier.impact.builds
+        if build.removal != "none"
     ]
     return Table(("made from it", "status", "removal", "why"), tuple(rows)) if rows else None
 
 
 def steps(dossier: Dossier) -> Table:
+    """Return what was made when, by whom and from what, the oldest first."""
     nodes = sorted(dossier.graph.nodes, key=lambda node: (node.registered_at, str(node.ref)))
     rows = [
-        (node.registered_at[:10], str(node.ref), _from(dossier, node), node.actor) for node in nodes
+        (_day(node.registered_at), str(node.ref), _parents(dossier, node), node.actor)
+        for node in nodes
     ]
     return Table(("day", "made", "from", "by"), tuple(rows))
 
 
-def _from(dossier: Dossier, version: Version) -> str:
-    by_relation: dict[str, list[str]] = {}
-    for parent, relation in dossier.parents(version):
-        words = {"seed": "started from", "member": "members"}.get(
-            relation, relation.replace("_", " ")
-        )
-        by_relation.setdefault(words, []).append(str(parent.ref))
-    return (
-        "; ".join(f"{relation} {', '.join(refs)}" for relation, refs in sorted(by_relation.items()))
-        or "from outside"
-    )
-
-
 def changes(dossier: Dossier) -> Table:
-    events = sorted(
-        (*dossier.verdicts, *dossier.releases, *dossier.exports, *dossier.withdrawals),
-        key=lambda event: event.seq,
-    )
-    rows = [
-        (
-            event.at[:10],
-            event.kind,
-            event.subject,
-            str(event.body.get("gate") or event.body.get("why") or ""),
-            event.actor,
-        )
-        for event in events
-    ]
+    """Return the events on the subject and on what it was made from, the oldest first."""
+    reasons = {verdict.event.seq: str(verdict.body.gate) for verdict in dossier.verdicts}
+    for event in dossier.withdrawals:
+        reasons[event.seq] = event.read(Withdrawn).why
+    logged = [verdict.event for verdict in dossier.verdicts]
+    events: list[Event] = [*logged, *dossier.releases, *dossier.exports, *dossier.withdrawals]
+    rows = []
+    for event in sorted(events, key=lambda event: event.seq):
+        reason = reasons.get(event.seq, "")
+        rows.append((_day(event.at), event.kind, event.subject, reason, event.actor))
     return Table(("day", "event", "of", "gate or reason", "by"), tuple(rows))
 
 
-def figure(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "not measured"
+def total_size(versions: Iterable[Version[DataFacts]]) -> str:
+    """Return how much text some data versions hold, as far as it is recorded."""
+    return size(sum(version.facts.bytes or 0 for version in versions))
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.{0 if abs(value) >= 0.1 else 1}f} %"
+def number(value: float | None) -> str:
+    """Return a count with all its digits, or that nobody reported it."""
+    return NOT_REPORTED if value is None else f"{value:,.0f}"
 
 
-def number(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, int | float) else "not reported"
+def _day(moment: str) -> str:
+    return moment[:10]
 
 
-def flops(value: Any) -> str:
-    return f"{value:.2e}" if isinstance(value, int | float) else "not reported"
+def _released(dossier: Dossier) -> str:
+    if not dossier.releases:
+        return "not released"
+    newest = dossier.releases[-1]
+    return f"{_day(newest.at)} by {newest.actor}"
 
 
-def hours(value: Any) -> str:
-    if not isinstance(value, int | float):
-        return "not reported"
-    return duration(value)
+def _written(value: float | None, write: Callable[[float], str], unknown: str) -> str:
+    return unknown if value is None else write(value)
+
+
+def _measured(value: float | None) -> str:
+    return _written(value, figure, NOT_MEASURED)
+
+
+def _spent(spent: Spent) -> tuple[str, str, str]:
+    return (
+        number(spent.tokens),
+        _written(spent.flops, power, NOT_REPORTED),
+        _written(spent.wall_s, duration, NOT_REPORTED),
+    )
+
+
+def _with_novelty(label: str, result: Result) -> str:
+    return f"{label} (new to the seed)" if result.new_to_seed else label
+
+
+def _specialist_figure(result: Result) -> float | None:
+    return result.specialist.bits_per_byte if result.specialist else None
+
+
+def _specialist_name(dossier: Dossier, result: Result) -> str:
+    """Name the best specialist.
+
+    A row that does not name it was written with one member for each data version.
+    """
+    if result.specialist and result.specialist.ref:
+        return result.specialist.ref
+    trained = [
+        str(version.ref)
+        for _, version in dossier.members()
+        if any(_same_data(result.data, ref) for ref in version.facts.data)
+    ]
+    return trained[0] if len(trained) == 1 else "not recorded"
+
+
+def _same_data(measured: str, trained_on: str) -> bool:
+    """Compare two data versions; an older row may say what was measured without its number."""
+    left, right = parse(measured), parse(trained_on)
+    return left.name == right.name and left.version in (None, right.version)
+
+
+def _change(result: Result) -> str:
+    if result.change is None:
+        return NOT_MEASURED
+    if result.change > 0:
+        return f"+{percent(result.change)} worse"
+    return f"−{percent(-result.change)}"
+
+
+def _gain_kept(result: Result) -> str:
+    seed, specialist = result.seed_bits_per_byte, _specialist_figure(result)
+    if seed is None or specialist is None or result.change is None:
+        return NOT_MEASURED
+    if result.change >= 0:
+        return "none"
+    if result.gain_kept is None or seed - specialist < LEAST_GAIN * seed:
+        return "little to keep"
+    return percent(result.gain_kept)
+
+
+def _exact(result: Result) -> str:
+    return _written(result.accuracy, percent, "none to check")
+
+
+def _data_row(dossier: Dossier, version: Version[DataFacts]) -> tuple[str, ...]:
+    facts = version.facts
+    until = f", kept until {facts.retain_until}" if facts.retain_until else ""
+    return (
+        str(version.ref),
+        str(dossier.status(version.ref)),
+        facts.license or NOT_STATED,
+        facts.source or NOT_STATED,
+        facts.holder or NOT_STATED,
+        facts.purpose or NOT_STATED,
+        (facts.pii or NOT_STATED) + until,
+        _written(facts.bytes, size, NOT_STATED),
+    )
+
+
+def _parents(dossier: Dossier, version: Version[Facts]) -> str:
+    names = {"seed": "started from", "member": "members"}
+    by_relation: dict[str, list[str]] = {}
+    for parent, relation in dossier.parents(version):
+        words = names[relation] if relation in names else relation.replace("_", " ")
+        by_relation.setdefault(words, []).append(str(parent.ref))
+    parts = [f"{words} {', '.join(refs)}" for words, refs in sorted(by_relation.items())]
+    return "; ".join(parts) or "from outside"

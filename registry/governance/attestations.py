@@ -1,11 +1,12 @@
 """Attestations: in-toto statements in DSSE envelopes, signed with Ed25519, and signed folders.
 
 In:  plain facts (digests, lineage, recipes) and a private key; or a folder and a key file.
-Out: envelopes as JSON, and their payload once the signature is checked; a signature beside the files.
+Out: envelopes as JSON, and their payload once the signature is checked; a signature beside the
+files.
 All of them can be checked with outside tools alone. Who may sign what is left to `people`; which
 facts go in is left to the caller.
-Forms: github.com/secure-systems-lab/dsse protocol.md, in-toto.io/Statement/v1, slsa.dev/provenance/v1;
-for folders github.com/sigstore/model-transparency.
+Forms: github.com/secure-systems-lab/dsse protocol.md, in-toto.io/Statement/v1,
+slsa.dev/provenance/v1; for folders github.com/sigstore/model-transparency.
 """
 
 import base64

@@ -1,10 +1,10 @@
 """Policies: YAML files into rules, and the judgement of evidence by them.
 
 In:  a folder of policies; evidence as plain JSON, waivers, a time.  Out: policies; a Verdict.
-Judging is pure: nothing is read or written, and the time is an argument. A rule passes only by being
-exactly true; what cannot be decided means no; a gate for which there is no policy is shut.
-Numbers are doubles in policies as in evidence, so that evidence read back from its stored form gives
-the same verdict: write 1.0 in arithmetic.
+Judging is pure: nothing is read or written, and the time is an argument. A rule passes only by
+being exactly true; what cannot be decided means no; a gate for which there is no policy is shut.
+Numbers are doubles in policies as in evidence, so that evidence read back from its stored form
+gives the same verdict: write 1.0 in arithmetic.
 Who may grant a waiver is left to `people`, storing verdicts to `gate`.
 """
 
@@ -381,7 +381,8 @@ def moment(text: str) -> datetime:
     """Read an ISO moment.
 
     Args:
-        text: a moment, in UTC unless it has a time zone; or a date, which means the end of that day.
+        text: a moment, in UTC unless it has a time zone; or a date, which means the end of that
+            day.
 
     Raises:
         Invalid: for any other text.

@@ -57,10 +57,8 @@ class Result(Figures):
         None where something was not measured, and where the specialist gains nothing.
         """
         best = self.specialist
-        most = _difference(self.seed_bits_per_byte, best.bits_per_byte if best else None)
-        if most is None or self.gain is None or most <= 0:
-            return None
-        return self.gain / most
+        specialist = best.bits_per_byte if best else None
+        return share_of_gain(self.bits_per_byte, self.seed_bits_per_byte, specialist)
 
     @property
     def change(self) -> float | None:
@@ -80,6 +78,24 @@ class OfData(Protocol):
     @property
     def domain(self) -> str:
         """The domain."""
+
+
+def share_of_gain(own: float | None, seed: float | None, specialist: float | None) -> float | None:
+    """Return which share of a specialist's gain over the seed a model has too.
+
+    Args:
+        own: the model's bits per byte on a text.
+        seed: the seed's on that text.
+        specialist: those of the best model that was trained for it.
+
+    Returns:
+        1.0 where the model is as good as the specialist, 0.0 where it is as good as the seed. None
+        where something was not measured, and where the specialist gains nothing.
+    """
+    gain, most = _difference(seed, own), _difference(seed, specialist)
+    if gain is None or most is None or most <= 0:
+        return None
+    return gain / most
 
 
 def labels(results: Iterable[OfData]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.mixing.parts import parts_of
+
 logging.disable_progress_bar()
 torch.set_num_threads(1)
 
-EXAMPLES = int(
-    os.environ.get("BTX_EXAMPLES", "0")
-)  # Hypothesis examples for a long campaign; 0: each test's own small number
+# Hypothesis examples for a long campaign; 0: each test's own small number.
+EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "0"))
 
 
 def build(
@@ -35,6 +38,38 @@ def build(
     model = model.to(dtype)
     model.tie_weights()
     return model
+
+
+def stock(folder: Path) -> PreTrainedModel:
+    """The model that stock transformers loads, with no tensor too few or too many."""
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info.values()), info
+    return model.eval()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a flat folder, by name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def flip(path: Path, position: int = -1) -> None:
+    """Change one byte of a file, but not of those that share its blocks."""
+    raw = bytearray(path.read_bytes())
+    raw[position] ^= 0xFF
+    path.unlink()
+    path.write_bytes(raw)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint folder, by name."""
+    opened = Checkpoint.open(folder)
+    return {name: opened.read(name) for name in opened.tensors}
+
+
+def router_weights(folder: Path) -> dict[int, torch.Tensor]:
+    """A built folder's router weights, layer -> [E, D], in order of slots."""
+    built = Checkpoint.open(folder)
+    return {layer: built.read(name) for layer, name in parts_of(built).router.items()}
 
 
 TINY = {

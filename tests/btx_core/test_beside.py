@@ -1,4 +1,7 @@
-"""Branches trained beside the seed: a plain checkpoint in the end, little harm on the seed's own text, states that tell the domain."""
+"""Branches trained beside the seed.
+
+In the end a plain checkpoint, little harm on the seed's own text, and states that tell the domain.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -9,12 +12,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
-from btx_core.checkpoints.dense import FEED_FORWARD, branch, load
+from btx_core.checkpoints.dense import FEED_FORWARD
+from btx_core.machine import load
 from btx_core.problems import WrongUsage
-from btx_core.training.beside import beside_seed, pair_loss, seed_scores
-from btx_core.training.loop import TrainRecipe, train
-from btx_core.training.losses import distance, next_token_loss, next_token_scores
+from btx_core.texts import Corpus
+from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, seed_logits
+from btx_core.training.branch import OWN, load_branch, train
+from btx_core.training.losses import kl_divergence, next_token_logits, next_token_loss
+from btx_core.training.objectives import Batch
+from btx_core.training.recipes import TrainRecipe
 
 RECIPE = TrainRecipe(
     steps=200,
@@ -35,13 +43,9 @@ def beside(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-def rows(corpora: Path, seed: Path, name: str, count: int) -> Any:
-    from transformers import AutoTokenizer
-
-    from btx_core.texts import Corpus
-
+def sequences(corpora: Path, seed: Path, name: str, count: int) -> torch.Tensor:
     corpus = Corpus.of([corpora / name], AutoTokenizer.from_pretrained(seed), 1)
-    return torch.from_numpy(np.stack([corpus.row(number, 32) for number in range(count)]))
+    return torch.from_numpy(np.stack([corpus.sequence(number, 32) for number in range(count)]))
 
 
 def test_the_branch_is_a_plain_checkpoint_whose_shared_bytes_are_the_seeds(
@@ -60,21 +64,21 @@ def test_the_branch_is_a_plain_checkpoint_whose_shared_bytes_are_the_seeds(
 def test_off_the_pairs_are_the_seed_and_ungated_the_branch(
     tiny_seed: Path, beside: Path, tiny_corpora: Path
 ) -> None:
-    ids = rows(tiny_corpora, tiny_seed, "math", 2)
-    model, seed = load(beside, torch.float32).eval(), load(tiny_seed, torch.float32).eval()
-    alone, wanted = (next_token_scores(one, ids, 0).detach() for one in (model, seed))
+    ids = sequences(tiny_corpora, tiny_seed, "math", 2)
+    model, seed = load(beside, torch.float32), load(tiny_seed, torch.float32)
+    branch_BSV, seed_BSV = (next_token_logits(each, ids, 0).detach() for each in (model, seed))
     with beside_seed(model, 0.0) as pairs:
         for pair, block in zip(pairs, (layer.mlp for layer in seed.model.layers), strict=True):
             pair.seed.load_state_dict(block.state_dict())
-        assert torch.equal(next_token_scores(model, ids, 0), alone)
-        assert torch.equal(seed_scores(model, pairs, ids, 0), wanted)
-        assert not torch.equal(alone, wanted)
+        assert torch.equal(next_token_logits(model, ids, 0), branch_BSV)
+        assert torch.equal(seed_logits(model, pairs, ids, 0), seed_BSV)
+        assert not torch.equal(branch_BSV, seed_BSV)
         for pair in pairs:
-            pair.gated = 1.0
-        between = next_token_scores(model, ids, 0)  # the gates' rows are zero: half and half
-        assert not torch.equal(between, alone)
-        assert not torch.equal(between, wanted)
-    assert torch.equal(next_token_scores(model, ids, 0), alone), "unwrapped"
+            pair.routed_share = 1.0
+        between = next_token_logits(model, ids, 0)  # the router weights are zero: half and half
+        assert not torch.equal(between, branch_BSV)
+        assert not torch.equal(between, seed_BSV)
+    assert torch.equal(next_token_logits(model, ids, 0), branch_BSV), "unwrapped"
 
 
 def test_it_strays_less_from_the_seed_on_general_text_than_a_branch_alone(
@@ -86,36 +90,36 @@ def test_it_strays_less_from_the_seed_on_general_text_than_a_branch_alone(
         replace(RECIPE, beside=0.0, replay=0.0),
         tmp_path / "alone",
     )
-    general, math = (rows(tiny_corpora, tiny_seed, name, 16) for name in ("prose", "math"))
+    general, math = (sequences(tiny_corpora, tiny_seed, name, 16) for name in ("prose", "math"))
     with torch.no_grad():
         seed, one, other = (
-            load(folder, torch.float32).eval() for folder in (tiny_seed, beside, tmp_path / "alone")
+            load(folder, torch.float32) for folder in (tiny_seed, beside, tmp_path / "alone")
         )
-        wanted = next_token_scores(seed, general, 0)
-        assert 2 * distance(next_token_scores(one, general, 0), wanted) < distance(
-            next_token_scores(other, general, 0), wanted
+        wanted = next_token_logits(seed, general, 0)
+        assert 2 * kl_divergence(next_token_logits(one, general, 0), wanted) < kl_divergence(
+            next_token_logits(other, general, 0), wanted
         )
         losses = [float(next_token_loss(model, math, 0)) for model in (seed, one, other)]
     assert losses[0] - losses[1] > 0.5 * (losses[0] - losses[2]) > 0.05, "it learnt nothing"
 
 
 def test_the_gates_learn_to_tell_the_domain(tiny_seed: Path, tiny_corpora: Path) -> None:
-    model, ids = (
-        branch(tiny_seed, "anchored"),
-        torch.cat([rows(tiny_corpora, tiny_seed, name, 8) for name in ("math", "prose")]),
-    )
-    names = ["data"] * 8 + ["general"] * 8
+    model = load_branch(tiny_seed, "anchored")
+    ids = torch.cat([sequences(tiny_corpora, tiny_seed, name, 8) for name in ("math", "prose")])
+    batch = Batch(ids, (OWN,) * 8 + (GENERAL,) * 8)
     with beside_seed(model, 0.7) as pairs:
-        loss = pair_loss(pairs, 0, keep=3.0, tag=0.25)
+        objective = BesideSeed(pairs, 0, keep=3.0, tag=0.25)
         optimiser = torch.optim.AdamW(
             [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-2
         )
         for _ in range(150):
             optimiser.zero_grad()
-            loss(model, ids, names, 0.0).backward()
+            objective(model, batch, 0.0).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         right = (
-            (pairs[-1].scores_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8)).float().mean()
+            (pairs[-1].router_logits_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8))
+            .float()
+            .mean()
         )
     assert right > 0.9
 

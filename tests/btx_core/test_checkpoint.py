@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from btx_core.checkpoints.checkpoint import Checkpoint, read_header
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.headers import read_header
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.mixing.preflight import preflight
 from btx_core.problems import BtxError, Unsafe
@@ -324,10 +325,10 @@ def refusal(seed: Path, folder: Path) -> str:
         facts = preflight(seed, folder, "anchored")
     except BtxError as error:
         return str(error) if error.found and error.expected and error.next else ""
-    assert facts["recommendation"] == "refuse", facts
-    assert facts["problems"]
-    assert json.dumps(facts, allow_nan=False)
-    return "; ".join(problem["subject"] for problem in facts["problems"])
+    assert facts.recommendation == "refuse", facts
+    assert facts.problems
+    assert json.dumps(facts.to_json(), allow_nan=False)
+    return "; ".join(problem.subject for problem in facts.problems)
 
 
 @pytest.mark.parametrize("fault", MISFITS)

@@ -1,4 +1,4 @@
-"""Text: what is held out, what is refused, and that every batch is a pure function of data, seed and step."""
+"""Text: what is held out, what is refused, and what fixes a batch: data, random seed and step."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_questions_carry_their_answers(tmp_path: Path) -> None:
     [
         ("a.txt", b"\xff\xfe\x00", "no UTF-8"),
         ("a.jsonl", b'{"txt": "x"}\n', '"text"'),
-        ("a.jsonl", b"not json\n", "mend the line"),
+        ("a.jsonl", b"not json\n", "fix the line"),
         ("a.txt", b"", "one of each"),
     ],
 )
@@ -73,28 +73,28 @@ def corpora(tiny_seed: Path, tiny_corpora: Path) -> dict[str, Corpus]:
 
 def test_an_epoch_holds_every_token_once(corpora: dict[str, Corpus]) -> None:
     math, sequence = corpora["math"], 64
-    rows = (math.tokens - 1) // sequence
-    seen = np.concatenate([math.row(number, sequence)[:-1] for number in range(rows)])
+    count = (math.tokens - 1) // sequence
+    seen = np.concatenate([math.sequence(number, sequence)[:-1] for number in range(count)])
     whole = np.concatenate(math.documents)
     missing = np.bincount(whole, minlength=512) - np.bincount(seen, minlength=512)
     assert (missing >= 0).all()
-    assert missing.sum() == math.tokens - rows * sequence  # the tail that fills no row
+    assert missing.sum() == math.tokens - count * sequence  # the tail that fills no sequence
 
 
-@given(step=st.integers(0, 3000), rows=st.integers(1, 8))
+@given(step=st.integers(0, 3000), count=st.integers(1, 8))
 def test_a_batch_depends_on_its_step_alone(
-    corpora: dict[str, Corpus], step: int, rows: int
+    corpora: dict[str, Corpus], step: int, count: int
 ) -> None:
     mixture = Mixture(corpora, {"prose": 0.4, "math": 0.6})
     fresh = Mixture(
-        {name: Corpus(one.documents, one.digest, one.seed) for name, one in corpora.items()},
+        {name: Corpus(one.documents, one.digest, one.random_seed) for name, one in corpora.items()},
         mixture.shares,
     )
-    ids, names = mixture.batch(step, rows, 32)
-    again, names_again = fresh.batch(step, rows, 32)
+    ids, names = mixture.batch(step, count, 32)
+    again, names_again = fresh.batch(step, count, 32)
     assert names == names_again
     assert np.array_equal(ids, again)
-    assert ids.shape == (rows, 33)
+    assert ids.shape == (count, 33)
 
 
 def test_shares_hold_in_any_stretch_of_steps(corpora: dict[str, Corpus]) -> None:

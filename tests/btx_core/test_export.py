@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.mixing.exporting import export_checkpoint
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.mixing.plan import parts
+from btx_core.mixing.parts import parts_of
 from btx_core.problems import BtxError, Unsupported, WrongUsage
 
-from .conftest import build
+from .conftest import build, stock
 
 CONFIG = {
     "vocab_size": 64,
@@ -67,9 +66,7 @@ def built(family: str, root: Path) -> Path:
 
 @torch.no_grad()
 def logits(folder: Path) -> torch.Tensor:
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(info.values()), info
-    return model.eval()(IDS).logits
+    return stock(folder)(IDS).logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -77,7 +74,7 @@ def logits(folder: Path) -> torch.Tensor:
     ("fused", "target"),
     [(False, "transformers"), (True, "transformers"), (False, "vllm"), (False, "llama.cpp")],
 )
-def test_every_dress_computes_the_builds_function(
+def test_every_export_computes_the_builds_function(
     family: str, fused: bool, target: str, tmp_path: Path
 ) -> None:
     folder, out = built(family, tmp_path), tmp_path / "out"
@@ -128,4 +125,4 @@ def test_files_of_the_build_alone_stay_behind(tmp_path: Path) -> None:
         path.name for path in (tmp_path / "out").iterdir()
     }
     assert json.loads((tmp_path / "out/model.safetensors.index.json").read_text())["metadata"] == {}
-    assert list(parts(Checkpoint.open(tmp_path / "out")).experts) == [0, 1]
+    assert list(parts_of(Checkpoint.open(tmp_path / "out")).experts) == [0, 1]

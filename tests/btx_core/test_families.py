@@ -1,4 +1,4 @@
-"""Every row of the table computes the dense model's function, as stock transformers sees it."""
+"""Every entry of the table computes the dense model's function, as stock transformers sees it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
-from btx_core.checkpoints.families import FAMILIES, REASONS, family
-from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.checkpoints.families import FAMILIES, REASONS, find_family
+from btx_core.mixing.mix import Known, Member, MixRecipe, mix
 from btx_core.problems import Unsupported
 
-from .conftest import EXAMPLES, build
+from .conftest import EXAMPLES, build, stock
 
 HEADS = {4: (1, 2, 4), 2: (1, 2)}
 ROPE = [
@@ -73,9 +73,9 @@ def kinds(
 
 @st.composite
 def dense(
-    draw: st.DrawFn, row: str
+    draw: st.DrawFn, entry: str
 ) -> dict[str, Any]:  # one branch per family: what may vary there
-    model, mixture = row.split("->")
+    model, mixture = entry.split("->")
     c = common(draw)
     tie, eps, flag = (
         {"tie_word_embeddings": draw(st.booleans())},
@@ -195,7 +195,7 @@ def dense(
                 | eps
                 | own_width
                 | rope(draw, ROPE[:1], partial_rotary_factor=0.5)
-                | {"attention_bias": not mixture_first(row)}
+                | {"attention_bias": not mixture_first(entry)}
             )
         case "helium", _:
             return c | tie | eps | rope(draw, ROPE[:1])
@@ -276,30 +276,24 @@ def dense(
                 | latent
                 | rope(draw, ROPE[:1])
             )
-    raise AssertionError(f"no oracle for {row}")
+    raise AssertionError(f"no oracle for {entry}")
 
 
-def mixture_first(row: str) -> bool:
-    return row.endswith("#0")
+def mixture_first(entry: str) -> bool:
+    return entry.endswith("#0")
 
 
-# A family with two rows of one name is told apart by number.
+# Entries of one name are numbered.
 NUMBERED = {
-    f"{row.name}#{[r.name for r in FAMILIES[:n]].count(row.name)}": row
-    for n, row in enumerate(FAMILIES)
+    f"{family.name}#{[other.name for other in FAMILIES[:n]].count(family.name)}": family
+    for n, family in enumerate(FAMILIES)
 }
-ROWS = [name for name in NUMBERED if name != "llama->qwen2_moe#0"]  # chosen for Switch alone
-SWITCH = [name for name, row in NUMBERED.items() if row.layout.raw]
+ENTRIES = [name for name in NUMBERED if name != "llama->qwen2_moe#0"]  # chosen for Switch alone
+SWITCH = [name for name, family in NUMBERED.items() if family.layout.full_softmax]
 
 
-def model_of(row: str, config: dict[str, Any], seed: int) -> PreTrainedModel:
-    return build(row.split("->")[0], seed, **config)
-
-
-def stock(folder: Path) -> PreTrainedModel:
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(info.values()), info
-    return model.eval()
+def model_of(entry: str, config: dict[str, Any], seed: int) -> PreTrainedModel:
+    return build(entry.split("->")[0], seed, **config)
 
 
 def padded(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -340,19 +334,19 @@ CAMPAIGN = settings(
 )
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("entry", ENTRIES)
 @CAMPAIGN
 @given(data=st.data())
-def test_copies_of_one_expert_give_the_dense_logits(row: str, data: st.DataObject) -> None:
+def test_copies_of_one_expert_give_the_dense_logits(entry: str, data: st.DataObject) -> None:
     config = data.draw(
-        dense(row.removesuffix("#0").removesuffix("#1") if "glm->" not in row else row)
+        dense(entry.removesuffix("#0").removesuffix("#1") if "glm->" not in entry else entry)
     )
     copies, top_k = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 2))
-    model = model_of(row, config, data.draw(st.integers(0, 9)))
+    model = model_of(entry, config, data.draw(st.integers(0, 9)))
     with tempfile.TemporaryDirectory() as folder:
         seed, out = Path(folder) / "seed", Path(folder) / "out"
         model.save_pretrained(seed)
-        assert row.startswith(family(AutoConfig.from_pretrained(seed).to_dict()).name)
+        assert entry.startswith(find_family(AutoConfig.from_pretrained(seed).to_dict()).name)
         members = [Member(f"m{n}", 2 * n + 1, seed) for n in range(copies)]  # with gaps
         mix(
             seed,
@@ -364,11 +358,11 @@ def test_copies_of_one_expert_give_the_dense_logits(row: str, data: st.DataObjec
             ),
             out,
         )
-        assert function_difference(stock(out), model) <= (1e-4 if "lfm2" in row else 1e-5)
+        assert function_difference(stock(out), model) <= (1e-4 if "lfm2" in entry else 1e-5)
 
 
 def doubled(
-    model: PreTrainedModel, other: PreTrainedModel, row: str, config: dict[str, Any]
+    model: PreTrainedModel, other: PreTrainedModel, entry: str, config: dict[str, Any]
 ) -> PreTrainedModel:
     """A dense model whose feed-forward blocks are the mean of two models': twice as wide, the last matrix halved."""
     wide = dict(config)
@@ -381,7 +375,7 @@ def doubled(
         ).shape[1]
     )
     wide["block_auto_adjust_ff_dim"] = False
-    if "lfm2" not in row:
+    if "lfm2" not in entry:
         wide.pop("block_auto_adjust_ff_dim")
     theirs, joined = other.state_dict(), {}
     for name, ours in model.state_dict().items():
@@ -399,21 +393,21 @@ def doubled(
             joined[name] = torch.cat([ours, theirs[name]], 1) / 2
         else:
             joined[name] = ours
-    result = build(row.split("->")[0], **wide)
+    result = build(entry.split("->")[0], **wide)
     result.load_state_dict(joined)
     return result.eval()
 
 
-@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("entry", ENTRIES)
 @settings(CAMPAIGN, max_examples=EXAMPLES or 2)
 @given(data=st.data())
 def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(
-    row: str, data: st.DataObject
+    entry: str, data: st.DataObject
 ) -> None:
     config = data.draw(
-        dense(row.removesuffix("#0").removesuffix("#1") if "glm->" not in row else row)
+        dense(entry.removesuffix("#0").removesuffix("#1") if "glm->" not in entry else entry)
     )
-    model, other = (model_of(row, config, number) for number in (1, 2))
+    model, other = (model_of(entry, config, number) for number in (1, 2))
     with tempfile.TemporaryDirectory() as folder:
         seed, branch, out = Path(folder) / "seed", Path(folder) / "branch", Path(folder) / "out"
         model.save_pretrained(seed)
@@ -422,10 +416,10 @@ def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(
             layer: torch.zeros(2, config["hidden_size"])
             for layer in range(config["num_hidden_layers"])
         }
-        mix(seed, [Member("other", 5, branch)], MixRecipe(), out, router=even)
+        mix(seed, [Member("other", 5, branch)], MixRecipe(), out, known=Known(router=even))
         made = stock(out)
-        assert function_difference(made, doubled(model, other, row, config)) <= (
-            1e-4 if "lfm2" in row else 1e-5
+        assert function_difference(made, doubled(model, other, entry, config)) <= (
+            1e-4 if "lfm2" in entry else 1e-5
         )
         down = [p for n, p in made.named_parameters() if re.search(r"experts\.down_proj$", n)]
         first, second = (
@@ -440,15 +434,15 @@ def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(
         assert torch.equal(down[0][1], second)
 
 
-@pytest.mark.parametrize("row", SWITCH)
+@pytest.mark.parametrize("entry", SWITCH)
 @settings(CAMPAIGN, max_examples=EXAMPLES or 2)
 @given(data=st.data())
 def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
-    row: str, data: st.DataObject
+    entry: str, data: st.DataObject
 ) -> None:
     """Four copies of one expert and even rows: a quarter of the dense model's block."""
-    config = data.draw(dense(row.removesuffix("#0")))
-    model = model_of(row, config, 1)
+    config = data.draw(dense(entry.removesuffix("#0")))
+    model = model_of(entry, config, 1)
     with tempfile.TemporaryDirectory() as folder:
         seed, out = Path(folder) / "seed", Path(folder) / "out"
         model.save_pretrained(seed)
@@ -461,7 +455,7 @@ def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
             [Member(f"m{n}", n, seed) for n in range(1, 4)],
             MixRecipe(routing="switch"),
             out,
-            router=even,
+            known=Known(router=even),
         )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -472,20 +466,20 @@ def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
 
 def test_a_family_without_such_a_mixture_refuses_switch_by_name() -> None:
     with pytest.raises(Unsupported, match="routing switch") as caught:
-        family({"model_type": "granite"}, raw=True)
+        find_family({"model_type": "granite"}, full_softmax=True)
     assert "softmax over all" in str(caught.value)
 
 
-def test_at_least_twenty_families_have_a_row() -> None:
-    assert len({row.dense for row in FAMILIES}) >= 20
+def test_at_least_twenty_families_have_an_entry() -> None:
+    assert len({family.dense for family in FAMILIES}) >= 20
 
 
 @pytest.mark.parametrize("model_type", [*REASONS, "never_heard_of"])
 def test_what_has_no_faithful_mixture_is_refused_with_a_reason(model_type: str) -> None:
     with pytest.raises(Unsupported) as caught:
-        family({"model_type": model_type})
+        find_family({"model_type": model_type})
     assert model_type in str(caught.value)
-    assert caught.value.found == REASONS.get(model_type, "no row in the table of families")
+    assert caught.value.found == REASONS.get(model_type, "no entry in the table of families")
 
 
 @pytest.mark.parametrize(
@@ -499,7 +493,7 @@ def test_a_setting_that_no_mixture_has_is_refused_by_name(
     config: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(Unsupported, match=reason):
-        family(config)
+        find_family(config)
 
 
 def test_the_oracle_notices_gate_and_up_swapped(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Task files of the lm-evaluation-harness: figures by hand from the model's own logits, no network, broken files named."""
+"""Tasks of the lm-evaluation-harness: figures by hand, no network, broken files named."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoTokenizer
 
-from btx_core.checkpoints.dense import load
+from btx_core.machine import load
 from btx_core.measuring import harness
 from btx_core.problems import WrongUsage
 from btx_core.texts import split
@@ -24,7 +24,8 @@ ANSWER = {
     "test_split": "test",
     "output_type": "loglikelihood",
     "doc_to_text": "{{prompt}}",
-    "doc_to_target": " {{answer}}",  # the harness sets no space of its own here, as it does before a choice
+    # The harness sets no space of its own here, as it does before a choice.
+    "doc_to_target": " {{answer}}",
 }
 CHOICE = ANSWER | {
     "task": "choice",
@@ -37,10 +38,9 @@ CHOICE = ANSWER | {
 
 @pytest.fixture
 def tasks(tiny_corpora: Path, tmp_path: Path) -> Path:
-    """answer.yaml, choice.yaml and the twelve questions that both ask; the first of three choices is right."""
-    documents = [document for document in split(tiny_corpora / "math").heldout if document.answer][
-        :12
-    ]
+    """answer.yaml, choice.yaml and their twelve questions; the first of three choices is right."""
+    heldout = split(tiny_corpora / "math").heldout
+    documents = [document for document in heldout if document.answer][:12]
     others = [str(document.answer) for document in documents]
     rows = [
         {
@@ -73,8 +73,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def nats(model: Any, tokenizer: Any, prompt: str, answer: str) -> float:
     before, row = tokenizer(prompt)["input_ids"], tokenizer(f"{prompt} {answer}")["input_ids"]
     with torch.no_grad():
-        told = model(input_ids=torch.tensor([row])).logits[0].double().log_softmax(-1)
-    return sum(float(told[place - 1, row[place]]) for place in range(len(before), len(row)))
+        scores = model(input_ids=torch.tensor([row])).logits[0].double().log_softmax(-1)
+    answered = range(len(before), len(row))
+    return sum(float(scores[position - 1, row[position]]) for position in answered)
 
 
 def test_figures_are_those_of_the_models_own_logits(
@@ -85,21 +86,21 @@ def test_figures_are_those_of_the_models_own_logits(
     assert capfd.readouterr() == ("", "")
     assert found == harness.run(tiny_seed, ["answer.yaml", "choice.yaml"], tasks)
     model, tokenizer = (
-        load(tiny_seed, torch.float32).eval(),
+        load(tiny_seed, torch.float32),
         AutoTokenizer.from_pretrained(tiny_seed),
     )
     rows = [json.loads(line) for line in (tasks / "answer.jsonl").read_text().splitlines()]
-    told = [
+    by_choice = [
         [nats(model, tokenizer, row["prompt"], choice) for choice in row["choices"]] for row in rows
     ]
     assert found["answer"]["perplexity"] == pytest.approx(
-        math.exp(-sum(first for first, *_ in told) / len(told)), rel=1e-4
+        math.exp(-sum(first for first, *_ in by_choice) / len(by_choice)), rel=1e-4
     )
     alone = harness.run(tiny_seed, ["answer.yaml"], tasks, batch_tokens=1)
     assert alone["answer"]["perplexity"] == pytest.approx(
         found["answer"]["perplexity"], rel=1e-5
     ), "padding changes nothing"
-    assert found["choice"]["acc"] == sum(max(row) == row[0] for row in told) / len(told)
+    assert found["choice"]["acc"] == sum(max(row) == row[0] for row in by_choice) / len(by_choice)
     assert 0 < found["choice"]["acc"] < 1, "a figure that a wrong sum would move"
 
 

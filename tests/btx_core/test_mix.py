@@ -28,36 +28,20 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.mixing import combine, shards
-from btx_core.mixing.mix import Member, MixRecipe, mix, router_rows
-from btx_core.mixing.plan import parts
+from btx_core.mixing import combine, streams
+from btx_core.mixing.mix import Known, Member, MixRecipe, mix
+from btx_core.mixing.parts import parts_of
+from btx_core.mixing.weight_files import FUSED_EXPERTS, ROUTER, SHARED, expert_file, expert_name
 from btx_core.problems import BtxError, NotFinite, ShapeMismatch, WrongUsage
 from registry.digest import tensor_digests
 
-from .conftest import EXAMPLES, TINY, build
+from .conftest import EXAMPLES, TINY, build, digests, flip, router_weights, stock, weights
 
 Save = Callable[..., Path]
-SHARED, ROUTER = "model-shared.safetensors", "model-router.safetensors"
-
-
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-
-
-def flip(path: Path, place: int = -1) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[place] ^= 0xFF
-    path.unlink()
-    path.write_bytes(raw)
 
 
 def full(tiny: Save, *names: str) -> list[Member]:
     return [Member(name, slot, tiny(name, shared=0.02)) for slot, name in enumerate(names, start=1)]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    opened = Checkpoint.open(folder)
-    return {name: opened.read(name) for name in opened.tensors}
 
 
 def test_the_order_of_members_moves_no_bit_of_any_file(
@@ -94,7 +78,7 @@ def test_shared_parameters_are_the_mean_over_seed_and_members(
     sources = [weights(folder) for folder in (seed, *(member.folder for member in members))]
     for out, used in ((tmp_path / "with", sources), (tmp_path / "without", sources[1:])):
         made = weights(out)
-        for name in parts(Checkpoint.open(out)).shared:
+        for name in parts_of(Checkpoint.open(out)).shared:
             assert torch.equal(
                 made[name], torch.stack([one[name].double() for one in used]).mean(0).float()
             ), name
@@ -104,7 +88,7 @@ def test_bfloat16_is_averaged_and_rounded_as_torch_does(tiny: Save, tmp_path: Pa
     seed, a = tiny("seed", dtype=torch.bfloat16), tiny("a", shared=0.02, dtype=torch.bfloat16)
     mix(seed, [Member("a", 1, a)], MixRecipe(mode="full"), tmp_path / "out")
     made, one, two = weights(tmp_path / "out"), weights(seed), weights(a)
-    for name in parts(Checkpoint.open(tmp_path / "out")).shared:
+    for name in parts_of(Checkpoint.open(tmp_path / "out")).shared:
         assert made[name].dtype == torch.bfloat16
         assert torch.equal(
             made[name], ((one[name].double() + two[name].double()) / 2).float().bfloat16()
@@ -116,7 +100,7 @@ def test_anchored_takes_the_seeds_shared_parameters_and_each_members_blocks(
 ) -> None:
     members = [Member("a", 1, tiny("a")), Member("b", 4, tiny("b"))]
     mix(seed, members, MixRecipe(), tmp_path / "out")
-    made, found = weights(tmp_path / "out"), parts(Checkpoint.open(tmp_path / "out"))
+    made, found = weights(tmp_path / "out"), parts_of(Checkpoint.open(tmp_path / "out"))
     assert list(found.experts) == [0, 1, 4]
     assert {name: made[name] for name in found.shared}.keys() == {
         name for name in weights(seed) if ".mlp." not in name
@@ -146,7 +130,7 @@ def test_growth_links_what_is_known_and_writes_the_same_bytes(
         for name, slot in names
     ]
     grown = [*known, Member("c", 3, tiny("c"))]
-    report = mix(seed, grown, MixRecipe(), tmp_path / "two", previous=tmp_path / "one")
+    report = mix(seed, grown, MixRecipe(), tmp_path / "two", known=Known(previous=tmp_path / "one"))
     mix(
         seed,
         [Member(member.name, member.slot, member.folder) for member in grown],
@@ -161,26 +145,39 @@ def test_growth_links_what_is_known_and_writes_the_same_bytes(
     assert report.bytes_linked == sum((tmp_path / "two" / name).stat().st_size for name in linked)
 
 
-def test_router_rows_of_those_who_stay_do_not_change(
+def test_router_weights_of_those_who_stay_do_not_change(
     tiny: Save, seed: Path, tmp_path: Path
 ) -> None:
     mix(seed, [Member("a", 1, tiny("a")), Member("b", 2, tiny("b"))], MixRecipe(), tmp_path / "one")
     mix(seed, [Member("b", 2, tiny("b")), Member("c", 3, tiny("c"))], MixRecipe(), tmp_path / "two")
-    one, two = router_rows(tmp_path / "one"), router_rows(tmp_path / "two")
+    one, two = router_weights(tmp_path / "one"), router_weights(tmp_path / "two")
     assert torch.equal(one[0][[0, 2]], two[0][[0, 1]])
     assert not torch.equal(one[1][1], two[1][2])
 
 
-def test_given_router_rows_are_written_and_wrong_ones_refused(
+def test_given_router_weights_are_written_and_wrong_ones_refused(
     tiny: Save, seed: Path, tmp_path: Path
 ) -> None:
     rows = {layer: torch.randn(2, TINY["hidden_size"]) for layer in range(2)}
-    mix(seed, [Member("a", 1, tiny("a"))], MixRecipe(), tmp_path / "out", router=rows)
+    mix(seed, [Member("a", 1, tiny("a"))], MixRecipe(), tmp_path / "out", known=Known(router=rows))
     assert all(
-        torch.equal(rows[layer], found) for layer, found in router_rows(tmp_path / "out").items()
+        torch.equal(rows[layer], found) for layer, found in router_weights(tmp_path / "out").items()
     )
     with pytest.raises(ShapeMismatch, match="layer 1"):
-        mix(seed, [Member("a", 1, tiny("a"))], MixRecipe(), tmp_path / "bad", router={0: rows[0]})
+        mix(
+            seed,
+            [Member("a", 1, tiny("a"))],
+            MixRecipe(),
+            tmp_path / "bad",
+            known=Known(router={0: rows[0]}),
+        )
+
+
+def test_a_files_name_says_which_expert_it_holds_and_that_it_holds_one() -> None:
+    for name in ("seed", "math", "math.0", "a-b@3", "blend-1"):
+        assert expert_name(expert_file(name)) == name
+    for file in (SHARED, ROUTER, FUSED_EXPERTS, "model.safetensors", "model-expert-a.json"):
+        assert expert_name(file) is None
 
 
 @pytest.mark.parametrize("what", ["other slot", "other member", "tuned"])
@@ -218,7 +215,7 @@ def test_a_tuned_previous_build_is_not_linked_but_written_anew(
             if info.file.name == SHARED
         ),
     )
-    mix(seed, members, MixRecipe(), tmp_path / "two", previous=tmp_path / "tuned")
+    mix(seed, members, MixRecipe(), tmp_path / "two", known=Known(previous=tmp_path / "tuned"))
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
 
 
@@ -324,12 +321,12 @@ def test_digests_on_record_are_not_computed_again_and_change_no_byte(
     }
     hashed, sha256 = [], hashlib.sha256
     monkeypatch.setattr(hashlib, "sha256", lambda *given: hashed.append(1) or sha256(*given))
-    mix(seed, members, recipe, tmp_path / "recorded", digests=recorded)
+    mix(seed, members, recipe, tmp_path / "recorded", known=Known(digests=recorded))
     made = weights(tmp_path / "recorded")
     monkeypatch.undo()
     assert digests(tmp_path / "recorded") == digests(tmp_path / "hashed")
     combined = [
-        name for name in parts(Checkpoint.open(tmp_path / "recorded")).shared if mode == "full"
+        name for name in parts_of(Checkpoint.open(tmp_path / "recorded")).shared if mode == "full"
     ]
     rows = 3 * 2  # a random row's key is a hash, too
     assert len(hashed) <= rows + len(combined) + sum("gate.weight" in name for name in made)
@@ -397,7 +394,7 @@ def test_task_arithmetic_adds_scaled_mean_task_vectors(
     made, s, a, b = (
         weights(folder) for folder in (tmp_path / "out", seed, members[0].folder, members[1].folder)
     )
-    for name in parts(Checkpoint.open(tmp_path / "out")).shared:
+    for name in parts_of(Checkpoint.open(tmp_path / "out")).shared:
         expected = (
             s[name].double()
             + 0.7
@@ -432,7 +429,7 @@ def test_ties_trims_elects_and_averages_those_that_agree(
         weights(folder)
         for folder in (tmp_path / "out", seed, *(member.folder for member in members))
     )
-    for name in parts(Checkpoint.open(tmp_path / "out")).shared:
+    for name in parts_of(Checkpoint.open(tmp_path / "out")).shared:
         assert torch.allclose(
             made[name], ties(s[name], [other[name] for other in others], density), atol=1e-6
         ), name
@@ -458,9 +455,9 @@ def test_dare_drops_by_chance_rescales_and_repeats_itself(
 def test_how_finely_weights_are_read_moves_no_bit(
     method: Any, tiny: Save, seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chunks = (shards.CHUNK, 1000, 77)
+    chunks = (streams.CHUNK, 1000, 77)
     for chunk in chunks:
-        monkeypatch.setattr(shards, "CHUNK", chunk)
+        monkeypatch.setattr(streams, "CHUNK", chunk)
         mix(
             seed, full(tiny, "a", "b"), MixRecipe(mode="full", method=method), tmp_path / str(chunk)
         )
@@ -497,13 +494,12 @@ def test_split_and_blended_copies_all_chosen_evenly_give_the_dense_logits(
         [Member(f"m{n}", n + 1, tmp_path / "seed") for n in range(copies)],
         recipe,
         tmp_path / "out",
-        router=rows,
+        known=Known(router=rows),
     )
-    made, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert not any(info.values())
+    made = stock(tmp_path / "out")
     ids = torch.arange(3, 20)[None]
     assert float((made(ids).logits - model(ids).logits).abs().max()) < 1e-4
-    slots = parts(Checkpoint.open(tmp_path / "out")).experts
+    slots = parts_of(Checkpoint.open(tmp_path / "out")).experts
     assert len(slots) == recipe.top_k
 
 
@@ -569,7 +565,7 @@ class Growth(RuleBasedStateMachine):
             for name, (slot, folder) in self.members.items()
         ]
         out, again = self.folder / f"{self.number}", self.folder / f"{self.number}-again"
-        report = mix(seed, known, recipe, out, previous=self.last)
+        report = mix(seed, known, recipe, out, known=Known(previous=self.last))
         mix(
             seed,
             [Member(member.name, member.slot, member.folder) for member in known],

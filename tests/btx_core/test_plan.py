@@ -11,7 +11,8 @@ import pytest
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.mixing.plan import parts, tensor_class
+from btx_core.mixing.parameters import parameter_group
+from btx_core.mixing.parts import parts_of
 from btx_core.problems import Unsupported
 
 from .conftest import TINY, build
@@ -22,24 +23,24 @@ def test_every_tensor_of_a_build_has_one_part(family: str, fused: bool, tmp_path
     build(family, **TINY, pad_token_id=0, head_dim=8).save_pretrained(tmp_path / "seed")
     mix(tmp_path / "seed", [Member("a", 4, tmp_path / "seed")], MixRecipe(), tmp_path / "out")
     opened = Checkpoint.open(tmp_path / "out")
-    found = parts(opened)
+    found = parts_of(opened)
     held = [name for names in found.experts.values() for name in names]
-    every = [*found.shared, *found.router.values(), *held, *found.fused, *found.extras]
+    every = [*found.shared, *found.router.values(), *held, *found.fused, *found.router_biases]
     assert sorted(every) == sorted(opened.tensors)
     assert list(found.router) == [0, 1]
     assert list(found.experts) == ([] if fused else [0, 4])
     assert bool(found.fused) == fused
-    assert bool(found.extras) == (family == "glm")
+    assert bool(found.router_biases) == (family == "glm")
     files = {name: opened.tensors[name].file.name for name in every}
     assert {files[name] for name in found.shared} == {"model-shared.safetensors"}
-    assert {files[name] for name in [*found.router.values(), *found.extras]} == {
+    assert {files[name] for name in [*found.router.values(), *found.router_biases]} == {
         "model-router.safetensors"
     }
 
 
 def test_a_dense_folder_has_no_parts(tiny: Callable[..., Path]) -> None:
     with pytest.raises(Unsupported, match="llama"):
-        parts(Checkpoint.open(tiny("seed")))
+        parts_of(Checkpoint.open(tiny("seed")))
 
 
 @pytest.mark.parametrize(
@@ -57,9 +58,12 @@ def test_a_dense_folder_has_no_parts(tiny: Callable[..., Path]) -> None:
     ],
 )
 def test_parameter_groups(name: str, group: str) -> None:
-    assert tensor_class(name) == group
+    assert parameter_group(name) == group
 
 
 def test_headers_are_read_without_torch() -> None:
-    code = "import sys, btx_core.checkpoints.checkpoint, btx_core.checkpoints.families, btx_core.mixing.plan, btx_core.mixing.preflight; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, btx_core.checkpoints.checkpoint, btx_core.checkpoints.families, "
+        "btx_core.mixing.plan, btx_core.mixing.preflight; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

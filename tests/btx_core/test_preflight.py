@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.mixing.preflight import MIN_COSINE, all_finite, fits, preflight
+from btx_core.mixing.distances import all_finite
+from btx_core.mixing.preflight import MIN_COSINE, fits, preflight
 
 from .conftest import TINY, build
 
@@ -21,21 +22,21 @@ Save = Callable[..., Path]
 
 def test_an_anchored_branch_descends_and_needs_the_router_only(tiny: Save, seed: Path) -> None:
     facts = preflight(seed, tiny("a"), "anchored")
-    assert facts["ancestry"]["descends"]
-    assert facts["ancestry"]["shared_identical"]
-    assert facts["ancestry"]["distance"]["attention"] == 0.0 < facts["ancestry"]["distance"]["ffn"]
-    assert facts["recommendation"] == "router"
-    assert json.dumps(facts, allow_nan=False)
+    assert facts.ancestry.descends
+    assert facts.ancestry.shared_identical
+    assert facts.ancestry.distance["attention"] == 0.0 < facts.ancestry.distance["ffn"]
+    assert facts.recommendation == "router"
+    assert json.dumps(facts.to_json(), allow_nan=False)
 
 
 def test_a_full_branch_descends_and_wants_its_shared_parameters_tuned(
     tiny: Save, seed: Path
 ) -> None:
     facts = preflight(seed, tiny("a", shared=0.02), "full")
-    assert facts["ancestry"]["descends"]
-    assert not facts["ancestry"]["shared_identical"]
-    assert facts["recommendation"] == "shared"
-    assert preflight(seed, tiny("a", shared=0.02), "anchored")["recommendation"] == "refuse"
+    assert facts.ancestry.descends
+    assert not facts.ancestry.shared_identical
+    assert facts.recommendation == "shared"
+    assert preflight(seed, tiny("a", shared=0.02), "anchored").recommendation == "refuse"
 
 
 @pytest.mark.parametrize("mode", ["anchored", "full"])
@@ -43,13 +44,13 @@ def test_a_model_of_another_seed_is_refused_by_ancestry_with_a_wide_margin(
     mode: str, tiny: Save, seed: Path
 ) -> None:
     stranger, branch = tiny("stranger", "stranger"), tiny("a", shared=0.02)
-    other, own = (preflight(seed, folder, mode)["ancestry"] for folder in (stranger, branch))  # type: ignore[arg-type]
-    assert not other["descends"]
-    assert preflight(seed, stranger, mode)["recommendation"] == "refuse"  # type: ignore[arg-type]
-    assert other["margin"] < -0.35 < 0.3 < own["margin"]
+    other, own = (preflight(seed, folder, mode).ancestry for folder in (stranger, branch))  # type: ignore[arg-type]
+    assert not other.descends
+    assert preflight(seed, stranger, mode).recommendation == "refuse"  # type: ignore[arg-type]
+    assert other.margin < -0.35 < 0.3 < own.margin
     assert any(
-        problem["subject"].startswith("ancestry")
-        for problem in preflight(seed, stranger, mode)["problems"]
+        problem.subject.startswith("ancestry")
+        for problem in preflight(seed, stranger, mode).problems
     )  # type: ignore[arg-type]
 
 
@@ -76,16 +77,16 @@ def test_trained_branches_are_told_from_models_trained_from_another_seed(tmp_pat
         trained(tmp_path / f"{name}-raw", tmp_path / name, 0, 60)  # both on the same data
     branch = trained(tmp_path / "one", tmp_path / "branch", 7, 120)
     own, other = (
-        preflight(tmp_path / "one", folder, "full")["ancestry"]
+        preflight(tmp_path / "one", folder, "full").ancestry
         for folder in (branch, tmp_path / "two")
     )
     print(
-        f"cosine with the seed: branch {own['cosine']:.3f}, another seed's {other['cosine']:.3f}, least allowed {MIN_COSINE}"
+        f"cosine with the seed: branch {own.cosine:.3f}, another seed's {other.cosine:.3f}, least allowed {MIN_COSINE}"
     )
-    assert own["descends"]
-    assert not other["descends"]
-    assert own["margin"] > 0.2
-    assert other["margin"] < -0.2
+    assert own.descends
+    assert not other.descends
+    assert own.margin > 0.2
+    assert other.margin < -0.2
 
 
 def test_divergence_says_which_layer_moved(tiny: Save, seed: Path, tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_divergence_says_which_layer_moved(tiny: Save, seed: Path, tmp_path: Pat
     tensors = load_file(seed / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"] *= 1.1
     save_file(tensors, tmp_path / "moved/model.safetensors")
-    first, second = preflight(seed, tmp_path / "moved")["divergence_per_layer"]
+    first, second = preflight(seed, tmp_path / "moved").divergence_per_layer
     whole = torch.cat(
         [
             tensors[f"model.layers.1.mlp.{name}_proj.weight"].flatten()
@@ -112,7 +113,7 @@ def test_divergence_says_which_layer_moved(tiny: Save, seed: Path, tmp_path: Pat
 
 
 def test_similarity_of_task_vectors_is_their_cosine(tiny: Save, seed: Path) -> None:
-    found = preflight(seed, tiny("a"), others={"itself": tiny("a"), "b": tiny("b")})["similarity"]
+    found = preflight(seed, tiny("a"), others={"itself": tiny("a"), "b": tiny("b")}).similarity
     assert found["itself"] == pytest.approx(1.0)
 
     def vector(folder: Path) -> torch.Tensor:
@@ -136,7 +137,7 @@ def test_bfloat16_is_measured_as_float64(tiny: Save) -> None:
         Checkpoint.open(folder).read("model.embed_tokens.weight").double()
         for folder in (seed, branch)
     )
-    assert facts["ancestry"]["distance"]["embedding"] == pytest.approx(
+    assert facts.ancestry.distance["embedding"] == pytest.approx(
         float((ours - theirs).norm() / ours.norm()), rel=1e-12
     )
 

@@ -1,4 +1,4 @@
-"""First rows: additive statistics, a closed form that finds each expert's own states, the same whatever came before."""
+"""First router weights: additive statistics, closed forms that find each expert's own states."""
 
 from pathlib import Path
 
@@ -6,9 +6,15 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from btx_core.checkpoints.dense import load
+from btx_core.machine import load
 from btx_core.texts import Corpus
-from btx_core.training.router import RIDGE, Statistics, joining_row, rows, statistics
+from btx_core.training.router_start import (
+    RIDGE,
+    Statistics,
+    first_weights,
+    joining_weight,
+    statistics,
+)
 
 
 def of(states_LTD: torch.Tensor) -> Statistics:
@@ -20,37 +26,41 @@ def clouds(seed: int = 0) -> list[torch.Tensor]:
     """Three overlapping clouds of states, two layers, width 8."""
     torch.manual_seed(seed)
     return [
-        torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(place), 8)
-        for place in range(3)
+        torch.randn(2, 400, 8) + 1.5 * torch.nn.functional.one_hot(torch.tensor(index), 8)
+        for index in range(3)
     ]
 
 
 @pytest.mark.parametrize("start", ["fitted", "centroid"])
 def test_rows_choose_the_expert_whose_state_it_is(start: str) -> None:
     states = clouds()
-    placed_LED = rows({place: of(cloud) for place, cloud in enumerate(states)}, 3, start).float()  # type: ignore[arg-type]
+    weights_LED = first_weights(
+        {index: of(cloud) for index, cloud in enumerate(states)}, 3, start
+    ).float()  # type: ignore[arg-type]
     right = [
-        float(((cloud[layer] @ placed_LED[layer].T).argmax(-1) == place).float().mean())
-        for place, cloud in enumerate(states)
+        float(((cloud[layer] @ weights_LED[layer].T).argmax(-1) == index).float().mean())
+        for index, cloud in enumerate(states)
         for layer in (0, 1)
     ]
     assert min(right) > 0.6  # chance: 0.33
 
 
 def test_a_place_without_text_gets_a_row_of_zeros() -> None:
-    placed_LED = rows({1: of(clouds()[0]), 3: of(clouds()[1])}, 4, "fitted")
-    assert placed_LED.shape == (2, 4, 8)
-    assert not placed_LED[:, [0, 2]].any()
-    assert placed_LED[:, [1, 3]].any()
+    weights_LED = first_weights({1: of(clouds()[0]), 3: of(clouds()[1])}, 4, "fitted")
+    assert weights_LED.shape == (2, 4, 8)
+    assert not weights_LED[:, [0, 2]].any()
+    assert weights_LED[:, [1, 3]].any()
 
 
 def test_fitted_rows_are_the_ridge_solution() -> None:
     states = clouds()
-    placed_LED = rows({place: of(cloud) for place, cloud in enumerate(states)}, 3, "fitted")
+    weights_LED = first_weights(
+        {index: of(cloud) for index, cloud in enumerate(states)}, 3, "fitted"
+    )
     stacked = torch.cat([cloud[0] for cloud in states]).double() / 400**0.5
     wanted = (
         torch.cat(
-            [4.0 * torch.nn.functional.one_hot(torch.full((400,), place), 3) for place in range(3)]
+            [4.0 * torch.nn.functional.one_hot(torch.full((400,), index), 3) for index in range(3)]
         ).double()
         / 400**0.5
     )
@@ -59,22 +69,16 @@ def test_fitted_rows_are_the_ridge_solution() -> None:
         torch.cat([stacked, (1e-3 * size) ** 0.5 * torch.eye(8)]),
         torch.cat([wanted, torch.zeros(8, 3)]).double(),
     ).solution.T
-    assert torch.allclose(placed_LED[0], by_hand, atol=1e-8)
+    assert torch.allclose(weights_LED[0], by_hand, atol=1e-8)
 
 
 def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> None:
     """So an expert's statistics are made once, and those of a new one join them."""
-    tokenizer, model = (
-        AutoTokenizer.from_pretrained(tiny_seed),
-        load(tiny_seed, torch.float32).eval(),
-    )
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_seed), load(tiny_seed, torch.float32)
     first, second = (Corpus.of([tiny_corpora / name], tokenizer) for name in ("math", "code"))
-    both = statistics(model, tokenizer, first, 32, rows=4) + statistics(
-        model, tokenizer, second, 32, rows=4
-    )
-    again = statistics(model, tokenizer, second, 32, rows=4) + statistics(
-        model, tokenizer, first, 32, rows=4
-    )
+    of_first = statistics(model, first, 32, sequences=4)
+    of_second = statistics(model, second, 32, sequences=4)
+    both, again = of_first + of_second, of_second + of_first
     assert both.tokens == again.tokens == 2 * 4 * 32
     assert both.total_LD.shape == (2, 32)
     assert both.outer_LDD.shape == (2, 32, 32)
@@ -83,16 +87,19 @@ def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> 
 
 def test_a_joining_row_takes_its_own_states_from_rows_that_stay() -> None:
     *old, new = (cloud[0] for cloud in clouds())
-    others, kept_ED = torch.cat(old), rows({0: of(clouds()[0]), 1: of(clouds()[1])}, 2, "fitted")[0]
-    row = joining_row(new, others, kept_ED)
+    others, staying_ED = (
+        torch.cat(old),
+        first_weights({0: of(clouds()[0]), 1: of(clouds()[1])}, 2, "fitted")[0],
+    )
+    weight = joining_weight(new, others, staying_ED)
 
     def share(states: torch.Tensor) -> torch.Tensor:
-        return (states.double() @ torch.stack([*kept_ED, row]).T).softmax(-1)[:, 2]
+        return (states.double() @ torch.stack([*staying_ED, weight]).T).softmax(-1)[:, 2]
 
     assert float((share(new) > 0.5).double().mean()) > 0.75  # the clouds overlap
     assert float((share(others) < 0.5).double().mean()) > 0.75
     slope = 0.5 * (
         (share(others)[:, None] * others).mean(0) - ((1 - share(new))[:, None] * new).mean(0)
     )
-    ridge = RIDGE * torch.cat([new, others]).square().mean() * row
+    ridge = RIDGE * torch.cat([new, others]).square().mean() * weight
     assert torch.allclose(slope, -ridge, atol=1e-5), "the cost is at its least"

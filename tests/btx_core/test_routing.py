@@ -1,20 +1,26 @@
-"""How routers choose while they train: capacity by hand, draws by their probability, gradients for the router, nothing left behind."""
+"""Routers while they train: capacity and draws by hand, gradients, no hook left behind."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from btx_core.checkpoints.dense import load
-from btx_core.measuring.evaluation import gates
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.problems import Unsupported
-from btx_core.training.routing import Choice, Routing, drawn, in_training, within_capacity
+from btx_core.routed import RoutedModel, Router
+from btx_core.training.routing import (
+    RouterOutput,
+    Routing,
+    RoutingInTraining,
+    drawn,
+    routing_in_training,
+    within_capacity,
+)
 
 
-def choice(logits_TE: torch.Tensor) -> Choice:
-    weights, places = logits_TE.softmax(-1).max(-1, keepdim=True)
-    return logits_TE, weights, places
+def choice(logits_TE: torch.Tensor) -> RouterOutput:
+    weights, index = logits_TE.softmax(-1).max(-1, keepdim=True)
+    return logits_TE, weights, index
 
 
 def test_whoever_comes_after_an_expert_is_full_passes_it_by() -> None:
@@ -29,8 +35,8 @@ def test_experts_are_drawn_by_their_probability() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([0.5, 0.3, 0.2]).log().repeat(20_000, 1)
     for temperature in (1.0, 0.5):
-        _, weights, places = drawn(choice(logits), temperature)
-        shares = torch.bincount(places[:, 0]) / len(places)
+        _, weights, index = drawn(choice(logits), temperature)
+        shares = torch.bincount(index[:, 0]) / len(index)
         assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.02)
         assert float(weights.min()) > 1 / 3
         assert float(weights.max()) <= 1
@@ -61,32 +67,36 @@ def mixtures(tiny_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_the_language_model_loss_reaches_the_router(
     mixtures: dict[str, Path], routing: Routing
 ) -> None:
-    model, ids = load(mixtures[routing], torch.float32), torch.arange(40)[None]
-    stock = model(input_ids=ids).logits
-    with in_training(gates(model), routing, capacity=1.0, temperature=0.7):
-        found = model(input_ids=ids).logits
+    model, ids = RoutedModel.load(mixtures[routing], torch.float32), torch.arange(40)[None]
+    stock = model.network(input_ids=ids).logits
+    with routing_in_training(model.routers, RoutingInTraining(routing, 1.0, 0.7)):
+        found = model.network(input_ids=ids).logits
     found.logsumexp(-1).sum().backward()
-    assert all(gate.weight.grad.abs().max() > 0 for gate in gates(model).values())
+    assert len(model.routers) == 2
+    assert all(gradient(router) > 0 for router in model.routers)
     assert not torch.allclose(found, stock)
-    assert torch.equal(model(input_ids=ids).logits, stock), (
+    assert torch.equal(model.network(input_ids=ids).logits, stock), (
         "outside the block it is the stock model again"
     )
 
 
 def test_a_renormalised_top_1_gives_the_router_no_gradient(mixtures: dict[str, Path]) -> None:
     """Why switch and sample are there: the weight of one kept expert is 1, whatever its logit."""
-    model = load(mixtures["sample"], torch.float32)
-    model(input_ids=torch.arange(40)[None]).logits.logsumexp(-1).sum().backward()
-    assert all(
-        gate.weight.grad is None or float(gate.weight.grad.abs().max()) < 1e-5
-        for gate in gates(model).values()
-    )
+    model = RoutedModel.load(mixtures["sample"], torch.float32)
+    model.network(input_ids=torch.arange(40)[None]).logits.logsumexp(-1).sum().backward()
+    assert all(gradient(router) < 1e-5 for router in model.routers)
+
+
+def gradient(router: Router) -> float:
+    """The largest entry of the gradient of a router's weights; 0 where there is none."""
+    found = router.weight.grad
+    return 0.0 if found is None else float(found.abs().max())
 
 
 def test_a_router_that_keeps_its_choice_to_itself_is_refused_by_name() -> None:
     silent = torch.nn.Linear(4, 2)
     with (
-        in_training({"gate": silent}, "switch", capacity=1.5, temperature=1.0),
+        routing_in_training([Router("gate", 0, silent)], RoutingInTraining("switch", 1.5, 1.0)),
         pytest.raises(Unsupported, match="routing switch"),
     ):
         silent(torch.zeros(3, 4))

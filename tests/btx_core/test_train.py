@@ -1,26 +1,31 @@
-"""Training: what a branch may change, that batches and runs repeat to the bit, and that a killed run goes on where it was."""
+"""Training: what a branch may change, runs that repeat to the bit, and killed runs that go on."""
 
 import hashlib
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from btx_core.checkpoints.dense import FEED_FORWARD, load
-from btx_core.training.loop import TrainRecipe, schedule, train
-from btx_core.training.losses import alone, next_token_loss
+from btx_core.checkpoints.dense import FEED_FORWARD
+from btx_core.machine import load
+from btx_core.training.branch import train
+from btx_core.training.loop import schedule
+from btx_core.training.losses import document_mask, next_token_loss
+from btx_core.training.recipes import TrainRecipe
 
 RECIPE = TrainRecipe(steps=24, sequence=32, warmup_steps=4, save_every=8)
 RUN = """
 import sys
 import torch
 from pathlib import Path
-from btx_core.training.loop import TrainRecipe, train
+from btx_core.training.branch import train
+from btx_core.training.recipes import TrainRecipe
 torch.set_num_threads(1)
 seed, data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 recipe = TrainRecipe(steps=steps, sequence=32, save_every=8)
@@ -91,14 +96,15 @@ def test_adapters_of_low_rank_are_merged_into_a_plain_checkpoint(
 def test_bfloat16_and_parts_of_a_step_train_alike(
     tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
-    """The same run in float32, in parts, and in bfloat16: parts agree to rounding, bfloat16 ends within a tenth of a nat."""
+    """Parts agree with the plain run to rounding, bfloat16 ends within a tenth of a nat of it."""
     ends = {}
     for name, changed in {
         "plain": {},
         "parts": {"accumulate": 2},
         "bfloat16": {"precision": "bfloat16"},
     }.items():
-        recipe = TrainRecipe(steps=12, sequence=32, warmup_steps=4, **changed)  # type: ignore[arg-type]
+        plain = TrainRecipe(steps=12, sequence=32, warmup_steps=4)
+        recipe = replace(plain, **changed)  # type: ignore[arg-type]
         ends[name] = train(tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / name).curve[-1][1]
     assert ends["parts"] == pytest.approx(ends["plain"], abs=1e-3)
     assert ends["bfloat16"] == pytest.approx(ends["plain"], abs=0.1)
@@ -158,7 +164,7 @@ def test_the_state_of_another_recipe_is_not_taken_up(
 def test_two_processes_take_a_step_together(
     tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
-    """accelerate launch on two processes: the same rows a step, so the loss of one process's run to rounding."""
+    """accelerate launch on two processes: the same sequences a step, the same end to rounding."""
     script = tmp_path / "run.py"
     script.write_text(RUN)
     together = [
@@ -189,16 +195,16 @@ def test_two_processes_take_a_step_together(
 
 
 def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
-    model, end = load(tiny_seed, torch.float32).eval(), 0
+    model, end = load(tiny_seed, torch.float32), 0
     first, second = torch.randint(5, 300, (6,)), torch.randint(5, 300, (5,))
     stop = torch.tensor([end])
     packed = torch.cat([stop, first, stop, second])[None]
     with torch.no_grad():
         together = model(
-            input_ids=packed, attention_mask=alone(packed, end), use_cache=False
+            input_ids=packed, attention_mask=document_mask(packed, end), use_cache=False
         ).logits[0, 7:]
         blind = model(input_ids=packed, use_cache=False).logits[0, 7:]
-        # Positions go on counting in a packed row, so the lone document starts at the same one.
+        # Positions go on counting in a packed sequence, so the lone document starts at the same one.
         by_itself = model(
             input_ids=torch.cat([stop, second])[None],
             position_ids=torch.arange(7, 13)[None],
@@ -209,18 +215,18 @@ def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
 
 
 def test_loss_is_the_mean_over_every_next_token(tiny_seed: Path) -> None:
-    model, rows = load(tiny_seed, torch.float32).eval(), torch.randint(5, 300, (2, 9))
+    model, ids = load(tiny_seed, torch.float32), torch.randint(5, 300, (2, 9))
     with torch.no_grad():
-        logits = model(input_ids=rows[:, :-1]).logits.double().log_softmax(-1)
+        logits = model(input_ids=ids[:, :-1]).logits.double().log_softmax(-1)
         by_hand = (
             -sum(
-                float(logits[row, place, rows[row, place + 1]])
-                for row in range(2)
-                for place in range(8)
+                float(logits[number, position, ids[number, position + 1]])
+                for number in range(2)
+                for position in range(8)
             )
             / 16
         )
-        assert float(next_token_loss(model, rows, 0)) == pytest.approx(by_hand, abs=1e-5)
+        assert float(next_token_loss(model, ids, 0)) == pytest.approx(by_hand, abs=1e-5)
 
 
 def test_the_rate_warms_up_and_ends_at_a_tenth() -> None:

@@ -1,4 +1,4 @@
-"""Tuning: what each mode may change on disk, the losses by hand, growth and shrinkage, and going on after a kill."""
+"""Tuning: what each mode may change, the losses by hand, growth, and going on after a kill."""
 
 import hashlib
 import json
@@ -13,31 +13,25 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from btx_core.checkpoints.dense import load
-from btx_core.measuring.evaluation import gate_weights, gates
+from btx_core.machine import load
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.problems import WrongUsage
-from btx_core.training.loop import TrainRecipe, train
+from btx_core.routed import RoutedModel
+from btx_core.training.branch import train
+from btx_core.training.losses import balance_loss, own_expert_loss, z_loss
+from btx_core.training.objectives import GENERAL
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
+from btx_core.training.router_start import Grown, OwnExpert
 from btx_core.training.routing import Routing
-from btx_core.training.tune import (
-    GENERAL,
-    Grown,
-    Home,
-    TuneRecipe,
-    balance_loss,
-    home_loss,
-    shares,
-    tune,
-    z_loss,
-)
+from btx_core.training.tune import TuneInputs, domain_shares, tune
 
 RECIPE = TuneRecipe(steps=6, sequence=32, warmup_steps=2, save_every=4)
 ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
 
 
 @pytest.fixture(scope="module")
-def ground(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two anchored branches, math and code, and their mixtures: `two` with both, `one` with math alone."""
+def mixtures(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Branches math and code, both anchored, and mixtures: `two` of both, `one` of math only."""
     root = tmp_path_factory.mktemp("tune")
     for name in ("math", "code"):
         train(tiny_seed, [tiny_corpora / name], TrainRecipe(steps=20, sequence=32), root / name)
@@ -51,11 +45,21 @@ def texts(corpora: Path, *names: str) -> dict[str, list[Path]]:
     return {GENERAL: [corpora / "prose"], **{name: [corpora / name] for name in names}}
 
 
-def homes(ground: Path, seed: Path, *names: str) -> dict[str, Home]:
-    return {
-        GENERAL: Home(0, seed),
-        **{name: Home(place, ground / name) for place, name in enumerate(names, 1)},
-    }
+def own_experts(mixtures: Path, seed: Path, *names: str) -> dict[str, OwnExpert]:
+    """The seed model is expert 0, the branches of these names follow."""
+    experts = {GENERAL: OwnExpert(0, seed)}
+    for index, name in enumerate(names, 1):
+        experts[name] = OwnExpert(index, mixtures / name)
+    return experts
+
+
+def inputs(
+    mixtures: Path, seed: Path, corpora: Path, *names: str, grown: Grown | None = None
+) -> TuneInputs:
+    """What a tuning of the mixture of these branches is given, all of it."""
+    mixed = mixtures / {1: "one", 2: "two"}[len(names)]
+    experts = own_experts(mixtures, seed, *names)
+    return TuneInputs(mixed, texts(corpora, *names), experts, seed, grown)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -78,42 +82,47 @@ def digests(folder: Path) -> dict[str, str]:
     ],
 )
 def test_each_mode_changes_its_shards_and_no_other_file(
-    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, mode: str, new: set[str]
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, mode: str, new: set[str]
 ) -> None:
     recipe = replace(RECIPE, mode=mode)  # type: ignore[arg-type]
-    given = texts(tiny_corpora, "math", "code")
-    tune(
-        ground / "two",
-        given,
-        recipe,
-        tmp_path / "out",
-        homes=homes(ground, tiny_seed, "math", "code"),
-        seed=tiny_seed,
-    )
-    before, after = digests(ground / "two"), digests(tmp_path / "out")
+    tune(inputs(mixtures, tiny_seed, tiny_corpora, "math", "code"), recipe, tmp_path / "out")
+    before, after = digests(mixtures / "two"), digests(tmp_path / "out")
     assert before.keys() == after.keys()
     assert {name for name in before if before[name] != after[name]} == new
     for name in before.keys() - new:
-        assert (ground / "two" / name).stat().st_ino == (tmp_path / "out" / name).stat().st_ino
+        assert (mixtures / "two" / name).stat().st_ino == (tmp_path / "out" / name).stat().st_ino
     loaded = load(tmp_path / "out", torch.float32)
     assert torch.isfinite(loaded(input_ids=torch.arange(8)[None]).logits).all()
 
 
 def test_router_mode_leaves_every_shared_parameter_as_it_was(
-    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
-    tune(
-        ground / "two",
-        texts(tiny_corpora, "math", "code"),
-        replace(RECIPE, mode="router"),
-        tmp_path / "out",
+    changed: dict[str, set[str]] = {}
+    for mode in ("router", "shared"):
+        given = TuneInputs(mixtures / "two", texts(tiny_corpora, "math", "code"))
+        tune(given, replace(RECIPE, mode=mode), tmp_path / mode)  # type: ignore[arg-type]
+        changed[mode] = changed_tensors(mixtures / "two", tmp_path / mode)
+    routers = set(load_file(mixtures / "two" / ROUTER))
+    shared = set(load_file(mixtures / "two" / SHARED))
+    assert changed["shared"] == routers | shared, (
+        "the comparison sees a shared parameter that moves"
     )
-    before, after = (load_file(folder / ROUTER) for folder in (ground / "two", tmp_path / "out"))
-    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert changed["router"] == routers
+
+
+def changed_tensors(before: Path, after: Path) -> set[str]:
+    """The names of all tensors, experts' included, whose values differ between two mixtures."""
+    names = set()
+    for file in sorted(before.glob("*.safetensors")):
+        was, now = load_file(file), load_file(after / file.name)
+        assert was.keys() == now.keys()
+        names |= {name for name in was if not torch.equal(was[name], now[name])}
+    return names
 
 
 def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
-    """N experts: 1 when every one gets its share, N when one takes all. A mean of per-token products reads N for both."""
+    """1 when balanced, N when one of N experts takes all; a mean of products reads N for both."""
     experts = 4
     balanced = 50.0 * torch.eye(experts).repeat(8, 1)
     collapsed = 50.0 * torch.eye(experts)[[0]].repeat(32, 1)
@@ -130,16 +139,16 @@ def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
 def test_the_home_loss_is_the_cross_entropy_to_each_texts_own_expert() -> None:
     logits = torch.tensor(
         [[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 0.0]]
-    )  # two rows of two tokens
-    told = logits.log_softmax(-1)
-    assert float(home_loss(logits, [0, 2])) == pytest.approx(
-        -float(told[0, 0] + told[1, 0] + told[2, 2] + told[3, 2]) / 4
-    )
-    assert float(home_loss(logits, [0, None])) == pytest.approx(-float(told[0, 0] + told[1, 0]) / 4)
+    )  # two sequences of two tokens
+    scores = logits.log_softmax(-1)
+    both = scores[0, 0] + scores[1, 0] + scores[2, 2] + scores[3, 2]
+    assert float(own_expert_loss(logits, [0, 2])) == pytest.approx(-float(both) / 4)
+    first = scores[0, 0] + scores[1, 0]
+    assert float(own_expert_loss(logits, [0, None])) == pytest.approx(-float(first) / 4)
 
 
 def test_the_router_learns_where_each_text_is_at_home_without_a_way_back_through_the_model(
-    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
     recipe = replace(
         RECIPE,
@@ -153,31 +162,27 @@ def test_the_router_learns_where_each_text_is_at_home_without_a_way_back_through
         balance=0.0,
         start="random",
     )
-    out, at_home = tmp_path / "out", homes(ground, tiny_seed, "math", "code")
-    report = tune(ground / "two", texts(tiny_corpora, "math", "code"), recipe, out, homes=at_home)
+    out = tmp_path / "out"
+    given = replace(inputs(mixtures, tiny_seed, tiny_corpora, "math", "code"), seed_model=None)
+    report = tune(given, recipe, out)
     assert report
     losses = [loss for _, loss in report.curve]
     assert sum(losses[-10:]) < sum(losses[:10]) - 0.5
     assert {
-        name for name, digest in digests(out).items() if digest != digests(ground / "two")[name]
+        name for name, digest in digests(out).items() if digest != digests(mixtures / "two")[name]
     } == {ROUTER}
-    back = tune(
-        ground / "two",
-        texts(tiny_corpora, "math"),
-        replace(recipe, steps=1, text=1.0),
-        tmp_path / "back",
-    )
+    bare = TuneInputs(mixtures / "two", texts(tiny_corpora, "math"))
+    back = tune(bare, replace(recipe, steps=1, text=1.0), tmp_path / "back")
     assert back
     assert report.flops / report.tokens < 0.6 * back.flops / back.tokens
 
 
 def test_with_nothing_to_teach_them_shared_parameters_are_not_tuned(
-    ground: Path, tiny_corpora: Path, tmp_path: Path
+    mixtures: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(WrongUsage, match="give text a weight"):
         tune(
-            ground / "two",
-            texts(tiny_corpora, "math"),
+            TuneInputs(mixtures / "two", texts(tiny_corpora, "math")),
             replace(RECIPE, text=0.0, keep=0.0, home=1.0),
             tmp_path / "out",
         )
@@ -188,39 +193,40 @@ def test_z_loss_is_the_mean_squared_log_partition() -> None:
     assert float(z_loss(torch.zeros(5, 4))) == pytest.approx(float(torch.tensor(4.0).log() ** 2))
 
 
-def test_gate_weights_are_what_the_stock_model_multiplies_with(ground: Path) -> None:
-    model = load(ground / "two", torch.float32)
-    gate = next(iter(gates(model).values()))
-    hidden = torch.randn(7, gate.weight.shape[1])
+def test_routing_weights_are_what_the_stock_model_multiplies_with(mixtures: Path) -> None:
+    router = RoutedModel.load(mixtures / "two", torch.float32).routers[0]
+    hidden = torch.randn(7, router.weight.shape[1])
     by_hand = torch.zeros(7, 3)
-    kept = (hidden @ gate.weight.T).topk(2, -1)
+    kept = (hidden @ router.weight.T).topk(2, -1)
     by_hand.scatter_(-1, kept.indices, kept.values.softmax(-1))
-    assert torch.allclose(gate_weights(gate, hidden), by_hand, atol=1e-6)
+    assert torch.allclose(router.routing_weights(hidden), by_hand, atol=1e-6)
 
 
 def test_the_general_text_gets_its_share_and_the_others_the_rest_evenly() -> None:
-    assert shares([GENERAL, "math", "code"], 0.4) == {GENERAL: 0.4, "math": 0.3, "code": 0.3}
-    assert shares(["math", "code"], 0.4) == {"math": 1.0, "code": 1.0}
+    found = domain_shares(["math", GENERAL, "code"], 0.4)
+    assert found == {"math": 0.3, GENERAL: 0.4, "code": 0.3}
+    # A batch takes the domains in this order.
+    assert list(found) == ["math", GENERAL, "code"]
+    assert domain_shares(["math", "code"], 0.4) == {"math": 1.0, "code": 1.0}
 
 
 def test_holding_to_the_seed_keeps_its_predictions_nearer(
-    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
-    given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
+    given = inputs(mixtures, tiny_seed, tiny_corpora, "math", "code")
     far = {}
     for keep in (0.0, 10.0):
-        recipe = replace(RECIPE, steps=30, keep=keep)
-        tune(ground / "two", given, recipe, tmp_path / str(keep), homes=at_home, seed=tiny_seed)
+        tune(given, replace(RECIPE, steps=30, keep=keep), tmp_path / str(keep))
         far[keep] = divergence(tiny_seed, tmp_path / str(keep), tiny_corpora / "prose")
     assert far[10.0] < far[0.0]
 
 
 def divergence(seed: Path, tuned: Path, text: Path) -> float:
-    """Of the tuned model's predictions from the seed's, on rows of text; nats per token."""
+    """Of the tuned model's predictions from the seed's, on sequences of text; nats per token."""
     from btx_core.texts import Corpus
 
     corpus = Corpus.of([text], AutoTokenizer.from_pretrained(seed))
-    ids = torch.stack([torch.from_numpy(corpus.row(number, 32)[:-1]) for number in range(8)])
+    ids = torch.stack([torch.from_numpy(corpus.sequence(number, 32)[:-1]) for number in range(8)])
     with torch.no_grad():
         wanted, found = (
             load(folder, torch.float32)(input_ids=ids).logits.log_softmax(-1)
@@ -230,63 +236,44 @@ def divergence(seed: Path, tuned: Path, text: Path) -> float:
 
 
 def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
-    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
     recipe = replace(RECIPE, mode="router", grow=0.5)
     one, two, back = tmp_path / "one", tmp_path / "two", tmp_path / "back"
-    tune(
-        ground / "one",
-        texts(tiny_corpora, "math"),
-        recipe,
-        one,
-        homes=homes(ground, tiny_seed, "math"),
-        seed=tiny_seed,
-    )
-    given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
+    tune(inputs(mixtures, tiny_seed, tiny_corpora, "math"), recipe, one)
+    grown = Grown(one, {0: 0, 1: 1})
     report = tune(
-        ground / "two",
-        given,
-        recipe,
-        two,
-        homes=at_home,
-        seed=tiny_seed,
-        grown=Grown(one, {0: 0, 1: 1}),
+        inputs(mixtures, tiny_seed, tiny_corpora, "math", "code", grown=grown), recipe, two
     )
     assert report
     assert report.tokens == 3 * recipe.batch * recipe.sequence  # half of the steps
-    math = homes(ground, tiny_seed, "math")
-    shrunk = tune(
-        ground / "one",
-        texts(tiny_corpora, "math"),
-        recipe,
-        back,
-        homes=math,
-        seed=tiny_seed,
-        grown=Grown(two, {0: 0, 1: 1}),
-    )
+    shrinking = Grown(two, {0: 0, 1: 1})
+    shrunk = tune(inputs(mixtures, tiny_seed, tiny_corpora, "math", grown=shrinking), recipe, back)
     assert shrunk
     assert shrunk.tokens == 0
-    rows, kept = load_file(two / ROUTER), load_file(back / ROUTER)
-    assert all(torch.equal(kept[name], rows[name][:2]) for name in kept)
-    assert digests(back)[SHARED] == digests(ground / "one")[SHARED]
+    larger, kept = load_file(two / ROUTER), load_file(back / ROUTER)
+    assert all(torch.equal(kept[name], larger[name][:2]) for name in kept)
+    assert digests(back)[SHARED] == digests(mixtures / "one")[SHARED]
 
 
 RUN = """
 import sys, torch
 from pathlib import Path
-from btx_core.training.tune import GENERAL, TuneRecipe, tune
+from btx_core.training.objectives import GENERAL
+from btx_core.training.recipes import TuneRecipe
+from btx_core.training.tune import TuneInputs, tune
 torch.set_num_threads(1)
 mixed, corpora, out = map(Path, sys.argv[1:])
 recipe = TuneRecipe(steps=24, sequence=32, warmup_steps=2, save_every=6)
 texts = {GENERAL: [corpora / "prose"], "math": [corpora / "math"], "code": [corpora / "code"]}
-tune(mixed, texts, recipe, out, progress=lambda done, total, text: print(done, flush=True))
+tune(TuneInputs(mixed, texts), recipe, out, lambda done, total, text: print(done, flush=True))
 """
 
 
 def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(
-    ground: Path, tiny_corpora: Path, tmp_path: Path
+    mixtures: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", RUN, str(ground / "two"), str(tiny_corpora)]
+    command = [sys.executable, "-c", RUN, str(mixtures / "two"), str(tiny_corpora)]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
     process = subprocess.Popen(
         [*command, str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True
@@ -308,33 +295,26 @@ def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(
 
 @pytest.mark.parametrize("routing", ["soft", "switch", "sample"])
 def test_every_routing_tunes_and_loads_as_a_stock_model(
-    ground: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, routing: Routing
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, routing: Routing
 ) -> None:
     mix(
         tiny_seed,
-        [Member("math", 1, ground / "math"), Member("code", 2, ground / "code")],
+        [Member("math", 1, mixtures / "math"), Member("code", 2, mixtures / "code")],
         MixRecipe(routing=routing),
         tmp_path / "mixed",
     )
-    given, at_home = texts(tiny_corpora, "math", "code"), homes(ground, tiny_seed, "math", "code")
+    given = inputs(mixtures, tiny_seed, tiny_corpora, "math", "code")
     report = tune(
-        tmp_path / "mixed",
-        given,
-        replace(RECIPE, steps=40),
-        tmp_path / "out",
-        homes=at_home,
-        seed=tiny_seed,
+        replace(given, mixed=tmp_path / "mixed"), replace(RECIPE, steps=40), tmp_path / "out"
     )
     assert report
     losses = [loss for _, loss in report.curve]
     assert sum(losses[-8:]) < sum(losses[:8])
-    model = load(tmp_path / "out", torch.float32)
-    assert type(model).__name__ == (
+    model = RoutedModel.load(tmp_path / "out", torch.float32)
+    assert type(model.network).__name__ == (
         "Qwen2MoeForCausalLM" if routing == "switch" else "MixtralForCausalLM"
     )
-    assert {gate.top_k for gate in gates(model).values()} == {3 if routing == "soft" else 1}
+    assert {router.top_k for router in model.routers} == {3 if routing == "soft" else 1}
     before, after = load_file(tmp_path / "mixed" / ROUTER), load_file(tmp_path / "out" / ROUTER)
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    assert not gates(model)[next(iter(gates(model)))]._forward_hooks, (
-        "the stock model is left as it was"
-    )
+    assert not model.routers[0].module._forward_hooks, "the stock model is left as it was"

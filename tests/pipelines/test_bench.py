@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from btx_core.training.loop import PretrainConfig, TrainRecipe
-from btx_core.training.tune import TuneRecipe
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.story.bench import Row, Scale, bench, markdown, picture
+from pipelines.story.small_seed import PretrainConfig
 
 TINY = Scale(
     size=PretrainConfig(vocabulary=384, hidden=32, feed_forward=64, layers=2, heads=2),

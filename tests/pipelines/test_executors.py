@@ -18,7 +18,7 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
-from pipelines.stages.executors import Needs, Watch, execute, places
+from pipelines.stages.executors import Needs, Watch, devices_at_once, execute
 from pipelines.workspace.folders import manifest
 from pipelines.workspace.progress import Note, note_of
 from pipelines.workspace.workspace import Workspace
@@ -252,13 +252,13 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
 
 def test_places_follow_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert places(Needs(cpus=3)) == [None, None]
-    assert places(Needs(cpus=16)) == places(Needs(cpus=2, processes=3)) == [None]
+    assert devices_at_once(Needs(cpus=3)) == [None, None]
+    assert devices_at_once(Needs(cpus=16)) == devices_at_once(Needs(cpus=2, processes=3)) == [None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    assert places(Needs(gpus=1)) == ["0", "3", "5"]
-    assert places(Needs(gpus=2)) == ["0,3"]
+    assert devices_at_once(Needs(gpus=1)) == ["0", "3", "5"]
+    assert devices_at_once(Needs(gpus=2)) == ["0,3"]
     with pytest.raises(StageFailed, match="3 GPUs here"):
-        places(Needs(gpus=4))
+        devices_at_once(Needs(gpus=4))
 
 
 def test_an_interruption_is_an_answer_of_its_own() -> None:

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from btx_core.mixing.mix import MixRecipe
-from btx_core.training.loop import TrainRecipe
-from btx_core.training.tune import TuneRecipe
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.train import train
 from pipelines.workspace.recipes import EvaluateRecipe, recipe

@@ -15,10 +15,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from registry.catalogue.catalog import Catalog, FileFact, Version
+from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.governance import gate, people
 from registry.governance.policies import Verdict, load
+from registry.records.evidence import EVIDENCE
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, SnapshotFacts
+from registry.records.kinds import Gate, Kind
+from registry.records.version import FileFact, Version
 
 POLICIES = Path(__file__).parents[2] / "policies"
 _NUMBERS = itertools.count()
@@ -116,17 +120,17 @@ class Governed:
     def decide(
         self, gate_name: str, evidence: Mapping[str, Any], at: datetime | None = None
     ) -> Verdict:
-        return gate.decide(
-            self.as_("ann"),
-            gate=gate_name,
+        record = EVIDENCE[Kind(evidence["kind"])]
+        question = gate.Question(
+            gate=Gate(gate_name),
             subject=evidence["ref"],
-            kind=evidence["kind"],
-            evidence=evidence,
+            evidence=record.from_json(evidence, "evidence"),
             policies=load(POLICIES),
             at=at or self.at,
         )
+        return gate.decide(self.as_("ann"), question)
 
-    def data(self, name: str = "law", **facts: Any) -> Version:
+    def data(self, name: str = "law", **facts: Any) -> Version[DataFacts]:
         catalog = self.as_("ann")
         known = {
             "license": "CC0-1.0",
@@ -139,19 +143,18 @@ class Governed:
         known |= {"domain": name, "bytes": 6} | facts
         evidence = {
             "kind": "data",
-            "ref": f"data/{name}@{catalog.next_version('data', name)}",
+            "ref": f"data/{name}@{catalog.next_version(Kind.DATA, name)}",
             "name": name,
             "files": 1,
         } | known
         self.decide("register", evidence)
         return catalog.register(
-            "data",
             name,
-            known,
+            DataFacts(**known),
             files=[FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())],
         )
 
-    def seed(self) -> Version:
+    def seed(self) -> Version[SeedFacts]:
         facts = {
             "model_type": "llama",
             "parameters": 9,
@@ -161,10 +164,10 @@ class Governed:
         }
         self.decide("register", {"kind": "seed", "ref": "seed/base@1", "name": "base"} | facts)
         return self.as_("ann").register(
-            "seed", "base", facts, files=[FileFact("model.safetensors", 9, "a" * 64)]
+            "base", SeedFacts(**facts), files=[FileFact("model.safetensors", 9, "a" * 64)]
         )
 
-    def expert(self, data: Version, name: str = "law") -> Version:
+    def expert(self, data: Version[DataFacts], name: str = "law") -> Version[ExpertFacts]:
         catalog, facts = self.as_("ann"), data.facts
         weights = dict.fromkeys(
             ("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite"), True
@@ -173,11 +176,11 @@ class Governed:
         line = {
             "ref": str(data.ref),
             "status": catalog.status(data.ref),
-            **{key: facts[key] for key in ("license", "pii", "retain_until")},
+            **facts.model_dump(include={"license", "pii", "retain_until"}),
         }
         evaluation = {"bits_per_byte": 0.9, "seed_bits_per_byte": 1.4, "domains": {}}
         cost = {"tokens": 1000, "flops": 10**9, "wall_s": 2.5}
-        ref = f"expert/{name}@{catalog.next_version('expert', name)}"
+        ref = f"expert/{name}@{catalog.next_version(Kind.EXPERT, name)}"
         evidence = {
             "kind": "expert",
             "ref": ref,
@@ -193,37 +196,38 @@ class Governed:
         known = {
             "seed": "seed/base@1",
             "data": [str(data.ref)],
-            "licenses": [facts["license"]],
+            "licenses": [facts.license],
             "mode": "anchored",
             "domain": name,
         }
         known |= {"preflight": weights, "evaluation": evaluation, "train": cost, "contamination": 0}
         parents = [("seed/base@1", "branched_from"), (data.ref, "trained_on")]
         return catalog.register(
-            "expert",
             name,
-            known,
+            ExpertFacts(**known),
             files=[FileFact("model.safetensors", 9, "b" * 64)],
             parents=parents,
         )
 
-    def build_evidence(self, *members: Version, ref: str = "build/1") -> dict[str, Any]:
+    def build_evidence(
+        self, *members: Version[ExpertFacts], ref: str = "build/1"
+    ) -> dict[str, Any]:
         catalog = self.as_("ann")
 
         def data_line(name: str) -> dict[str, Any]:
-            facts = catalog.get(name).facts
+            facts = catalog.get(name, DataFacts).facts
             return {
                 "ref": name,
                 "status": catalog.status(name),
-                **{key: facts[key] for key in ("license", "pii", "retain_until")},
+                **facts.model_dump(include={"license", "pii", "retain_until"}),
             }
 
         lines = [
             {
                 "ref": str(m.ref),
                 "status": catalog.status(m.ref),
-                "licenses": m.facts["licenses"],
-                "data": [data_line(d) for d in m.facts["data"]],
+                "licenses": m.facts.licenses,
+                "data": [data_line(d) for d in m.facts.data],
             }
             for m in members
         ]
@@ -252,7 +256,7 @@ class Governed:
             "removal": "exact",
         }
 
-    def build(self, *members: Version) -> Version:
+    def build(self, *members: Version[ExpertFacts]) -> Version[BuildFacts]:
         catalog, evidence = self.as_("ann"), self.build_evidence(*members)
         self.decide("build", evidence)
         lines = [
@@ -260,12 +264,8 @@ class Governed:
             for slot, m in enumerate(members, 1)
         ]
         parents = [("seed/base@1", "seed"), *((m.ref, "member") for m in members)]
-        snapshot = catalog.register(
-            "snapshot",
-            "main",
-            {"seed": "seed/base@1", "mode": "anchored", "members": lines},
-            parents=parents,
-        )
+        frozen = {"seed": "seed/base@1", "mode": "anchored", "members": lines}
+        snapshot = catalog.register("main", SnapshotFacts(**frozen), parents=parents)
         facts = {
             "snapshot": str(snapshot.ref),
             "seed": "seed/base@1",
@@ -291,10 +291,10 @@ class Governed:
             FileFact("model-expert-law.safetensors", 9, "b" * 64, linked=True),
         ]
         return catalog.register(
-            "build", "", facts, files=files, parents=[(snapshot.ref, "composed_from")]
+            "", BuildFacts(**facts), files=files, parents=[(snapshot.ref, "composed_from")]
         )
 
-    def story(self) -> Version:
+    def story(self) -> Version[BuildFacts]:
         """build/1 of expert/law@1 from data/law@1 and seed/base@1."""
         self.seed()
         return self.build(self.expert(self.data()))

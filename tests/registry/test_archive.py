@@ -50,7 +50,7 @@ def test_a_registry_comes_back_the_same(
 ) -> None:
     fill(catalog, store, tmp_path)
     about = archive.dump(catalog, store, tmp_path / "out")
-    assert about["objects"] == 1
+    assert about.objects == 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         ["objects", "registry.json", *(f"{table}.jsonl" for table in archive.TABLES)]
     )

@@ -105,7 +105,7 @@ def test_only_the_next_link_of_the_chain_is_taken(url: str, catalog: Catalog) ->
                 )
 
 
-def test_the_guards_that_are_installed_are_the_ones_that_are_written(catalog: Catalog) -> None:
+def test_the_triggers_that_are_installed_are_the_ones_that_are_written(catalog: Catalog) -> None:
     with catalog.database.read() as rows:
         expected = insert_only.triggers(rows.engine) | (
             insert_only.functions() if rows.engine == "postgresql" else {}

@@ -140,6 +140,9 @@ def test_each_tensor_has_the_digest_of_its_own_bytes(tmp_path: Path) -> None:
         b"\xff" * 8,
         (5).to_bytes(8, "little") + b"[1,2]",
         (2).to_bytes(8, "little") + b"{",
+        b"\x3e" + bytes(7) + b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}    ab',
+        b"\x3e" + bytes(7) + b'{"a": {"dtype": "X9", "shape": [2], "data_offsets": [0, 2]}}    ab',
+        b"\x3e" + bytes(7) + b'{"a": {"dtype": "U8", "shape": [1], "data_offsets": [0, 2]}}    ab',
         (62).to_bytes(8, "little")
         + b'{"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9999]}}'[:62],
     ],

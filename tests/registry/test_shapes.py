@@ -1,4 +1,4 @@
-"""What a policy may name, and of which type it is: shapes, the trees that are checked by them, and their stored form."""
+"""What a policy may name and of which type it is: shapes, their stored form, and syntax trees."""
 
 import json
 from typing import Any

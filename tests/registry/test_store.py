@@ -1,4 +1,4 @@
-"""Objects are whole, verified and shared; a sweep never takes what is needed; a full disk is told and leaves nothing behind."""
+"""Objects are whole, verified and shared; a sweep never takes what is needed; a full disk is reported and leaves nothing behind."""
 
 import os
 import subprocess
@@ -54,6 +54,13 @@ def test_a_damaged_object_is_seen_and_mended_by_putting_the_bytes_again(
     assert not store.verify(key)
     assert store.put(tmp_path / "a") == key
     assert store.verify(key)
+
+
+def test_a_symbolic_link_is_followed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(made(tmp_path / "cache"))
+    key = store.put(tmp_path / "a")
+    assert store.verify(key)
+    assert not store.path(key).is_symlink()
 
 
 def test_a_link_never_replaces_a_file_and_names_a_missing_object(
@@ -121,22 +128,22 @@ def register(number):
     sha256 = store.put(source)
     return catalog.register("expert", "e", {"number": number, "text": "x" * 20_000}, files=[FileFact("a", 200_000, sha256)])
 
-told = []
+refusals = []
 for number in range(60):
     try:
         register(number)
     except Unavailable as error:
-        told.append(error)
-        if len(told) == 3:  # a file, a row, or whichever did not fit, again and again
+        refusals.append(error)
+        if len(refusals) == 3:  # a file, a row, or whichever did not fit, again and again
             break
 for number in range(2000):  # fill what is left with rows alone
     try:
         catalog.event("note", "x", {"text": "y" * 3_000, "number": number})
     except Unavailable as error:
-        told.append(error)
+        refusals.append(error)
         break
-assert len(told) == 4, told
-assert all("room" in str(error) and error.exit_status == 1 for error in told), told
+assert len(refusals) == 4, refusals
+assert all("room" in str(error) and error.exit_status == 1 for error in refusals), refusals
 before = catalog.list("expert")
 kinds = [finding for finding in audit(catalog, before[-1].ref, Surroundings(store=store)).findings]
 assert kinds == [], kinds
@@ -150,7 +157,7 @@ print("held", len(before))
 """
 
 
-def test_a_full_disk_is_told_and_the_registry_stays_whole_and_works_after_space_is_made(
+def test_a_full_disk_is_reported_and_the_registry_stays_whole_and_works_after_space_is_made(
     tmp_path: Path,
 ) -> None:
     """On a file system of 6 MB, half of it ballast, in a mount namespace of its own."""

@@ -1,6 +1,7 @@
 """Shapes: which facts evidence holds, and of which type each is.
 
-In:  a shape's JSON form, plain values.  Out: typed shapes; the first value that is not of its shape.
+In:  a shape's JSON form, plain values.
+Out: typed shapes; the first value that is not of its shape.
 The JSON form is what every verdict keeps of the shapes that it was judged by, so it never changes:
 
     "text", "number", "truth"    one value of that type
@@ -137,8 +138,8 @@ def to_json(shape: Shape) -> ShapeJson:
 def mismatch(value: object, shape: Shape, path: str = "evidence") -> str | None:
     """Find the first value that is not of its shape.
 
-    A rule that says what must not be, such as a status that is not "withdrawn", is true of any value
-    of another type. This is why types are checked before rules are asked.
+    A rule that says what must not be, such as a status that is not "withdrawn", is true of any
+    value of another type. This is why types are checked before rules are asked.
 
     Args:
         value: plain JSON.

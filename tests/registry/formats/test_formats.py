@@ -27,9 +27,14 @@ from securesystemslib.signer import SSlibKey
 from registry.errors import Invalid
 from registry.formats import FORMATS, Dossier, collect, in_toto, render
 from registry.governance import attestations, people
+from registry.records.events import Released
+from registry.records.facts import DataFacts
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-HOSTILE = '<script>alert(1)</script> | "quoted" \\ & [x](javascript:y) `z` \n\n# heading\n---\n\x1b[31m ü 漢 \u202e'
+HOSTILE = (
+    '<script>alert(1)</script> | "quoted" \\ & [x](javascript:y) `z` '
+    "\n\n# heading\n---\n\x1b[31m ü 漢 \u202e"
+)
 
 
 @pytest.fixture
@@ -138,7 +143,7 @@ def test_the_same_dossier_gives_the_same_text(build: Dossier) -> None:
 
 
 def test_provenance_names_files_materials_recipe_and_who(build: Dossier, governed: Any) -> None:
-    governed.as_("ann").event("released", "build/1")
+    governed.as_("ann").event(Released(), "build/1")
     statement = in_toto.statement(collect(governed.as_("ann"), "build/1"))
     assert {"name": "build/1/config.json", "digest": {"sha256": "c" * 64}} in statement["subject"]
     dependencies = {
@@ -169,7 +174,7 @@ def test_an_attestation_of_each_kind_is_checked_by_outside_tools_alone(
 ) -> None:
     governed.story()
     if act == "released":
-        governed.as_("ann").event("released", ref)
+        governed.as_("ann").event(Released(), ref)
     text = in_toto.envelope(render(collect(governed.as_("ann"), ref), "in-toto"), KEY)
     found = Envelope.from_dict(json.loads(text))
     public = KEY.public_key()
@@ -196,7 +201,7 @@ def test_a_refusal_has_a_summary_too_and_what_no_gate_saw_has_none(governed: Any
         ]
         == "FAILED"
     )
-    governed.as_("ann").register("data", "smuggled", {"license": "MIT"})
+    governed.as_("ann").register("smuggled", DataFacts(license="MIT"))
     with pytest.raises(Invalid, match="no verdict"):
         render(collect(governed.as_("ann"), "data/smuggled"), "vsa")
 

@@ -1,15 +1,21 @@
 """The report for people: what the law asks, what is held, what is missing."""
 
+import dataclasses
+import json
 import re
 from datetime import timedelta
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
-from registry.formats import collect, render
+from registry.formats import Dossier, collect, model_card, render
 from registry.formats.sections import annex_iv, attention, overview, training_summary
 from registry.governance import people
+from registry.records.events import Exported, Released
+from registry.records.facts import Architecture, BuildFacts, Environment, ExpertFacts
+from registry.records.results import Result, Specialist
 
 
 class Page(HTMLParser):
@@ -59,7 +65,7 @@ def test_all_nine_points_of_annex_iv_and_the_whole_template_are_answered(governe
     ]
     for section in (*annex_iv(dossier), *training_summary(dossier)):
         assert section.needs
-        assert section.holds or section.missing, f"{section.title} says nothing"
+        assert section.recorded or section.missing, f"{section.title} says nothing"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,7 @@ def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any
 
 
 def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
-    """Standing, refusals, waivers, warnings, losers and gaps; each said on the page before the first part."""
+    """Status, refusals, waivers, warnings, losers and gaps stand before the first part."""
     governed.seed()
     ben = governed.person("ben", "approver")
     until = (governed.at + timedelta(days=10)).date().isoformat()
@@ -129,18 +135,15 @@ def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
 def test_programs_and_revision_are_told_and_a_revision_that_was_changed_is_none(
     governed: Any, changed: bool, told: str
 ) -> None:
-    made = {
-        "python": "3.11.7",
-        "platform": "Linux",
-        "packages": {"torch": "2.13.0"},
-        "revision": "abc123",
-        "changed": changed,
-    }
-    governed.as_("ann").register(
-        "expert",
-        "x",
-        {"seed": "seed/base@1", "data": [], "licenses": [], "mode": "full", "environment": made},
+    programs = Environment(
+        python="3.11.7",
+        platform="Linux",
+        packages={"torch": "2.13.0"},
+        revision="abc123",
+        changed=changed,
     )
+    facts = ExpertFacts(seed="seed/base@1", mode="full", environment=programs)
+    governed.as_("ann").register("x", facts)
     text = render(collect(governed.as_("ann"), "expert/x"), "md")
     assert "Made with Python 3.11.7 on Linux: torch 2.13.0." in text
     assert told in text
@@ -160,7 +163,7 @@ def test_a_data_versions_report_names_what_it_reached_and_the_class_of_removal(
 
 def test_an_export_is_shown_with_day_person_and_target(governed: Any) -> None:
     governed.story()
-    governed.as_("ann").event("exported", "build/1", {"folder": "/out", "target": "vllm"})
+    governed.as_("ann").event(Exported(folder="/out", target="vllm"), "build/1")
     assert re.search(
         r"\| exported \| \d{4}-\d\d-\d\d by ann, for vllm \|",
         render(collect(governed.as_("ann"), "build/1"), "md"),
@@ -168,17 +171,24 @@ def test_an_export_is_shown_with_day_person_and_target(governed: Any) -> None:
 
 
 def test_a_long_list_before_signing_names_six_and_counts_the_rest(governed: Any) -> None:
-    figures = {"bits_per_byte": 1.1, "seed_bits_per_byte": 1.0, "specialist_bits_per_byte": 0.9}
-    governed.as_("ann").register(
-        "build",
-        "",
-        {"seed": "seed/base@1", "members": [], "evaluation": {f"d{n}": figures for n in range(9)}},
+    results = tuple(
+        Result(
+            data=f"data/d{number}@1",
+            domain=f"d{number}",
+            bits_per_byte=1.1,
+            seed_bits_per_byte=1.0,
+            specialists=(Specialist(bits_per_byte=0.9),),
+        )
+        for number in range(9)
     )
+    governed.as_("ann").register("", BuildFacts(seed="seed/base@1", results=results))
     dossier = collect(governed.as_("ann"), "build/1")
     assert "Worse than the untouched seed on: d0, d1, d2, d3, d4, d5 and 3 more." in attention(
         dossier
     )
-    assert "| d0 | 1.000 | 0.900 | 1.100 | +10 % worse | none |" in render(dossier, "md")
+    assert "| d0 | 1.00 | 0.900 | 1.10 | +10.0 % worse | none | not recorded |" in render(
+        dossier, "md"
+    )
 
 
 def test_a_cell_of_a_few_words_stays_on_one_line_and_a_long_one_may_wrap(governed: Any) -> None:
@@ -191,7 +201,7 @@ def test_a_cell_of_a_few_words_stays_on_one_line_and_a_long_one_may_wrap(governe
 def test_a_withdrawal_and_a_release_are_shown(governed: Any) -> None:
     governed.story()
     catalog = governed.as_("ann")
-    catalog.event("released", "build/1")
+    catalog.event(Released(), "build/1")
     catalog.withdraw("data/law@1", "consent ended")
     for form in ("html", "md"):
         text = render(collect(catalog, "build/1"), form)
@@ -203,7 +213,9 @@ def test_a_withdrawal_and_a_release_are_shown(governed: Any) -> None:
 def test_quality_is_told_per_domain_beside_seed_and_specialist(governed: Any) -> None:
     governed.story()
     text = render(collect(governed.as_("ann"), "build/1"), "md")
-    assert "| law (new to the seed) | 1.400 | 0.900 | 0.950 | −32 % | 90 % |" in text
+    assert (
+        "| law (new to the seed) | 1.40 | 0.900 | 0.950 | −32.1 % | 90.0 % | expert/law@1 |" in text
+    )
 
 
 def test_compute_of_all_versions_is_summed_and_what_was_not_reported_is_not_zero(
@@ -211,7 +223,7 @@ def test_compute_of_all_versions_is_summed_and_what_was_not_reported_is_not_zero
 ) -> None:
     governed.story()
     text = render(collect(governed.as_("ann"), "build/1"), "md")
-    assert "| expert/law@1 | 1,000 | 1.00e+09 | 2 s |" in text
+    assert "| expert/law@1 | 1,000 | 1.00 × 10⁹ | 2.50 s |" in text
     assert "| seed/base@1 | not reported | not reported | not reported |" in text
     assert "- training cost of seed/base@1\n" in text, (
         "the sum below leaves it out, and the page says so"
@@ -224,3 +236,112 @@ def test_the_overview_of_a_bare_data_version_has_no_empty_promises(governed: Any
     assert not {"Members", "Cost"} & set(titles)
     assert "Annex IV" not in render(collect(governed.as_("ann"), "data/law@1"), "html")
     assert "Quality" not in titles
+
+
+def build_of(governed: Any, **facts: Any) -> Dossier:
+    """build/1 with these facts beside those of the story."""
+    governed.story()
+    catalog = governed.as_("ann")
+    changed = catalog.get("build/1", BuildFacts).facts.model_copy(update=facts)
+    catalog.register("", changed, parents=[("snapshot/main@1", "composed_from")])
+    return collect(catalog, "build/2")
+
+
+@pytest.mark.parametrize(
+    ("mixture", "said"),
+    [
+        (
+            {"top_k": 2, "routing": "top-k", "seed_expert": True},
+            "1 trained here and the untouched seed; 2 work on each token (top-k routing)",
+        ),
+        (
+            {"top_k": 1, "routing": "switch", "seed_expert": False},
+            "1 trained here, without the untouched seed; 1 works on each token (switch routing)",
+        ),
+    ],
+)
+def test_a_builds_report_says_how_many_experts_work_and_whether_the_seed_is_one(
+    governed: Any, mixture: dict[str, Any], said: str
+) -> None:
+    dossier = build_of(governed, architecture=Architecture(active_parameters=18, **mixture))
+    for form in ("html", "md"):
+        text = render(dossier, form)
+        assert said in text
+        assert "not reported in all, 18 at work on each token" in text
+        assert "unless left out" not in text
+
+
+def test_an_older_row_that_leaves_out_a_default_is_reported_with_its_value(governed: Any) -> None:
+    governed.story()
+    dossier = collect(governed.as_("ann"), "build/1")
+    older = {
+        "seed": "seed/base@1",
+        "snapshot": "snapshot/main@1",
+        "members": [{"ref": "expert/law@1", "slot": 1}],
+        "recipe": {"mix": {"mode": "anchored"}, "resolved": {"mix": {}, "tune": {"mode": "none"}}},
+        "cost": {"active_parameters": 18, "total_parameters": 27},
+    }
+    subject = dataclasses.replace(dossier.subject, stored=json.dumps(older))
+    text = render(dataclasses.replace(dossier, subject=subject), "md")
+    assert "1 trained here and the untouched seed; 2 work on each token (top-k routing)" in text
+    assert "Parameters: 27 in all, 18 at work on each token." in text
+
+
+def result(data: str, domain: str, own: float, *specialists: Specialist) -> Result:
+    return Result(
+        data=data,
+        domain=domain,
+        bits_per_byte=own,
+        seed_bits_per_byte=2.0,
+        specialists=specialists,
+        new_to_seed=True,
+    )
+
+
+def test_two_versions_of_one_data_name_stay_apart_in_every_table_and_card(governed: Any) -> None:
+    dossier = build_of(
+        governed,
+        results=(
+            result("data/law@1", "law", 1.25, Specialist(ref="expert/law@1", bits_per_byte=1.0)),
+            result("data/law@2", "law", 2.5, Specialist(ref="expert/deeds@1", bits_per_byte=0.5)),
+            result("data/code@1", "code", 1.5, Specialist(ref="expert/code@1", bits_per_byte=1.5)),
+        ),
+    )
+    text = render(dossier, "md")
+    for row in (
+        "| law@1 (new to the seed) | 2.00 | 1.00 | 1.25 | −37.5 % | 75.0 % | expert/law@1 |",
+        "| law@2 (new to the seed) | 2.00 | 0.500 | 2.50 | +25.0 % worse | none | expert/deeds@1 |",
+        "| code (new to the seed) | 2.00 | 1.50 | 1.50 | −25.0 % | 100 % | expert/code@1 |",
+    ):
+        assert row in text
+    assert "Worse than the untouched seed on: law@2." in attention(dossier)
+    entries = model_card.front_matter(dossier)["model-index"][0]["results"]
+    assert [(entry["dataset"]["name"], entry["dataset"]["type"]) for entry in entries] == [
+        ("law@1", "data/law@1"),
+        ("law@2", "data/law@2"),
+        ("code", "data/code@1"),
+    ]
+    read_by_the_hub = ModelCard(render(dossier, "model-card")).data.eval_results
+    assert read_by_the_hub is not None
+    assert [found.metric_value for found in read_by_the_hub] == [1.25, 2.5, 1.5]
+    card = json.loads(render(dossier, "cyclonedx"))["metadata"]["component"]["modelCard"]
+    slices = [
+        metric["slice"]
+        for metric in card["quantitativeAnalysis"]["performanceMetrics"]
+        if metric["type"] == "bits_per_byte"
+    ]
+    assert slices == ["law@1", "law@2", "code"]
+    assert '"law@2: bits per byte"' in render(dossier, "spdx")
+
+
+def test_of_two_experts_of_one_domain_the_best_is_the_specialist_and_is_named(
+    governed: Any,
+) -> None:
+    worse, best = (
+        Specialist(ref="expert/deeds@1", bits_per_byte=1.8),
+        Specialist(ref="expert/law@1", bits_per_byte=1.0),
+    )
+    dossier = build_of(governed, results=(result("data/law@1", "law", 1.2, worse, best),))
+    row = "| law (new to the seed) | 2.00 | 1.00 | 1.20 | −40.0 % | 80.0 % | expert/law@1 |"
+    assert row in render(dossier, "md")
+    assert dossier.results[0].gain_kept == pytest.approx(0.8)

@@ -1,0 +1,277 @@
+"""A loaded mixture of experts as one object: its routers, what they see and choose, what trains.
+
+In:  a stock transformers model; a dense one counts as a mixture without routers.
+Out: its routers in layer order, recordings of what passes through them, and counts of parameters.
+This is the only module that knows where in a model a router sits. How routers choose while they
+train is left to `btx_core.training.routing`, what they start with to
+`btx_core.training.router_start`.
+Shapes: T tokens, E experts, K experts that one token takes, D model width.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch.nn.functional import linear
+from transformers import PreTrainedModel
+
+from btx_core.machine import load
+
+# What a tuning may change: the routers, these and all that is shared, or every parameter.
+Trainable = Literal["router", "shared", "all"]
+Reduce = Callable[[str, torch.Tensor], torch.Tensor]
+EXPERTS = ".experts"
+
+
+@dataclass(frozen=True, eq=False)
+class Router:
+    """One layer's router: a linear map from hidden states to one logit per expert.
+
+    Attributes:
+        name: the module's name within the model.
+        layer: its position among the layers that have a router.
+        module: the stock module; it has a `weight` (E, D) and a `top_k`.
+    """
+
+    name: str
+    layer: int
+    module: torch.nn.Module
+
+    @property
+    def weight(self) -> torch.nn.Parameter:
+        """The router's weights, (E, D)."""
+        return cast(torch.nn.Parameter, self.module.weight)
+
+    @property
+    def top_k(self) -> int:
+        """How many experts a token takes."""
+        return cast(int, self.module.top_k)
+
+    @property
+    def experts(self) -> int:
+        """How many experts the router chooses from."""
+        return len(self.weight)
+
+    def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        """Return the logits of hidden states, (T, E), float32."""
+        return linear(hidden_TD, self.weight).float()
+
+    def routing_weights(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        """Return what the routed block multiplies each expert's output with.
+
+        Args:
+            hidden_TD: hidden states (T, D), as they enter the router.
+
+        Returns:
+            Weights (T, E), float32: a softmax over the K largest logits, zero elsewhere. A router
+            that does not renormalise (Switch) weighs the K by the softmax over all experts.
+        """
+        logits_TE = self.logits(hidden_TD)
+        largest_TK, index_TK = logits_TE.topk(self.top_k, -1)
+        if getattr(self.module, "norm_topk_prob", True):
+            weights_TK = largest_TK.softmax(-1)
+        else:
+            weights_TK = logits_TE.softmax(-1).gather(-1, index_TK)
+        return torch.zeros_like(logits_TE).scatter(-1, index_TK, weights_TK)
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertChoice:
+    """What one layer's experts were given in a forward pass.
+
+    Attributes:
+        index_TK: the experts that each token takes.
+        weights_TK: what their outputs are multiplied with.
+        experts: how many there are to choose from.
+    """
+
+    index_TK: torch.Tensor
+    weights_TK: torch.Tensor
+    experts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What passed through a mixture in its last forward pass, layers in the order they ran in.
+
+    Attributes:
+        inputs: by router name, the hidden states (T, D) that entered it, perhaps reduced.
+        choices: by the name of a layer's experts, what they were given.
+    """
+
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    choices: dict[str, ExpertChoice] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """How many parameters a model has, and how many of them one token meets."""
+
+    total: int
+    active: int
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedModel:
+    """A loaded mixture and its routers.
+
+    Attributes:
+        network: the stock transformers model.
+    """
+
+    network: PreTrainedModel
+
+    @classmethod
+    def load(cls, folder: Path, dtype: torch.dtype | None = None) -> "RoutedModel":
+        """Load a mixture as `btx_core.machine.load` does."""
+        return cls(load(folder, dtype))
+
+    @cached_property
+    def routers(self) -> tuple[Router, ...]:
+        """The routers in layer order; none in a dense model."""
+        return routers_of(self.network)
+
+    @contextmanager
+    def recording(
+        self, *, inputs: bool = False, choices: bool = False, reduce: Reduce | None = None
+    ) -> Iterator[Recording]:
+        """Record what passes through the routers in the forward passes inside the block.
+
+        Args:
+            inputs: record what enters each router.
+            choices: record what each layer's experts are given, whatever the router computed.
+            reduce: called with a router's name and its input (T, D); what it returns is recorded
+                instead, so that no more than one layer's input is held.
+
+        Yields:
+            The recording; every forward pass replaces what the one before it left.
+        """
+        recording = Recording()
+        with ExitStack() as stack:
+            if inputs:
+                modules = {router.name: router.module for router in self.routers}
+                stack.enter_context(recorded_inputs(modules, recording.inputs, reduce))
+            if choices:
+                stack.enter_context(_recorded_choices(self.network, recording.choices))
+            yield recording
+
+    def freeze(self, trainable: Trainable) -> None:
+        """Let exactly the parameters require a gradient that a tuning may change.
+
+        Args:
+            trainable: "router": the routers; "shared": these and all outside the experts; "all".
+        """
+        routers = {router.name for router in self.routers}
+        for name, parameter in self.network.named_parameters():
+            of_router = name.removesuffix(".weight") in routers
+            shared = trainable == "shared" and not is_expert_parameter(name)
+            parameter.requires_grad_(of_router or shared or trainable == "all")
+
+
+def routers_of(network: torch.nn.Module) -> tuple[Router, ...]:
+    """Find the routers of a model: every module with a `top_k` and a weight of two dimensions.
+
+    Args:
+        network: dense or mixed, and perhaps wrapped.
+
+    Returns:
+        The routers in layer order; none in a dense model.
+    """
+    routers: list[Router] = []
+    for name, module in network.named_modules():
+        weight = getattr(module, "weight", None)
+        if hasattr(module, "top_k") and getattr(weight, "ndim", 0) == 2:
+            routers.append(Router(name, len(routers), module))
+    return tuple(routers)
+
+
+def parameter_counts(network: torch.nn.Module) -> ParameterCounts:
+    """Count all parameters, and those that one token meets: K of E experts in every layer.
+
+    Args:
+        network: dense or mixed, and perhaps wrapped.
+
+    Returns:
+        The two counts, equal for a dense model.
+    """
+    total = sum(parameter.numel() for parameter in network.parameters())
+    active = total
+    for router in routers_of(network):
+        block = network.get_submodule(router.name.rpartition(".")[0])
+        experts = block.get_submodule(EXPERTS.removeprefix("."))
+        size = sum(parameter.numel() for parameter in experts.parameters())
+        active -= size - size * router.top_k // router.experts
+    return ParameterCounts(total, active)
+
+
+def is_expert_parameter(name: str) -> bool:
+    """Tell whether a parameter of this name belongs to the experts of a mixture."""
+    return f"{EXPERTS}." in name
+
+
+@contextmanager
+def recorded_inputs(
+    modules: Mapping[str, torch.nn.Module],
+    inputs: dict[str, torch.Tensor],
+    reduce: Reduce | None = None,
+) -> Iterator[None]:
+    """Record the first argument of modules in the forward passes inside the block.
+
+    Args:
+        modules: routers, or the feed-forward blocks of a dense model, by name.
+        inputs: filled by module name, in the order in which the modules run, with the argument as
+            (T, D), or with what `reduce` makes of it.
+        reduce: called with the module's name and the argument as (T, D).
+    """
+
+    def listen(name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+            hidden_TD = arguments[0].reshape(-1, arguments[0].shape[-1])
+            inputs[name] = hidden_TD if reduce is None else reduce(name, hidden_TD)
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(listen(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _recorded_choices(network: torch.nn.Module, choices: dict[str, ExpertChoice]) -> Iterator[None]:
+    """Record the index and weight that every family hands to the experts of a layer."""
+
+    # Any: the arguments after the hidden states differ in order and name from family to family.
+    def listen(name: str) -> Callable[[torch.nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(
+            module: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+        ) -> None:
+            given = (*arguments, *named.values())
+            # The hidden states come first.
+            _, *tensors = (value for value in given if isinstance(value, torch.Tensor))
+            index = next(tensor for tensor in tensors if not tensor.is_floating_point())
+            weight = next(tensor for tensor in tensors if tensor.is_floating_point())
+            choices[name] = ExpertChoice(
+                index.reshape(-1, index.shape[-1]),
+                weight.reshape(-1, weight.shape[-1]),
+                cast(int, module.num_experts),
+            )
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(listen(name), with_kwargs=True)
+        for name, module in network.named_modules()
+        if name.endswith(EXPERTS)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,169 @@
+"""What a run of the loop makes small: objectives that turn a batch into one loss.
+
+In:  the running model, a batch, the share of the run that is done.  Out: a scalar loss.
+Here are the objectives of plain training and of tuning; that of a branch beside its seed model is
+in `btx_core.training.beside`. The single losses are left to `btx_core.training.losses`.
+Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, D model width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from btx_core.routed import RoutedModel
+from btx_core.training.losses import (
+    balance_loss,
+    kl_divergence,
+    next_token_logits,
+    next_token_loss,
+    own_expert_loss,
+    z_loss,
+)
+from btx_core.training.recipes import TuneRecipe
+from btx_core.training.routing import Routing, RoutingInTraining, routing_in_training
+
+# The domain of a tuning that stands for the seed model's own data.
+GENERAL = "seed"
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What one forward pass is given.
+
+    Attributes:
+        ids: token ids (B, S + 1): the first S are read, the last S are the targets.
+        domains: of each of the B sequences, the name of the domain that its text is from.
+    """
+
+    ids: torch.Tensor
+    domains: tuple[str, ...]
+
+
+class Objective(Protocol):
+    """A loss of a whole batch."""
+
+    @property
+    def trains_through_model(self) -> bool:
+        """Whether gradients flow back through the model, or stop at what is computed beside it."""
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            model: the running model, which several processes may have wrapped.
+            batch: the sequences.
+            progress: the share of the run's steps that is done, 0 to 1.
+
+        Returns:
+            A scalar, a mean over tokens.
+        """
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """The cross-entropy of the next token.
+
+    Attributes:
+        end: the id of the end token.
+    """
+
+    end: int
+
+    @property
+    def trains_through_model(self) -> bool:
+        """Always."""
+        return True
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
+        """Return the mean over all targets, nats per token."""
+        return next_token_loss(model, batch.ids, self.end)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """The loss of a tuning: a weighted sum of up to five terms, the weights being its recipe's.
+
+    The next token's cross-entropy; on the seed model's own text the KL divergence from what that
+    model predicts; and for each router the load balance, the z-loss and, where the recipe asks for
+    it, the choice of each text's own expert.
+
+    Attributes:
+        routed: the mixture that is tuned.
+        recipe: the weights, and how the routers choose.
+        routing: of the mixture's own recipe.
+        end: the id of the end token.
+        own_experts: by domain, the index of the expert that its text trained.
+        teacher: the seed model; None where nothing is held to it.
+    """
+
+    routed: RoutedModel
+    recipe: TuneRecipe
+    routing: Routing
+    end: int
+    own_experts: Mapping[str, int]
+    teacher: torch.nn.Module | None
+
+    @property
+    def trains_through_model(self) -> bool:
+        """Whether a term depends on the model's predictions."""
+        return bool(self.recipe.text or self.recipe.keep)
+
+    def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
+        """Return the weighted sum, nats per token."""
+        logits_BSV, inputs = self._forward(model, batch, progress)
+        loss = self._text_term(logits_BSV, batch)
+        divergence = self._seed_term(logits_BSV, batch)
+        if divergence is not None:
+            loss = loss + divergence
+        for router in self.routed.routers:
+            # One addition a term: another order of sums would give other bits.
+            for term in self._router_terms(router.layer, inputs[router.name], batch):
+                loss = loss + term
+        return loss
+
+    def _forward(
+        self, model: torch.nn.Module, batch: Batch, progress: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the logits (B, S, V), and what entered each router (T, D) by its name."""
+        temperature = 1 - progress * (1 - self.recipe.temperature)
+        how = RoutingInTraining(self.routing, self.recipe.capacity, temperature)
+        with (
+            torch.set_grad_enabled(self.trains_through_model),
+            self.routed.recording(inputs=True) as recording,
+            routing_in_training(self.routed.routers, how),
+        ):
+            return next_token_logits(model, batch.ids, self.end), recording.inputs
+
+    def _text_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor:
+        if not self.recipe.text:
+            return logits_BSV.new_zeros(())
+        targets = batch.ids[:, 1:].flatten()
+        return self.recipe.text * cross_entropy(logits_BSV.flatten(0, 1), targets)
+
+    def _seed_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor | None:
+        """Return the KL divergence from the seed model on its own text, where the batch has any."""
+        general = [number for number, name in enumerate(batch.domains) if name == GENERAL]
+        if self.teacher is None or not general:
+            return None
+        with torch.no_grad():
+            target_logits = next_token_logits(self.teacher, batch.ids[general], self.end)
+        divergence = kl_divergence(logits_BSV[general], target_logits)
+        return self.recipe.keep * divergence * len(general) / len(batch.domains)
+
+    def _router_terms(
+        self, layer: int, hidden_TD: torch.Tensor, batch: Batch
+    ) -> list[torch.Tensor]:
+        router = self.routed.routers[layer]
+        logits_TE = router.logits(hidden_TD)
+        weights_TE = router.routing_weights(hidden_TD)
+        terms = [
+            self.recipe.balance * balance_loss(logits_TE, weights_TE),
+            self.recipe.z * z_loss(logits_TE),
+        ]
+        if self.recipe.home and self.own_experts:
+            indices = [self.own_experts.get(name) for name in batch.domains]
+            terms.append(self.recipe.home * own_expert_loss(logits_TE, indices))
+        return terms

@@ -1,0 +1,110 @@
+"""What a user may set of a training or a tuning.
+
+In:  nothing.  Out: the recipes, whose field names are the keys of `[recipe.train]` and
+`[recipe.tune]` in btx.toml and whose defaults are written here and nowhere else.
+No module of torch is imported, so that a recipe can be checked without it. Reading and checking a
+user's settings is left to `pipelines.workspace.recipes`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+BranchMode = Literal["anchored", "full"]
+TuneMode = Literal["none", "router", "shared", "all"]
+Precision = Literal["float32", "bfloat16"]
+RouterStart = Literal["fitted", "centroid", "random"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """Settings of every run of the optimiser's loop: AdamW with warm-up and cosine."""
+
+    # Optimiser steps.
+    steps: int
+    # Sequences a step.
+    batch: int = 4
+    # Tokens of one sequence.
+    sequence: int = 128
+    # The peak of the learning rate.
+    learning_rate: float
+    # Steps in which the rate rises to its peak.
+    warmup_steps: int
+    # Share of the peak that the cosine ends at.
+    final_rate: float = 0.1
+    weight_decay: float
+    # Largest norm of the gradient.
+    clip: float = 1.0
+    # Parts that a step's sequences are computed in, where memory is short.
+    accumulate: int = 1
+    # Of the forward pass; parameters and their moving averages stay float32.
+    precision: Precision = "float32"
+    # Steps between checkpoints.
+    save_every: int = 200
+    # The random seed.
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe(Optimisation):
+    """How a branch of a seed model is trained."""
+
+    # anchored: the feed-forward blocks alone; full: every parameter.
+    mode: BranchMode = "anchored"
+    steps: int = 1000
+    learning_rate: float = 2e-3
+    warmup_steps: int = 30
+    weight_decay: float = 0.1
+    # Share of sequences from the seed model's general data.
+    replay: float = 0.0
+    # Mode anchored: share of tokens that a learnt router divides between the expert and the seed
+    # model's own block.
+    beside: float = 0.0
+    # With beside: weight of the KL divergence from the seed model's predictions on general
+    # sequences, nats per token.
+    keep: float = 3.0
+    # With beside: weight of telling the domain's sequences from general ones by what enters each
+    # block.
+    tag: float = 0.25
+    # Above 0: train adapters of this rank in place of the parameters themselves, and merge them at
+    # the end.
+    lora_rank: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRecipe(Optimisation):
+    """How a mixture is tuned."""
+
+    # What trains: nothing, the routers, these and all that is shared, or every parameter.
+    mode: TuneMode = "shared"
+    # Of the routers' weights. fitted and centroid need one vector per expert, so no split or blend.
+    start: RouterStart = "fitted"
+    steps: int = 600
+    # Of the routers.
+    learning_rate: float = 5e-3
+    # Of everything else that trains, as a share of learning_rate.
+    shared_rate: float = 0.6
+    # Share of sequences from the seed model's own data; the other domains share the rest evenly.
+    general_share: float = 0.4
+    # Weight of the next token's cross-entropy. Without it and keep, nothing flows back through the
+    # model: twice as fast.
+    text: float = 1.0
+    # Weight of the KL divergence from the seed model's predictions on its own text, nats per token.
+    keep: float = 1.0
+    # Weight of the routers' cross-entropy to the expert that each text trained, summed over layers.
+    home: float = 0.0
+    # Weight of the load balance, α.
+    balance: float = 0.01
+    # Weight of the mean squared log-partition of the routers' logits.
+    z: float = 0.001
+    warmup_steps: int = 20
+    weight_decay: float = 0.0
+    # Routing switch: how many even shares of a batch one expert takes.
+    capacity: float = 1.5
+    # Routing sample: where the Gumbel temperature, 1 at first, ends.
+    temperature: float = 0.5
+    # Share of the steps when an expert joins a tuned build, which is then gone on from; 0: every
+    # build is tuned from nothing.
+    grow: float = 0.0
+    # Share of the learning rate then: at the whole of it the experts that stay are forgotten
+    # (benchmarks/btx_table).
+    grow_rate: float = 0.2

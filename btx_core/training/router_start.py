@@ -1,0 +1,284 @@
+"""The first weights of the routers, before any tuning.
+
+In:  a mixture, text by domain, and which expert each text trained.
+Out: the mixture with its routers set: fitted to what each router will see; or taken from the build
+before, with weights for the experts that join it.
+Statistics are sums over one expert's own states, so that another expert adds its own and leaves the
+rest as they are. They hold as long as the shared parameters do: an expert's states are those of its
+own dense model, which anchored branches share with the mixture.
+Shapes: L layers, E experts, D model width, T tokens.
+Method: ridge regression on router inputs, as DUME does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from btx_core.checkpoints.dense import feed_forward_blocks
+from btx_core.machine import load
+from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
+from btx_core.texts import Corpus
+from btx_core.training.losses import document_mask, next_token_logits
+from btx_core.training.recipes import RouterStart
+
+# What a fitted router scores a state for its own expert: sharp enough to choose, soft enough to be
+# tuned (benchmarks/btx_table).
+SCALE = 4.0
+# Of the mean square of a state's entries.
+RIDGE = 1e-3
+# Sequences of text per domain that statistics are made of.
+SEQUENCES = 60
+
+
+@dataclass(frozen=True)
+class OwnExpert:
+    """The expert that a domain's text trained.
+
+    Attributes:
+        index: its index among the experts that the routers choose from.
+        folder: its dense checkpoint.
+    """
+
+    index: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A tuned build of the same seed model to go on from.
+
+    A build that only lost experts keeps the rest of its router weights as they are; one that gained
+    some is tuned for a share of the steps.
+
+    Attributes:
+        folder: the tuned build.
+        index_before: of every expert that stays: index now -> index in that build.
+    """
+
+    folder: Path
+    index_before: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Sums over T states of one expert, for every layer, in float64.
+
+    Attributes:
+        tokens: T.
+        total_LD: the sum of the states.
+        outer_LDD: the sum of their outer products.
+    """
+
+    tokens: int
+    total_LD: torch.Tensor
+    outer_LDD: torch.Tensor
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        """Return the statistics of both texts together."""
+        return Statistics(
+            self.tokens + other.tokens,
+            self.total_LD + other.total_LD,
+            self.outer_LDD + other.outer_LDD,
+        )
+
+
+@torch.no_grad()
+def statistics(
+    dense: torch.nn.Module, corpus: Corpus, length: int, sequences: int = SEQUENCES
+) -> Statistics:
+    """Run an expert's own dense model over its own text and sum up what its routers will see.
+
+    What enters a feed-forward block of the dense model is what that layer's router sees.
+
+    Args:
+        dense: the expert's dense model.
+        corpus: its text.
+        length: tokens of one sequence.
+        sequences: how many sequences are read.
+
+    Returns:
+        The statistics of length × sequences tokens.
+    """
+    states: dict[str, torch.Tensor] = {}
+    read = [corpus.sequence(number, length)[:-1] for number in range(sequences)]
+    ids = torch.from_numpy(np.stack(read))
+    mask = document_mask(ids, corpus.end)
+    blocks = feed_forward_blocks(dense)
+    with recorded_inputs(blocks, states, reduce=lambda _, hidden_TD: hidden_TD.double()):
+        dense(input_ids=ids, attention_mask=mask, use_cache=False)
+    states_LTD = torch.stack(list(states.values()))
+    return Statistics(states_LTD.shape[1], states_LTD.sum(1), states_LTD.mT @ states_LTD)
+
+
+def first_weights(
+    experts: Mapping[int, Statistics], count: int, start: RouterStart
+) -> torch.Tensor:
+    """Compute router weights from the experts' statistics.
+
+    Args:
+        experts: statistics by expert index.
+        count: E, how many experts the routers choose from.
+        start: "fitted": the ridge solution that scores an expert's own states SCALE and all others'
+            0, every expert weighing the same; "centroid": each expert's mean state less the mean of
+            all, at length 1.
+
+    Returns:
+        Weights (L, E, D), float64; zero for an expert without statistics.
+    """
+    means = {index: sums.total_LD / sums.tokens for index, sums in experts.items()}
+    layers, width = next(iter(means.values())).shape
+    weights_LED = torch.zeros(layers, count, width, dtype=torch.float64)
+    if start == "centroid":
+        middle_LD = torch.stack(list(means.values())).mean(0)
+        for index, mean_LD in means.items():
+            weights_LED[:, index] = torch.nn.functional.normalize(mean_LD - middle_LD, dim=-1)
+        return weights_LED
+    for index, mean_LD in means.items():
+        weights_LED[:, index] = mean_LD
+    outer_LDD = torch.stack([sums.outer_LDD / sums.tokens for sums in experts.values()]).sum(0)
+    mean_square = outer_LDD.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    ridge = RIDGE * mean_square * torch.eye(width, dtype=torch.float64)
+    fitted: torch.Tensor = torch.linalg.solve(outer_LDD + ridge, weights_LED.mT).mT
+    return SCALE * fitted
+
+
+def joining_weight(
+    own_TD: torch.Tensor, others_TD: torch.Tensor, staying_ED: torch.Tensor
+) -> torch.Tensor:
+    """Fit the weight of an expert that joins others whose weights stay as they are.
+
+    It scores its own states above all experts that stay together, and others' states below. This is
+    a logistic regression of own against others, both weighing the same, with the log-sum-exp of the
+    logits that stay as offset, which is what the softmax over all experts makes of the new one. It
+    is convex, and solved in float64.
+
+    Args:
+        own_TD: states of the text that the expert was trained on.
+        others_TD: states of all other text.
+        staying_ED: the router's weights of the experts that stay.
+
+    Returns:
+        The weight (D,), float64.
+    """
+    states = torch.cat([own_TD, others_TD]).double()
+    offset = (states @ staying_ED.double().T).logsumexp(-1)
+    targets = torch.cat([torch.ones(len(own_TD)), torch.zeros(len(others_TD))]).double()
+    sample_weights = torch.where(targets > 0, 0.5 / len(own_TD), 0.5 / len(others_TD))
+    weight = torch.zeros(states.shape[1], dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+
+    def cost() -> torch.Tensor:
+        search.zero_grad()
+        logits = states @ weight - offset
+        fit = binary_cross_entropy_with_logits(logits, targets, sample_weights, reduction="sum")
+        value = fit + 0.5 * RIDGE * states.square().mean() * weight.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        search.step(cost)  # type: ignore[no-untyped-call]
+    return weight.detach()
+
+
+def start_from_statistics(
+    routed: RoutedModel,
+    own_experts: Mapping[str, OwnExpert],
+    corpora: Mapping[str, Corpus],
+    start: RouterStart,
+    length: int,
+) -> None:
+    """Set every router to what one pass of each expert over its own text gives.
+
+    Args:
+        routed: the mixture; its routers are changed in place.
+        own_experts: by domain, the expert that its text trained.
+        corpora: the text of these domains.
+        start: how weights are made of the statistics.
+        length: tokens of one sequence.
+    """
+    sums: dict[int, Statistics] = {}
+    for domain, expert in own_experts.items():
+        dense = load(expert.folder, torch.float32)
+        added = statistics(dense, corpora[domain], length)
+        earlier = sums.get(expert.index)
+        sums[expert.index] = added if earlier is None else earlier + added
+    weights_LED = first_weights(sums, routed.routers[0].experts, start)
+    for router, weights_ED in zip(routed.routers, weights_LED, strict=True):
+        router.weight.data.copy_(weights_ED)
+
+
+def take_over(routed: RoutedModel, grown: Grown) -> None:
+    """Take a tuned build's shared parameters, and its router weights of the experts that stay.
+
+    Args:
+        routed: the mixture; it is changed in place.
+        grown: the build, and which expert is which.
+    """
+    before = dict(load(grown.folder, torch.float32).named_parameters())
+    routers = {router.name for router in routed.routers}
+    for name, parameter in routed.network.named_parameters():
+        if name.removesuffix(".weight") in routers:
+            for index, index_before in grown.index_before.items():
+                parameter.data[index] = before[name].data[index_before]
+        elif not is_expert_parameter(name):
+            parameter.data.copy_(before[name].data)
+
+
+@torch.no_grad()
+def router_states(
+    routed: RoutedModel, corpora: Mapping[str, Corpus], length: int
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Return what each router of a mixture sees of each domain's text.
+
+    Args:
+        routed: the mixture.
+        corpora: text by domain.
+        length: tokens of one sequence.
+
+    Returns:
+        States (T, D) by domain and router name.
+    """
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for domain, corpus in corpora.items():
+        read = [corpus.sequence(number, length) for number in range(SEQUENCES)]
+        ids = torch.from_numpy(np.stack(read))
+        with routed.recording(inputs=True) as recording:
+            next_token_logits(routed.network, ids, corpus.end)
+        states[domain] = recording.inputs
+    return states
+
+
+def join(
+    routed: RoutedModel,
+    grown: Grown,
+    own_experts: Mapping[str, int],
+    states: Mapping[str, Mapping[str, torch.Tensor]],
+) -> None:
+    """Set the router weights of every expert that joins a build.
+
+    Its states are the tuned mixture's, whose shared parameters are not the seed model's any more.
+    An expert that no text, or all text, trained keeps the weights it has: nothing tells it apart.
+
+    Args:
+        routed: the mixture, as `take_over` left it; its routers are changed in place.
+        grown: the build that it goes on from.
+        own_experts: by domain, the index of the expert that its text trained.
+        states: as `router_states` returns them.
+    """
+    staying = sorted(grown.index_before)
+    for index in sorted(set(own_experts.values()) - grown.index_before.keys()):
+        own = [by_name for domain, by_name in states.items() if own_experts.get(domain) == index]
+        others = [by_name for domain, by_name in states.items() if own_experts.get(domain) != index]
+        if not own or not others:
+            continue
+        for router in routed.routers:
+            router.weight.data[index] = joining_weight(
+                torch.cat([by_name[router.name] for by_name in own]),
+                torch.cat([by_name[router.name] for by_name in others]),
+                router.weight.data[staying],
+            )
+        staying.append(index)
