@@ -29,7 +29,7 @@ class Tick:
     """A line across the picture, and the value that it stands for."""
 
     y: float
-    value: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,12 @@ class Axis:
     def ticks(self) -> tuple[Tick, ...]:
         """Return a line for each step."""
         steps = round((self.high - self.low) / self.step)
-        values = [self.low + self.step * number for number in range(steps + 1)]
-        return tuple(Tick(self.y(value), value) for value in values)
+        decimals = max(0, -floor(log10(self.step)))
+        ticks = []
+        for number in range(steps + 1):
+            value = self.low + self.step * number
+            ticks.append(Tick(self.y(value), f"{value:.{decimals}f}"))
+        return tuple(ticks)
 
 
 def gains(rows: Sequence[Gain]) -> GainChart | None:
