@@ -78,6 +78,7 @@ def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPath
     from pipelines.jobs.register import register
     from pipelines.jobs.train import train
     from pipelines.workspace.workspace import Workspace, create
+    from registry.records.facts import DataStatement
 
     root = tmp_path_factory.mktemp("story") / "workspace"
     create(root)
@@ -88,10 +89,7 @@ def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPath
             workspace,
             name,
             tiny_corpora / name,
-            license="CC0-1.0",
-            origin="the test",
-            holder="nobody",
-            purpose="testing",
+            DataStatement(license="CC0-1.0", source="the test", holder="nobody", purpose="testing"),
         )
     add_seed(workspace, "base", tiny_seed, data=["data/prose"], license="CC0-1.0")
     for name, branch in train(workspace, {"math": "data/math", "code": "data/code"}).items():
@@ -103,5 +101,5 @@ def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPath
             seed=str(branch.seed.ref),
             show=silent,
         )
-    assert rebuild(workspace)["build"] == "build/1"
+    assert rebuild(workspace).build == "build/1"
     return Story(root, tiny_corpora, tiny_seed)

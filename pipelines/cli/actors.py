@@ -31,11 +31,12 @@ def actor_add_command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Put a person on the roll; once it names an auditor, an auditor must sign.
+    """Put a person on the list of actors; once it names an auditor, an auditor must sign.
 
     Example: btx actor add dora --role approver
     """
     from registry.governance import people
+    from registry.records.answers import ActorAnswer
 
     # Checked first: a refused role must not leave a new key behind.
     people.check_roles(role)
@@ -48,11 +49,11 @@ def actor_add_command(
     text = f"{name}   {', '.join(role)}"
     if made_key:
         text += f"   key {made_key}"
-    print_answer({"actor": name, "roles": role, "key": made_key}, json, text)
+    print_answer(ActorAnswer(actor=name, roles=tuple(role), key=made_key), json, text)
 
 
 def _auditor(catalog: "Catalog") -> "Signer | None":
-    """Return who signs a change of the roll: nobody, until the roll names an auditor."""
+    """Return who signs a change of the list: nobody, until the list names an auditor."""
     from registry.governance import people
 
     roll = people.roll(catalog).values()

@@ -2,16 +2,25 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from pipelines.cli.options import Build, Json, find_workspace, require_choice
-from pipelines.cli.output import Answer, print_answer, print_json, print_line
+from pipelines.cli.output import print_answer, print_json, print_line
 from pipelines.workspace.progress import bar
 from pipelines.workspace.terminal import console, table_of
 from registry.units import duration, percent, size
+
+if TYPE_CHECKING:
+    from registry.records.answers import (
+        ExpertWeight,
+        ExplainAnswer,
+        ForecastAnswer,
+        MemberChange,
+        RebuildAnswer,
+    )
 
 CHANGE_SIGNS = {"added": "+", "replaced": "~", "kept": "=", "removed": "-"}
 TERMINAL_HUES = ("white", "blue", "dark_orange3", "green", "purple", "red", "cyan", "yellow")
@@ -57,60 +66,64 @@ def rebuild_command(
 
     Example: btx rebuild --without math --dry-run
     """
-    from pipelines.jobs.rebuild import rebuild
+    from pipelines.jobs.build_plan import Request
+    from pipelines.jobs.rebuild import look_ahead, rebuild
     from pipelines.workspace.workspace import read_recipes
 
     require_choice("--tune", tune, ("none", "router", "shared", "all"))
-    answer = rebuild(
-        find_workspace(),
+    request = Request(
         line=line,
         with_=with_ or (),
         without=without or (),
         tune=tune,
         to=to,
         recipes=read_recipes(recipe) if recipe else None,
-        dry_run=dry_run,
     )
-    if json:
-        print_json(answer)
+    workspace = find_workspace()
+    if dry_run:
+        forecast = look_ahead(workspace, request)
+        print_json(forecast) if json else _print_forecast(forecast)
     else:
-        _print_rebuild(answer)
+        answer = rebuild(workspace, request)
+        print_json(answer) if json else _print_rebuild(answer)
 
 
-def _print_rebuild(answer: Answer) -> None:
-    """Print what a rebuild did, or what it would do."""
-    planned = answer["status"] == "planned"
-    line = f"   line {answer['line']}" if "line" in answer else ""
-    print_line(f"{answer['build'] or 'plan'}   {answer['status']}{line}")
-    _print_changes(answer)
-    print_line(f"  {'run' if planned else 'ran':8}{', '.join(answer['ran']) or 'nothing'}")
-    reused = ", ".join(answer["reused"]) or "nothing"
-    print_line(f"  {'reuse' if planned else 'reused':8}{reused}")
-    if answer["bytes_written"]:
-        written, linked = size(answer["bytes_written"]), size(answer["bytes_linked"])
-        print_line(f"  bytes   {written} {'to write' if planned else 'written'}, {linked} linked")
-    if planned:
-        _print_forecast(answer)
+def _print_rebuild(answer: "RebuildAnswer") -> None:
+    """Print what a rebuild did."""
+    print_line(f"{answer.build}   {answer.status}")
+    print_line(f"  ran     {', '.join(answer.ran) or 'nothing'}")
+    print_line(f"  reused  {', '.join(answer.reused) or 'nothing'}")
+    if answer.bytes_written:
+        written, linked = size(answer.bytes_written), size(answer.bytes_linked)
+        print_line(f"  bytes   {written} written, {linked} linked")
 
 
-def _print_changes(answer: Answer) -> None:
-    """Print one line for each member that was added, replaced, kept or removed."""
-    for change in answer.get("changes", ()):
-        slot = "" if change["slot"] is None else f"   slot {change['slot']}"
-        before = f"   for {change['before']}" if change["change"] == "replaced" else ""
-        print_line(f"  {CHANGE_SIGNS[change['change']]} {change['ref']}{slot}{before}")
-
-
-def _print_forecast(answer: Answer) -> None:
-    """Print what a planned rebuild will take, measured on an earlier one."""
-    stages = [f"{stage} {duration(seconds)}" for stage, seconds in answer["seconds"].items()]
-    if stages:
-        print_line(f"  time    {', '.join(stages)}, by {answer['measured_on']}")
-    else:
+def _print_forecast(answer: "ForecastAnswer") -> None:
+    """Print what a rebuild would do, and what it would take, measured on an earlier one."""
+    line = f"   line {answer.line}" if answer.line else ""
+    print_line(f"{answer.build or 'plan'}   {answer.status}{line}")
+    for change in answer.changes:
+        print_line(f"  {_change(change)}")
+    print_line(f"  run     {', '.join(answer.ran) or 'nothing'}")
+    print_line(f"  reuse   {', '.join(answer.reused) or 'nothing'}")
+    if answer.bytes_written:
+        written, linked = size(answer.bytes_written), size(answer.bytes_linked)
+        print_line(f"  bytes   {written} to write, {linked} linked")
+    if answer.seconds:
+        stages = [f"{stage} {duration(seconds)}" for stage, seconds in answer.seconds.items()]
+        print_line(f"  time    {', '.join(stages)}, by {answer.measured_on}")
+    elif answer.ran:
         print_line("  time    not known: no build like it has been measured yet")
-    cost = answer["cost"]
-    if cost.get("flops"):
-        print_line(f"  cost    {cost['tokens']:.0f} tokens, {cost['flops']:.3g} FLOPs of tuning")
+    if answer.cost.get("flops"):
+        tokens, flops = answer.cost["tokens"], answer.cost["flops"]
+        print_line(f"  cost    {tokens:.0f} tokens, {flops:.3g} FLOPs of tuning")
+
+
+def _change(change: "MemberChange") -> str:
+    """Return the line about a member that is added, replaced, kept or removed."""
+    slot = "" if change.slot is None else f"   slot {change.slot}"
+    before = f"   for {change.before}" if change.change == "replaced" else ""
+    return f"{CHANGE_SIGNS[change.change]} {change.ref}{slot}{before}"
 
 
 @app.command("mix")
@@ -138,7 +151,7 @@ def mix_command(
     )
     with bar("mix") as progress:
         answer = compose(seed, experts, out, recipe, progress)
-    written = size(answer["bytes_written"])
+    written = size(answer.bytes_written)
     print_answer(answer, json, f"{out}   {len(experts)} experts   {written} written")
 
 
@@ -163,37 +176,37 @@ def explain_command(
     if json:
         print_json(answer)
     elif html is not None:
-        print_line(f"{answer['build']}   {len(answer['tokens'])} tokens   {html}")
+        print_line(f"{answer.build}   {len(answer.tokens)} tokens   {html}")
     else:
         _print_explanation(answer)
 
 
-def _print_explanation(answer: Answer) -> None:
+def _print_explanation(answer: "ExplainAnswer") -> None:
     """Print the text coloured by each token's strongest expert, then the share of each source."""
     hues = {}
-    for position, source in enumerate(answer["sources"]):
-        hues[source["ref"]] = TERMINAL_HUES[position % len(TERMINAL_HUES)]
+    for position, source in enumerate(answer.sources):
+        hues[source.ref] = TERMINAL_HUES[position % len(TERMINAL_HUES)]
     text = Text()
-    for token in answer["tokens"]:
-        strongest = max(token["experts"], key=_weight)
-        style = f"{hues[strongest['ref']]} underline"
-        text.append(token["text"], f"{style} bold" if strongest["weight"] > 0.5 else style)
+    for token in answer.tokens:
+        strongest = max(token.experts, key=_weight)
+        style = f"{hues[strongest.ref]} underline"
+        text.append(token.text, f"{style} bold" if strongest.weight > 0.5 else style)
     rows = [
         [
-            Text(source["ref"], hues[source["ref"]]),
-            percent(source["share"]).rjust(7),
-            ", ".join(source["data"]),
-            ", ".join(source["licenses"]),
+            Text(source.ref, hues[source.ref]),
+            percent(source.share).rjust(7),
+            ", ".join(source.data),
+            ", ".join(source.licenses),
         ]
-        for source in answer["sources"]
+        for source in answer.sources
     ]
     out = console(sys.stdout)
     out.print(text, soft_wrap=True)
     out.print(table_of(["source", "share", "data", "licences"], rows))
 
 
-def _weight(expert: Answer) -> float:
-    return float(expert["weight"])
+def _weight(expert: "ExpertWeight") -> float:
+    return expert.weight
 
 
 @app.command("bench")

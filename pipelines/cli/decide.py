@@ -1,11 +1,19 @@
 """The commands that decide: policy check, policy test, approve, waive, release, withdraw."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.options import Build, Json, Ref, find_workspace
-from pipelines.cli.output import Answer, print_answer, print_json, print_line
+from pipelines.cli.output import print_answer, print_json, print_line
+
+if TYPE_CHECKING:
+    from registry.records.answers import (
+        PolicyCheckAnswer,
+        PolicyTestAnswer,
+        Reached,
+        WithdrawAnswer,
+    )
 
 REFUSED = 3
 
@@ -27,14 +35,14 @@ def policy_check_command(ref: Ref, json: Json = False) -> None:
         print_json(answer)
     else:
         _print_verdicts(answer)
-    if any(verdict["outcome"] == "refused" for verdict in answer["verdicts"].values()):
+    if any(verdict["outcome"] == "refused" for verdict in answer.verdicts.values()):
         raise typer.Exit(REFUSED)
 
 
-def _print_verdicts(answer: Answer) -> None:
+def _print_verdicts(answer: "PolicyCheckAnswer") -> None:
     """Print each gate's outcome, then its rules that did not simply allow, with their remedy."""
-    for gate, verdict in answer["verdicts"].items():
-        print_line(f"{answer['ref']} at gate {gate}: {verdict['outcome']}")
+    for gate, verdict in answer.verdicts.items():
+        print_line(f"{answer.ref} at gate {gate}: {verdict['outcome']}")
         for rule in verdict["rules"]:
             if rule["outcome"] == "allowed":
                 continue
@@ -52,16 +60,17 @@ def policy_test_command(json: Json = False) -> None:
     Example: btx policy test
     """
     from registry.governance import policies, policy_tests
+    from registry.records.answers import FailedCase, PolicyTestAnswer
 
     folder = find_workspace().policies
     loaded, results = policies.load(folder), policy_tests.run(folder)
-    failed = [vars(result) for result in results if not result.ok]
-    answer = {
-        "policies": len(loaded),
-        "rules": sum(len(policy.validations) for policy in loaded),
-        "cases": len(results),
-        "failed": failed,
-    }
+    failed = [result for result in results if not result.ok]
+    answer = PolicyTestAnswer(
+        policies=len(loaded),
+        rules=sum(len(policy.validations) for policy in loaded),
+        cases=len(results),
+        failed=tuple(FailedCase(**vars(result)) for result in failed),
+    )
     if json:
         print_json(answer)
     else:
@@ -70,12 +79,12 @@ def policy_test_command(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-def _print_test(answer: Answer) -> None:
-    for case in answer["failed"]:
-        print_line(f"FAIL  {case['suite']}: {case['case']}")
-        print_line(f"  found {case['found']}   expected {case['expected']}")
-    counts = f"{answer['policies']} policies, {answer['rules']} rules, {answer['cases']} cases"
-    print_line(f"{counts}: {len(answer['failed']) or 'none'} failed")
+def _print_test(answer: "PolicyTestAnswer") -> None:
+    for case in answer.failed:
+        print_line(f"FAIL  {case.suite}: {case.case}")
+        print_line(f"  found {case.found}   expected {case.expected}")
+    counts = f"{answer.policies} policies, {answer.rules} rules, {answer.cases} cases"
+    print_line(f"{counts}: {len(answer.failed) or 'none'} failed")
 
 
 @app.command("approve")
@@ -87,12 +96,13 @@ def approve_command(
     Example: btx approve build/2 --why "evaluation reviewed"
     """
     from registry.governance import people
+    from registry.records.answers import ApprovedAnswer
 
     workspace = find_workspace()
     with workspace.writing(f"approve {ref}"):
         signer = people.signer(workspace.catalog.actor)
         event = people.approve(workspace.catalog, ref, signer, why)
-    answer = {"ref": event.subject, "approved_by": event.actor, "at": event.at}
+    answer = ApprovedAnswer(ref=event.subject, approved_by=event.actor, at=event.at)
     print_answer(answer, json, f"{event.subject}   approved by {event.actor}")
 
 
@@ -111,13 +121,14 @@ def waive_command(
     Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
     """
     from registry.governance import people, policies
+    from registry.records.answers import WaivedAnswer
 
     workspace = find_workspace()
     policies.require_waivable(policies.load(workspace.policies), rule)
     with workspace.writing(f"waive {rule} {ref}"):
         signer = people.signer(workspace.catalog.actor)
         event = people.waive(workspace.catalog, rule, ref, signer, until=until, why=why)
-    answer = {"rule": rule, "ref": event.subject, "until": until, "waived_by": event.actor}
+    answer = WaivedAnswer(rule=rule, ref=event.subject, until=until, waived_by=event.actor)
     print_answer(answer, json, f"{event.subject}   {rule} waived until {until} by {event.actor}")
 
 
@@ -130,7 +141,7 @@ def release_command(build: Build, json: Json = False) -> None:
     from pipelines.jobs.release import release
 
     answer = release(find_workspace(), build)
-    print_answer(answer, json, f"{answer['ref']}   {answer['status']}")
+    print_answer(answer, json, f"{answer.ref}   {answer.status}")
 
 
 @app.command("withdraw")
@@ -150,17 +161,21 @@ def withdraw_command(
         _print_withdrawal(answer)
 
 
-def _print_withdrawal(answer: Answer) -> None:
+def _print_withdrawal(answer: "WithdrawAnswer") -> None:
     """Print what was withdrawn, what it reached, what it did not reach, and the next step."""
-    print_line(f"{answer['ref']}   withdrawn: {answer['why']}")
-    for item in answer["reached"]:
-        parts = [item["ref"]]
-        if "folder" in item:
-            parts.append(f"in {item['folder']}")
-        if "removal" in item:
-            parts.append(f"removal: {item['removal']}, {item['why'].replace('_', ' ')}")
-        print_line(f"  reached {'   '.join(parts)}")
-    for build in answer["clean"]:
+    print_line(f"{answer.ref}   withdrawn: {answer.why}")
+    for item in answer.reached:
+        print_line(f"  reached {_reached(item)}")
+    for build in answer.clean:
         print_line(f"  clean   {build}   nothing in it comes from there")
-    if answer["next"]:
-        print_line(f"next: {answer['next']}")
+    if answer.next:
+        print_line(f"next: {answer.next}")
+
+
+def _reached(item: "Reached") -> str:
+    parts = [item.ref]
+    if item.folder:
+        parts.append(f"in {item.folder}")
+    if item.removal:
+        parts.append(f"removal: {item.removal}, {(item.why or '').replace('_', ' ')}")
+    return "   ".join(parts)

@@ -33,15 +33,14 @@ def export_command(
 
     Example: btx export build/2 ./release --fused
     """
-    from pipelines.jobs.export import export
+    from pipelines.jobs.export import ExportRequest, export
 
     require_choice("--for", for_, ("transformers", "vllm", "llama.cpp"))
     workspace = find_workspace()
+    request = ExportRequest(fused=fused, target=for_, sign=sign)
     with bar("export") as progress:
-        answer = export(
-            workspace, build, directory, fused=fused, target=for_, sign=sign, progress=progress
-        )
-    written = size(answer["bytes_written"])
-    print_answer(answer, json, f"{answer['ref']}   {answer['folder']}   {written} written")
-    if answer["verify"] and not json:
-        print_line(f"to check it without btx: {answer['verify']}")
+        answer = export(workspace, build, directory, request, progress)
+    written = size(answer.bytes_written)
+    print_answer(answer, json, f"{answer.ref}   {answer.folder}   {written} written")
+    if answer.verify and not json:
+        print_line(f"to check it without btx: {answer.verify}")

@@ -1,6 +1,6 @@
 """The commands that look at what is registered: list, show, lineage, diff, report, serve."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,15 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.options import Json, Ref, find_workspace
-from pipelines.cli.output import Answer, print_json, print_line, print_table
+from pipelines.cli.output import print_json, print_line, print_table
 from pipelines.workspace.terminal import cell
 from registry.units import size
 
 if TYPE_CHECKING:
-    from registry.catalogue.catalog import Catalog, Version
+    from registry.catalogue.catalog import Catalog
+    from registry.records.answers import (
+        LineageAnswer,
+        LineageFile,
+        LineageNode,
+        RowEnd,
+    )
+    from registry.records.facts import Facts
+    from registry.records.version import Version
 
 # A corpus may hold thousands of files.
 FILES_SHOWN = 5
+# What the rows of every kind hold; the other columns are the kind's own.
+COMMON_COLUMNS = ("ref", "name", "version", "status", "digest", "registered_at")
 
 app = typer.Typer()
 
@@ -77,13 +87,14 @@ def list_command(
         _print_listing(rows)
 
 
-def _print_listing(rows: list[dict[str, Any]]) -> None:
+def _print_listing(rows: "Sequence[RowEnd]") -> None:
     """Print one line for each version; the reference stands for its name and number."""
-    first = rows[0] if rows else {"ref": None}
-    columns = [key for key in first if key not in ("name", "version")]
+    columns = ["ref"]
     lines = []
     for row in rows:
-        shown = {**row, "digest": row["digest"][:12]}
+        shown = {**row.to_json(), "digest": row.digest[:12]}
+        own = [key for key in shown if key not in COMMON_COLUMNS]
+        columns = ["ref", *own, "status", "digest", "registered_at"]
         lines.append([shown[column] for column in columns])
     print_table(columns, lines)
 
@@ -141,7 +152,7 @@ def lineage_command(
         _print_lineage(answer)
 
 
-def lineage_answer(catalog: "Catalog", reference: str, *, down: bool) -> dict[str, Any]:
+def lineage_answer(catalog: "Catalog", reference: str, *, down: bool) -> "LineageAnswer":
     """Walk the lineage of one version.
 
     Args:
@@ -150,45 +161,49 @@ def lineage_answer(catalog: "Catalog", reference: str, *, down: bool) -> dict[st
         down: walk to what was made from the version instead of to what it was made from.
 
     Returns:
-        `nodes[{ref, kind, digest, status, files?}]`, the version itself first, and
-        `edges[{from, to, relation}]`. Only data nodes list their files.
+        The version itself and what the walk reached, and the edges between them. Only data
+        versions come with their files.
     """
+    from registry.records.answers import LineageAnswer, LineageEdge
+
     graph = catalog.lineage(reference, down=down)
     statuses = catalog.statuses(graph.nodes)
-    edges = [
-        {"from": str(edge.from_), "to": str(edge.to), "relation": edge.relation}
-        for edge in graph.edges
-    ]
-    nodes = [_node(version, statuses[version.ref]) for version in graph.nodes]
-    return {"nodes": nodes, "edges": edges}
+    nodes = tuple(_node(version, statuses[version.ref]) for version in graph.nodes)
+    edges = []
+    for edge in graph.edges:
+        ends = {"from": str(edge.from_), "to": str(edge.to)}
+        edges.append(LineageEdge.model_validate({**ends, "relation": edge.relation}))
+    return LineageAnswer(nodes=nodes, edges=tuple(edges))
 
 
-def _node(version: "Version", status: str) -> dict[str, Any]:
-    node: dict[str, Any] = {
-        "ref": str(version.ref),
-        "kind": version.ref.kind,
-        "digest": version.digest,
-        "status": status,
-    }
+def _node(version: "Version[Facts]", status: str) -> "LineageNode":
+    from registry.records.answers import LineageFile, LineageNode
+
+    files = None
     if version.ref.kind == "data":
-        node["files"] = [
-            {"path": file.path, "bytes": file.bytes, "sha256": file.sha256}
+        files = tuple(
+            LineageFile(path=file.path, bytes=file.bytes, sha256=file.sha256)
             for file in version.files
-        ]
-    return node
+        )
+    return LineageNode(
+        ref=str(version.ref),
+        kind=version.ref.kind,
+        digest=version.digest,
+        status=status,
+        files=files,
+    )
 
 
-def _print_lineage(answer: Answer) -> None:
+def _print_lineage(answer: "LineageAnswer") -> None:
     """Print the lineage as a tree that starts at the first node."""
-    nodes = {node["ref"]: node for node in answer["nodes"]}
-    start = answer["nodes"][0]["ref"]
+    start = answer.nodes[0].ref
     # Upwards the edges start at the first node, downwards they end there.
-    upwards = any(edge["from"] == start for edge in answer["edges"])
-    near, far = ("from", "to") if upwards else ("to", "from")
-    children: dict[str, list[tuple[str, str]]] = {}
-    for edge in answer["edges"]:
-        children.setdefault(edge[near], []).append((edge["relation"], edge[far]))
-    _Tree(nodes, children).print_from(start)
+    upwards = any(edge.from_ == start for edge in answer.edges)
+    below: dict[str, list[tuple[str, str]]] = {}
+    for edge in answer.edges:
+        near, far = (edge.from_, edge.to) if upwards else (edge.to, edge.from_)
+        below.setdefault(near, []).append((edge.relation, far))
+    _Tree({node.ref: node for node in answer.nodes}, below).print_from(start)
 
 
 @dataclass
@@ -197,37 +212,37 @@ class _Tree:
 
     Attributes:
         nodes: every node of the answer by its reference.
-        children: for each reference, the relation to and the reference of the nodes below it.
+        below: for each reference, the relation to and the reference of the nodes below it.
         printed: the references that were unfolded already.
     """
 
-    nodes: Mapping[str, Answer]
-    children: Mapping[str, list[tuple[str, str]]]
+    nodes: "Mapping[str, LineageNode]"
+    below: Mapping[str, list[tuple[str, str]]]
     printed: set[str] = field(default_factory=set)
 
     def print_from(self, ref: str, relation: str = "", depth: int = 0) -> None:
         """Print one node and all that is below it."""
-        node, below = self.nodes[ref], self.children.get(ref, [])
+        node, below = self.nodes[ref], self.below.get(ref, [])
         again = ref in self.printed
-        parts = [ref, node["digest"][:12]]
+        parts = [ref, node.digest[:12]]
         if relation:
             parts.append(relation)
-        if node["status"] in ("withdrawn", "tainted"):
-            parts.append(node["status"])
+        if node.status in ("withdrawn", "tainted"):
+            parts.append(node.status)
         if again and below:
             parts.append("(above)")
         print_line("  " * depth + "   ".join(parts))
         if again:
             return
         self.printed.add(ref)
-        _print_files(node.get("files", []), "  " * (depth + 1))
+        _print_files(node.files or (), "  " * (depth + 1))
         for relation_below, ref_below in below:
             self.print_from(ref_below, relation_below, depth + 1)
 
 
-def _print_files(files: list[dict[str, Any]], space: str) -> None:
+def _print_files(files: "Sequence[LineageFile]", space: str) -> None:
     for file in files[:FILES_SHOWN]:
-        print_line(f"{space}{file['sha256'][:12]}   {file['path']}   {size(file['bytes'])}")
+        print_line(f"{space}{file.sha256[:12]}   {file.path}   {size(file.bytes)}")
     more = len(files) - FILES_SHOWN
     if more > 0:
         print_line(f"{space}and {more} more files: --json lists them all")
@@ -245,10 +260,12 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
         return
-    rows = [[change["what"], change["left"], change["right"]] for change in answer["changes"]]
-    print_table(["what", answer["left"], answer["right"]], rows)
-    for key, paths in answer["files"].items():
+    rows = [[change.what, change.left, change.right] for change in answer.changes]
+    print_table(["what", answer.left, answer.right], rows)
+    for key, paths in answer.files.to_json().items():
         print_line(f"{key.replace('_', ' ')}: {', '.join(paths) or 'none'}")
+    for note in answer.notes:
+        print_line(f"note: {note}")
 
 
 @app.command("report")

@@ -7,17 +7,24 @@ stderr and never pass through here.
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.workspace.terminal import console, table_of
 
-# A job's answer: the document that `--json` prints.
-Answer = Mapping[str, Any]
+if TYPE_CHECKING:
+    from registry.records.answers import Answer
+
+    JsonObject = Mapping[str, Any]
+    Document = Answer | JsonObject | Sequence[Answer] | Sequence[JsonObject]
 
 
-def print_json(document: Any) -> None:
-    """Print one JSON document."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+def print_json(document: "Document") -> None:
+    """Print one JSON document: an answer, several of them, or what is JSON already."""
+    print(json.dumps(document, indent=2, ensure_ascii=False, default=_json_of))
+
+
+def _json_of(answer: "Answer") -> dict[str, Any]:
+    return answer.to_json()
 
 
 def print_line(text: str = "") -> None:
@@ -33,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     console(sys.stdout).print(table_of(columns, rows))
 
 
-def print_answer(answer: Answer, as_json: bool, text: str) -> None:
+def print_answer(answer: "Document", as_json: bool, text: str) -> None:
     """Print an answer that fits a line or two, as JSON or as text.
 
     Args:

@@ -3,19 +3,19 @@
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.options import Json, Ref, find_workspace
-from pipelines.cli.output import Answer, print_answer, print_json, print_line
+from pipelines.cli.output import print_answer, print_json, print_line
 from pipelines.workspace.progress import bar
 from registry.errors import Conflict
 from registry.units import counted
 
 if TYPE_CHECKING:
     from registry.catalogue.catalog import Catalog
-    from registry.catalogue.checks import Check
+    from registry.records.answers import AuditAnswer, Check, HeadAnswer
 
 AUDIT_FINDINGS = 4
 
@@ -42,7 +42,7 @@ def audit_command(
     ] = None,
     key: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="PEM of who signed the heads; default: the roll's"),
+        typer.Option(metavar="FILE", help="PEM of whoever signed the heads; default: as recorded"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -50,35 +50,36 @@ def audit_command(
 
     Example: btx audit build/7 --head 9f3c21ab...
     """
-    from pipelines.jobs.audit import audit
+    from pipelines.jobs.audit import AuditRequest, audit
 
+    request = AuditRequest(recompute=recompute, head=head, key=key)
     workspace = find_workspace()
     with bar("audit") as progress:
 
         def show_check(check: "Check") -> None:
             progress(check.examined, 0, check.name)
 
-        answer = audit(workspace, ref, recompute=recompute, head=head, key=key, heard=show_check)
+        answer = audit(workspace, ref, request, show_check)
     if json:
         print_json(answer)
     else:
         _print_audit(answer)
-    if answer["findings"]:
+    if answer.findings:
         raise typer.Exit(AUDIT_FINDINGS)
 
 
-def _print_audit(answer: Answer) -> None:
+def _print_audit(answer: "AuditAnswer") -> None:
     """Print the checks, a line each, then the findings with their next step."""
-    print_line(f"{answer['subject']}   head {answer['head'][:12]}")
-    for check in answer["checks"]:
-        outcome = "ok" if check["ok"] else "FAIL"
-        print_line(f"  {outcome:4}  {check['name']:10}  {check['examined']} examined")
-    for finding in answer["findings"]:
-        print_line(f"  {finding['check']}: {finding['subject']}")
-        for key in ("found", "expected", "next"):
-            print_line(f"    {key} {finding[key]}")
-    findings = len(answer["findings"])
-    print_line(counted(findings, "finding") if findings else "no findings")
+    print_line(f"{answer.subject}   head {answer.head[:12]}")
+    for check in answer.checks:
+        outcome = "ok" if check.ok else "FAIL"
+        print_line(f"  {outcome:4}  {check.name:10}  {check.examined} examined")
+    for finding in answer.findings:
+        print_line(f"  {finding.check}: {finding.subject}")
+        print_line(f"    found {finding.found}")
+        print_line(f"    expected {finding.expected}")
+        print_line(f"    next {finding.next}")
+    print_line(counted(len(answer.findings), "finding") if answer.findings else "no findings")
 
 
 @registry_app.command("head")
@@ -98,14 +99,15 @@ def registry_head_command(
     """
     answer = _head(find_workspace().catalog, sign=sign)
     if out is not None:
-        _write_new(out, dumps(answer, indent=1) + "\n")
-    print_answer(answer, json, f"{answer['head']}   event {answer['seq']}")
+        _write_new(out, dumps(answer.to_json(), indent=1) + "\n")
+    print_answer(answer, json, f"{answer.head}   event {answer.seq}")
 
 
-def _head(catalog: "Catalog", *, sign: bool) -> dict[str, Any]:
-    """Return actor, seq, head and at; signed, also the acting person's signature."""
+def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
+    """Return what the log's head is, on request signed by the acting person."""
     from registry.catalogue import audit_log
     from registry.governance import people
+    from registry.records.answers import HeadAnswer
 
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with catalog.database.read() as rows:
@@ -113,7 +115,7 @@ def _head(catalog: "Catalog", *, sign: bool) -> dict[str, Any]:
             statement = audit_log.sign_head(rows, people.signer(catalog.actor).key, at)
         else:
             statement = audit_log.head_statement(rows, at)
-    return {"actor": catalog.actor, **statement}
+    return HeadAnswer(actor=catalog.actor, **statement)
 
 
 def _write_new(out: Path, text: str) -> None:
@@ -171,5 +173,5 @@ def registry_gc_command(
     from pipelines.jobs.archive import collect
 
     answer = collect(find_workspace(), dry_run=dry_run)
-    objects = counted(len(answer["deleted"]), "object")
+    objects = counted(len(answer.deleted), "object")
     print_answer(answer, json, f"{objects} {'would go' if dry_run else 'deleted'}")

@@ -10,7 +10,9 @@ from pipelines.cli.output import print_answer, print_json
 from pipelines.workspace.progress import bar
 
 if TYPE_CHECKING:
-    from registry.catalogue.catalog import Version
+    from registry.records.answers import RegisteredAnswer
+    from registry.records.facts import Facts
+    from registry.records.version import Version
 
 app = typer.Typer()
 data_app = typer.Typer(help="Data versions.", no_args_is_help=True)
@@ -28,9 +30,10 @@ def init_command(
     Example: btx init my-models
     """
     from pipelines.workspace.workspace import create
+    from registry.records.answers import WorkspaceAnswer
 
     workspace = create(directory)
-    answer = {"workspace": str(workspace.root), "head": workspace.catalog.head()}
+    answer = WorkspaceAnswer(workspace=str(workspace.root), head=workspace.catalog.head())
     advice = "btx data add NAME PATH --license SPDX-ID --source TEXT"
     print_answer(answer, json, f"workspace {workspace.root}\nnext: {advice}")
 
@@ -58,20 +61,19 @@ def data_add_command(
     Example: btx data add law https://example.org/law.jsonl --license CC-BY-4.0 --holder "the court"
     """
     from pipelines.jobs.add_data import add_data
+    from registry.records.facts import DataStatement
 
     require_choice("--pii", pii, ("none", "reviewed", "present"))
-    version = add_data(
-        find_workspace(),
-        name,
-        path if "://" in path else Path(path),
+    statement = DataStatement(
         license=license,
-        origin=source,
+        source=source,
         holder=holder,
         purpose=purpose,
         pii=pii,
         retain_until=retain_until,
     )
-    _print_version(version, json)
+    corpus = path if "://" in path else Path(path)
+    _print_version(add_data(find_workspace(), name, corpus, statement), json)
 
 
 @seed_app.command("add")
@@ -93,7 +95,8 @@ def seed_add_command(
     """
     from pipelines.jobs.add_seed import add_seed
 
-    _print_version(add_seed(find_workspace(), name, path, data=data, license=license), json)
+    version = add_seed(find_workspace(), name, path, data=data or (), license=license)
+    _print_version(version, json)
 
 
 @app.command("train")
@@ -174,16 +177,18 @@ def register_command(
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
 
 
-def _registration(version: "Version") -> dict[str, str]:
+def _registration(version: "Version[Facts]") -> "RegisteredAnswer":
     """Return the answer of every command that registers something."""
-    return {
-        "ref": str(version.ref),
-        "status": "registered" if version.created else "unchanged",
-        "digest": version.digest,
-    }
+    from registry.records.answers import RegisteredAnswer
+
+    return RegisteredAnswer(
+        ref=str(version.ref),
+        status="registered" if version.created else "unchanged",
+        digest=version.digest,
+    )
 
 
-def _print_version(version: "Version", json: bool) -> None:
+def _print_version(version: "Version[Facts]", json: bool) -> None:
     answer = _registration(version)
-    text = f"{answer['ref']}   {answer['status']}   {answer['digest'][:12]}"
+    text = f"{answer.ref}   {answer.status}   {answer.digest[:12]}"
     print_answer(answer, json, text)

@@ -34,6 +34,8 @@ def add_data(
         Unreadable: for what is no text; then no byte stays.
     """
     _check_date(statement.retain_until)
+    licence = spdx(statement.license) if statement.license else None
+    statement = statement.model_copy(update={"license": licence})
     catalog = workspace.catalog
     with workspace.writing(f"data add {name}"):
         number = catalog.next_version(Kind.DATA, name)
@@ -57,7 +59,6 @@ def add_data(
 def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
     url = source if isinstance(source, str) else None
     stated = statement.stated()
-    stated["license"] = spdx(statement.license) if statement.license else None
     stated["source"] = statement.source or url
     stated["pii"] = statement.pii or "none"
     facts = DataFacts(domain=name, bytes=size, **stated)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError
-from pipelines.workspace import folders
 from pipelines.workspace.recipes import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import checks
@@ -251,6 +250,7 @@ def _mixed_again(
     """Mix the build's snapshot from its registered checkpoints and compare what was written."""
     # Imported here: an audit without it runs without torch.
     from btx_core.mixing.mix import Member, MixRecipe, mix
+    from pipelines.workspace import folders
 
     catalog, facts = workspace.catalog, build.facts
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.progress import Progress
 from registry.errors import Conflict, Invalid
+from registry.records.answers import MixAnswer
 
 
 def compose(
@@ -15,8 +15,20 @@ def compose(
     out: Path,
     recipe: MixRecipe,
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Mix the checkpoint folders into the new folder `out`; an expert's name is its folder's. Returns folder and bytes."""
+) -> MixAnswer:
+    """Mix checkpoint folders into a new folder.
+
+    Args:
+        seed: the seed's checkpoint folder.
+        experts: the experts' checkpoint folders; an expert is named like its folder.
+        out: the new folder.
+        recipe: how to mix.
+        progress: called with what has been written so far.
+
+    Raises:
+        Invalid: if two folders have one name.
+        Conflict: if `out` exists.
+    """
     names = [expert.resolve().name for expert in experts]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
@@ -38,9 +50,9 @@ def compose(
         for slot, (name, expert) in enumerate(zip(names, experts, strict=True), start=1)
     ]
     report = mix(seed, members, recipe, out, progress=progress)
-    return {
-        "folder": str(out),
-        "members": names,
-        "bytes_written": report.bytes_written,
-        "bytes_linked": report.bytes_linked,
-    }
+    return MixAnswer(
+        folder=str(out),
+        members=tuple(names),
+        bytes_written=report.bytes_written,
+        bytes_linked=report.bytes_linked,
+    )

@@ -6,7 +6,6 @@ In:  the catalogue's usable experts, the workspace's recipes.
 Out: builds/N, whole or not at all, and its rows.
 """
 
-import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -45,8 +44,6 @@ from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
 from registry.records.references import parse
 from registry.records.results import Result, Specialist
 from registry.records.version import FileFact, Version
-
-logger = logging.getLogger(__name__)
 
 STAGES = ("mix", "tune", "evaluate")
 LINKED_AGAIN = (SHARED, expert_file(SEED_EXPERT))
@@ -106,7 +103,6 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
         def log(stage: str, ran: StageRan) -> None:
-            logger.info("stage %s %s", stage, ran.state)
             workspace.catalog.event(ran, f"build/{number}")
 
         done = dvc_runs.reproduce(workspace.root, "evaluate", log)

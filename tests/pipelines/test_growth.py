@@ -69,7 +69,8 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     rebuild(workspace)
     assert cost(workspace, "build/5") == 20 * STEP
     assert "data/units@1" not in {
-        node["ref"] for node in lineage_answer(workspace.catalog, "build/5", down=False)["nodes"]
+        node["ref"]
+        for node in lineage_answer(workspace.catalog, "build/5", down=False).to_json()["nodes"]
     }
 
 
@@ -83,5 +84,6 @@ def files(workspace: Workspace, build: str) -> Any:
 
 def relations(workspace: Workspace, build: str) -> set[str]:
     return {
-        edge["relation"] for edge in lineage_answer(workspace.catalog, build, down=False)["edges"]
+        edge["relation"]
+        for edge in lineage_answer(workspace.catalog, build, down=False).to_json()["edges"]
     }

@@ -167,12 +167,13 @@ def test_a_flipped_byte_in_any_registered_file_is_named(
 def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(
     grown: tuple[Workspace, dict[str, Any]],
 ) -> None:
-    up = lineage_answer(grown[0].catalog, "build/2", down=False)
+    up = lineage_answer(grown[0].catalog, "build/2", down=False).to_json()
     data = {node["ref"]: node for node in up["nodes"] if node["kind"] == "data"}
     assert set(data) == {"data/prose@1", "data/math@1", "data/code@1", "data/units@1"}
     assert all(len(file["sha256"]) == 64 for node in data.values() for file in node["files"])
     down = {
-        node["ref"] for node in lineage_answer(grown[0].catalog, "data/math@1", down=True)["nodes"]
+        node["ref"]
+        for node in lineage_answer(grown[0].catalog, "data/math@1", down=True).to_json()["nodes"]
     }
     assert {"expert/math@1", "build/1", "build/2"} <= down
     assert "expert/code@1" not in down
@@ -195,7 +196,8 @@ def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(
     assert not (tmp_path / "out").exists()
     assert rebuild(own_story)["build"] == "build/2"
     assert "data/code@1" not in {
-        node["ref"] for node in lineage_answer(own_story.catalog, "build/2", down=False)["nodes"]
+        node["ref"]
+        for node in lineage_answer(own_story.catalog, "build/2", down=False).to_json()["nodes"]
     }
     assert not list((own_story.root / "builds/2").glob("*code*"))
     answer = audit(own_story, "build/2", recompute=True)
