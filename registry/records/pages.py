@@ -335,10 +335,17 @@ def recorded(facts: Facts) -> dict[str, Any]:
     Results and routing are there twice: as lists, and by domain as `btx show` prints them.
     """
     shown = {name: value for name, value in facts.to_json().items() if name not in HIDDEN}
-    if isinstance(facts, ExpertFacts | BuildFacts):
+    if isinstance(facts, ExpertFacts) and facts.results:
+        by_domain = evaluation_of(facts.results)
+        first = labels(facts.results)[facts.results[0].data]
+        shown["evaluation"] = {**by_domain[first], "domains": by_domain}
+    if isinstance(facts, BuildFacts):
         shown["evaluation"] = evaluation_of(facts.results)
-    if isinstance(facts, BuildFacts) and facts.routing:
-        shown["routing"] = _by_domain(facts.routing, facts.results)
+        if facts.given_recipe:
+            resolved = facts.recipe.to_json()
+            shown["recipe"] = {**facts.given_recipe.to_json(), "resolved": resolved}
+        if facts.routing:
+            shown["routing"] = _by_domain(facts.routing, facts.results)
     return shown
 
 
