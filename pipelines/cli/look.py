@@ -343,7 +343,7 @@ def serve_command(
     from pipelines.jobs.serve import Address, serve
 
     address = Address(host=host, port=port, names=tuple(name or ()), cert=cert, key=key)
-    serve(find_workspace(), address, role or (), reads_per_s=reads_per_s, told=_print_address)
+    serve(find_workspace(), address, role or (), reads_per_s=reads_per_s, on_start=_print_address)
 
 
 def _print_address(url: str) -> None:

@@ -1,23 +1,24 @@
-"""Job: the registry as pages and a JSON API on this machine, for who holds a token.
+"""Serve the registry as pages and a JSON API on this machine, for whoever holds a token.
 
-In:  a workspace, an address.  Out: a server until it is stopped. The pages are registry.web's; here they are given the jobs.
-Loopback only, unless a certificate is given: a token must not travel in the clear.
+In:  a workspace, an address.  Out: a server until it is stopped.
+The pages are `registry.web`'s; here they are given the jobs. Loopback only, unless a certificate
+is given: a token must not travel unencrypted.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from pipelines.jobs.audit import audit
+from pipelines.jobs import gates
+from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.release import build_evidence, release
 from pipelines.workspace.workspace import Workspace, actor
-from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Invalid
 from registry.governance import gate
-from registry.governance.policies import load
+from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
+from registry.records.facts import BuildFacts
+from registry.records.kinds import Gate
 from registry.web.access import Tokens
 
 try:
@@ -25,60 +26,80 @@ try:
 
     from registry.web.app import application
     from registry.web.middleware import Limits
-    from registry.web.runs import Heard
-    from registry.web.site import Jobs, Site
-except ImportError as error:  # the extra "web" is optional
-    advice = "pip install 'btx-registry[web]'"
+    from registry.web.runs import OnCheck
+    from registry.web.site import Jobs, Reviewed, Site
+except ModuleNotFoundError as error:
+    # The extra "web" is optional.
     raise Invalid(
-        "btx serve", found=f"no {error.name}", expected="the packages of extra web", next=advice
+        "btx serve",
+        found=f"no {error.name}",
+        expected="the packages of extra web",
+        next="pip install 'btx-registry[web]'",
     ) from None
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+USUAL_PORTS = {"http": 80, "https": 443}
+TOKEN_DAYS = 7  # of the token that a start prints; it ends with the server anyway
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
+    """Where the server listens.
+
+    Attributes:
+        host: the address.
+        port: the TCP port.
+        names: further names under which browsers reach it.
+        cert: TLS certificate, PEM.
+        key: its key, PEM.
+    """
+
     host: str = "127.0.0.1"
     port: int = 8765
-    names: tuple[str, ...] = ()  # further names under which browsers reach it
+    names: tuple[str, ...] = ()
     cert: Path | None = None
     key: Path | None = None
 
     @property
     def scheme(self) -> str:
+        """Which of http and https is spoken."""
         return "https" if self.cert else "http"
 
+    @property
+    def url(self) -> str:
+        """The first page."""
+        return f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
+
     def hosts(self) -> tuple[str, ...]:
-        """Values of the Host header that mean this server."""
-        usual = {"http": 80, "https": 443}[self.scheme]
-        names = [
-            f"[{name}]" if ":" in name else name for name in (*LOOPBACK, self.host, *self.names)
-        ]
-        return tuple(
-            dict.fromkeys(
-                f"{name.lower()}:{self.port}" if self.port != usual else name.lower()
-                for name in names
+        """Return the values of the Host header that mean this server."""
+        port = "" if self.port == USUAL_PORTS[self.scheme] else f":{self.port}"
+        names = dict.fromkeys((*LOOPBACK, self.host, *self.names))
+        return tuple(f"{_bracketed(name)}{port}".lower() for name in names)
+
+    def check(self) -> None:
+        """Raise Invalid where a token would travel unencrypted."""
+        if self.host not in LOOPBACK and not (self.cert and self.key):
+            raise Invalid(
+                "btx serve",
+                found=f"--host {self.host} without TLS",
+                expected="a loopback address, or a certificate",
+                next="--host 127.0.0.1 behind your own proxy, or --cert FILE --key FILE",
             )
-        )
 
 
 def tokens(workspace: Workspace) -> Tokens:
+    """Return the tokens that open the pages of a workspace."""
     return Tokens(workspace.root / ".btx" / "tokens.json")
 
 
 def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
-    """The server's state, with the jobs bound to the workspace."""
-    jobs = Jobs(
-        explain=lambda build, text: _explained(workspace, build, text),
-        audit=lambda ref, head, heard: _audited(workspace, ref, head, heard),
-        review=lambda ref, by: _reviewed(workspace, ref, by),
-        release=lambda ref, by: _released(workspace, ref, by),
-    )
+    """Return the server's state, with the jobs bound to the workspace."""
+    jobs = WorkspaceJobs(workspace)
     return Site(
         url=workspace.registry_url,
-        jobs=jobs,
+        jobs=Jobs(explain=jobs.explain, audit=jobs.audit, review=jobs.review, release=jobs.release),
         tokens=tokens(workspace),
         hosts=address.hosts(),
         limits=limits,
@@ -86,21 +107,31 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
 
 
 def serve(
-    workspace: Workspace, address: Address, roles: Sequence[str], *, reads_per_s: float, told: Any
+    workspace: Workspace,
+    address: Address,
+    roles: Sequence[str],
+    *,
+    reads_per_s: float,
+    on_start: Callable[[str], None],
 ) -> None:
-    """Serve until interrupted. told: called with the address to open; the token in it is shown this once and ends with the server."""
-    if address.host not in LOOPBACK and not (address.cert and address.key):
-        advice = "--host 127.0.0.1 behind your own proxy, or --cert FILE --key FILE"
-        raise Invalid(
-            "btx serve",
-            found=f"--host {address.host} without TLS",
-            expected="a loopback address, or a certificate",
-            next=advice,
-        )
-    made = site(workspace, address, Limits(reads=reads_per_s))
-    secret, _ = made.tokens.issue(actor(), roles or ("viewer",), keep=False, days=7)
+    """Serve until interrupted.
+
+    Args:
+        workspace: what is served.
+        address: where.
+        roles: of the token that this start makes; none means viewer.
+        reads_per_s: how many requests a second one token may read with.
+        on_start: called with the address to open. The token in it is shown this once, and ends
+            with the server.
+
+    Raises:
+        Invalid: for an address other than loopback without a certificate.
+    """
+    address.check()
+    state = site(workspace, address, Limits(reads=reads_per_s))
+    secret, _ = state.tokens.issue(actor(), roles or ("viewer",), days=TOKEN_DAYS, keep=False)
     config = uvicorn.Config(
-        application(made),
+        application(state),
         host=address.host,
         port=address.port,
         log_level="warning",
@@ -110,7 +141,6 @@ def serve(
         ssl_certfile=address.cert,
         ssl_keyfile=address.key,
     )
-    name = f"[{address.host}]" if ":" in address.host else address.host
     logger.info(
         "serving %s on %s port %d, at most %.0f reads a second for each token",
         workspace.root,
@@ -118,63 +148,65 @@ def serve(
         address.port,
         reads_per_s,
     )
-    told(f"{address.scheme}://{name}:{address.port}/login#{secret}")
+    on_start(f"{address.url}/login#{secret}")
     uvicorn.Server(config).run()
     logger.info("the server has stopped")
 
 
-def _as(workspace: Workspace, name: str) -> Workspace:
-    """The workspace as another person writes in it."""
-    other = Workspace(workspace.root, workspace.settings)
-    vars(other)["catalog"] = Catalog(
-        workspace.registry_url, actor=name
-    )  # in place of the account's own
-    return other
+@dataclass(frozen=True)
+class WorkspaceJobs:
+    """The jobs that pages start, in one workspace."""
+
+    workspace: Workspace
+
+    def explain(self, build: str, text: str) -> ExplainAnswer:
+        """Explain every token of a text by a build."""
+        logger.info("explaining a text of %d characters by %s", len(text), build)
+        # Imported here: a server that nobody asks to explain stays without torch.
+        from pipelines.jobs.explain import explain
+
+        return explain(self.workspace, build, text)
+
+    def audit(self, ref: str, head: str | None, on_check: OnCheck) -> AuditAnswer:
+        """Audit a version and all that it was made from."""
+        logger.info("auditing %s", ref)
+        return audit(self.workspace, ref, AuditRequest(head=head), on_check)
+
+    def review(self, ref: str, by: str) -> Reviewed:
+        """Return the evidence on a build, and what gate release would say now if `by` asked."""
+        asking = self.workspace.acting_as(by)
+        try:
+            build = asking.catalog.get(ref, BuildFacts)
+            evidence = build_evidence(asking, build)
+            question = gates.question(asking, Gate.RELEASE, str(build.ref), evidence)
+            verdict = gate.check(asking.catalog, question)
+        finally:
+            asking.catalog.close()
+        answer = VerdictAnswer.from_json(verdict.to_json(), f"verdict on {ref}")
+        return Reviewed(evidence=evidence, verdict=answer)
+
+    def release(self, ref: str, by: str) -> ReleaseAnswer:
+        """Release a build in the name of `by`.
+
+        Raises:
+            Conflict: while a command writes, since a browser does not wait so long.
+            Refused: naming every rule that said no.
+        """
+        if self.workspace.being_written:
+            raise Conflict(
+                f"release of {ref}",
+                found="another command writing",
+                expected="a quiet workspace",
+                next="try again when it is done",
+            )
+        logger.info("%s asks for the release of %s", by, ref)
+        asking = self.workspace.acting_as(by)
+        try:
+            return release(asking, ref)
+        finally:
+            asking.catalog.close()
 
 
-def _explained(workspace: Workspace, build: str, text: str) -> dict[str, Any]:
-    logger.info("explaining a text of %d characters by %s", len(text), build)
-    # Imported here: a server that nobody asks to explain stays without torch.
-    from pipelines.jobs.explain import explain
-
-    return explain(workspace, build, text)
-
-
-def _audited(workspace: Workspace, ref: str, head: str | None, heard: Heard) -> dict[str, Any]:
-    logger.info("auditing %s", ref)
-    return audit(workspace, ref, head=head, heard=heard)
-
-
-def _reviewed(workspace: Workspace, ref: str, by: str) -> dict[str, Any]:
-    """Evidence, and what gate release would say now if this person asked."""
-    asking = _as(workspace, by)
-    build = asking.catalog.get(ref)
-    facts = build_evidence(asking, build)
-    policies, at = load(workspace.policies), datetime.now(UTC)
-    verdict = gate.check(
-        asking.catalog,
-        gate="release",
-        subject=str(build.ref),
-        kind="build",
-        evidence=facts,
-        policies=policies,
-        at=at,
-    )
-    asking.catalog.close()
-    return {"evidence": facts, "verdict": verdict.to_json()}
-
-
-def _released(workspace: Workspace, ref: str, by: str) -> dict[str, Any]:
-    if workspace.being_written:
-        raise Conflict(
-            f"release of {ref}",
-            found="another command writing",
-            expected="a quiet workspace",
-            next="try again when it is done",
-        )
-    logger.info("%s asks for the release of %s", by, ref)
-    asking = _as(workspace, by)
-    try:
-        return release(asking, ref)
-    finally:
-        asking.catalog.close()
+def _bracketed(host: str) -> str:
+    """Return a host as addresses write it."""
+    return f"[{host}]" if ":" in host else host

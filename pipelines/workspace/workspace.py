@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,6 +128,7 @@ class Workspace:
 
     root: Path
     settings: Settings
+    acting: str | None = None  # who writes in it; the account that runs the program, unless given
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
@@ -150,7 +151,11 @@ class Workspace:
     @cached_property
     def catalog(self) -> Catalog:
         """The open registry."""
-        return Catalog(self.registry_url, actor=actor())
+        return Catalog(self.registry_url, actor=self.acting or actor())
+
+    def acting_as(self, name: str) -> "Workspace":
+        """Return this workspace with a catalogue of its own, in which another person writes."""
+        return replace(self, acting=name)
 
     @cached_property
     def store(self) -> Store:
@@ -205,7 +210,7 @@ class Workspace:
                 print(f"waiting: {holder} is writing to {self.root}", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
-            lock.write(f"btx {what} (process {os.getpid()}, {actor()})")
+            lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")
             lock.flush()
             _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
             yield

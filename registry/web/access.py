@@ -1,8 +1,9 @@
 """Who asks, and what that person may do: tokens, roles, sessions.
 
 In:  a secret as a header or a login carries it.  Out: a Person, or nothing.
-A token is 256 random bits; only its SHA-256 is kept, with name, roles and an end. Roles let a person ask; what counts as an approval is
-people.py's to say. Sessions live in the server's memory: a restart ends them, and a revoked token ends its sessions at once.
+A token is 256 random bits. Only its SHA-256 is kept, with a name, roles and an end. Roles let a
+person ask; what counts as an approval is for `people` to say. Sessions live in the server's
+memory: a restart ends them, and a revoked token ends its sessions at once.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TextIO
 
 from registry.errors import Invalid, NotFound
 from registry.governance import people
@@ -27,9 +29,24 @@ MOST_SESSIONS = 1000
 Clock = Callable[[], datetime]
 
 
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
 @dataclass(frozen=True)
 class Token:
-    """Everything but the secret. id: to name it when it is revoked."""
+    """Everything about a token but its secret.
+
+    Attributes:
+        id: to name it when it is revoked.
+        sha256: of the secret.
+        name: the person.
+        roles: what that person may do.
+        issued: when, in UTC.
+        expires: when it ends.
+        revoked: when it was ended before that.
+    """
 
     id: str
     sha256: str
@@ -39,13 +56,21 @@ class Token:
     expires: str
     revoked: str | None = None
 
-    def holds(self, at: datetime) -> bool:
+    def valid(self, at: datetime) -> bool:
+        """Tell whether the token opens anything at this moment."""
         return self.revoked is None and at < datetime.fromisoformat(self.expires)
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks. csrf: what a form of this session must carry; None for a request with the token itself."""
+    """Who asks.
+
+    Attributes:
+        name: the person.
+        roles: those of the token.
+        token: its id.
+        csrf: what a form of this session must carry; None for a request with the token itself.
+    """
 
     name: str
     roles: tuple[str, ...]
@@ -53,22 +78,52 @@ class Person:
     csrf: str | None = None
 
     def may(self, role: str) -> bool:
+        """Tell whether the person has the role; everybody may look."""
         return role == "viewer" or role in self.roles
 
 
-class Tokens:
-    """The tokens of one workspace, in one file that its owner alone can read; and those of this process, never written."""
+@dataclass(frozen=True)
+class _Written:
+    """The tokens of the file, and what tells this state of it from another."""
 
-    def __init__(self, path: Path, clock: Clock = lambda: datetime.now(UTC)) -> None:
-        self.path, self._clock = path, clock
+    modified_ns: int
+    inode: int
+    tokens: dict[str, Token]
+
+
+class Tokens:
+    """The tokens of one workspace, and those of this process, which are never written.
+
+    Args:
+        path: the file of tokens, which its owner alone can read.
+        clock: gives the time.
+    """
+
+    def __init__(self, path: Path, clock: Clock = now) -> None:
+        self.path = path
+        self._clock = clock
         self._own: dict[str, Token] = {}
-        self._read: tuple[tuple[int, int], dict[str, Token]] = ((0, 0), {})
+        self._last: _Written | None = None
 
     def issue(
         self, name: str, roles: Sequence[str], days: float = 30, *, keep: bool = True
     ) -> tuple[str, Token]:
-        """A new secret, told once, and its token. keep: write it down, else it ends with this process. Raises Invalid."""
-        if unknown := [role for role in roles if role not in ROLES]:
+        """Make a token.
+
+        Args:
+            name: the person.
+            roles: some of ROLES; none means viewer.
+            days: until it ends.
+            keep: write it down; else it ends with this process.
+
+        Returns:
+            The secret, which is kept nowhere, and the token.
+
+        Raises:
+            Invalid: for an unknown role, or more days than LONGEST_DAYS.
+        """
+        unknown = [role for role in roles if role not in ROLES]
+        if unknown:
             raise Invalid(
                 f"role {unknown[0]}",
                 found=unknown[0],
@@ -83,14 +138,13 @@ class Tokens:
                 next="--days 30",
             )
         secret, at = secrets.token_urlsafe(32), self._clock()
-        held = tuple(dict.fromkeys(roles)) or ("viewer",)
         token = Token(
-            secrets.token_hex(4),
-            _sha256(secret),
-            people.named(name),
-            held,
-            _text(at),
-            _text(at + timedelta(days=days)),
+            id=secrets.token_hex(4),
+            sha256=_sha256(secret),
+            name=people.named(name),
+            roles=tuple(dict.fromkeys(roles)) or ("viewer",),
+            issued=_text(at),
+            expires=_text(at + timedelta(days=days)),
         )
         if keep:
             with self._editing() as tokens:
@@ -99,79 +153,94 @@ class Tokens:
             self._own[token.sha256] = token
         return secret, token
 
-    def revoke(self, id_: str) -> Token:
-        """From now on it opens nothing. Raises NotFound."""
+    def revoke(self, token_id: str) -> Token:
+        """End a token at once. Raises NotFound."""
         with self._editing() as tokens:
-            for place, token in enumerate(tokens):
-                if token.id == id_:
-                    tokens[place] = replace(token, revoked=token.revoked or _text(self._clock()))
-                    return tokens[place]
+            for position, token in enumerate(tokens):
+                if token.id == token_id:
+                    ended = replace(token, revoked=token.revoked or _text(self._clock()))
+                    tokens[position] = ended
+                    return ended
         raise NotFound(
-            f"token {id_}", found="nothing", expected="the id of a token", next="btx token list"
+            f"token {token_id}",
+            found="nothing",
+            expected="the id of a token",
+            next="btx token list",
         )
 
     def all(self) -> list[Token]:
-        return list(self._kept().values())
+        """Return the tokens that are written down."""
+        return list(self._written().values())
 
     def find(self, secret: str) -> Token | None:
-        """The token of this secret, if it holds now."""
-        return self.held(_sha256(secret))
+        """Return the token of a secret, if it is valid now."""
+        return self.find_digest(_sha256(secret))
 
-    def held(self, sha256: str) -> Token | None:
-        token = self._own.get(sha256) or self._kept().get(sha256)
-        return token if token and token.holds(self._clock()) else None
+    def find_digest(self, sha256: str) -> Token | None:
+        """Return the token of a secret with this digest, if it is valid now."""
+        token = self._own.get(sha256) or self._written().get(sha256)
+        return token if token and token.valid(self._clock()) else None
 
-    def _kept(self) -> dict[str, Token]:
-        """As the file is now: another process may have revoked one."""
+    def _written(self) -> dict[str, Token]:
+        """Return the tokens as the file is now: another process may have revoked one."""
         try:
-            found = self.path.stat()
+            stat = self.path.stat()
         except FileNotFoundError:
             return {}
-        stamp = (found.st_mtime_ns, found.st_ino)
-        if self._read[0] != stamp:
-            self._read = (stamp, {token.sha256: token for token in _parsed(self.path.read_text())})
-        return self._read[1]
+        last = self._last
+        if last is None or (last.modified_ns, last.inode) != (stat.st_mtime_ns, stat.st_ino):
+            tokens = {token.sha256: token for token in _parsed(self.path.read_text())}
+            last = self._last = _Written(stat.st_mtime_ns, stat.st_ino, tokens)
+        return last.tokens
 
     @contextmanager
     def _editing(self) -> Iterator[list[Token]]:
+        """Hold the lock of the file, and write what became of its tokens."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(
-            os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "r+"
-        ) as lock:
+        with _private(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             tokens = _parsed(self.path.read_text()) if self.path.exists() else []
             yield tokens
-            aside = self.path.with_suffix(".new")
-            with os.fdopen(
-                os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w"
-            ) as file:
+            # Not files.replace_text: the file must never exist with other permissions.
+            temporary = self.path.with_suffix(".new")
+            with _private(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as file:
                 json.dump([asdict(token) for token in tokens], file, indent=1)
-            aside.replace(self.path)
+            temporary.replace(self.path)
+
+
+def _private(path: Path, flags: int) -> TextIO:
+    """Open a file that its owner alone can read."""
+    return os.fdopen(os.open(path, flags, 0o600), "w")
 
 
 @dataclass(frozen=True)
 class _Session:
-    token: str  # its SHA-256
+    """A browser that is logged in; `token` is the digest of its token's secret."""
+
+    token: str
     csrf: str
     ends: datetime
 
 
 class Sessions:
-    """Logged-in browsers. The cookie's value is random and kept as its SHA-256 alone."""
+    """The browsers that are logged in. A cookie's value is random; its SHA-256 alone is kept.
 
-    def __init__(self, tokens: Tokens, clock: Clock = lambda: datetime.now(UTC)) -> None:
-        self._tokens, self._clock = tokens, clock
+    Args:
+        tokens: who may log in.
+        clock: gives the time.
+    """
+
+    def __init__(self, tokens: Tokens, clock: Clock = now) -> None:
+        self._tokens = tokens
+        self._clock = clock
         self._open: dict[str, _Session] = {}
 
     def begin(self, secret: str) -> str | None:
-        """The cookie's value, when the secret opens anything."""
+        """Log in. Returns the cookie's value, or None where the secret opens nothing."""
         token = self._tokens.find(secret)
         if token is None:
             return None
-        for key in [
-            key for key, session in self._open.items() if session.ends < self._clock()
-        ] or list(self._open)[: -MOST_SESSIONS + 1]:
-            self._open.pop(key, None)
+        self._forget_old()
         cookie = secrets.token_urlsafe(32)
         self._open[_sha256(cookie)] = _Session(
             token.sha256, secrets.token_urlsafe(32), self._clock() + SESSION
@@ -179,20 +248,33 @@ class Sessions:
         return cookie
 
     def end(self, cookie: str) -> None:
+        """Log out."""
         self._open.pop(_sha256(cookie), None)
 
     def person(self, *, bearer: str | None, cookie: str | None) -> Person | None:
-        """A header that names a token counts alone: a wrong one is not rescued by a cookie."""
+        """Return who asks, or None for a stranger.
+
+        A header that names a token counts by itself: a cookie does not rescue a wrong one.
+
+        Args:
+            bearer: the token in the Authorization header, if there is one.
+            cookie: the value of the session's cookie, if there is one.
+        """
         if bearer is not None:
             token = self._tokens.find(bearer)
             return Person(token.name, token.roles, token.id) if token else None
         session = self._open.get(_sha256(cookie)) if cookie else None
-        token = (
-            self._tokens.held(session.token) if session and self._clock() < session.ends else None
-        )
-        return (
-            Person(token.name, token.roles, token.id, session.csrf) if session and token else None
-        )
+        if session is None or self._clock() >= session.ends:
+            return None
+        token = self._tokens.find_digest(session.token)
+        return Person(token.name, token.roles, token.id, session.csrf) if token else None
+
+    def _forget_old(self) -> None:
+        """Forget the sessions that have ended; where none has and there are too many, the oldest."""
+        at = self._clock()
+        ended = [key for key, session in self._open.items() if session.ends < at]
+        for key in ended or list(self._open)[: 1 - MOST_SESSIONS]:
+            self._open.pop(key, None)
 
 
 def _sha256(secret: str) -> str:

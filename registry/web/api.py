@@ -1,47 +1,82 @@
 """The JSON API: everything that a page shows, and the few things that may be done.
 
-In:  a request with a token (Authorization: Bearer) or a session.  Out: answers in the form of schemas.py, described under /api/openapi.json.
-Reading needs any token; each write names its role. Errors are Problems.
+In:  a request with a token (Authorization: Bearer) or a session.
+Out: records of `records.answers` and `records.pages`, described under /api/openapi.json.
+Reading needs any token; each write names its role. Every error is an ErrorAnswer.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
 
-from registry.errors import Refused
+from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, collect, render
-from registry.web import schemas, views
+from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
+from registry.records.events import Acted, Envelope
+from registry.records.facts import BuildFacts
+from registry.records.kinds import Kind
+from registry.records.pages import (
+    AuditRun,
+    BuildPage,
+    Chain,
+    Done,
+    ExpertPage,
+    ImpactPage,
+    LineagePage,
+    Listing,
+    LogPage,
+    Me,
+    Overview,
+    Review,
+    ToSign,
+    VersionPage,
+)
+from registry.web import history, relations, views
 from registry.web.access import Person
+from registry.web.requests import (
+    ExplainRequest,
+    LogQuery,
+    SentEnvelope,
+    StartAudit,
+    WithdrawRequest,
+)
 from registry.web.runs import Run
 from registry.web.site import Site
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    400: {"model": schemas.Problem, "description": "not readable, or another host"},
-    401: {"model": schemas.Problem, "description": "no token that holds"},
-    403: {"model": schemas.Problem, "description": "not with these roles, or refused by a rule"},
-    404: {"model": schemas.Problem, "description": "nothing of that name"},
-    409: {"model": schemas.Problem, "description": "in the way of something there"},
-    413: {"model": schemas.Problem, "description": "too large"},
-    422: {"model": schemas.Problem, "description": "words that cannot be read"},
-    429: {"model": schemas.Problem, "description": "too often"},
-    503: {"model": schemas.Problem, "description": "the database cannot be reached now"},
+COOKIE = "btx"
+PROBLEMS: dict[int | str, dict[str, Any]] = {  # as FastAPI wants it: parts of an OpenAPI document
+    status: {"model": ErrorAnswer, "description": description}
+    for status, description in {
+        400: "not readable, or another host",
+        401: "no token that is valid",
+        403: "not with these roles, or refused by a rule",
+        404: "nothing of that name",
+        409: "something else is there, or under way",
+        413: "too large",
+        422: "text that cannot be read",
+        429: "too often",
+        503: "the database cannot be reached now",
+    }.items()
 }
-KINDS = {
-    "data": "data",
-    "seeds": "seed",
-    "experts": "expert",
-    "builds": "build",
-    "snapshots": "snapshot",
+KINDS: Mapping[str, Kind] = {
+    "data": Kind.DATA,
+    "seeds": Kind.SEED,
+    "experts": Kind.EXPERT,
+    "builds": Kind.BUILD,
+    "snapshots": Kind.SNAPSHOT,
 }
-MIME = {"html": "text/html", "md": "text/markdown", "model-card": "text/markdown"}
-STEP_S = 0.2  # between looks at a running audit
+MEDIA_TYPES = {"html": "text/html", "md": "text/markdown", "model-card": "text/markdown"}
+JSON = "application/json"
+LOOK_EVERY_S = 0.2  # at something that is under way
 
+A = TypeVar("A", bound=Answer)
 Number = Annotated[int, Path(ge=1, le=999_999_999)]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 RunId = Annotated[str, Path(pattern="^[0-9a-f]{12}$")]
@@ -49,50 +84,56 @@ RefQuery = Annotated[str, Query(min_length=4, max_length=100, examples=["data/ma
 
 
 def site(request: Request) -> Site:
-    return request.app.state.site  # type: ignore[no-any-return]
+    """Return the server's state."""
+    return request.app.state.site  # type: ignore[no-any-return]  # FastAPI's state is untyped
 
 
 def person(request: Request) -> Person:
-    """Who asks. 401 for a stranger; a session's write must carry its CSRF word, since the browser sends the cookie by itself."""
-    found = identified(site(request), request.headers)
-    if found is None:
-        raise HTTPException(401, "no token that holds", {"www-authenticate": "Bearer"})
-    if (
-        found.csrf
-        and request.method not in ("GET", "HEAD")
-        and request.headers.get("x-csrf") != found.csrf
-    ):
-        raise HTTPException(403, "no CSRF word of this session")
-    return found
+    """Return who asks: 401 for a stranger.
+
+    A write of a session must carry its CSRF token, since the browser sends the cookie by itself.
+    """
+    asking = identified(site(request), request.headers)
+    if asking is None:
+        raise HTTPException(401, "no token that is valid", {"www-authenticate": "Bearer"})
+    writes = request.method not in ("GET", "HEAD")
+    if asking.csrf and writes and request.headers.get("x-csrf") != asking.csrf:
+        raise HTTPException(403, "no CSRF token of this session")
+    return asking
 
 
-def identified(of: Site, headers: Any) -> Person | None:
+def identified(here: Site, headers: Headers) -> Person | None:
+    """Return who sent a request with these headers, or None for a stranger."""
     scheme, _, secret = headers.get("authorization", "").partition(" ")
-    bearer = secret.strip() if scheme else None
-    return of.sessions.person(
-        bearer=bearer if scheme.lower() == "bearer" or not scheme else "", cookie=_cookie(headers)
-    )
+    bearer = None
+    if scheme:
+        # A header of another scheme names a token that opens nothing.
+        bearer = secret.strip() if scheme.lower() == "bearer" else ""
+    return here.sessions.person(bearer=bearer, cookie=_cookie(headers))
 
 
-def _cookie(headers: Any) -> str | None:
+def _cookie(headers: Headers) -> str | None:
     for part in headers.get("cookie", "").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == "btx":
-            return str(value)
+        if name == COOKIE:
+            return value
     return None
 
 
-def role(name: str) -> Callable[[Person], Person]:
-    """The person, where they may. 403 names the role."""
+def require(asking: Person, role: str) -> None:
+    """Raise Refused where the person has not the role, naming it."""
+    if not asking.may(role):
+        raise Refused(
+            "request",
+            found=f"a token with {', '.join(asking.roles)}",
+            expected=f"role {role}",
+            next="ask for such a token",
+        )
 
+
+def _with_role(role: str) -> Callable[[Person], Person]:
     def needed(asking: Annotated[Person, Depends(person)]) -> Person:
-        if not asking.may(name):
-            raise Refused(
-                "request",
-                found=f"a token with {', '.join(asking.roles)}",
-                expected=f"role {name}",
-                next="ask for such a token",
-            )
+        require(asking, role)
         return asking
 
     return needed
@@ -100,9 +141,9 @@ def role(name: str) -> Callable[[Person], Person]:
 
 Here = Annotated[Site, Depends(site)]
 Viewer = Annotated[Person, Depends(person)]
-Registrar = Annotated[Person, Depends(role("registrar"))]
-Approver = Annotated[Person, Depends(role("approver"))]
-Auditor = Annotated[Person, Depends(role("auditor"))]
+Registrar = Annotated[Person, Depends(_with_role("registrar"))]
+Approver = Annotated[Person, Depends(_with_role("approver"))]
+Auditor = Annotated[Person, Depends(_with_role("auditor"))]
 
 # HTTPBearer says in the description what `person` checks; it lets everything pass.
 router = APIRouter(
@@ -112,135 +153,149 @@ router = APIRouter(
 )
 
 
-@router.get("/me", response_model=schemas.Me)
-def me(asking: Viewer) -> Any:
-    return {"name": asking.name, "roles": asking.roles}
+@router.get("/me")
+def me(asking: Viewer) -> Me:
+    """Who asks."""
+    return Me(name=asking.name, roles=asking.roles)
 
 
-@router.get("/overview", response_model=schemas.Overview)
-def overview(here: Here) -> Any:
+@router.get("/overview")
+def overview(here: Here) -> Overview:
+    """How the registry stands: what is released, what waits, gain and cost, the newest events."""
     return views.overview(here.catalog)
 
 
-@router.get("/versions/{kind}", response_model=schemas.Listing)
+@router.get("/versions/{kind}")
 def versions(
     here: Here,
     kind: Annotated[str, Path(pattern=f"^({'|'.join(KINDS)})$")],
     start: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     text: Annotated[str, Query(max_length=100)] = "",
-) -> Any:
+) -> Listing:
+    """A page of versions, newest first; `text` is a part of the reference."""
     return views.listing(here.catalog, KINDS[kind], start, text)
 
 
-@router.get("/experts/{name}/{version}", response_model=schemas.Detail)
-def expert(here: Here, name: Name, version: Number) -> Any:
-    return views.detail(here.catalog, f"expert/{name}@{version}")
+@router.get("/experts/{name}/{version}")
+def expert(here: Here, name: Name, version: Number) -> ExpertPage:
+    """Everything recorded of an expert."""
+    return views.expert_page(here.catalog, f"expert/{name}@{version}")
 
 
-@router.get("/data/{name}/{version}", response_model=schemas.Detail)
-def data(here: Here, name: Name, version: Number) -> Any:
-    return views.detail(here.catalog, f"data/{name}@{version}")
+@router.get("/data/{name}/{version}")
+def data(here: Here, name: Name, version: Number) -> VersionPage:
+    """Everything recorded of a data version."""
+    return views.version_page(here.catalog, f"data/{name}@{version}")
 
 
-@router.get("/seeds/{name}/{version}", response_model=schemas.Detail)
-def seed(here: Here, name: Name, version: Number) -> Any:
-    return views.detail(here.catalog, f"seed/{name}@{version}")
+@router.get("/seeds/{name}/{version}")
+def seed(here: Here, name: Name, version: Number) -> VersionPage:
+    """Everything recorded of a seed."""
+    return views.version_page(here.catalog, f"seed/{name}@{version}")
 
 
-@router.get("/snapshots/{name}/{version}", response_model=schemas.Detail)
-def snapshot(here: Here, name: Name, version: Number) -> Any:
-    return views.detail(here.catalog, f"snapshot/{name}@{version}")
+@router.get("/snapshots/{name}/{version}")
+def snapshot(here: Here, name: Name, version: Number) -> VersionPage:
+    """Everything recorded of a snapshot."""
+    return views.version_page(here.catalog, f"snapshot/{name}@{version}")
 
 
-@router.get("/builds/{number}", response_model=schemas.Detail)
-def build(here: Here, number: Number) -> Any:
-    return views.detail(here.catalog, f"build/{number}")
+@router.get("/builds/{number}")
+def build(here: Here, number: Number) -> BuildPage:
+    """Everything recorded of a build."""
+    return views.build_page(here.catalog, f"build/{number}")
 
 
 @router.get(
     "/reports/{form}",
     response_class=Response,
-    responses={200: {"content": {kind: {} for kind in (*MIME.values(), "application/json")}}},
+    responses={200: {"content": {kind: {} for kind in (*MEDIA_TYPES.values(), JSON)}}},
 )
 def report(
     here: Here, ref: RefQuery, form: Annotated[str, Path(pattern=f"^({'|'.join(FORMATS)})$")]
 ) -> Response:
     """What is recorded of one version, as a file to download."""
     dossier = collect(here.catalog, ref)
-    name = (
-        dossier.ref.replace("/", "-").replace("@", "-")
-        + "."
-        + ("html" if form == "html" else "md" if form in MIME else f"{form}.json")
-    )
+    name = dossier.ref.replace("/", "-").replace("@", "-")
+    suffix = {"html": "html", "md": "md", "model-card": "md"}.get(form, f"{form}.json")
     headers = {
-        "content-disposition": f'attachment; filename="{name}"',
+        "content-disposition": f'attachment; filename="{name}.{suffix}"',
         "content-security-policy": "sandbox",
     }
-    return Response(
-        render(dossier, form), media_type=MIME.get(form, "application/json"), headers=headers
-    )
+    media_type = MEDIA_TYPES.get(form, JSON)
+    return Response(render(dossier, form), media_type=media_type, headers=headers)
 
 
-@router.get("/lineage", response_model=schemas.Lineage)
-def lineage(here: Here, ref: RefQuery, most: Annotated[int, Query(ge=1, le=1000)] = 200) -> Any:
-    return views.around(here.catalog, ref, most)
+@router.get("/lineage", response_model_exclude_none=True)
+def lineage(
+    here: Here, ref: RefQuery, most: Annotated[int, Query(ge=1, le=1000)] = 200
+) -> LineagePage:
+    """What a version was made from and what was made from it, the nearest first."""
+    return relations.around(here.catalog, ref, most)
 
 
-@router.get("/impact", response_model=schemas.Impact)
-def impact(here: Here, ref: RefQuery) -> Any:
-    return views.impact(here.catalog, ref)
+@router.get("/impact")
+def impact(here: Here, ref: RefQuery) -> ImpactPage:
+    """What withdrawing a version reaches, and the rebuild that cures it."""
+    return relations.impact(here.catalog, ref)
 
 
-@router.get("/events", response_model=schemas.Events)
-def events(
-    here: Here,
-    kind: Annotated[str, Query(max_length=40)] = "",
-    subject: Annotated[str, Query(max_length=100)] = "",
-    actor: Annotated[str, Query(max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=1, le=2**53)] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> Any:
-    return views.events(
-        here.catalog, kind=kind, subject=subject, actor=actor, before=before, limit=limit
-    )
+@router.get("/events")
+def events(here: Here, wanted: Annotated[LogQuery, Query()]) -> LogPage:
+    """The audit log, newest first."""
+    return history.events(here.catalog, wanted)
 
 
-@router.get("/documents/{digest}", response_model=dict[str, Any])
-def document(here: Here, digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> Any:
+@router.get("/documents/{digest}")
+def document(here: Here, digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> dict[str, Any]:
     """Policies or evidence, as they were when a gate decided."""
-    return here.catalog.document(digest)
+    kept: dict[str, Any] = here.catalog.document(digest)
+    return kept
 
 
-@router.get("/chain", response_model=schemas.Chain)
-def chain(here: Here, pinned: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None) -> Any:
+@router.get("/chain")
+def chain(
+    here: Here, pinned: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$")] = None
+) -> Chain:
     """Every link of the log, checked now."""
-    return views.chain(here.catalog, pinned)
+    return history.chain(here.catalog, pinned)
 
 
-@router.post("/explanations", response_model=schemas.Explanation)
-async def explain(here: Here, asked: schemas.ExplainAsked, asking: Viewer) -> Any:
-    """Asynchronous: who waits for the weights holds no thread that another request needs."""
+@router.post("/explanations")
+async def explain(here: Here, asked: ExplainRequest, asking: Viewer) -> ExplainAnswer:
+    """Which experts each token of a text is computed with. It may wait for others to end."""
     run = await run_in_threadpool(here.explain, asked.build, asked.text, asking)
+    # Asynchronous: who waits for the weights holds no thread that another request needs.
     while run.state == "running":
-        await asyncio.sleep(STEP_S)
+        await asyncio.sleep(LOOK_EVERY_S)
+    return answer_of(run)
+
+
+def answer_of(run: Run[A]) -> A:
+    """Return the answer of a run that has ended, or raise its error."""
     if run.error:
         raise run.error
+    if run.answer is None:
+        raise NotFound(f"run {run.id}", found="no answer", expected="a run that has ended")
     return run.answer
 
 
-@router.get("/audits", response_model=list[schemas.AuditRun])
-def audits(here: Here) -> Any:
-    return [run.to_json() for run in here.audits.all()]
+@router.get("/audits")
+def audits(here: Here) -> list[AuditRun]:
+    """The audits that were started here, newest first."""
+    return [run.record() for run in here.audits.all()]
 
 
-@router.post("/audits", response_model=schemas.AuditRun, status_code=202)
-def start_audit(here: Here, asked: schemas.AuditAsked, asking: Auditor) -> Any:
-    return here.audit(asked.ref, asking, asked.head).to_json()
+@router.post("/audits", status_code=202)
+def start_audit(here: Here, asked: StartAudit, asking: Auditor) -> AuditRun:
+    """Start an audit."""
+    return here.audit(asked.ref, asking, asked.head).record()
 
 
-@router.get("/audits/{id}", response_model=schemas.AuditRun)
-def audit(here: Here, id: RunId) -> Any:
-    return here.audits.get(id).to_json()
+@router.get("/audits/{id}")
+def audit(here: Here, id: RunId) -> AuditRun:
+    """An audit as far as it has come."""
+    return here.audits.get(id).record()
 
 
 @router.get(
@@ -263,58 +318,63 @@ async def watch_explanation(here: Here, id: RunId, asking: Viewer) -> StreamingR
     return _watched(here.explanation(id, asking))
 
 
-def _watched(run: Run) -> StreamingResponse:
-    async def told() -> AsyncIterator[str]:
+def _watched(run: Run[A]) -> StreamingResponse:
+    async def growing() -> AsyncIterator[str]:
         seen = -1
         while True:
-            state, grown = run.state, run.grown
-            if grown != seen:
-                seen = grown
-                yield f"data: {json.dumps(run.to_json())}\n\n"
+            state, changes = run.state, run.changes
+            if changes != seen:
+                seen = changes
+                yield f"data: {json.dumps(run.record().to_json())}\n\n"
             if state != "running":
                 return
-            await asyncio.sleep(STEP_S)
+            await asyncio.sleep(LOOK_EVERY_S)
 
-    return StreamingResponse(told(), media_type="text/event-stream")
+    return StreamingResponse(growing(), media_type="text/event-stream")
 
 
-@router.get("/builds/{number}/review", response_model=schemas.Review)
-def review(here: Here, number: Number, asking: Viewer) -> Any:
-    """Evidence and verdict of gate release as they stand now, and what the asking person would sign."""
+@router.get("/builds/{number}/review")
+def review(here: Here, number: Number, asking: Viewer) -> Review:
+    """Evidence and verdict of gate release as they stand now, and what the person would sign."""
     return here.review(f"build/{number}", asking)
 
 
-@router.get("/builds/{number}/statement", response_model=schemas.ToSign)
+@router.get("/builds/{number}/statement")
 def statement(
     here: Here, number: Number, asking: Approver, why: Annotated[str, Query(max_length=2000)] = ""
-) -> Any:
+) -> ToSign:
     """The asking person's approval, to be signed where their key is."""
     return here.to_sign(f"build/{number}", asking, why)
 
 
-@router.get("/builds/{number}/approvals", response_model=list[schemas.Envelope])
-def approvals(here: Here, number: Number) -> Any:
-    """The approvals as they were signed: DSSE envelopes that anybody with the public key can check."""
-    return [
-        event.body["envelope"]
-        for event in here.catalog.events(here.catalog.get(f"build/{number}").ref, "approved")
-    ]
+@router.get("/builds/{number}/approvals")
+def approvals(here: Here, number: Number) -> list[Envelope]:
+    """The approvals as they were signed: envelopes that anybody with the public key can check."""
+    build = here.catalog.get(f"build/{number}", BuildFacts)
+    acts = [event.read(Acted) for event in here.catalog.events(build.ref, "approved")]
+    return [act.envelope for act in acts if act.envelope]
 
 
-@router.post("/builds/{number}/approvals", response_model=schemas.Done, status_code=201)
-def approve(here: Here, number: Number, envelope: schemas.Envelope, asking: Approver) -> Any:
+@router.post("/builds/{number}/approvals", status_code=201)
+def approve(here: Here, number: Number, envelope: SentEnvelope, asking: Approver) -> Done:
     """Hand in a signed statement. It counts once, for this very build, while it is fresh."""
-    event = here.approve(f"build/{number}", asking, envelope.model_dump())
-    return {"ref": event.subject, "status": here.catalog.status(event.subject), "by": event.actor}
+    event = here.approve(f"build/{number}", asking, envelope.record())
+    return _done(here, event.subject, event.actor)
 
 
-@router.post("/builds/{number}/release", response_model=schemas.Done)
-def release(here: Here, number: Number, asking: Registrar) -> Any:
+@router.post("/builds/{number}/release")
+def release(here: Here, number: Number, asking: Registrar) -> Done:
+    """Release a build, where gate release allows it."""
     answer = here.jobs.release(f"build/{number}", asking.name)
-    return {"ref": answer["ref"], "status": answer["status"], "by": asking.name}
+    return Done(ref=answer.ref, status=answer.status, by=asking.name)
 
 
-@router.post("/withdrawals", response_model=schemas.Done, status_code=201)
-def withdraw(here: Here, asked: schemas.WithdrawAsked, asking: Registrar) -> Any:
+@router.post("/withdrawals", status_code=201)
+def withdraw(here: Here, asked: WithdrawRequest, asking: Registrar) -> Done:
+    """Withdraw a version, for good."""
     event = here.acting(asking.name).withdraw(asked.ref, asked.why)
-    return {"ref": event.subject, "status": here.catalog.status(event.subject), "by": event.actor}
+    return _done(here, event.subject, event.actor)
+
+
+def _done(here: Site, ref: str, by: str) -> Done:
+    return Done(ref=ref, status=here.catalog.status(ref), by=by)

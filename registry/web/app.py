@@ -1,25 +1,27 @@
-"""All of it joined: guard, API, pages, and errors told in one form.
+"""All of it joined: the checks of every request, API, pages, and errors answered in one form.
 
 In:  a Site.  Out: an ASGI application.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unavailable
-from registry.web import api, pages
-from registry.web.middleware import HEADERS, Guard
+from registry.records.answers import ErrorAnswer
+from registry.web import api, html_pages
+from registry.web.middleware import HEADERS, RequestChecks
 from registry.web.rendering import STATIC
 from registry.web.site import Site
 
-STATUS: dict[type[Exception], int] = {
+# What is damaged is our fault; of what is not listed, the request is.
+STATUS: Mapping[type[Exception], int] = {
     NotFound: 404,
     Invalid: 422,
     Conflict: 409,
@@ -27,9 +29,16 @@ STATUS: dict[type[Exception], int] = {
     Unavailable: 503,
     Damaged: 500,
 }
+UNREADABLE = 422
+KIND_OF_STATUS: Mapping[int, str] = {
+    **{status: kind.__name__ for kind, status in STATUS.items()},
+    401: Refused.__name__,
+    429: Unavailable.__name__,
+}
 
 
 def application(site: Site) -> FastAPI:
+    """Return the server's application."""
     app = FastAPI(
         title="btx registry",
         version="1",
@@ -39,71 +48,89 @@ def application(site: Site) -> FastAPI:
     )
     app.state.site = site
     app.include_router(api.router)
-    app.include_router(pages.router)
+    app.include_router(html_pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_exception_handler(RequestValidationError, _unreadable)
-    app.add_exception_handler(StarletteHTTPException, _plain)
-    app.add_exception_handler(BtxError, _problem)
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(RequestValidationError, _answer_unreadable)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(BtxError, _answer_known_error)
+    app.add_exception_handler(Exception, _answer_unknown_error)
     app.add_middleware(
-        Guard, hosts=site.hosts, identify=lambda headers: _key(site, headers), limits=site.limits
+        RequestChecks,
+        hosts=site.hosts,
+        identify=lambda headers: _key(site, headers),
+        limits=site.limits,
     )
     return app
 
 
-def _key(site: Site, headers: Any) -> str | None:
-    found = api.identified(site, headers)
-    return found.token if found else None
+def _key(site: Site, headers: Headers) -> str | None:
+    person = api.identified(site, headers)
+    return person.token if person else None
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    """Answer a known error with its own words; bytes or rows that are damaged are our fault."""
+async def _answer_known_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BtxError)
-    status = STATUS.get(type(error), 422)
-    words = {name: str(getattr(error, name)) for name in ("subject", "found", "expected", "next")}
-    return _answer(request, status, words)
+    answer = ErrorAnswer(
+        kind=type(error).__name__,
+        subject=error.subject,
+        found=error.found,
+        expected=error.expected,
+        next=error.next,
+    )
+    return _answer(request, STATUS.get(type(error), UNREADABLE), answer)
 
 
-async def _unreadable(request: Request, error: Exception) -> Response:
+async def _answer_unreadable(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    problem = {
-        "subject": where,
-        "found": str(first.get("input"))[:80],
-        "expected": first["msg"],
-        "next": "see /api/openapi.json",
-    }
-    return _answer(request, 422, problem)
+    answer = ErrorAnswer(
+        kind=Invalid.__name__,
+        subject=".".join(str(part) for part in first["loc"]),
+        found=str(first.get("input"))[:80],
+        expected=first["msg"],
+        next="see /api/openapi.json",
+    )
+    return _answer(request, UNREADABLE, answer)
 
 
-async def _broken(request: Request, error: Exception) -> Response:
-    """Ours to mend: the server's own log tells more. The guard is inside of what calls this, so the headers are set here."""
-    problem = {
-        "subject": f"{request.method} {request.url.path}"[:200],
-        "found": type(error).__name__,
-        "expected": "an answer",
-        "next": "tell who runs btx serve",
-    }
-    return _answer(request, 500, problem, HEADERS)
+async def _answer_unknown_error(request: Request, error: Exception) -> Response:
+    """Answer an error of ours, which the server's own log tells more of."""
+    answer = ErrorAnswer(
+        kind=type(error).__name__,
+        subject=_asked(request),
+        found=type(error).__name__,
+        expected="an answer",
+        next="tell whoever runs btx serve",
+    )
+    # The middleware is inside of what calls this, so the headers are set here.
+    return _answer(request, 500, answer, HEADERS)
 
 
-async def _plain(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException | StarletteHTTPException)
-    if error.status_code == 401 and not request.url.path.startswith("/api"):
-        return pages.to_login(request)
-    problem = {
-        "subject": f"{request.method} {request.url.path}"[:200],
-        "found": str(error.detail),
-        "expected": "",
-        "next": "",
-    }
-    return _answer(request, error.status_code, problem, dict(error.headers or {}))
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 401 and not _for_programs(request):
+        return html_pages.to_login(request)
+    answer = ErrorAnswer(
+        kind=KIND_OF_STATUS.get(error.status_code, Invalid.__name__),
+        subject=_asked(request),
+        found=str(error.detail),
+        expected="",
+        next="",
+    )
+    return _answer(request, error.status_code, answer, error.headers)
 
 
 def _answer(
-    request: Request, status: int, problem: dict[str, str], headers: Mapping[str, str] | None = None
+    request: Request, status: int, answer: ErrorAnswer, headers: Mapping[str, str] | None = None
 ) -> Response:
-    if request.url.path.startswith("/api"):
-        return JSONResponse(problem, status, headers)
-    return HTMLResponse(pages.problem(request, status, problem), status, headers)
+    if _for_programs(request):
+        return JSONResponse(answer.to_json(), status, headers)
+    return HTMLResponse(html_pages.problem(request, status, answer), status, headers)
+
+
+def _for_programs(request: Request) -> bool:
+    return request.url.path.startswith("/api")
+
+
+def _asked(request: Request) -> str:
+    return f"{request.method} {request.url.path}"[:200]

@@ -1,21 +1,114 @@
 """Small pictures as numbers: where lines, bars and cells stand. The templates write them as SVG.
 
-In:  plain facts.  Out: dicts of points and labels, or None where there is nothing to draw.
+In:  figures.  Out: points and labels in pixels, or None where there is nothing to draw.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
-from typing import Any
+from math import ceil, floor, isfinite, log10
+from typing import NamedTuple
 
-Facts = dict[str, Any]
+from registry.records.facts import RoutedShare
+from registry.records.pages import Gain
+from registry.records.results import labels
+
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 54, 26, 12
-MOST_LABELS = 12  # under the bars, that they do not touch
+MOST_LABELS = 12  # under the bars, so that they do not touch
+MOST_STEPS = 6  # between the lowest and the highest line of an axis
+
+
+class Spot(NamedTuple):
+    """A place in a picture, in pixels from its upper left corner."""
+
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A line across the picture, and the value that it stands for."""
+
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """A word under the picture."""
+
+    x: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What every chart has: its size, its left edge and the lines across it."""
+
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: its name, its colour class, and the `d` of its SVG path."""
+
+    name: str
+    hue: str
+    points: tuple[Spot, ...]
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GainChart(Chart):
+    """A line for each data version over the builds."""
+
+    lines: tuple[Line, ...]
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(Chart):
+    """One line from the first step to the last."""
+
+    path: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The bar of one layer; `labelled` says whether its number is written under it."""
+
+    layer: int
+    value: float
+    x: float
+    y: float
+    width: float
+    labelled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarChart(Chart):
+    """A bar for each layer; `base` is where they stand."""
+
+    bars: tuple[Bar, ...]
+    base: int
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where the tokens of one text went: a row for each layer, a share for each expert."""
+
+    label: str
+    names: tuple[str, ...]
+    layers: tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The upright one: from a round number below the values to one above, a line at each step."""
+    """The upright axis: from a round number below the values to one above, in round steps."""
 
     low: float
     high: float
@@ -23,114 +116,128 @@ class Axis:
 
     @classmethod
     def over(cls, low: float, high: float) -> "Axis":
-        rough = ((high - low) or 1) / 6
-        power = 10.0 ** floor(log10(rough))
-        step = next(part * power for part in (1, 2, 5, 10) if part * power >= rough)
+        """Return an axis over these values."""
+        smallest = ((high - low) or 1) / MOST_STEPS
+        power = 10.0 ** floor(log10(smallest))
+        step = next(part * power for part in (1, 2, 5, 10) if part * power >= smallest)
         return cls(floor(low / step) * step, ceil(high / step) * step, step)
 
     def y(self, value: float) -> float:
-        return round(
-            TOP
-            + (1 - (value - self.low) / ((self.high - self.low) or 1)) * (HEIGHT - BOTTOM - TOP),
-            1,
-        )
+        """Return the height of a value in the picture."""
+        share = (value - self.low) / ((self.high - self.low) or 1)
+        return round(TOP + (1 - share) * (HEIGHT - BOTTOM - TOP), 1)
 
-    def frame(self) -> Facts:
-        ticks = [
-            self.low + self.step * number
-            for number in range(round((self.high - self.low) / self.step) + 1)
-        ]
-        return {
-            "width": WIDTH,
-            "height": HEIGHT,
-            "left": LEFT,
-            "ticks": [(self.y(tick), tick) for tick in ticks],
-        }
+    def ticks(self) -> tuple[Tick, ...]:
+        """Return a line for each step."""
+        steps = round((self.high - self.low) / self.step)
+        decimals = max(0, -floor(log10(self.step)))
+        ticks = []
+        for number in range(steps + 1):
+            value = self.low + self.step * number
+            ticks.append(Tick(self.y(value), f"{value:.{decimals}f}"))
+        return tuple(ticks)
 
 
-def gains(domains: Sequence[Mapping[str, Any]]) -> Facts | None:
-    """Gain over the seed in bits per byte, build over build, a line a domain."""
-    builds = [point["build"] for point in domains[0]["builds"]] if domains else []
-    values = [
-        point["gain"]
-        for domain in domains
-        for point in domain["builds"]
-        if point["gain"] is not None
-    ]
+def gains(rows: Sequence[Gain]) -> GainChart | None:
+    """Draw the gain over the seed in bits per byte: a line for each row, a point for each build."""
+    builds = [point.build for point in rows[0].builds] if rows else []
+    values: list[float] = []
+    for row in rows:
+        values += [point.gain for point in row.builds if point.gain is not None]
     if not values:
         return None
     axis = Axis.over(min(0.0, *values), max(0.1, *values))
-    x = [_spread(number, len(builds)) for number in range(len(builds))]
+    columns = [_column(number, len(builds)) for number in range(len(builds))]
     lines = []
-    for number, domain in enumerate(domains):
-        points = [
-            (x[place], axis.y(point["gain"]))
-            for place, point in enumerate(domain["builds"])
-            if point["gain"] is not None
-        ]
-        lines.append(
-            {
-                "name": domain["domain"],
-                "hue": f"h{1 + number % 7}",
-                "points": points,
-                "path": _path(points),
-            }
-        )
-    return axis.frame() | {"lines": lines, "labels": list(zip(x, builds, strict=True))}
+    for number, row in enumerate(rows):
+        spots = []
+        for x, point in zip(columns, row.builds, strict=True):
+            if point.gain is not None:
+                spots.append(Spot(x, axis.y(point.gain)))
+        lines.append(Line(row.label, f"h{1 + number % 7}", tuple(spots), _path(spots)))
+    named = [Label(x, build) for x, build in zip(columns, builds, strict=True)]
+    return GainChart(ticks=axis.ticks(), lines=tuple(lines), labels=tuple(named))
 
 
-def curve(points: Sequence[Sequence[float]]) -> Facts | None:
-    """Training loss over steps."""
+def curve(reported: object) -> Curve | None:
+    """Draw the training loss over steps.
+
+    Args:
+        reported: the `curve` of a training report: [[step, loss], ...]. Who trained elsewhere may
+            have reported anything, and what is no such list is not drawn.
+    """
+    points = _steps_and_losses(reported)
     if len(points) < 2:
         return None
-    axis = Axis.over(min(loss for _, loss in points), max(loss for _, loss in points))
-    first, last = points[0][0], points[-1][0]
-    placed = [
-        (LEFT + (step - first) / ((last - first) or 1) * (WIDTH - LEFT - 10), axis.y(loss))
-        for step, loss in points
-    ]
-    return axis.frame() | {"path": _path(placed), "first": int(first), "last": int(last)}
+    axis = Axis.over(min(point.y for point in points), max(point.y for point in points))
+    first, last = points[0].x, points[-1].x
+    spots = []
+    for step, loss in points:
+        share = (step - first) / ((last - first) or 1)
+        spots.append(Spot(LEFT + share * (WIDTH - LEFT - 10), axis.y(loss)))
+    return Curve(ticks=axis.ticks(), path=_path(spots), first=int(first), last=int(last))
 
 
-def bars(values: Sequence[float]) -> Facts | None:
-    """One bar a layer."""
+def _steps_and_losses(reported: object) -> list[Spot]:
+    if not isinstance(reported, list | tuple):
+        return []
+    points = []
+    for pair in reported:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            return []
+        step, loss = pair
+        if not isinstance(step, int | float) or not isinstance(loss, int | float):
+            return []
+        if not (isfinite(step) and isfinite(loss)):
+            return []
+        points.append(Spot(step, loss))
+    return points
+
+
+def bars(values: Sequence[float]) -> BarChart | None:
+    """Draw one bar for each layer."""
     if not values:
         return None
     axis = Axis.over(0, max(*values, 1e-9))
-    step, every = (WIDTH - LEFT) / len(values), ceil(len(values) / MOST_LABELS)
+    step = (WIDTH - LEFT) / len(values)
+    label_every = ceil(len(values) / MOST_LABELS)
     width = min(60.0, max(1.0, step * 0.7))
-    placed = [
-        {
-            "x": round(LEFT + (number + 0.5) * step - width / 2, 1),
-            "y": axis.y(value),
-            "width": round(width, 1),
-            "value": value,
-            "layer": number,
-            "labelled": number % every == 0,
-        }
-        for number, value in enumerate(values)
-    ]
-    return axis.frame() | {"bars": placed, "base": HEIGHT - BOTTOM}
+    drawn = []
+    for layer, value in enumerate(values):
+        bar = Bar(
+            layer=layer,
+            value=value,
+            x=round(LEFT + (layer + 0.5) * step - width / 2, 1),
+            y=axis.y(value),
+            width=round(width, 1),
+            labelled=layer % label_every == 0,
+        )
+        drawn.append(bar)
+    return BarChart(ticks=axis.ticks(), bars=tuple(drawn), base=HEIGHT - BOTTOM)
 
 
-def heat(shares: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str]) -> list[Facts]:
-    """Per domain: rows by layer, a cell an expert, its share of the gate weight."""
-    return [
-        {
-            "domain": domain,
-            "names": [
-                names[place] if place < len(names) else f"expert {place}"
-                for place in range(len(layers[0]) if layers else 0)
-            ],
-            "layers": [list(layer) for layer in layers],
-        }
-        for domain, layers in sorted(shares.items())
-    ]
+def heat(shares: Sequence[RoutedShare], experts: Sequence[str]) -> list[HeatMap]:
+    """Return a map for each data version: by layer, the share of every expert.
+
+    Args:
+        shares: as they were measured.
+        experts: references in the order of the router's outputs.
+    """
+    named = labels(shares)
+    maps = []
+    for share in sorted(shares, key=lambda share: named[share.data]):
+        count = len(share.layers[0]) if share.layers else 0
+        names = [*experts[:count]]
+        names += [f"expert {number}" for number in range(len(names), count)]
+        maps.append(HeatMap(named[share.data], tuple(names), share.layers))
+    return maps
 
 
-def _spread(place: int, count: int) -> float:
-    return LEFT + 40 + (WIDTH - LEFT - 90) * (place / (count - 1) if count > 1 else 0.5)
+def _column(number: int, count: int) -> float:
+    """Return where one of several builds stands, from left to right."""
+    share = number / (count - 1) if count > 1 else 0.5
+    return LEFT + 40 + (WIDTH - LEFT - 90) * share
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
+def _path(spots: Sequence[Spot]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in spots) if spots else ""

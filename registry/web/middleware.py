@@ -1,69 +1,118 @@
 """What every request passes before any page sees it, and the headers that every answer carries.
 
-In:  a request.  Out: the same request to the next application, or a refusal: wrong host, another site's post, too large, too often.
-Who may do what is access.py's and the pages' own.
+In:  a request.  Out: the same request to the next application, or a refusal: another host, another
+site's form, too large, too often.
+Who may do what is for `access` and the pages themselves to say.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.records.answers import ErrorAnswer
+
 SAFE = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",  # with no-referrer a browser hides the origin of our own forms
+    # With no-referrer a browser would hide the origin of our own forms.
+    "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
+MOST_BUCKETS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Per second, one bucket a person; strangers share one per address."""
+    """How much and how often one person may ask; strangers share one allowance per address.
+
+    Attributes:
+        reads: requests a second that only read.
+        writes: requests a second that do something.
+        strangers: requests a second without a valid token.
+        burst_s: seconds for which what was not used is kept.
+        body_bytes: the largest body.
+    """
 
     reads: float = 50.0
     writes: float = 5.0
     strangers: float = 10.0
-    burst_s: float = 4.0  # what was not used is kept for so long
+    burst_s: float = 4.0
     body_bytes: int = 1 << 17
 
 
+@dataclass(frozen=True)
+class _Bucket:
+    """How many requests are left, and the second at which that was so."""
+
+    level: float
+    at_s: float
+
+
 class Buckets:
-    """Token buckets by key; one that is full again is forgotten."""
+    """Token buckets by key; one that is full again is forgotten.
+
+    Args:
+        clock: gives a time in seconds that never goes back.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._level: dict[str, tuple[float, float]] = {}
+        self._buckets: dict[str, _Bucket] = {}
 
     def wait_s(self, key: str, rate: float, burst_s: float) -> float:
-        """0 when there is room, which is then taken; else the seconds until there is."""
+        """Take one request from a bucket.
+
+        Args:
+            key: whose bucket.
+            rate: how many requests a second it gains.
+            burst_s: how many seconds' worth it holds.
+
+        Returns:
+            0 when there was one to take; else the seconds until there is.
+        """
         now, full = self._clock(), max(1.0, rate * burst_s)
-        level, at = self._level.get(key, (full, now))
-        level = min(full, level + (now - at) * rate)
+        bucket = self._buckets.get(key, _Bucket(full, now))
+        level = min(full, bucket.level + (now - bucket.at_s) * rate)
         taken = level >= 1
-        self._level[key] = (level - taken, now)
-        if len(self._level) > 10_000:
-            self._level = {
-                name: held for name, held in self._level.items() if now - held[1] < burst_s
+        self._buckets[key] = _Bucket(level - taken, now)
+        if len(self._buckets) > MOST_BUCKETS:
+            self._buckets = {
+                name: kept for name, kept in self._buckets.items() if now - kept.at_s < burst_s
             }
         return 0.0 if taken else (1 - level) / rate
 
 
-class Guard:
-    """hosts: values of Host that are us. identify: the person's key, None for a stranger."""
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request goes no further: the HTTP status, the answer, and further headers."""
+
+    status: int
+    answer: ErrorAnswer
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class RequestChecks:
+    """Middleware that lets through only requests that are meant for this server.
+
+    Args:
+        app: the next application.
+        hosts: the values of the Host header that mean this server.
+        identify: returns the key of who asks, from a request's headers; None for a stranger.
+        limits: how much and how often one person may ask.
+    """
 
     def __init__(
         self,
@@ -73,21 +122,25 @@ class Guard:
         identify: Callable[[Headers], str | None],
         limits: Limits,
     ) -> None:
-        self.app, self.hosts, self.identify, self.limits = app, frozenset(hosts), identify, limits
+        self.app = app
+        self.hosts = frozenset(hosts)
+        self.identify = identify
+        self.limits = limits
         self.buckets = Buckets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hand it on."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
             return
         refusal = self._refusal(scope, Headers(scope=scope))
         if refusal:
-            await _refuse(scope, send, *refusal)
+            await _refuse(scope, send, refusal)
             return
         left = self.limits.body_bytes
 
-        async def bounded() -> Message:
+        async def receive_bounded() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
@@ -95,95 +148,110 @@ class Guard:
                 raise HTTPException(413, "a longer body")
             return message
 
-        async def marked(message: Message) -> None:
-            await send(_marked(message))
+        async def send_marked(message: Message) -> None:
+            await send(_with_headers(message))
 
-        await self.app(scope, bounded, marked)
+        await self.app(scope, receive_bounded, send_marked)
 
-    def _refusal(
-        self, scope: Scope, headers: Headers
-    ) -> tuple[int, dict[str, str], dict[str, str]] | None:
-        """Status, what is wrong, further headers."""
-        if len(headers.getlist("host")) != 1 or headers["host"].lower() not in self.hosts:
-            found = headers.get("host", "none")[:80]
-            return (
-                400,
-                {
-                    "subject": "host",
-                    "found": found,
-                    "expected": " or ".join(sorted(self.hosts)),
-                    "next": "use that address",
-                },
-                {},
-            )
-        if scope["method"] not in SAFE and not self._from_us(headers):
-            found = headers.get("origin", headers.get("sec-fetch-site", ""))[:80]
-            return (
-                403,
-                {
-                    "subject": "origin",
-                    "found": found,
-                    "expected": "a form of these pages",
-                    "next": "open the page itself",
-                },
-                {},
-            )
-        length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.limits.body_bytes:
-            return self._too_large(f"{length[:20]} bytes")
-        key = self.identify(headers)
-        kind = "strangers" if key is None else "reads" if scope["method"] in SAFE else "writes"
-        where = key or (scope.get("client") or ("nobody",))[0]
-        wait_s = self.buckets.wait_s(
-            f"{kind} {where}", getattr(self.limits, kind), self.limits.burst_s
-        )
-        if wait_s:
-            rate = f"at most {getattr(self.limits, kind):g} a second"
-            told = {
-                "subject": "requests",
-                "found": "more",
-                "expected": rate,
-                "next": f"wait {wait_s:.1f} s",
-            }
-            return 429, told, {"retry-after": str(int(wait_s) + 1)}
-        return None
-
-    def _too_large(self, found: str) -> tuple[int, dict[str, str], dict[str, str]]:
-        expected = f"at most {self.limits.body_bytes} bytes"
+    def _refusal(self, scope: Scope, headers: Headers) -> Refusal | None:
         return (
-            413,
-            {"subject": "body", "found": found, "expected": expected, "next": "send less at once"},
-            {"connection": "close"},
+            self._other_host(headers)
+            or self._other_site(scope, headers)
+            or self._too_large(headers)
+            or self._too_often(scope, headers)
         )
 
-    def _from_us(self, headers: Headers) -> bool:
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return False
+    def _other_host(self, headers: Headers) -> Refusal | None:
+        named = headers.getlist("host")
+        if len(named) == 1 and named[0].lower() in self.hosts:
+            return None
+        answer = ErrorAnswer(
+            kind="Invalid",
+            subject="host",
+            found=headers.get("host", "none")[:80],
+            expected=" or ".join(sorted(self.hosts)),
+            next="use that address",
+        )
+        return Refusal(400, answer)
+
+    def _other_site(self, scope: Scope, headers: Headers) -> Refusal | None:
+        """Refuse a write that a page of another site sent: its form, or its script."""
+        if scope["method"] in SAFE:
+            return None
         origin = headers.get("origin")
-        return origin is None or origin.partition("://")[2].lower() in self.hosts
+        site = headers.get("sec-fetch-site", "same-origin")
+        own_origin = origin is None or origin.partition("://")[2].lower() in self.hosts
+        if site in ("same-origin", "none") and own_origin:
+            return None
+        answer = ErrorAnswer(
+            kind="Refused",
+            subject="origin",
+            found=(origin or site)[:80],
+            expected="a form of these pages",
+            next="open the page itself",
+        )
+        return Refusal(403, answer)
+
+    def _too_large(self, headers: Headers) -> Refusal | None:
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) <= self.limits.body_bytes:
+            return None
+        answer = ErrorAnswer(
+            kind="Invalid",
+            subject="body",
+            found=f"{length[:20]} bytes",
+            expected=f"at most {self.limits.body_bytes} bytes",
+            next="send less at once",
+        )
+        return Refusal(413, answer, {"connection": "close"})
+
+    def _too_often(self, scope: Scope, headers: Headers) -> Refusal | None:
+        key = self.identify(headers)
+        if key is None:
+            client = scope.get("client") or ("nobody",)
+            key, kind, rate = client[0], "strangers", self.limits.strangers
+        elif scope["method"] in SAFE:
+            kind, rate = "reads", self.limits.reads
+        else:
+            kind, rate = "writes", self.limits.writes
+        wait_s = self.buckets.wait_s(f"{kind} {key}", rate, self.limits.burst_s)
+        if not wait_s:
+            return None
+        answer = ErrorAnswer(
+            kind="Unavailable",
+            subject="requests",
+            found="more",
+            expected=f"at most {rate:g} a second",
+            next=f"wait {wait_s:.1f} s",
+        )
+        return Refusal(429, answer, {"retry-after": str(int(wait_s) + 1)})
 
 
-def _marked(message: Message) -> Message:
+def _with_headers(message: Message) -> Message:
+    """Add the headers that every answer carries, where it has none of that name."""
     if message["type"] != "http.response.start":
         return message
-    there = {name.lower() for name, _ in message.get("headers", ())}
-    added = [
-        (name.encode(), value.encode())
-        for name, value in HEADERS.items()
-        if name.encode() not in there
-    ]
-    return {**message, "headers": [*message.get("headers", ()), *added]}
+    given = message.get("headers", ())
+    names = {name.lower() for name, _ in given}
+    added = []
+    for name, value in HEADERS.items():
+        if name.encode() not in names:
+            added.append((name.encode(), value.encode()))
+    return {**message, "headers": [*given, *added]}
 
 
-async def _refuse(
-    scope: Scope, send: Send, status: int, told: dict[str, str], more: dict[str, str]
-) -> None:
-    body: Any = json.dumps(told).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **more}
+async def _refuse(scope: Scope, send: Send, refusal: Refusal) -> None:
+    body = json.dumps(refusal.answer.to_json()).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **refusal.headers,
+    }
     start = {
         "type": "http.response.start",
-        "status": status,
-        "headers": [(k.encode(), v.encode()) for k, v in headers.items()],
+        "status": refusal.status,
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }
-    await send(_marked(start))
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    await send(_with_headers(start))
+    sent = b"" if scope["method"] == "HEAD" else body
+    await send({"type": "http.response.body", "body": sent})

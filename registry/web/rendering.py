@@ -1,100 +1,175 @@
-"""Plain facts into HTML: the templates' environment and the few words that they share.
+"""Records into HTML: the environment of the templates, and the few functions that they share.
 
-In:  a template's name and facts.  Out: text, every recorded word escaped. Needs Jinja alone, so that `btx explain --html` needs no server.
+In:  a template's name and its values.  Out: HTML with every recorded text escaped.
+Needs Jinja alone, so that `btx explain --html` needs no server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from registry.units import counted, duration, size
+from registry import units
+from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
+from registry.records.facts import Facts
+from registry.records.kinds import Kind
+from registry.records.pages import VersionPage, recorded
+from registry.records.results import labels
 
 STATIC = Path(__file__).parent / "static"
-REPORTS = (  # name of the format, its title, what it is for
-    ("html", "Report", "to read and to print"),
-    ("md", "Report as text", "Markdown"),
-    ("model-card", "Model card", "in the Hugging Face form"),
-    ("in-toto", "Provenance", "in-toto statement, SLSA provenance"),
-    ("vsa", "Verification summary", "the gates' answer as an in-toto statement"),
-    ("cyclonedx", "Bill of materials", "CycloneDX ML-BOM"),
-    ("spdx", "Bill of materials", "SPDX 3 with its AI and dataset profiles"),
-    ("openlineage", "Lineage", "OpenLineage events"),
-    ("prov", "Lineage", "W3C PROV"),
-    ("croissant", "Data description", "Croissant"),
-)
 HUES = 8  # colours that can be told apart; members beyond them share
+UNKNOWN = "–"
+
+T = TypeVar("T")
 
 
-def figure(value: Any, digits: int = 3) -> str:
-    """A number as people read it; a dash for what is not known."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.{digits}f}"
-    return f"{int(value):,}"
+@dataclass(frozen=True)
+class Download:
+    """A format in which a version can be downloaded: its name, a title, and what it is for."""
+
+    form: str
+    title: str
+    purpose: str
 
 
-def percent(value: float | None, digits: int = 0) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+DOWNLOADS = (
+    Download("html", "Report", "to read and to print"),
+    Download("md", "Report as text", "Markdown"),
+    Download("model-card", "Model card", "in the Hugging Face form"),
+    Download("in-toto", "Provenance", "in-toto statement, SLSA provenance"),
+    Download("vsa", "Verification summary", "the gates' answer as an in-toto statement"),
+    Download("cyclonedx", "Bill of materials", "CycloneDX ML-BOM"),
+    Download("spdx", "Bill of materials", "SPDX 3 with its AI and dataset profiles"),
+    Download("openlineage", "Lineage", "OpenLineage events"),
+    Download("prov", "Lineage", "W3C PROV"),
+    Download("croissant", "Data description", "Croissant"),
+)
 
 
-def power(value: float | None) -> str:
-    """5944442880 as 5.9 × 10⁹."""
-    if not value:
-        return "–"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa} × 10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+@dataclass(frozen=True)
+class LicenceShare:
+    """How much of a text was computed with experts whose data have these licences."""
+
+    licences: str
+    share: float
 
 
-def spent(seconds: float | None) -> str:
-    """A duration as people read it; a dash for what is not known."""
-    return "–" if seconds is None else duration(seconds)
+@dataclass(frozen=True)
+class Fact:
+    """A fact as a page shows it."""
+
+    name: str
+    text: str
+
+
+def page(name: str, **values: object) -> str:
+    """Render a template."""
+    return ENVIRONMENT.get_template(name).render(**values)
+
+
+def explanation(answer: ExplainAnswer) -> str:
+    """Render an explanation as one page that needs nothing beside itself."""
+    return page("explanation.html", answer=answer, style=(STATIC / "btx.css").read_text())
+
+
+def whole(number: float) -> str:
+    """Write a whole number with its thousands apart."""
+    return f"{number:,.0f}"
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign."""
+    return f"{'-' if value < 0 else '+'}{units.figure(abs(value))}"
+
+
+def power(value: float) -> str:
+    """Write a large number as a power of ten; zero as it is."""
+    return units.power(value) if value else "0"
 
 
 def moment(text: str) -> str:
-    """2026-03-01T12:00:00.123456Z as 2026-03-01 12:00."""
+    """Write 2026-03-01T12:00:00.123456Z as 2026-03-01 12:00."""
     return text[:16].replace("T", " ")
 
 
 def address(ref: str) -> str:
-    """The page of a reference: /expert/math/1, /build/2."""
+    """Return the page of a reference: /expert/math/1, /build/2."""
     return "/" + ref.replace("@", "/")
 
 
-def reports(facts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What can be downloaded of a version: Croissant describes data, a summary needs a gate's answer."""
-    without = ({"croissant"} if facts["kind"] != "data" else set()) | (
-        set() if facts["gates"] else {"vsa"}
-    )
-    return [line for line in REPORTS if line[0] not in without]
+def downloads(version: VersionPage) -> list[Download]:
+    """Return the formats that a version can be downloaded in.
+
+    Croissant describes data, and a verification summary needs the verdict of a gate.
+    """
+    left_out = set()
+    if version.kind != Kind.DATA:
+        left_out.add("croissant")
+    if not version.gates:
+        left_out.add("vsa")
+    return [download for download in DOWNLOADS if download.form not in left_out]
+
+
+def facts_in_words(facts: Facts) -> list[Fact]:
+    """Return the facts that are words, numbers or lists of them, by name."""
+    shown = []
+    for name, value in sorted(recorded(facts).items()):
+        text = _text(value)
+        if text is not None:
+            shown.append(Fact(name.replace("_", " "), text))
+    return shown
+
+
+def _text(value: object) -> str | None:
+    """Write a fact; None for what has parts of its own."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, str | bool):
+        return str(value)
+    if isinstance(value, int):
+        return whole(value)
+    if isinstance(value, float):
+        return units.figure(value)
+    if isinstance(value, list):
+        return ", ".join(_item(item) for item in value) or UNKNOWN
+    return None
+
+
+def _item(item: object) -> str:
+    """Write one of several: a member by its reference."""
+    return str(item["ref"] if isinstance(item, dict) and "ref" in item else item)
 
 
 def hues(refs: Sequence[str]) -> dict[str, str]:
-    """A colour class for each, in order."""
-    return {ref: f"h{place % HUES}" for place, ref in enumerate(refs)}
+    """Give each reference a colour class, in order."""
+    return {ref: f"h{number % HUES}" for number, ref in enumerate(refs)}
 
 
 def strength(weight: float) -> str:
-    """Four steps, so that no style needs to be written into the page."""
+    """Return one of four classes of strength, so that no style is written into the page."""
     return f"s{min(4, 1 + int(weight * 4))}"
 
 
-def leading(token: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The expert with the largest weight."""
-    return max(token["experts"], key=lambda item: float(item["weight"]))
+def strongest(token: ExplainedToken) -> ExpertWeight:
+    """Return the expert with the largest weight."""
+    return max(token.experts, key=lambda expert: expert.weight)
 
 
-def by_licence(sources: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Shares added up over the members whose data stand under the same licences, the largest first."""
+def by_licence(sources: Sequence[Source]) -> list[LicenceShare]:
+    """Add up the shares of members whose data have the same licences, the largest first."""
     sums: dict[str, float] = {}
     for source in sources:
-        licences = ", ".join(source["licenses"])
-        sums[licences] = sums.get(licences, 0.0) + source["share"]
-    return sorted(sums.items(), key=lambda item: -item[1])
+        licences = ", ".join(source.licenses)
+        sums[licences] = sums.get(licences, 0.0) + source.share
+    shares = [LicenceShare(licences, share) for licences, share in sums.items()]
+    return sorted(shares, key=lambda one: -one.share)
+
+
+def _or_unknown(write: Callable[[T], str]) -> Callable[[T | None], str]:
+    """Return the printer with a dash for what is not known."""
+    return lambda value: UNKNOWN if value is None else write(value)
 
 
 ENVIRONMENT = Environment(
@@ -105,28 +180,23 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 ENVIRONMENT.filters |= {
-    "size": size,
-    "figure": figure,
-    "percent": percent,
-    "moment": moment,
     "address": address,
-    "power": power,
-    "spent": spent,
-    "counted": counted,
+    "counted": units.counted,
+    "duration": _or_unknown(units.duration),
+    "figure": _or_unknown(units.figure),
+    "moment": moment,
+    "percent": _or_unknown(units.percent),
+    "power": _or_unknown(power),
+    "signed": _or_unknown(signed),
+    "size": units.size,
+    "whole": _or_unknown(whole),
 }
 ENVIRONMENT.globals |= {
-    "hues": hues,
-    "strength": strength,
-    "leading": leading,
-    "reports": reports,
     "by_licence": by_licence,
+    "downloads": downloads,
+    "facts_in_words": facts_in_words,
+    "hues": hues,
+    "labels": labels,
+    "strength": strength,
+    "strongest": strongest,
 }
-
-
-def page(name: str, **facts: Any) -> str:
-    return ENVIRONMENT.get_template(name).render(**facts)
-
-
-def explanation(answer: Mapping[str, Any]) -> str:
-    """One page that needs nothing beside itself."""
-    return page("explanation.html", answer=answer, style=(STATIC / "btx.css").read_text())

@@ -1,6 +1,7 @@
-"""Long actions that go on while nobody looks: one at a time, in threads of their own; a page can be closed and opened again meanwhile.
+"""Long actions that go on while nobody looks: one at a time, in threads of their own.
 
-In:  what to do, as a callable.  Out: a Run that grows. The last KEPT runs stay in memory, and end with the server.
+In:  what to do, as a callable.  Out: a Run that grows; a page can be closed and opened again
+meanwhile. The last KEPT runs stay in memory, and end with the server.
 """
 
 import secrets
@@ -8,103 +9,146 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Generic, Literal, TypeVar
 
-from registry.catalogue.checks import Check
 from registry.errors import Conflict, NotFound
+from registry.records.answers import Answer, AuditAnswer, Check
+from registry.records.pages import AuditRun
 
 KEPT = 50
-Heard = Callable[[Check], None]
-Job = Callable[[Heard], dict[str, Any]]
+A = TypeVar("A", bound=Answer)
+OnCheck = Callable[[Check], None]
+Job = Callable[[OnCheck], A]
 
 
 @dataclass
-class Run:
-    """by: the name on the roll or the token that asked. asked: what a page needs to fill its form again."""
+class Run(Generic[A]):
+    """One long action.
+
+    Attributes:
+        id: its name in addresses.
+        ref: the version that it looks at.
+        by: the person or the token that asked.
+        started: when, in UTC.
+        asked: the text that was asked about, so that a page can fill its form again.
+        state: how far it has come.
+        checks: of an audit, by name, as far as they have come.
+        answer: once it is done.
+        error: once it has failed.
+        changes: how often it changed.
+    """
 
     id: str
     ref: str
     by: str
     started: str
     asked: str = ""
-    state: str = "running"  # then done or failed
-    steps: dict[str, Check] = field(default_factory=dict)
-    answer: dict[str, Any] = field(default_factory=dict)
+    state: Literal["running", "done", "failed"] = "running"
+    checks: dict[str, Check] = field(default_factory=dict)
+    answer: A | None = None
     error: Exception | None = None
-    grown: int = 0  # how often it changed
+    changes: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """As an audit is told."""
-        shown = {key: getattr(self, key) for key in ("id", "ref", "by", "started", "state")}
-        told = {"findings": self.answer.get("findings", []), "head": self.answer.get("head")}
-        checks = [vars(check) for check in list(self.steps.values())]
-        return shown | told | {"checks": checks, "error": str(self.error) if self.error else None}
+    def note(self, check: Check) -> None:
+        """Keep how far a check has come."""
+        self.checks[check.name] = check
+        self.changes += 1
+
+    def record(self) -> AuditRun:
+        """Return the run as pages and streams show it."""
+        audit = self.answer if isinstance(self.answer, AuditAnswer) else None
+        return AuditRun(
+            id=self.id,
+            ref=self.ref,
+            by=self.by,
+            started=self.started,
+            state=self.state,
+            checks=tuple(self.checks.values()),
+            findings=audit.findings if audit else (),
+            head=audit.head if audit else None,
+            error=str(self.error) if self.error else None,
+        )
 
 
-class Runs:
-    """most: how many may be under way, the one that runs among them."""
+class Runs(Generic[A]):
+    """The runs of one kind of action.
+
+    Args:
+        most: how many may be under way, the one that runs among them.
+    """
 
     def __init__(self, most: int = 1) -> None:
         self._most = most
-        self._runs: dict[str, Run] = {}
-        self._starting, self._running = threading.Lock(), threading.Lock()
+        self._runs: dict[str, Run[A]] = {}
+        self._starting = threading.Lock()
+        self._running = threading.Lock()
 
-    def start(self, ref: str, by: str, job: Job, asked: str = "") -> Run:
-        """Raises Conflict where as many are under way as may be."""
+    def start(self, ref: str, by: str, job: Job[A], asked: str = "") -> Run[A]:
+        """Start a run.
+
+        Args:
+            ref: the version that it looks at.
+            by: the person or the token that asks.
+            job: what to do; it calls its argument with each check, as far as it has come.
+            asked: what a page needs to fill its form again.
+
+        Raises:
+            Conflict: where as many are under way as may be.
+        """
         with self._starting:
-            if (
-                len(busy := [run for run in self._runs.values() if run.state == "running"])
-                >= self._most
-            ):
-                found = (
-                    f"one of {busy[0].ref} running" if self._most == 1 else f"{len(busy)} before it"
-                )
-                expected = "one at a time" if self._most == 1 else f"at most {self._most}"
-                raise Conflict(
-                    f"run of {ref}",
-                    found=found,
-                    expected=expected,
-                    next="try again when it is done",
-                )
-            run = Run(
-                secrets.token_hex(6),
-                ref,
-                by,
-                datetime.now(UTC).isoformat(timespec="seconds"),
-                asked,
+            self._refuse_too_many(ref)
+            run = Run[A](
+                id=secrets.token_hex(6),
+                ref=ref,
+                by=by,
+                started=datetime.now(UTC).isoformat(timespec="seconds"),
+                asked=asked,
             )
             self._runs[run.id] = run
             for old in list(self._runs)[:-KEPT]:
                 del self._runs[old]
-        threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(run, job), name=f"run-{run.id}", daemon=True
-        ).start()
+        )
+        thread.start()
         return run
 
-    def get(self, id_: str) -> Run:
-        if id_ not in self._runs:
+    def get(self, run_id: str) -> Run[A]:
+        """Return a run. Raises NotFound."""
+        if run_id not in self._runs:
             raise NotFound(
-                f"run {id_}",
+                f"run {run_id}",
                 found="nothing",
-                expected="one of this server's life",
+                expected="one that was started since the server was",
                 next="start one",
             )
-        return self._runs[id_]
+        return self._runs[run_id]
 
-    def all(self) -> list[Run]:
+    def all(self) -> list[Run[A]]:
+        """Return the runs, newest first."""
         return list(reversed(self._runs.values()))
 
-    def _run(self, run: Run, job: Job) -> None:
-        def heard(check: Check) -> None:
-            run.steps[check.name] = check
-            run.grown += 1
+    def _refuse_too_many(self, ref: str) -> None:
+        busy = [run for run in self._runs.values() if run.state == "running"]
+        if len(busy) < self._most:
+            return
+        alone = self._most == 1
+        raise Conflict(
+            f"run of {ref}",
+            found=f"one of {busy[0].ref} running" if alone else f"{len(busy)} before it",
+            expected="one at a time" if alone else f"at most {self._most}",
+            next="try again when it is done",
+        )
 
+    def _run(self, run: Run[A], job: Job[A]) -> None:
         try:
             with self._running:
-                run.answer = job(heard)
-            for check in run.answer.get("checks", ()):
-                heard(Check(**check))
+                run.answer = job(run.note)
+            if isinstance(run.answer, AuditAnswer):
+                for check in run.answer.checks:
+                    run.note(check)
             run.state = "done"
-        except Exception as error:  # whatever it is, who watches is told
+        except Exception as error:
+            # Whatever it is, whoever watches the run must learn of it.
             run.error, run.state = error, "failed"
-        run.grown += 1
+        run.changes += 1

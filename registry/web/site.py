@@ -1,44 +1,73 @@
-"""One server's state: the catalogue, the jobs it may set going, who may ask.
+"""One server's state: the catalogue, the jobs that it may start, and who may ask.
 
-The jobs come from pipelines, which this floor does not import.
+In:  an address of the registry, and the jobs as callables: they come from pipelines, which this
+floor does not import.  Out: what a request needs beside the catalogue's own answers.
 """
 
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
 
 from btx_core.problems import BtxError
-from registry.catalogue.catalog import Catalog, Event
+from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
 from registry.governance import attestations, people
-from registry.web import views
+from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
+from registry.records.events import Envelope
+from registry.records.evidence import BuildEvidence
+from registry.records.facts import BuildFacts
+from registry.records.pages import Chain, Review, ToSign
+from registry.records.version import Event
+from registry.web import history
 from registry.web.access import Person, Sessions, Tokens
 from registry.web.middleware import Limits
-from registry.web.runs import Heard, Run, Runs
+from registry.web.runs import OnCheck, Run, Runs
 
-Facts = dict[str, Any]
-CHAIN_HOLDS_S = (
-    10.0  # as long as no event comes: a filter of the log is no reason to read all of it again
-)
+# How long a check of the chain counts while no event comes: a filter of the log is no reason to
+# read all of it again.
+CHAIN_HOLDS_S = 10.0
 MOST_WAITING = 8  # explanations, the one that runs among them
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jobs:
-    """explain(build, text); audit(ref, head, heard); review(build, by) -> evidence, verdict of gate release now; release(build, by)."""
+class Reviewed:
+    """What is known of a build, and what gate release says of that now."""
 
-    explain: Callable[[str, str], Facts]
-    audit: Callable[[str, str | None, Heard], Facts]
-    review: Callable[[str, str], Facts]
-    release: Callable[[str, str], Facts]
+    evidence: BuildEvidence
+    verdict: VerdictAnswer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """The jobs that pages start.
+
+    Attributes:
+        explain: called with a build and a text.
+        audit: called with a reference, a head that was noted earlier or None, and a callback that
+            takes each check, as far as it has come.
+        review: called with a build and the person who asks.
+        release: called with a build and the person who asks.
+    """
+
+    explain: Callable[[str, str], ExplainAnswer]
+    audit: Callable[[str, str | None, OnCheck], AuditAnswer]
+    review: Callable[[str, str], Reviewed]
+    release: Callable[[str, str], ReleaseAnswer]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """url: of the registry. hosts: the values of Host under which the server answers."""
+    """The state of one server.
+
+    Attributes:
+        url: the registry's database.
+        jobs: what pages may start.
+        tokens: who may ask.
+        hosts: the values of the Host header under which the server answers.
+        limits: how much and how often one person may ask.
+    """
 
     url: str
     jobs: Jobs
@@ -48,99 +77,138 @@ class Site:
 
     @cached_property
     def catalog(self) -> Catalog:
+        """The catalogue, to read from."""
         return Catalog(self.url, actor="web")
 
     @cached_property
     def sessions(self) -> Sessions:
+        """The browsers that are logged in."""
         return Sessions(self.tokens)
 
     @cached_property
-    def audits(self) -> Runs:
+    def audits(self) -> Runs[AuditAnswer]:
+        """Audits that were started here."""
         return Runs()
 
     @cached_property
-    def explanations(self) -> Runs:
+    def explanations(self) -> Runs[ExplainAnswer]:
+        """Explanations that were started here."""
         return Runs(MOST_WAITING)
 
     @cached_property
     def acting(self) -> Callable[[str], Catalog]:
-        """The catalogue as this person writes in it."""
+        """The catalogue as a person of this name writes in it."""
         return lru_cache(maxsize=64)(lambda name: Catalog(self.url, actor=name))
 
     @cached_property
-    def _checked(self) -> dict[str, tuple[float, Facts]]:
+    def _checked(self) -> "dict[str, _Checked]":
         return {}
 
-    def chain(self) -> Facts:
-        """The head, and every link before it checked, now or CHAIN_HOLDS_S ago at the most."""
-        head = self.catalog.head()
-        at, found = self._checked.get(head, (-CHAIN_HOLDS_S, None))
-        if found is None or time.monotonic() - at > CHAIN_HOLDS_S:
-            found = views.chain(self.catalog)
-            self._checked.clear()
-            self._checked[found["head"]] = (time.monotonic(), found)
-        return found
+    def chain(self) -> Chain:
+        """Return the log's chain with every link checked, CHAIN_HOLDS_S ago at the most."""
+        last = self._checked.get(self.catalog.head())
+        if last and time.monotonic() - last.at_s <= CHAIN_HOLDS_S:
+            return last.chain
+        chain = history.chain(self.catalog)
+        self._checked.clear()
+        self._checked[chain.head] = _Checked(time.monotonic(), chain)
+        return chain
 
-    def audit(self, ref: str, person: Person, head: str | None = None) -> Run:
-        """Raises Conflict while another one runs, NotFound for what is not there."""
-        found = str(self.catalog.get(ref.strip()).ref)
+    def audit(self, ref: str, person: Person, head: str | None = None) -> Run[AuditAnswer]:
+        """Start an audit.
+
+        Args:
+            ref: the subject.
+            person: who asks.
+            head: a digest that was noted earlier, which must still be in the log.
+
+        Raises:
+            Conflict: while another one runs.
+            NotFound: where nothing of that name is registered.
+        """
+        subject = str(self.catalog.get(ref.strip()).ref)
         return self.audits.start(
-            found, person.name, lambda heard: self.jobs.audit(found, head, heard)
+            subject, person.name, lambda on_check: self.jobs.audit(subject, head, on_check)
         )
 
-    def explain(self, build: str, text: str, person: Person) -> Run:
-        """Raises Conflict where too many wait, NotFound for what is not there. The text is that token's own: nobody else sees the run."""
-        found = str(self.catalog.get(build.strip()).ref)
+    def explain(self, build: str, text: str, person: Person) -> Run[ExplainAnswer]:
+        """Start an explanation. The text is that token's own: nobody else sees the run.
+
+        Raises:
+            Conflict: where too many wait.
+            NotFound: where nothing of that name is registered.
+        """
+        subject = str(self.catalog.get(build.strip()).ref)
         return self.explanations.start(
-            found, person.token, lambda _: self.jobs.explain(found, text), text
+            subject, person.token, lambda _: self.jobs.explain(subject, text), text
         )
 
-    def explanation(self, id_: str, person: Person) -> Run:
-        run = self.explanations.get(id_)
+    def explanation(self, run_id: str, person: Person) -> Run[ExplainAnswer]:
+        """Return an explanation that this token asked for. Raises NotFound."""
+        run = self.explanations.get(run_id)
         if run.by != person.token:
             raise NotFound(
-                f"run {id_}", found="nothing", expected="one of your own", next="start one"
+                f"run {run_id}", found="nothing", expected="one of your own", next="start one"
             )
         return run
 
-    def review(self, ref: str, person: Person) -> Facts:
-        """What an approver needs to judge, and what that person would sign."""
-        build = self.catalog.get(ref)
-        found = self.jobs.review(str(build.ref), person.name)
-        to_sign, why_not = self._to_sign(str(build.ref), person)
-        return {
-            "ref": str(build.ref),
-            "status": self.catalog.status(build.ref),
-            "digest": build.digest,
-            "evidence": found["evidence"],
-            "verdict": found["verdict"],
-            "approvals": people.approvals(self.catalog, build),
-            "to_sign": to_sign,
-            "why_not": why_not,
-        }
+    def review(self, ref: str, person: Person) -> Review:
+        """Return what an approver needs to judge a build, and what that person would sign."""
+        build = self.catalog.get(ref, BuildFacts)
+        name = str(build.ref)
+        reviewed = self.jobs.review(name, person.name)
+        to_sign, why_not = self._to_sign(name, person)
+        return Review(
+            ref=name,
+            status=self.catalog.status(build.ref),
+            digest=build.digest,
+            evidence=reviewed.evidence,
+            verdict=reviewed.verdict,
+            approvals=tuple(people.approvals(self.catalog, build)),
+            to_sign=to_sign,
+            why_not=why_not,
+        )
 
-    def _to_sign(self, ref: str, person: Person, why: str = "") -> tuple[Facts | None, str]:
+    def _to_sign(self, ref: str, person: Person) -> tuple[ToSign | None, str]:
+        """Return what the person would sign, or None and why they cannot."""
         if not person.may("approver"):
             return None, "your token carries no role approver"
         try:
-            return self.to_sign(ref, person, why), ""
+            return self.to_sign(ref, person, ""), ""
         except BtxError as error:
             return None, f"{error.found}; expected {error.expected}"
 
-    def to_sign(self, ref: str, person: Person, why: str) -> Facts:
+    def to_sign(self, ref: str, person: Person, why: str) -> ToSign:
+        """Draft a person's approval of a build, to be signed where their key is.
+
+        Raises:
+            Refused: where the person is no approver, or registered the build.
+        """
         act = people.drafted(self.catalog, ref, person.name, why)
         payload, message = people.to_sign(act)
-        keyid = attestations.key_id(people.roll(self.catalog)[person.name].key)
-        return {
-            "act": act,
-            "payload": _base64(payload),
-            "payload_type": people.ACT,
-            "message": _base64(message),
-            "keyid": keyid,
-        }
+        return ToSign(
+            act=act.to_json(),
+            payload=_base64(payload),
+            payload_type=people.ACT,
+            message=_base64(message),
+            keyid=attestations.key_id(people.roll(self.catalog)[person.name].key),
+        )
 
-    def approve(self, ref: str, person: Person, envelope: Mapping[str, Any]) -> Event:
+    def approve(self, ref: str, person: Person, envelope: Envelope) -> Event:
+        """Log an approval that the person drafted here and signed elsewhere.
+
+        Raises:
+            Refused: where it does not count, saying why.
+        """
         return people.admit(self.acting(person.name), ref, envelope)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A chain, and the second at which it was checked."""
+
+    at_s: float
+    chain: Chain
 
 
 def _base64(content: bytes) -> str:

@@ -11,13 +11,13 @@ if (login && location.hash.length > 20) {
 
 const run = document.querySelector("[data-watch]");
 if (run) {
-  const since = Date.parse(run.dataset.since), spent = run.querySelector("[data-spent]");
-  setInterval(() => { spent.textContent = `${Math.max(0, Math.round((Date.now() - since) / 1000))} s so far.`; }, 1000);
+  const since = Date.parse(run.dataset.since), elapsed = run.querySelector("[data-elapsed]");
+  setInterval(() => { elapsed.textContent = `${Math.max(0, Math.round((Date.now() - since) / 1000))} s so far.`; }, 1000);
   const source = new EventSource(run.dataset.watch);
   source.onmessage = (message) => {
-    const told = JSON.parse(message.data), list = document.createElement("ul");
+    const grown = JSON.parse(message.data), list = document.createElement("ul");
     list.className = "plain";
-    for (const check of told.checks) {
+    for (const check of grown.checks) {
       const word = check.ok ? "ok" : "FAIL";
       const line = list.appendChild(document.createElement("li"));
       const mark = line.appendChild(document.createElement("span"));
@@ -29,7 +29,7 @@ if (run) {
       count.textContent = `${check.examined} examined`;
     }
     document.querySelector("[data-checks]")?.replaceChildren(list);
-    if (told.state !== "running") { source.close(); location.reload(); }
+    if (grown.state !== "running") { source.close(); location.reload(); }
   };
   // A browser tries again by itself unless the answer was no: then the page itself says why.
   source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000); };
@@ -60,10 +60,10 @@ const bytes = (base64) => Uint8Array.from(atob(base64), (mark) => mark.charCodeA
 const base64 = (buffer) => btoa(String.fromCharCode(...new Uint8Array(buffer)));
 
 async function answered(request) {
-  const answer = await request;
-  const told = await answer.json();
-  if (!answer.ok) throw new Error(`${told.found}; expected ${told.expected}`);
-  return told;
+  const response = await request;
+  const answer = await response.json();
+  if (!response.ok) throw new Error(`${answer.found}; expected ${answer.expected}`);
+  return answer;
 }
 
 async function privateKey(file) {
@@ -77,7 +77,7 @@ const form = document.getElementById("sign-form");
 if (form) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const says = form.querySelector("[data-says]");
+    const message = form.querySelector("[data-message]");
     const button = form.querySelector("button");
     button.disabled = true;
     try {
@@ -93,8 +93,8 @@ if (form) {
       await answered(fetch(form.dataset.send, { method: "POST", headers, body: JSON.stringify(envelope) }));
       location.reload();
     } catch (error) {
-      says.className = "notice bad";
-      says.textContent = `Not signed: ${error.message}`;
+      message.className = "notice bad";
+      message.textContent = `Not signed: ${error.message}`;
       button.disabled = false;
     }
   });

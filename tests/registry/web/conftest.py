@@ -34,7 +34,7 @@ class Web:
         return {"authorization": f"Bearer {self.secrets[name]}", **more}
 
     def login(self, name: str) -> str:
-        """A session for the client; returns its CSRF word."""
+        """Begin a session for the client, and return its CSRF token."""
         answer = self.client.post(
             "/login", data={"token": self.secrets[name]}, follow_redirects=False
         )
@@ -55,7 +55,7 @@ class Web:
         """An approval as a browser makes it: drafted by the server, signed here."""
         from registry.governance import attestations
 
-        act = people.drafted(self.site.catalog, ref, name, why) | changed
+        act = people.drafted(self.site.catalog, ref, name, why).to_json() | changed
         return attestations.sign(act, self.keys[key or name].key, people.ACT)
 
 
@@ -74,9 +74,9 @@ def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "{governed.url}"\n')
     shutil.copytree(POLICIES, tmp_path / "policies")
     (tmp_path / ".btx").mkdir()
-    made = site(Workspace.find(tmp_path), Address(), Limits(reads=1e6, writes=1e6, strangers=1e6))
-    secrets = {name: made.tokens.issue(name, roles)[0] for name, roles in ROLES.items()}
+    served = site(Workspace.find(tmp_path), Address(), Limits(reads=1e6, writes=1e6, strangers=1e6))
+    secrets = {name: served.tokens.issue(name, roles)[0] for name, roles in ROLES.items()}
     with TestClient(
-        application(made), base_url=f"http://{HOST}", raise_server_exceptions=False
+        application(served), base_url=f"http://{HOST}", raise_server_exceptions=False
     ) as client:
-        yield Web(made, client, secrets, keys)
+        yield Web(served, client, secrets, keys)

@@ -21,7 +21,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from registry.formats import FORMATS
-from registry.web import views
+from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
+from registry.records.events import StageRan
+from registry.records.facts import ExpertFacts
+from registry.web import history, views
 from registry.web.site import CHAIN_HOLDS_S
 
 Web = Any  # conftest.py's
@@ -191,19 +194,15 @@ def explained(web: Web) -> list[int]:
     """How many explanations ran at once, in place of a model."""
     running, most = [], []
 
-    def explain(build: str, text: str) -> dict[str, Any]:
+    def explain(build: str, text: str) -> ExplainAnswer:
         running.append(text)
         most.append(len(running))
         time.sleep(0.05)
         running.remove(text)
-        weights = [{"ref": "expert/law@1", "weight": 1.0}]
-        source = {"ref": "expert/law@1", "share": 1.0, "data": ["data/law@1"], "licenses": ["MIT"]}
-        return {
-            "build": build,
-            "tokens": [{"text": text, "experts": weights, "layers": [[1.0]]}],
-            "sources": [source],
-            "shared": [],
-        }
+        weight = ExpertWeight(ref="expert/law@1", weight=1.0)
+        token = ExplainedToken(text=text, experts=(weight,), layers=((1.0,),))
+        source = Source(ref="expert/law@1", share=1.0, data=("data/law@1",), licenses=("MIT",))
+        return ExplainAnswer(build=build, tokens=(token,), sources=(source,), shared=())
 
     vars(web.site)["jobs"] = replace(web.site.jobs, explain=explain)
     return most
@@ -282,10 +281,9 @@ def test_events_are_filtered_and_paged(web: Web) -> None:
 
 
 def test_versions_are_filtered_and_paged_by_name(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = web.site.catalog.get("expert/law", ExpertFacts).facts
     for name in ("tax", "law"):
-        web.site.catalog.register(
-            "expert", name, {**web.site.catalog.get("expert/law").facts, "note": name}
-        )
+        web.site.catalog.register(name, facts.model_copy(update={"note": name}))
     whole = ["expert/tax@1", "expert/law@2", "expert/law@1"]
     monkeypatch.setattr(views, "PAGE", 1)
     ask = lambda query: web.client.get(  # noqa: E731
@@ -303,8 +301,8 @@ def test_versions_are_filtered_and_paged_by_name(web: Web, monkeypatch: pytest.M
 def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, chain = [], views.chain
-    monkeypatch.setattr(views, "chain", lambda *given: looks.append(1) or chain(*given))
+    looks, chain = [], history.chain
+    monkeypatch.setattr(history, "chain", lambda *given: looks.append(1) or chain(*given))
 
     def open_() -> str:
         return web.client.get("/audit", headers=web.as_("eve")).text
@@ -312,7 +310,7 @@ def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(
     assert "unbroken" in open_()
     assert "unbroken" in open_()
     assert len(looks) == 1
-    web.site.catalog.event("stage", "build/1", {"state": "started"})
+    web.site.catalog.event(StageRan(state="started"), "build/1")
     assert "unbroken" in open_()
     assert len(looks) == 2, "another head"
     with sqlite3.connect(web.site.url.removeprefix("sqlite:///")) as connection:

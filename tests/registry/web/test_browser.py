@@ -183,12 +183,8 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     approver.get_by_label("Your key file").set_input_files(served.keys / "dora.pem")
     approver.get_by_role("button", name="Sign build/1").click()
     expect(approver.get_by_role("region", name="Verdict")).to_contain_text("approved dora")
-    assert (
-        people.approvals(served.workspace.catalog, served.workspace.catalog.get("build/1"))[0][
-            "actor"
-        ]
-        == "dora"
-    )
+    catalog = served.workspace.catalog
+    assert people.approvals(catalog, catalog.get("build/1"))[0].actor == "dora"
 
     # The registrar releases.
     registrar.reload()

@@ -1,0 +1,359 @@
+"""What the pages of `btx serve` and their JSON API answer, where no command answers the same.
+
+In:  typed values from the catalogue.  Out: one record for each answer, and its JSON.
+Keys may be added, never renamed. An answer that a command gives too is the command's own record,
+in `answers`; what a browser or a script sends is the web's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import Field, field_serializer
+
+from registry.records.answers import (
+    Answer,
+    Check,
+    FileLine,
+    Finding,
+    LineageAnswer,
+    RowEnd,
+    VerdictAnswer,
+    evaluation_of,
+)
+from registry.records.base import JsonObject
+from registry.records.events import Reason
+from registry.records.evidence import ApprovalLine, BuildEvidence
+from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Routing, Spent
+from registry.records.kinds import Mode
+from registry.records.results import Result, labels
+
+# Too long for a reader, or said elsewhere in the answer.
+HIDDEN = ("tensors", "status", "dvc", "content", "mixed", "given_recipe")
+
+
+class Me(Answer):
+    """Who asks, and what that person may do."""
+
+    name: str
+    roles: tuple[str, ...]
+
+
+class Listed(RowEnd):
+    """One version in a list of the pages."""
+
+    kind: str
+    data: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
+
+
+class ListedBuild(Listed):
+    """One build in a list of the pages."""
+
+    members: tuple[Member, ...] = ()
+    tokens: int | None = None  # all that it took, its members' training too
+    flops: float | None = None
+    wall_s: float | None = None
+    active_parameters: int | None = None
+    total_parameters: int | None = None
+    bytes_linked: int
+    bytes_written: int
+
+
+class BuildStep(ListedBuild):
+    """A build beside the build before it."""
+
+    added: tuple[str, ...] = Field(description="members that the build before did not have")
+    left_out: tuple[str, ...] = Field(description="members that only the build before had")
+    mean_gain: float | None = Field(description="over the data versions that were measured")
+    measured: int = Field(
+        description="how many data versions that is: a mean over others cannot be set beside it"
+    )
+    new: Spent = Field(
+        description="what its tuning took, and the training of experts that no build had"
+    )
+
+
+class WaitingBuild(ListedBuild):
+    """A build newer than the last release, and who approved it."""
+
+    approvals: tuple[str, ...] = ()
+
+
+class Point(Answer):
+    """What one build was measured to do on one data version; null where it was not measured."""
+
+    build: str
+    bits_per_byte: float | None = None
+    gain: float | None = Field(
+        default=None, description="seed's bits per byte less the build's: above zero is better"
+    )
+    accuracy: float | None = None
+
+
+class Gain(Answer):
+    """One data version's figures, build over build."""
+
+    data: str
+    domain: str
+    label: str = Field(description="the domain; or the data version, where a domain has several")
+    builds: tuple[Point, ...] = ()
+
+
+class LoggedEvent(Answer):
+    """One entry of the audit log."""
+
+    seq: int
+    at: str
+    actor: str
+    kind: str
+    subject: str
+    words: str = Field(description="what it says, in a line")
+    reasons: tuple[Reason, ...] = Field(default=(), description="of a verdict: what rules said")
+    body: JsonObject = Field(description="as it is stored: the schema `events` of its kind")
+    prev: str
+    digest: str
+
+
+class Overview(Answer):
+    """How the registry stands."""
+
+    released: ListedBuild | None = None
+    fallen: tuple[ListedBuild, ...] = Field(
+        default=(), description="builds that were released and hold what was withdrawn since"
+    )
+    waiting: tuple[WaitingBuild, ...] = ()
+    builds: tuple[BuildStep, ...] = ()
+    gains: tuple[Gain, ...] = ()
+    counts: Mapping[str, int] = Field(description="how many versions there are of each kind")
+    events: tuple[LoggedEvent, ...] = ()
+    head: str
+
+
+class Listing(Answer):
+    """A page of versions, newest first."""
+
+    kind: str
+    total: int
+    start: int
+    versions: tuple[ListedBuild | Listed, ...] = ()
+
+
+class LoggedVerdict(Answer):
+    """A gate's verdict as it was logged."""
+
+    gate: str
+    outcome: str
+    at: str
+    actor: str
+    rules: Mapping[str, str] = Field(description="outcome by POLICY/RULE")
+    reasons: tuple[Reason, ...] = ()
+    documents: tuple[str, ...] = Field(
+        default=(), description="digests of policies and evidence, see /api/documents"
+    )
+
+
+class Neighbour(Answer):
+    """A version that is one edge away."""
+
+    ref: str
+    relation: str
+
+
+class VersionPage(Listed):
+    """Everything recorded of one version."""
+
+    actor: str
+    facts: Facts
+    files: tuple[FileLine, ...] = ()
+    bytes_linked: int
+    bytes_written: int
+    gates: tuple[LoggedVerdict, ...] = ()
+    events: tuple[LoggedEvent, ...] = ()
+    made_from: tuple[Neighbour, ...] = ()
+    used_in: tuple[Neighbour, ...] = ()
+    builds: tuple[str, ...] = Field(
+        default=(), description="every build that was made from it, at any distance"
+    )
+    approvals: tuple[ApprovalLine, ...] = ()
+
+    @field_serializer("facts")
+    def _recorded(self, facts: Facts) -> dict[str, Any]:
+        return recorded(facts)
+
+
+class ExpertPage(VersionPage):
+    """Everything recorded of one expert."""
+
+    facts: ExpertFacts
+
+
+class BuildMember(Listed):
+    """The seed or an expert of a build; a seed whose blocks are no expert has no slot."""
+
+    slot: int | None = None
+
+
+class BuildPage(VersionPage):
+    """Everything recorded of one build."""
+
+    facts: BuildFacts
+    members: tuple[BuildMember, ...] = ()
+    mode: Mode | None = Field(
+        default=None, description="its members' shared parameters: the seed's, or averaged"
+    )
+
+
+class LineagePage(LineageAnswer):
+    """The nearest ancestors and descendants of one version."""
+
+    subject: str
+    more: int = Field(description="how many versions are further away, and left out")
+
+
+class BuildRemoval(Answer):
+    """What a withdrawal means for one build."""
+
+    ref: str
+    removal: Literal["exact", "rebuild", "none"]
+    why: str
+    members: tuple[str, ...] = ()
+
+
+class Cure(Answer):
+    """The commands that leave the newest build of every line without what is withdrawn."""
+
+    build: str = Field(description="the newest build that holds something of it")
+    keeps: tuple[str, ...] = ()
+    drops: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+
+class ImpactPage(Answer):
+    """What withdrawing one version reaches."""
+
+    subject: str
+    status: str
+    experts: tuple[str, ...] = ()
+    builds: tuple[BuildRemoval, ...] = ()
+    untouched: tuple[str, ...] = ()
+    exports: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    cure: Cure | None = None
+
+
+class LogPage(Answer):
+    """Events, newest first."""
+
+    events: tuple[LoggedEvent, ...] = ()
+    kinds: tuple[str, ...] = Field(default=(), description="every kind of event in the log")
+    next: int | None = Field(default=None, description="`before` of the next page; null: the last")
+
+
+class ChainBreak(Answer):
+    """One place where the log's chain is not what it should be."""
+
+    subject: str
+    found: str
+    expected: str
+
+
+class Chain(Answer):
+    """Every link of the log's chain, checked."""
+
+    head: str
+    examined: int
+    breaks: tuple[ChainBreak, ...] = ()
+
+
+class AuditRun(Answer):
+    """An audit, or another long action, as far as it has come."""
+
+    id: str
+    ref: str
+    by: str
+    started: str
+    state: Literal["running", "done", "failed"]
+    checks: tuple[Check, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    head: str | None = None
+    error: str | None = None
+
+
+class ToSign(Answer):
+    """What the asking person's approval would be: the act, and its bytes in base64."""
+
+    act: JsonObject = Field(description="exactly what the payload says")
+    payload: str
+    payload_type: str
+    message: str = Field(description="base64 of the bytes that the Ed25519 signature is over")
+    keyid: str
+
+
+class Review(Answer):
+    """Evidence and verdict of gate release, side by side."""
+
+    ref: str
+    status: str
+    digest: str
+    evidence: BuildEvidence
+    verdict: VerdictAnswer
+    approvals: tuple[ApprovalLine, ...] = ()
+    to_sign: ToSign | None = None
+    why_not: str = Field(description="why the asking person cannot sign; empty when they can")
+
+
+class Done(Answer):
+    """What was asked for was done."""
+
+    ref: str
+    status: str
+    by: str
+
+
+# The answers that are whole documents, by the name that their schema is published under.
+PAGES: Mapping[str, type[Answer]] = {
+    "me": Me,
+    "overview": Overview,
+    "listing": Listing,
+    "version": VersionPage,
+    "expert": ExpertPage,
+    "build": BuildPage,
+    "lineage": LineagePage,
+    "impact": ImpactPage,
+    "log": LogPage,
+    "chain": Chain,
+    "audit-run": AuditRun,
+    "to-sign": ToSign,
+    "review": Review,
+    "done": Done,
+}
+
+
+def recorded(facts: Facts) -> dict[str, Any]:
+    """Return what the pages show of a version's facts, as JSON.
+
+    Results and routing are there twice: as lists, and by domain as `btx show` prints them.
+    """
+    shown = {name: value for name, value in facts.to_json().items() if name not in HIDDEN}
+    if isinstance(facts, ExpertFacts) and facts.results:
+        by_domain = evaluation_of(facts.results)
+        first = labels(facts.results)[facts.results[0].data]
+        shown["evaluation"] = {**by_domain[first], "domains": by_domain}
+    if isinstance(facts, BuildFacts):
+        shown["evaluation"] = evaluation_of(facts.results)
+        if facts.given_recipe:
+            resolved = facts.recipe.to_json()
+            shown["recipe"] = {**facts.given_recipe.to_json(), "resolved": resolved}
+        if facts.routing:
+            shown["routing"] = _by_domain(facts.routing, facts.results)
+    return shown
+
+
+def _by_domain(routing: Routing, results: Sequence[Result]) -> dict[str, Any]:
+    named = labels(results)
+    shares = {named.get(share.data, share.domain): share.layers for share in routing.shares}
+    return {
+        "shares": {name: [list(layer) for layer in layers] for name, layers in shares.items()},
+        "dead": list(routing.dead),
+        "dominant": list(routing.dominant),
+    }

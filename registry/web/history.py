@@ -1,0 +1,161 @@
+"""The audit log as pages show it: events in words, the chain, and what gates said.
+
+In:  the catalogue.  Out: records of `records.pages`. Reads only.
+"""
+
+from collections.abc import Sequence
+
+from registry.catalogue import audit_log
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.rows import EVENT_COLUMNS, event
+from registry.governance.gate import verdicts
+from registry.records.events import (
+    Act,
+    Acted,
+    EventBody,
+    Exported,
+    Judged,
+    StageRan,
+    Withdrawn,
+)
+from registry.records.kinds import Outcome
+from registry.records.pages import Chain, ChainBreak, LoggedEvent, LoggedVerdict, LogPage
+from registry.records.version import Event
+from registry.units import duration
+from registry.web.requests import LogQuery
+
+
+def events(catalog: Catalog, wanted: LogQuery) -> LogPage:
+    """Return the events that are asked for, newest first."""
+    tests, values = _conditions(wanted)
+    query = (
+        f"SELECT {EVENT_COLUMNS} FROM event WHERE {' AND '.join(tests)} "
+        "ORDER BY seq DESC LIMIT :most"
+    )
+    with catalog.database.read() as rows:
+        found = [event(row) for row in rows(query, most=wanted.limit + 1, **values)]
+        kinds = [row[0] for row in rows("SELECT DISTINCT kind FROM event ORDER BY kind")]
+    shown = found[: wanted.limit]
+    return LogPage(
+        events=tuple(logged(one) for one in shown),
+        kinds=tuple(kinds),
+        next=shown[-1].seq if len(found) > len(shown) else None,
+    )
+
+
+def _conditions(wanted: LogQuery) -> tuple[list[str], dict[str, str | int]]:
+    """Return the conditions of a query, and the values that they name."""
+    tests = ["1 = 1"]
+    values: dict[str, str | int] = {}
+    if wanted.kind:
+        tests.append("kind = :kind")
+        values["kind"] = wanted.kind
+    if wanted.actor:
+        tests.append("actor = :actor")
+        values["actor"] = wanted.actor
+    if wanted.subject:
+        tests.append("(subject = :subject OR subject LIKE :start ESCAPE '!')")
+        escaped = wanted.subject.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+        values["subject"] = wanted.subject
+        values["start"] = f"{escaped}@%"
+    if wanted.before is not None:
+        tests.append("seq < :before")
+        values["before"] = wanted.before
+    return tests, values
+
+
+def logged(one: Event) -> LoggedEvent:
+    """Return an event with what it says in words."""
+    body = one.body
+    return LoggedEvent(
+        seq=one.seq,
+        at=one.at,
+        actor=one.actor,
+        kind=one.kind,
+        subject=one.subject,
+        words=words(one.kind, body),
+        reasons=body.reasons if isinstance(body, Judged) else (),
+        body=body.to_json(),
+        prev=one.prev,
+        digest=one.digest,
+    )
+
+
+def words(kind: str, body: EventBody) -> str:
+    """Return what an event says, in a line; empty where its kind says it all.
+
+    Args:
+        kind: the event's kind in the log.
+        body: its body.
+    """
+    match body:
+        case Judged():
+            return _verdict_words(body)
+        case StageRan():
+            return _stage_words(body)
+        case Acted():
+            return _act_words(kind, body.act)
+        case Withdrawn():
+            return body.why
+        case Exported():
+            return body.folder
+        case _:
+            return ""
+
+
+def _verdict_words(body: Judged) -> str:
+    noted = [rule for rule, outcome in body.rules.items() if outcome != Outcome.ALLOWED]
+    said = f"{body.gate} {body.outcome}"
+    return f"{said}: {', '.join(noted)}" if noted else said
+
+
+def _stage_words(body: StageRan) -> str:
+    spent = ""
+    if body.seconds is not None:
+        spent = duration(body.seconds)
+    elif body.total is not None:
+        spent = f"{body.done or 0} of {body.total}"
+    return " ".join(part for part in (body.stage, body.state, spent) if part)
+
+
+def _act_words(kind: str, act: Act) -> str:
+    if kind == "waived":
+        return f"{act.rule} until {(act.until or '')[:10]}: {act.why or ''}"
+    if kind == "actor":
+        return ", ".join(act.roles or ()) or "taken off the list of actors"
+    return act.why or ""
+
+
+def gates(catalog: Catalog, subject: str) -> tuple[LoggedVerdict, ...]:
+    """Return every logged verdict on a subject, oldest first."""
+    return tuple(_gate(one) for one in verdicts(catalog, subject))
+
+
+def _gate(one: Event) -> LoggedVerdict:
+    body = one.read(Judged)
+    return LoggedVerdict(
+        gate=str(body.gate),
+        outcome=str(body.outcome),
+        at=one.at,
+        actor=one.actor,
+        rules=body.rules,
+        reasons=body.reasons,
+        documents=body.documents,
+    )
+
+
+def chain(catalog: Catalog, pinned: str | None = None) -> Chain:
+    """Check every link of the log now.
+
+    Args:
+        catalog: whose log.
+        pinned: a head that was noted earlier outside the registry, which must still be a link.
+    """
+    with catalog.database.read() as rows:
+        examined, breaks = audit_log.verify(rows, pinned or None)
+        head = audit_log.head(rows)
+    return Chain(head=head, examined=examined, breaks=_breaks(breaks))
+
+
+def _breaks(breaks: Sequence[audit_log.Break]) -> tuple[ChainBreak, ...]:
+    return tuple(ChainBreak(**one._asdict()) for one in breaks)

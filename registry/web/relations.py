@@ -1,0 +1,182 @@
+"""What surrounds a version: its lineage, its neighbours, and what a withdrawal reaches.
+
+In:  the catalogue, a reference.  Out: records of `records.pages`. Reads only.
+Where nodes stand in the picture is `graph`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from registry.catalogue import lineage, reading
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.database import Rows
+from registry.catalogue.lineage import BuildImpact, EdgeRow
+from registry.catalogue.rows import VERSION_COLUMNS, version
+from registry.records.answers import LineageEdge, LineageNode
+from registry.records.facts import BuildFacts, Facts
+from registry.records.kinds import Kind, Status
+from registry.records.pages import BuildRemoval, Cure, ImpactPage, LineagePage, Neighbour
+from registry.records.references import Reference
+from registry.records.version import Version
+from registry.web.graph import MOST, Link, nearest
+
+MOST_NEIGHBOURS = 200
+
+
+def around(catalog: Catalog, ref: str, most: int = MOST) -> LineagePage:
+    """Return a version's lineage both ways.
+
+    Args:
+        catalog: where it is registered.
+        ref: the version.
+        most: how many versions at most; the nearest are kept.
+
+    Raises:
+        NotFound: where nothing of that name is registered.
+    """
+    with catalog.database.read() as rows:
+        subject: int = reading.row_of(rows, ref)[0]
+        edges = _edges_both_ways(rows, subject)
+        links = [Link(str(edge.from_id), str(edge.to_id)) for edge in edges]
+        chosen = [int(version_id) for version_id in nearest(str(subject), links, most)]
+        versions = _versions(rows, chosen)
+        statuses = catalog.statuses(versions.values())
+    reached = {subject} | {edge.from_id for edge in edges} | {edge.to_id for edge in edges}
+    return LineagePage(
+        subject=str(versions[subject].ref),
+        nodes=tuple(_node(versions[one], statuses[versions[one].ref]) for one in chosen),
+        edges=tuple(
+            _edge(edge, versions)
+            for edge in edges
+            if edge.from_id in versions and edge.to_id in versions
+        ),
+        more=len(reached) - len(chosen),
+    )
+
+
+def _edges_both_ways(rows: Rows, subject: int) -> list[EdgeRow]:
+    up = lineage.closure(rows, subject, down=False)[1]
+    down = lineage.closure(rows, subject, down=True)[1]
+    return list(dict.fromkeys([*up, *down]))
+
+
+def _versions(rows: Rows, ids: Iterable[int]) -> dict[int, Version[Facts]]:
+    """Return the versions in these rows, without their files, by row id."""
+    listed = ", ".join(map(str, sorted(ids)))
+    found = rows(f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.id IN ({listed})")
+    return {row[0]: version(row) for row in found}
+
+
+def _node(one: Version[Facts], status: Status) -> LineageNode:
+    return LineageNode(ref=str(one.ref), kind=one.ref.kind, digest=one.digest, status=status)
+
+
+def _edge(edge: EdgeRow, versions: Mapping[int, Version[Facts]]) -> LineageEdge:
+    ends = {"from": str(versions[edge.from_id].ref), "to": str(versions[edge.to_id].ref)}
+    return LineageEdge(**ends, relation=edge.relation)
+
+
+def made_from(rows: Rows, ref: Reference) -> tuple[Neighbour, ...]:
+    """Return what a version was made from directly, newest first."""
+    return _neighbours(rows, ref, near="from_id", far="to_id")
+
+
+def used_in(rows: Rows, ref: Reference) -> tuple[Neighbour, ...]:
+    """Return what was made from a version directly, newest first."""
+    return _neighbours(rows, ref, near="to_id", far="from_id")
+
+
+def _neighbours(rows: Rows, ref: Reference, *, near: str, far: str) -> tuple[Neighbour, ...]:
+    found = rows(
+        "SELECT v.kind, v.name, v.number, e.relation "
+        f"FROM edge e JOIN version v ON v.id = e.{far} WHERE e.{near} = :id "
+        f"ORDER BY v.id DESC LIMIT {MOST_NEIGHBOURS}",
+        id=reading.row_of(rows, ref)[0],
+    )
+    return tuple(
+        Neighbour(ref=str(Reference(Kind(kind), name, number)), relation=relation)
+        for kind, name, number, relation in found
+    )
+
+
+def builds_with(rows: Rows, ref: Reference) -> tuple[str, ...]:
+    """Return the builds that were made from a version, at any distance, newest first."""
+    reached = lineage.walk(rows, [reading.row_of(rows, ref)[0]], down=True)
+    listed = ", ".join(map(str, reached))
+    found = rows(
+        f"SELECT number FROM version WHERE kind = 'build' AND id IN ({listed}) "
+        f"ORDER BY id DESC LIMIT {MOST_NEIGHBOURS}"
+    )
+    builds = [Reference(Kind.BUILD, "", row[0]) for row in found]
+    return tuple(str(build) for build in builds if build != ref)
+
+
+def impact(catalog: Catalog, ref: str) -> ImpactPage:
+    """Return what a withdrawal reaches, how it can be removed from each build, and the cure.
+
+    Args:
+        catalog: where it is registered.
+        ref: what would be withdrawn, or was.
+
+    Raises:
+        NotFound: where nothing of that name is registered.
+    """
+    found = catalog.impact(ref)
+    builds = [_removal(one) for one in reversed(found.builds)]
+    reached = [build for build in builds if build.removal != "none"]
+    status = catalog.status(found.subject)
+    experts = [str(expert) for expert in found.experts]
+    return ImpactPage(
+        subject=str(found.subject),
+        status=status,
+        experts=tuple(experts),
+        builds=tuple(reached),
+        untouched=tuple(build.ref for build in builds if build.removal == "none"),
+        exports=tuple(str(export) for export in found.exports),
+        others=tuple(str(other) for other in found.others),
+        cure=_cure(catalog, str(found.subject), status, experts, [one.ref for one in reached]),
+    )
+
+
+def _removal(one: BuildImpact) -> BuildRemoval:
+    return BuildRemoval(
+        ref=str(one.ref),
+        removal=one.removal,
+        why=one.why,
+        members=tuple(str(member) for member in one.members),
+    )
+
+
+def _cure(
+    catalog: Catalog,
+    subject: str,
+    status: Status,
+    experts: Collection[str],
+    reached: Sequence[str],
+) -> Cure | None:
+    """Return the commands that leave the newest build of every product line without the subject.
+
+    None where none of these builds holds anything of it: an older build is past.
+    """
+    # In the order of their numbers, so the newest of each product line stays.
+    builds = catalog.versions(BuildFacts, files=False)
+    newest = {build.facts.line: build for build in builds}
+    lines = [line for line, build in newest.items() if str(build.ref) in reached]
+    if not lines:
+        return None
+    build = max((newest[line] for line in lines), key=lambda one: one.ref)
+    members = [member.ref for member in build.facts.members]
+    withdrawal = f'btx withdraw {subject} --why "..."'
+    return Cure(
+        build=str(build.ref),
+        keeps=tuple(member for member in members if member not in experts),
+        drops=tuple(member for member in members if member in experts),
+        commands=(
+            *([] if status == Status.WITHDRAWN else [withdrawal]),
+            *map(_rebuild, lines),
+        ),
+    )
+
+
+def _rebuild(line: str) -> str:
+    main = BuildFacts.model_fields["line"].default
+    return "btx rebuild" if line == main else f"btx rebuild --line {line}"
