@@ -61,9 +61,9 @@ class Judged(EventBody):
     logged_as = "verdict"
 
     gate: Gate | str
-    kind: str
     outcome: Outcome | str
-    at: str
+    kind: str = ""  # empty in the oldest rows, as is `at`; no such verdict can be given again
+    at: str = ""
     waivers: tuple[WaiverUsed, ...] = ()
     engine: str = ""
     rules: Mapping[str, str] = {}
