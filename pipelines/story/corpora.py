@@ -69,7 +69,7 @@ Ask = Callable[[random.Random], Question]
 
 
 def prose(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStatement:
-    """Write help topics of the language reference, and docstrings of modules that `code` leaves out.
+    """Write help topics of the language reference, and docstrings of modules not in `code`.
 
     Args:
         out: the folder to be made.
@@ -367,8 +367,7 @@ def _unit_question(generator: random.Random) -> Question:
             ),
             (f"Which date is {last - first} days after {month} {first}?", f"{month} {last}"),
             (
-                f"At {hour:02}:{minute:02} a train leaves and needs {later} minutes. "
-                "Arrival time?",
+                f"At {hour:02}:{minute:02} a train leaves and needs {later} minutes. Arrival time?",
                 clock,
             ),
             (f"Write {clock} on the clock as minutes after midnight.", f"{end % 1440} minutes"),

@@ -32,9 +32,7 @@ class Narrator:
         """Print one indented line of text."""
         self.console.print(f"  {text}", markup=False, soft_wrap=True)
 
-    def table(
-        self, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]
-    ) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> None:
         """Print a table.
 
         Args:
