@@ -234,7 +234,7 @@ class _Story:
                 gain = f"{_figure(result.seed_bits_per_byte)} → {_figure(result.bits_per_byte)}"
                 self.narrator.say(f"{version.ref}   {gain} bits per byte")
         took = duration(time.monotonic() - started)
-        self.narrator.say(f"{len(names)} trained side by side and registered in {took}")
+        self.narrator.say(f"trained and registered in {took}")
 
     def _audit(self, build: str) -> None:
         self.narrator.command(f"btx audit {build}")
