@@ -474,9 +474,10 @@ def main() -> None:
 
     def print_row(row: Row) -> None:
         rows.append(row)
-        figures = {name: value for name, value in asdict(row.taken).items() if name != "details"}
+        figures = asdict(row.taken) | dict(row.taken.details)
+        del figures["details"]
         named = {"shape": row.shape, "experts": row.experts, "what": row.what}
-        print(json.dumps(named | figures | dict(row.taken.details)), flush=True)
+        print(json.dumps(named | figures), flush=True)
 
     measure(options, print_row)
     processor = platform.processor() or platform.machine()
