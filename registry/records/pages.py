@@ -336,11 +336,13 @@ def recorded(facts: Facts) -> dict[str, Any]:
     """
     shown = {name: value for name, value in facts.to_json().items() if name not in HIDDEN}
     if isinstance(facts, ExpertFacts) and facts.results:
-        by_domain = evaluation_of(facts.results)
+        measured = evaluation_of(facts.results)
+        by_domain = {name: figures.to_json() for name, figures in measured.items()}
         first = labels(facts.results)[facts.results[0].data]
         shown["evaluation"] = {**by_domain[first], "domains": by_domain}
     if isinstance(facts, BuildFacts):
-        shown["evaluation"] = evaluation_of(facts.results)
+        measured = evaluation_of(facts.results)
+        shown["evaluation"] = {name: figures.to_json() for name, figures in measured.items()}
         if facts.given_recipe:
             resolved = facts.recipe.to_json()
             shown["recipe"] = {**facts.given_recipe.to_json(), "resolved": resolved}
