@@ -61,9 +61,9 @@ class Judged(EventBody):
     logged_as = "verdict"
 
     gate: Gate | str
-    kind: str
+    kind: str = ""  # empty in the oldest rows, as `at` is: such a verdict cannot be judged again
     outcome: Outcome | str
-    at: str
+    at: str = ""
     waivers: tuple[WaiverUsed, ...] = ()
     engine: str = ""
     rules: Mapping[str, str] = {}
