@@ -1,4 +1,7 @@
-"""One tiny story, told once per test process: a seed that knows prose, experts math and code, build/1."""
+"""One tiny story, told once per test process.
+
+A seed that knows prose, the experts math and code, and build/1.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
@@ -71,7 +74,10 @@ def tiny_seed(tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    """data/prose, data/math, data/code; seed/base; expert/math, expert/code; build/1. Read only: see `own_story`."""
+    """data/prose, data/math, data/code; seed/base; expert/math, expert/code; build/1.
+
+    Read only: see `own_story`.
+    """
     from pipelines.jobs.add_data import add_data
     from pipelines.jobs.add_seed import add_seed
     from pipelines.jobs.rebuild import rebuild
@@ -84,13 +90,11 @@ def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPath
     create(root)
     (root / "btx.toml").write_text(SETTINGS)
     workspace = Workspace.find(root)
+    statement = DataStatement(
+        license="CC0-1.0", source="the test", holder="nobody", purpose="testing"
+    )
     for name in ("prose", "math", "code"):
-        add_data(
-            workspace,
-            name,
-            tiny_corpora / name,
-            DataStatement(license="CC0-1.0", source="the test", holder="nobody", purpose="testing"),
-        )
+        add_data(workspace, name, tiny_corpora / name, statement)
     add_seed(workspace, "base", tiny_seed, data=["data/prose"], license="CC0-1.0")
     for name, branch in train(workspace, {"math": "data/math", "code": "data/code"}).items():
         register(

@@ -29,26 +29,30 @@ class Ours:
 
     def __init__(self, folder: Path) -> None:
         sys.path.insert(0, str(ROOT))
-        from registry.catalogue.catalog import Catalog, FileFact
+        # Imported here: MLflow's side runs in an environment without them.
+        from registry.catalogue.catalog import Catalog
+        from registry.records.facts import DataFacts, ExpertFacts
+        from registry.records.version import FileFact
 
-        self.catalog, self.file = Catalog(f"sqlite:///{folder}/ours.db", actor="bench"), FileFact
-        self.catalog.register("data", "d", {"license": "MIT"})
+        self.catalog = Catalog(f"sqlite:///{folder}/ours.db", actor="bench")
+        self.file, self.expert = FileFact, ExpertFacts
+        self.catalog.register("d", DataFacts(license="MIT"))
 
     def register(self, number: int) -> None:
-        facts = {"number": number, "licenses": [f"LicenseRef-{number % 10}"]}
+        facts = self.expert(licenses=(f"LicenseRef-{number % 10}",))
         files = [self.file("model.safetensors", 1, f"{number:064x}")]
-        self.catalog.register(
-            "expert", "e", facts, files=files, parents=[("data/d@1", "trained_on")]
-        )
+        self.catalog.register("e", facts, files=files, parents=[("data/d@1", "trained_on")])
 
     def get(self, number: int) -> None:
-        assert self.catalog.get(f"expert/e@{number}").facts["number"] == number
+        found = self.catalog.get(f"expert/e@{number}", self.expert)
+        assert found.facts.licenses == (f"LicenseRef-{number % 10}",)
 
     def list_all(self, number: int) -> None:
-        assert len(self.catalog.list("expert", name="e")) == number
+        assert len(self.catalog.versions(self.expert, name="e")) == number
 
     def search(self, number: int) -> None:
-        assert abs(len(self.catalog.list("expert", license="LicenseRef-3")) - number / 10) <= 1
+        found = self.catalog.versions(self.expert, license="LicenseRef-3")
+        assert abs(len(found) - number / 10) <= 1
 
 
 class Theirs:

@@ -18,8 +18,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog
 from registry.digest import sha256_bytes
+from registry.records.facts import (
+    Architecture,
+    BuildFacts,
+    BuildRecipe,
+    DataFacts,
+    ExpertFacts,
+    SeedFacts,
+    SnapshotFacts,
+)
+from registry.records.results import Result
+from registry.records.version import FileFact
 
 LICENCES = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0", "PSF-2.0")
 MEMBERS = 40
@@ -28,28 +39,29 @@ MEMBERS = 40
 def fill(catalog: Catalog, experts: int) -> int:
     """A fiftieth as many data versions, a tenth as many snapshots and builds. Returns the number of edges: ten an expert."""
     add, data, builds, edges = catalog.register, max(8, experts // 50), experts // 10, 0
-    add("seed", "base", {"license": "Apache-2.0"})
+    add("base", SeedFacts(license="Apache-2.0"))
     for number in range(data):
-        facts = {
-            "license": LICENCES[number % 5],
-            "holder": f"holder{number % 7}",
-            "source": "generated",
-            "pii": "none",
-        }
-        add("data", f"d{number}", facts, files=[_file(f"data{number}")])
+        corpus = DataFacts(
+            license=LICENCES[number % 5],
+            holder=f"holder{number % 7}",
+            source="generated",
+            pii="none",
+        )
+        add(f"d{number}", corpus, files=[_file(f"data{number}")])
     for number in range(experts):
         trained_on = [f"data/d{(number * 7 + step * 13) % data}" for step in range(4)]
-        facts = {
-            "seed": "seed/base@1",
-            "data": trained_on,
-            "mode": "anchored",
-            "licenses": [LICENCES[number % 5]],
-            "evaluation": {"bits_per_byte": number},
-        }
+        first = trained_on[0].partition("/")[2]
+        result = Result(data=f"{trained_on[0]}@1", domain=first, bits_per_byte=number)
+        expert = ExpertFacts(
+            seed="seed/base@1",
+            data=tuple(f"{ref}@1" for ref in trained_on),
+            mode="anchored",
+            licenses=(LICENCES[number % 5],),
+            results=(result,),
+        )
         add(
-            "expert",
             f"e{number}",
-            facts,
+            expert,
             files=[_file(f"expert{number}")],
             parents=[("seed/base", "branched_from"), *((ref, "trained_on") for ref in trained_on)],
         )
@@ -59,18 +71,22 @@ def fill(catalog: Catalog, experts: int) -> int:
             f"expert/e{(number * 37 + step * 11) % experts}"
             for step in range(min(MEMBERS, experts))
         ]
+        # The number, a key of nobody's, keeps two snapshots of the same members apart.
+        frozen = SnapshotFacts.from_json({"mode": "anchored", "number": number}, "a snapshot")
         snapshot = add(
-            "snapshot",
             "main",
-            {"mode": "anchored", "number": number},
+            frozen,
             parents=[("seed/base", "seed"), *((ref, "member") for ref in members)],
         )
         tuned_on = [(f"data/d{(number + step) % data}", "tuned_on") for step in range(8)]
         files = [_file(f"build{number}{name}", f"model-{name}.safetensors") for name in range(10)]
         add(
-            "build",
             "",
-            {"number": number, "recipe": {"tune": {"mode": "router"}}},
+            BuildFacts(
+                content=str(number),
+                recipe=BuildRecipe(tune={"mode": "router"}),
+                architecture=Architecture(top_k=2, routing="top-k", seed_expert=True),
+            ),
             files=files,
             parents=[(snapshot.ref, "composed_from"), *tuned_on],
         )
@@ -83,17 +99,21 @@ def questions(catalog: Catalog) -> dict[str, Callable[[], Any]]:
     return {
         "lineage data --down": lambda: catalog.lineage("data/d3", down=True),
         "lineage build": lambda: catalog.lineage("build"),
-        "list experts --license": lambda: catalog.list("expert", license="CC-BY-4.0", files=False),
+        "list experts --license": lambda: catalog.versions(
+            ExpertFacts, license="CC-BY-4.0", files=False
+        ),
         "the same, with each one's status": lambda: catalog.statuses(
-            catalog.list("expert", license="CC-BY-4.0", files=False)
+            catalog.versions(ExpertFacts, license="CC-BY-4.0", files=False)
         ),
-        "list experts --holder": lambda: catalog.list("expert", holder="holder3", files=False),
-        "list experts --metric": lambda: catalog.list(
-            "expert", metric="bits_per_byte<100", files=False
+        "list experts --holder": lambda: catalog.versions(
+            ExpertFacts, holder="holder3", files=False
         ),
-        "list experts": lambda: catalog.list("expert", files=False),
-        "list experts with their files": lambda: catalog.list("expert"),
-        "statuses of all experts": lambda: catalog.statuses(catalog.list("expert")),
+        "list experts --metric": lambda: catalog.versions(
+            ExpertFacts, metric="bits_per_byte<100", files=False
+        ),
+        "list experts": lambda: catalog.versions(ExpertFacts, files=False),
+        "list experts with their files": lambda: catalog.versions(ExpertFacts),
+        "statuses of all experts": lambda: catalog.statuses(catalog.versions(ExpertFacts)),
         "get": lambda: catalog.get("expert/e77"),
         "status": lambda: catalog.status("build"),
         "impact of data": lambda: catalog.impact("data/d3"),
@@ -167,7 +187,7 @@ def main() -> None:
         }
         answers |= {name: milliseconds(ask) for name, ask in questions(fresh).items()}
         answers["reached by data"] = len(fresh.lineage("data/d3", down=True).nodes)
-        answers["experts of one licence"] = len(fresh.list("expert", license="CC-BY-4.0"))
+        answers["experts of one licence"] = len(fresh.versions(ExpertFacts, license="CC-BY-4.0"))
         answers["btx show"] = show_as_a_command(Path(folder), url)
         print(json.dumps(answers, indent=1))
 

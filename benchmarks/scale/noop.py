@@ -30,6 +30,7 @@ from pipelines.jobs.register import register
 from pipelines.story import corpora
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.workspace import Workspace, create
+from registry.records.facts import DataStatement
 
 SETTINGS = '[recipe.tune]\nmode = "none"\n[recipe.evaluate]\nmax_tokens = 200\n'
 BTX = str(Path(sys.executable).with_name("btx"))
@@ -76,15 +77,10 @@ def begin(scratch: Path) -> Workspace:
         if policy.stem == "quality":  # experts of chance are no better than their seed
             policy.unlink()
     workspace = Workspace.find(workspace.root)
-    add_data(
-        workspace,
-        "math",
-        scratch / "math",
-        license="CC0-1.0",
-        origin="generated",
-        holder="nobody",
-        purpose="measuring",
+    statement = DataStatement(
+        license="CC0-1.0", source="generated", holder="nobody", purpose="measuring"
     )
+    add_data(workspace, "math", scratch / "math", statement)
     add_seed(workspace, "base", scratch / "seed", license="CC0-1.0")
     return workspace
 

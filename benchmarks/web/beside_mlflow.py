@@ -39,18 +39,18 @@ for number in range(int(sys.argv[2])):
 def ours(folder: Path, versions: int) -> tuple[subprocess.Popen[str], list[str], list[str]]:
     from pipelines.jobs.serve import tokens
     from pipelines.workspace.workspace import Workspace
-    from registry.catalogue.catalog import Catalog, FileFact
+    from registry.catalogue.catalog import Catalog
+    from registry.records.facts import DataFacts, ExpertFacts
+    from registry.records.version import FileFact
 
     (folder / "btx.toml").write_text("[registry]\n")
     (folder / ".btx").mkdir()
     catalog = Catalog(f"sqlite:///{folder}/.btx/registry.db", actor="bench")
-    catalog.register("data", "d", {"license": "MIT"})
+    catalog.register("d", DataFacts(license="MIT"))
     for number in range(versions):
-        facts = {"number": number, "licenses": [f"LicenseRef-{number % 10}"]}
         catalog.register(
-            "expert",
             "e",
-            facts,
+            ExpertFacts(licenses=(f"LicenseRef-{number % 10}",)),
             files=[FileFact("model.safetensors", 1, f"{number:064x}")],
             parents=[("data/d@1", "trained_on")],
         )

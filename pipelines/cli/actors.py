@@ -77,15 +77,12 @@ def token_add_command(
     Example: btx token add dora --role approver
     """
     from pipelines.jobs.serve import tokens
+    from registry.records.answers import TokenAnswer
 
     secret, token = tokens(find_workspace()).issue(name, role or ("viewer",), days)
-    answer = {
-        "id": token.id,
-        "name": name,
-        "roles": list(token.roles),
-        "expires": token.expires,
-        "token": secret,
-    }
+    answer = TokenAnswer(
+        id=token.id, name=name, roles=token.roles, expires=token.expires, token=secret
+    )
     roles = ", ".join(token.roles)
     text = f"{secret}\n  {token.id}   {name}   {roles}   until {token.expires}"
     print_answer(answer, json, text)
@@ -98,14 +95,24 @@ def token_list_command(json: Json = False) -> None:
     Example: btx token list
     """
     from pipelines.jobs.serve import tokens
+    from registry.records.answers import TokenRow
 
-    workspace = find_workspace()
-    columns = ("id", "name", "roles", "issued", "expires", "revoked")
-    rows = [[getattr(token, column) for column in columns] for token in tokens(workspace).all()]
+    rows = [
+        TokenRow(
+            id=token.id,
+            name=token.name,
+            roles=token.roles,
+            issued=token.issued,
+            expires=token.expires,
+            revoked=token.revoked,
+        )
+        for token in tokens(find_workspace()).all()
+    ]
     if json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        print_table(columns, rows)
+        print_json(rows)
+        return
+    lines = [[row.id, row.name, row.roles, row.issued, row.expires, row.revoked] for row in rows]
+    print_table(("id", "name", "roles", "issued", "expires", "revoked"), lines)
 
 
 @token_app.command("revoke")
@@ -115,7 +122,8 @@ def token_revoke_command(id: str, json: Json = False) -> None:
     Example: btx token revoke 1f0c9a3e
     """
     from pipelines.jobs.serve import tokens
+    from registry.records.answers import RevokedAnswer
 
     token = tokens(find_workspace()).revoke(id)
-    answer = {"id": token.id, "revoked": token.revoked}
+    answer = RevokedAnswer(id=token.id, revoked=token.revoked)
     print_answer(answer, json, f"{token.id}   revoked {token.revoked}")

@@ -1,8 +1,9 @@
 """The commands that compose a model and look into one: rebuild, mix, explain, bench, demo."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.text import Text
@@ -15,12 +16,15 @@ from registry.units import duration, percent, size
 
 if TYPE_CHECKING:
     from registry.records.answers import (
+        Answer,
         ExpertWeight,
         ExplainAnswer,
         ForecastAnswer,
         MemberChange,
         RebuildAnswer,
     )
+
+A = TypeVar("A", bound="Answer")
 
 CHANGE_SIGNS = {"added": "+", "replaced": "~", "kept": "=", "removed": "-"}
 TERMINAL_HUES = ("white", "blue", "dark_orange3", "green", "purple", "red", "cyan", "yellow")
@@ -81,11 +85,16 @@ def rebuild_command(
     )
     workspace = find_workspace()
     if dry_run:
-        forecast = look_ahead(workspace, request)
-        print_json(forecast) if json else _print_forecast(forecast)
+        _print_answer(look_ahead(workspace, request), json, _print_forecast)
     else:
-        answer = rebuild(workspace, request)
-        print_json(answer) if json else _print_rebuild(answer)
+        _print_answer(rebuild(workspace, request), json, _print_rebuild)
+
+
+def _print_answer(answer: A, json: bool, print_text: Callable[[A], None]) -> None:
+    if json:
+        print_json(answer)
+    else:
+        print_text(answer)
 
 
 def _print_rebuild(answer: "RebuildAnswer") -> None:
@@ -227,6 +236,7 @@ def bench_command(
     Example: btx bench --seeds 3 --dir bench
     """
     from pipelines.story.bench import SCALE, bench, markdown, picture
+    from registry.records.answers import BenchRow
 
     directory.mkdir(parents=True, exist_ok=True)
     rows = bench(directory, list(range(seeds)), SCALE, _print_to_stderr)
@@ -234,7 +244,7 @@ def bench_command(
     (directory / "table.md").write_text(table)
     picture(rows, directory / "table.png")
     if json:
-        print_json([vars(row) for row in rows])
+        print_json([BenchRow(**vars(row)) for row in rows])
     else:
         print_line(table.rstrip("\n"))
 
@@ -260,7 +270,8 @@ def demo_command(
     """
     from pipelines.story.demo import demo
     from pipelines.story.narrator import Narrator
+    from registry.records.answers import DemoAnswer
 
-    answer = demo(directory, seed, Narrator(sys.stderr if json else sys.stdout), bar)
+    made = demo(directory, seed, Narrator(sys.stderr if json else sys.stdout), bar)
     if json:
-        print_json(answer)
+        print_json(DemoAnswer.from_json(made, "btx demo"))

@@ -35,20 +35,19 @@ def policy_check_command(ref: Ref, json: Json = False) -> None:
         print_json(answer)
     else:
         _print_verdicts(answer)
-    if any(verdict["outcome"] == "refused" for verdict in answer.verdicts.values()):
+    if any(verdict.outcome == "refused" for verdict in answer.verdicts.values()):
         raise typer.Exit(REFUSED)
 
 
 def _print_verdicts(answer: "PolicyCheckAnswer") -> None:
     """Print each gate's outcome, then its rules that did not simply allow, with their remedy."""
     for gate, verdict in answer.verdicts.items():
-        print_line(f"{answer.ref} at gate {gate}: {verdict['outcome']}")
-        for rule in verdict["rules"]:
-            if rule["outcome"] == "allowed":
+        print_line(f"{answer.ref} at gate {gate}: {verdict.outcome}")
+        for rule in verdict.rules:
+            if rule.outcome == "allowed":
                 continue
-            name = f"{rule['policy']}/{rule['rule']}"
-            print_line(f"  {rule['outcome']}  {name}: {rule['message']}")
-            print_line(f"    next: {rule['remedy']}")
+            print_line(f"  {rule.outcome}  {rule.policy}/{rule.rule}: {rule.message}")
+            print_line(f"    next: {rule.remedy}")
 
 
 @policy_app.command("test")

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # A corpus may hold thousands of files.
 FILES_SHOWN = 5
-# What the rows of every kind hold; the other columns are the kind's own.
-COMMON_COLUMNS = ("ref", "name", "version", "status", "digest", "registered_at")
 
 app = typer.Typer()
 
@@ -89,13 +87,12 @@ def list_command(
 
 def _print_listing(rows: "Sequence[RowEnd]") -> None:
     """Print one line for each version; the reference stands for its name and number."""
-    columns = ["ref"]
+    fields = rows[0].fields() if rows else ["ref"]
+    columns = [name for name in fields if name not in ("name", "version")]
     lines = []
     for row in rows:
-        shown = {**row.to_json(), "digest": row.digest[:12]}
-        own = [key for key in shown if key not in COMMON_COLUMNS]
-        columns = ["ref", *own, "status", "digest", "registered_at"]
-        lines.append([shown[column] for column in columns])
+        short = row.model_copy(update={"digest": row.digest[:12]})
+        lines.append([getattr(short, column) for column in columns])
     print_table(columns, lines)
 
 
@@ -111,7 +108,7 @@ def show_command(ref: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
     else:
-        _print_nested(answer)
+        _print_nested(answer.to_json())
 
 
 def _print_nested(values: Mapping[str, Any], depth: int = 0) -> None:
@@ -262,10 +259,17 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
         return
     rows = [[change.what, change.left, change.right] for change in answer.changes]
     print_table(["what", answer.left, answer.right], rows)
-    for key, paths in answer.files.to_json().items():
-        print_line(f"{key.replace('_', ' ')}: {', '.join(paths) or 'none'}")
+    files = answer.files
+    _print_paths("same", files.same)
+    _print_paths("changed", files.changed)
+    _print_paths("only left", files.only_left)
+    _print_paths("only right", files.only_right)
     for note in answer.notes:
         print_line(f"note: {note}")
+
+
+def _print_paths(what: str, paths: "Sequence[str]") -> None:
+    print_line(f"{what}: {', '.join(paths) or 'none'}")
 
 
 @app.command("report")
@@ -299,16 +303,14 @@ def report_command(
 
     answer = report(find_workspace(), ref, format, out=out, sign=sign)
     if json:
-        # The text of a report that was written to a file is there, and not here too.
-        left_out = () if out is None else ("text",)
-        print_json({key: value for key, value in answer.items() if key not in left_out})
-    elif out is None:
-        print_line(answer["text"].rstrip("\n"))
+        print_json(answer)
+    elif answer.text is not None:
+        print_line(answer.text.rstrip("\n"))
     else:
-        sha256 = answer["sha256"][:12]
-        print_line(f"{answer['ref']}   {answer['format']}   {answer['file']}   sha256 {sha256}")
-        if answer["signature"]:
-            print_line(f"signed: {answer['signature']}")
+        sha256 = f"sha256 {answer.sha256:.12}"
+        print_line(f"{answer.ref}   {answer.format}   {answer.file}   {sha256}")
+        if answer.signature:
+            print_line(f"signed: {answer.signature}")
 
 
 @app.command("serve")

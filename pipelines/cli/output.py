@@ -6,7 +6,7 @@ stderr and never pass through here.
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.workspace.terminal import console, table_of
@@ -14,12 +14,11 @@ from pipelines.workspace.terminal import console, table_of
 if TYPE_CHECKING:
     from registry.records.answers import Answer
 
-    JsonObject = Mapping[str, Any]
-    Document = Answer | JsonObject | Sequence[Answer] | Sequence[JsonObject]
+    Document = Answer | Sequence[Answer]
 
 
 def print_json(document: "Document") -> None:
-    """Print one JSON document: an answer, several of them, or what is JSON already."""
+    """Print one JSON document: an answer, or an array of answers."""
     print(json.dumps(document, indent=2, ensure_ascii=False, default=_json_of))
 
 

@@ -138,8 +138,8 @@ def registry_dump_command(folder: Path, json: Json = False) -> None:
     from pipelines.jobs.archive import dump
 
     answer = dump(find_workspace(), folder)
-    objects = counted(answer["objects"], "object")
-    print_answer(answer, json, f"{answer['folder']}   {objects}   head {answer['head']}")
+    objects = counted(answer.objects, "object")
+    print_answer(answer, json, f"{answer.folder}   {objects}   head {answer.head}")
 
 
 @registry_app.command("load")
@@ -153,8 +153,8 @@ def registry_load_command(folder: Path, json: Json = False) -> None:
     from pipelines.jobs.archive import load
 
     answer = load(find_workspace(), folder)
-    objects = counted(answer["objects"], "object")
-    print_answer(answer, json, f"loaded {objects}   head {answer['head']}")
+    objects = counted(answer.objects, "object")
+    print_answer(answer, json, f"loaded {objects}   head {answer.head}")
 
 
 @registry_app.command("gc")

@@ -5,13 +5,12 @@ The form of the rows is the catalogue's. Here the objects get their folders and 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
 from registry.errors import Damaged
-from registry.records.answers import CollectAnswer
+from registry.records.answers import CollectAnswer, DumpAnswer, LoadAnswer
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -25,8 +24,11 @@ from registry.records.version import Version
 IN_FOLDERS: Sequence[type[Facts]] = (DataFacts, SeedFacts, ExpertFacts, BuildFacts)
 
 
-def dump(workspace: Workspace, folder: Path) -> dict[str, Any]:
+def dump(workspace: Workspace, folder: Path) -> DumpAnswer:
     """Write rows, log and every registered file into the new `folder`.
+
+    Returns:
+        The folder, the rows of each table, and the files that nothing held any more.
 
     Raises:
         Damaged: for a file that is not what was registered.
@@ -38,19 +40,23 @@ def dump(workspace: Workspace, folder: Path) -> dict[str, Any]:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    return {"folder": str(target), **written.to_json()}
+    return DumpAnswer(folder=str(target), **written.to_json())
 
 
-def load(workspace: Workspace, folder: Path) -> dict[str, Any]:
+def load(workspace: Workspace, folder: Path) -> LoadAnswer:
     """Fill this new, empty workspace with what `dump` wrote.
 
     Every version's folder is there again, under DVC where it was so before.
+
+    Raises:
+        Conflict: when the registry holds something already.
+        Damaged: for a row or file that is not what was dumped.
     """
     with workspace.writing(f"registry load {folder}"):
         about = plain_files.load(folder.resolve(), workspace.catalog, workspace.store)
         for version, where in _versions(workspace):
             _show(workspace, version, where)
-    return about.to_json()
+    return LoadAnswer(**about.to_json())
 
 
 def collect(

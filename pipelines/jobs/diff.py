@@ -5,9 +5,9 @@ from typing import Any
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
-from registry.records.answers import Change, DiffAnswer, FileChanges, evaluation_of
+from registry.records.answers import Change, DiffAnswer, FileChanges, figures_of
 from registry.records.facts import BuildFacts, ExpertFacts, Facts
-from registry.records.results import Result, by_data, same_text
+from registry.records.results import Result, by_data, labels, same_text
 from registry.records.version import Version
 
 BUILD = ("seed", "members", "tuned_on", "recipe", "tasks", "cost")
@@ -31,9 +31,12 @@ def diff(workspace: Workspace, left: str, right: str) -> DiffAnswer:
             expected="one kind",
             next="btx diff build/1 build/2",
         )
-    facts = [_flat(_compared(version.facts)) for version in (one, other)]
-    results = [_results(version.facts) for version in (one, other)]
-    notes = _unlike(results[0], results[1])
+    left_results, right_results = _results(one.facts), _results(other.facts)
+    named = labels([*left_results, *right_results])
+    facts = [
+        _flat({**_compared(one.facts), **_figures(left_results, right_results, named)}),
+        _flat({**_compared(other.facts), **_figures(right_results, left_results, named)}),
+    ]
     changes = []
     for name in sorted(facts[0].keys() | facts[1].keys()):
         before, after = facts[0].get(name), facts[1].get(name)
@@ -44,7 +47,7 @@ def diff(workspace: Workspace, left: str, right: str) -> DiffAnswer:
         right=str(other.ref),
         changes=tuple(changes),
         files=_files(one, other),
-        notes=tuple(notes),
+        notes=tuple(_unlike(left_results, right_results)),
     )
 
 
@@ -53,16 +56,33 @@ def _results(facts: Facts) -> Sequence[Result]:
 
 
 def _compared(facts: Facts) -> dict[str, Any]:
-    """Return the facts that are compared, as JSON; figures by data version."""
+    """Return the facts that are compared, as JSON, without the figures."""
     recorded = facts.to_json()
     if isinstance(facts, BuildFacts):
-        chosen = {name: recorded[name] for name in BUILD if name in recorded}
-    else:
-        chosen = {name: value for name, value in recorded.items() if name not in NOT_COMPARED}
-    results = _results(facts)
-    if results:
-        chosen["evaluation"] = evaluation_of(results)
-    return chosen
+        return {name: recorded[name] for name in BUILD if name in recorded}
+    return {name: value for name, value in recorded.items() if name not in NOT_COMPARED}
+
+
+def _figures(
+    own: Sequence[Result], beside: Sequence[Result], named: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the figures of one side by data version, as far as the other side's compare with them.
+
+    Args:
+        own: the results of this side.
+        beside: those of the other side.
+        named: the label of each data version of both sides.
+    """
+    others = by_data(beside)
+    figures = {}
+    for result in own:
+        other = others.get(result.data)
+        whole = figures_of(result).to_json()
+        if other is not None and not same_text(result, other):
+            # Another amount of text: how much it was is all that can be said beside the other's.
+            whole = {"tokens": result.tokens}
+        figures[named[result.data]] = whole
+    return {"evaluation": figures} if figures else {}
 
 
 def _unlike(left: Sequence[Result], right: Sequence[Result]) -> list[str]:
@@ -73,13 +93,12 @@ def _unlike(left: Sequence[Result], right: Sequence[Result]) -> list[str]:
         if not same_text(before[data], after[data]):
             amounts = f"{before[data].tokens} and {after[data].tokens} tokens"
             notes.append(f"{data}: measured on {amounts} of its held-out text")
-    domains = {result.domain for result in left} & {result.domain for result in right}
-    for domain in domains:
-        only_before = [one.data for one in left if one.domain == domain and one.data not in after]
-        only_after = [one.data for one in right if one.domain == domain and one.data not in before]
-        if only_before and only_after:
-            texts = f"{', '.join(only_before)} and on {', '.join(only_after)}"
-            notes.append(f"{domain}: measured on {texts}, which are different texts")
+    for domain in {result.domain for result in left} & {result.domain for result in right}:
+        texts_before = [result.data for result in left if result.domain == domain]
+        texts_after = [result.data for result in right if result.domain == domain]
+        if set(texts_before) != set(texts_after):
+            texts = f"{', '.join(texts_before)} before and on {', '.join(texts_after)} after"
+            notes.append(f"{domain}: measured on {texts}; figures of different texts are apart")
     return sorted(notes)
 
 

@@ -1,4 +1,4 @@
-"""Job: compose once, no workspace: folders in, a folder out (`btx mix`)."""
+"""Compose once, without a workspace: checkpoint folders in, a folder out."""
 
 from collections.abc import Sequence
 from pathlib import Path

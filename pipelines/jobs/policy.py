@@ -6,7 +6,7 @@ from pipelines.jobs import evidence, gates
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.governance import gate
-from registry.records.answers import PolicyCheckAnswer
+from registry.records.answers import PolicyCheckAnswer, VerdictAnswer
 from registry.records.evidence import Evidence
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import Gate, Kind
@@ -28,7 +28,8 @@ def check(workspace: Workspace, reference: str) -> PolicyCheckAnswer:
     verdicts = {}
     for name in GATES.get(version.ref.kind, ()):
         question = gates.question(workspace, name, ref, known)
-        verdicts[str(name)] = gate.check(workspace.catalog, question).to_json()
+        verdict = gate.check(workspace.catalog, question)
+        verdicts[str(name)] = VerdictAnswer.from_json(verdict.to_json(), ref)
     return PolicyCheckAnswer(ref=ref, verdicts=verdicts)
 
 

@@ -204,6 +204,6 @@ def _measured(
     with show(label) as progress:
         measured = evaluate(folder, texts, progress=progress, **settings)
     return {
-        data: Figures.from_json(figures, f"{label}, {data}")
+        data: Figures.from_json(figures.to_json(), f"{label}, {data}")
         for data, figures in measured.domains.items()
     }

@@ -2,7 +2,7 @@
 
 from pipelines.jobs import evidence, gates
 from pipelines.workspace.workspace import Workspace
-from registry.records.answers import ReleaseAnswer
+from registry.records.answers import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Released
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
@@ -40,4 +40,5 @@ def release(workspace: Workspace, reference: str) -> ReleaseAnswer:
         verdict = gates.ask(workspace, Gate.RELEASE, str(build.ref), asked)
         workspace.catalog.event(Released(verdict=verdict.outcome), build.ref)
     status = workspace.catalog.status(build.ref)
-    return ReleaseAnswer(ref=str(build.ref), status=status, verdict=verdict.to_json())
+    said = VerdictAnswer.from_json(verdict.to_json(), str(build.ref))
+    return ReleaseAnswer(ref=str(build.ref), status=status, verdict=said)

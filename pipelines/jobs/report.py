@@ -1,10 +1,14 @@
-"""Job: write what is recorded of one version in a format that people or other tools read, signed on request.
+"""Write what is recorded of one version in a format that people or other tools read.
 
-What is gathered and how it is laid out is registry/export's.  A signature is a DSSE envelope by the acting person's key: around an in-toto
-statement itself, for every other format in a file beside it, over the file's SHA-256.
+In:  a version, the name of a format.  Out: the text, or a new file; signed on request.
+What is gathered and how it is laid out is left to `registry.formats`. A signature is a DSSE
+envelope by the acting person's key: around an in-toto statement itself, and for every other format
+in a file beside it, over the file's SHA-256.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +17,46 @@ from registry.digest import sha256_bytes
 from registry.errors import Conflict, Invalid
 from registry.formats import STATEMENTS, Dossier, collect, in_toto, render
 from registry.governance import attestations, people
+from registry.governance.people import Signer
+from registry.records.answers import ReportAnswer
 
 SIGNED = "urn:btx:report:v1"
 
 
+@dataclass(frozen=True)
+class _File:
+    """A report as it is written to a file."""
+
+    path: Path
+    form: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return sha256_bytes(self.text.encode())
+
+    @property
+    def beside(self) -> Path:
+        """The file that holds the signature, where the report is no statement."""
+        return self.path.with_name(f"{self.path.name}.dsse.json")
+
+
 def report(
     workspace: Workspace, reference: str, form: str, *, out: Path | None = None, sign: bool = False
-) -> dict[str, Any]:
-    """ref, format, text; with `out` also file, sha256 and signature. Nothing is logged. Raises Conflict when `out` exists."""
+) -> ReportAnswer:
+    """Write a report. Nothing is logged.
+
+    Args:
+        workspace: whose catalogue is read.
+        reference: the version.
+        form: one of the names in `registry.formats.FORMATS`.
+        out: the new file; the text itself is returned unless it is given.
+        sign: sign with the acting person's key.
+
+    Raises:
+        Conflict: when `out` exists.
+        Invalid: for an unknown format, and for a signature that would have no file.
+    """
     catalog = workspace.catalog
     dossier = collect(catalog, reference)
     by = people.signer(catalog.actor) if sign else None
@@ -34,35 +70,38 @@ def report(
     text = render(dossier, form)
     if by and form in STATEMENTS:
         text = in_toto.envelope(text, by.key)
-    answer: dict[str, Any] = {"ref": dossier.ref, "format": form, "text": text}
     if out is None:
-        return answer
-    sha256 = sha256_bytes(text.encode())
-    written = {out: text}
-    beside = out.with_name(f"{out.name}.dsse.json")
+        return ReportAnswer(ref=dossier.ref, format=form, text=text)
+    file = _File(out, form, text)
+    written = {file.path: file.text}
     if by and form not in STATEMENTS:
-        written[beside] = (
-            json.dumps(attestations.sign(_claim(dossier, form, out.name, sha256), by.key), indent=1)
-            + "\n"
-        )
+        written[file.beside] = _signature(dossier, file, by)
     _write_new(written)
-    return answer | {
-        "file": str(out.resolve()),
-        "sha256": sha256,
-        "signature": str(beside.resolve()) if beside in written else None,
-    }
+    signed = str(file.beside.resolve()) if file.beside in written else None
+    return ReportAnswer(
+        ref=dossier.ref,
+        format=form,
+        file=str(out.resolve()),
+        sha256=file.sha256,
+        signature=signed,
+    )
 
 
-def _claim(dossier: Dossier, form: str, name: str, sha256: str) -> dict[str, Any]:
-    """What is signed of a report: which file, about which version, at which head of the log."""
+def _signature(dossier: Dossier, file: _File, by: Signer) -> str:
+    envelope = attestations.sign(_claim(dossier, file), by.key)
+    return json.dumps(envelope, indent=1) + "\n"
+
+
+def _claim(dossier: Dossier, file: _File) -> dict[str, Any]:
+    """Return the in-toto statement: which file, about which version, at which head of the log."""
     predicate = {
         "ref": dossier.ref,
         "digest": dossier.subject.digest,
-        "format": form,
+        "format": file.form,
         "head": dossier.head,
         "madeAt": dossier.made_at,
     }
-    subject = [{"name": name, "digest": {"sha256": sha256}}]
+    subject = [{"name": file.path.name, "digest": {"sha256": file.sha256}}]
     return {
         "_type": in_toto.STATEMENT,
         "subject": subject,
@@ -71,7 +110,7 @@ def _claim(dossier: Dossier, form: str, name: str, sha256: str) -> dict[str, Any
     }
 
 
-def _write_new(texts: dict[Path, str]) -> None:
+def _write_new(texts: Mapping[Path, str]) -> None:
     for path in texts:
         if path.exists():
             raise Conflict(

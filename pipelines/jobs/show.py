@@ -1,20 +1,27 @@
 """List what is registered, and show one version."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Invalid
+from registry.catalogue.catalog import Catalog
+from registry.errors import Invalid, NotFound
 from registry.records.answers import (
+    SHOWN,
     BuildRow,
     DataRow,
+    ExpertEvaluation,
     ExpertRow,
     ExportRow,
     FileLine,
+    RoutingShares,
     RowEnd,
     SeedRow,
+    Shown,
     evaluation_of,
+    figures_of,
 )
+from registry.records.base import JsonObject
 from registry.records.events import Judged
 from registry.records.facts import (
     BuildFacts,
@@ -26,6 +33,7 @@ from registry.records.facts import (
     SeedFacts,
 )
 from registry.records.kinds import Kind, Status
+from registry.records.references import Reference
 from registry.records.results import Result, labels
 from registry.records.version import Version
 
@@ -34,7 +42,7 @@ LISTED: Mapping[str, type[Facts]] = {
     for facts in (SeedFacts, DataFacts, ExpertFacts, BuildFacts, ExportFacts)
 }
 # Too long for a reader, or said elsewhere in the answer.
-HIDDEN = ("status", "tensors", "results", "architecture", "given_recipe", "routing")
+HIDDEN = ("status", "tensors", "given_recipe")
 
 
 def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[RowEnd]:
@@ -84,53 +92,81 @@ def _row(version: Version[Facts], status: Status) -> RowEnd:
     return row(**common, **own)
 
 
-def shown(workspace: Workspace, reference: str) -> dict[str, Any]:
-    """Return everything recorded of one version, as JSON, with its status, files and gates.
+def shown(workspace: Workspace, reference: str) -> Shown:
+    """Return everything that is recorded of one version, with its status, files and gates.
 
-    The facts themselves are the records of their kind; `evaluation` of a build or an expert is
-    its results by domain, and `results` the same as a list.
+    Args:
+        workspace: whose catalogue is read.
+        reference: the version.
+
+    Returns:
+        The answer of the version's kind. It leaves the digests of tensors out, which are too long
+        for a reader.
     """
     catalog = workspace.catalog
     version = catalog.get(reference)
     verdicts = [event.read(Judged) for event in catalog.events(version.ref, kind="verdict")]
-    recorded = version.facts.to_json()
-    answer = {
-        "ref": str(version.ref),
-        "status": str(catalog.status(version.ref)),
-        "digest": version.digest,
-        "registered_at": version.registered_at,
-        "actor": version.actor,
-        **{name: value for name, value in recorded.items() if name not in HIDDEN},
-        **_measured(version.facts),
-    }
-    answer["files"] = [FileLine(**vars(file)).to_json() for file in version.files]
-    answer["gates"] = [verdict.to_json() for verdict in verdicts]
-    return answer
+    facts = version.facts
+    recorded = {name: getattr(facts, name) for name in type(facts).model_fields}
+    known = {**recorded, **(facts.model_extra or {})}
+    kept = {name: value for name, value in known.items() if name not in HIDDEN}
+    return SHOWN.get(facts.kind, Shown)(
+        **{**kept, **_in_todays_keys(catalog, version)},
+        ref=str(version.ref),
+        status=str(catalog.status(version.ref)),
+        digest=version.digest,
+        registered_at=version.registered_at,
+        actor=version.actor,
+        files=tuple(FileLine(**vars(file)) for file in version.files),
+        gates=tuple(verdicts),
+    )
 
 
-def _measured(facts: Facts) -> dict[str, Any]:
-    """Return figures and routing by domain, and the results as a list."""
+def _in_todays_keys(catalog: Catalog, version: Version[Facts]) -> dict[str, Any]:
+    """Return what the answer says in another form than the facts."""
+    facts = version.facts
     if isinstance(facts, ExpertFacts):
-        return _by_domain(facts.results)
+        return {"evaluation": _expert_evaluation(facts.results)}
     if isinstance(facts, BuildFacts):
-        routing = _routing(facts.routing, facts.results) if facts.routing else None
-        architecture = facts.architecture.to_json() if facts.architecture else {}
-        return {**architecture, **_by_domain(facts.results), "routing": routing}
+        before = _build_before(catalog, version.of(BuildFacts))
+        return {
+            "evaluation": evaluation_of(facts.results),
+            "previous": evaluation_of(before.facts.results) if before else None,
+            "recipe": _recipe(facts),
+            "routing": _routing(facts.routing, facts.results) if facts.routing else None,
+        }
     return {}
 
 
-def _by_domain(results: tuple[Result, ...]) -> dict[str, Any]:
-    return {
-        "evaluation": evaluation_of(results),
-        "results": [result.to_json() for result in results],
-    }
+def _expert_evaluation(results: Sequence[Result]) -> ExpertEvaluation | None:
+    """Return the figures of the first data version, and those of each by its label."""
+    if not results:
+        return None
+    first = figures_of(results[0]).to_json()
+    return ExpertEvaluation(**{**first, "domains": evaluation_of(results)})
 
 
-def _routing(routing: Routing, results: tuple[Result, ...]) -> dict[str, Any]:
+def _build_before(catalog: Catalog, build: Version[BuildFacts]) -> Version[BuildFacts] | None:
+    """Return the build that was its line's newest when this one was made."""
+    for number in range((build.ref.version or 0) - 1, 0, -1):
+        try:
+            before = catalog.get(Reference(Kind.BUILD, "", number), BuildFacts)
+        except NotFound:
+            # A build that did not end leaves a number free.
+            continue
+        if before.facts.line == build.facts.line:
+            return before
+    return None
+
+
+def _recipe(facts: BuildFacts) -> JsonObject:
+    """Return the settings as they were given, and under `resolved` with every key."""
+    if facts.given_recipe is None:
+        return facts.recipe.to_json()
+    return {**facts.given_recipe.to_json(), "resolved": facts.recipe.to_json()}
+
+
+def _routing(routing: Routing, results: Sequence[Result]) -> RoutingShares:
     named = labels(results)
     shares = {named.get(share.data, share.domain): share.layers for share in routing.shares}
-    return {
-        "shares": {name: [list(layer) for layer in layers] for name, layers in shares.items()},
-        "dead": list(routing.dead),
-        "dominant": list(routing.dominant),
-    }
+    return RoutingShares(shares=shares, dead=routing.dead, dominant=routing.dominant)

@@ -408,32 +408,30 @@ def _verdicts(
     catalog: Catalog, versions: Iterable[Version[Facts]], judge: Callable[[Event], str] | None
 ) -> tuple[int, list[Finding]]:
     """Every recorded verdict is given again by its policy, evidence and time; and none that stands is a refusal."""
-    made, examined = [], 0
+    made: list[Finding] = []
+    examined = 0
     for version in versions:
-        newest: dict[str, Event] = {}
+        newest: dict[str, Judged] = {}
         try:
             past = [
                 *catalog.events(version.ref, kind="verdict"),
                 *catalog.events(version.ref, kind="refused"),
             ]
-        except BtxError as error:  # an event that cannot be read
-            made.append(
-                finding(
-                    "verdicts",
-                    f"{version.ref}, {error.subject}",
-                    error.found,
-                    error.expected,
-                    RESTORE,
-                )
-            )
+        except BtxError as error:
+            made.append(_unreadable_verdict(version, error))
             continue
         for verdict in sorted(past, key=lambda event: event.seq):
-            newest[verdict.read(Judged).gate] = verdict
             examined += 1
+            try:
+                body = verdict.read(Judged)
+            except BtxError as error:
+                made.append(_unreadable_verdict(version, error))
+                continue
+            newest[body.gate] = body
             made += _judged(version, verdict, judge) if judge else []
-        for gate, verdict in newest.items():
+        for gate, body in newest.items():
             let_in = gate in (Gate.REGISTER, Gate.BUILD)
-            if let_in and verdict.read(Judged).outcome == Outcome.REFUSED:
+            if let_in and body.outcome == Outcome.REFUSED:
                 subject = f"{version.ref}, gate {gate}"
                 made.append(
                     finding(
@@ -445,6 +443,11 @@ def _verdicts(
                     )
                 )
     return examined, made
+
+
+def _unreadable_verdict(version: Version[Facts], error: BtxError) -> Finding:
+    subject = f"{version.ref}, {error.subject}"
+    return finding("verdicts", subject, error.found, error.expected, RESTORE)
 
 
 def _judged(

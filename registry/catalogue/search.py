@@ -133,7 +133,9 @@ def _metric(value: str) -> Condition:
         "SELECT l.version_id FROM label l "
         f"WHERE l.key IN (:metric, :metric_older) AND l.number {read[2]} :bound"
     )
-    names = {"metric": f"metric:{read[1]}", "metric_older": f"metric:domains.{read[1]}"}
+    # A filter that was written for those rows names that level itself.
+    name = read[1].removeprefix("domains.")
+    names = {"metric": f"metric:{name}", "metric_older": f"metric:domains.{name}"}
     return f"v.id IN ({found})", {**names, "bound": float(read[3])}
 
 

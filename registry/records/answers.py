@@ -5,21 +5,80 @@ Keys may be added, never renamed. The pages' API answers with the same records, 
 Schemas are published in `docs/schemas`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from registry.digest import canonical_json
 from registry.records.base import JsonObject, Record
-from registry.records.results import Result, labels
+from registry.records.events import Judged
+from registry.records.facts import (
+    Architecture,
+    Cost,
+    DvcFolder,
+    Environment,
+    Member,
+    StoredFile,
+    TrainingReport,
+    Weights,
+)
+from registry.records.kinds import Kind
+from registry.records.results import Result, Specialist, labels
 
 
 class Answer(Record):
-    """An answer prints every key, null where there is nothing to say."""
+    """An answer prints every key, null where there is nothing to say.
+
+    A record inside it is printed in the way of its own class.
+    """
+
+    printed_last: ClassVar[tuple[str, ...]] = ()  # fields that a reader looks for at the end
+
+    @classmethod
+    def fields(cls) -> list[str]:
+        """Return the names of the fields in the order in which they are printed."""
+        first = [name for name in cls.model_fields if name not in cls.printed_last]
+        return [*first, *cls.printed_last]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object with every key."""
-        return self.model_dump(mode="json", by_alias=True)
+        printed = {}
+        for name in self.fields():
+            key = type(self).model_fields[name].alias or name
+            printed[key] = _json(getattr(self, name))
+        unknown = {key: _json(value) for key, value in (self.model_extra or {}).items()}
+        return {**printed, **unknown}
+
+
+class AsStored(Answer):
+    """An answer about what is recorded: numbers are printed as rows hold them, 1 and never 1.0."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object with every key."""
+        return {key: json.loads(canonical_json(value)) for key, value in super().to_json().items()}
+
+
+class WithoutNulls(Answer):
+    """An answer that prints only the keys that apply."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys that are not null."""
+        return {key: value for key, value in super().to_json().items() if value is not None}
+
+
+def _json(value: Any) -> Any:  # a field's value, of any type that a record may hold
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, str):
+        # A word of a closed set is printed as plain text.
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _json(inner) for key, inner in value.items()}
+    if isinstance(value, Sequence):
+        return [_json(inner) for inner in value]
+    return value
 
 
 class RegisteredAnswer(Answer):
@@ -47,6 +106,8 @@ class Row(Answer):
 
 class RowEnd(Row):
     """What every line of a list ends with."""
+
+    printed_last = ("status", "digest", "registered_at")
 
     status: str
     digest: str
@@ -179,7 +240,7 @@ class LineageFile(Answer):
     sha256: str
 
 
-class LineageNode(Answer):
+class LineageNode(WithoutNulls):
     """One version in a lineage; a data version comes with its files."""
 
     ref: str
@@ -202,16 +263,6 @@ class LineageAnswer(Answer):
 
     nodes: tuple[LineageNode, ...] = ()
     edges: tuple[LineageEdge, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return nodes and edges; only data versions have files."""
-        return self.model_dump(
-            mode="json",
-            by_alias=True,
-            exclude={
-                "nodes": {n: {"files"} for n, node in enumerate(self.nodes) if not node.files}
-            },
-        )
 
 
 class ExpertWeight(Answer):
@@ -264,7 +315,7 @@ class FileChanges(Answer):
     only_right: tuple[str, ...] = ()
 
 
-class DiffAnswer(Answer):
+class DiffAnswer(AsStored):
     """What differs between two versions of one kind."""
 
     left: str
@@ -274,17 +325,13 @@ class DiffAnswer(Answer):
     notes: tuple[str, ...] = ()  # what cannot be compared, and why
 
 
-class Reached(Answer):
+class Reached(WithoutNulls):
     """Something that a withdrawal reaches."""
 
     ref: str
     removal: str | None = None
     why: str | None = None
     folder: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the keys that apply."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 class WithdrawAnswer(Answer):
@@ -296,25 +343,36 @@ class WithdrawAnswer(Answer):
     clean: tuple[str, ...] = ()
     next: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every key; of what is reached, the keys that apply."""
-        return {**super().to_json(), "reached": [one.to_json() for one in self.reached]}
+
+class RuleWaiver(Answer):
+    """An exception that a rule made; `id` is the digest of the event that signed it."""
+
+    rule: str
+    subject: str
+    until: str
+    actor: str
+    why: str
+    id: str = ""
 
 
 class RuleAnswer(Answer):
-    """What one rule said."""
+    """What one rule said: allowed, waived or refused; warned or noted where it does not deny."""
 
     policy: str
     rule: str
     outcome: str
     message: str = ""
     remedy: str = ""
+    waiver: RuleWaiver | None = None
 
 
 class VerdictAnswer(Answer):
     """What a gate said, rule by rule."""
 
+    gate: str
+    subject: str
     outcome: str
+    at: str
     rules: tuple[RuleAnswer, ...] = ()
 
 
@@ -323,14 +381,14 @@ class ReleaseAnswer(Answer):
 
     ref: str
     status: str
-    verdict: JsonObject
+    verdict: VerdictAnswer
 
 
 class PolicyCheckAnswer(Answer):
     """What each gate would say of a version now."""
 
     ref: str
-    verdicts: Mapping[str, JsonObject]
+    verdicts: Mapping[str, VerdictAnswer]
 
 
 class FailedCase(Answer):
@@ -380,7 +438,34 @@ class CollectAnswer(Answer):
     restored: tuple[str, ...] = ()
 
 
-class HeadAnswer(Answer):
+class LoadAnswer(Answer):
+    """What a load read: the rows of each table, and the stored files."""
+
+    format: int
+    head: str
+    rows: Mapping[str, int] = {}
+    objects: int = 0
+    missing: tuple[str, ...] = ()  # digests of files that neither the store nor a folder held
+
+
+class DumpAnswer(LoadAnswer):
+    """What a dump wrote, and where."""
+
+    folder: str
+
+
+class ReportAnswer(Answer):
+    """A report; of one that was written to a file, the file."""
+
+    ref: str
+    format: str
+    text: str | None = None  # where no file was asked for
+    file: str | None = None
+    sha256: str | None = None  # of the file
+    signature: str | None = None  # the file beside it that holds the signature
+
+
+class HeadAnswer(WithoutNulls):
     """The log's head, signed where that was asked for."""
 
     actor: str
@@ -390,10 +475,6 @@ class HeadAnswer(Answer):
     algorithm: str | None = None
     key: str | None = None
     signature: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the keys that are known: what is unsigned has no signature."""
-        return self.model_dump(mode="json", exclude_none=True)
 
 
 class ActorAnswer(Answer):
@@ -421,6 +502,64 @@ class WaivedAnswer(Answer):
     waived_by: str
 
 
+class TokenAnswer(Answer):
+    """A token was made. The secret is shown this once."""
+
+    id: str
+    name: str
+    roles: tuple[str, ...]
+    expires: str
+    token: str
+
+
+class TokenRow(Answer):
+    """A token in a list, without its secret."""
+
+    id: str
+    name: str
+    roles: tuple[str, ...]
+    issued: str
+    expires: str
+    revoked: str | None = None
+
+
+class RevokedAnswer(Answer):
+    """A token was ended."""
+
+    id: str
+    revoked: str | None
+
+
+class BenchRow(Answer):
+    """One line of the comparison for one random seed."""
+
+    name: str
+    random_seed: int
+    bits_per_byte: Mapping[str, float]  # by domain
+    tokens: int  # of all training after the seed's
+    flops: float
+    routing: Mapping[str, tuple[tuple[float, ...], ...]] | None = None
+
+
+class DemoDomain(Answer):
+    """The figures of one domain in the demonstration, in bits per byte."""
+
+    new_to_seed: bool | None
+    seed: float | None
+    specialist: float | None
+    builds: Mapping[str, float | None]
+    kept: Mapping[str, float | None]  # share of the specialist's gain, by build
+
+
+class DemoAnswer(Answer):
+    """What the demonstration made."""
+
+    workspace: str
+    builds: tuple[str, ...]
+    table: Mapping[str, DemoDomain]
+    minutes: float
+
+
 class ErrorAnswer(Answer):
     """A failure."""
 
@@ -431,25 +570,172 @@ class ErrorAnswer(Answer):
     next: str
 
 
-def evaluation_of(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+class DomainFigures(WithoutNulls):
+    """The figures of one domain; `accuracy` only where answers can be checked.
+
+    The specialist's are those of the best member; `specialists` names all.
+    """
+
+    data: str | None = None
+    bits_per_byte: float | None = None
+    tokens: int | None = None
+    accuracy: float | None = None
+    answers: int | None = None
+    seed_bits_per_byte: float | None = None
+    seed_accuracy: float | None = None
+    new_to_seed: bool | None = None
+    specialist: str | None = None
+    specialist_bits_per_byte: float | None = None
+    specialist_accuracy: float | None = None
+    specialists: tuple[Specialist, ...] | None = None
+
+
+class ExpertEvaluation(DomainFigures):
+    """The figures of an expert's first data version, and under `domains` those of each."""
+
+    domains: Mapping[str, DomainFigures] = {}
+
+
+class RoutingShares(Answer):
+    """Which experts are used: for each domain and layer the share of every expert."""
+
+    shares: Mapping[str, tuple[tuple[float, ...], ...]] = {}
+    dead: tuple[str, ...] = ()
+    dominant: tuple[str, ...] = ()
+
+
+class Shown(AsStored):
+    """Everything that is recorded of one version."""
+
+    printed_last = ("files", "gates")
+
+    ref: str
+    status: str
+    digest: str
+    registered_at: str
+    actor: str
+    files: tuple[FileLine, ...] = ()
+    gates: tuple[Judged, ...] = ()
+
+
+class ShownDataAnswer(Shown):
+    """A data version."""
+
+    domain: str | None = None
+    license: str | None = None
+    source: str | None = None
+    holder: str | None = None
+    purpose: str | None = None
+    pii: str | None = None
+    retain_until: str | None = None
+    bytes: int | None = None
+    url: str | None = None
+    dvc: DvcFolder | None = None
+
+
+class ShownSeedAnswer(Shown):
+    """A seed."""
+
+    model_type: str | None = None
+    family: str | None = None
+    parameters: int | None = None
+    license: str | None = None
+    data: tuple[str, ...] = ()
+    finite: bool | None = None
+    train: TrainingReport | None = None
+    environment: Environment | None = None
+    dvc: DvcFolder | None = None
+
+
+class ShownExpertAnswer(Shown):
+    """An expert."""
+
+    domain: str | None = None
+    seed: str | None = None
+    data: tuple[str, ...] = ()
+    licenses: tuple[str | None, ...] = ()
+    mode: str | None = None
+    preflight: Weights | None = None
+    evaluation: ExpertEvaluation | None = None
+    results: tuple[Result, ...] = ()
+    contamination: float | None = None
+    train: TrainingReport | None = None
+    environment: Environment | None = None
+    adapter: str | None = None
+    dvc: DvcFolder | None = None
+
+
+class ShownSnapshotAnswer(Shown):
+    """A snapshot."""
+
+    seed: str | None = None
+    mode: str | None = None
+    members: tuple[Member, ...] = ()
+
+
+class ShownBuildAnswer(Shown):
+    """A build. `recipe` holds the settings as given, and under `resolved` every key of them."""
+
+    line: str = "main"
+    snapshot: str | None = None
+    seed: str | None = None
+    members: tuple[Member, ...] = ()
+    content: str | None = None
+    recipe: JsonObject = Field(default_factory=dict)
+    architecture: Architecture | None = None
+    folder: str | None = None
+    evaluation: Mapping[str, DomainFigures] = {}
+    results: tuple[Result, ...] = ()
+    previous: Mapping[str, DomainFigures] | None = None  # `evaluation` of the line's build before
+    tasks: JsonObject | None = None
+    routing: RoutingShares | None = None
+    cost: Cost = Cost()
+    mixed: tuple[StoredFile, ...] = ()
+    tuned_on: tuple[str, ...] = ()
+    registrar: str | None = None
+    environment: Environment | None = None
+    dvc: DvcFolder | None = None
+
+
+class ShownExportAnswer(Shown):
+    """An export."""
+
+    folder: str | None = None
+    target: str | None = None
+    fused: bool | None = None
+    verdict: str | None = None
+    public_key: str | None = None
+
+
+SHOWN: Mapping[Kind, type[Shown]] = {
+    Kind.DATA: ShownDataAnswer,
+    Kind.SEED: ShownSeedAnswer,
+    Kind.EXPERT: ShownExpertAnswer,
+    Kind.SNAPSHOT: ShownSnapshotAnswer,
+    Kind.BUILD: ShownBuildAnswer,
+    Kind.EXPORT: ShownExportAnswer,
+}
+
+
+def evaluation_of(results: Sequence[Result]) -> dict[str, DomainFigures]:
     """Return figures by domain: the `evaluation` of `btx show build/N --json`.
 
     A domain that stands for two versions of one data name has an entry for each, named like
     `legal@2`. The specialist's figures are those of the best member; `specialists` names all.
     """
     named = labels(results)
-    return {named[result.data]: _figures(result) for result in results}
+    return {named[result.data]: figures_of(result) for result in results}
 
 
-def _figures(result: Result) -> dict[str, Any]:
-    figures = result.model_dump(mode="json", exclude_none=True, exclude={"domain", "specialists"})
+def figures_of(result: Result) -> DomainFigures:
+    """Return the figures of one result, with those of its best specialist beside them."""
+    figures = result.model_dump(exclude={"domain", "specialists"})
     best = result.specialist
     if best is None:
-        return figures
+        return DomainFigures(**figures)
     figures["specialist_bits_per_byte"] = best.bits_per_byte
-    if best.accuracy is not None:
-        figures["specialist_accuracy"] = best.accuracy
+    figures["specialist_accuracy"] = best.accuracy
     if best.ref is not None:
         figures["specialist"] = best.ref
-        figures["specialists"] = [one.to_json() for one in result.specialists]
-    return figures
+        figures["specialists"] = result.specialists
+    return DomainFigures(**figures)

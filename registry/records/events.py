@@ -61,8 +61,8 @@ class Judged(EventBody):
     logged_as = "verdict"
 
     gate: Gate | str
-    kind: str = ""  # empty in the oldest rows, as `at` is: such a verdict cannot be judged again
     outcome: Outcome | str
+    kind: str = ""  # empty in the oldest rows, as is `at`; no such verdict can be given again
     at: str = ""
     waivers: tuple[WaiverUsed, ...] = ()
     engine: str = ""

@@ -68,7 +68,7 @@ def test_an_adapter_of_the_blocks_alone_makes_an_anchored_expert(
     adapted(tiny("seed"), tmp_path / "expert", target_modules=["gate_proj", "up_proj", "down_proj"])
     kept = (tmp_path / "expert/adapter_model.safetensors").read_bytes()
     merge_in_place(tiny("seed"), tmp_path / "expert")
-    assert preflight(tiny("seed"), tmp_path / "expert", "anchored")["recommendation"] == "router"
+    assert preflight(tiny("seed"), tmp_path / "expert", "anchored").recommendation == "router"
     assert (tmp_path / "expert/adapter/adapter_model.safetensors").read_bytes() == kept
     assert (tmp_path / "expert/README.md").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["expert"]

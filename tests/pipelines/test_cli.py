@@ -4,13 +4,16 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from pipelines.cli.answers import ANSWERS, ARRAYS
+from pipelines.cli.app import app
 from pipelines.workspace.workspace import Workspace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -75,6 +78,59 @@ def test_json_has_the_promised_keys_and_stands_alone_on_stdout(
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert set(KEYS[command].split()) <= set(answer[0] if isinstance(answer, list) else answer)
+
+
+def json_commands(command: Any, name: str = "") -> Iterator[str]:
+    """Yield every command, in words, that has an option --json."""
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from json_commands(inner, f"{name} {word}".strip())
+    if any("--json" in parameter.opts for parameter in command.params):
+        yield name
+
+
+def test_every_command_with_json_has_its_record_in_one_table() -> None:
+    commands = set(json_commands(typer.main.get_command(app)))
+    assert len(commands) > 20
+    # An entry may name an argument or an option too: `list seeds`, `rebuild --dry-run`.
+    named = {entry: {c for c in commands if f"{entry} ".startswith(f"{c} ")} for entry in ANSWERS}
+    assert [entry for entry, found in named.items() if len(found) != 1] == []
+    assert commands == set().union(*named.values())
+    assert ANSWERS.keys() >= ARRAYS
+
+
+SHOWN = {
+    "build/1": "ref status digest registered_at actor content cost dvc environment evaluation "
+    "folder line members mixed previous recipe registrar routing seed snapshot tuned_on files "
+    "gates recipe.mix recipe.tune recipe.evaluate recipe.resolved.mix recipe.resolved.tune "
+    "routing.shares.math routing.dead routing.dominant evaluation.math.bits_per_byte "
+    "evaluation.math.seed_bits_per_byte evaluation.math.specialist_bits_per_byte "
+    "evaluation.math.new_to_seed evaluation.math.tokens",
+    "expert/math": "ref status digest registered_at actor adapter contamination data domain dvc "
+    "environment evaluation licenses mode preflight seed train files gates "
+    "evaluation.bits_per_byte evaluation.seed_bits_per_byte evaluation.tokens "
+    "evaluation.seed_tokens evaluation.domains.math.bits_per_byte train.recipe.steps",
+    "seed/base": "ref status digest registered_at actor data dvc family finite license "
+    "model_type parameters files gates",
+    "data/math": "ref status digest registered_at actor bytes domain dvc holder license pii "
+    "purpose retain_until source files gates",
+    "snapshot/main": "ref status digest registered_at actor seed mode members files gates",
+}
+
+
+@pytest.mark.parametrize("ref", SHOWN)
+def test_show_keeps_the_keys_that_scripts_were_built_on(story: Any, btx: Run, ref: str) -> None:
+    answer = json.loads(btx(story.root, "show", ref, "--json").stdout)
+    for path in SHOWN[ref].split():
+        value = answer
+        for key in path.split("."):
+            assert key in value, path
+            value = value[key]
+
+
+def test_show_prints_whole_numbers_as_the_registry_stores_them(story: Any, btx: Run) -> None:
+    text = btx(story.root, "show", "expert/math", "--json").stdout
+    distance = json.loads(text)["preflight"]["ancestry"]["distance"]["attention"]
+    assert (distance, type(distance)) == (0, int)
 
 
 def files(root: Path) -> set[str]:

@@ -1,4 +1,7 @@
-"""The commands killed at any moment: an audit is clean or names what is unfinished, the same command completes, nothing is half visible."""
+"""The commands killed at any moment.
+
+An audit is clean or names what is unfinished, the same command completes, nothing is half visible.
+"""
 
 import json
 import os
@@ -16,6 +19,7 @@ import pytest
 
 from pipelines.jobs.audit import audit
 from pipelines.workspace.workspace import Workspace
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts
 
 KILLS = int(os.environ.get("BTX_COMMAND_KILLS", "1"))  # of each command; a campaign: 70
 CHANCE = random.Random(os.environ.get("BTX_SEED", "4"))
@@ -107,15 +111,13 @@ def look(root: Path, name: str) -> bool:
         time.sleep(0.05)
     withdrawn = bool(workspace.catalog.events(kind="withdrawn"))
     left = False
-    for version in [
-        one for kind in ("seed", "data", "expert", "build") for one in workspace.catalog.list(kind)
-    ]:
-        findings = audit(workspace, str(version.ref))["findings"]
-        assert {finding["check"] for finding in findings} <= {
-            "unfinished",
-            *(["standing"] if withdrawn else []),
-        }, (name, findings)
-        left = any(finding["check"] == "unfinished" for finding in findings)
+    expected = {"unfinished", *(["standing"] if withdrawn else [])}
+    kinds = (SeedFacts, DataFacts, ExpertFacts, BuildFacts)
+    for version in [one for kind in kinds for one in workspace.catalog.versions(kind)]:
+        findings = audit(workspace, str(version.ref)).findings
+        checks = {finding.check for finding in findings}
+        assert checks <= expected, (name, findings)
+        left = "unfinished" in checks
     workspace.catalog.close()
     return left
 
@@ -130,6 +132,6 @@ def complete(root: Path, command: list[str], name: str) -> None:
     )
     assert done.returncode == 0, (name, done.stderr)
     workspace = Workspace.find(root)
-    assert audit(workspace, MADE[name])["findings"] == []
+    assert audit(workspace, MADE[name]).findings == ()
     assert (workspace.catalog.status("data/code@1") == "withdrawn") == (name == "withdraw")
     workspace.catalog.close()

@@ -10,12 +10,13 @@ def test_the_programs_are_those_installed() -> None:
     import torch
 
     found = environment()
-    assert torch.__version__.startswith(found["packages"]["torch"].split("+")[0])
-    assert found["python"].count(".") == 2
+    assert torch.__version__.startswith(found.packages["torch"].split("+")[0])
+    assert found.python is not None
+    assert found.python.count(".") == 2
 
 
 def test_the_revision_is_the_checkouts_and_says_when_files_differ_from_it(tmp_path: Path) -> None:
-    assert _revision(tmp_path) == {"revision": None, "changed": None}
+    assert _revision(tmp_path) == (None, None)
 
     def git(*words: str) -> str:
         named = ["-c", "user.name=a", "-c", "user.email=a@b"]
@@ -28,12 +29,12 @@ def test_the_revision_is_the_checkouts_and_says_when_files_differ_from_it(tmp_pa
     git("add", "a")
     git("commit", "-m", "a")
     git("tag", "v1")
-    assert _revision(tmp_path) == {"revision": git("rev-parse", "HEAD"), "changed": False}
+    assert _revision(tmp_path) == (git("rev-parse", "HEAD"), False)
     (tmp_path / "a").write_text("b")
-    assert _revision(tmp_path) == {"revision": git("rev-parse", "HEAD"), "changed": True}
+    assert _revision(tmp_path) == (git("rev-parse", "HEAD"), True)
 
 
 def test_a_package_below_somebody_elses_repository_has_no_revision(tmp_path: Path) -> None:
     subprocess.run(["git", "init", str(tmp_path)], check=True, capture_output=True)
     (tmp_path / "site-packages").mkdir()
-    assert _revision(tmp_path / "site-packages")["revision"] is None
+    assert _revision(tmp_path / "site-packages") == (None, None)

@@ -1,15 +1,19 @@
-"""What a gate is told of a build: all that stands behind it, and what its users have now."""
+"""What a gate is told of a build: all that it was made from, and what its users have now."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pipelines.jobs import evidence
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Settings, Workspace
-from registry.catalogue.catalog import Catalog, Version
+from registry.catalogue.catalog import Catalog
+from registry.records.events import Released
+from registry.records.evidence import BuildEvidence
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Member, SeedFacts
+from registry.records.results import Result
+from registry.records.version import Version
 
 
 @pytest.fixture
@@ -19,20 +23,18 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     (tmp_path / ".btx").mkdir()
     catalog = made.catalog
     for name, licence in (("prose", "PSF-2.0"), ("contracts", "CC0-1.0 AND (MIT AND ISC)")):
-        catalog.register("data", name, {"license": licence, "pii": "none", "retain_until": None})
+        catalog.register(name, DataFacts(license=licence, pii="none", retain_until=None))
     catalog.register(
-        "seed",
         "base",
-        {"license": "Apache-2.0 OR MIT", "data": ["data/prose@1"]},
+        SeedFacts(license="Apache-2.0 OR MIT", data=("data/prose@1",)),
         parents=[("data/prose@1", "trained_on")],
     )
-    facts = {
-        "seed": "seed/base@1",
-        "data": ["data/contracts@1"],
-        "licenses": [catalog.get("data/contracts").facts["license"]],
-    }
+    facts = ExpertFacts(
+        seed="seed/base@1",
+        data=("data/contracts@1",),
+        licenses=(catalog.get("data/contracts", DataFacts).facts.license,),
+    )
     catalog.register(
-        "expert",
         "law",
         facts,
         parents=[("seed/base@1", "branched_from"), ("data/contracts@1", "trained_on")],
@@ -41,33 +43,37 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     catalog.close()
 
 
-def build(catalog: Catalog, bits: float) -> Version:
-    members = [{"ref": "expert/law@1", "slot": 1}]
-    facts: dict[str, Any] = {
-        "seed": "seed/base@1",
-        "members": members,
-        "evaluation": {"law": {"bits_per_byte": bits}},
-    }
-    return catalog.register("build", "", facts | {"previous": {"law": {"bits_per_byte": 0.1}}})
+def build(catalog: Catalog, bits: float) -> Version[BuildFacts]:
+    result = Result(data="data/contracts@1", domain="contracts", bits_per_byte=bits)
+    facts = BuildFacts(
+        seed="seed/base@1",
+        members=(Member(ref="expert/law@1", slot=1),),
+        results=(result,),
+    )
+    return catalog.register("", facts)
+
+
+def candidate(catalog: Catalog) -> BuildEvidence:
+    experts = [catalog.get("expert/law", ExpertFacts)]
+    return evidence.of_candidate(catalog, "build/1", "seed/base@1", experts)
 
 
 def test_a_build_answers_for_its_seeds_licence_and_data_too(workspace: Workspace) -> None:
     catalog = workspace.catalog
-    facts = evidence.of_build(catalog, "build/1", "seed/base@1", [catalog.get("expert/law")])
-    assert facts["seed_license"] == "Apache-2.0 OR MIT"
-    assert [line["ref"] for line in facts["seed_data"]] == ["data/prose@1"]
+    facts = candidate(catalog)
+    assert facts.seed_license == "Apache-2.0 OR MIT"
+    assert [line.ref for line in facts.seed_data] == ["data/prose@1"]
     catalog.withdraw("data/prose@1", "consent ended")
-    again = evidence.of_build(catalog, "build/1", "seed/base@1", [catalog.get("expert/law")])
-    assert [line["status"] for line in again["seed_data"]] == ["withdrawn"]
-    assert [line["status"] for line in again["members"]] == ["tainted"]
+    again = candidate(catalog)
+    assert [line.status for line in again.seed_data] == ["withdrawn"]
+    assert [line.status for line in again.members] == ["tainted"]
 
 
 def test_licences_that_apply_together_are_told_one_by_one_and_a_choice_as_a_whole(
     workspace: Workspace,
 ) -> None:
-    catalog = workspace.catalog
-    facts = evidence.of_build(catalog, "build/1", "seed/base@1", [catalog.get("expert/law")])
-    assert facts["licenses"] == ["Apache-2.0 OR MIT", "CC0-1.0", "ISC", "MIT"]
+    facts = candidate(workspace.catalog)
+    assert facts.licenses == ("Apache-2.0 OR MIT", "CC0-1.0", "ISC", "MIT")
 
 
 def test_a_release_is_compared_with_the_last_release_and_not_with_the_build_before(
@@ -75,7 +81,9 @@ def test_a_release_is_compared_with_the_last_release_and_not_with_the_build_befo
 ) -> None:
     catalog = workspace.catalog
     first, _, third = (build(catalog, bits) for bits in (0.9, 0.8, 0.7))
-    assert build_evidence(workspace, third)["previous"] is None
-    catalog.event("released", first.ref)
-    assert build_evidence(workspace, third)["previous"] == {"law": {"bits_per_byte": 0.9}}
-    assert build_evidence(workspace, first)["previous"] is None
+    assert build_evidence(workspace, third).previous is None
+    catalog.event(Released(), first.ref)
+    told = build_evidence(workspace, third)
+    assert [line.previous_bits_per_byte for line in told.results or ()] == [0.9]
+    assert told.to_json()["previous"] == {"contracts": {"bits_per_byte": 0.9}}
+    assert build_evidence(workspace, first).previous is None

@@ -22,6 +22,8 @@ from pipelines.stages.executors import Needs, Watch, devices_at_once, execute
 from pipelines.workspace.folders import manifest
 from pipelines.workspace.progress import Note, note_of
 from pipelines.workspace.workspace import Workspace
+from registry.records.events import StageRan
+from registry.records.facts import DataStatement
 
 NAMES = ["a", "b", "c", "d"]
 LONG = 100_000  # steps: longer than any test, so that it can be killed in the middle
@@ -169,20 +171,18 @@ def test_a_branch_that_fails_is_named_and_the_others_are_kept(
 ) -> None:
     (tmp_path / "corpus/heldout").mkdir(parents=True)
     (tmp_path / "corpus/heldout/only.txt").write_text("Nothing here may be trained on.\n" * 9)
-    add_data(
-        own_story,
-        "bad",
-        tmp_path / "corpus",
-        license="CC0-1.0",
-        origin="the test",
-        holder="nobody",
-        purpose="testing",
+    statement = DataStatement(
+        license="CC0-1.0", source="the test", holder="nobody", purpose="testing"
     )
+    add_data(own_story, "bad", tmp_path / "corpus", statement)
     with pytest.raises(StageFailed, match=r"training of bad\n"):
         train(own_story, {"good": "data/code", "bad": "data/bad"})
     assert not (own_story.root / "work/branches/bad").exists()
     states = {
-        name: [event.body["state"] for event in own_story.catalog.events(f"train@{name}", "stage")]
+        name: [
+            event.read(StageRan).state
+            for event in own_story.catalog.events(f"train@{name}", "stage")
+        ]
         for name in ("good", "bad")
     }
     for name, last in (
@@ -228,7 +228,7 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
     assert not own_story.being_written, "nothing goes on in the background"
     assert not (own_story.root / "work/branches/again").exists()
     events = [
-        event.body["state"]
+        event.read(StageRan).state
         for event in own_story.catalog.events(subject="train@again", kind="stage")
     ]
     assert events == ["started", "interrupted"]

@@ -1,4 +1,7 @@
-"""`btx explain`: the shares of a text add up, name data and licences, and follow what a brute-force reading of the router says."""
+"""`btx explain`: the shares of a text add up, name data and licences, and follow the router.
+
+What the router says is read by brute force.
+"""
 
 import json
 from collections.abc import Callable
@@ -41,33 +44,31 @@ def test_shares_add_up_to_one_and_agree_with_router_logits(workspace: Workspace)
             .sum(0)
         )
     expected = (total / total.sum()).tolist()
-    assert [source["ref"] for source in answer["sources"]] == [
+    assert [source.ref for source in answer.sources] == [
         "seed/base@1",
         "expert/code@1",
         "expert/math@1",
     ]
-    assert [source["share"] for source in answer["sources"]] == pytest.approx(expected, abs=1e-6)
-    assert sum(source["share"] for source in answer["sources"]) == pytest.approx(1, abs=1e-6)
-    assert "".join(token["text"] for token in answer["tokens"]) == TEXT
-    assert len(answer["tokens"]) == len(ids) - 1
+    assert [source.share for source in answer.sources] == pytest.approx(expected, abs=1e-6)
+    assert sum(source.share for source in answer.sources) == pytest.approx(1, abs=1e-6)
+    assert "".join(token.text for token in answer.tokens) == TEXT
+    assert len(answer.tokens) == len(ids) - 1
 
 
 def test_each_layer_of_a_token_adds_up_and_experts_are_the_mean_over_layers(
     workspace: Workspace,
 ) -> None:
-    for token in explain(workspace, "build/1", TEXT)["tokens"]:
-        assert all(sum(layer) == pytest.approx(1, abs=1e-5) for layer in token["layers"])
-        means = [sum(column) / len(column) for column in zip(*token["layers"], strict=True)]
-        assert [item["weight"] for item in token["experts"]] == pytest.approx(means, abs=1e-5)
+    for token in explain(workspace, "build/1", TEXT).tokens:
+        assert all(sum(layer) == pytest.approx(1, abs=1e-5) for layer in token.layers)
+        means = [sum(column) / len(column) for column in zip(*token.layers, strict=True)]
+        assert [item.weight for item in token.experts] == pytest.approx(means, abs=1e-5)
 
 
 def test_sources_name_their_data_and_licences(workspace: Workspace) -> None:
-    sources = {source["ref"]: source for source in explain(workspace, "build/1", "x")["sources"]}
-    assert (sources["expert/math@1"]["data"], sources["expert/math@1"]["licenses"]) == (
-        ["data/math@1"],
-        ["CC0-1.0"],
-    )
-    assert sources["seed/base@1"]["data"] == ["data/prose@1"]
+    sources = {source.ref: source for source in explain(workspace, "build/1", "x").sources}
+    math = sources["expert/math@1"]
+    assert (math.data, math.licenses) == (("data/math@1",), ("CC0-1.0",))
+    assert sources["seed/base@1"].data == ("data/prose@1",)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from typing import Any
 from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace
+from registry.records.facts import BuildFacts, DataStatement
 
 STEP = 4 * 64  # tokens a step, as the story's settings say
 
@@ -25,30 +27,22 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
         settings.replace("[recipe.tune]\n", TUNING).replace("[recipe.train]\n", BESIDE)
     )
     workspace = Workspace.find(root)
-    assert (
-        rebuild(workspace)["build"] == "build/2"
-    )  # build/1 was tuned by another recipe: from nothing
+    # build/1 was tuned by another recipe: from nothing
+    assert rebuild(workspace).build == "build/2"
     assert cost(workspace, "build/2") == 20 * STEP
     assert "grown_from" not in relations(workspace, "build/2")
 
-    add_data(
-        workspace,
-        "units",
-        story.corpora / "units",
-        license="CC0-1.0",
-        origin="test",
-        holder="nobody",
-        purpose="testing",
-    )
+    statement = DataStatement(license="CC0-1.0", source="test", holder="nobody", purpose="testing")
+    add_data(workspace, "units", story.corpora / "units", statement)
     branch = train(workspace, {"units": "data/units"})["units"]
     register(
         workspace, "units", branch.folder, data=["data/units@1"], seed="seed/base@1", show=quiet
     )
-    assert rebuild(workspace)["build"] == "build/3"
+    assert rebuild(workspace).build == "build/3"
     assert cost(workspace, "build/3") == 10 * STEP
     assert "grown_from" in relations(workspace, "build/3")
 
-    assert rebuild(workspace, without=["units"])["build"] == "build/4"
+    assert rebuild(workspace, Request(without=["units"])).build == "build/4"
     assert cost(workspace, "build/4") == 0
     same = {
         file.path
@@ -60,22 +54,20 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
         "model-expert-math.safetensors",
         "model-expert-seed.safetensors",
     } <= same
-    assert audit(workspace, "build/4")["findings"] == []
+    assert audit(workspace, "build/4").findings == ()
 
-    assert {item["ref"] for item in withdraw(workspace, "data/units@1", "test")["reached"]} >= {
-        "build/3",
-        "build/4",
-    }
+    reached = withdraw(workspace, "data/units@1", "test").reached
+    assert {item.ref for item in reached} >= {"build/3", "build/4"}
     rebuild(workspace)
     assert cost(workspace, "build/5") == 20 * STEP
-    assert "data/units@1" not in {
-        node["ref"]
-        for node in lineage_answer(workspace.catalog, "build/5", down=False).to_json()["nodes"]
-    }
+    nodes = lineage_answer(workspace.catalog, "build/5", down=False).nodes
+    assert "data/units@1" not in {node.ref for node in nodes}
 
 
 def cost(workspace: Workspace, build: str) -> int:
-    return int(workspace.catalog.get(build).facts["cost"]["tune"]["tokens"])
+    tokens = workspace.catalog.get(build, BuildFacts).facts.cost.tune.tokens
+    assert tokens is not None
+    return tokens
 
 
 def files(workspace: Workspace, build: str) -> Any:
@@ -83,7 +75,5 @@ def files(workspace: Workspace, build: str) -> Any:
 
 
 def relations(workspace: Workspace, build: str) -> set[str]:
-    return {
-        edge["relation"]
-        for edge in lineage_answer(workspace.catalog, build, down=False).to_json()["edges"]
-    }
+    edges = lineage_answer(workspace.catalog, build, down=False).edges
+    return {edge.relation for edge in edges}

@@ -1,4 +1,7 @@
-"""Upgrade, pin, go back, product lines: what a plan says before, what a rebuild does, and that the same content gives the same bytes."""
+"""Upgrade, pin, go back, product lines.
+
+What a plan says before, what a rebuild does, and that the same content gives the same bytes.
+"""
 
 import json
 import os
@@ -8,25 +11,34 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pipelines.jobs.audit import audit
-from pipelines.jobs.build_plan import Wishes, plan, slots
-from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.audit import AuditRequest, audit
+from pipelines.jobs.build_plan import Request, plan, slots
+from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, read_recipes
 from registry.errors import Invalid, NotFound
+from registry.records.answers import ForecastAnswer, RebuildAnswer
+from registry.records.events import StageRan
+from registry.records.facts import BuildFacts, ExpertFacts, Member, SnapshotFacts
 from registry.records.references import parse
+from registry.records.version import Version
+
+RECOMPUTE = AuditRequest(recompute=True)
+BACK = Request(line="support", to="build/1")
 
 
 @pytest.fixture(scope="module")
 def upgraded(
     story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any
-) -> tuple[Workspace, dict[str, Any], dict[str, Any]]:
-    """expert/math@2 and build/2, whose rebuild was forecast before: workspace, forecast, answer. Read only."""
+) -> tuple[Workspace, ForecastAnswer, RebuildAnswer]:
+    """expert/math@2 and build/2, whose rebuild was forecast before: workspace, forecast, answer.
+
+    Read only.
+    """
     from safetensors.torch import load_file, save_file
 
     root = tmp_path_factory.mktemp("upgraded") / "workspace"
@@ -42,8 +54,8 @@ def upgraded(
         metadata={"format": "pt"},
     )
     register(workspace, "math", checkpoint, data=["data/math"], seed="seed/base", show=quiet)
-    forecast = rebuild(workspace, dry_run=True)
-    assert len(workspace.catalog.list("build")) == 1
+    forecast = look_ahead(workspace)
+    assert len(workspace.catalog.versions(BuildFacts)) == 1
     return workspace, forecast, rebuild(workspace)
 
 
@@ -51,7 +63,7 @@ def upgraded(
 def returned(upgraded: Any) -> Workspace:
     """build/3, the first of line support: back to build/1's content."""
     workspace: Workspace = upgraded[0]
-    assert rebuild(workspace, line="support", to="build/1")["build"] == "build/3"
+    assert rebuild(workspace, BACK).build == "build/3"
     return workspace
 
 
@@ -63,28 +75,27 @@ def dvc(root: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def members(workspace: Workspace, **wishes: Any) -> dict[str, int]:
-    return {str(version.ref): slot for slot, version in plan(workspace, Wishes(**wishes)).members}
+def members(workspace: Workspace, **asked: Any) -> dict[str, int]:
+    planned = plan(workspace, Request(**asked)).members
+    return {str(member.version.ref): member.slot for member in planned}
+
+
+def build(workspace: Workspace, number: int) -> BuildFacts:
+    return workspace.catalog.get(f"build/{number}", BuildFacts).facts
 
 
 def test_an_upgrade_takes_the_place_of_the_version_before(upgraded: Any) -> None:
     workspace, forecast, answer = upgraded
-    found = {
-        change["ref"]: (change["change"], change["before"], change["slot"])
-        for change in forecast["changes"]
-    }
+    found = {change.ref: (change.change, change.before, change.slot) for change in forecast.changes}
     assert found == {
         "expert/code@1": ("kept", "expert/code@1", 1),
         "expert/math@2": ("replaced", "expert/math@1", 2),
     }
-    build = workspace.catalog.get("build/2")
-    assert {member["ref"]: member["slot"] for member in build.facts["members"]} == {
-        "expert/code@1": 1,
-        "expert/math@2": 2,
-    }
-    assert answer["ran"] == forecast["ran"] == ["mix", "tune", "evaluate"]
-    assert "expert/code@1" in answer["reused"]
-    assert "expert/math@2" not in answer["reused"]
+    taken = {member.ref: member.slot for member in build(workspace, 2).members}
+    assert taken == {"expert/code@1": 1, "expert/math@2": 2}
+    assert answer.ran == forecast.ran == ("mix", "tune", "evaluate")
+    assert "expert/code@1" in answer.reused
+    assert "expert/math@2" not in answer.reused
 
 
 def test_a_dry_run_forecasts_which_weights_are_written_and_how_large_they_are(
@@ -96,35 +107,30 @@ def test_a_dry_run_forecasts_which_weights_are_written_and_how_large_they_are(
         for file in workspace.catalog.get("build/2").files
         if file.path.endswith(".safetensors")
     }
-    planned = {file["file"]: file for file in forecast["weights"]}
-    assert {name: file["action"] for name, file in planned.items()} == {
+    planned = {file.file: file for file in forecast.weights}
+    assert {name: file.action for name, file in planned.items()} == {
         n: "link" if f.linked else "write" for n, f in built.items()
     }
     for name, file in planned.items():
         # Tuned shards are written by another writer: its header leaves the digests out.
         slack = 4000 if name in ("model-shared.safetensors", "model-router.safetensors") else 0
-        assert 0 <= file["bytes"] - built[name].bytes <= slack, name
-    assert forecast["measured_on"] == "build/1"
-    assert forecast["seconds"]["tune"] == pytest.approx(
-        workspace.catalog.get("build/1").facts["cost"]["tune"]["wall_s"], abs=0.01
-    )
-    assert (
-        forecast["cost"]["tokens"]
-        == workspace.catalog.get("build/2").facts["cost"]["tune"]["tokens"]
-    )
+        assert 0 <= file.bytes - built[name].bytes <= slack, name
+    assert forecast.measured_on == "build/1"
+    took = build(workspace, 1).cost.tune.wall_s
+    assert forecast.seconds["tune"] == pytest.approx(took, abs=0.01)
+    assert forecast.cost["tokens"] == build(workspace, 2).cost.tune.tokens
 
 
 def test_going_back_gives_the_earlier_builds_bytes(returned: Workspace) -> None:
-    first, second, third = (returned.catalog.get(f"build/{number}").facts for number in (1, 2, 3))
-    assert third["mixed"] == first["mixed"] != second["mixed"]
-    assert third["tensors"] == first["tensors"], (
+    first, second, third = (build(returned, number) for number in (1, 2, 3))
+    assert third.mixed == first.mixed != second.mixed
+    assert third.tensors == first.tensors, (
         "tuned too: on one machine it is a function of the snapshot"
     )
-    assert rebuild(returned, line="support", to="build/1")["status"] == "unchanged"
+    assert rebuild(returned, BACK).status == "unchanged"
     for number in (2, 3):
-        assert audit(returned, f"build/{number}", recompute=True)["findings"] == [], (
-            "mixed again, byte for byte"
-        )
+        findings = audit(returned, f"build/{number}", RECOMPUTE).findings
+        assert findings == (), "mixed again, byte for byte"
 
 
 def test_versions_are_newest_pinned_or_gone_back_to(returned: Workspace) -> None:
@@ -140,15 +146,14 @@ def test_versions_are_newest_pinned_or_gone_back_to(returned: Workspace) -> None
 
 
 def test_a_line_has_its_own_members_and_history_and_shares_the_shards(returned: Workspace) -> None:
-    build = returned.catalog.get("build/3")
-    assert build.facts["snapshot"] == "snapshot/support@1"
+    assert build(returned, 3).snapshot == "snapshot/support@1"
     shard = "builds/{}/model-expert-code.safetensors"
     assert (returned.root / shard.format(3)).stat().st_ino == (
         returned.root / shard.format(1)
     ).stat().st_ino
     support, main = (
-        plan(returned, Wishes(line="support", without=["code"])),
-        plan(returned, Wishes()),
+        plan(returned, Request(line="support", without=["code"])),
+        plan(returned, Request()),
     )
     assert [str(one.previous and one.previous.ref) for one in (support, main)] == [
         "build/3",
@@ -179,8 +184,9 @@ def test_a_line_in_the_settings_pins_its_experts(returned: Workspace) -> None:
 
 def test_a_build_after_going_back_holds_what_dvc_and_git_need(returned: Workspace) -> None:
     for number in (2, 3):
-        held = returned.catalog.get(f"build/{number}").facts["dvc"]
-        assert (returned.root / f"{held['path']}.dvc").is_file()
+        held = build(returned, number).dvc
+        assert held is not None
+        assert (returned.root / f"{held.path}.dvc").is_file()
         store = returned.store.path(returned.catalog.get(f"build/{number}").files[0].sha256)
         assert store.stat().st_ino in {
             path.stat().st_ino
@@ -205,8 +211,8 @@ def test_recipes_come_from_a_file_and_a_wrong_key_is_named(
 ) -> None:
     path = tmp_path / "fast.toml"
     path.write_text('[recipe.tune]\nmode = "router"\nsteps = 7\n')
-    recipe = plan(returned, Wishes(recipes=read_recipes(path))).recipe
-    assert recipe["tune"] == {"mode": "router", "steps": 7}
+    recipe = plan(returned, Request(recipes=read_recipes(path))).given
+    assert recipe.tune == {"mode": "router", "steps": 7}
     path.write_text("[recipe.tunes]\n")
     with pytest.raises(Invalid, match=r"fast\.toml, recipe\.tunes"):
         read_recipes(path)
@@ -243,10 +249,9 @@ def test_of_two_rebuilds_at_once_one_waits_and_both_end_well(
         f"expert/{wish.split()[1]}@1": answer["build"]
         for wish, answer in zip(wishes, answers, strict=True)
     }
-    for expert, build in left.items():
-        assert expert not in {
-            member["ref"] for member in own_story.catalog.get(build).facts["members"]
-        }
+    for expert, made in left.items():
+        facts = own_story.catalog.get(made, BuildFacts).facts
+        assert expert not in {member.ref for member in facts.members}
     assert "up to date" in dvc(own_story.root, "status")
 
 
@@ -273,11 +278,9 @@ def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(
     assert "Traceback" not in said
     assert not own_story.being_written, "nothing goes on in the background"
     assert not (own_story.root / "builds/2").exists()
-    assert audit(own_story, "build/1")["findings"] == []
-    states = [
-        (event.body["stage"], event.body["state"])
-        for event in own_story.catalog.events("build/2", "stage")
-    ]
+    assert audit(own_story, "build/1").findings == ()
+    ran = [event.read(StageRan) for event in own_story.catalog.events("build/2", "stage")]
+    states = [(body.stage, body.state) for body in ran]
     assert states == [
         ("mix", "started"),
         ("mix", "ended"),
@@ -296,11 +299,14 @@ def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(
         reached,
         99.0,
     ], "from where it was"
-    assert audit(Workspace.find(own_story.root), "build/2", recompute=True)["findings"] == []
+    assert audit(Workspace.find(own_story.root), "build/2", RECOMPUTE).findings == ()
 
 
 def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """The command as a user starts it, hearing Ctrl-C: tests in the background ignore it, and would hand that on."""
+    """The command as a user starts it, so that Ctrl-C reaches it.
+
+    Tests in the background ignore the signal, and would hand that on.
+    """
     return subprocess.Popen(
         [str(Path(sys.executable).with_name("btx")), *arguments],
         cwd=root,
@@ -312,11 +318,14 @@ def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
     )
 
 
-def version(name: str, **members: int) -> Any:
-    return SimpleNamespace(
-        ref=parse(f"expert/{name}@1"),
-        facts={"members": [{"ref": f"expert/{n}@1", "slot": s} for n, s in members.items()]},
-    )
+def expert(name: str) -> Version[ExpertFacts]:
+    return Version(parse(f"expert/{name}@1"), "", "", "", "{}")
+
+
+def snapshot(number: int, slots_of: dict[str, int]) -> Version[SnapshotFacts]:
+    members = tuple(Member(ref=f"expert/{name}@1", slot=slot) for name, slot in slots_of.items())
+    stored = SnapshotFacts(members=members).model_dump_json()
+    return Version(parse(f"snapshot/main@{number}"), "", "", "", stored)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +348,6 @@ def version(name: str, **members: int) -> Any:
 def test_an_expert_keeps_the_slot_it_last_had(
     history: list[dict[str, int]], wanted: str, expected: dict[str, int]
 ) -> None:
-    builds = [version("x", **one) for one in history]
-    found = slots(builds, {name: version(name) for name in wanted.split()})
-    assert {one.ref.name: slot for slot, one in found} == expected
+    before = [snapshot(number, slots_of) for number, slots_of in enumerate(history, start=1)]
+    found = slots(before, {name: expert(name) for name in wanted.split()})
+    assert {member.version.ref.name: member.slot for member in found} == expected

@@ -6,6 +6,7 @@ import pytest
 
 from btx_core.mixing.mix import MixRecipe
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.train import train
 from pipelines.workspace.recipes import EvaluateRecipe, recipe
@@ -59,6 +60,6 @@ def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspa
         ({"mix": {"top_k": 99}}, "top_k"),
     ):
         with pytest.raises(Exception, match=named) as raised:
-            rebuild(own_story, recipes=Recipes(**tables))
+            rebuild(own_story, Request(recipes=Recipes(**tables)))
         assert getattr(raised.value, "exit_status", None) == 2
     assert own_story.catalog.head() == head

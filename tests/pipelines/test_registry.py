@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 
 from pipelines.jobs.archive import collect, dump, load
-from pipelines.jobs.audit import audit
+from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue import insert_only
 from registry.catalogue.audit_log import link_digest
 from registry.governance import people
+from registry.records.answers import CollectAnswer
+from registry.records.facts import BuildFacts, SnapshotFacts
+from registry.records.kinds import Mode
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,12 +29,12 @@ def test_a_workspace_comes_back_from_plain_files_alone(
     own_story: Workspace, tmp_path: Path
 ) -> None:
     about = dump(own_story, tmp_path / "out")
-    assert about["missing"] == []
+    assert about.missing == ()
     again = create(tmp_path / "again")
     (again.root / "btx.toml").write_text((own_story.root / "btx.toml").read_text())
     load(again, tmp_path / "out")
     assert again.catalog.head() == own_story.catalog.head()
-    assert audit(again, "build/1", recompute=True)["findings"] == []
+    assert audit(again, "build/1", AuditRequest(recompute=True)).findings == ()
     for kind in ("data", "seeds", "experts", "builds"):
         for path in (
             path
@@ -62,9 +65,10 @@ def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(
         own_story.root / "data/math/1.dvc"
     ).unlink()  # DVC alone would now collect the bytes of data/math@1
     needed, stored = own_story.catalog.needed(), set(own_story.store.objects())
-    assert collect(own_story, dry_run=True) == {"deleted": [stray], "restored": ["data/math@1"]}
+    expected = CollectAnswer(deleted=(stray,), restored=("data/math@1",))
+    assert collect(own_story, dry_run=True) == expected
     assert own_story.store.has(stray)
-    assert collect(own_story, grace_s=0) == {"deleted": [stray], "restored": ["data/math@1"]}
+    assert collect(own_story, grace_s=0) == expected
     assert set(own_story.store.objects()) == stored - {stray}
     assert needed.md5 <= cached(own_story.root)
     subprocess.run(
@@ -73,7 +77,7 @@ def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(
         check=True,
     )
     assert needed.md5 <= cached(own_story.root)
-    assert {finding["check"] for finding in audit(own_story, "build/1")["findings"]} == {"standing"}
+    assert {finding.check for finding in audit(own_story, "build/1").findings} == {"standing"}
 
 
 def rewritten(root: Path) -> None:
@@ -190,34 +194,24 @@ def test_a_withdrawal_reaches_what_was_exported(
 
 
 def test_a_withdrawal_names_the_rebuild_of_each_line_that_cures_it(own_story: Workspace) -> None:
-    first = own_story.catalog.get("build/1")
-    for number, line in ((2, "support"), (3, "main")):
-        facts = {**first.facts, "line": line, "number": number}
-        own_story.catalog.register(
-            "build", "", facts, parents=[(first.facts["snapshot"], "composed_from")]
-        )
-    clean = own_story.catalog.register(
-        "snapshot", "eu", {"mode": "anchored", "members": []}, parents=[("seed/base", "seed")]
-    )
-    own_story.catalog.register(
-        "build",
-        "",
-        {**first.facts, "line": "eu", "members": []},
-        parents=[(clean.ref, "composed_from")],
-    )
-    assert (
-        withdraw(own_story, "data/code@1", "test")["next"]
-        == "btx rebuild && btx rebuild --line support"
-    )
-    own_story.catalog.register(
-        "build", "", {**first.facts, "number": 5}, parents=[(clean.ref, "composed_from")]
-    )
-    assert withdraw(own_story, "data/code@1", "test")["next"] == "btx rebuild --line support", (
-        "main has a clean build since"
-    )
-    assert withdraw(own_story, "expert/math@1", "test")["next"].startswith(
-        "no expert in good standing is left: btx train"
-    )
+    catalog = own_story.catalog
+    first = catalog.get("build/1", BuildFacts).facts
+    for content, line in (("2", "support"), ("3", "main")):
+        facts = first.model_copy(update={"line": line, "content": content})
+        catalog.register("", facts, parents=[(first.snapshot or "", "composed_from")])
+    empty = SnapshotFacts(mode=Mode.ANCHORED, members=())
+    clean = catalog.register("eu", empty, parents=[("seed/base", "seed")])
+    facts = first.model_copy(update={"line": "eu", "members": ()})
+    catalog.register("", facts, parents=[(clean.ref, "composed_from")])
+    cure = withdraw(own_story, "data/code@1", "test").next
+    assert cure == "btx rebuild && btx rebuild --line support"
+    facts = first.model_copy(update={"content": "5"})
+    catalog.register("", facts, parents=[(clean.ref, "composed_from")])
+    cure = withdraw(own_story, "data/code@1", "test").next
+    assert cure == "btx rebuild --line support", "main has a clean build since"
+    cure = withdraw(own_story, "expert/math@1", "test").next
+    assert cure is not None
+    assert cure.startswith("no usable expert is left: btx train")
 
 
 FOUND: list[tuple[list[str], list[str]]] = [
@@ -229,6 +223,12 @@ FOUND: list[tuple[list[str], list[str]]] = [
     (["experts", "--data", "data/code"], ["expert/code@1"]),
     (["experts", "--seed", "seed/base@1", "--name", "math"], ["expert/math@1"]),
     (["experts", "--metric", "bits_per_byte<100"], ["expert/code@1", "expert/math@1"]),
+    (["experts", "--metric", "math.bits_per_byte<100"], ["expert/math@1"]),
+    (["experts", "--metric", "math@1.bits_per_byte<100"], ["expert/math@1"]),
+    (["builds", "--metric", "bits_per_byte<100"], ["build/1"]),
+    (["builds", "--metric", "math.bits_per_byte<100"], ["build/1"]),
+    (["builds", "--metric", "math@1.bits_per_byte<100"], ["build/1"]),
+    (["builds", "--metric", "math@2.bits_per_byte<100"], []),
     (["builds", "--metric", "math.bits_per_byte<0.001"], []),
     (["data", "--since", "2020-01-01", "--until", "2020-01-02"], []),
     (["data", "--since", "2020-01-01"], ["data/code@1", "data/math@1", "data/prose@1"]),

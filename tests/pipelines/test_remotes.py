@@ -1,4 +1,7 @@
-"""A workspace on another machine: git brings what is small, DVC what is large, from a real S3 server whose connection is cut on the way."""
+"""A workspace on another machine: git brings what is small, DVC what is large.
+
+It comes from a real S3 server whose connection is cut on the way.
+"""
 
 import os
 import re
@@ -23,6 +26,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as archive
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Held, SeedFacts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BIN = Path(sys.executable).parent
@@ -190,10 +194,10 @@ def test_what_was_pulled_is_what_was_registered(
     pushed: tuple[Workspace, list[str], list[str]], cloned: Path
 ) -> None:
     catalog = pushed[0].catalog
-    for version in [
-        one for kind in ("data", "seed", "expert", "build") for one in catalog.list(kind)
-    ]:
-        verify(cloned / version.facts["dvc"]["path"], version.files, str(version.ref))
+    kinds: tuple[type[Held], ...] = (DataFacts, SeedFacts, ExpertFacts, BuildFacts)
+    for version in [one for kind in kinds for one in catalog.versions(kind)]:
+        assert version.facts.dvc is not None
+        verify(cloned / version.facts.dvc.path, version.files, str(version.ref))
 
 
 def test_an_audit_of_the_clone_passes_with_the_registry_on_a_server(

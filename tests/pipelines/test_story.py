@@ -11,18 +11,22 @@ import pytest
 
 from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
-from pipelines.jobs.audit import audit
+from pipelines.jobs.audit import AuditRequest, audit
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.export import export
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.release import release
-from pipelines.jobs.show import listed, shown
+from pipelines.jobs.show import listed
 from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Damaged, Refused
+from registry.records.answers import RebuildAnswer
+from registry.records.facts import BuildFacts, DataFacts, DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+STATEMENT = DataStatement(license="CC0-1.0", source="the test", holder="nobody", purpose="testing")
 
 
 def flip(path: Path, position: int = -1) -> None:
@@ -48,28 +52,20 @@ def stage_times(workspace: Workspace) -> dict[str, int]:
 def test_a_rebuild_with_nothing_new_is_unchanged_and_runs_no_stage(own_story: Workspace) -> None:
     before = stage_times(own_story)
     answer = rebuild(own_story)
-    assert (answer["status"], answer["build"], answer["ran"]) == ("unchanged", "build/1", [])
+    assert (answer.status, answer.build, answer.ran) == ("unchanged", "build/1", ())
     assert stage_times(own_story) == before
-    assert len(own_story.catalog.list("build")) == 1
+    assert len(own_story.catalog.versions(BuildFacts)) == 1
 
 
 @pytest.fixture(scope="module")
 def grown(
     story: Any, tmp_path_factory: pytest.TempPathFactory, quiet: Any
-) -> tuple[Workspace, dict[str, Any]]:
+) -> tuple[Workspace, RebuildAnswer]:
     """The story with a third expert and build/2. Read only."""
     root = tmp_path_factory.mktemp("grown") / "workspace"
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
     workspace = Workspace.find(root)
-    add_data(
-        workspace,
-        "units",
-        story.corpora / "units",
-        license="CC0-1.0",
-        origin="the test",
-        holder="nobody",
-        purpose="testing",
-    )
+    add_data(workspace, "units", story.corpora / "units", STATEMENT)
     branch = train(workspace, {"units": "data/units"})["units"]
     register(
         workspace,
@@ -83,16 +79,17 @@ def grown(
 
 
 def test_one_more_expert_runs_only_its_own_stages_and_links_the_others_shards(
-    grown: tuple[Workspace, dict[str, Any]],
+    grown: tuple[Workspace, RebuildAnswer],
 ) -> None:
     workspace, answer = grown
-    assert answer["ran"] == ["mix", "tune", "evaluate"]
-    assert {"expert/math@1", "expert/code@1"} <= set(answer["reused"])
+    assert answer.ran == ("mix", "tune", "evaluate")
+    assert {"expert/math@1", "expert/code@1"} <= set(answer.reused)
     for name in ("math", "code", "seed"):
         file = f"model-expert-{name}.safetensors"
         first, second = workspace.root / "builds/1" / file, workspace.root / "builds/2" / file
         assert first.stat().st_ino == second.stat().st_ino
-    slots = {member["ref"]: member["slot"] for member in shown(workspace, "build/2")["members"]}
+    members = workspace.catalog.get("build/2", BuildFacts).facts.members
+    slots = {member.ref: member.slot for member in members}
     assert slots == {"expert/code@1": 1, "expert/math@1": 2, "expert/units@1": 3}
 
 
@@ -107,7 +104,7 @@ def test_an_expert_is_trained_once(own_story: Workspace, quiet: Any) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_builds_load_and_generate_with_stock_transformers_alone(
-    grown: tuple[Workspace, dict[str, Any]], number: int
+    grown: tuple[Workspace, RebuildAnswer], number: int
 ) -> None:
     program = """
 import sys
@@ -128,12 +125,12 @@ print(text.shape[1])
     assert int(done.stdout) > 4
 
 
-def test_an_audit_of_sound_builds_has_no_finding(grown: tuple[Workspace, dict[str, Any]]) -> None:
+def test_an_audit_of_sound_builds_has_no_finding(grown: tuple[Workspace, RebuildAnswer]) -> None:
     for build in ("build/1", "build/2"):
-        answer = audit(grown[0], build, recompute=True)
-        assert answer["findings"] == []
-        assert all(check["ok"] for check in answer["checks"])
-        examined = {check["name"]: check["examined"] for check in answer["checks"]}
+        answer = audit(grown[0], build, AuditRequest(recompute=True))
+        assert answer.findings == ()
+        assert all(check.ok for check in answer.checks)
+        examined = {check.name: check.examined for check in answer.checks}
         assert (
             min(
                 examined[name]
@@ -161,20 +158,19 @@ def test_a_flipped_byte_in_any_registered_file_is_named(
         assert path.name in found
         if path.suffix == ".safetensors":
             assert ".weight" in found, "the tensor is named too"
-    assert audit(own_story, "build/1")["findings"] == []
+    assert audit(own_story, "build/1").findings == ()
 
 
 def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(
-    grown: tuple[Workspace, dict[str, Any]],
+    grown: tuple[Workspace, RebuildAnswer],
 ) -> None:
-    up = lineage_answer(grown[0].catalog, "build/2", down=False).to_json()
-    data = {node["ref"]: node for node in up["nodes"] if node["kind"] == "data"}
+    up = lineage_answer(grown[0].catalog, "build/2", down=False)
+    data = {node.ref: node for node in up.nodes if node.kind == "data"}
     assert set(data) == {"data/prose@1", "data/math@1", "data/code@1", "data/units@1"}
-    assert all(len(file["sha256"]) == 64 for node in data.values() for file in node["files"])
-    down = {
-        node["ref"]
-        for node in lineage_answer(grown[0].catalog, "data/math@1", down=True).to_json()["nodes"]
-    }
+    assert all(node.files for node in data.values())
+    assert all(len(file.sha256) == 64 for node in data.values() for file in node.files or ())
+    walked = lineage_answer(grown[0].catalog, "data/math@1", down=True)
+    down = {node.ref for node in walked.nodes}
     assert {"expert/math@1", "build/1", "build/2"} <= down
     assert "expert/code@1" not in down
 
@@ -182,11 +178,10 @@ def test_lineage_ends_at_the_datas_files_and_walks_down_to_the_builds(
 def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(
     own_story: Workspace, tmp_path: Path
 ) -> None:
-    answer = withdraw(own_story, "data/code@1", "the holder withdrew consent")
-    assert {item["ref"] for item in answer["reached"]} == {"expert/code@1", "build/1"}
-    assert {row["ref"]: row["status"] for row in listed(own_story, "builds", {})} == {
-        "build/1": "tainted"
-    }
+    withdrawal = withdraw(own_story, "data/code@1", "the holder withdrew consent")
+    assert {item.ref for item in withdrawal.reached} == {"expert/code@1", "build/1"}
+    rows = listed(own_story, "builds", {})
+    assert {row.ref: row.status for row in rows} == {"build/1": "tainted"}
     for refused in (
         lambda: release(own_story, "build/1"),
         lambda: export(own_story, "build/1", tmp_path / "out"),
@@ -194,14 +189,11 @@ def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(
         with pytest.raises(Refused, match="standing"):
             refused()
     assert not (tmp_path / "out").exists()
-    assert rebuild(own_story)["build"] == "build/2"
-    assert "data/code@1" not in {
-        node["ref"]
-        for node in lineage_answer(own_story.catalog, "build/2", down=False).to_json()["nodes"]
-    }
+    assert rebuild(own_story).build == "build/2"
+    nodes = lineage_answer(own_story.catalog, "build/2", down=False).nodes
+    assert "data/code@1" not in {node.ref for node in nodes}
     assert not list((own_story.root / "builds/2").glob("*code*"))
-    answer = audit(own_story, "build/2", recompute=True)
-    assert answer["findings"] == []
+    assert audit(own_story, "build/2", AuditRequest(recompute=True)).findings == ()
     export(own_story, "build/2", tmp_path / "out")
     assert (tmp_path / "out" / "config.json").is_file()
 
@@ -210,9 +202,9 @@ def test_data_without_a_licence_is_refused_by_name_and_leaves_nothing(
     own_story: Workspace, story: Any
 ) -> None:
     with pytest.raises(Refused, match=r"licence/stated.*(\n|.)*--license SPDX-ID"):
-        add_data(own_story, "units", story.corpora / "units", license=None, origin="the test")
+        add_data(own_story, "units", story.corpora / "units", DataStatement(source="the test"))
     assert not (own_story.root / "data/units").exists()
-    assert "units" not in {version.ref.name for version in own_story.catalog.list("data")}
+    assert "units" not in {version.ref.name for version in own_story.catalog.versions(DataFacts)}
     assert own_story.catalog.status("data/units@1") == "refused"
 
 
@@ -228,6 +220,5 @@ def test_changed_data_is_noticed_before_a_training(own_story: Workspace) -> None
 def test_a_damaged_shard_is_not_linked_into_the_next_build(own_story: Workspace) -> None:
     damaged = own_story.root / "builds/1/model-expert-math.safetensors"
     flip(damaged)
-    answer = rebuild(own_story, without=["code"])
-    assert answer["build"] == "build/2"
-    assert audit(own_story, "build/2", recompute=True)["findings"] == []
+    assert rebuild(own_story, Request(without=["code"])).build == "build/2"
+    assert audit(own_story, "build/2", AuditRequest(recompute=True)).findings == ()

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from btx_core.problems import WrongUsage
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.show import shown
 from pipelines.stages import stages
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Damaged
+from registry.records.facts import BuildFacts
 
+UNTUNED = Request(tune="none")
 TASK = """\
 task: sums
 dataset_path: json
@@ -47,24 +50,27 @@ def test_a_builds_tasks_are_stored_with_it_and_a_changed_one_builds_anew(
 ) -> None:
     root = with_task.root
     capfd.readouterr()
-    first = rebuild(with_task, tune="none")
-    assert (first["build"], first["status"]) == ("build/2", "evaluated")
+    first = rebuild(with_task, UNTUNED)
+    assert (first.build, first.status) == ("build/2", "evaluated")
     assert "it/s" not in capfd.readouterr().err, "the harness's own bars stay out of sight"
-    told = shown(with_task, "build/2")  # `btx show --json`
+    # What `btx show --json` prints.
+    told = shown(with_task, "build/2").to_json()
     assert told["tasks"]["sums"]["acc"] == 0.5
     assert set(told["evaluation"]) == {"math", "code"}
-    assert rebuild(with_task, tune="none")["status"] == "unchanged"
+    assert rebuild(with_task, UNTUNED).status == "unchanged"
 
     data = root / "tasks/sums.jsonl"
     data.write_text(data.read_text().replace('"right": 1', '"right": 0'))
     monkeypatch.chdir(root)
     with pytest.raises(Damaged, match=r"tasks/sums\.jsonl"):
         stages.evaluate()  # of the snapshot as it was frozen
-    second = rebuild(with_task, tune="none")
-    assert (second["build"], second["ran"]) == ("build/3", ["evaluate"]), (
+    second = rebuild(with_task, UNTUNED)
+    assert (second.build, second.ran) == ("build/3", ("evaluate",)), (
         "the same weights, measured again"
     )
-    assert with_task.catalog.get("build/3").facts["tasks"]["sums"]["acc"] in (0.0, 1.0)
+    tasks = with_task.catalog.get("build/3", BuildFacts).facts.tasks
+    assert tasks is not None
+    assert tasks["sums"]["acc"] in (0.0, 1.0)
 
 
 def test_a_task_file_that_is_missing_stops_before_anything_is_written(
@@ -81,7 +87,7 @@ def test_a_task_file_that_is_missing_stops_before_anything_is_written(
 
 def test_no_tasks_leave_no_trace(story: Any) -> None:
     workspace = Workspace.find(Path(story.root))
-    assert "tasks" not in workspace.catalog.get("build/1").facts
+    assert "tasks" not in workspace.catalog.get("build/1").facts.to_json()
     assert (
         "tasks"
         not in json.loads((workspace.root / "snapshot.json").read_text())["recipe"]["evaluate"]

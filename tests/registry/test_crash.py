@@ -1,4 +1,7 @@
-"""Killed at any moment, a registry is whole: all that was acknowledged is there, an audit is clean, the same work again completes."""
+"""Killed at any moment, a registry is whole.
+
+All that was acknowledged is there, an audit is clean, and the same work again completes.
+"""
 
 import os
 import random
@@ -11,13 +14,18 @@ from pathlib import Path
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SnapshotFacts
+from registry.records.kinds import Kind
 
 KILLS = int(os.environ.get("BTX_KILLS", "6"))  # a campaign: 200
 
 WORK = """
 import os, sys, signal
 from pathlib import Path
-from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog
+from registry.records.events import Released
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SnapshotFacts
+from registry.records.version import FileFact
 import registry.catalogue.models
 root, start, rounds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 from registry.catalogue.store import Store
@@ -26,13 +34,18 @@ for number in range(start, start + rounds):
     source = root / "incoming"
     source.unlink(missing_ok=True)
     source.write_bytes(number.to_bytes(4, "big") * 20_000)
+    def facts(record):
+        return record.from_json({"number": number}, "test")
     with store.holding():
         file = FileFact("weights", 80_000, store.put(source))
-        data = catalog.register("data", "d", {"number": number}, version=number)
-        expert = catalog.register("expert", "e", {"number": number}, files=[file], parents=[(data.ref, "trained_on")], version=number)
-    snapshot = catalog.register("snapshot", "s", {"number": number}, parents=[(expert.ref, "member")], version=number)
-    build = catalog.register("build", "", {"number": number}, files=[file], parents=[(snapshot.ref, "composed_from")], version=number)
-    catalog.event("released", build.ref, {}, documents=[{"number": number}])
+        data = catalog.register("d", facts(DataFacts), version=number)
+        made = [(data.ref, "trained_on")]
+        expert = catalog.register("e", facts(ExpertFacts), files=[file], parents=made, version=number)
+    made = [(expert.ref, "member")]
+    snapshot = catalog.register("s", facts(SnapshotFacts), parents=made, version=number)
+    made = [(snapshot.ref, "composed_from")]
+    build = catalog.register("", facts(BuildFacts), files=[file], parents=made, version=number)
+    catalog.event(Released(), build.ref, documents=[{"number": number}])
     catalog.withdraw(data.ref, "test")
     os.write(1, b"%d\\n" % number)
 """
@@ -67,23 +80,20 @@ def test_a_kill_at_any_moment_leaves_a_whole_registry(tmp_path: Path) -> None:
 
 
 def check(root: Path, done: int) -> bool:
-    """All that was acknowledged is there and clean; returns whether a round was left half done."""
+    """Check that all that was acknowledged is there; return whether a round was left half done."""
     catalog, store = Catalog(f"sqlite:///{root}/registry.db", actor="ada"), Store(root / "store")
-    for kind in ("data", "expert", "snapshot", "build"):
-        assert [version.ref.version for version in catalog.list(kind)][:done] == list(
-            range(1, done + 1)
-        )
-    for kind in ("data", "expert", "snapshot", "build"):
-        newest = catalog.list(kind)[-1]
-        findings = audit(catalog, newest.ref, Surroundings(store=store)).findings
+    for kind in (DataFacts, ExpertFacts, SnapshotFacts, BuildFacts):
+        versions = catalog.versions(kind)
+        assert [one.ref.version for one in versions][:done] == list(range(1, done + 1))
+        findings = audit(catalog, versions[-1].ref, Surroundings(store=store)).findings
         assert {finding.check for finding in findings} <= {"standing"}, findings
-    half = catalog.next_version("data", "d") > done + 1
+    half = catalog.next_version(Kind.DATA, "d") > done + 1
     catalog.close()
     return half
 
 
 def finish(root: Path, number: int) -> None:
-    """The same work again: what is there already is returned, and the rest is done."""
+    """Do the same work again: what is there already is returned, and the rest is done."""
     process = run(root, number, 1)
     out, error = process.communicate()
     assert out.split() == [b"%d" % number], error

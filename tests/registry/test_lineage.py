@@ -10,6 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.catalogue.catalog import Catalog
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    ExportFacts,
+    Member,
+    SeedFacts,
+    SnapshotFacts,
+)
+from registry.records.kinds import Mode
 
 Draw = st.DrawFn
 MODES = ("anchored", "full")
@@ -17,7 +27,10 @@ MODES = ("anchored", "full")
 
 @dataclass
 class Bytes:
-    """The brute-force model of a build: for each group of bytes, everything whose text or weights went into it."""
+    """The brute-force model of a build.
+
+    For each group of bytes, everything whose text or weights went into it.
+    """
 
     shared: set[str]
     shards: dict[str, set[str]]
@@ -31,16 +44,15 @@ class Bytes:
 class World:
     """What was made from what, as the model knows it."""
 
-    inside: dict[str, set[str]] = field(
-        default_factory=dict
-    )  # seed, data, expert -> itself and all that went into it
+    # Of seed, data and experts: the version itself, and all that went into it.
+    inside: dict[str, set[str]] = field(default_factory=dict)
     builds: dict[str, Bytes] = field(default_factory=dict)
     top_k: dict[str, int] = field(default_factory=dict)
 
 
 @st.composite
 def plans(draw: Draw) -> dict[str, object]:
-    """A registry in words: data, a seed trained on some of it, experts, builds."""
+    """Draw a registry in words: data, a seed trained on some of it, experts, builds."""
     data = [f"data/d{number}@1" for number in range(draw(st.integers(1, 4)))]
     some = st.lists(st.sampled_from(data), unique=True, max_size=2)
     experts = draw(st.lists(st.tuples(st.sampled_from(MODES), some), min_size=1, max_size=5))
@@ -66,15 +78,16 @@ def plans(draw: Draw) -> dict[str, object]:
 def register(catalog: Catalog, plan: dict[str, object]) -> World:
     world = World()
     for ref in plan["data"]:  # type: ignore[attr-defined]
-        catalog.register("data", ref[5:-2], {})
+        catalog.register(ref[5:-2], DataFacts())
         world.inside[ref] = {ref}
-    catalog.register("seed", "base", {}, parents=[(ref, "trained_on") for ref in plan["seed_on"]])  # type: ignore[attr-defined]
+    trained_on = [(ref, "trained_on") for ref in plan["seed_on"]]  # type: ignore[attr-defined]
+    catalog.register("base", SeedFacts(), parents=trained_on)
     world.inside["seed/base@1"] = {"seed/base@1", *plan["seed_on"]}  # type: ignore[misc]
     modes = {}
     for number, (mode, trained_on) in enumerate(plan["experts"]):  # type: ignore[arg-type, var-annotated]
         ref = f"expert/e{number}@1"
         parents = [("seed/base@1", "branched_from"), *((data, "trained_on") for data in trained_on)]
-        catalog.register("expert", f"e{number}", {"mode": mode}, parents=parents)
+        catalog.register(f"e{number}", ExpertFacts(mode=Mode(mode)), parents=parents)
         world.inside[ref] = {ref, *trained_on} | world.inside["seed/base@1"]
         modes[ref] = mode
     for number, build in enumerate(plan["builds"], start=1):  # type: ignore[arg-type, var-annotated]
@@ -87,13 +100,10 @@ def add_build(
 ) -> None:
     members = [f"expert/e{member}@1" for member in build["members"]]  # type: ignore[attr-defined]
     mode = "full" if any(modes[ref] == "full" for ref in members) else "anchored"
-    facts = {
-        "mode": mode,
-        "members": [{"ref": ref, "slot": slot} for slot, ref in enumerate(members, start=1)],
-        "number": number,
-    }
+    lines = [{"ref": ref, "slot": slot} for slot, ref in enumerate(members, start=1)]
+    facts = {"mode": mode, "members": lines, "number": number}
     parents = [("seed/base@1", "seed"), *((ref, "member") for ref in members)]
-    snapshot = catalog.register("snapshot", "main", facts, parents=parents)
+    snapshot = catalog.register("main", SnapshotFacts.from_json(facts, "test"), parents=parents)
     grown = f"build/{number - 1}" if build["grown"] and number > 1 else None
     recipe = {
         "mix": {"top_k": build["top_k"], "seed_expert": build["seed_expert"]},
@@ -101,9 +111,8 @@ def add_build(
     }
     edges = [(snapshot.ref, "composed_from"), *((data, "tuned_on") for data in build["on"])]  # type: ignore[attr-defined]
     catalog.register(
-        "build",
         "",
-        {"recipe": recipe, "number": number},
+        BuildFacts.from_json({"recipe": recipe, "number": number}, "test"),
         parents=edges + ([(grown, "grown_from")] if grown else []),
     )
     world.builds[f"build/{number}"] = model(
@@ -138,7 +147,11 @@ def model(
 
 
 def expected(world: World, ref: str, subject: str) -> str:
-    """Drop the shards and rows of the experts that hold the subject; look whether any byte that stays holds it too."""
+    """Return the class of removal of one build, as its bytes say.
+
+    Drop the shards and rows of the experts that hold the subject, and look whether any byte that
+    stays holds it too.
+    """
     made = world.builds[ref]
     if not any(subject in group for group in made.groups()):
         return "none"
@@ -176,29 +189,26 @@ def test_the_class_of_removal_of_every_build_agrees_with_the_model_of_its_bytes(
 
 def test_impact_names_the_members_to_drop_and_the_exports(catalog: Catalog) -> None:
     add = catalog.register
-    add("seed", "base", {})
+    add("base", SeedFacts())
     for name in ("math", "code"):
-        add("data", name, {})
+        add(name, DataFacts())
         add(
-            "expert",
             name,
-            {"mode": "anchored"},
+            ExpertFacts(mode=Mode.ANCHORED),
             parents=[("seed/base", "branched_from"), (f"data/{name}", "trained_on")],
         )
-    members = {"mode": "anchored", "members": [{"ref": "expert/math@1"}, {"ref": "expert/code@1"}]}
+    members = (Member(ref="expert/math@1", slot=1), Member(ref="expert/code@1", slot=2))
     add(
-        "snapshot",
         "main",
-        members,
+        SnapshotFacts(mode=Mode.ANCHORED, members=members),
         parents=[("seed/base", "seed"), ("expert/math", "member"), ("expert/code", "member")],
     )
     add(
-        "build",
         "",
-        {"recipe": {"tune": {"mode": "router"}}},
+        BuildFacts.from_json({"recipe": {"tune": {"mode": "router"}}}, "test"),
         parents=[("snapshot/main", "composed_from"), ("data/code", "tuned_on")],
     )
-    add("export", "hub", {}, parents=[("build/1", "exported_from")])
+    add("hub", ExportFacts(), parents=[("build/1", "exported_from")])
     impact = catalog.impact("data/math")
     assert [(build.removal, list(map(str, build.members))) for build in impact.builds] == [
         ("exact", ["expert/math@1"])

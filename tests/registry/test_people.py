@@ -8,6 +8,7 @@ import pytest
 
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.governance import attestations, people
+from registry.records.events import Act, Acted, Envelope
 
 SOON = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
 
@@ -17,7 +18,7 @@ def test_an_approval_by_a_second_person_counts_once(governed: Any) -> None:
     ben = governed.person("ben", "approver")
     for _ in range(2):
         people.approve(governed.as_("ben"), "build/1", ben)
-    assert [line["actor"] for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
+    assert [line.actor for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
 
 
 def test_nobody_approves_what_they_registered_nor_without_the_role(governed: Any) -> None:
@@ -35,49 +36,32 @@ def test_an_approval_written_without_its_signers_key_does_not_count(governed: An
     build = governed.story()
     ben = governed.person("ben", "approver")
     mallory = people.new_key("ben", governed.keys / "mallory.pem")
-    with pytest.raises(Refused, match="as on the roll"):
+    with pytest.raises(Refused, match="as on the list of people"):
         people.approve(governed.as_("ben"), "build/1", mallory)
-    act = {
-        "act": "approved",
-        "subject": "build/1",
-        "digest": build.digest,
-        "actor": "ben",
-        "at": "2026-01-01T00:00:00Z",
-        "why": "",
-    }
+    act = Act(
+        act="approved",
+        subject="build/1",
+        digest=build.digest,
+        actor="ben",
+        at="2026-01-01T00:00:00Z",
+        why="",
+    )
+
+    def signed(key: Any, kind: str = people.ACT, **change: str) -> Acted:
+        """Return the event of the act, with a signature over an act that was changed so."""
+        envelope = attestations.sign(act.to_json() | change, key, kind)
+        return Acted(act=act, envelope=Envelope.from_json(envelope, "test"))
+
     forger = governed.as_("ben")
-    forger.event("approved", "build/1", {"act": act})
-    forger.event(
-        "approved",
-        "build/1",
-        {"act": act, "envelope": attestations.sign(act, mallory.key, people.ACT)},
-    )
-    forger.event(
-        "approved",
-        "build/1",
-        {
-            "act": act,
-            "envelope": attestations.sign(act | {"subject": "build/2"}, ben.key, people.ACT),
-        },
-    )
-    forger.event(
-        "approved",
-        "build/1",
-        {
-            "act": act,
-            "envelope": attestations.sign(act | {"digest": "0" * 64}, ben.key, people.ACT),
-        },
-    )
-    forger.event(
-        "approved", "build/1", {"act": act, "envelope": attestations.sign(act, ben.key)}
-    )  # the right words under another type
-    governed.as_("ann").event(
-        "approved", "build/1", {"act": act, "envelope": attestations.sign(act, ben.key, people.ACT)}
-    )
+    forger.event(Acted(act=act), "build/1")
+    forger.event(signed(mallory.key), "build/1")
+    forger.event(signed(ben.key, subject="build/2"), "build/1")
+    forger.event(signed(ben.key, digest="0" * 64), "build/1")
+    # The right words under another type.
+    forger.event(signed(ben.key, attestations.IN_TOTO), "build/1")
+    governed.as_("ann").event(signed(ben.key), "build/1")
     assert people.approvals(governed.as_("ann"), build) == []
-    forger.event(
-        "approved", "build/1", {"act": act, "envelope": attestations.sign(act, ben.key, people.ACT)}
-    )
+    forger.event(signed(ben.key), "build/1")
     assert len(people.approvals(governed.as_("ann"), build)) == 1
 
 
@@ -89,7 +73,7 @@ def test_what_was_signed_before_a_person_left_the_roll_still_counts_and_nothing_
     cy = governed.person("cy", "approver")
     people.approve(governed.as_("cy"), "build/1", cy)
     people.add_actor(governed.as_("ann"), "cy", (), people.public_pem(cy))
-    assert [line["actor"] for line in people.approvals(governed.as_("ann"), build)] == ["cy"]
+    assert [line.actor for line in people.approvals(governed.as_("ann"), build)] == ["cy"]
     with pytest.raises(Refused):
         people.approve(governed.as_("cy"), "build/1", cy)
 
@@ -101,14 +85,15 @@ def test_a_closed_roll_changes_by_an_auditors_signature_only(governed: Any) -> N
     governed.person("ben", "approver", by="ida")
     catalog = governed.as_("mal")
     key = people.new_key("mal", governed.keys / "mal2.pem")
-    act = {
-        "act": "actor",
-        "subject": "actor/mal",
-        "roles": ["approver"],
-        "public_key": people.public_pem(key),
-        "at": "2026-01-01T00:00:00Z",
-    }
-    catalog.event("actor", "actor/mal", {"act": act})  # past the API: an event nobody signed
+    act = Act(
+        act="actor",
+        subject="actor/mal",
+        roles=("approver",),
+        public_key=people.public_pem(key),
+        at="2026-01-01T00:00:00Z",
+    )
+    # Past the functions of people: an event that nobody signed.
+    catalog.event(Acted(act=act), "actor/mal", kind="actor")
     assert set(people.roll(catalog)) == {"ida", "ben"}
 
 

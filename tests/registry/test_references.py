@@ -5,23 +5,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import Invalid
-from registry.records.references import KINDS, Reference, parse
+from registry.records.kinds import Kind
+from registry.records.references import Reference, parse
 
 names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,20}", fullmatch=True)
 
 
 @given(
-    st.sampled_from([kind for kind in KINDS if kind != "build"]),
+    st.sampled_from([kind for kind in Kind if kind != Kind.BUILD]),
     names,
     st.none() | st.integers(1, 10**8),
 )
-def test_a_printed_reference_reads_as_itself(kind: str, name: str, version: int | None) -> None:
+def test_a_printed_reference_reads_as_itself(kind: Kind, name: str, version: int | None) -> None:
     ref = Reference(kind, name, version)
-    assert parse(str(ref)) == parse(ref) == Reference.parse(str(ref), kind) == ref
+    assert parse(str(ref)) == parse(ref) == parse(str(ref), kind) == ref
 
 
 def test_builds_have_a_number_and_no_name() -> None:
-    assert parse("build/7") == Reference("build", "", 7)
+    assert parse("build/7") == Reference(Kind.BUILD, "", 7)
     assert str(parse("build/7")) == "build/7"
     assert parse("build").version is None
     assert parse("build/7").path == "7"

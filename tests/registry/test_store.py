@@ -114,10 +114,13 @@ def test_a_sweep_waits_for_a_registration_under_way(store: Store, tmp_path: Path
 FULL = """
 import sys
 from pathlib import Path
-from registry.catalogue.catalog import Catalog, FileFact
+from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.errors import Unavailable
 from registry.catalogue.store import Store
+from registry.records.events import AnyBody
+from registry.records.facts import ExpertFacts
+from registry.records.version import FileFact
 
 disk, outside = Path(sys.argv[1]), Path(sys.argv[2])
 catalog, store = Catalog(f"sqlite:///{disk}/registry.db", actor="ada"), Store(disk / "store")
@@ -126,7 +129,8 @@ def register(number):
     source = outside / str(number)
     source.write_bytes(number.to_bytes(4, "big") * 50_000)
     sha256 = store.put(source)
-    return catalog.register("expert", "e", {"number": number, "text": "x" * 20_000}, files=[FileFact("a", 200_000, sha256)])
+    facts = ExpertFacts.from_json({"number": number, "text": "x" * 20_000}, "test")
+    return catalog.register("e", facts, files=[FileFact("a", 200_000, sha256)])
 
 refusals = []
 for number in range(60):
@@ -138,13 +142,14 @@ for number in range(60):
             break
 for number in range(2000):  # fill what is left with rows alone
     try:
-        catalog.event("note", "x", {"text": "y" * 3_000, "number": number})
+        note = AnyBody.from_json({"text": "y" * 3_000, "number": number}, "test")
+        catalog.event(note, "x", kind="note")
     except Unavailable as error:
         refusals.append(error)
         break
 assert len(refusals) == 4, refusals
 assert all("room" in str(error) and error.exit_status == 1 for error in refusals), refusals
-before = catalog.list("expert")
+before = catalog.versions(ExpertFacts)
 kinds = [finding for finding in audit(catalog, before[-1].ref, Surroundings(store=store)).findings]
 assert kinds == [], kinds
 assert not list((disk / "store" / "tmp").iterdir())
@@ -152,7 +157,7 @@ assert not list((disk / "store" / "tmp").iterdir())
 for number in range(len(before)):
     assert not register(number).created
 assert register(99).created
-assert audit(catalog, "expert/e", Surroundings(store=store)).findings == []
+assert audit(catalog, "expert/e", Surroundings(store=store)).findings == ()
 print("held", len(before))
 """
 
