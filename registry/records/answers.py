@@ -18,6 +18,7 @@ from registry.records.facts import (
     Architecture,
     BuildFacts,
     Cost,
+    DataStatement,
     DvcFolder,
     Environment,
     Member,
@@ -620,16 +621,10 @@ class Shown(AsStored):
     gates: tuple[Judged, ...] = ()
 
 
-class ShownDataAnswer(Shown):
+class ShownDataAnswer(DataStatement, Shown):
     """A data version."""
 
     domain: str | None = None
-    license: str | None = None
-    source: str | None = None
-    holder: str | None = None
-    purpose: str | None = None
-    pii: str | None = None
-    retain_until: str | None = None
     bytes: int | None = None
     url: str | None = None
     dvc: DvcFolder | None = None

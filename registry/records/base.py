@@ -1,6 +1,7 @@
 """The base of every record: a typed value that becomes the same JSON again.
 
-In:  JSON, as text or as parsed values.  Out: a frozen record with typed fields, and its JSON object.
+In:  JSON, as text or as parsed values.
+Out: a frozen record with typed fields, and its JSON object.
 A key that this version of the program does not know is kept, so that what an older or newer
 version wrote comes out again as it was. A field that was never set is left out of the JSON.
 """
