@@ -343,8 +343,8 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
     if not -60 < age_s < LONGEST_DRAFT_S:
         raise _sign_again(subject, f"drafted at {act.at}", "less than 15 minutes ago")
     for event in catalog.events(subject, "approved"):
-        logged = event.read(Acted).envelope
-        if logged and logged.payload == envelope.payload:
+        logged = _acted(event)
+        if logged and logged.envelope and logged.envelope.payload == envelope.payload:
             raise Refused(
                 f"approved {subject}",
                 found="an act that is in the log already",
@@ -434,6 +434,20 @@ def _held(catalog: Catalog, kind: str, subject: str) -> list[tuple[Event, Act]]:
     return held
 
 
+def _acted(event: Event) -> Acted | None:
+    """Return the event's body, or None where it holds no act."""
+    try:
+        return event.read(Acted)
+    except Damaged:
+        return None
+
+
+def _stated(event: Event) -> Act | None:
+    """Return the act that the event holds, signed or not."""
+    logged = _acted(event)
+    return logged.act if logged else None
+
+
 def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     """Return the signed act, where it counts.
 
@@ -443,13 +457,14 @@ def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     needed = "auditor" if event.kind == "actor" else "approver"
     if person is None or needed not in person.roles:
         return None
+    logged = _acted(event)
+    if logged is None or logged.envelope is None:
+        return None
     try:
-        envelope = event.read(Acted).envelope
-        if envelope is None:
-            return None
-        payload = attestations.opened(envelope.to_json(), person.key, ACT)
+        payload = attestations.opened(logged.envelope.to_json(), person.key, ACT)
         act = Act.from_json(payload, f"event {event.seq}")
-    except Damaged:
+    # Invalid: no key stands beside the person's name.
+    except (Damaged, Invalid):
         return None
     by = act.actor or event.actor
     says = (act.act, act.subject, by)
@@ -462,7 +477,7 @@ def _rolls(changes: Sequence[Event], before: int | None) -> dict[str, Actor]:
         if before is not None and event.seq >= before:
             break
         closed = any("auditor" in person.roles for person in people.values())
-        act = _checked(event, people) if closed else event.read(Acted).act
+        act = _checked(event, people) if closed else _stated(event)
         if act is not None:
             name = event.subject.removeprefix("actor/")
             people[name] = Actor(name, act.roles or (), act.public_key or "")
