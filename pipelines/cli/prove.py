@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli.options import Json, Ref, find_workspace
 from pipelines.cli.output import print_answer, print_json, print_line
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 from registry.errors import Conflict
 from registry.units import counted
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError
-from pipelines.workspace.recipes import recipe
+from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import checks
 from registry.catalogue.audit_log import check_kept, kept_heads, verify

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.measuring import harness
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from btx_core.files import replace_text
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
 from pipelines.workspace import folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
@@ -175,7 +175,7 @@ def _build_folder(workspace: Workspace, build: Version[BuildFacts]) -> Path:
 def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
-    candidate = evidence.of_candidate(workspace.catalog, ref, seed, members)
+    candidate = collect_evidence.of_candidate(workspace.catalog, ref, seed, members)
     gates.ask(workspace, Gate.BUILD, ref, candidate)
 
 

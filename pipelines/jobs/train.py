@@ -19,7 +19,7 @@ from pipelines.stages.dvc_runs import Log
 from pipelines.stages.executors import Needs, execute
 from pipelines.workspace import folders, orders
 from pipelines.workspace.orders import BranchOrder, FolderOrder
-from pipelines.workspace.recipes import recipe
+from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Invalid, Refused
 from registry.records.events import StageRan

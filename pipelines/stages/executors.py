@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, Log, StageFailed
-from pipelines.workspace.progress import WATCHED, Note, bars, note_of
+from pipelines.workspace.bars import WATCHED, Note, bars, note_of
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
 

@@ -42,7 +42,7 @@ processes = 1 # that train one branch together
 
 # Recipes: what is not named keeps its default. A key that a step does not know is refused, with
 # the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
-# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipes.py.
+# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py.
 [recipe.train]
 [recipe.mix]
 [recipe.tune]
