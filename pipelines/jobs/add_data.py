@@ -1,4 +1,4 @@
-"""Register a corpus as a data version: copy it in, ask the gate, hold it with DVC, write the row."""
+"""Register a corpus: copy it in, ask the gate, hold it with DVC, write the row."""
 
 from dataclasses import replace
 from datetime import date
@@ -81,7 +81,7 @@ def _check_date(retain_until: str | None) -> None:
 
 
 def _check_text(folder: Path, source: Path | str) -> None:
-    """Everything that reads a data version reads text: what is none is told where the corpus comes in, by the caller's path."""
+    """Refuse what is no text, by the path that the caller gave: all readers of data read text."""
     try:
         texts.check(folder)
     except texts.Unreadable as error:

@@ -1,7 +1,9 @@
-"""The audit log: a hash chain of everything that happened, written in the transaction of the change.
+"""The audit log: a hash chain of everything that happened, written with the change itself.
 
-In:  an event's words; for the checks, the rows.  Out: the event, the head, what is wrong with the chain; a signed head.
-The chain alone cannot show a cut-off tail or a chain rewritten from end to end: a head pinned or signed outside the database can.
+In:  what happened; for the checks, the rows.
+Out: the event, the head, what is wrong with the chain; a signed head.
+The chain alone cannot show a tail that was cut off, or a chain that was written anew from end to
+end: a head that is noted or signed outside the database can.
 """
 
 import base64
@@ -47,7 +49,7 @@ def append(
     newest = writer.rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
     seq, prev = (newest[0][0] + 1, newest[0][1]) if newest else (1, GENESIS)
     text = canonical_json(body).decode()
-    digest = link_digest(seq, at, actor, kind, subject, text, prev)
+    digest = Link(seq, at, actor, kind, subject, text, prev).digest()
     writer.session.add(
         EventRow(
             seq=seq,
@@ -64,23 +66,41 @@ def append(
     return Event(seq, at, actor, kind, subject, text, prev, digest)
 
 
-def link_digest(
-    seq: int, at: str, actor: str, kind: str, subject: str, body: str, prev: str
-) -> str:
-    """SHA-256 of the canonical JSON of all fields; body is canonical JSON already."""
-    before = canonical_json({"actor": actor, "at": at})[:-1]
-    after = canonical_json({"kind": kind, "prev": prev, "seq": seq, "subject": subject})[1:]
-    return sha256_bytes(b'%s,"body":%s,%s' % (before, body.encode(), after))
+class Link(NamedTuple):
+    """One link of the chain: an event without its digest. The body is canonical JSON already."""
+
+    seq: int
+    at: str
+    actor: str
+    kind: str
+    subject: str
+    body: str
+    prev: str
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON of all fields."""
+        before = canonical_json({"actor": self.actor, "at": self.at})[:-1]
+        rest = {"kind": self.kind, "prev": self.prev, "seq": self.seq, "subject": self.subject}
+        after = canonical_json(rest)[1:]
+        return sha256_bytes(b'%s,"body":%s,%s' % (before, self.body.encode(), after))
 
 
 def head(rows: Rows) -> str:
-    """Digest of the newest event; of an empty log, 64 zeros."""
+    """Return the digest of the newest event; of an empty log, 64 zeros."""
     newest = rows("SELECT digest FROM event ORDER BY seq DESC LIMIT 1")
     return str(newest[0][0]) if newest else GENESIS
 
 
 def verify(rows: Rows, pinned: str | None = None) -> tuple[int, list[Break]]:
-    """Number of events looked at, and every break. pinned: a head that was true once; it must still be a link of the chain."""
+    """Check the whole chain.
+
+    Args:
+        rows: the log.
+        pinned: a head that was true once; it must still be a link of the chain.
+
+    Returns:
+        The number of events that were looked at, and every break.
+    """
     events = rows(f"SELECT {EVENT_COLUMNS} FROM event ORDER BY seq")
     breaks = list(_breaks(events))
     if pinned is not None and pinned != GENESIS and pinned not in {row[7] for row in events}:
@@ -112,11 +132,9 @@ def head_statement(rows: Rows, at: str) -> dict[str, Any]:
 
 
 def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
-    """A signed statement of what the head is; keep it outside the database."""
-    from cryptography.hazmat.primitives.serialization import (  # here, since few commands sign
-        Encoding,
-        PublicFormat,
-    )
+    """Return a signed statement of what the head is, to be kept outside the database."""
+    # Imported here: few commands sign.
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     statement = head_statement(rows, at)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
@@ -131,7 +149,16 @@ def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
 def check_signed_head(
     rows: Rows, signed: Mapping[str, Any], key: "Ed25519PublicKey"
 ) -> list[Break]:
-    """Empty when the trusted key signed this head and the log still has it in that place. The key inside `signed` is not trusted."""
+    """Check a signed head.
+
+    Args:
+        rows: the log.
+        signed: what `sign_head` returned. The key inside it is not trusted.
+        key: the trusted key.
+
+    Returns:
+        Nothing when that key signed this head and the log still has it in its place.
+    """
     from cryptography.exceptions import InvalidSignature
 
     try:
@@ -154,7 +181,14 @@ def check_signed_head(
 
 
 def kept_heads(words: str) -> list[dict[str, Any]]:
-    """Heads that were kept outside: one digest, or a file with one or several JSON statements, signed or not. Raises Invalid."""
+    """Read heads that were kept outside.
+
+    Args:
+        words: one digest, or the path of a file with JSON statements, signed or not.
+
+    Raises:
+        Invalid: for anything else.
+    """
     if len(words) == 64 and not set(words) - set("0123456789abcdef"):
         return [{"head": words}]
     found: list[dict[str, Any]] = []
@@ -179,13 +213,15 @@ def kept_heads(words: str) -> list[dict[str, Any]]:
 
 
 def check_kept(rows: Rows, kept: Mapping[str, Any], key: "Ed25519PublicKey | None") -> list[Break]:
-    """Empty when the kept head is a link of the log, in its place; signed, when `key` signed it."""
+    """Check a head that was kept outside, signed or not.
+
+    Returns:
+        Nothing when it is a link of the log in its place and, where it is signed, `key` signed it.
+    """
     if "signature" in kept:
-        return (
-            check_signed_head(rows, kept, key)
-            if key
-            else [Break("signed head", f"by {kept.get('actor')}", "a key to check it with")]
-        )
+        if key is None:
+            return [Break("signed head", f"by {kept.get('actor')}", "a key to check it with")]
+        return check_signed_head(rows, kept, key)
     there = rows("SELECT seq FROM event WHERE digest = :head", head=kept["head"])
     if kept["head"] == GENESIS or (there and kept.get("seq", there[0][0]) == there[0][0]):
         return []
@@ -219,7 +255,7 @@ def _breaks(events: list[tuple[Any, ...]]) -> Iterator[Break]:
                 f"event {seq}", f"prev {prev}", f"prev {before}, the digest of the event before"
             )
         try:
-            computed = link_digest(seq, at, actor, kind, subject, body, prev)
+            computed = Link(seq, at, actor, kind, subject, body, prev).digest()
         except Exception:  # a tampered field may be of any type
             computed = "nothing that can be hashed"
         if computed != digest:

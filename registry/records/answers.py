@@ -16,11 +16,13 @@ from registry.records.base import JsonObject, Record
 from registry.records.events import Judged
 from registry.records.facts import (
     Architecture,
+    BuildFacts,
     Cost,
     DataStatement,
     DvcFolder,
     Environment,
     Member,
+    Routing,
     StoredFile,
     TrainingReport,
     Weights,
@@ -734,3 +736,25 @@ def figures_of(result: Result) -> DomainFigures:
         figures["specialist"] = best.ref
         figures["specialists"] = result.specialists
     return DomainFigures(**figures)
+
+
+def expert_evaluation_of(results: Sequence[Result]) -> ExpertEvaluation | None:
+    """Return the figures of the first data version, and those of each by its label."""
+    if not results:
+        return None
+    first = figures_of(results[0]).to_json()
+    return ExpertEvaluation(**{**first, "domains": evaluation_of(results)})
+
+
+def recipe_of(facts: BuildFacts) -> JsonObject:
+    """Return a build's settings as they were given, and under `resolved` with every key."""
+    if facts.given_recipe is None:
+        return facts.recipe.to_json()
+    return {**facts.given_recipe.to_json(), "resolved": facts.recipe.to_json()}
+
+
+def routing_of(routing: Routing, results: Sequence[Result]) -> RoutingShares:
+    """Return where tokens went, by the names that `evaluation_of` gives the results."""
+    named = labels(results)
+    shares = {named.get(share.data, share.domain): share.layers for share in routing.shares}
+    return RoutingShares(shares=shares, dead=routing.dead, dominant=routing.dominant)

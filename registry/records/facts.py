@@ -109,6 +109,7 @@ class DataStatement(Record):
     source: str | None = None  # where it comes from, in words or as a URL
     holder: str | None = None  # who holds the rights
     purpose: str | None = None  # what it may be used for
+    language: str | None = None  # that it is written in: a BCP 47 tag, such as en or de-CH
     pii: str | None = None  # personal data: none | reviewed | present
     retain_until: str | None = None  # ISO date after which it must not be used
 

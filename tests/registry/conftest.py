@@ -198,18 +198,7 @@ class Governed:
     def expert(self, data: Version[DataFacts], name: str = "law") -> Version[ExpertFacts]:
         """Register expert/NAME, trained from seed/base@1 on this data."""
         catalog = self.as_("ann")
-        result = Result(data=str(data.ref), domain=name, bits_per_byte=0.9, seed_bits_per_byte=1.4)
-        facts = ExpertFacts(
-            domain=name,
-            seed="seed/base@1",
-            data=(str(data.ref),),
-            licenses=(data.facts.license,),
-            mode=Mode.ANCHORED,
-            preflight=sound_weights(),
-            results=(result,),
-            contamination=0,
-            train=TrainingReport(tokens=1000, flops=10**9, wall_s=2.5),
-        )
+        facts = self.expert_facts(data, domain=name)
         ref = f"expert/{name}@{catalog.next_version(Kind.EXPERT, name)}"
         self.decide("register", evidence.of_expert(catalog, ref, facts))
         return catalog.register(
@@ -218,6 +207,22 @@ class Governed:
             files=[FileFact("model.safetensors", 9, "b" * 64)],
             parents=[("seed/base@1", "branched_from"), (data.ref, "trained_on")],
         )
+
+    def expert_facts(self, data: Version[DataFacts], **change: Any) -> ExpertFacts:
+        """Return the facts of a sound expert that was trained from seed/base@1 on this data."""
+        ref, domain = str(data.ref), change.get("domain", "law")
+        known = ExpertFacts(
+            domain=domain,
+            seed="seed/base@1",
+            data=(ref,),
+            licenses=(data.facts.license,),
+            mode=Mode.ANCHORED,
+            preflight=sound_weights(),
+            results=(Result(data=ref, domain=domain, bits_per_byte=0.9, seed_bits_per_byte=1.4),),
+            contamination=0,
+            train=TrainingReport(tokens=1000, flops=10**9, wall_s=2.5),
+        )
+        return known.model_copy(update=change)
 
     def build_facts(self, *members: Version[ExpertFacts], snapshot: str = "") -> BuildFacts:
         """Return the facts of an evaluated build of these members."""

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from registry.catalogue import insert_only
-from registry.catalogue.audit_log import check_signed_head, link_digest, sign_head
+from registry.catalogue.audit_log import Link, check_signed_head, sign_head
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
@@ -416,7 +416,7 @@ def rewrite_chain(beyond: Callable[..., list[tuple[object, ...]]]) -> None:
     for seq, at, actor, kind, subject, body in beyond(
         "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
     ):
-        digest = link_digest(seq, at, actor, kind, subject, body, prev)  # type: ignore[arg-type]
+        digest = Link(seq, at, actor, kind, subject, body, prev).digest()  # type: ignore[arg-type]
         beyond("UPDATE event SET prev = ?, digest = ? WHERE seq = ?", prev, digest, seq)
         prev = digest
 

@@ -1,4 +1,4 @@
-"""A governed registry served as it is in use: ann registers, dora approves, max audits, eve only looks."""
+"""A governed registry, served: ann registers, dora approves, max audits, eve only looks."""
 
 import shutil
 from collections.abc import Iterator
