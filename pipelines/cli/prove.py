@@ -115,7 +115,7 @@ def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
             statement = audit_log.sign_head(rows, people.signer(catalog.actor).key, at)
         else:
             statement = audit_log.head_statement(rows, at)
-    return HeadAnswer(actor=catalog.actor, **statement)
+    return HeadAnswer(**{**statement.to_json(), "actor": catalog.actor})
 
 
 def _write_new(out: Path, text: str) -> None:

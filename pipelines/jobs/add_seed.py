@@ -53,7 +53,7 @@ def add_seed(
             checkpoint = Checkpoint.open(incoming)
             files = folders.manifest(incoming)
             facts = SeedFacts(
-                model_type=checkpoint.config["model_type"],
+                model_type=checkpoint.model_type,
                 family=find_family(checkpoint.config).name,
                 parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
                 license=license,

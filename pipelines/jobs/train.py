@@ -171,8 +171,13 @@ def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log
         # Of an order that has changed since.
         shutil.rmtree(folder, ignore_errors=True)
     settings = workspace.settings
-    own = {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {})
-    needs = Needs(settings.train.threads, settings.train.gpus, settings.train.processes, own)
+    needs = Needs(
+        cpus=settings.train.threads,
+        gpus=settings.train.gpus,
+        processes=settings.train.processes,
+        ray=settings.ray,
+        slurm=settings.slurm,
+    )
     try:
         execute(executor, workspace.root, list(stale.values()), needs, log)
     finally:

@@ -96,6 +96,12 @@ class TrainSettings(_Section):
     processes: int = 1
 
 
+class RaySettings(_Section):
+    """The cluster of the executor `ray`; without an address RAY_ADDRESS, or else this machine."""
+
+    address: str | None = None
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -116,7 +122,7 @@ class Settings(_Section):
 
     registry: RegistrySettings = RegistrySettings()
     train: TrainSettings = TrainSettings()
-    ray: dict[str, Any] = {}
+    ray: RaySettings = RaySettings()
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     line: dict[str, LineSettings] = {}
