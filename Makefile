@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check schemas clean
+.PHONY: demo test golden check schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
 
 test: .venv/ready-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A workspace that the code before this release made, read and worked in by today's code.
+golden: .venv/ready-test
+	[ -d .golden/workspace ] || tests/golden/make.sh .golden
+	BTX_GOLDEN=$(CURDIR)/.golden $(BIN)/python -m pytest tests/golden
 
 check: .venv/ready-test
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """The base of every error that a person can cause or fix, and the kinds that concern weights.
 
 In:  what was looked at, what was found and expected, and the next step, as text.
-Out: one exception that carries the four as attributes; its `str()` is the message that a person reads.
+Out: one exception that carries the four as attributes; its `str()` is the message to print.
 The registry derives its own kinds from the same base (`registry.errors`), so one `except BtxError`
 catches them all. Printing is left to the command line.
 """

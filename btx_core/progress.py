@@ -1,6 +1,7 @@
 """How a long step says how far it has come.
 
-In:  nothing.  Out: the type of the callback that mixing, training, tuning, evaluation and the harness take.
+In:  nothing.
+Out: the type of the callback that mixing, training, tuning, evaluation and the harness take.
 Showing the progress is left to the caller.
 """
 

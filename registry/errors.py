@@ -1,4 +1,4 @@
-"""The kinds of error that the registry raises, one for each thing that a caller would do differently.
+"""The kinds of error that the registry raises, one for each thing that a caller does differently.
 
 All of them are `BtxError`: they carry the subject, what was found and expected, and the next step.
 """

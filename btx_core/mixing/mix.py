@@ -4,7 +4,7 @@ In:  checkpoint folders, the members' slots, a recipe.
 Out: a new folder that stock transformers loads, whole or not at all.
 Byte ranges are streamed: no model object is built, and memory stays flat in the number of experts
 and in their size. What is known to be unchanged is hard-linked. Training is left to
-`training.tune`, router weights other than small random ones to `training.router`.
+`training.tune`, router weights other than small random ones to `training.router_start`.
 Shapes: E experts, D model width.  Method: Branch-Train-MiX (arXiv:2403.07816).
 """
 

@@ -7,7 +7,7 @@ import typer
 
 from pipelines.cli.options import Json, find_workspace, require_choice
 from pipelines.cli.output import print_answer, print_json
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
     from registry.records.answers import RegisteredAnswer
@@ -49,6 +49,9 @@ def data_add_command(
     holder: Annotated[str | None, typer.Option(metavar="TEXT", help="who holds the rights")] = None,
     pii: Annotated[str, typer.Option(metavar="none|reviewed|present")] = "none",
     purpose: Annotated[str | None, typer.Option(metavar="TEXT")] = None,
+    language: Annotated[
+        str | None, typer.Option(metavar="TAG", help="that it is written in, such as en or de-CH")
+    ] = None,
     retain_until: Annotated[
         str | None, typer.Option(metavar="DATE", help="ISO date after which it must not be used")
     ] = None,
@@ -69,6 +72,7 @@ def data_add_command(
         source=source,
         holder=holder,
         purpose=purpose,
+        language=language,
         pii=pii,
         retain_until=retain_until,
     )

@@ -1,11 +1,11 @@
-"""Register a corpus as a data version: copy it in, ask the gate, hold it with DVC, write the row."""
+"""Register a corpus: copy it in, ask the gate, hold it with DVC, write the row."""
 
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from btx_core import texts
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import spdx
@@ -49,7 +49,9 @@ def add_data(
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     return replace(known, created=False)
-            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_data(ref, facts, len(files)))
+            gates.ask(
+                workspace, Gate.REGISTER, ref, collect_evidence.of_data(ref, facts, len(files))
+            )
             folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         facts = facts.model_copy(update={"dvc": held})
@@ -81,7 +83,7 @@ def _check_date(retain_until: str | None) -> None:
 
 
 def _check_text(folder: Path, source: Path | str) -> None:
-    """Everything that reads a data version reads text: what is none is told where the corpus comes in, by the caller's path."""
+    """Refuse what is no text, by the path that the caller gave: all readers of data read text."""
     try:
         texts.check(folder)
     except texts.Unreadable as error:

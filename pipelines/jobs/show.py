@@ -1,6 +1,6 @@
 """List what is registered, and show one version."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pipelines.workspace.workspace import Workspace
@@ -10,18 +10,17 @@ from registry.records.answers import (
     SHOWN,
     BuildRow,
     DataRow,
-    ExpertEvaluation,
     ExpertRow,
     ExportRow,
     FileLine,
-    RoutingShares,
     RowEnd,
     SeedRow,
     Shown,
     evaluation_of,
-    figures_of,
+    expert_evaluation_of,
+    recipe_of,
+    routing_of,
 )
-from registry.records.base import JsonObject
 from registry.records.events import Judged
 from registry.records.facts import (
     BuildFacts,
@@ -29,12 +28,10 @@ from registry.records.facts import (
     ExpertFacts,
     ExportFacts,
     Facts,
-    Routing,
     SeedFacts,
 )
 from registry.records.kinds import Kind, Status
 from registry.records.references import Reference
-from registry.records.results import Result, labels
 from registry.records.version import Version
 
 LISTED: Mapping[str, type[Facts]] = {
@@ -126,24 +123,16 @@ def _in_todays_keys(catalog: Catalog, version: Version[Facts]) -> dict[str, Any]
     """Return what the answer says in another form than the facts."""
     facts = version.facts
     if isinstance(facts, ExpertFacts):
-        return {"evaluation": _expert_evaluation(facts.results)}
+        return {"evaluation": expert_evaluation_of(facts.results)}
     if isinstance(facts, BuildFacts):
         before = _build_before(catalog, version.of(BuildFacts))
         return {
             "evaluation": evaluation_of(facts.results),
             "previous": evaluation_of(before.facts.results) if before else None,
-            "recipe": _recipe(facts),
-            "routing": _routing(facts.routing, facts.results) if facts.routing else None,
+            "recipe": recipe_of(facts),
+            "routing": routing_of(facts.routing, facts.results) if facts.routing else None,
         }
     return {}
-
-
-def _expert_evaluation(results: Sequence[Result]) -> ExpertEvaluation | None:
-    """Return the figures of the first data version, and those of each by its label."""
-    if not results:
-        return None
-    first = figures_of(results[0]).to_json()
-    return ExpertEvaluation(**{**first, "domains": evaluation_of(results)})
 
 
 def _build_before(catalog: Catalog, build: Version[BuildFacts]) -> Version[BuildFacts] | None:
@@ -157,16 +146,3 @@ def _build_before(catalog: Catalog, build: Version[BuildFacts]) -> Version[Build
         if before.facts.line == build.facts.line:
             return before
     return None
-
-
-def _recipe(facts: BuildFacts) -> JsonObject:
-    """Return the settings as they were given, and under `resolved` with every key."""
-    if facts.given_recipe is None:
-        return facts.recipe.to_json()
-    return {**facts.given_recipe.to_json(), "resolved": facts.recipe.to_json()}
-
-
-def _routing(routing: Routing, results: Sequence[Result]) -> RoutingShares:
-    named = labels(results)
-    shares = {named.get(share.data, share.domain): share.layers for share in routing.shares}
-    return RoutingShares(shares=shares, dead=routing.dead, dominant=routing.dominant)

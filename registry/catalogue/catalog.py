@@ -18,7 +18,7 @@ from registry.catalogue.lineage import Edge, Graph, Impact
 from registry.catalogue.rows import EVENT_COLUMNS, VERSION_COLUMNS, event, version
 from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Invalid, NotFound, Refused
-from registry.records.base import JsonObject
+from registry.records.base import JsonObject, read_object
 from registry.records.events import EventBody, Kept, Registered, Withdrawn
 from registry.records.facts import DataFacts, Facts, Held, SeedFacts
 from registry.records.kinds import Kind, Status
@@ -208,13 +208,18 @@ class Catalog:
 
     # Reading
 
-    def document(self, digest: str) -> Any:
-        """Return a kept document, parsed; its form is its writer's. Raises NotFound."""
+    def document(self, digest: str) -> dict[str, Any]:
+        """Return a kept document, parsed; its form is its writer's.
+
+        Raises:
+            NotFound: where none of this digest is kept.
+            Damaged: where its text is no JSON object.
+        """
         with self.database.read() as rows:
             found = rows("SELECT body FROM document WHERE digest = :digest", digest=digest)
         if not found:
             raise NotFound(f"document {digest}", found="nothing", expected="a kept document")
-        return json.loads(found[0][0])
+        return read_object(found[0][0], f"document {digest}")
 
     def next_version(self, kind: Kind, name: str) -> int:
         """Return the number that the next version of this name gets."""

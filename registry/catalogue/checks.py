@@ -1,15 +1,15 @@
-"""Audit: look at everything that is recorded of a subject and of what it was made from; say where it disagrees. Nothing is changed.
+"""The audit: look at everything that is recorded of a subject and of what it was made from.
 
-In:  an open catalogue and store, the visible folders, what the build says of its tensors, a head pinned outside, a judge of verdicts.
-Out: checks (what was examined) and findings (subject, found, expected, next step).
-Composing a build again to compare bytes is left to whoever can compose.
+In:  an open catalogue and store, the folders that people see, what each build says of its tensors,
+     a head noted outside, a judge of verdicts.
+Out: checks (what was examined) and findings (where something disagrees, with the next step).
+Nothing is changed. Composing a build again to compare bytes is left to whoever can compose.
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from btx_core.problems import BtxError
 from registry.catalogue import audit_log, insert_only, lineage
@@ -23,7 +23,7 @@ from registry.catalogue.rows import (
     Row,
 )
 from registry.catalogue.store import Store
-from registry.digest import sha256_bytes, sha256_file, tensor_digests
+from registry.digest import TensorDigest, sha256_bytes, sha256_file, tensor_digests
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.events import Judged
 from registry.records.facts import Facts
@@ -41,19 +41,50 @@ def finding(check: str, subject: str, found: str, expected: str, next_step: str)
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the audit is given beside the rows.
+    """What an audit is given beside the rows.
 
-    folders: where each version's files are visible. stored: kinds whose files must be in the store.
-    sources: build -> {tensor in the build: (version it was taken from, tensor there)}. tensors: version -> {tensor: recorded SHA-256}.
-    judge: a verdict event -> the outcome that its recorded policy, evidence and time give now.
+    Attributes:
+        store: the content store.
+        folders: where each version's files are visible.
+        stored: the kinds whose files must be in the store.
+        sources: for each build, a tensor's name to the version that it was taken from and its
+            name there.
+        tensors: for each version, a tensor's name to its recorded SHA-256.
+        judge: returns the outcome that a verdict's recorded policies, evidence and time give now.
     """
 
     store: Store
     folders: Mapping[Reference, Path] = field(default_factory=dict)
-    stored: frozenset[str] = frozenset({"expert", "build"})
+    stored: frozenset[str] = frozenset({Kind.EXPERT, Kind.BUILD})
     sources: Mapping[Reference, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
     tensors: Mapping[Reference, Mapping[str, str]] = field(default_factory=dict)
     judge: Callable[[Event], str] | None = None
+
+
+class Tally:
+    """Collects what the checks examined and found, and says so as they go on.
+
+    Args:
+        on_check: called with each check, as far as it has come.
+    """
+
+    def __init__(self, on_check: Callable[[Check], None]) -> None:
+        self.findings: dict[str, list[Finding]] = {}
+        self._examined: dict[str, int] = {}
+        self._on_check = on_check
+
+    def note(self, name: str, examined: int, findings: Iterable[Finding]) -> None:
+        """Add to what a check has examined and found."""
+        self.findings.setdefault(name, []).extend(findings)
+        self._examined[name] = self._examined.get(name, 0) + examined
+        self._on_check(self._check(name))
+
+    def checks(self) -> tuple[Check, ...]:
+        """Return every check, in the order in which they began."""
+        return tuple(map(self._check, self._examined))
+
+    def _check(self, name: str) -> Check:
+        return Check(name=name, ok=not self.findings[name], examined=self._examined[name])
 
 
 def audit(
@@ -65,131 +96,110 @@ def audit(
     signed: Iterable[Callable[[Rows], list[Break]]] = (),
     on_check: Callable[[Check], None] = lambda check: None,
 ) -> AuditAnswer:
-    """Every check over the subject and its ancestors; schema, log and rows over the whole registry.
+    """Check the subject and its ancestors; and schema, log and rows of the whole registry.
 
-    pinned: a head noted earlier outside the registry. signed: checks of signed heads, such as audit_log.check_signed_head bound to a key.
-    on_check: called with each check, as far as it has come.
+    Args:
+        catalog: the registry.
+        subject: a version.
+        surroundings: what is looked at beside the rows.
+        pinned: a head that was noted outside the registry.
+        signed: checks of signed heads, each bound to its head and key.
+        on_check: called with each check, as far as it has come.
     """
+    tally = Tally(on_check)
     with catalog.database.read() as rows:
-        findings: dict[str, list[Finding]] = {}
-        examined: dict[str, int] = {}
-
-        def note(name: str, count: int, found: Iterable[Finding]) -> None:
-            findings.setdefault(name, []).extend(found)
-            examined[name] = examined.get(name, 0) + count
-            on_check(_check(name, findings[name], examined[name]))
-
-        note("schema", *_schema(rows))
-        note("log", *_log(rows, pinned, signed))
-        note("rows", *row_findings(rows))
+        tally.note("schema", *_schema(rows))
+        tally.note("log", *_log(rows, pinned, signed))
+        tally.note("rows", *row_findings(rows))
+        versions: Sequence[Version[Facts]] = ()
         try:
-            versions = [catalog.get(subject)]
-            versions = catalog.lineage(versions[0].ref).nodes
-        except BtxError as error:  # rows too damaged to walk: the row findings say why
-            note(
-                "lineage",
-                1,
-                [
-                    finding(
-                        "lineage", error.subject, error.found, error.expected, error.next or RESTORE
-                    )
-                ],
-            )
-            versions = []
-        note("standing", len(versions), _standing(rows, versions))
+            versions = catalog.lineage(catalog.get(subject).ref).nodes
+        except BtxError as error:
+            # The rows are too damaged to walk; their own findings say why.
+            advice = error.next or RESTORE
+            broken = finding("lineage", error.subject, error.found, error.expected, advice)
+            tally.note("lineage", 1, [broken])
+        tally.note("standing", len(versions), _withdrawn(rows, versions))
         for version in versions:
-            note("files", len(version.files), _files(version, surroundings))
-        note("tensors", *_tensors(versions, surroundings))
-        note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
+            tally.note("files", len(version.files), _files(version, surroundings))
+        tally.note("tensors", *_tensors(versions, surroundings))
+        tally.note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
         head = audit_log.head(rows)
-    checks = [_check(name, findings[name], count) for name, count in examined.items()]
     return AuditAnswer(
         subject=str(versions[0].ref if versions else subject),
-        checks=tuple(checks),
-        findings=tuple(one for some in findings.values() for one in some),
+        checks=tally.checks(),
+        findings=tuple(one for findings in tally.findings.values() for one in findings),
         head=head,
     )
 
 
-def _check(name: str, findings: Sequence[Finding], examined: int) -> Check:
-    return Check(name=name, ok=not findings, examined=examined)
-
-
 def _schema(rows: Rows) -> tuple[int, list[Finding]]:
-    """The schema's revision and every trigger that keeps the tables insert-only."""
-    expected = {
-        **insert_only.triggers(rows.engine),
-        **(insert_only.functions() if rows.engine == "postgresql" else {}),
-    }
-    there = insert_only.installed(rows)
-    made = [
-        finding(
-            "schema",
-            f"trigger {name}",
-            there.get(name, "nothing"),
-            text,
-            "see who could drop it; compare the log with a pinned head",
-        )
-        for name, text in expected.items()
-        if there.get(name) != text
-    ]
+    """Check the schema's revision, and every trigger that keeps the tables insert-only."""
+    expected = insert_only.triggers(rows.engine)
+    if rows.engine == "postgresql":
+        expected = {**expected, **insert_only.functions()}
+    installed = insert_only.installed(rows)
+    findings = []
+    for name, text in expected.items():
+        if installed.get(name) != text:
+            now = installed.get(name, "nothing")
+            advice = "see who could drop it; compare the log with a pinned head"
+            findings.append(finding("schema", f"trigger {name}", now, text, advice))
     revision = rows("SELECT version_num FROM alembic_version")
     if revision != [(SCHEMA,)]:
-        made.append(finding("schema", "alembic_version", str(revision), SCHEMA, RESTORE))
-    return len(expected) + 1, made
+        findings.append(finding("schema", "alembic_version", str(revision), SCHEMA, RESTORE))
+    return len(expected) + 1, findings
 
 
 def _log(
     rows: Rows, pinned: str | None, signed: Iterable[Callable[[Rows], list[Break]]]
 ) -> tuple[int, list[Finding]]:
+    """Check the hash chain, and that it still holds every head that was kept outside."""
     examined, breaks = audit_log.verify(rows, pinned)
     for check in signed:
         breaks += check(rows)
         examined += 1
     advice = "compare with a copy made while the head was good"
-    return examined, [
-        finding("log", one.subject, one.found, one.expected, advice) for one in breaks
-    ]
+    return examined, [finding("log", *broken, advice) for broken in breaks]
 
 
 def row_findings(rows: Rows) -> tuple[int, list[Finding]]:
-    """Every row is what its event says, every event's row is there, and nothing else is."""
-    registered = {
-        row[0]: row for row in rows(f"SELECT {EVENT_COLUMNS} FROM event WHERE kind = 'registered'")
-    }
+    """Check that every row is what its event says, and every event's row is there, and no other.
+
+    Returns:
+        The number of rows and documents that were examined, and the findings.
+    """
+    query = f"SELECT {EVENT_COLUMNS} FROM event WHERE kind = 'registered'"
+    registered = {row[0]: row for row in rows(query)}
     belongings = {table: _grouped(rows, table) for table in ("file", "edge", "label")}
     versions = rows(f"SELECT {VERSION_COLUMNS} FROM version v ORDER BY v.id")
-    made: list[Finding] = []
+    findings: list[Finding] = []
     for row in versions:
-        own = {table: some.pop(row[0], []) for table, some in belongings.items()}
-        made += _row(row, own, registered.pop(row[0], None))
-    made += [
-        _odd(f"{row[4]}, version row", "nothing", f"the row that event {seq} registered")
-        for seq, row in registered.items()
-    ]
-    for table, some in belongings.items():
-        made += [
-            _odd(
-                f"{table} row of version row {id_}",
-                str(lost[0])[:200],
-                "no row without its version",
-            )
-            for id_, lost in some.items()
-        ]
-    documents, odd = _documents(rows)
-    return len(versions) + documents, made + odd
+        own = {table: groups.pop(row[0], []) for table, groups in belongings.items()}
+        findings += _row(row, own, registered.pop(row[0], None))
+    for seq, row in registered.items():
+        expected = f"the row that event {seq} registered"
+        findings.append(_damaged(f"{row[4]}, version row", "nothing", expected))
+    for table, groups in belongings.items():
+        for version_id, lost in groups.items():
+            subject = f"{table} row of version row {version_id}"
+            found, expected = str(lost[0])[:200], "no row without its version"
+            findings.append(_damaged(subject, found, expected))
+    documents, damaged = _documents(rows)
+    return len(versions) + documents, findings + damaged
 
 
 def _grouped(rows: Rows, table: str) -> dict[int, list[Row]]:
+    """Return a table's rows by the version that they belong to."""
     columns = {
         "file": f"version_id, {FILE_COLUMNS}",
         "edge": "from_id, to_id, relation",
         "label": "version_id, key, value, number",
     }[table]
-    made: dict[int, list[Row]] = {}
-    for id_, *rest in rows(f"SELECT {columns} FROM {table}"):
-        made.setdefault(id_, []).append(tuple(rest))
-    return made
+    groups: dict[int, list[Row]] = {}
+    for version_id, *rest in rows(f"SELECT {columns} FROM {table}"):
+        groups.setdefault(version_id, []).append(tuple(rest))
+    return groups
 
 
 def _subject(row: Row) -> str:
@@ -201,11 +211,11 @@ def _subject(row: Row) -> str:
 
 
 def _row(row: Row, own: Mapping[str, list[Row]], logged: Row | None) -> Iterator[Finding]:
+    """Compare a version's rows with the event that registered it."""
     subject = _subject(row)
     if logged is None:
-        yield _odd(
-            f"{subject}, version row", "a row that no event registered", "an event for each row"
-        )
+        found, expected = "a row that no event registered", "an event for each row"
+        yield _damaged(f"{subject}, version row", found, expected)
         return
     try:
         body = json.loads(logged[5])
@@ -218,78 +228,68 @@ def _row(row: Row, own: Mapping[str, list[Row]], logged: Row | None) -> Iterator
             **body["rows"],
         }
     except Exception as error:  # a tampered field may hold anything
-        yield _odd(
-            f"{subject}, its rows or its event",
-            f"unreadable: {error!r:.120}",
-            "what was registered",
-        )
+        found = f"unreadable: {error!r:.120}"
+        yield _damaged(f"{subject}, its rows or its event", found, "what was registered")
         return
     now = {"subject": subject, "at": row[5], "actor": row[6], "digest": row[4], **computed}
     for part, value in recorded.items():
         if now.get(part) != value:
             what = f"{part} rows" if part in computed else f"version row, {part}"
-            yield _odd(
-                f"{subject}, {what}", str(now.get(part)), f"{value}, as event {logged[0]} recorded"
-            )
+            expected = f"{value}, as event {logged[0]} recorded"
+            yield _damaged(f"{subject}, {what}", str(now.get(part)), expected)
 
 
 def _documents(rows: Rows) -> tuple[int, list[Finding]]:
+    """Check that every kept document has its digest, and that an event names it."""
     named: set[str] = set()
     for (body,) in rows("SELECT body FROM event"):
         try:
             named.update(json.loads(body).get("documents", ()))
-        except Exception:  # unreadable: the log check names the event
+        except Exception:  # unreadable: the check of the log names the event
             continue
-    made, there = [], set()
+    findings, present = [], set()
     kept = rows("SELECT digest, body FROM document")
     for key, body in kept:
-        there.add(key)
-        computed = sha256_bytes(
-            str(body).encode("utf-8", "surrogatepass")
-        )  # bytes in a text's place are not what was written
+        present.add(key)
+        # Bytes in the place of text are not what was written; they still have a digest.
+        computed = sha256_bytes(str(body).encode("utf-8", "surrogatepass"))
+        subject = f"document {key}"
         if computed != key:
-            made.append(
-                _odd(f"document {key}", f"content of digest {computed}", f"content of digest {key}")
-            )
+            found = f"content of digest {computed}"
+            findings.append(_damaged(subject, found, f"content of digest {key}"))
         if key not in named:
-            made.append(
-                _odd(
-                    f"document {key}",
-                    "a document that no event names",
-                    "an event for each document",
-                )
-            )
-    made += [
-        _odd(f"document {key}", "nothing", "the document that an event names")
-        for key in sorted(named - there)
-    ]
-    return len(kept), made
+            found = "a document that no event names"
+            findings.append(_damaged(subject, found, "an event for each document"))
+    for key in sorted(named - present):
+        expected = "the document that an event names"
+        findings.append(_damaged(f"document {key}", "nothing", expected))
+    return len(kept), findings
 
 
-def _odd(subject: str, found: str, expected: str) -> Finding:
+def _damaged(subject: str, found: str, expected: str) -> Finding:
     return finding("rows", subject, found, expected, RESTORE)
 
 
-def _standing(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Finding]:
-    """Nothing that it was made from is withdrawn."""
-    gone = rows(
-        f"SELECT w.subject, w.at, w.actor FROM event w JOIN version v ON {lineage.IS_SUBJECT} WHERE w.kind = 'withdrawn'"
+def _withdrawn(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Finding]:
+    """Check that nothing which the subject was made from is withdrawn."""
+    query = (
+        "SELECT w.subject, w.at, w.actor FROM event w "
+        f"JOIN version v ON {lineage.IS_SUBJECT} WHERE w.kind = 'withdrawn'"
     )
-    by_subject = {row[0]: row for row in gone}
+    withdrawals = {subject: (at, actor) for subject, at, actor in rows(query)}
     for version in versions:
-        if withdrawal := by_subject.get(str(version.ref)):
-            _, at, actor = withdrawal
-            yield finding(
-                "standing",
-                str(version.ref),
-                f"withdrawn by {actor} at {at}",
-                "nothing withdrawn in it",
-                "btx rebuild",
-            )
+        subject = str(version.ref)
+        if subject in withdrawals:
+            at, actor = withdrawals[subject]
+            found = f"withdrawn by {actor} at {at}"
+            yield finding("standing", subject, found, "nothing withdrawn in it", "btx rebuild")
 
 
 def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:
-    """Every file equals its recorded digest in the store and in its visible folder, and the folder holds nothing else."""
+    """Check every file against its digest, in the store and in the visible folder.
+
+    The folder must hold nothing else.
+    """
     folder = given.folders.get(version.ref)
     for file in version.files:
         stored = given.store.path(file.sha256)
@@ -297,177 +297,148 @@ def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:
             yield from _file(version, file, stored, None, given)
         if folder is not None:
             yield from _file(version, file, folder / file.path, stored, given)
-    if folder is not None and folder.is_dir():
-        known = {file.path for file in version.files}
-        for path in sorted(folder.rglob("*")):
-            if (path.is_file() or path.is_symlink()) and path.relative_to(
-                folder
-            ).as_posix() not in known:
-                yield finding(
-                    "files",
-                    f"{version.ref}, {path}",
-                    "a file that is not registered",
-                    "registered files only",
-                    f"remove {path}",
-                )
+    if folder is None or not folder.is_dir():
+        return
+    known = {file.path for file in version.files}
+    for path in sorted(folder.rglob("*")):
+        is_file = path.is_file() or path.is_symlink()
+        if is_file and path.relative_to(folder).as_posix() not in known:
+            subject = f"{version.ref}, {path}"
+            found, expected = "a file that is not registered", "registered files only"
+            yield finding("files", subject, found, expected, f"remove {path}")
 
 
 def _file(
     version: Version[Facts], file: FileFact, path: Path, good: Path | None, given: Surroundings
 ) -> Iterator[Finding]:
+    """Check one file against its digest.
+
+    Args:
+        version: what the file belongs to.
+        file: what is registered of it.
+        path: where it should be.
+        good: another copy, which may be whole.
+        given: what is recorded of its tensors.
+    """
     subject = f"{version.ref}, {path}"
     if not path.is_file():
-        yield finding(
-            "files", subject, "nothing", f"{file.bytes} bytes, sha256 {file.sha256}", _cure(good)
-        )
+        expected = f"{file.bytes} bytes, sha256 {file.sha256}"
+        yield finding("files", subject, "nothing", expected, _cure(good))
         return
-    found = sha256_file(path)
-    if found != file.sha256:
-        where = "".join(
-            f", {name}" for name in _changed_tensors(path, good, given.tensors.get(version.ref, {}))
-        )
-        size = path.stat().st_size
-        yield finding(
-            "files",
-            subject + where,
-            f"sha256 {found}, {size} bytes",
-            f"sha256 {file.sha256}, {file.bytes} bytes",
-            _cure(good),
-        )
+    sha256 = sha256_file(path)
+    if sha256 != file.sha256:
+        changed = _changed_tensors(path, good, given.tensors.get(version.ref, {}))
+        where = ", ".join([subject, *changed])
+        found = f"sha256 {sha256}, {path.stat().st_size} bytes"
+        expected = f"sha256 {file.sha256}, {file.bytes} bytes"
+        yield finding("files", where, found, expected, _cure(good))
 
 
 def _changed_tensors(path: Path, good: Path | None, recorded: Mapping[str, str]) -> list[str]:
-    """Which tensors differ from an undamaged copy, or from recorded digests."""
+    """Return the tensors that differ from an undamaged copy, or from recorded digests."""
     if path.suffix != ".safetensors" and not (good is None and recorded):
         return []
     try:
-        now = {name: one.sha256 for name, one in tensor_digests(path).items()}
+        now = {name: tensor.sha256 for name, tensor in tensor_digests(path).items()}
         if good is not None and good.is_file() and not good.samefile(path):
-            recorded = {name: one.sha256 for name, one in tensor_digests(good).items()}
+            recorded = {name: tensor.sha256 for name, tensor in tensor_digests(good).items()}
     except BtxError:
         return ["header"]
-    return sorted(
-        name for name, sha256 in now.items() if name in recorded and recorded[name] != sha256
-    )
+    changed = [name for name, sha256 in now.items() if recorded.get(name, sha256) != sha256]
+    return sorted(changed)
 
 
 def _cure(good: Path | None) -> str:
-    return (
-        "restore the store from a copy or a remote"
-        if good is None
-        else f"copy it back from {good}, if that is whole, or dvc checkout"
-    )
+    if good is None:
+        return "restore the store from a copy or a remote"
+    return f"copy it back from {good}, if that is whole, or dvc checkout"
 
 
 def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[int, list[Finding]]:
-    """Every tensor that a build took from a version equals that version's, by name, shape, dtype and bytes."""
-    by_ref = {str(version.ref): version for version in versions}
-    cache: dict[str, dict[str, Any]] = {}
+    """Check that every tensor which a build took from a version equals that version's.
 
-    def digests(ref: str) -> dict[str, Any]:
+    Names, shapes, dtypes and bytes are compared.
+    """
+    by_ref = {str(version.ref): version for version in versions}
+    cache: dict[str, Mapping[str, TensorDigest]] = {}
+
+    def digests(ref: str) -> Mapping[str, TensorDigest]:
         if ref not in cache:
             cache[ref] = _digests(by_ref[ref], given) if ref in by_ref else {}
         return cache[ref]
 
-    made, examined = [], 0
-    for version in by_ref.values():
+    findings, examined = [], 0
+    for ref, version in by_ref.items():
         for name, (source, source_name) in given.sources.get(version.ref, {}).items():
             examined += 1
-            found, expected = digests(str(version.ref)).get(name), digests(source).get(source_name)
-            if found is None or found != expected:
-                wanted = f"{_tensor(expected)}, as {source} {source_name}"
-                made.append(
-                    finding(
-                        "tensors", f"{version.ref}, {name}", _tensor(found), wanted, "btx rebuild"
-                    )
-                )
-    return examined, made
+            now, taken = digests(ref).get(name), digests(source).get(source_name)
+            if now is None or now != taken:
+                expected = f"{_tensor(taken)}, as {source} {source_name}"
+                subject = f"{ref}, {name}"
+                findings.append(finding("tensors", subject, _tensor(now), expected, "btx rebuild"))
+    return examined, findings
 
 
-def _digests(version: Version[Facts], given: Surroundings) -> dict[str, Any]:
-    """Of every tensor, from its visible folder where there is one, else from the store."""
-    made: dict[str, Any] = {}
+def _digests(version: Version[Facts], given: Surroundings) -> dict[str, TensorDigest]:
+    """Digest every tensor: from the visible folder where there is one, else from the store."""
+    digests: dict[str, TensorDigest] = {}
     folder = given.folders.get(version.ref)
     for file in version.files:
-        if file.path.endswith(".safetensors"):
-            path = folder / file.path if folder is not None else given.store.path(file.sha256)
-            try:
-                made |= tensor_digests(path)
-            except (BtxError, OSError):
-                continue  # the file check names it; its tensors are then missing
-    return made
+        if not file.path.endswith(".safetensors"):
+            continue
+        path = folder / file.path if folder is not None else given.store.path(file.sha256)
+        try:
+            digests |= tensor_digests(path)
+        except (BtxError, OSError):
+            # The check of files names it; its tensors are then missing.
+            continue
+    return digests
 
 
-def _tensor(found: Any) -> str:
-    return (
-        "nothing" if found is None else f"{found.dtype} {list(found.shape)} sha256 {found.sha256}"
-    )
+def _tensor(digest: TensorDigest | None) -> str:
+    if digest is None:
+        return "nothing"
+    return f"{digest.dtype} {list(digest.shape)} sha256 {digest.sha256}"
 
 
 def _verdicts(
     catalog: Catalog, versions: Iterable[Version[Facts]], judge: Callable[[Event], str] | None
 ) -> tuple[int, list[Finding]]:
-    """Every recorded verdict is given again by its policy, evidence and time; and none that stands is a refusal."""
-    made: list[Finding] = []
+    """Check that every recorded verdict is given again, and that none which counts is a refusal."""
+    findings: list[Finding] = []
     examined = 0
     for version in versions:
+        subject = str(version.ref)
         newest: dict[str, Judged] = {}
         try:
-            past = [
-                *catalog.events(version.ref, kind="verdict"),
-                *catalog.events(version.ref, kind="refused"),
-            ]
+            logged = [*catalog.events(subject, "verdict"), *catalog.events(subject, "refused")]
+            for event in sorted(logged, key=lambda event: event.seq):
+                body = event.read(Judged)
+                newest[body.gate] = body
+                examined += 1
+                findings += _judged(event, body, judge) if judge else []
         except BtxError as error:
-            made.append(_unreadable_verdict(version, error))
+            # An event that cannot be read.
+            where = f"{subject}, {error.subject}"
+            findings.append(finding("verdicts", where, error.found, error.expected, RESTORE))
             continue
-        for verdict in sorted(past, key=lambda event: event.seq):
-            examined += 1
-            try:
-                body = verdict.read(Judged)
-            except BtxError as error:
-                made.append(_unreadable_verdict(version, error))
-                continue
-            newest[body.gate] = body
-            made += _judged(version, verdict, judge) if judge else []
         for gate, body in newest.items():
-            let_in = gate in (Gate.REGISTER, Gate.BUILD)
-            if let_in and body.outcome == Outcome.REFUSED:
-                subject = f"{version.ref}, gate {gate}"
-                made.append(
-                    finding(
-                        "verdicts",
-                        subject,
-                        "registered after a refusal",
-                        "no row for it",
-                        f"btx withdraw {version.ref}",
-                    )
-                )
-    return examined, made
+            if gate in (Gate.REGISTER, Gate.BUILD) and body.outcome == Outcome.REFUSED:
+                where, found = f"{subject}, gate {gate}", "registered after a refusal"
+                advice = f"btx withdraw {subject}"
+                findings.append(finding("verdicts", where, found, "no row for it", advice))
+    return examined, findings
 
 
-def _unreadable_verdict(version: Version[Facts], error: BtxError) -> Finding:
-    subject = f"{version.ref}, {error.subject}"
-    return finding("verdicts", subject, error.found, error.expected, RESTORE)
-
-
-def _judged(
-    version: Version[Facts], verdict: Event, judge: Callable[[Event], str]
-) -> list[Finding]:
-    body = verdict.read(Judged)
-    recorded = str(body.outcome)
+def _judged(event: Event, body: Judged, judge: Callable[[Event], str]) -> list[Finding]:
+    """Compare a recorded verdict with the one that is given now."""
     try:
-        now = judge(verdict)
+        now = judge(event)
     except BtxError as error:
         now = f"no verdict: {error.subject}, {error.found}"
-    if now == recorded:
+    if now == body.outcome:
         return []
-    subject = f"{version.ref}, event {verdict.seq}, gate {body.gate}"
-    return [
-        finding(
-            "verdicts",
-            subject,
-            now,
-            f"{recorded}, as recorded",
-            "btx policy check, and see which document or engine changed",
-        )
-    ]
+    subject = f"{event.subject}, event {event.seq}, gate {body.gate}"
+    expected = f"{body.outcome}, as recorded"
+    advice = "btx policy check, and see which document or engine changed"
+    return [finding("verdicts", subject, now, expected, advice)]

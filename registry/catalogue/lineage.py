@@ -103,13 +103,21 @@ class Impact:
 
 def walk(rows: Rows, start: Iterable[int], *, down: bool) -> set[int]:
     """Return the ids of the start and of all its ancestors, or with `down` all its descendants."""
-    ids = ", ".join(str(int(version_id)) for version_id in start) or "NULL"
+    roots = ", ".join(str(int(version_id)) for version_id in start) or "NULL"
     found = rows(
         "WITH RECURSIVE reached(id) AS "
-        f"(SELECT v.id FROM version v WHERE v.id IN ({ids}) UNION {_step(down)}) "
+        f"(SELECT v.id FROM version v WHERE v.id IN ({roots}) UNION {_step(down)}) "
         "SELECT id FROM reached"
     )
-    return {row[0] for row in found}
+    ids = {row[0] for row in found}
+    if not all(isinstance(one, int) for one in ids):
+        raise Damaged(
+            "lineage",
+            found="an edge to what is no row",
+            expected="two rows and a relation",
+            next="btx audit names it",
+        )
+    return ids
 
 
 def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[EdgeRow]]:
@@ -238,7 +246,7 @@ def _removal(
     Where that is not known, the answer is rebuild.
     """
     facts = build.of(BuildFacts).facts
-    tuned = facts.recipe.tuned or "unknown"
+    tuned = facts.tuned or "unknown"
     if tuned == "none":
         via = via - {Relation.TUNED_ON}
     if not via and not members:

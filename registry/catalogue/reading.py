@@ -89,7 +89,7 @@ def references_by_id(rows: Rows, ids: Iterable[int]) -> set[Reference]:
     references: set[Reference] = set()
     for some in _groups(sorted(ids)):
         found = rows(f"SELECT kind, name, number FROM version WHERE id IN ({some})")
-        references |= {Reference(Kind(kind), name, number) for kind, name, number in found}
+        references |= {_reference(*row) for row in found}
     return references
 
 
@@ -102,13 +102,21 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
     statuses = {}
     for one in versions:
         subject = str(one.ref)
-        statuses[one.ref] = status_of(
-            withdrawn=one.ref in withdrawn,
-            tainted=one.ref in tainted,
-            released=subject in released,
-            progress=progress.get(subject),
-            recorded=_recorded(one),
-        )
+        try:
+            statuses[one.ref] = status_of(
+                withdrawn=one.ref in withdrawn,
+                tainted=one.ref in tainted,
+                released=subject in released,
+                progress=progress.get(subject),
+                recorded=_recorded(one),
+            )
+        except ValueError as error:
+            raise Damaged(
+                f"{subject}, status",
+                found=error,
+                expected=f"one of {', '.join(Status)}",
+                next="btx audit names every finding",
+            ) from None
     return statuses
 
 
@@ -116,6 +124,17 @@ def next_number(rows: Rows, kind: Kind, name: str) -> int:
     """Return the number that the next version of this name gets."""
     query = "SELECT MAX(number) FROM version WHERE kind = :kind AND name = :name"
     return int(rows(query, kind=kind, name=name)[0][0] or 0) + 1
+
+
+def _reference(kind: str, name: str, number: int) -> Reference:
+    if kind not in set(Kind):
+        raise Damaged(
+            "version row",
+            found=f"kind {kind!r}",
+            expected=f"one of {', '.join(Kind)}",
+            next="btx audit names it",
+        )
+    return Reference(Kind(kind), name, number)
 
 
 def _recorded(version: Version[Facts]) -> str | None:

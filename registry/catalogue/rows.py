@@ -55,9 +55,9 @@ def file_fact(row: Row) -> FileFact:
 
 
 def event(row: Row) -> Event:
-    """Read an event from the columns of EVENT_COLUMNS."""
+    """Read an event from the columns of EVENT_COLUMNS; raises Damaged as `version` does."""
     seq, at, actor, kind, subject, body, prev, digest = row
-    if not isinstance(body, str):
+    if any(type(text) is not str for text in (at, actor, kind, subject, body, prev, digest)):
         raise _not_written(row, "event")
     return Event(seq, at, actor, kind, subject, body, prev, digest)
 

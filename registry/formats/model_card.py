@@ -39,7 +39,7 @@ def front_matter(dossier: Dossier) -> Document:
     """
     licences = dossier.licenses()
     front: Document = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    # The hub knows one identifier; several licences, or an expression, are "other" with their names.
+    # The hub knows one identifier; several licences, or an expression, are "other" with names.
     if len(licences) == 1 and " " not in licences[0]:
         front["license"] = licences[0].lower()
     else:

@@ -158,11 +158,12 @@ def data(dossier: Dossier) -> Table:
         "source",
         "rights holder",
         "purpose",
+        "language",
         "personal data",
         "size",
     )
     rows = tuple(_data_row(dossier, version) for version in dossier.of(DataFacts))
-    return Table(columns, rows, frozenset({7}))
+    return Table(columns, rows, frozenset({columns.index("size")}))
 
 
 def cost(dossier: Dossier) -> Table:
@@ -353,6 +354,7 @@ def _data_row(dossier: Dossier, version: Version[DataFacts]) -> tuple[str, ...]:
         facts.source or NOT_STATED,
         facts.holder or NOT_STATED,
         facts.purpose or NOT_STATED,
+        facts.language or NOT_STATED,
         (facts.pii or NOT_STATED) + until,
         _written(facts.bytes, size, NOT_STATED),
     )

@@ -98,6 +98,18 @@ def ungated(catalog: Catalog, ref: str) -> list[Gap]:
 
 
 def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None) -> list[Gap]:
+    """Return the gaps of one version at one gate; a verdict that cannot be read is one."""
+    try:
+        return _gaps_of_readable(catalog, version, gate, before)
+    except BtxError as error:
+        advice = "restore the registry from its copy"
+        found = f"{error.subject}: {error.found}"
+        return [Gap(str(version.ref), found, "facts and verdicts as they were written", advice)]
+
+
+def _gaps_of_readable(
+    catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None
+) -> list[Gap]:
     subject = str(version.ref)
     logged = [
         event for event in verdicts(catalog, subject, gate) if before is None or event.seq < before
@@ -199,6 +211,7 @@ def _figures(lines: Sequence[ResultLine]) -> set[tuple[object, ...]]:
             line.seed_bits_per_byte,
             line.specialist_bits_per_byte,
             line.accuracy,
+            line.seed_accuracy,
             line.new_to_seed,
         )
         for line in lines

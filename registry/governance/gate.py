@@ -179,7 +179,12 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
         own["registrar"] = registrar
         own["approvals"] = tuple(people.approvals(catalog, version)) if version else ()
     complete = _with_gates(evidence, let_in).model_copy(update=own)
-    return complete.to_json(), people.waivers(catalog, subject, registrar)
+    waivers = people.waivers(catalog, subject, registrar)
+    try:
+        return complete.to_json(), waivers
+    except Invalid as error:
+        # Judging refuses this, as it refuses whatever is no evidence.
+        return {"unreadable": f"evidence is not plain JSON: {error.found}"}, waivers
 
 
 def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:

@@ -1,10 +1,13 @@
-"""People: who may approve, waive and keep the roll; their signed acts, checked whenever they are read.
+"""People: who may approve, waive and keep the list of people; and their signed acts.
 
-In:  the catalogue's log, a person's private key.  Out: signed events; the acts among them that hold.
-An act counts when its signature is by the key that the roll held for that person at that moment, the role allowed it, it names the
-subject's digest, and the person is not the one who registered the subject. What does not count is left out, never an error.
-The roll is open (anyone adds) until it names an auditor; from then on every change of it is signed by one.
-Rules for acts are policies'; the log is audit_log.py's.
+In:  the catalogue's log, a person's private key.
+Out: signed events; those acts among them that count, checked whenever they are read.
+An act counts when its signature is by the key that the list of people held for that person at that
+moment, the role allowed it, it names the subject's digest, and the person is not the one who
+registered the subject. What does not count is left out; it is never an error.
+The list of people (`roll`) is open, so that anyone adds to it, until it names an auditor; from then
+on every change of it is signed by one. Rules about acts are the policies'; the log is the
+catalogue's.
 """
 
 import os
@@ -46,14 +49,21 @@ _RULE = re.compile(r"[a-z][a-z0-9-]{0,63}/[a-z][a-z0-9-]{0,63}")
 
 @dataclass(frozen=True)
 class Actor:
-    """One person on the roll. No roles: taken off."""
+    """One person on the list of people; without a role, one who was taken off it.
+
+    Attributes:
+        name: as the log writes it.
+        roles: some of ROLES.
+        public_key: in PEM form.
+    """
 
     name: str
     roles: tuple[str, ...]
-    public_key: str  # PEM
+    public_key: str
 
     @property
     def key(self) -> Ed25519PublicKey:
+        """The public key. Raises Invalid for what is none."""
         return _public(self.public_key)
 
 
@@ -66,23 +76,39 @@ class Signer:
 
 
 def key_file(name: str) -> Path:
-    """BTX_KEY_FILE, else ~/.config/btx/keys/NAME.pem: outside every workspace, so that no commit can carry it."""
-    return Path(
-        os.environ.get("BTX_KEY_FILE")
-        or Path.home() / ".config" / "btx" / "keys" / f"{named(name)}.pem"
-    )
+    """Return the file of a person's private key.
+
+    It is BTX_KEY_FILE, or else ~/.config/btx/keys/NAME.pem: outside every workspace, so that no
+    commit can carry it.
+    """
+    return _key_file("BTX_KEY_FILE", f"{named(name)}.pem")
 
 
 def model_key(name: str) -> Path:
-    """The key that signs exported folders: BTX_MODEL_KEY_FILE, else ~/.config/btx/keys/NAME.model.pem; its public half ends in .pub."""
-    return Path(
-        os.environ.get("BTX_MODEL_KEY_FILE")
-        or Path.home() / ".config" / "btx" / "keys" / f"{named(name)}.model.pem"
-    )
+    """Return the file of the key that signs exported folders; its public half ends in .pub.
+
+    It is BTX_MODEL_KEY_FILE, or else ~/.config/btx/keys/NAME.model.pem.
+    """
+    return _key_file("BTX_MODEL_KEY_FILE", f"{named(name)}.model.pem")
+
+
+def _key_file(variable: str, name: str) -> Path:
+    chosen = os.environ.get(variable)
+    return Path(chosen) if chosen else Path.home() / ".config" / "btx" / "keys" / name
 
 
 def new_key(name: str, path: Path | None = None) -> Signer:
-    """Make a key, readable by its owner alone, encrypted when BTX_KEY_PASSPHRASE is set. Raises Conflict when the file is there."""
+    """Make a private key in a file that its owner alone may read.
+
+    It is encrypted when BTX_KEY_PASSPHRASE is set.
+
+    Args:
+        name: the person.
+        path: the file; `key_file` unless it is given.
+
+    Raises:
+        Conflict: when the file exists.
+    """
     path, key = path or key_file(name), Ed25519PrivateKey.generate()
     passphrase = os.environ.get("BTX_KEY_PASSPHRASE")
     cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
@@ -101,26 +127,30 @@ def new_key(name: str, path: Path | None = None) -> Signer:
 
 
 def signer(name: str, path: Path | None = None) -> Signer:
-    """The person's key: BTX_KEY (PEM text) or the key file. Raises NotFound, Invalid."""
+    """Return a person with the private key: BTX_KEY (PEM text), or else the key file.
+
+    Raises:
+        NotFound: where there is neither.
+        Invalid: for what is no Ed25519 key.
+    """
     text, path = os.environ.get("BTX_KEY"), path or key_file(name)
     if text is None and not path.is_file():
-        advice = f"btx actor add {name} --role approver, or set BTX_KEY_FILE"
         raise NotFound(
-            f"key of {name}", found=f"no file {path}", expected="a private key", next=advice
+            f"key of {name}",
+            found=f"no file {path}",
+            expected="a private key",
+            next=f"btx actor add {name} --role approver, or set BTX_KEY_FILE",
         )
     passphrase = os.environ.get("BTX_KEY_PASSPHRASE")
+    pem = text.encode() if text is not None else path.read_bytes()
     try:
-        key = load_pem_private_key(
-            text.encode() if text is not None else path.read_bytes(),
-            passphrase.encode() if passphrase else None,
-        )
+        key = load_pem_private_key(pem, passphrase.encode() if passphrase else None)
     except (ValueError, TypeError) as error:
-        expected, advice = (
-            "an Ed25519 private key in PEM form",
-            "set BTX_KEY_PASSPHRASE if it is encrypted",
-        )
         raise Invalid(
-            f"key of {name}", found=str(error)[:120], expected=expected, next=advice
+            f"key of {name}",
+            found=str(error)[:120],
+            expected="an Ed25519 private key in PEM form",
+            next="set BTX_KEY_PASSPHRASE if it is encrypted",
         ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise Invalid(
@@ -133,10 +163,12 @@ def signer(name: str, path: Path | None = None) -> Signer:
 
 
 def public_pem(person: Signer) -> str:
+    """Return the public half of a person's key, in PEM form."""
     return attestations.public_pem(person.key)
 
 
 def check_roles(roles: Iterable[str]) -> None:
+    """Refuse a role that does not exist. Raises Invalid."""
     unknown = [role for role in roles if role not in ROLES]
     if unknown:
         raise Invalid(
@@ -343,8 +375,8 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
     if not -60 < age_s < LONGEST_DRAFT_S:
         raise _sign_again(subject, f"drafted at {act.at}", "less than 15 minutes ago")
     for event in catalog.events(subject, "approved"):
-        logged = event.read(Acted).envelope
-        if logged and logged.payload == envelope.payload:
+        logged = _acted(event)
+        if logged and logged.envelope and logged.envelope.payload == envelope.payload:
             raise Refused(
                 f"approved {subject}",
                 found="an act that is in the log already",
@@ -434,6 +466,20 @@ def _held(catalog: Catalog, kind: str, subject: str) -> list[tuple[Event, Act]]:
     return held
 
 
+def _acted(event: Event) -> Acted | None:
+    """Return the event's body, or None where it holds no act."""
+    try:
+        return event.read(Acted)
+    except Damaged:
+        return None
+
+
+def _stated(event: Event) -> Act | None:
+    """Return the act that the event holds, signed or not."""
+    logged = _acted(event)
+    return logged.act if logged else None
+
+
 def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     """Return the signed act, where it counts.
 
@@ -443,13 +489,14 @@ def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     needed = "auditor" if event.kind == "actor" else "approver"
     if person is None or needed not in person.roles:
         return None
+    logged = _acted(event)
+    if logged is None or logged.envelope is None:
+        return None
     try:
-        envelope = event.read(Acted).envelope
-        if envelope is None:
-            return None
-        payload = attestations.opened(envelope.to_json(), person.key, ACT)
+        payload = attestations.opened(logged.envelope.to_json(), person.key, ACT)
         act = Act.from_json(payload, f"event {event.seq}")
-    except Damaged:
+    # Invalid: no key stands beside the person's name.
+    except (Damaged, Invalid):
         return None
     by = act.actor or event.actor
     says = (act.act, act.subject, by)
@@ -462,7 +509,7 @@ def _rolls(changes: Sequence[Event], before: int | None) -> dict[str, Actor]:
         if before is not None and event.seq >= before:
             break
         closed = any("auditor" in person.roles for person in people.values())
-        act = _checked(event, people) if closed else event.read(Acted).act
+        act = _checked(event, people) if closed else _stated(event)
         if act is not None:
             name = event.subject.removeprefix("actor/")
             people[name] = Actor(name, act.roles or (), act.public_key or "")
@@ -477,6 +524,7 @@ def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
 
 
 def named(name: str) -> str:
+    """Return the name of a person. Raises Invalid for what is none."""
     if not _NAME.fullmatch(name):
         raise Invalid(
             f"actor {name!r}",

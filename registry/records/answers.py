@@ -16,10 +16,13 @@ from registry.records.base import JsonObject, Record
 from registry.records.events import Judged
 from registry.records.facts import (
     Architecture,
+    BuildFacts,
     Cost,
+    DataStatement,
     DvcFolder,
     Environment,
     Member,
+    Routing,
     StoredFile,
     TrainingReport,
     Weights,
@@ -175,7 +178,7 @@ class RebuildAnswer(Answer):
     reused: tuple[str, ...] = ()
     bytes_written: int = 0
     bytes_linked: int = 0
-    seconds: Mapping[str, float] = Field(default_factory=dict)
+    seconds: Mapping[str, int | float] = Field(default_factory=dict)
 
 
 class MemberChange(Answer):
@@ -201,7 +204,7 @@ class ForecastAnswer(RebuildAnswer):
     line: str | None = None
     changes: tuple[MemberChange, ...] = ()
     weights: tuple[PlannedFile, ...] = ()
-    cost: Mapping[str, float] = Field(default_factory=dict)
+    cost: Mapping[str, int | float] = Field(default_factory=dict)
     measured_on: str | None = None  # the build whose times and cost were scaled
 
 
@@ -618,16 +621,10 @@ class Shown(AsStored):
     gates: tuple[Judged, ...] = ()
 
 
-class ShownDataAnswer(Shown):
+class ShownDataAnswer(DataStatement, Shown):
     """A data version."""
 
     domain: str | None = None
-    license: str | None = None
-    source: str | None = None
-    holder: str | None = None
-    purpose: str | None = None
-    pii: str | None = None
-    retain_until: str | None = None
     bytes: int | None = None
     url: str | None = None
     dvc: DvcFolder | None = None
@@ -739,3 +736,25 @@ def figures_of(result: Result) -> DomainFigures:
         figures["specialist"] = best.ref
         figures["specialists"] = result.specialists
     return DomainFigures(**figures)
+
+
+def expert_evaluation_of(results: Sequence[Result]) -> ExpertEvaluation | None:
+    """Return the figures of the first data version, and those of each by its label."""
+    if not results:
+        return None
+    first = figures_of(results[0]).to_json()
+    return ExpertEvaluation(**{**first, "domains": evaluation_of(results)})
+
+
+def recipe_of(facts: BuildFacts) -> JsonObject:
+    """Return a build's settings as they were given, and under `resolved` with every key."""
+    if facts.given_recipe is None:
+        return facts.recipe.to_json()
+    return {**facts.given_recipe.to_json(), "resolved": facts.recipe.to_json()}
+
+
+def routing_of(routing: Routing, results: Sequence[Result]) -> RoutingShares:
+    """Return where tokens went, by the names that `evaluation_of` gives the results."""
+    named = labels(results)
+    shares = {named.get(share.data, share.domain): share.layers for share in routing.shares}
+    return RoutingShares(shares=shares, dead=routing.dead, dominant=routing.dominant)

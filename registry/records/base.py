@@ -1,17 +1,19 @@
 """The base of every record: a typed value that becomes the same JSON again.
 
-In:  JSON, as text or as parsed values.  Out: a frozen record with typed fields, and its JSON object.
+In:  JSON, as text or as parsed values.
+Out: a frozen record with typed fields, and its JSON object.
 A key that this version of the program does not know is kept, so that what an older or newer
 version wrote comes out again as it was. A field that was never set is left out of the JSON.
 """
 
 import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from registry.errors import Damaged
+from registry.errors import Damaged, Invalid
 
 # A JSON object whose form belongs to somebody else: a recipe of `btx_core`, an export's document.
 JsonObject = Mapping[str, Any]
@@ -21,7 +23,12 @@ class Record(BaseModel):
     """A frozen value with typed fields that keeps the keys it does not know."""
 
     model_config = ConfigDict(
-        extra="allow", frozen=True, protected_namespaces=(), populate_by_name=True
+        extra="allow",
+        frozen=True,
+        protected_namespaces=(),
+        populate_by_name=True,
+        # NaN stays NaN, which canonical JSON refuses: it must not be kept as null, "unknown".
+        ser_json_inf_nan="constants",
     )
 
     @classmethod
@@ -52,8 +59,25 @@ class Record(BaseModel):
             raise _damaged(error, subject) from None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object: every field that was set, and every key that was kept."""
-        return self.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        """Return the JSON object: every field that was set, and every key that was kept.
+
+        Raises:
+            Invalid: where a key that was kept holds what is no JSON, such as an object of Python.
+        """
+        return self._dumped(exclude_unset=True)
+
+    def _dumped(
+        self, *, exclude_unset: bool = False, exclude: AbstractSet[str] = frozenset()
+    ) -> dict[str, Any]:
+        try:
+            return self.model_dump(
+                mode="json", by_alias=True, exclude_unset=exclude_unset, exclude=set(exclude)
+            )
+        # Unknown types, too many levels, a circle, bytes that are no text.
+        except ValueError as error:
+            raise Invalid(
+                type(self).__name__, found=str(error)[:120], expected="values of plain JSON"
+            ) from None
 
 
 def read_object(text: str, subject: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Evidence(Record):
     def to_json(self) -> dict[str, Any]:
         """Return every key, null where it is unknown; governance's keys only once they are set."""
         told = {"waivers", "actor"} - self.model_fields_set
-        return self.model_dump(mode="json", exclude=told)
+        return self._dumped(exclude=told)
 
 
 class WaiverLine(Record):

@@ -109,6 +109,7 @@ class DataStatement(Record):
     source: str | None = None  # where it comes from, in words or as a URL
     holder: str | None = None  # who holds the rights
     purpose: str | None = None  # what it may be used for
+    language: str | None = None  # that it is written in: a BCP 47 tag, such as en or de-CH
     pii: str | None = None  # personal data: none | reviewed | present
     retain_until: str | None = None  # ISO date after which it must not be used
 
@@ -249,12 +250,6 @@ class BuildRecipe(Record):
     tune: JsonObject = Field(default_factory=dict)
     evaluate: JsonObject = Field(default_factory=dict)
 
-    @property
-    def tuned(self) -> str | None:
-        """What tuning trained: none, router, shared or all; None where it is not recorded."""
-        mode = self.tune.get("mode")
-        return mode if isinstance(mode, str) else None
-
 
 class BuildFacts(Held):
     """The composed model of one snapshot and recipe."""
@@ -268,6 +263,7 @@ class BuildFacts(Held):
     content: str | None = None  # digest of seed, members and recipe: same content, same build
     recipe: BuildRecipe = BuildRecipe()
     architecture: Architecture | None = None
+    tuned: str | None = None  # what tuning trained: none, router, shared or all
     folder: str | None = None
     results: tuple[Result, ...] = ()
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness

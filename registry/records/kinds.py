@@ -1,4 +1,4 @@
-"""The closed sets of words that rows, events and policies use, and the one rule that gives a status.
+"""The closed sets of words that rows, events and policies use, and the rule that gives a status.
 
 In:  nothing but words.  Out: enumerations whose members are the words as they are stored.
 """

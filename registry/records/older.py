@@ -13,7 +13,10 @@ newest of them was measured; so the newest is the one that its figures are given
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from registry.records.references import parse
+from pydantic_core import PydanticCustomError
+
+from registry.errors import Invalid
+from registry.records.references import Reference, parse
 
 # The values that a mix had where a row does not say: as they were when such rows were written.
 _MIX = {"top_k": 2, "routing": "top-k", "seed_expert": True}
@@ -31,12 +34,12 @@ def expert(value: Any) -> Any:
     if not isinstance(value, Mapping) or "evaluation" not in value or "results" in value:
         return value
     facts = dict(value)
-    evaluation = facts.pop("evaluation") or {}
+    evaluation = _object("evaluation", facts.pop("evaluation"))
     data = _references(facts.get("data"))
-    domains = evaluation.get("domains")
+    domains = _object("evaluation.domains", evaluation.get("domains"))
     if not domains:
         figures = {key: part for key, part in evaluation.items() if key != "domains"}
-        domain = facts.get("domain") or (parse(data[0]).name if data else facts.get("name"))
+        domain = facts.get("domain") or (data[0].name if data else facts.get("name"))
         domains = {str(domain): figures} if figures else {}
     facts["results"] = _results(domains, data)
     return facts
@@ -56,12 +59,12 @@ def evidence(value: Any) -> Any:
     domains = evaluation
     data = _references(value.get("data"))
     if "members" in value:
-        for member in value["members"] or ():
-            data += _references(member.get("data"))
+        for member in _list(value["members"]):
+            data += _references(member.get("data") if isinstance(member, Mapping) else None)
     else:
-        domains = evaluation.get("domains") or {}
+        domains = _object("evaluation.domains", evaluation.get("domains"))
         if not domains:
-            name = parse(data[0]).name if data else str(value.get("name"))
+            name = data[0].name if data else str(value.get("name"))
             domains = {name: evaluation}
     lines = [
         {**figures, "data": _newest(domain, data), "domain": domain}
@@ -78,7 +81,7 @@ def build(value: Any) -> Any:
     facts = dict(value)
     data = _references(facts.get("tuned_on"))
     if "results" not in facts:
-        facts["results"] = _results(facts.pop("evaluation", None) or {}, data)
+        facts["results"] = _results(_object("evaluation", facts.pop("evaluation", None)), data)
     facts.pop("previous", None)
     routing = facts.get("routing")
     if isinstance(routing, Mapping) and isinstance(routing.get("shares"), Mapping):
@@ -91,15 +94,18 @@ def build(value: Any) -> Any:
         facts["given_recipe"] = as_written
         facts["recipe"] = {**as_written, **resolved}
     facts["architecture"] = _architecture(facts)
+    tune = _object("recipe.tune", _object("recipe", facts.get("recipe")).get("tune"))
+    if isinstance(tune.get("mode"), str):
+        facts.setdefault("tuned", tune["mode"])
     return facts
 
 
 def _architecture(facts: Mapping[str, Any]) -> dict[str, Any]:
-    recipe = facts.get("recipe") or {}
-    mix = {**_MIX, **(recipe.get("mix") or {})}
-    cost = facts.get("cost") or {}
-    experts = len(facts.get("members") or ()) + int(bool(mix["seed_expert"]))
-    at_work = {"top-k": mix["top_k"], "soft": experts}.get(mix["routing"], 1)
+    recipe = _object("recipe", facts.get("recipe"))
+    mix = {**_MIX, **_object("recipe.mix", recipe.get("mix"))}
+    cost = _object("cost", facts.get("cost"))
+    experts = len(_list(facts.get("members"))) + int(bool(mix["seed_expert"]))
+    at_work = {"top-k": mix["top_k"], "soft": experts}.get(str(mix["routing"]), 1)
     return {
         "top_k": at_work,
         "routing": mix["routing"],
@@ -109,7 +115,7 @@ def _architecture(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _results(domains: Mapping[str, Any], data: Sequence[str]) -> list[dict[str, Any]]:
+def _results(domains: Mapping[str, Any], data: Sequence[Reference]) -> list[dict[str, Any]]:
     results = []
     for domain, figures in domains.items():
         if not isinstance(figures, Mapping):
@@ -126,22 +132,50 @@ def _results(domains: Mapping[str, Any], data: Sequence[str]) -> list[dict[str, 
     return results
 
 
-def _shares(shares: Mapping[str, Any], data: Sequence[str]) -> list[dict[str, Any]]:
+def _shares(shares: Mapping[str, Any], data: Sequence[Reference]) -> list[dict[str, Any]]:
     return [
         {"data": _newest(domain, data), "domain": domain, "layers": layers}
         for domain, layers in shares.items()
     ]
 
 
-def _newest(domain: str, data: Iterable[str]) -> str:
+def _newest(domain: str, data: Iterable[Reference]) -> str:
     """Return the newest of these data versions that has this name; else the name alone."""
-    same = [parse(ref) for ref in data if parse(ref).name == domain]
+    same = [ref for ref in data if ref.name == domain]
     newest = max(same, key=lambda ref: ref.version or 0, default=None)
     return str(newest) if newest else f"data/{domain}"
 
 
-def _references(value: Any) -> list[str]:
-    """Return the references in a list of references, or of lines that have one each."""
-    lines = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-    refs = [line.get("ref") if isinstance(line, Mapping) else line for line in lines]
-    return [ref for ref in refs if isinstance(ref, str)]
+def _references(value: Any) -> list[Reference]:
+    """Return the references in a list of references, or of lines that have one each.
+
+    What is no reference is left out: it names no version that figures could be given to.
+    """
+    references = []
+    for line in _list(value):
+        text = line.get("ref") if isinstance(line, Mapping) else line
+        if not isinstance(text, str):
+            continue
+        try:
+            references.append(parse(text))
+        except Invalid:
+            continue
+    return references
+
+
+def _list(value: Any) -> Sequence[Any]:
+    """Return the value where it is a list; anything else is for the record's field to refuse."""
+    return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else ()
+
+
+def _object(key: str, value: Any) -> Mapping[str, Any]:
+    """Return the object under this key, empty where there is none.
+
+    Raises:
+        PydanticCustomError: for anything else, which makes the whole row one that is damaged.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise PydanticCustomError("not_an_object", "an object under {key}", {"key": key})
+    return value

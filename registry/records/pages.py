@@ -5,7 +5,7 @@ Keys may be added, never renamed. An answer that a command gives too is the comm
 in `answers`; what a browser or a script sends is the web's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_serializer
@@ -19,13 +19,15 @@ from registry.records.answers import (
     RowEnd,
     VerdictAnswer,
     evaluation_of,
+    expert_evaluation_of,
+    recipe_of,
+    routing_of,
 )
 from registry.records.base import JsonObject
 from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
-from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Routing, Spent
+from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Spent
 from registry.records.kinds import Mode
-from registry.records.results import Result, labels
 
 # Too long for a reader, or said elsewhere in the answer.
 HIDDEN = ("tensors", "status", "dvc", "content", "mixed", "given_recipe")
@@ -335,25 +337,13 @@ def recorded(facts: Facts) -> dict[str, Any]:
     Results and routing are there twice: as lists, and by domain as `btx show` prints them.
     """
     shown = {name: value for name, value in facts.to_json().items() if name not in HIDDEN}
-    if isinstance(facts, ExpertFacts) and facts.results:
-        by_domain = evaluation_of(facts.results)
-        first = labels(facts.results)[facts.results[0].data]
-        shown["evaluation"] = {**by_domain[first], "domains": by_domain}
+    if isinstance(facts, ExpertFacts):
+        evaluation = expert_evaluation_of(facts.results)
+        shown["evaluation"] = evaluation.to_json() if evaluation else None
     if isinstance(facts, BuildFacts):
-        shown["evaluation"] = evaluation_of(facts.results)
-        if facts.given_recipe:
-            resolved = facts.recipe.to_json()
-            shown["recipe"] = {**facts.given_recipe.to_json(), "resolved": resolved}
+        by_domain = evaluation_of(facts.results)
+        shown["evaluation"] = {name: one.to_json() for name, one in by_domain.items()}
+        shown["recipe"] = recipe_of(facts)
         if facts.routing:
-            shown["routing"] = _by_domain(facts.routing, facts.results)
+            shown["routing"] = routing_of(facts.routing, facts.results).to_json()
     return shown
-
-
-def _by_domain(routing: Routing, results: Sequence[Result]) -> dict[str, Any]:
-    named = labels(results)
-    shares = {named.get(share.data, share.domain): share.layers for share in routing.shares}
-    return {
-        "shares": {name: [list(layer) for layer in layers] for name, layers in shares.items()},
-        "dead": list(routing.dead),
-        "dominant": list(routing.dominant),
-    }

@@ -270,7 +270,7 @@ class Sessions:
         return Person(token.name, token.roles, token.id, session.csrf) if token else None
 
     def _forget_old(self) -> None:
-        """Forget the sessions that have ended; where none has and there are too many, the oldest."""
+        """Forget the sessions that have ended; where none has, the oldest of too many."""
         at = self._clock()
         ended = [key for key, session in self._open.items() if session.ends < at]
         for key in ended or list(self._open)[: 1 - MOST_SESSIONS]:

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, collect, render
 from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
+from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Kind
@@ -51,7 +52,8 @@ from registry.web.runs import Run
 from registry.web.site import Site
 
 COOKIE = "btx"
-PROBLEMS: dict[int | str, dict[str, Any]] = {  # as FastAPI wants it: parts of an OpenAPI document
+# Any, since FastAPI wants parts of an OpenAPI document here.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": description}
     for status, description in {
         400: "not readable, or another host",
@@ -247,9 +249,9 @@ def events(here: Here, wanted: Annotated[LogQuery, Query()]) -> LogPage:
 
 
 @router.get("/documents/{digest}")
-def document(here: Here, digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> dict[str, Any]:
+def document(here: Here, digest: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> JsonObject:
     """Policies or evidence, as they were when a gate decided."""
-    kept: dict[str, Any] = here.catalog.document(digest)
+    kept: JsonObject = here.catalog.document(digest)
     return kept
 
 

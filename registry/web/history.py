@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from registry.catalogue import audit_log
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.rows import EVENT_COLUMNS, event
+from registry.errors import Damaged
 from registry.governance.gate import verdicts
 from registry.records.events import (
     Act,
@@ -15,6 +16,7 @@ from registry.records.events import (
     EventBody,
     Exported,
     Judged,
+    Reason,
     StageRan,
     Withdrawn,
 )
@@ -65,17 +67,28 @@ def _conditions(wanted: LogQuery) -> tuple[list[str], dict[str, str | int]]:
 
 
 def logged(one: Event) -> LoggedEvent:
-    """Return an event with what it says in words."""
-    body = one.body
+    """Return an event with what it says in words.
+
+    A body that is not what it was written as is shown as it is: whoever looks for what was changed
+    must see the log.
+    """
+    reasons: tuple[Reason, ...] = ()
+    try:
+        body = one.body
+        said, recorded = words(one.kind, body), body.to_json()
+        if isinstance(body, Judged):
+            reasons = body.reasons
+    except Damaged as error:
+        said, recorded = f"unreadable: expected {error.expected}", {"unreadable": one.stored}
     return LoggedEvent(
         seq=one.seq,
         at=one.at,
         actor=one.actor,
         kind=one.kind,
         subject=one.subject,
-        words=words(one.kind, body),
-        reasons=body.reasons if isinstance(body, Judged) else (),
-        body=body.to_json(),
+        words=said,
+        reasons=reasons,
+        body=recorded,
         prev=one.prev,
         digest=one.digest,
     )

@@ -136,7 +136,7 @@ def _page(
     with catalog.database.read() as rows:
         status = catalog.statuses([version])[version.ref]
         return page(
-            **_common(version, status),
+            **_fields(_listed(version, status)),
             **own,
             actor=version.actor,
             facts=version.facts,
@@ -161,8 +161,8 @@ def _members(catalog: Catalog, facts: BuildFacts) -> tuple[BuildMember, ...]:
     statuses = catalog.statuses(versions.values())
     members = []
     for ref, slot in slots.items():
-        common = _common(versions[ref], statuses[versions[ref].ref])
-        members.append(BuildMember(**common, slot=slot))
+        listed = _listed(versions[ref], statuses[versions[ref].ref])
+        members.append(BuildMember(**_fields(listed), slot=slot))
     return tuple(members)
 
 
@@ -170,20 +170,24 @@ def _mode(catalog: Catalog, facts: BuildFacts) -> Mode | None:
     return catalog.get(facts.snapshot, SnapshotFacts).facts.mode if facts.snapshot else None
 
 
-def _common(version: Version[Facts], status: Status) -> dict[str, Any]:
-    """Return what every list says of a version, as the fields of `Listed`."""
+def _listed(version: Version[Facts], status: Status) -> Listed:
     facts = version.facts
-    return {
-        "ref": str(version.ref),
-        "kind": version.ref.kind,
-        "name": version.ref.name,
-        "version": version.ref.version,
-        "status": status,
-        "digest": version.digest,
-        "registered_at": version.registered_at,
-        "data": facts.data if isinstance(facts, SeedFacts | ExpertFacts) else (),
-        "licenses": _licenses(facts),
-    }
+    return Listed(
+        ref=str(version.ref),
+        kind=version.ref.kind,
+        name=version.ref.name,
+        version=version.ref.version or 0,
+        status=status,
+        digest=version.digest,
+        registered_at=version.registered_at,
+        data=facts.data if isinstance(facts, SeedFacts | ExpertFacts) else (),
+        licenses=_licenses(facts),
+    )
+
+
+def _fields(listed: Listed) -> dict[str, Any]:
+    """Return the fields of a record, to make one of it that says more, and checks them."""
+    return {name: getattr(listed, name) for name in type(listed).model_fields}
 
 
 def _licenses(facts: Facts) -> tuple[str, ...]:
@@ -194,15 +198,11 @@ def _licenses(facts: Facts) -> tuple[str, ...]:
     return ()
 
 
-def _listed(version: Version[Facts], status: Status) -> Listed:
-    return Listed(**_common(version, status))
-
-
 def _listed_build(build: Version[BuildFacts], status: Status) -> ListedBuild:
     total = build.facts.cost.total
     architecture = build.facts.architecture
     return ListedBuild(
-        **_common(build, status),
+        **_fields(_listed(build, status)),
         members=build.facts.members,
         tokens=total.tokens,
         flops=total.flops,
@@ -227,11 +227,6 @@ def _waiting(
         approved = tuple(line.actor for line in approvals(catalog, build))
         waiting.append(WaitingBuild(**_fields(one), approvals=approved))
     return tuple(waiting[-MOST_BUILDS:])
-
-
-def _fields(listed: ListedBuild) -> dict[str, Any]:
-    """Return the fields of a build's line, for a line that says more."""
-    return {name: getattr(listed, name) for name in ListedBuild.model_fields}
 
 
 def _steps(

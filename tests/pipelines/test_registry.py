@@ -16,7 +16,7 @@ from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue import insert_only
-from registry.catalogue.audit_log import link_digest
+from registry.catalogue.audit_log import Link
 from registry.governance import people
 from registry.records.answers import CollectAnswer
 from registry.records.facts import BuildFacts, SnapshotFacts
@@ -92,7 +92,7 @@ def rewritten(root: Path) -> None:
     for seq, at, actor, kind, subject, body in connection.execute(
         "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
     ).fetchall():
-        digest = link_digest(seq, at, actor, kind, subject, body, prev)
+        digest = Link(seq, at, actor, kind, subject, body, prev).digest()
         connection.execute(
             "UPDATE event SET prev = ?, digest = ? WHERE seq = ?", (prev, digest, seq)
         )

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipelines.jobs import evidence
+from pipelines.jobs import collect_evidence
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
@@ -182,7 +182,7 @@ class Governed:
         catalog = self.as_("ann")
         known = self.data_facts(**{"domain": name} | facts)
         ref = f"data/{name}@{catalog.next_version(Kind.DATA, name)}"
-        self.decide("register", evidence.of_data(ref, known, files=1))
+        self.decide("register", collect_evidence.of_data(ref, known, files=1))
         content = FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())
         return catalog.register(name, known, files=[content])
 
@@ -191,33 +191,38 @@ class Governed:
         facts = SeedFacts(
             model_type="llama", parameters=9, license="Apache-2.0", finite=True, data=()
         )
-        self.decide("register", evidence.of_seed("seed/base@1", facts))
+        self.decide("register", collect_evidence.of_seed("seed/base@1", facts))
         content = FileFact("model.safetensors", 9, "a" * 64)
         return self.as_("ann").register("base", facts, files=[content])
 
     def expert(self, data: Version[DataFacts], name: str = "law") -> Version[ExpertFacts]:
         """Register expert/NAME, trained from seed/base@1 on this data."""
         catalog = self.as_("ann")
-        result = Result(data=str(data.ref), domain=name, bits_per_byte=0.9, seed_bits_per_byte=1.4)
-        facts = ExpertFacts(
-            domain=name,
-            seed="seed/base@1",
-            data=(str(data.ref),),
-            licenses=(data.facts.license,),
-            mode=Mode.ANCHORED,
-            preflight=sound_weights(),
-            results=(result,),
-            contamination=0,
-            train=TrainingReport(tokens=1000, flops=10**9, wall_s=2.5),
-        )
+        facts = self.expert_facts(data, domain=name)
         ref = f"expert/{name}@{catalog.next_version(Kind.EXPERT, name)}"
-        self.decide("register", evidence.of_expert(catalog, ref, facts))
+        self.decide("register", collect_evidence.of_expert(catalog, ref, facts))
         return catalog.register(
             name,
             facts,
             files=[FileFact("model.safetensors", 9, "b" * 64)],
             parents=[("seed/base@1", "branched_from"), (data.ref, "trained_on")],
         )
+
+    def expert_facts(self, data: Version[DataFacts], **change: Any) -> ExpertFacts:
+        """Return the facts of a sound expert that was trained from seed/base@1 on this data."""
+        ref, domain = str(data.ref), change.get("domain", "law")
+        known = ExpertFacts(
+            domain=domain,
+            seed="seed/base@1",
+            data=(ref,),
+            licenses=(data.facts.license,),
+            mode=Mode.ANCHORED,
+            preflight=sound_weights(),
+            results=(Result(data=ref, domain=domain, bits_per_byte=0.9, seed_bits_per_byte=1.4),),
+            contamination=0,
+            train=TrainingReport(tokens=1000, flops=10**9, wall_s=2.5),
+        )
+        return known.model_copy(update=change)
 
     def build_facts(self, *members: Version[ExpertFacts], snapshot: str = "") -> BuildFacts:
         """Return the facts of an evaluated build of these members."""
@@ -254,13 +259,13 @@ class Governed:
         facts = self.build_facts(*members)
         stored = canonical_json(facts.to_json()).decode()
         build: Version[BuildFacts] = Version(parse(ref), "", "", "ann", stored)
-        return evidence.of_build(self.as_("ann"), build, None)
+        return collect_evidence.of_build(self.as_("ann"), build, None)
 
     def build(self, *members: Version[ExpertFacts]) -> Version[BuildFacts]:
         """Register a snapshot of these members, and the next build of it."""
         catalog = self.as_("ann")
         ref = f"build/{catalog.next_version(Kind.BUILD, '')}"
-        self.decide("build", evidence.of_candidate(catalog, ref, "seed/base@1", members))
+        self.decide("build", collect_evidence.of_candidate(catalog, ref, "seed/base@1", members))
         snapshot = catalog.register(
             "main",
             SnapshotFacts(seed="seed/base@1", mode=Mode.ANCHORED, members=_members(members)),

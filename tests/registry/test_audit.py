@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from registry.catalogue import insert_only
-from registry.catalogue.audit_log import check_signed_head, link_digest, sign_head
+from registry.catalogue.audit_log import Link, check_signed_head, sign_head
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
@@ -416,7 +416,7 @@ def rewrite_chain(beyond: Callable[..., list[tuple[object, ...]]]) -> None:
     for seq, at, actor, kind, subject, body in beyond(
         "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
     ):
-        digest = link_digest(seq, at, actor, kind, subject, body, prev)  # type: ignore[arg-type]
+        digest = Link(seq, at, actor, kind, subject, body, prev).digest()  # type: ignore[arg-type]
         beyond("UPDATE event SET prev = ?, digest = ? WHERE seq = ?", prev, digest, seq)
         prev = digest
 
@@ -470,8 +470,10 @@ def test_a_signed_head_holds_for_its_key_and_words_only(made: Made) -> None:
             ("signature", "AAAA"),
             ("signature", "not base64 ä"),
         ):
-            assert check_signed_head(rows, {**signed, name: value}, key.public_key())
-        assert check_signed_head(rows, {}, key.public_key())
+            other = signed.model_copy(update={name: value})
+            assert check_signed_head(rows, other, key.public_key())
+        unsigned = signed.model_copy(update={"signature": None})
+        assert check_signed_head(rows, unsigned, key.public_key())
     made.catalog.event(AnyBody(), "x", kind="note")
     with made.catalog.database.read() as rows:
         assert check_signed_head(rows, signed, key.public_key()) == []

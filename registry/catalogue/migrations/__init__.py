@@ -1,6 +1,8 @@
-"""Schema migrations, one file a revision in versions/. In: an engine and a revision. Out: the schema at that revision.
+"""Schema migrations, one file a revision in versions/.
 
-A released revision's file is never edited: tests read a database of every released schema with today's code.
+In:  an engine and a revision.  Out: the schema at that revision.
+The file of a released revision is never edited: tests read a database of every released schema
+with today's code.
 """
 
 from pathlib import Path
@@ -11,7 +13,10 @@ from sqlalchemy.engine import Engine
 
 
 def upgrade(engine: Engine, revision: str) -> None:
-    """Bring the schema up to the revision in one transaction, alone: of several that open a new registry, one makes it."""
+    """Bring the schema up to the revision in one transaction.
+
+    Of several processes that open a new registry at once, one makes the schema and the others wait.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""The API keeps what its own description says; every write asks for its role; pages show what the API tells."""
+"""The API keeps to its own description; every write asks for its role; pages say the same."""
 
 import html
 import os
@@ -40,7 +40,10 @@ CHECKS = [
 
 
 def test_the_api_answers_as_it_says(web: Web) -> None:
-    """No 5xx, no status or form that is not described, nonsense refused, nothing without a token; asked by each role in turn."""
+    """Each role in turn gets no 5xx, and no status or form that is not described.
+
+    Nonsense is refused, and without a token nothing is answered.
+    """
     described = schemathesis.openapi.from_asgi(
         "/api/openapi.json", web.client.app, headers=HOST, config=SchemathesisConfig()
     )
@@ -245,8 +248,8 @@ def test_an_explanation_is_found_again_by_who_asked_and_by_nobody_else(
 def test_an_audit_is_watched_to_its_end_and_found_again(web: Web) -> None:
     started = web.client.post("/api/audits", json={"ref": "build/1"}, headers=web.as_("max")).json()
     stream = web.client.get(f"/api/audits/{started['id']}/stream", headers=web.as_("eve")).text
-    told = [line for line in stream.splitlines() if line.startswith("data: ")]
-    assert '"state": "done"' in told[-1]
+    sent = [line for line in stream.splitlines() if line.startswith("data: ")]
+    assert '"state": "done"' in sent[-1]
     again = web.client.get(f"/api/audits/{started['id']}", headers=web.as_("eve")).json()
     assert {check["name"] for check in again["checks"]} >= {"log", "rows", "files", "verdicts"}
     assert again["findings"], "the rows' files are not on this disk"

@@ -1,4 +1,4 @@
-"""The demo's story, clicked through by three roles in Debian's Chromium; axe looks at every page, light, dark and narrow."""
+"""A story clicked through by three roles in Chromium; axe looks at every page in three forms."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
 from registry.governance import people
-from registry.web.app import application
+from registry.web.application import application
 from registry.web.middleware import Limits
 
 CHROMIUM = shutil.which("chromium")
@@ -52,7 +52,7 @@ class Served:
     errors: list[str] = field(default_factory=list)
 
     def enter(self, browser: Browser, name: str, **settings: Any) -> Page:
-        """A browser of this person's own, entered by the printed link. Whatever its console complains of is kept."""
+        """Enter by the printed link; whatever the browser's console complains of is kept."""
         page = browser.new_context(**settings).new_page()
         page.on(
             "console",
@@ -68,7 +68,10 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A copy of the story: `ann` registers, `dora` approves, `max` audits. Policies ask only for a second person: the tiny build is poor."""
+    """A copy of the story: `ann` registers, `dora` approves, `max` audits.
+
+    Its policies ask only for a second person, since the tiny build is poor.
+    """
     root = tmp_path_factory.mktemp("web") / "workspace"
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
     for policy in (root / "policies").glob("release-*.yaml"):
@@ -162,7 +165,8 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     expect(registrar.get_by_text("release/second-person")).to_be_visible()
     expect(registrar.get_by_role("button", name="Release build/1")).to_be_disabled()
 
-    # The approver walks from the build to its data, asks what a text was computed with, and signs with a key that stays here.
+    # The approver walks from the build to its data, asks what a text was computed with, and signs
+    # with a key that stays here.
     approver.get_by_role("link", name="Lineage").click()
     approver.get_by_role("link", name="data/math@1, registered").click()
     expect(approver.get_by_role("heading", name="data/math@1")).to_be_visible()
@@ -199,12 +203,14 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     expect(auditor.get_by_role("heading", name="Audit of build/1")).to_be_visible()
     where = auditor.url
     context = auditor.context
-    auditor.close()  # not a goto: the page reloads itself when the audit ends, and one would abort the other
+    # Not a goto: the page reloads itself when the audit ends, and one would abort the other.
+    auditor.close()
     auditor = context.new_page()
     auditor.goto(where)
     expect(auditor.get_by_role("heading", name="No findings")).to_be_visible(timeout=60_000)
 
-    # The holder takes the corpus back: reach and cure first, then the registrar withdraws; the auditor finds it in the log.
+    # The holder takes the corpus back: reach and cure first, then the registrar withdraws, and the
+    # auditor finds it in the log.
     auditor.goto(served.base + "/impact?ref=data/code@1")
     expect(auditor.get_by_role("region", name="The cure")).to_contain_text("btx rebuild")
     expect(auditor.get_by_role("button", name="Withdraw")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""The lineage picture: both ways from the subject, the nearest first, nothing over another, at 200 nodes too."""
+"""The lineage picture: both ways from the subject, nearest first, nothing over another."""
 
 from itertools import combinations
 

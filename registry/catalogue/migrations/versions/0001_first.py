@@ -44,10 +44,8 @@ def upgrade() -> None:
     engine = op.get_bind().dialect.name
     if engine == "postgresql":
         for name, body in functions().items():
-            op.execute(
-                sa.text(
-                    f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS '{body.replace(chr(39), chr(39) * 2)}'"
-                )
-            )
+            quoted = body.replace("'", "''")
+            made = f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS '{quoted}'"
+            op.execute(sa.text(made))
     for statement in triggers(engine).values():
         op.get_bind().exec_driver_sql(statement)

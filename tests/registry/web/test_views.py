@@ -1,0 +1,264 @@
+"""What the pages tell of versions: each data version by itself, and the same as the commands."""
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from pipelines.jobs.serve import Address, site
+from pipelines.workspace.workspace import Workspace
+from registry.catalogue.catalog import Catalog
+from registry.records.events import (
+    Act,
+    Acted,
+    AnyBody,
+    Exported,
+    Judged,
+    Registered,
+    StageRan,
+    Withdrawn,
+)
+from registry.records.facts import BuildFacts, ExpertFacts, Member, SeedFacts
+from registry.records.results import Result, Specialist
+from registry.web import charts, history, relations, views
+from registry.web.application import application
+from registry.web.middleware import Limits
+
+Web = Any  # conftest.py's
+HOST = "127.0.0.1:8765"
+GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("*.sql"))
+NEW, OLD = "data/legal@2", "data/legal@1"
+
+
+def figures(data: str, bits: float, *specialists: Specialist) -> Result:
+    return Result(
+        data=data,
+        domain="legal",
+        bits_per_byte=bits,
+        seed_bits_per_byte=2.0,
+        specialists=specialists,
+    )
+
+
+def build(catalog: Catalog, *results: Result, **facts: Any) -> str:
+    return str(catalog.register("", BuildFacts(results=results, **facts)).ref)
+
+
+def test_two_versions_of_one_data_name_are_two_lines(lite: Catalog) -> None:
+    build(lite, figures(OLD, 1.5))
+    build(lite, figures(NEW, 0.5), figures(OLD, 1.0))
+    gains = views.overview(lite).gains
+    assert [(row.data, row.domain, row.label) for row in gains] == [
+        (OLD, "legal", "legal@1"),
+        (NEW, "legal", "legal@2"),
+    ]
+    assert [[point.gain for point in row.builds] for row in gains] == [[0.5, 1.0], [None, 1.5]]
+    chart = charts.gains(gains)
+    assert chart
+    assert [(line.name, len(line.points)) for line in chart.lines] == [
+        ("legal@1", 2),
+        ("legal@2", 1),
+    ]
+
+
+def test_one_version_of_a_data_name_is_called_by_its_domain(lite: Catalog) -> None:
+    build(lite, figures(OLD, 1.5))
+    assert [row.label for row in views.overview(lite).gains] == ["legal"]
+
+
+def test_a_mean_gain_says_over_how_many_data_versions(lite: Catalog) -> None:
+    unmeasured = Result(data="data/math@1", domain="math", bits_per_byte=1.0)
+    build(lite, figures(OLD, 1.5), figures(NEW, 1.0), unmeasured)
+    step = views.overview(lite).builds[0]
+    assert (step.mean_gain, step.measured) == (0.75, 2)
+
+
+def test_the_specialist_of_a_page_is_the_best_member(web: Web) -> None:
+    weak = Specialist(ref="expert/weak@1", bits_per_byte=1.9)
+    best = Specialist(ref="expert/best@1", bits_per_byte=0.8764)
+    ref = build(web.site.catalog, figures(OLD, 1.5, weak, best))
+    page = web.client.get(f"/{ref}", headers=web.as_("eve")).text
+    assert "0.876" in page
+    assert "best@1" in page
+    assert "1.90" not in page
+    told = web.client.get(f"/api/{ref.replace('build', 'builds')}", headers=web.as_("eve")).json()
+    assert told["facts"]["evaluation"]["legal"]["specialist"] == "expert/best@1"
+
+
+def test_a_build_says_how_it_routes_and_where_its_seed_is(web: Web) -> None:
+    catalog = web.site.catalog
+    members = (Member(ref="expert/law@1", slot=3),)
+    for seed_expert, slot in ((True, 0), (False, None)):
+        recipe = {"mix": {"routing": "switch", "seed_expert": seed_expert}}
+        ref = build(catalog, seed="seed/base@1", members=members, recipe=recipe)
+        page = views.build_page(catalog, ref)
+        assert [(one.ref, one.slot) for one in page.members] == [
+            ("seed/base@1", slot),
+            ("expert/law@1", 3),
+        ]
+        shown = web.client.get(f"/{ref}", headers=web.as_("eve")).text
+        assert "switch, 1 expert on each token" in shown
+
+
+def test_training_of_an_expert_counts_once_and_only_where_it_was_reported(lite: Catalog) -> None:
+    lite.register("a", ExpertFacts(train={"tokens": 10, "flops": 100, "wall_s": 1.5}))
+    lite.register("b", ExpertFacts())
+    members = [Member(ref="expert/a@1", slot=1), Member(ref="expert/b@1", slot=2)]
+    cost = {"tune": {"tokens": 1, "flops": 10, "wall_s": 0.5}}
+    build(lite, members=members, cost=cost)
+    build(lite, members=members, cost=cost, registrar="again")
+    new = [step.new for step in views.overview(lite).builds]
+    assert [(one.tokens, one.flops, one.wall_s) for one in new] == [(11, 110, 2.0), (1, 10, 0.5)]
+
+
+def test_the_lineage_page_and_the_command_tell_one_status(lite: Catalog) -> None:
+    """The alarm: a build whose row says `evaluated` is no longer merely registered."""
+    ref = build(lite, figures(OLD, 1.5), status="evaluated")
+    nodes = {node.ref: node.status for node in relations.around(lite, ref).nodes}
+    assert nodes == {ref: "evaluated"}
+    assert lite.status(ref) == "evaluated"
+
+
+def test_the_cure_rebuilds_every_product_line_that_holds_something_of_it(lite: Catalog) -> None:
+    lite.register("base", SeedFacts())
+    for line in ("main", "support"):
+        lite.register("", BuildFacts(line=line), parents=[("seed/base@1", "seed")])
+    cure = relations.impact(lite, "seed/base@1").cure
+    assert cure
+    assert cure.build == "build/2"
+    assert cure.commands == (
+        'btx withdraw seed/base@1 --why "..."',
+        "btx rebuild",
+        "btx rebuild --line support",
+    )
+    lite.register("", BuildFacts(line="support"))
+    cure = relations.impact(lite, "seed/base@1").cure
+    assert cure
+    assert cure.commands[1:] == ("btx rebuild",)
+    lite.register("", BuildFacts(line="main"))
+    assert relations.impact(lite, "seed/base@1").cure is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("registered", Registered(digest="d", rows={}), ""),
+        ("withdrawn", Withdrawn(why="the holder took it back"), "the holder took it back"),
+        (
+            "refused",
+            Judged(
+                gate="register",
+                kind="data",
+                outcome="refused",
+                at="",
+                rules={"licence/stated": "refused", "licence/known": "allowed"},
+            ),
+            "register refused: licence/stated",
+        ),
+        ("verdict", Judged(gate="build", kind="build", outcome="allowed", at=""), "build allowed"),
+        ("stage", StageRan(stage="tune", state="ended", seconds=33.31), "tune ended 33.3 s"),
+        ("stage", StageRan(stage="tune", state="running", done=3, total=9), "tune running 3 of 9"),
+        ("stage", StageRan(state="started"), "started"),
+        ("exported", Exported(folder="/srv/out"), "/srv/out"),
+        (
+            "approved",
+            Acted(act=Act(act="approved", subject="build/1", at="", why="read it")),
+            "read it",
+        ),
+        (
+            "waived",
+            Acted(
+                act=Act(
+                    act="waived",
+                    subject="build/1",
+                    at="",
+                    rule="quality/beats-seed",
+                    until="2026-05-01T23:59:59Z",
+                    why="small",
+                )
+            ),
+            "quality/beats-seed until 2026-05-01: small",
+        ),
+        (
+            "actor",
+            Acted(act=Act(act="actor", subject="actor/a", at="", roles=("auditor",))),
+            "auditor",
+        ),
+        (
+            "actor",
+            Acted(act=Act(act="actor", subject="actor/a", at="", roles=())),
+            "taken off the list of actors",
+        ),
+        ("of-a-later-version", AnyBody(), ""),
+    ],
+)
+def test_an_event_says_its_own_words(kind: str, body: Any, said: str) -> None:
+    assert history.words(kind, body) == said
+
+
+def test_an_event_whose_body_was_changed_is_still_shown(lite: Catalog) -> None:
+    lite.event(Withdrawn(why="asked to"), "data/law@1")
+    event = lite.events()[-1]
+    assert history.logged(event).words == "asked to"
+    for stored in ('{"why": 3}', "no JSON"):
+        shown = history.logged(replace(event, stored=stored))
+        assert shown.words.startswith("unreadable")
+        assert shown.body == {"unreadable": stored}
+
+
+@pytest.mark.parametrize("reported", [None, {}, [[1, 2.0]], [[1, "x"], [2, "y"]], [1, 2], "curve"])
+def test_what_is_no_curve_is_not_drawn(reported: object) -> None:
+    assert charts.curve([[1, 2.0], [2, 1.0]])
+    assert charts.curve(reported) is None
+
+
+def test_who_acts_in_a_workspace_leaves_it_as_it_was(web: Web, tmp_path: Path) -> None:
+    workspace = Workspace.find(tmp_path)
+    own = workspace.catalog.actor
+    other = workspace.acting_as("dora")
+    assert (other.catalog.actor, workspace.catalog.actor) == ("dora", own)
+    assert other.registry_url == workspace.registry_url
+
+
+@pytest.fixture(params=GOLDEN, ids=lambda path: path.stem)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
+    """Serve a registry that an earlier version of the program wrote."""
+    with sqlite3.connect(tmp_path / "registry.db") as connection:
+        connection.executescript(request.param.read_text())
+    (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "sqlite:///{tmp_path}/registry.db"\n')
+    shutil.copytree(Path(__file__).parents[3] / "policies", tmp_path / "policies")
+    served = site(Workspace.find(tmp_path), Address(), Limits(reads=1e6, strangers=1e6))
+    secret, _ = served.tokens.issue("eve", ["viewer"], keep=False)
+    headers = {"authorization": f"Bearer {secret}"}
+    with TestClient(application(served), base_url=f"http://{HOST}", headers=headers) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/builds",
+        "/experts",
+        "/build/1",
+        "/expert/math/1",
+        "/data/math/1",
+        "/seed/base/1",
+        "/snapshot/main/1",
+        "/lineage?ref=data/math",
+        "/impact?ref=data/math@1",
+        "/audit",
+        "/approve",
+        "/api/overview",
+        "/api/builds/1",
+        "/api/experts/math/1",
+    ],
+)
+def test_every_page_of_an_old_registry_opens(old: TestClient, path: str) -> None:
+    answer = old.get(path, follow_redirects=False)
+    assert answer.status_code == 200, answer.text[-900:]
