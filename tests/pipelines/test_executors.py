@@ -105,8 +105,8 @@ class Said:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
 
-    def __call__(self, name: str, state: str, body: Any) -> None:
-        self.lines.append((name, state))
+    def __call__(self, name: str, ran: StageRan) -> None:
+        self.lines.append((name, ran.state))
 
 
 @pytest.mark.parametrize("executor", ["local", "slurm"])
