@@ -21,7 +21,7 @@ import figures
 from cycles import import_cycles
 from figures import Spread
 from sources import CodeBase, SourceError, from_folder, from_index, from_revision
-from string_keys import Place, fact_reads
+from string_keys import PLAIN_JSON, Place, fact_reads
 
 ROOT = Path(__file__).resolve().parents[2]
 BESIDE = ("tuf==7.0.1", "mergekit==0.1.5")
@@ -114,13 +114,21 @@ def print_fact_reads(codes: Sequence[CodeBase], *, each: bool) -> None:
     places = [fact_reads(code) for code in codes]
     counts = [Counter(place.path for place in found) for found in places]
     paths = sorted({path for count in counts for path in count})
-    rows = [["all", *(str(count.total()) for count in counts)]]
-    rows += [[path, *(str(count[path]) for count in counts)] for path in paths]
+    heads = ["module", *(code.heading for code in codes)]
+    crossing = [path for path in paths if path not in PLAIN_JSON]
     print("\nFacts read by string key across a module's border:\n")
-    print_table(["module", *(code.heading for code in codes)], rows)
+    print_table(heads, _counted(counts, crossing))
+    print("\nApart from these, in modules whose work is JSON of unknown shape:\n")
+    print_table(heads, _counted(counts, [path for path in paths if path in PLAIN_JSON]))
     if each:
         for code, found in zip(codes, places, strict=True):
             print_places(code.heading, found)
+
+
+def _counted(counts: Sequence[Counter[str]], paths: Sequence[str]) -> list[list[str]]:
+    """Return a row for each module, after a row for all of them."""
+    total = [str(sum(count[path] for path in paths)) for count in counts]
+    return [["all", *total], *([path, *(str(count[path]) for count in counts)] for path in paths)]
 
 
 def print_places(heading: str, places: Sequence[Place]) -> None:

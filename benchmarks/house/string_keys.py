@@ -14,6 +14,15 @@ from sources import CodeBase, Module
 FACT_NAMES = frozenset({"facts", "body", "evidence", "snapshot", "member"})
 """What ends in one of these names, `x.facts` as much as `facts`, is taken for a fact."""
 
+PLAIN_JSON = {
+    "registry/records/older.py": "reads rows of any age, to bring them into today's shape",
+    "registry/catalogue/checks.py": "audits rows that may hold anything",
+    "registry/governance/policies.py": "judges evidence as the plain JSON that is kept with it",
+    "registry/governance/policy_tests.py": "reads the cases of policies, which are YAML",
+    "registry/governance/attestations.py": "opens envelopes that others may have written",
+}
+"""Modules whose work is JSON from outside or of unknown shape, and why; they are counted apart."""
+
 FACT_FOLDERS = frozenset({"registry", "pipelines"})
 """The packages, or folders of one package, whose modules pass facts to each other."""
 

@@ -83,6 +83,11 @@ class Checkpoint:
     tensors: Mapping[str, TensorInfo]
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def model_type(self) -> str:
+        """What transformers calls the family, such as `llama`."""
+        return str(self.config["model_type"])
+
     @classmethod
     def open(cls, folder: Path, digests: Mapping[str, str] | None = None) -> Checkpoint:
         """Check a whole folder, headers included; no tensor is read.

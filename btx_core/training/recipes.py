@@ -3,7 +3,7 @@
 In:  nothing.  Out: the recipes, whose field names are the keys of `[recipe.train]` and
 `[recipe.tune]` in btx.toml and whose defaults are written here and nowhere else.
 No module of torch is imported, so that a recipe can be checked without it. Reading and checking a
-user's settings is left to `pipelines.workspace.recipes`.
+user's settings is left to `pipelines.workspace.recipe_reader`.
 """
 
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pipelines.cli.options import Build, Json, find_workspace, require_choice
 from pipelines.cli.output import print_answer, print_json, print_line
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import console, table_of
 from registry.units import duration, percent, size
 
@@ -152,7 +152,7 @@ def mix_command(
     Example: btx mix ./llama ./legal ./support -o ./mixed
     """
     from btx_core.mixing.mix import MixRecipe
-    from pipelines.jobs.mix import compose
+    from pipelines.jobs.mix_once import compose
 
     require_choice("--mode", mode, ("full", "anchored"))
     recipe = MixRecipe(

@@ -7,7 +7,7 @@ import typer
 
 from pipelines.cli.options import Build, Json, find_workspace, require_choice
 from pipelines.cli.output import print_answer, print_line
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 from registry.units import size
 
 app = typer.Typer()

@@ -299,7 +299,7 @@ def report_command(
 
     Example: btx report build/2 --format html -o build-2.html
     """
-    from pipelines.jobs.report import report
+    from pipelines.jobs.write_report import report
 
     answer = report(find_workspace(), ref, format, out=out, sign=sign)
     if json:

@@ -9,7 +9,7 @@ import typer
 
 from pipelines.cli.options import Json, Ref, find_workspace
 from pipelines.cli.output import print_answer, print_json, print_line
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 from registry.errors import Conflict
 from registry.units import counted
 
@@ -115,7 +115,7 @@ def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
             statement = audit_log.sign_head(rows, people.signer(catalog.actor).key, at)
         else:
             statement = audit_log.head_statement(rows, at)
-    return HeadAnswer(actor=catalog.actor, **statement)
+    return HeadAnswer(**{**statement.to_json(), "actor": catalog.actor})
 
 
 def _write_new(out: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from pipelines.cli.options import Json, find_workspace, require_choice
 from pipelines.cli.output import print_answer, print_json
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
     from registry.records.answers import RegisteredAnswer

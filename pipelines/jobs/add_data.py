@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 from btx_core import texts
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import spdx
@@ -49,7 +49,9 @@ def add_data(
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     return replace(known, created=False)
-            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_data(ref, facts, len(files)))
+            gates.ask(
+                workspace, Gate.REGISTER, ref, collect_evidence.of_data(ref, facts, len(files))
+            )
             folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         facts = facts.model_copy(update={"dvc": held})

@@ -8,7 +8,7 @@ from pathlib import Path
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.families import find_family
 from btx_core.mixing.distances import all_finite
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.records.facts import DataFacts, SeedFacts
@@ -53,7 +53,7 @@ def add_seed(
             checkpoint = Checkpoint.open(incoming)
             files = folders.manifest(incoming)
             facts = SeedFacts(
-                model_type=checkpoint.config["model_type"],
+                model_type=checkpoint.model_type,
                 family=find_family(checkpoint.config).name,
                 parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
                 license=license,
@@ -66,7 +66,7 @@ def add_seed(
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
-            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_seed(ref, facts))
+            gates.ask(workspace, Gate.REGISTER, ref, collect_evidence.of_seed(ref, facts))
             folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         for file in files:

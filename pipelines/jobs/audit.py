@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError
-from pipelines.workspace.recipes import recipe
+from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import checks
-from registry.catalogue.audit_log import check_kept, kept_heads, verify
+from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, finding, row_findings
+from registry.catalogue.database import Rows
 from registry.governance import people
 from registry.governance.gaps import ungated
 from registry.governance.gate import judge_again
@@ -35,6 +36,7 @@ from registry.records.facts import (
     Held,
     SeedFacts,
 )
+from registry.records.heads import Head
 from registry.records.references import parse
 from registry.records.version import Version
 
@@ -121,9 +123,9 @@ def _with_check(
     )
 
 
-def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Any]:
+def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[Rows], list[Break]]]:
     """Return a check for each head that was kept outside, bound to the key that signed it."""
-    bound = []
+    bound: list[Callable[[Rows], list[Break]]] = []
     for kept in kept_heads(request.head) if request.head else []:
         key = _unless_damaged(workspace.catalog, partial(_key, workspace, kept, request.key))
         bound.append(partial(check_kept, kept=kept, key=key))
@@ -169,9 +171,7 @@ def _surroundings(
     )
 
 
-def _key(
-    workspace: Workspace, kept: Mapping[str, Any], file: Path | None
-) -> "Ed25519PublicKey | None":
+def _key(workspace: Workspace, kept: Head, file: Path | None) -> "Ed25519PublicKey | None":
     """Return the key that a kept head is checked with.
 
     A key of your own keeping is worth more: whoever can rewrite the log can rewrite the list of
@@ -179,7 +179,7 @@ def _key(
     """
     if file is not None:
         return people.Actor("", (), file.read_text()).key
-    person = people.roll(workspace.catalog).get(str(kept.get("actor")))
+    person = people.roll(workspace.catalog).get(str(kept.actor))
     return person.key if person else None
 
 

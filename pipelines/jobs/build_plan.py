@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.measuring import harness
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound
@@ -75,6 +75,7 @@ class Plan:
         seed: the seed of every member.
         members: by slot, ascending.
         previous: the line's newest build.
+        mode: anchored, unless a member is a full branch.
         given: the recipe as the settings write it; what is not named keeps its default.
         resolved: of a build that is gone back to: its recipe with every key, as it was then.
     """
@@ -83,6 +84,7 @@ class Plan:
     seed: Version[SeedFacts]
     members: Sequence[PlannedMember]
     previous: Version[BuildFacts] | None
+    mode: Mode
     given: BuildRecipe
     resolved: BuildRecipe | None = None
 
@@ -135,7 +137,8 @@ def plan(workspace: Workspace, request: Request) -> Plan:
     given = given.model_copy(update={"mix": {**given.mix, "mode": str(mode)}})
     history: list[Composed] = [*builds, *own, *([target] if target else [])]
     base = catalog.get(seed, SeedFacts)
-    return Plan(request.line, base, slots(history, chosen), newest, given, resolved)
+    members = slots(history, chosen)
+    return Plan(request.line, base, members, newest, mode, given, resolved)
 
 
 def slots(

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.jobs import gates
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace import folders
-from pipelines.workspace.progress import Report
+from pipelines.workspace.bars import Report
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
 from registry.formats import collect, render

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.governance import gate
@@ -37,10 +37,10 @@ def _evidence(workspace: Workspace, version: Version[Facts]) -> Evidence:
     ref, facts = str(version.ref), version.facts
     match facts:
         case DataFacts():
-            return evidence.of_data(ref, facts, len(version.files))
+            return collect_evidence.of_data(ref, facts, len(version.files))
         case SeedFacts():
-            return evidence.of_seed(ref, facts)
+            return collect_evidence.of_seed(ref, facts)
         case ExpertFacts():
-            return evidence.of_expert(workspace.catalog, ref, facts)
+            return collect_evidence.of_expert(workspace.catalog, ref, facts)
         case _:
             return build_evidence(workspace, version.of(BuildFacts))

@@ -13,15 +13,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from btx_core.files import replace_text
+from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
-from pipelines.jobs import evidence, gates
+from btx_core.training.recipes import TuneRecipe
+from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
 from pipelines.workspace import folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
@@ -175,7 +177,7 @@ def _build_folder(workspace: Workspace, build: Version[BuildFacts]) -> Path:
 def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
-    candidate = evidence.of_candidate(workspace.catalog, ref, seed, members)
+    candidate = collect_evidence.of_candidate(workspace.catalog, ref, seed, members)
     gates.ask(workspace, Gate.BUILD, ref, candidate)
 
 
@@ -211,9 +213,7 @@ def _freeze(workspace: Workspace, planned: Plan) -> Version[SnapshotFacts]:
         member = Member(ref=str(version.ref), slot=planned_member.slot, digest=version.digest)
         members.append(member)
         parents.append((version.ref, Relation.MEMBER))
-    facts = SnapshotFacts(
-        seed=str(planned.seed.ref), mode=planned.given.mix["mode"], members=tuple(members)
-    )
+    facts = SnapshotFacts(seed=str(planned.seed.ref), mode=planned.mode, members=tuple(members))
     return workspace.catalog.register(planned.line, facts, parents=parents)
 
 
@@ -293,7 +293,8 @@ def _grown_from(run: Run) -> GrownFrom | None:
     """
     workspace, planned = run.workspace, run.planned
     build = planned.previous
-    if not build or not planned.given.tune.get("grow") or planned.resolved:
+    grows = recipe(TuneRecipe, planned.given.tune).grow > 0
+    if not build or not grows or planned.resolved:
         return None
     if workspace.catalog.status(build.ref) in UNUSABLE:
         return None
@@ -370,7 +371,8 @@ def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
     tuned = workspace.work / "tuned"
     mix, tune = reports.mix_report(tuned), reports.tune_report(tuned)
     measured = reports.measured_report(workspace.work)
-    used = {*planned.seed.facts.data, *planned.data} if tune.mode != "none" else set()
+    tuned_with = recipe(TuneRecipe, tune.recipe).mode
+    used = {*planned.seed.facts.data, *planned.data} if tuned_with != "none" else set()
     evaluate = asdict(recipe(EvaluateRecipe, planned.ordered.evaluate))
     members = tuple(
         Member(
@@ -389,7 +391,8 @@ def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
         content=planned.content,
         recipe=BuildRecipe(mix=mix.recipe, tune=tune.recipe, evaluate=evaluate),
         given_recipe=planned.given,
-        architecture=_architecture(mix, measured, len(members)),
+        architecture=_architecture(recipe(MixRecipe, mix.recipe), measured, len(members)),
+        tuned=tuned_with,
         folder=_relative(workspace, folder),
         dvc=folders.track(workspace.root, folder),
         tensors=folders.tensors(folder),
@@ -405,15 +408,13 @@ def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
     return facts.model_copy(update={"tasks": measured.tasks}) if measured.tasks else facts
 
 
-def _architecture(mix: MixReport, measured: MeasuredReport, members: int) -> Architecture:
-    """Return how the build works on a token, from what the mix reports of itself."""
-    seed_expert = bool(mix.recipe["seed_expert"])
-    routing = str(mix.recipe["routing"])
-    at_work = {"top-k": int(mix.recipe["top_k"]), "soft": members + int(seed_expert)}
+def _architecture(mixed: MixRecipe, measured: MeasuredReport, members: int) -> Architecture:
+    """Return how the build works on a token, from the recipe that it was mixed by."""
+    at_work = {"top-k": mixed.top_k, "soft": members + int(mixed.seed_expert)}
     return Architecture(
-        top_k=at_work.get(routing, 1),
-        routing=routing,
-        seed_expert=seed_expert,
+        top_k=at_work.get(mixed.routing, 1),
+        routing=mixed.routing,
+        seed_expert=mixed.seed_expert,
         active_parameters=measured.active_parameters,
         total_parameters=measured.total_parameters,
     )

@@ -8,11 +8,11 @@ from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.measuring.evaluation import evaluate
 from btx_core.measuring.overlap import contamination
 from btx_core.mixing.preflight import preflight
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
+from pipelines.workspace.bars import Show
 from pipelines.workspace.environment import environment
-from pipelines.workspace.progress import Show
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.records.facts import DataFacts, ExpertFacts, SeedFacts, Weights
@@ -85,7 +85,9 @@ def register(
                     return replace(newest, created=False)
             facts = _facts(workspace, candidate, incoming, show)
             facts = facts.model_copy(update={"adapter": adapter_digest})
-            gates.ask(workspace, Gate.REGISTER, ref, evidence.of_expert(catalog, ref, facts))
+            gates.ask(
+                workspace, Gate.REGISTER, ref, collect_evidence.of_expert(catalog, ref, facts)
+            )
             folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         for file in files:

@@ -1,6 +1,6 @@
 """Release a build: ask the gate with all that is known of it now, log the release."""
 
-from pipelines.jobs import evidence, gates
+from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace.workspace import Workspace
 from registry.records.answers import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Released
@@ -15,7 +15,7 @@ def build_evidence(workspace: Workspace, build: Version[BuildFacts]) -> BuildEvi
 
     That is the recorded build, and its members and approvals as they are today.
     """
-    return evidence.of_build(workspace.catalog, build, last_release(workspace, build))
+    return collect_evidence.of_build(workspace.catalog, build, last_release(workspace, build))
 
 
 def last_release(workspace: Workspace, build: Version[BuildFacts]) -> Version[BuildFacts] | None:

@@ -24,7 +24,7 @@ from registry.web.access import Tokens
 try:
     import uvicorn
 
-    from registry.web.app import application
+    from registry.web.application import application
     from registry.web.middleware import Limits
     from registry.web.runs import OnCheck
     from registry.web.site import Jobs, Reviewed, Site

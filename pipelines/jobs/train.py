@@ -19,7 +19,7 @@ from pipelines.stages.dvc_runs import Log
 from pipelines.stages.executors import Needs, execute
 from pipelines.workspace import folders, orders
 from pipelines.workspace.orders import BranchOrder, FolderOrder
-from pipelines.workspace.recipes import recipe
+from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Invalid, Refused
 from registry.records.events import StageRan
@@ -171,8 +171,13 @@ def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log
         # Of an order that has changed since.
         shutil.rmtree(folder, ignore_errors=True)
     settings = workspace.settings
-    own = {"ray": settings.ray, "slurm": settings.slurm}.get(executor, {})
-    needs = Needs(settings.train.threads, settings.train.gpus, settings.train.processes, own)
+    needs = Needs(
+        cpus=settings.train.threads,
+        gpus=settings.train.gpus,
+        processes=settings.train.processes,
+        ray=settings.ray,
+        slurm=settings.slurm,
+    )
     try:
         execute(executor, workspace.root, list(stale.values()), needs, log)
     finally:

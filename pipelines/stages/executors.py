@@ -21,7 +21,8 @@ from typing import Any
 
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, Log, StageFailed
-from pipelines.workspace.progress import WATCHED, Note, bars, note_of
+from pipelines.workspace.bars import WATCHED, Note, bars, note_of
+from pipelines.workspace.workspace import RaySettings
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
 
@@ -41,13 +42,15 @@ class Needs:
         cpus: cores, which is its number of threads.
         gpus: graphics cards.
         processes: that train the branch together; the local executor alone.
-        options: the executor's own, from [ray] or [slurm] in btx.toml.
+        ray: where the cluster of the executor `ray` is.
+        slurm: parameters of submitit, from [slurm] in btx.toml.
     """
 
     cpus: int = 1
     gpus: int = 0
     processes: int = 1
-    options: JsonObject = field(default_factory=dict)
+    ray: RaySettings = field(default_factory=RaySettings)
+    slurm: JsonObject = field(default_factory=dict)
 
 
 class Watch:
@@ -299,7 +302,7 @@ def on_ray(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> None
     # Imported here: an extra.
     import ray
 
-    address = needs.options.get("address") or os.environ.get("RAY_ADDRESS")
+    address = needs.ray.address or os.environ.get("RAY_ADDRESS")
     alone = {"num_cpus": os.cpu_count(), "include_dashboard": False}
     cluster = {"address": address} if address else alone
     ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
@@ -332,7 +335,7 @@ def on_slurm(root: Path, names: Sequence[str], needs: Needs, watch: Watch) -> No
     from submitit import AutoExecutor
 
     queue = AutoExecutor(folder=root / "work" / "slurm")
-    asked = {"timeout_min": 24 * 60, "cpus_per_task": needs.cpus, **needs.options}
+    asked = {"timeout_min": 24 * 60, "cpus_per_task": needs.cpus, **needs.slurm}
     if needs.gpus:
         asked["gpus_per_node"] = needs.gpus
     queue.update_parameters(**asked)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.workspace import folders, reports
+from pipelines.workspace.bars import bar, bar_or_notes, note_of
 from pipelines.workspace.failures import error_text
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
-from pipelines.workspace.progress import bar, bar_or_notes, note_of
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from registry.digest import sha256_file
 from registry.errors import Damaged
 

@@ -24,7 +24,7 @@ from pipelines.jobs.withdraw import withdraw
 from pipelines.story import corpora
 from pipelines.story.narrator import Narrator
 from pipelines.story.small_seed import PretrainConfig, pretrain
-from pipelines.workspace.progress import Show
+from pipelines.workspace.bars import Show
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, Refused
 from registry.records.facts import BuildFacts, DataStatement

@@ -16,7 +16,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from pipelines.workspace.progress import bar
+from pipelines.workspace.bars import bar
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import DvcFolder, Facts, Held

@@ -30,11 +30,6 @@ class TuneReport(Spent):
 
     recipe: JsonObject
 
-    @property
-    def mode(self) -> str:
-        """What was trained: none, router, shared or all."""
-        return str(self.recipe["mode"])
-
 
 class MeasuredReport(Record):
     """What was measured of a build.

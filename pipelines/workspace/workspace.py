@@ -42,7 +42,7 @@ processes = 1 # that train one branch together
 
 # Recipes: what is not named keeps its default. A key that a step does not know is refused, with
 # the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
-# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipes.py.
+# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py.
 [recipe.train]
 [recipe.mix]
 [recipe.tune]
@@ -96,6 +96,12 @@ class TrainSettings(_Section):
     processes: int = 1
 
 
+class RaySettings(_Section):
+    """The cluster of the executor `ray`; without an address RAY_ADDRESS, or else this machine."""
+
+    address: str | None = None
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -116,7 +122,7 @@ class Settings(_Section):
 
     registry: RegistrySettings = RegistrySettings()
     train: TrainSettings = TrainSettings()
-    ray: dict[str, Any] = {}
+    ray: RaySettings = RaySettings()
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     line: dict[str, LineSettings] = {}

@@ -8,7 +8,8 @@ end: a head that is noted or signed outside the database can.
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from registry.catalogue.rows import EVENT_COLUMNS
 from registry.digest import canonical_json, sha256_bytes
 from registry.errors import Damaged, Invalid
 from registry.records.base import JsonObject
+from registry.records.heads import Head
 from registry.records.version import Event
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 GENESIS = "0" * 64
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Break(NamedTuple):
@@ -115,7 +118,7 @@ def verify(rows: Rows, pinned: str | None = None) -> tuple[int, list[Break]]:
     return len(events), breaks
 
 
-def head_statement(rows: Rows, at: str) -> dict[str, Any]:
+def head_statement(rows: Rows, at: str) -> Head:
     """Say what the head of the log is.
 
     Args:
@@ -123,32 +126,31 @@ def head_statement(rows: Rows, at: str) -> dict[str, Any]:
         at: the time of the statement, in UTC.
 
     Returns:
-        `seq` and `head`, the number and digest of the newest event, and `at`. Of an empty log the
-        number is 0 and the digest 64 zeros.
+        The number and digest of the newest event; of an empty log 0 and 64 zeros.
     """
     newest = rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
     seq, digest = newest[0] if newest else (0, GENESIS)
-    return {"seq": seq, "head": digest, "at": at}
+    return Head(seq=seq, head=digest, at=at)
 
 
-def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> dict[str, Any]:
+def sign_head(rows: Rows, key: "Ed25519PrivateKey", at: str) -> Head:
     """Return a signed statement of what the head is, to be kept outside the database."""
     # Imported here: few commands sign.
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    statement = head_statement(rows, at)
+    unsigned = head_statement(rows, at)
     public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    signature = key.sign(canonical_json(statement))
-    encoded = {
-        "key": base64.b64encode(public).decode(),
-        "signature": base64.b64encode(signature).decode(),
-    }
-    return {**statement, "algorithm": "Ed25519", **encoded}
+    signature = key.sign(canonical_json(unsigned.statement()))
+    return unsigned.model_copy(
+        update={
+            "algorithm": "Ed25519",
+            "key": base64.b64encode(public).decode(),
+            "signature": base64.b64encode(signature).decode(),
+        }
+    )
 
 
-def check_signed_head(
-    rows: Rows, signed: Mapping[str, Any], key: "Ed25519PublicKey"
-) -> list[Break]:
+def check_signed_head(rows: Rows, signed: Head, key: "Ed25519PublicKey") -> list[Break]:
     """Check a signed head.
 
     Args:
@@ -162,25 +164,19 @@ def check_signed_head(
     from cryptography.exceptions import InvalidSignature
 
     try:
-        statement = {name: signed[name] for name in ("seq", "head", "at")}
-        key.verify(base64.b64decode(signed["signature"], validate=True), canonical_json(statement))
-    except (InvalidSignature, KeyError, ValueError, TypeError):
+        signature = base64.b64decode(signed.signature or "", validate=True)
+        key.verify(signature, canonical_json(signed.statement()))
+    except (InvalidSignature, ValueError):
         return [Break("signed head", "a signature that does not match", "one by the trusted key")]
-    there = rows("SELECT digest FROM event WHERE seq = :seq", seq=statement["seq"]) or [
-        (GENESIS if statement["seq"] == 0 else "nothing",)
-    ]
-    if there[0][0] != statement["head"]:
-        return [
-            Break(
-                f"event {statement['seq']}",
-                str(there[0][0]),
-                f"{statement['head']}, as signed on {statement['at']}",
-            )
-        ]
-    return []
+    found = rows("SELECT digest FROM event WHERE seq = :seq", seq=signed.seq)
+    nothing = GENESIS if signed.seq == 0 else "nothing"
+    digest = str(found[0][0]) if found else nothing
+    if digest == signed.head:
+        return []
+    return [Break(f"event {signed.seq}", digest, f"{signed.head}, as signed on {signed.at}")]
 
 
-def kept_heads(words: str) -> list[dict[str, Any]]:
+def kept_heads(words: str) -> list[Head]:
     """Read heads that were kept outside.
 
     Args:
@@ -189,49 +185,41 @@ def kept_heads(words: str) -> list[dict[str, Any]]:
     Raises:
         Invalid: for anything else.
     """
-    if len(words) == 64 and not set(words) - set("0123456789abcdef"):
-        return [{"head": words}]
-    found: list[dict[str, Any]] = []
+    if _DIGEST.fullmatch(words):
+        return [Head(head=words)]
+    heads: list[Head] = []
     try:
         text = Path(words).read_text().strip()
-        while text or not found:
+        while text or not heads:
             value, end = json.JSONDecoder().raw_decode(text)
-            found.append({**value, "head": str(value["head"])})
+            heads.append(Head.from_json(value, words))
             text = text[end:].strip()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        expected, advice = (
-            "64 hexadecimal digits, or a file of heads",
-            "btx registry head -o FILE writes one",
-        )
+    except (OSError, ValueError, Damaged) as error:
+        found = error.found if isinstance(error, Damaged) else error
         raise Invalid(
             f"head {words}",
-            found=f"{type(error).__name__}: {error}"[:160],
-            expected=expected,
-            next=advice,
+            found=f"{type(error).__name__}: {found}"[:160],
+            expected="64 hexadecimal digits, or a file of heads",
+            next="btx registry head -o FILE writes one",
         ) from None
-    return found
+    return heads
 
 
-def check_kept(rows: Rows, kept: Mapping[str, Any], key: "Ed25519PublicKey | None") -> list[Break]:
+def check_kept(rows: Rows, kept: Head, key: "Ed25519PublicKey | None") -> list[Break]:
     """Check a head that was kept outside, signed or not.
 
     Returns:
         Nothing when it is a link of the log in its place and, where it is signed, `key` signed it.
     """
-    if "signature" in kept:
+    if kept.signature is not None:
         if key is None:
-            return [Break("signed head", f"by {kept.get('actor')}", "a key to check it with")]
+            return [Break("signed head", f"by {kept.actor}", "a key to check it with")]
         return check_signed_head(rows, kept, key)
-    there = rows("SELECT seq FROM event WHERE digest = :head", head=kept["head"])
-    if kept["head"] == GENESIS or (there and kept.get("seq", there[0][0]) == there[0][0]):
+    found = rows("SELECT seq FROM event WHERE digest = :head", head=kept.head)
+    if kept.head == GENESIS or (found and kept.seq in (None, found[0][0])):
         return []
-    return [
-        Break(
-            "log",
-            f"head {head(rows)}, and no link {kept['head']}",
-            f"a chain that contains the kept head {kept['head']}",
-        )
-    ]
+    expected = f"a chain that contains the kept head {kept.head}"
+    return [Break("log", f"head {head(rows)}, and no link {kept.head}", expected)]
 
 
 def require_whole(rows: Rows) -> None:

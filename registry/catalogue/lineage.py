@@ -247,7 +247,7 @@ def _removal(
     Where that is not known, the answer is rebuild.
     """
     facts = build.of(BuildFacts).facts
-    tuned = facts.recipe.tuned or "unknown"
+    tuned = facts.tuned or "unknown"
     if tuned == "none":
         via = via - {Relation.TUNED_ON}
     if not via and not members:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.formats import tables
-from registry.formats.answers import ANSWERS, Answer, withdrawals
 from registry.formats.dossier import Dossier
+from registry.formats.legal_answers import ANSWERS, Answer, withdrawals
 from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY, LegalText, Point
 from registry.formats.tables import Part
 from registry.records.facts import DataFacts

@@ -178,7 +178,7 @@ class RebuildAnswer(Answer):
     reused: tuple[str, ...] = ()
     bytes_written: int = 0
     bytes_linked: int = 0
-    seconds: Mapping[str, float] = Field(default_factory=dict)
+    seconds: Mapping[str, int | float] = Field(default_factory=dict)
 
 
 class MemberChange(Answer):
@@ -204,7 +204,7 @@ class ForecastAnswer(RebuildAnswer):
     line: str | None = None
     changes: tuple[MemberChange, ...] = ()
     weights: tuple[PlannedFile, ...] = ()
-    cost: Mapping[str, float] = Field(default_factory=dict)
+    cost: Mapping[str, int | float] = Field(default_factory=dict)
     measured_on: str | None = None  # the build whose times and cost were scaled
 
 

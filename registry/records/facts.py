@@ -250,12 +250,6 @@ class BuildRecipe(Record):
     tune: JsonObject = Field(default_factory=dict)
     evaluate: JsonObject = Field(default_factory=dict)
 
-    @property
-    def tuned(self) -> str | None:
-        """What tuning trained: none, router, shared or all; None where it is not recorded."""
-        mode = self.tune.get("mode")
-        return mode if isinstance(mode, str) else None
-
 
 class BuildFacts(Held):
     """The composed model of one snapshot and recipe."""
@@ -269,6 +263,7 @@ class BuildFacts(Held):
     content: str | None = None  # digest of seed, members and recipe: same content, same build
     recipe: BuildRecipe = BuildRecipe()
     architecture: Architecture | None = None
+    tuned: str | None = None  # what tuning trained: none, router, shared or all
     folder: str | None = None
     results: tuple[Result, ...] = ()
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness

@@ -94,6 +94,9 @@ def build(value: Any) -> Any:
         facts["given_recipe"] = as_written
         facts["recipe"] = {**as_written, **resolved}
     facts["architecture"] = _architecture(facts)
+    tune = _object("recipe.tune", _object("recipe", facts.get("recipe")).get("tune"))
+    if isinstance(tune.get("mode"), str):
+        facts.setdefault("tuned", tune["mode"])
     return facts
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import typer
 
-from pipelines.cli.answers import ANSWERS, ARRAYS
 from pipelines.cli.app import app
+from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.workspace import Workspace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.jobs import evidence
+from pipelines.jobs import collect_evidence
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Settings, Workspace
 from registry.catalogue.catalog import Catalog
@@ -55,7 +55,7 @@ def build(catalog: Catalog, bits: float) -> Version[BuildFacts]:
 
 def candidate(catalog: Catalog) -> BuildEvidence:
     experts = [catalog.get("expert/law", ExpertFacts)]
-    return evidence.of_candidate(catalog, "build/1", "seed/base@1", experts)
+    return collect_evidence.of_candidate(catalog, "build/1", "seed/base@1", experts)
 
 
 def test_a_build_answers_for_its_seeds_licence_and_data_too(workspace: Workspace) -> None:

@@ -19,8 +19,8 @@ from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
 from pipelines.stages.executors import Needs, Watch, devices_at_once, execute
+from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.folders import manifest
-from pipelines.workspace.progress import Note, note_of
 from pipelines.workspace.workspace import Workspace
 from registry.records.events import StageRan
 from registry.records.facts import DataStatement

@@ -9,7 +9,7 @@ from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.train import train
-from pipelines.workspace.recipes import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.errors import Invalid
 

@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pipelines.jobs import evidence
+from pipelines.jobs import collect_evidence
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
@@ -182,7 +182,7 @@ class Governed:
         catalog = self.as_("ann")
         known = self.data_facts(**{"domain": name} | facts)
         ref = f"data/{name}@{catalog.next_version(Kind.DATA, name)}"
-        self.decide("register", evidence.of_data(ref, known, files=1))
+        self.decide("register", collect_evidence.of_data(ref, known, files=1))
         content = FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())
         return catalog.register(name, known, files=[content])
 
@@ -191,7 +191,7 @@ class Governed:
         facts = SeedFacts(
             model_type="llama", parameters=9, license="Apache-2.0", finite=True, data=()
         )
-        self.decide("register", evidence.of_seed("seed/base@1", facts))
+        self.decide("register", collect_evidence.of_seed("seed/base@1", facts))
         content = FileFact("model.safetensors", 9, "a" * 64)
         return self.as_("ann").register("base", facts, files=[content])
 
@@ -200,7 +200,7 @@ class Governed:
         catalog = self.as_("ann")
         facts = self.expert_facts(data, domain=name)
         ref = f"expert/{name}@{catalog.next_version(Kind.EXPERT, name)}"
-        self.decide("register", evidence.of_expert(catalog, ref, facts))
+        self.decide("register", collect_evidence.of_expert(catalog, ref, facts))
         return catalog.register(
             name,
             facts,
@@ -259,13 +259,13 @@ class Governed:
         facts = self.build_facts(*members)
         stored = canonical_json(facts.to_json()).decode()
         build: Version[BuildFacts] = Version(parse(ref), "", "", "ann", stored)
-        return evidence.of_build(self.as_("ann"), build, None)
+        return collect_evidence.of_build(self.as_("ann"), build, None)
 
     def build(self, *members: Version[ExpertFacts]) -> Version[BuildFacts]:
         """Register a snapshot of these members, and the next build of it."""
         catalog = self.as_("ann")
         ref = f"build/{catalog.next_version(Kind.BUILD, '')}"
-        self.decide("build", evidence.of_candidate(catalog, ref, "seed/base@1", members))
+        self.decide("build", collect_evidence.of_candidate(catalog, ref, "seed/base@1", members))
         snapshot = catalog.register(
             "main",
             SnapshotFacts(seed="seed/base@1", mode=Mode.ANCHORED, members=_members(members)),

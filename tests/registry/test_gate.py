@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.jobs import evidence
+from pipelines.jobs import collect_evidence
 from registry.digest import canonical_json
 from registry.errors import Damaged
 from registry.governance import gaps, gate, people
@@ -145,7 +145,7 @@ def test_a_verdict_on_another_expert_than_the_registered_one_is_found(
     governed.seed()
     data = governed.data()
     catalog, facts = governed.as_("ann"), governed.expert_facts(data)
-    governed.decide("register", evidence.of_expert(catalog, "expert/law@1", facts))
+    governed.decide("register", collect_evidence.of_expert(catalog, "expert/law@1", facts))
     if not change.keys() & ExpertFacts.model_fields.keys():
         change = {"results": (facts.results[0].model_copy(update=change),)}
     catalog.register(
@@ -177,7 +177,7 @@ def test_a_release_on_other_figures_than_the_registered_ones_is_found(
     facts = story.facts.to_json()
     other = {key: change[key] if key != "cost" else facts["cost"] | change[key] for key in change}
     judged = replace(story, stored=canonical_json(facts | other).decode())
-    wrong = evidence.of_build(catalog, judged, None)
+    wrong = collect_evidence.of_build(catalog, judged, None)
     for about, found in ((right, 0), (wrong, 1), (right, 0)):
         governed.decide("release", about)
         catalog.event(Released(), "build/1")
@@ -327,7 +327,7 @@ def test_a_waiver_in_a_refused_verdict_is_leant_on_by_nobody(governed: Any) -> N
             data="data/law@1", domain="x", bits_per_byte=bits_per_byte, seed_bits_per_byte=1.0
         )
         facts = governed.expert_facts(data, domain="x", results=(result,), **change)
-        return evidence.of_expert(governed.as_("ann"), "expert/x@1", facts)
+        return collect_evidence.of_expert(governed.as_("ann"), "expert/x@1", facts)
 
     worse = candidate(2.0, contamination=None)
     verdict = governed.decide("register", worse)
@@ -468,5 +468,5 @@ def test_check_logs_nothing(governed: Any) -> None:
 
 def data_evidence(governed: Any, **change: Any) -> DataEvidence:
     """Return the evidence on data/x@1, of which everything is stated as a gate wants it."""
-    known = evidence.of_data("data/x@1", governed.data_facts(domain="x"), files=1)
+    known = collect_evidence.of_data("data/x@1", governed.data_facts(domain="x"), files=1)
     return DataEvidence.from_json(known.to_json() | change, "evidence of a test")

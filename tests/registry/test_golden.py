@@ -332,7 +332,7 @@ def test_what_a_build_is_made_of_is_the_same(demo: Catalog) -> None:
         "active_parameters": 427584,
         "total_parameters": 722496,
     }
-    assert facts.recipe.tuned == "shared"
+    assert facts.tuned == "shared"
     assert facts.recipe.tune["steps"] == 600
     assert facts.recipe.mix["method"] == "mean"
     assert facts.given_recipe is not None

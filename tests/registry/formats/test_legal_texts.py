@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from registry.formats.answers import ANSWERS
+from registry.formats.legal_answers import ANSWERS
 from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY, LegalText, Point
 
 POINTS = [*ANNEX_IV.points, *TRAINING_SUMMARY.points]

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
 from registry.governance import people
-from registry.web.app import application
+from registry.web.application import application
 from registry.web.middleware import Limits
 from registry.web.site import Site
 

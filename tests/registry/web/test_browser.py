@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
 from registry.governance import people
-from registry.web.app import application
+from registry.web.application import application
 from registry.web.middleware import Limits
 
 CHROMIUM = shutil.which("chromium")

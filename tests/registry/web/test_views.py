@@ -26,7 +26,7 @@ from registry.records.events import (
 from registry.records.facts import BuildFacts, ExpertFacts, Member, SeedFacts
 from registry.records.results import Result, Specialist
 from registry.web import charts, history, relations, views
-from registry.web.app import application
+from registry.web.application import application
 from registry.web.middleware import Limits
 
 Web = Any  # conftest.py's
