@@ -333,7 +333,7 @@ def test_what_the_command_reports_is_accepted_by_the_formats_own_tool_and_refuse
         CHECKS[form](text.replace(before, after, 1))
 
 
-def test_a_signed_statement_and_a_signed_report_are_checked_by_outside_tools_and_refused_with_one_byte_flipped(
+def test_outside_tools_check_a_signed_statement_and_report_and_refuse_one_flipped_byte(
     shop: Company, tmp_path: Path
 ) -> None:
     key = shop.key(getpass.getuser())
