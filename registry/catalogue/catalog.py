@@ -541,4 +541,4 @@ def _build_edges(rows: Rows) -> list[lineage.EdgeRow]:
     """Return the edges from every build and every snapshot."""
     from_ids = "SELECT id FROM version WHERE kind IN ('build', 'snapshot')"
     query = f"SELECT from_id, to_id, relation FROM edge WHERE from_id IN ({from_ids})"
-    return [lineage.EdgeRow(*row) for row in rows(query)]
+    return [lineage.edge_row(row) for row in rows(query)]

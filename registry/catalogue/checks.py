@@ -244,9 +244,12 @@ def _documents(rows: Rows) -> tuple[int, list[Finding]]:
     named: set[str] = set()
     for (body,) in rows("SELECT body FROM event"):
         try:
-            named.update(json.loads(body).get("documents", ()))
+            documents = json.loads(body).get("documents", ())
         except Exception:  # unreadable: the check of the log names the event
             continue
+        # Whoever may log events may log a list of anything; only a text can name a document.
+        if isinstance(documents, list):
+            named.update(key for key in documents if isinstance(key, str))
     findings, present = [], set()
     kept = rows("SELECT digest, body FROM document")
     for key, body in kept:

@@ -134,7 +134,7 @@ def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[Edge
         f"WHERE e.relation NOT IN {NOT_MADE_FROM}",
         start=start,
     )
-    edges = sorted(map(_edge, found))
+    edges = sorted(map(edge_row, found))
     others = {edge.from_id for edge in edges} | {edge.to_id for edge in edges}
     return [start, *sorted(others - {start})], edges
 
@@ -192,7 +192,8 @@ def _step(down: bool) -> str:
     )
 
 
-def _edge(row: Sequence[object]) -> EdgeRow:
+def edge_row(row: Sequence[object]) -> EdgeRow:
+    """Read an edge. Raises Damaged for a row of other types than it was written with."""
     from_id, to_id, relation = row
     if isinstance(from_id, int) and isinstance(to_id, int) and isinstance(relation, str):
         return EdgeRow(from_id, to_id, relation)

@@ -9,9 +9,11 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -25,10 +27,12 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
-from registry.errors import NotFound
+from registry.errors import BtxError, NotFound
+from registry.governance import gaps, gate, people
 from registry.records.answers import AuditAnswer, Finding
-from registry.records.events import AnyBody, Judged, Released
+from registry.records.events import BODIES, AnyBody, Judged, Released
 from registry.records.facts import (
+    FACTS,
     BuildFacts,
     DataFacts,
     ExpertFacts,
@@ -300,27 +304,32 @@ WHATEVER = st.one_of(
 )
 
 
-@settings(
+EXAMPLES = settings(
     max_examples=int(os.environ.get("BTX_EXAMPLES", "100")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-@given(
-    st.sampled_from([(table, column) for table, columns in COLUMNS.items() for column in columns]),
-    WHATEVER,
-    st.data(),
+PLACES = st.sampled_from(
+    [(table, column) for table, columns in COLUMNS.items() for column in columns]
 )
-def test_whatever_else_stands_in_any_column_is_found(
-    lite_made: Made, place: tuple[str, str], value: object, data: st.DataObject
-) -> None:
-    """Of any type, as the owner of the file can write it: no trigger is in the way.
 
-    Where `...` is drawn, the same words as bytes.
+
+@contextmanager
+def tampered(
+    path: str, place: tuple[str, str], value: object, data: st.DataObject
+) -> Iterator[bool]:
+    """Write a value into one column of a row that is drawn, and put everything back at the end.
+
+    As the owner of the file can: no trigger is in the way. Where `...` is drawn, the value is the
+    same words as bytes. What the table's own rules refuse is not looked at.
+
+    Yields:
+        Whether the row is another one now.
     """
     table, column = place
     key = COLUMNS[table][:3]
     look = f"SELECT {', '.join(key)}, {column} FROM {table} ORDER BY {', '.join(key)}"
-    path = lite_made.catalog.database.path or ""
+    here = " AND ".join(f"{name} IS ?" for name in key)
     with (
         closing(sqlite3.connect(":memory:")) as whole,
         closing(sqlite3.connect(path, isolation_level=None)) as connection,
@@ -333,23 +342,138 @@ def test_whatever_else_stands_in_any_column_is_found(
         try:
             changed = str(row[-1]).encode() if value is ... else value
             connection.execute(
-                f"UPDATE {table} SET {column} = ? WHERE {' AND '.join(f'{name} IS ?' for name in key)}",
-                (changed, *row[:-1]),
+                f"UPDATE {table} SET {column} = ? WHERE {here}", (changed, *row[:-1])
             )
             after = connection.execute(look).fetchall()
             for text in insert_only.triggers("sqlite").values():
                 connection.execute(text)
-            found = [
-                one for one in lite_made.audit().findings if one.check in ("rows", "log", "schema")
-            ]
-            assert bool(found) == ([*map(repr, after)] != [*map(repr, before)]), (place, row, after)
-        except (
-            sqlite3.IntegrityError,
-            UnicodeEncodeError,
-        ):  # the table's own rules, or no text at all
+            yield [*map(repr, after)] != [*map(repr, before)]
+        # The table's own rules, or no text at all.
+        except (sqlite3.IntegrityError, UnicodeEncodeError):
             assume(False)
         finally:
             whole.backup(connection)
+
+
+@EXAMPLES
+@given(PLACES, WHATEVER, st.data())
+def test_whatever_else_stands_in_any_column_is_found(
+    lite_made: Made, place: tuple[str, str], value: object, data: st.DataObject
+) -> None:
+    path = lite_made.catalog.database.path or ""
+    with tampered(path, place, value, data) as is_changed:
+        findings = lite_made.audit().findings
+        found = [one for one in findings if one.check in ("rows", "log", "schema")]
+        assert bool(found) == is_changed, place
+
+
+KEYS = (
+    "gate",
+    "kind",
+    "outcome",
+    "at",
+    "rules",
+    "waivers",
+    "reasons",
+    "documents",
+    "act",
+    "status",
+)
+BODIES_OF_ANY_FORM = st.dictionaries(
+    st.sampled_from([*KEYS, "envelope", "evaluation", "results", "members", "data", "shapes"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.sampled_from(["", "register", "refused"]),
+        lambda inner: (
+            st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=2)
+        ),
+        max_leaves=6,
+    ),
+    max_size=5,
+)
+
+
+def whole_audit(governed: Any, store: Store) -> AuditAnswer:
+    """Audit build/1 with the judge of the gates."""
+    catalog = governed.as_("ann")
+    given = Surroundings(
+        store=store,
+        stored=frozenset(),
+        judge=lambda event: gate.judge_again(catalog, event).outcome,
+    )
+    return audit(catalog, "build/1", given)
+
+
+def questions(catalog: Catalog) -> list[Callable[[], object]]:
+    """Return what commands and pages ask of a registry, its damaged parts included."""
+    return [
+        lambda: gaps.ungated(catalog, "build/1"),
+        lambda: catalog.impact("data/law@1"),
+        lambda: catalog.lineage("build/1"),
+        lambda: [version.facts for version in catalog.lineage("build/1").nodes],
+        lambda: [catalog.status(ref) for ref in ("build/1", "expert/law@1", "data/law@1")],
+        lambda: [catalog.versions(record) for record in FACTS.values()],
+        lambda: catalog.versions(ExpertFacts, metric="law.bits_per_byte<1", license="CC0-1.0"),
+        lambda: [event.body for event in catalog.events()],
+        lambda: [gate.judge_again(catalog, event) for event in catalog.events(kind="verdict")],
+        lambda: people.roll(catalog),
+        lambda: people.approvals(catalog, catalog.get("build/1")),
+        lambda: people.waivers(catalog, "data/law@1", None),
+        catalog.needed,
+        catalog.head,
+    ]
+
+
+def answers_or_names_the_damage(governed: Any, store: Store) -> None:
+    """Check that an audit ends with an answer, and other questions at worst with a known error."""
+    assert whole_audit(governed, store).head
+    for ask in questions(governed.as_("ann")):
+        with suppress(BtxError):
+            ask()
+
+
+@pytest.fixture
+def told(governed: Any) -> Any:
+    """Return a whole story, approved and waived in part, by people on a closed list."""
+    governed.story()
+    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    until = (governed.at + timedelta(days=9)).date().isoformat()
+    ben = people.signer("ben", governed.keys / "ben.pem")
+    people.waive(governed.as_("ben"), "licence/allowed", "data/law@1", ben, until=until, why="w")
+    return governed
+
+
+@EXAMPLES
+@given(PLACES, WHATEVER | BODIES_OF_ANY_FORM.map(json.dumps), st.data())
+def test_whatever_stands_in_any_column_an_audit_ends_with_an_answer(
+    told: Any, store: Store, place: tuple[str, str], value: object, data: st.DataObject
+) -> None:
+    path = told.as_("ann").database.path or ""
+    with tampered(path, place, value, data):
+        answers_or_names_the_damage(told, store)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@EXAMPLES
+@given(
+    kind=st.sampled_from([*sorted(set(BODIES) - {"registered", "kept"}), "invented"]),
+    subject=st.sampled_from(["build/1", "expert/law@1", "data/law@1", "actor/ben", "actor/x", ""]),
+    body=BODIES_OF_ANY_FORM,
+)
+def test_whatever_an_event_holds_an_audit_ends_with_an_answer(
+    told: Any, store: Store, kind: str, subject: str, body: dict[str, Any]
+) -> None:
+    """The event is logged as any other, so that rows and chain are whole."""
+    path = Path(told.as_("ann").database.path or "")
+    with closing(sqlite3.connect(":memory:")) as whole:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.backup(whole)
+        try:
+            event = AnyBody.model_construct(**body)
+            told.as_("ben").event(event, subject, kind=kind)
+            answers_or_names_the_damage(told, store)
+        finally:
+            with closing(sqlite3.connect(path)) as connection:
+                whole.backup(connection)
 
 
 @pytest.mark.parametrize("table", sorted(set(COLUMNS) - {"alembic_version"}))

@@ -3,13 +3,14 @@
 On both engines.
 """
 
+import sqlite3
 from dataclasses import replace
 
 import pytest
 
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.lineage import Edge
-from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused
 from registry.records.events import AnyBody, Judged, Progress, Released
 from registry.records.facts import (
     BuildFacts,
@@ -156,6 +157,22 @@ def test_progress_is_read_from_the_log_and_a_refusal_needs_no_row(catalog: Catal
     catalog.event(AnyBody.from_json({"rule": "licence"}, "test"), "expert/bad@1", kind="refused")
     assert catalog.status("expert/bad@1") == "refused"
     assert catalog.versions(ExpertFacts) == []
+
+
+def test_a_status_or_a_document_that_nobody_wrote_is_named_as_damage(lite: Catalog) -> None:
+    lite.register("", BuildFacts())
+    lite.event(Progress(status="half done"), "build/1")
+    with pytest.raises(Damaged, match="build/1, status") as caught:
+        lite.status("build/1")
+    assert "half done" in str(caught.value)
+    lite.event(Released(), "build/1")
+    assert lite.status("build/1") == "released"
+    key = lite.put_document({"a": 1})
+    with sqlite3.connect(lite.database.path or "") as connection:
+        connection.execute("DROP TRIGGER document_no_update")
+        connection.execute("UPDATE document SET body = '[1]'")
+    with pytest.raises(Damaged, match=f"document {key}"):
+        lite.document(key)
 
 
 def test_lineage_goes_both_ways_to_the_end(catalog: Catalog) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.governance import attestations, people
-from registry.records.events import Act, Acted, Envelope
+from registry.records.events import Act, Acted, AnyBody, Envelope
 
 SOON = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
 
@@ -95,6 +95,21 @@ def test_a_closed_roll_changes_by_an_auditors_signature_only(governed: Any) -> N
     # Past the functions of people: an event that nobody signed.
     catalog.event(Acted(act=act), "actor/mal", kind="actor")
     assert set(people.roll(catalog)) == {"ida", "ben"}
+
+
+def test_an_act_that_cannot_be_read_is_left_out_and_the_others_count(governed: Any) -> None:
+    build = governed.story()
+    ben = governed.person("ben", "approver")
+    people.approve(governed.as_("ben"), "build/1", ben)
+    for kind, subject in (("actor", "actor/mal"), ("actor", "actor/ben"), ("approved", "build/1")):
+        for body in ({}, {"act": None}, {"act": {"act": kind}}, {"act": 7, "envelope": 7}):
+            event = AnyBody.from_json(body, "test")
+            governed.as_("ben").event(event, subject, kind=kind)
+    keyless = Act(act="actor", subject="actor/eve", roles=("approver",), at="2026-01-01T00:00:00Z")
+    governed.as_("ann").event(Acted(act=keyless), "actor/eve", kind="actor")
+    governed.as_("eve").event(Acted(act=keyless), "build/1")
+    assert set(people.roll(governed.as_("ann"))) == {"ben", "eve"}
+    assert [line.actor for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
 
 
 def test_a_waiver_has_a_reason_and_an_end_within_a_year(governed: Any) -> None:

@@ -1,4 +1,7 @@
-"""What a row says comes out again as it was, is brought into today's shape, or is called damaged."""
+"""What a row says.
+
+It comes out again as it was, is brought into today's shape, or is called damaged.
+"""
 
 import json
 import math
@@ -26,9 +29,7 @@ from registry.records.evidence import (
     DataEvidence,
     ExpertEvidence,
     ResultLine,
-    result_lines,
     shapes,
-    worst,
 )
 from registry.records.facts import (
     FACTS,
@@ -44,7 +45,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import Kind, Status, status_of
 from registry.records.references import Reference
-from registry.records.results import Result, Specialist, by_data, labels, same_text
+from registry.records.results import Result, Specialist
 from registry.records.version import Event, Version
 
 EXAMPLES = settings(
@@ -463,106 +464,6 @@ def test_a_status_that_nobody_knows_is_an_error(key: str) -> None:
     with pytest.raises(ValueError, match="half done"):
         status_of(withdrawn=False, tainted=False, released=False, **known)
     assert status_of(withdrawn=True, tainted=False, released=False, **known) == "withdrawn"
-
-
-# Results.
-
-
-def result(**figures: Any) -> Result:
-    return Result(**{"data": "data/law@1", "domain": "law"} | figures)
-
-
-def specialists(*bits: float | None) -> tuple[Specialist, ...]:
-    return tuple(
-        Specialist(ref=f"expert/e@{number}", bits_per_byte=one)
-        for number, one in enumerate(bits, start=1)
-    )
-
-
-@pytest.mark.parametrize(
-    ("seed", "own", "specialist", "kept"),
-    [
-        (1.0, 0.6, (0.5,), 0.8),
-        (1.0, 0.4, (0.5,), 1.2),
-        (1.0, 1.1, (0.5,), -0.2),
-        (1.0, 1.0, (0.5,), 0.0),
-        (1.0, 0.6, (0.9, 0.5, None), 0.8),
-        (1.0, 0.6, (), None),
-        (1.0, 0.6, (None,), None),
-        (None, 0.6, (0.5,), None),
-        (1.0, None, (0.5,), None),
-        # A specialist that gains nothing has nothing to keep.
-        (1.0, 0.6, (1.0,), None),
-        (1.0, 0.6, (1.2,), None),
-        (0.0, 0.0, (0.0,), None),
-    ],
-)
-def test_the_share_of_the_gain_that_is_kept(
-    seed: float | None, own: float | None, specialist: tuple[float | None, ...], kept: float | None
-) -> None:
-    measured = result(
-        seed_bits_per_byte=seed, bits_per_byte=own, specialists=specialists(*specialist)
-    )
-    expected = None if kept is None else pytest.approx(kept)
-    assert measured.gain_kept == expected
-
-
-def test_the_best_specialist_is_the_one_with_the_lowest_figure() -> None:
-    assert result(specialists=specialists(0.9, 0.0, None)).specialist == Specialist(
-        ref="expert/e@2", bits_per_byte=0.0
-    )
-    assert result(specialists=specialists(None)).specialist is None
-
-
-def test_a_change_against_the_seed_is_a_share_and_worse_above_zero() -> None:
-    assert result(seed_bits_per_byte=2.0, bits_per_byte=2.5).change == pytest.approx(0.25)
-    assert result(seed_bits_per_byte=2.0, bits_per_byte=1.5).change == pytest.approx(-0.25)
-    assert result(seed_bits_per_byte=0.0, bits_per_byte=1.5).change is None
-    assert result(bits_per_byte=1.5).change is None
-
-
-def test_a_result_is_labelled_by_its_domain_unless_two_versions_share_it() -> None:
-    law_1, law_2 = result(data="data/law@1"), result(data="data/law@2")
-    math_1 = result(data="data/math@1", domain="math")
-    assert labels([]) == {}
-    assert labels([law_1, math_1]) == {"data/law@1": "law", "data/math@1": "math"}
-    assert labels([law_1, law_2, math_1]) == {
-        "data/law@1": "law@1",
-        "data/law@2": "law@2",
-        "data/math@1": "math",
-    }
-    assert labels([law_1, law_1]) == {"data/law@1": "law"}
-    # Two names can be registered under one domain.
-    assert labels([law_1, result(data="data/acts@3")]) == {
-        "data/law@1": "law@1",
-        "data/acts@3": "acts@3",
-    }
-
-
-def test_results_on_the_same_text_have_the_data_version_and_its_tokens_in_common() -> None:
-    assert same_text(result(tokens=5), result(tokens=5, bits_per_byte=1.0))
-    assert not same_text(result(tokens=5), result(tokens=6))
-    assert not same_text(result(tokens=5), result(data="data/law@2", tokens=5))
-    assert by_data([result(tokens=5)]) == {"data/law@1": result(tokens=5)}
-
-
-def test_the_worst_data_version_stands_for_an_expert_in_older_rules() -> None:
-    good = result(data="data/a@1", domain="a", bits_per_byte=0.5, seed_bits_per_byte=1.0)
-    bad = result(data="data/b@1", domain="b", bits_per_byte=1.2, seed_bits_per_byte=1.0)
-    unknown = result(data="data/c@1", domain="c", bits_per_byte=0.1)
-    for some, expected in (((good, bad), bad), ((bad, good), bad), ((good, bad, unknown), unknown)):
-        figures = worst(result_lines(some))
-        assert figures is not None
-        assert figures.bits_per_byte == expected.bits_per_byte
-        assert set(figures.domains) == {one.domain for one in some}
-    assert worst(()) is None
-
-
-def test_a_line_of_results_compares_with_the_last_release_on_the_same_data_version() -> None:
-    two = [result(data="data/law@1", bits_per_byte=0.5), result(data="data/law@2")]
-    lines = result_lines(two, {"data/law@1": 0.6, "data/gone@1": 0.1})
-    assert [line.previous_bits_per_byte for line in lines] == [0.6, None]
-    assert [line.bits_per_byte for line in lines] == [0.5, None]
 
 
 # Versions and events.
