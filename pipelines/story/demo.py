@@ -264,10 +264,8 @@ class _Story:
             rows.append([name, _figure(figures.seed), _figure(figures.specialist), *own])
         self.narrator.chapter("Bits per byte on held-out text, lower is better")
         self.narrator.table(["domain", "seed", "specialist", *builds], rows)
-        self.narrator.say(
-            "(in brackets: share kept of the specialist's gain over the seed; on the seed's own "
-            "domain, change to the seed)"
-        )
+        self.narrator.say("(in brackets: share kept of the specialist's gain over the seed;")
+        self.narrator.say("on the seed's own domain, change to the seed)")
 
     def _print_accuracy(
         self, builds: tuple[str, ...], results: Mapping[str, Mapping[str, Result]]
