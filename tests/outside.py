@@ -1,6 +1,8 @@
-"""The outside tools that judge what we write: format -> a check that raises, and one damage that it must see.
+"""The outside tools that judge what we write.
 
-None of them is ours: CycloneDX's validator, SPDX's model, OpenLineage's client, W3C PROV's library, in-toto's and the hub's own classes.
+Each format has a check that raises, and one damage that the check must see. None of the tools is
+ours: CycloneDX's validator, SPDX's model, OpenLineage's client, W3C PROV's library, in-toto's and
+the hub's own classes.
 """
 
 import io
@@ -45,7 +47,10 @@ def by_spdx(text: str) -> None:
 
 
 def by_openlineage(text: str) -> None:
-    """The client's own classes, made from its schema, check ids, times, producers, schema addresses and the facets that it knows."""
+    """The client's own classes, made from its schema, do the checking.
+
+    They check ids, times, producers, schema addresses and the facets that the client knows.
+    """
     lines = [json.loads(line) for line in text.splitlines()]
     if not lines:
         raise ValueError("no event")
@@ -124,7 +129,8 @@ CHECKS: dict[str, Callable[[str], None]] = {
     "in-toto": by_in_toto,
     "model-card": by_hub,
 }
-# One byte that the format leans on, in each: what stands around it stays sound, and the tool must still see it.
+# One byte that the format leans on, in each: what stands around it stays sound, and the tool must
+# still see it.
 DAMAGE = {
     "cyclonedx": ('"alg": "SHA-256"', '"alg": "SHA-257"'),
     "spdx": ('"created": ', '"createe": '),

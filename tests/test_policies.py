@@ -1,4 +1,7 @@
-"""The default policies: each rule with evidence that passes and evidence that is refused, as policies/tests say."""
+"""The default policies.
+
+Each rule with evidence that passes and evidence that is refused, as policies/tests say.
+"""
 
 import shutil
 from pathlib import Path
@@ -7,10 +10,15 @@ import pytest
 
 from registry.errors import Invalid
 from registry.governance import policy_tests
-from registry.governance.policies import load
+from registry.governance.policies import Policy, load
 from registry.governance.policy_tests import Result, run
 
 POLICIES = Path(__file__).parent.parent / "policies"
+
+
+@pytest.fixture
+def policies() -> list[Policy]:
+    return load(POLICIES)
 
 
 @pytest.mark.parametrize(
@@ -20,18 +28,20 @@ def test_default_policy_judges_as_its_test_says(result: Result) -> None:
     assert result.found == result.expected
 
 
-def test_every_refusal_has_a_message_and_a_remedy_a_person_can_act_on() -> None:
-    for policy in load(POLICIES):
+def test_every_refusal_has_a_message_and_a_remedy_a_person_can_act_on(
+    policies: list[Policy],
+) -> None:
+    for policy in policies:
         for validation in policy.validations:
             assert len(validation.message) > 15, validation.rule
             assert len(validation.remedy) > 15, validation.rule
 
 
-def test_each_rule_has_a_case_that_allows_and_one_that_refuses_in_words_with_every_fact_in_place() -> (
-    None
-):
+def test_each_rule_has_a_case_that_allows_and_one_that_refuses_in_words_with_every_fact_in_place(
+    policies: list[Policy],
+) -> None:
     """No filled-in message says that a fact is unknown, or shows an error of the CEL library."""
-    policies, plain, passed = load(POLICIES), set(), set()
+    plain, passed = set(), set()
     for path in (POLICIES / "tests").glob("*.yaml"):
         suite = policy_tests.read_suite(path)
         for case in suite.cases:

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
-QUICK = "\n[recipe.train]\nsteps = 20\n[recipe.tune]\nsteps = 5\n[recipe.evaluate]\nmax_tokens = 1000\n"  # a test has no hour
+# Recipes that take minutes: a test has no hour.
+QUICK = """
+[recipe.train]
+steps = 20
+[recipe.tune]
+steps = 5
+[recipe.evaluate]
+max_tokens = 1000
+"""
 
 
 def block(heading: str) -> list[str]:

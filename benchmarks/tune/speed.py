@@ -1,8 +1,12 @@
-"""Tokens a second of tuning, mode by mode, beside a plain transformers.Trainer over all parameters of the same model, in turns in one run.
+"""Tokens per second of tuning, mode by mode, beside a plain transformers.Trainer.
 
-In:  --hidden, --layers: a Llama shape; --dir: a folder for scratch.  Out: a Markdown row per way: tokens a second, median and spread, ratio.
-Three experts and the seed; the batch, the length and the text are the same everywhere. What a second buys in quality: benchmarks/btx_table.
-Run:  .venv/bin/python benchmarks/tune/speed.py
+    .venv/bin/python benchmarks/tune/speed.py
+
+In:  --hidden, --layers: the shape of a Llama; --dir: a scratch folder.
+Out: a Markdown row per way: tokens per second (median and spread), and the ratio to the Trainer.
+
+The ways take turns in one run, on the same mixture of the seed and three experts, with the same
+batch, sequence length and text. benchmarks/btx_table says what each way is worth in quality.
 """
 
 import argparse
@@ -10,9 +14,9 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -25,30 +29,66 @@ from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import OwnExpert
 from btx_core.training.tune import TuneInputs, TuneJob, domain_shares
+from pipelines.story import corpora
 from pipelines.story.small_seed import PretrainConfig, pretrain
 
-NAMES = ("math", "code", "units")
-DOMAINS = (GENERAL, *NAMES)
+CORPORA = {
+    GENERAL: corpora.prose,
+    "math": corpora.math,
+    "code": corpora.code,
+    "units": corpora.units,
+}
+EXPERTS = tuple(name for name in CORPORA if name != GENERAL)
+TRAINER = "transformers.Trainer, all parameters"
 
 
-class Rows(Dataset[dict[str, Any]]):
-    """The mixture's rows, as Trainer wants them."""
+class Sequences(Dataset[dict[str, torch.Tensor]]):
+    """The mixture's sequences, as the Trainer reads them."""
 
-    def __init__(self, mixture: Mixture, count: int, recipe: TuneRecipe) -> None:
-        steps = [mixture.batch(step, recipe.batch, recipe.sequence)[0] for step in range(count)]
-        self.rows = [torch.from_numpy(row[:-1]) for step in steps for row in step]
+    def __init__(self, mixture: Mixture, recipe: TuneRecipe) -> None:
+        """Take the sequences of all steps of a recipe."""
+        batches = [
+            mixture.batch(step, recipe.batch, recipe.sequence)[0] for step in range(recipe.steps)
+        ]
+        self.sequences = [
+            torch.from_numpy(sequence[:-1]) for batch in batches for sequence in batch
+        ]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """Return how many sequences there are."""
+        return len(self.sequences)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        return {"input_ids": self.rows[number], "labels": self.rows[number]}
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        """Return one sequence, as the input and as what is to be predicted."""
+        return {"input_ids": self.sequences[number], "labels": self.sequences[number]}
 
 
-def plain(folder: Path, mixture: Mixture, recipe: TuneRecipe, scratch: Path) -> float:
-    """Seconds of the loop, as Trainer tells them."""
+@dataclass(frozen=True)
+class Subject:
+    """What every way tunes.
+
+    Attributes:
+        inputs: the mixture, its text, the experts' own domains and the seed.
+        recipe: steps, batch and sequence length of every way.
+        scratch: a folder for what the Trainer writes.
+    """
+
+    inputs: TuneInputs
+    recipe: TuneRecipe
+    scratch: Path
+
+
+def trainer_s(subject: Subject) -> float:
+    """Return the seconds of the Trainer's loop, as the Trainer reports them."""
+    recipe, mixed = subject.recipe, subject.inputs.mixed
+    tokenizer = AutoTokenizer.from_pretrained(mixed)
+    texts = subject.inputs.texts
+    mixture = Mixture(
+        {name: Corpus.of(folders, tokenizer, 0) for name, folders in texts.items()},
+        domain_shares(list(texts), recipe.general_share),
+    )
     arguments = TrainingArguments(
-        output_dir=str(scratch),
+        output_dir=str(subject.scratch),
         max_steps=recipe.steps,
         per_device_train_batch_size=recipe.batch,
         learning_rate=recipe.learning_rate,
@@ -59,93 +99,89 @@ def plain(folder: Path, mixture: Mixture, recipe: TuneRecipe, scratch: Path) -> 
         use_cpu=not torch.cuda.is_available(),
     )
     trainer = Trainer(
-        model=load(folder, torch.float32),
+        model=load(mixed, torch.float32),
         args=arguments,
-        train_dataset=Rows(mixture, recipe.steps, recipe),
+        train_dataset=Sequences(mixture, recipe),
     )
     return float(trainer.train().metrics["train_runtime"])
 
 
-def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--hidden", type=int, default=256)
-    options.add_argument("--layers", type=int, default=6)
-    options.add_argument("--steps", type=int, default=20)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--dir", type=Path, default=Path("/var/tmp/btx-tune"))
-    given = options.parse_args()
-    shutil.rmtree(given.dir, ignore_errors=True)
-    (given.dir / "text").mkdir(parents=True)
-    folders = {name: [texts(given.dir / "text" / name, name)] for name in DOMAINS}
-    size = PretrainConfig(
-        hidden=given.hidden, feed_forward=3 * given.hidden, layers=given.layers, heads=8
-    )
-    seed = given.dir / "seed"
-    pretrain(size, folders[GENERAL], TrainRecipe(mode="full", steps=1), seed)
-    mixed = given.dir / "mixed"
-    mix(seed, [Member(name, slot, seed) for slot, name in enumerate(NAMES, 1)], MixRecipe(), mixed)
-    recipe = TuneRecipe(steps=given.steps, start="random", warmup_steps=2)
-    tokenizer = AutoTokenizer.from_pretrained(mixed)
-    mixture = Mixture(
-        {name: Corpus.of(where, tokenizer, 0) for name, where in folders.items()},
-        domain_shares(list(folders), recipe.general_share),
-    )
+def tuning_s(subject: Subject, recipe: TuneRecipe) -> float:
+    """Return the seconds of btx's loop under a recipe."""
+    job = TuneJob.load(subject.inputs, recipe)
+    job.start_routers()
+    job.freeze()
+    return job.run().wall_s
 
-    own_experts = {name: OwnExpert(index, seed) for index, name in enumerate(DOMAINS)}
-    inputs = TuneInputs(mixed, folders, own_experts, seed)
 
-    def tuned(**changes: Any) -> Callable[[], float]:
-        def run() -> float:
-            job = TuneJob.load(inputs, replace(recipe, **changes))
-            job.start_routers()
-            job.freeze()
-            return job.run().wall_s
+def compose(scratch: Path, size: PretrainConfig, recipe: TuneRecipe) -> Subject:
+    """Write text, a seed and a mixture of three copies of it; return what the ways tune."""
+    texts = {name: [scratch / "text" / name] for name in CORPORA}
+    for name, (folder,) in texts.items():
+        CORPORA[name](folder)
+    seed, mixed = scratch / "seed", scratch / "mixed"
+    pretrain(size, texts[GENERAL], TrainRecipe(mode="full", steps=1), seed)
+    members = [Member(name, slot, seed) for slot, name in enumerate(EXPERTS, 1)]
+    mix(seed, members, MixRecipe(), mixed)
+    own_experts = {name: OwnExpert(index, seed) for index, name in enumerate(CORPORA)}
+    return Subject(TuneInputs(mixed, texts, own_experts, seed), recipe, scratch / "trainer")
 
-        return run
 
-    ways: dict[str, Callable[[], float]] = {
-        "transformers.Trainer, all parameters": lambda: plain(
-            mixed, mixture, recipe, given.dir / "trainer"
-        ),
-        "all": tuned(mode="all"),
-        "shared": tuned(mode="shared"),
-        "router": tuned(mode="router"),
-        "router, without the distance to the seed": tuned(mode="router", keep=0.0),
-        "router, by home alone": tuned(mode="router", text=0.0, keep=0.0, home=1.0),
+def ways_to_tune(subject: Subject) -> dict[str, Callable[[], float]]:
+    """Return a function for every way that gives the seconds of its loop."""
+    router = replace(subject.recipe, mode="router")
+    recipes = {
+        "all": replace(subject.recipe, mode="all"),
+        "shared": replace(subject.recipe, mode="shared"),
+        "router": router,
+        "router, without the KL divergence from the seed": replace(router, keep=0.0),
+        "router, own-expert loss only": replace(router, text=0.0, keep=0.0, home=1.0),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for round_ in range(given.rounds + 1):
+    ways: dict[str, Callable[[], float]] = {TRAINER: partial(trainer_s, subject)}
+    for name, recipe in recipes.items():
+        ways[name] = partial(tuning_s, subject, recipe)
+    return ways
+
+
+def rates(ways: dict[str, Callable[[], float]], tokens: int, rounds: int) -> dict[str, list[float]]:
+    """Run the ways in turns; return the tokens per second of each round but a first one."""
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    # To warm up.
+    for run in ways.values():
+        run()
+    for _ in range(rounds):
         for name, run in ways.items():
-            seconds = run()
-            if round_:  # the first warms
-                taken[name].append(given.steps * recipe.batch * recipe.sequence / seconds)
-    base = statistics.median(taken["transformers.Trainer, all parameters"])
-    print(
-        json.dumps(
-            {
-                "hidden": given.hidden,
-                "layers": given.layers,
-                "steps": given.steps,
-                "threads": torch.get_num_threads(),
-            }
-        )
+            measured[name].append(tokens / run())
+    return measured
+
+
+def main() -> None:
+    """Print the shape, then the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dir", type=Path, default=Path("/var/tmp/btx-tune"))
+    options = parser.parse_args()
+    shutil.rmtree(options.dir, ignore_errors=True)
+    options.dir.mkdir(parents=True)
+    size = PretrainConfig(
+        hidden=options.hidden, feed_forward=3 * options.hidden, layers=options.layers, heads=8
     )
+    recipe = TuneRecipe(steps=options.steps, start="random", warmup_steps=2)
+    subject = compose(options.dir, size, recipe)
+    tokens = recipe.steps * recipe.batch * recipe.sequence
+    measured = rates(ways_to_tune(subject), tokens, options.rounds)
+    shape = {"hidden": options.hidden, "layers": options.layers, "steps": options.steps}
+    print(json.dumps(shape | {"threads": torch.get_num_threads()}))
     print("| way | tokens/s, median (spread) | ratio |\n|---|---|---|")
-    for name, rates in taken.items():
-        middle = statistics.median(rates)
-        print(
-            f"| {name} | {middle:.0f} ({min(rates):.0f}–{max(rates):.0f}) | {middle / base:.2f} |"
-        )
-    shutil.rmtree(given.dir)
-
-
-def texts(folder: Path, name: str) -> Path:
-    from pipelines.story import corpora
-
-    {GENERAL: corpora.prose, "math": corpora.math, "code": corpora.code, "units": corpora.units}[
-        name
-    ](folder)
-    return folder
+    trainer = statistics.median(measured[TRAINER])
+    for name, per_second in measured.items():
+        middle = statistics.median(per_second)
+        spread = f"{min(per_second):.0f}–{max(per_second):.0f}"
+        print(f"| {name} | {middle:.0f} ({spread}) | {middle / trainer:.2f} |")
+    shutil.rmtree(options.dir)
 
 
 if __name__ == "__main__":

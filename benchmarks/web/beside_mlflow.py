@@ -1,11 +1,15 @@
-"""Requests a second on "get one registered version" by HTTP: `btx serve` and MLflow's own server, in turns in one run.
+"""Requests per second of "get one registered version" by HTTP: `btx serve` and MLflow's server.
 
-    python benchmarks/web/beside_mlflow.py [--versions 500] [--clients 8] [--seconds 5] [--rounds 4] [--mlflow 3.17.2] [--venv DIR]
+    python benchmarks/web/beside_mlflow.py [--versions 500] [--clients 8] [--seconds 5]
+                                           [--rounds 4] [--mlflow 3.17.2] [--venv DIR]
 
-Both on a SQLite file with as many versions of one name, on loopback, one worker process each, the same client.  Ours checks a token,
-its rate limit (raised) and the Host of every request and sends the version's whole detail; MLflow is asked for model-versions/get.
-MLflow comes into a virtual environment of its own, made here unless --venv names one.
-Out: one JSON document: requests a second by round, medians and their ratio.
+Out: one JSON document: requests per second by round, medians and their ratio.
+
+The servers take turns in one run, each on a SQLite file with as many versions of one name, on
+loopback, with one worker process and the same client. `btx serve` checks a token, its rate limit
+(raised) and the Host of every request, and sends the version's whole detail; MLflow is asked for
+model-versions/get. MLflow is installed into a virtual environment of its own unless --venv names
+one.
 """
 
 import argparse
@@ -18,25 +22,74 @@ import tempfile
 import time
 import urllib.request
 import venv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from client import load
+from client import Load, load
 
 BTX = str(Path(sys.executable).with_name("btx"))
-OURS, THEIRS = "127.0.0.1:8821", "127.0.0.1:8822"
+OURS_PORT, THEIRS_PORT = "8821", "8822"
+# Different paths that the clients ask for.
+PATHS = 50
 FILL_THEIRS = """
 import sys
 from mlflow.tracking import MlflowClient
-client = MlflowClient(sys.argv[1], sys.argv[1])
+
+url, versions = sys.argv[1:]
+client = MlflowClient(url, url)
 client.create_registered_model("e")
-for number in range(int(sys.argv[2])):
-    client.create_model_version("e", f"file:///nowhere/{number}", tags={"license": f"LicenseRef-{number % 10}"})
+for number in range(int(versions)):
+    tags = {"license": f"LicenseRef-{number % 10}"}
+    client.create_model_version("e", f"file:///nowhere/{number}", tags=tags)
 """
 
 
-def ours(folder: Path, versions: int) -> tuple[subprocess.Popen[str], list[str], list[str]]:
+@dataclass
+class Server:
+    """A running server, and what was measured of it.
+
+    Attributes:
+        process: its process.
+        host: its address, as HOST:PORT.
+        paths: what the clients ask for.
+        header: which every request carries.
+        per_s: requests per second, by round.
+        p99_ms: of the last round.
+    """
+
+    process: subprocess.Popen[str]
+    host: str
+    paths: Sequence[str]
+    header: str
+    per_s: list[float] = field(default_factory=list)
+    p99_ms: float = 0.0
+
+    def wait(self) -> None:
+        """Wait until the server answers; SystemExit where it does not within two minutes."""
+        name, value = self.header.split(": ")
+        address = f"http://{self.host}{self.paths[0]}"
+        request = urllib.request.Request(address, headers={name: value})
+        for _ in range(240):
+            try:
+                with urllib.request.urlopen(request, timeout=5) as answer:
+                    json.load(answer)
+                    return
+            except OSError:
+                time.sleep(0.5)
+        raise SystemExit(f"{self.host} does not answer")
+
+    def measure(self, clients: int, seconds: float) -> None:
+        """Let clients ask for so many seconds, and add a round."""
+        taken = load(Load(self.host, self.paths, seconds), [self.header] * clients)
+        assert not taken.wrong, taken.wrong[:3]
+        self.per_s.append(round(len(taken.ms) / taken.seconds, 1))
+        self.p99_ms = taken.percentile(0.99)
+
+
+def start_ours(folder: Path, versions: int) -> Server:
+    """Register as many versions in a new workspace, and start `btx serve` there."""
     from pipelines.jobs.serve import tokens
     from pipelines.workspace.workspace import Workspace
     from registry.catalogue.catalog import Catalog
@@ -55,102 +108,90 @@ def ours(folder: Path, versions: int) -> tuple[subprocess.Popen[str], list[str],
             parents=[("data/d@1", "trained_on")],
         )
     secret, _ = tokens(Workspace.find(folder)).issue("bench", ["viewer"])
-    command = [BTX, "serve", "--port", OURS.split(":")[1], "--reads-per-s", "1000000"]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-    paths = [f"/api/experts/e/{1 + number % versions}" for number in range(50)]
-    return server, paths, [f"Authorization: Bearer {secret}"]
+    command = [BTX, "serve", "--port", OURS_PORT, "--reads-per-s", "1000000"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    paths = [f"/api/experts/e/{1 + number % versions}" for number in range(PATHS)]
+    return Server(process, f"127.0.0.1:{OURS_PORT}", paths, f"Authorization: Bearer {secret}")
 
 
-def theirs(
-    folder: Path, versions: int, home: Path
-) -> tuple[subprocess.Popen[str], list[str], list[str]]:
+def start_theirs(folder: Path, versions: int, environment: Path) -> Server:
+    """Register as many versions with MLflow, and start its server."""
     url = f"sqlite:///{folder}/theirs.db"
-    python = str(home / "bin" / "python")
+    python = str(environment / "bin" / "python")
     subprocess.run([python, "-c", FILL_THEIRS, url, str(versions)], check=True, capture_output=True)
-    command = [
-        python,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        url,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        THEIRS.split(":")[1],
-        "--workers",
-        "1",
-    ]
-    server = subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+    options = {
+        "--backend-store-uri": url,
+        "--host": "127.0.0.1",
+        "--port": THEIRS_PORT,
+        "--workers": "1",
+    }
+    arguments = [text for option in options.items() for text in option]
+    process = subprocess.Popen(
+        [python, "-m", "mlflow", "server", *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     paths = [
         f"/api/2.0/mlflow/model-versions/get?name=e&version={1 + number % versions}"
-        for number in range(50)
+        for number in range(PATHS)
     ]
-    return server, paths, ["Accept: application/json"]
+    return Server(process, f"127.0.0.1:{THEIRS_PORT}", paths, "Accept: application/json")
 
 
-def until_it_answers(host: str, path: str, header: str) -> Any:
-    name, value = header.split(": ")
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(
-                urllib.request.Request(f"http://{host}{path}", headers={name: value}), timeout=5
-            ) as answer:
-                return json.load(answer)
-        except OSError:
-            time.sleep(0.5)
-    raise SystemExit(f"{host} does not answer")
+def install_mlflow(environment: Path, version: str) -> None:
+    """Make a virtual environment with MLflow in it."""
+    venv.create(environment, with_pip=True)
+    subprocess.run(
+        [str(environment / "bin" / "pip"), "install", "--quiet", f"mlflow=={version}"],
+        check=True,
+    )
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(
+    """Start both servers, measure them in turns and print the figures."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    read.add_argument("--versions", type=int, default=500)
-    read.add_argument("--clients", type=int, default=8)
-    read.add_argument("--seconds", type=float, default=5)
-    read.add_argument("--rounds", type=int, default=4)
-    read.add_argument("--mlflow", default="3.17.2")
-    read.add_argument("--venv", type=Path)
-    asked = read.parse_args()
+    parser.add_argument("--versions", type=int, default=500)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--mlflow", default="3.17.2")
+    parser.add_argument("--venv", type=Path)
+    options = parser.parse_args()
+    servers: list[Server] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        home = asked.venv or folder / "venv"
-        if not asked.venv:
-            venv.create(home, with_pip=True)
-            subprocess.run(
-                [str(home / "bin" / "pip"), "install", "--quiet", f"mlflow=={asked.mlflow}"],
-                check=True,
-            )
-        made = {OURS: ours(folder, asked.versions), THEIRS: theirs(folder, asked.versions, home)}
-        rates: dict[str, list[float]] = {OURS: [], THEIRS: []}
-        p99: dict[str, float] = {}
+        environment = options.venv or folder / "venv"
+        if not options.venv:
+            install_mlflow(environment, options.mlflow)
         try:
-            for host, (_, paths, headers) in made.items():
-                until_it_answers(host, paths[0], headers[0])
-                load(host, paths, headers * asked.clients, 1, 0)  # warm
-            for _ in range(asked.rounds):
-                for host, (_, paths, headers) in made.items():
-                    taken = load(host, paths, headers * asked.clients, asked.seconds, 0)
-                    assert not taken.wrong, taken.wrong[:3]
-                    rates[host].append(round(len(taken.ms) / taken.seconds, 1))
-                    p99[host] = taken.percentile(0.99)
-        finally:
-            for server, _, _ in made.values():
-                server.terminate()
+            servers.append(start_ours(folder, options.versions))
+            servers.append(start_theirs(folder, options.versions, environment))
+            for server in servers:
                 server.wait()
-    medians = {host: statistics.median(all_) for host, all_ in rates.items()}
+                # To warm up; not counted.
+                load(Load(server.host, server.paths, 1), [server.header] * options.clients)
+            for _ in range(options.rounds):
+                for server in servers:
+                    server.measure(options.clients, options.seconds)
+        finally:
+            for server in servers:
+                server.process.terminate()
+                server.process.wait()
+    ours, theirs = servers
+    ratio = statistics.median(ours.per_s) / statistics.median(theirs.per_s)
     answers = {
-        "versions": asked.versions,
-        "clients": asked.clients,
-        "mlflow": asked.mlflow,
-        "ours_per_s": rates[OURS],
-        "theirs_per_s": rates[THEIRS],
-        "ours_p99_ms": p99[OURS],
-        "theirs_p99_ms": p99[THEIRS],
-        "ratio_of_medians": round(medians[OURS] / medians[THEIRS], 2),
+        "versions": options.versions,
+        "clients": options.clients,
+        "mlflow": options.mlflow,
+        "ours_per_s": ours.per_s,
+        "theirs_per_s": theirs.per_s,
+        "ours_p99_ms": ours.p99_ms,
+        "theirs_p99_ms": theirs.p99_ms,
+        "ratio_of_medians": round(ratio, 2),
         "load_average": os.getloadavg(),
     }
     print(json.dumps(answers, indent=1))

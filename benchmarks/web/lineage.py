@@ -1,9 +1,12 @@
-"""How long the lineage page of a registry with 10,000 experts takes to open, in Chromium and by HTTP alone.
+"""How long the lineage page of a registry with 10,000 experts takes to open in Chromium.
 
     python benchmarks/web/lineage.py [--experts 10000] [--rounds 5] [--database FILE]
 
-The registry is filled as benchmarks/catalogue/scale.py fills it; --database uses (or keeps) a filled one. Out: one JSON document, seconds,
-for three subjects: data that reaches far, an expert, the newest build.
+Out: one JSON document, in seconds, for three subjects: data that reaches far, an expert, and the
+newest build.
+
+The registry is filled as benchmarks/catalogue/scale.py fills it. --database names a filled one to
+be used, or where to store this one.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from registry.catalogue.catalog import Catalog
 
@@ -29,61 +32,77 @@ PORT = "8831"
 SUBJECTS = ("data/d3@1", "expert/e77@1", "build")
 
 
+def make_workspace(folder: Path, experts: int, database: Path | None) -> None:
+    """Make a workspace around a filled registry; use or store the database where one is named."""
+    (folder / "btx.toml").write_text("[registry]\n")
+    (folder / ".btx").mkdir()
+    registry = folder / ".btx" / "registry.db"
+    if database and database.exists():
+        shutil.copy(database, registry)
+        return
+    catalog = Catalog(f"sqlite:///{registry}", actor="bench")
+    fill(catalog, experts)
+    catalog.close()
+    if database:
+        shutil.copy(registry, database)
+
+
+def open_lineage(page: Page, subject: str, rounds: int) -> dict[str, object]:
+    """Open a subject's lineage several times; return the nodes drawn and the seconds taken."""
+    address, opened_s = f"http://127.0.0.1:{PORT}/lineage?ref={subject}", []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        page.goto(address, wait_until="load")
+        page.wait_for_selector(".graph a.subject")
+        opened_s.append(round(time.perf_counter() - started, 3))
+    return {
+        "nodes drawn": page.locator(".graph a").count(),
+        "opened_s": {
+            "first": opened_s[0],
+            "median": statistics.median(opened_s),
+            "most": max(opened_s),
+        },
+    }
+
+
+def in_chromium(entry: str, rounds: int) -> dict[str, object]:
+    """Open the lineage of every subject, after signing in by the entry's address."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        page = browser.new_page()
+        page.goto(entry)
+        page.wait_for_selector("nav")
+        answers = {subject: open_lineage(page, subject, rounds) for subject in SUBJECTS}
+        browser.close()
+    return dict(answers)
+
+
 def main() -> None:
-    read = argparse.ArgumentParser(
+    """Serve a filled registry, open its pages and print the times."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    read.add_argument("--experts", type=int, default=10_000)
-    read.add_argument("--rounds", type=int, default=5)
-    read.add_argument("--database", type=Path)
-    asked = read.parse_args()
+    parser.add_argument("--experts", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--database", type=Path)
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "btx.toml").write_text("[registry]\n")
-        (folder / ".btx").mkdir()
-        there = folder / ".btx" / "registry.db"
-        if asked.database and asked.database.exists():
-            shutil.copy(asked.database, there)
-        else:
-            catalog = Catalog(f"sqlite:///{there}", actor="bench")
-            fill(catalog, asked.experts)
-            catalog.close()
-            if asked.database:
-                shutil.copy(there, asked.database)
+        make_workspace(folder, options.experts, options.database)
         server = subprocess.Popen(
             [BTX, "serve", "--port", PORT], cwd=folder, stdout=subprocess.PIPE, text=True
         )
-        answers: dict[str, object] = {"experts": asked.experts}
         try:
             assert server.stdout
             entry = server.stdout.readline().split()[1]
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-                )
-                page = browser.new_page()
-                page.goto(entry)
-                page.wait_for_selector("nav")
-                for subject in SUBJECTS:
-                    address, opened = f"http://127.0.0.1:{PORT}/lineage?ref={subject}", []
-                    for _ in range(asked.rounds):
-                        started = time.perf_counter()
-                        page.goto(address, wait_until="load")
-                        page.wait_for_selector(".graph a.subject")
-                        opened.append(round(time.perf_counter() - started, 3))
-                    answers[subject] = {
-                        "nodes drawn": page.locator(".graph a").count(),
-                        "opened_s": {
-                            "first": opened[0],
-                            "median": statistics.median(opened),
-                            "most": max(opened),
-                        },
-                    }
-                browser.close()
+            answers = in_chromium(entry, options.rounds)
         finally:
             server.terminate()
             server.wait()
-        print(json.dumps(answers | {"load_average": os.getloadavg()}, indent=1))
+    load = {"load_average": os.getloadavg()}
+    print(json.dumps({"experts": options.experts} | answers | load, indent=1))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python benchmarks/web/readers.py WORKSPACE [--clients 50] [--seconds 60] [--pause 0.5]
 
-WORKSPACE: the demo's, or one with at least two experts and no table [recipe.tune]; a copy is made. The rebuild is run alone, then under the
-readers; each leaves an expert out and tunes for another number of steps, so that tune and evaluate run. Rebuilds go on, one after
-another, for as long as people read.
-Out: one JSON document: latencies, errors, seconds of the rebuilds alone and under load.
+WORKSPACE: the demo's, or one with at least two experts and no table [recipe.tune]; a copy is made.
+Out: one JSON document: latencies, errors, seconds of the rebuilds by themselves and under load.
+
+The rebuild is run by itself first, then again and again while people read. Each leaves an expert
+out and tunes for another number of steps, so that tune and evaluate run.
 """
 
 import argparse
@@ -16,13 +17,17 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from client import load
+from client import Load, Taken, load
 
-STEPS = 150  # of tuning
+# Of tuning.
+STEPS = 150
+# The expert that every rebuild leaves out.
+LEFT_OUT = "units"
 BTX = str(Path(sys.executable).with_name("btx"))
 PATHS = [
     "/",
@@ -43,90 +48,105 @@ PATHS = [
 ]
 
 
-def btx(root: Path, *arguments: str) -> Any:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+@dataclass(frozen=True)
+class Rebuild:
+    """One rebuild; `why` says why it failed."""
+
+    build: str | None
+    status: str
+    seconds: float
+    why: str | None = None
+
+
+# Any: an answer of btx, as JSON.
+def btx(root: Path, *arguments: str) -> dict[str, Any]:
+    """Run a btx command and return its answer; where it fails, a status and what stderr said."""
+    finished = subprocess.run(
         [BTX, *arguments, "--json"],
         cwd=root,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    return (
-        json.loads(done.stdout)
-        if done.returncode == 0
-        else {"status": "failed", "stderr": done.stderr[-500:]}
-    )
+    if finished.returncode:
+        return {"status": "failed", "stderr": finished.stderr[-500:]}
+    answer: dict[str, Any] = json.loads(finished.stdout)
+    return answer
 
 
-def timed_rebuild(root: Path, recipe: str, without: str, steps: int) -> dict[str, Any]:
-    """Another number of tuning steps: tuned and evaluated anew."""
-    (root / "btx.toml").write_text(f"{recipe}\n[recipe.tune]\nsteps = {steps}\n")
+def timed_rebuild(root: Path, settings: str, steps: int) -> Rebuild:
+    """Rebuild with another number of tuning steps, so that it is tuned and evaluated anew."""
+    (root / "btx.toml").write_text(f"{settings}\n[recipe.tune]\nsteps = {steps}\n")
     started = time.perf_counter()
-    answer = btx(root, "rebuild", "--without", without)
-    return {
-        "build": answer.get("build"),
-        "status": answer["status"],
-        "seconds": round(time.perf_counter() - started, 1),
-        **({"why": answer["stderr"]} if "stderr" in answer else {}),
-    }
+    answer = btx(root, "rebuild", "--without", LEFT_OUT)
+    seconds = round(time.perf_counter() - started, 1)
+    return Rebuild(answer.get("build"), answer["status"], seconds, answer.get("stderr"))
+
+
+def read_while_rebuilding(
+    root: Path, settings: str, task: Load, headers: list[str]
+) -> tuple[Taken, list[Rebuild]]:
+    """Let people read, and rebuild again and again until they stop."""
+    rebuilds: list[Rebuild] = []
+    stopped = threading.Event()
+
+    def rebuild_again() -> None:
+        while not stopped.is_set():
+            rebuilds.append(timed_rebuild(root, settings, STEPS + 3 + len(rebuilds)))
+
+    writer = threading.Thread(target=rebuild_again)
+    writer.start()
+    taken = load(task, headers)
+    stopped.set()
+    writer.join()
+    return taken, rebuilds
 
 
 def main() -> None:
-    read = argparse.ArgumentParser(
+    """Copy the workspace, serve it, read and rebuild it, and print the figures."""
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    read.add_argument("workspace", type=Path)
-    read.add_argument("--clients", type=int, default=50)
-    read.add_argument("--seconds", type=float, default=60)
-    read.add_argument(
+    parser.add_argument("workspace", type=Path)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument(
         "--pause",
         type=float,
         default=0.5,
         help="seconds between two pages of one person, on average",
     )
-    read.add_argument("--port", type=int, default=8811)
-    asked = read.parse_args()
+    parser.add_argument("--port", type=int, default=8811)
+    options = parser.parse_args()
+    host = f"127.0.0.1:{options.port}"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "workspace"
-        subprocess.run(["cp", "-a", str(asked.workspace), str(root)], check=True)
-        secrets = [
-            btx(root, "token", "add", f"reader{number}")["token"] for number in range(asked.clients)
-        ]
-        recipe = (root / "btx.toml").read_text()
-        timed_rebuild(
-            root, recipe, "units", STEPS
-        )  # mixes, and reads the libraries from a cold disk: not counted
-        alone = [timed_rebuild(root, recipe, "units", STEPS + number) for number in (1, 2)]
-        server = subprocess.Popen(
-            [BTX, "serve", "--port", str(asked.port)], cwd=root, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.run(["cp", "-a", str(options.workspace), str(root)], check=True)
+        readers = [f"reader{number}" for number in range(options.clients)]
+        secrets = [btx(root, "token", "add", reader)["token"] for reader in readers]
+        headers = [f"Authorization: Bearer {secret}" for secret in secrets]
+        settings = (root / "btx.toml").read_text()
+        # Not counted: it mixes, and reads the libraries from a cold disk.
+        timed_rebuild(root, settings, STEPS)
+        alone = [timed_rebuild(root, settings, STEPS + number) for number in (1, 2)]
+        command = [BTX, "serve", "--port", str(options.port)]
+        server = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout
             server.stdout.readline()
             time.sleep(1)
-            headers = [f"Authorization: Bearer {secret}" for secret in secrets]
-            load(f"127.0.0.1:{asked.port}", PATHS, headers[:5], 3, 0)  # warm
-            during: list[dict[str, Any]] = []
-            reading = threading.Event()
-
-            def rebuilds() -> None:
-                while not reading.is_set():
-                    during.append(timed_rebuild(root, recipe, "units", STEPS + 3 + len(during)))
-
-            writer = threading.Thread(target=rebuilds)
-            writer.start()
-            taken = load(f"127.0.0.1:{asked.port}", PATHS, headers, asked.seconds, asked.pause)
-            reading.set()
-            writer.join()
+            # To warm up.
+            load(Load(host, PATHS, seconds=3), headers[:5])
+            task = Load(host, PATHS, options.seconds, options.pause)
+            taken, during = read_while_rebuilding(root, settings, task, headers)
         finally:
             server.terminate()
             server.wait()
     answers = {
-        "clients": asked.clients,
+        "clients": options.clients,
         "seconds": round(taken.seconds, 1),
-        "pause_s": asked.pause,
+        "pause_s": options.pause,
         "requests": len(taken.ms),
         "requests_per_s": round(len(taken.ms) / taken.seconds, 1),
         "errors": len(taken.wrong),
@@ -135,8 +155,8 @@ def main() -> None:
         "p95_ms": taken.percentile(0.95),
         "p99_ms": taken.percentile(0.99),
         "most_ms": taken.percentile(1),
-        "rebuild_alone": alone,
-        "rebuilds_under_load": during,
+        "rebuild_alone": [asdict(rebuild) for rebuild in alone],
+        "rebuilds_under_load": [asdict(rebuild) for rebuild in during],
         "load_average": os.getloadavg(),
     }
     print(json.dumps(answers, indent=1))

@@ -270,8 +270,7 @@ def demo_command(
     """
     from pipelines.story.demo import demo
     from pipelines.story.narrator import Narrator
-    from registry.records.answers import DemoAnswer
 
-    made = demo(directory, seed, Narrator(sys.stderr if json else sys.stdout), bar)
+    answer = demo(directory, seed, Narrator(sys.stderr if json else sys.stdout), bar)
     if json:
-        print_json(DemoAnswer.from_json(made, "btx demo"))
+        print_json(answer)

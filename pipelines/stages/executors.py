@@ -281,6 +281,11 @@ class Branch:
     name: str
 
     def __call__(self) -> str | None:
+        """Train the branch in this process, from the root of its workspace.
+
+        Returns:
+            The message of an error that a user can mend; None when the branch is trained.
+        """
         os.environ[WATCHED] = "1"
         os.chdir(self.root)
         return stages.run("train", self.name)

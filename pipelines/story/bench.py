@@ -1,22 +1,28 @@
-"""Job: the paper's table in miniature: BTX beside its rivals and without its parts, on real text, for several random seeds.
+"""Compare BTX with its rivals and with its own ablations, in miniature, on real text.
 
-In:  a folder, a scale, numbers of random seeds.  Out: results.jsonl (one line a row and seed; a run that died goes on), table.md, table.png.
-Every row of one random seed stands on the same seed model, the same specialists and the same held-out text; all are measured alike.
+In:  a folder, a scale, random seeds.
+Out: the rows of the comparison, also as results.jsonl in the folder; as a Markdown table; as a
+     picture.
+
+All rows of one random seed share the seed model, the specialists and the held-out text, and are
+measured in the same way. A run that was interrupted goes on with the rows that are missing.
 """
 
 import json
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from btx_core.machine import load
 from btx_core.measuring import ensemble
-from btx_core.measuring.evaluation import Limits, evaluate_model, heldout_windows
+from btx_core.measuring.evaluation import Evaluation, Limits, evaluate_model, heldout_windows
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.mixing.weight_files import ROUTER, SHARED
 from btx_core.routed import RoutedModel
@@ -31,25 +37,47 @@ from pipelines.story import corpora
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from registry.records.results import share_of_gain
 
+# The seed's own domain: the only one that it has seen.
+SEED_DOMAIN = "prose"
 DOMAINS = {
-    "prose": corpora.prose,
+    SEED_DOMAIN: corpora.prose,
     "code": corpora.code,
     "math": corpora.math,
-}  # the seed knows prose alone
-GROW = 0.2  # share of the tuning steps when an expert joins
-Tell = Callable[[str], None]
+}
+# Share of the tuning steps when an expert joins.
+GROW = 0.2
+# What all gains are measured against.
+YARDSTICK = "specialists, anchored"
+
+# How a set of branches is trained: the two modes, and anchored beside the seed's own blocks.
+BranchKind = Literal["anchored", "full", "beside"]
+# What a rival may spend as much of as BTX.
+Budget = Literal["tokens", "flops"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
+    """How large the comparison is.
+
+    Attributes:
+        size: of the seed model.
+        seed: how the seed model is trained.
+        expert: how branches are trained.
+        beside: how branches are trained beside the seed.
+        tune: how mixtures are tuned.
+        router: how mixtures are tuned of which only the router trains.
+        text_bytes: of training text per domain; a tenth as much is held out.
+        heldout_tokens: of each domain that are measured.
+    """
+
     size: PretrainConfig
     seed: TrainRecipe
     expert: TrainRecipe
-    beside: TrainRecipe  # of experts trained beside the seed
+    beside: TrainRecipe
     tune: TuneRecipe
-    router: TuneRecipe  # for a build that tunes the router alone
-    bytes: int  # of training text per domain; a tenth of it is held out
-    heldout_tokens: int  # of each domain that are measured
+    router: TuneRecipe
+    text_bytes: int
+    heldout_tokens: int
 
 
 SCALE = Scale(
@@ -61,14 +89,24 @@ SCALE = Scale(
     router=TuneRecipe(
         mode="router", learning_rate=1e-2, balance=0.0, home=0.3, general_share=1 / 3
     ),
-    bytes=corpora.SIZE,
+    text_bytes=corpora.SIZE,
     heldout_tokens=15_000,
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table for one random seed. tokens, flops: of all training after the seed's."""
+    """What one method reaches for one random seed.
+
+    Attributes:
+        name: the method.
+        random_seed: of the weights and of the order of the text.
+        bits_per_byte: on held-out text, by domain.
+        tokens: of all training after the seed's.
+        flops: of all training after the seed's.
+        routing: by domain, for each layer the share of tokens that each expert gets; None for a
+            model without a router.
+    """
 
     name: str
     random_seed: int
@@ -78,427 +116,564 @@ class Row:
     routing: dict[str, list[list[float]]] | None = None
 
 
-@dataclass
-class Ground:
-    """What all rows of one random seed share."""
+# Measures one row, given its name.
+Measure = Callable[[str], Row]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took, in tokens and in floating point operations."""
+
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Return what both took."""
+        return Cost(self.tokens + other.tokens, self.flops + other.flops)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to compose a mixture.
+
+    Attributes:
+        tuning: how the mixture is tuned.
+        mixing: how the branches are mixed.
+        branches: which set of branches.
+    """
+
+    tuning: TuneRecipe
+    mixing: MixRecipe = field(default_factory=MixRecipe)
+    branches: BranchKind = "anchored"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A tuned mixture, and what its tuning took."""
+
+    model: PreTrainedModel
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all rows of one random seed share.
+
+    Attributes:
+        folder: of the models of this random seed.
+        scale: how large they are.
+        random_seed: of the weights and of the order of the text.
+        data: data folders by domain.
+    """
 
     folder: Path
     scale: Scale
     random_seed: int
-    data: dict[str, Path]
-    spent: dict[str, tuple[int, float]] = field(
-        default_factory=dict
-    )  # tokens and FLOPs of each set of branches
+    data: Mapping[str, Path]
 
     @property
     def seed(self) -> Path:
+        """The seed model's checkpoint."""
         return self.folder / "seed"
-
-    def branch(self, domain: str, kind: str) -> Path:
-        return self.folder / kind / domain
-
-    def prepare(self) -> None:
-        """Train the seed and every set of branches, or find them trained already."""
-        if not self.seed.is_dir():
-            pretrain(
-                self.scale.size,
-                [self.data["prose"]],
-                replace(self.scale.seed, seed=self.random_seed),
-                self.seed,
-            )
-        general, expert = self.data["prose"], self.scale.expert
-        for kind, recipe in {
-            "anchored": expert,
-            "full": replace(expert, mode="full"),
-            "beside": self.scale.beside,
-        }.items():
-            for domain, data in self.data.items():
-                if not self.branch(domain, kind).is_dir():
-                    chosen = (
-                        expert if data == general and kind == "beside" else recipe
-                    )  # nothing to tell apart there
-                    train(
-                        self.seed,
-                        [data],
-                        replace(chosen, seed=self.random_seed),
-                        self.branch(domain, kind),
-                        general=general,
-                    )
-            reports = [
-                json.loads((self.branch(domain, kind) / "btx-train.json").read_text())["report"]
-                for domain in self.data
-            ]
-            self.spent[kind] = (
-                sum(report["tokens"] for report in reports),
-                sum(report["flops"] for report in reports),
-            )
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The seed model's tokenizer, which all models share."""
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.seed)
         return tokenizer
 
-    def measure(self, name: str, model: PreTrainedModel, tokens: int, flops: float) -> Row:
-        limits = Limits(self.scale.heldout_tokens)
-        found = evaluate_model(RoutedModel(model), self.tokenizer, self.data, limits)
+    @property
+    def limits(self) -> Limits:
+        """How much held-out text is measured."""
+        return Limits(self.scale.heldout_tokens)
+
+    def branch(self, domain: str, kind: BranchKind) -> Path:
+        """Return the checkpoint of a domain's branch."""
+        return self.folder / kind / domain
+
+    def branches(self, kind: BranchKind) -> dict[str, Path]:
+        """Return the checkpoints of a set of branches, by domain."""
+        return {domain: self.branch(domain, kind) for domain in self.data}
+
+    def cost(self, kind: BranchKind) -> Cost:
+        """Return what a set of branches took to train."""
+        total = Cost()
+        for branch in self.branches(kind).values():
+            report = json.loads((branch / "btx-train.json").read_text())["report"]
+            total += Cost(report["tokens"], report["flops"])
+        return total
+
+    def prepare(self) -> None:
+        """Train the seed model and every set of branches, as far as they are missing."""
+        if not self.seed.is_dir():
+            recipe = replace(self.scale.seed, seed=self.random_seed)
+            pretrain(self.scale.size, [self.data[SEED_DOMAIN]], recipe, self.seed)
+        recipes: dict[BranchKind, TrainRecipe] = {
+            "anchored": self.scale.expert,
+            "full": replace(self.scale.expert, mode="full"),
+            "beside": self.scale.beside,
+        }
+        for kind, recipe in recipes.items():
+            for domain in self.data:
+                if not self.branch(domain, kind).is_dir():
+                    # The seed's own text is the general text: there is nothing to tell apart.
+                    plain = kind == "beside" and domain == SEED_DOMAIN
+                    self._train(domain, kind, self.scale.expert if plain else recipe)
+
+    def evaluate(self, model: PreTrainedModel, domains: Mapping[str, Path]) -> Evaluation:
+        """Measure a model on the held-out text of these domains."""
+        return evaluate_model(RoutedModel(model), self.tokenizer, domains, self.limits)
+
+    def row(self, name: str, model: PreTrainedModel, cost: Cost) -> Row:
+        """Measure a model on every domain.
+
+        Args:
+            name: the method that made it.
+            model: the model, dense or mixed.
+            cost: of all training after the seed's.
+
+        Returns:
+            Its row.
+        """
+        evaluation = self.evaluate(model, self.data)
         return Row(
             name,
             self.random_seed,
-            {domain: result.bits_per_byte for domain, result in found.domains.items()},
-            tokens,
-            flops,
-            None if found.routing is None else dict(found.routing),
+            {domain: result.bits_per_byte for domain, result in evaluation.domains.items()},
+            cost.tokens,
+            cost.flops,
+            None if evaluation.routing is None else dict(evaluation.routing),
+        )
+
+    def _train(self, domain: str, kind: BranchKind, recipe: TrainRecipe) -> None:
+        train(
+            self.seed,
+            [self.data[domain]],
+            replace(recipe, seed=self.random_seed),
+            self.branch(domain, kind),
+            general=self.data[SEED_DOMAIN],
         )
 
 
-def bench(folder: Path, random_seeds: list[int], scale: Scale, tell: Tell) -> list[Row]:
-    """All rows, measured or read back from an earlier run of this folder."""
-    torch.set_num_threads(
-        1
-    )  # the order of float additions, and so every figure, follows the number of threads
-    results, rows = folder / "results.jsonl", []
-    data = {name: folder / "data" / name for name in DOMAINS}
-    for name, path in data.items():
-        if not path.is_dir():
-            DOMAINS[name](path, size=scale.bytes, heldout=scale.bytes // 10)
-    done = (
-        [Row(**json.loads(line)) for line in results.read_text().splitlines()]
-        if results.exists()
-        else []
-    )
-    known = {(row.name, row.random_seed): row for row in done}
-    for number in random_seeds:
-        ground = Ground(folder / str(number), scale, number, data)
-        ground.prepare()
-        for name, make in table(ground).items():
-            row = known.get((name, number))
+def bench(
+    folder: Path, random_seeds: Iterable[int], scale: Scale, on_row: Callable[[str], None]
+) -> list[Row]:
+    """Measure every method for every random seed.
+
+    Args:
+        folder: of results.jsonl, data and models; what an earlier run left there is used.
+        random_seeds: of weights and of the order of the text.
+        scale: how large data and models are.
+        on_row: called with one printed line for each row that was measured now.
+
+    Returns:
+        All rows, measured now or read back.
+    """
+    # The order of float additions, and so every figure, depends on the number of threads.
+    torch.set_num_threads(1)
+    results = folder / "results.jsonl"
+    data = _write_data(folder / "data", scale)
+    measured = {(row.name, row.random_seed): row for row in _read_rows(results)}
+    rows = []
+    for random_seed in random_seeds:
+        setup = Setup(folder / str(random_seed), scale, random_seed, data)
+        setup.prepare()
+        for name, measure in measures(setup).items():
+            row = measured.get((name, random_seed))
             if row is None:
-                row = make()
+                row = measure(name)
                 with results.open("a") as file:
                     file.write(json.dumps(vars(row)) + "\n")
-                tell(
-                    f"seed {number}   {name}   "
-                    + "  ".join(f"{d} {b:.3f}" for d, b in row.bits_per_byte.items())
-                )
+                figures = [f"{domain} {bits:.3f}" for domain, bits in row.bits_per_byte.items()]
+                on_row(f"random seed {random_seed}   {name}   {'  '.join(figures)}")
             rows.append(row)
     return rows
 
 
-def table(ground: Ground) -> dict[str, Callable[[], Row]]:
-    """Every row's name and how it is made."""
-    tune, router = ground.scale.tune, ground.scale.router
-    rows: dict[str, Callable[[], Row]] = {
-        "seed": lambda: ground.measure("seed", load(ground.seed, torch.float32), 0, 0.0),
-        "specialists, anchored": lambda: specialists(ground, "anchored"),
-        "specialists, full": lambda: specialists(ground, "full"),
-        "specialists, beside the seed": lambda: specialists(ground, "beside"),
-        "dense, same tokens": lambda: dense(ground, "dense, same tokens", "tokens"),
-        "dense, same compute": lambda: dense(ground, "dense, same compute", "flops"),
-        "upcycled, same tokens": lambda: upcycled(ground, "upcycled, same tokens", "tokens"),
-        "upcycled, same compute": lambda: upcycled(ground, "upcycled, same compute", "flops"),
-        "weight average": lambda: average(ground),
-        "BTM top-1": lambda: merged(ground, "BTM top-1", 1),
-        "BTM top-2": lambda: merged(ground, "BTM top-2", 2),
-    }
-    variants: dict[str, tuple[str, MixRecipe, TuneRecipe]] = {
-        "BTX": ("anchored", MixRecipe(), tune),
-        "BTX, router only": ("anchored", MixRecipe(), replace(tune, mode="router")),
-        "BTX, all tuned": ("anchored", MixRecipe(), replace(tune, mode="all")),
-        "BTX of full branches": ("full", MixRecipe(mode="full"), tune),
-        "BTX of full branches, all tuned": (
-            "full",
-            MixRecipe(mode="full"),
-            replace(tune, mode="all"),
-        ),
-        "BTX beside the seed": ("beside", MixRecipe(), tune),
-        "BTX beside the seed, router only": ("beside", MixRecipe(seed_expert=False), router),
-        "BTX beside the seed, router only, soft": (
-            "beside",
-            MixRecipe(seed_expert=False, routing="soft"),
-            router,
-        ),
-        "BTX beside the seed, router only, by text alone": (
-            "beside",
-            MixRecipe(seed_expert=False),
-            replace(router, home=0.0),
-        ),
-        "BTX beside the seed, router only, by home alone": (
-            "beside",
-            MixRecipe(seed_expert=False),
-            replace(router, home=1.0, text=0.0, keep=0.0),
-        ),
-        "BTX, router only by the same recipe": ("anchored", MixRecipe(seed_expert=False), router),
-        "BTX, top-1": ("anchored", MixRecipe(top_k=1), tune),
-        "BTX, soft: every expert": ("anchored", MixRecipe(routing="soft"), tune),
-        "BTX, Switch": ("anchored", MixRecipe(routing="switch"), tune),
-        "BTX, sample top-1": ("anchored", MixRecipe(routing="sample"), tune),
-        "without load balancing": ("anchored", MixRecipe(), replace(tune, balance=0.0)),
-        "without the distance to the seed": ("anchored", MixRecipe(), replace(tune, keep=0.0)),
-        "without the seed as an expert": ("anchored", MixRecipe(seed_expert=False), tune),
-        "router rows start random": ("anchored", MixRecipe(), replace(tune, start="random")),
-        "router rows start at centroids": (
-            "anchored",
-            MixRecipe(),
-            replace(tune, start="centroid"),
-        ),
-        "blend": ("anchored", MixRecipe(blend=True), replace(tune, start="random")),
-        "split in two": ("anchored", MixRecipe(split=2, top_k=4), replace(tune, start="random")),
-    }
-    for name, (mode, mixing, tuning) in variants.items():
-        rows[name] = lambda name=name, mode=mode, mixing=mixing, tuning=tuning: mixture(
-            ground, name, mode, mixing, tuning
-        )  # type: ignore[misc]
-    for joined in ("code", "math"):
-        rows[f"BTX, {joined} joined last"] = lambda joined=joined: grown(
-            ground, "BTX", joined, "anchored", MixRecipe(), tune
-        )  # type: ignore[misc]
-        name = "BTX beside the seed, router only"
-        rows[f"{name}, {joined} joined last"] = lambda joined=joined, name=name: grown(  # type: ignore[misc]
-            ground, name, joined, "beside", MixRecipe(seed_expert=False), router
-        )
+def _write_data(folder: Path, scale: Scale) -> dict[str, Path]:
+    """Write the domains' text where it is missing; return the data folders by domain."""
+    data = {domain: folder / domain for domain in DOMAINS}
+    for domain, path in data.items():
+        if not path.is_dir():
+            DOMAINS[domain](path, size=scale.text_bytes, heldout=scale.text_bytes // 10)
+    return data
+
+
+def _read_rows(results: Path) -> list[Row]:
+    if not results.exists():
+        return []
+    return [Row(**json.loads(text)) for text in results.read_text().splitlines()]
+
+
+def measures(setup: Setup) -> dict[str, Measure]:
+    """Return how each row is measured, by its name, in the order of the table.
+
+    Args:
+        setup: what the rows share.
+
+    Returns:
+        A function for every row; it is called with the row's name.
+    """
+    rows = rivals(setup)
+    for name, variant in variants(setup.scale).items():
+        rows[name] = partial(mixture, setup, variant)
+    plain = Variant(tuning=setup.scale.tune)
+    beside = Variant(
+        branches="beside", mixing=MixRecipe(seed_expert=False), tuning=setup.scale.router
+    )
+    for domain in ("code", "math"):
+        rows[f"BTX, {domain} joined last"] = partial(grown, setup, plain, domain)
+        name = f"BTX beside the seed, router only, {domain} joined last"
+        rows[name] = partial(grown, setup, beside, domain)
     return rows
 
 
-def specialists(ground: Ground, kind: str) -> Row:
-    """Each domain by its own branch: what a perfect choice of model, made before the first token, would give."""
-    found = {}
-    for domain in ground.data:
-        alone = replace_data(ground, {domain: ground.data[domain]})
-        found[domain] = alone.measure(
-            "", load(ground.branch(domain, kind), torch.float32), 0, 0.0
-        ).bits_per_byte[domain]
-    name = "specialists, beside the seed" if kind == "beside" else f"specialists, {kind}"
-    return Row(name, ground.random_seed, found, *ground.spent[kind])
+def rivals(setup: Setup) -> dict[str, Measure]:
+    """Return the rows of other methods, and of the models that BTX starts from."""
+    return {
+        "seed": partial(untrained, setup),
+        YARDSTICK: partial(specialists, setup, "anchored"),
+        "specialists, full": partial(specialists, setup, "full"),
+        "specialists, beside the seed": partial(specialists, setup, "beside"),
+        "dense, same tokens": partial(dense, setup, "tokens"),
+        "dense, same compute": partial(dense, setup, "flops"),
+        "upcycled, same tokens": partial(upcycled, setup, "tokens"),
+        "upcycled, same compute": partial(upcycled, setup, "flops"),
+        "weight average": partial(weight_average, setup),
+        "BTM top-1": partial(merged, setup, 1),
+        "BTM top-2": partial(merged, setup, 2),
+    }
 
 
-def replace_data(ground: Ground, data: dict[str, Path]) -> Ground:
-    return Ground(ground.folder, ground.scale, ground.random_seed, data, ground.spent)
+def variants(scale: Scale) -> dict[str, Variant]:
+    """Return the variants of BTX by the names of their rows: the default, choices, ablations."""
+    tune, router = scale.tune, scale.router
+    random_start = replace(tune, start="random")
+    without_seed = MixRecipe(seed_expert=False)
+    beside = Variant(branches="beside", mixing=without_seed, tuning=router)
+    full = Variant(branches="full", mixing=MixRecipe(mode="full"), tuning=tune)
+    text_only = replace(router, home=0.0)
+    own_expert_only = replace(router, home=1.0, text=0.0, keep=0.0)
+    return {
+        "BTX": Variant(tuning=tune),
+        "BTX, router only": Variant(tuning=replace(tune, mode="router")),
+        "BTX, all tuned": Variant(tuning=replace(tune, mode="all")),
+        "BTX of full branches": full,
+        "BTX of full branches, all tuned": replace(full, tuning=replace(tune, mode="all")),
+        "BTX beside the seed": Variant(branches="beside", tuning=tune),
+        "BTX beside the seed, router only": beside,
+        "BTX beside the seed, router only, soft": replace(
+            beside, mixing=replace(without_seed, routing="soft")
+        ),
+        "BTX beside the seed, router only, text loss only": replace(beside, tuning=text_only),
+        "BTX beside the seed, router only, own-expert loss only": replace(
+            beside, tuning=own_expert_only
+        ),
+        "BTX, router only by the same recipe": Variant(mixing=without_seed, tuning=router),
+        "BTX, top-1": Variant(mixing=MixRecipe(top_k=1), tuning=tune),
+        "BTX, soft: every expert": Variant(mixing=MixRecipe(routing="soft"), tuning=tune),
+        "BTX, Switch": Variant(mixing=MixRecipe(routing="switch"), tuning=tune),
+        "BTX, sample top-1": Variant(mixing=MixRecipe(routing="sample"), tuning=tune),
+        "without load balancing": Variant(tuning=replace(tune, balance=0.0)),
+        "without the KL divergence from the seed": Variant(tuning=replace(tune, keep=0.0)),
+        "without the seed as an expert": Variant(mixing=without_seed, tuning=tune),
+        "router weights start random": Variant(tuning=random_start),
+        "router weights start at centroids": Variant(tuning=replace(tune, start="centroid")),
+        "blend": Variant(mixing=MixRecipe(blend=True), tuning=random_start),
+        "split in two": Variant(mixing=MixRecipe(split=2, top_k=4), tuning=random_start),
+    }
 
 
-def budget(ground: Ground) -> tuple[int, float]:
-    """Tokens and FLOPs that BTX takes: its anchored branches and its tuning."""
-    tokens, flops = ground.spent["anchored"]
-    report = composed(ground, "anchored", MixRecipe(), replace(ground.scale.tune, steps=0))[1]
-    tuning = ground.scale.tune.steps * ground.scale.tune.batch * ground.scale.tune.sequence
-    return tokens + tuning, flops + tuning * report.flops_per_token
+def untrained(setup: Setup, name: str) -> Row:
+    """Measure the seed model as it is."""
+    return setup.row(name, load(setup.seed, torch.float32), Cost())
 
 
-def dense(ground: Ground, name: str, matched: str) -> Row:
-    """The seed trained on, on all domains at once."""
-    tokens, flops = budget(ground)
-    recipe = replace(ground.scale.expert, mode="full", seed=ground.random_seed)
-    each = 6 * sum(parameter.numel() for parameter in load(ground.seed).parameters())
-    steps = round(
-        (tokens if matched == "tokens" else flops / each) / recipe.batch / recipe.sequence
-    )
-    out = ground.folder / matched
+def specialists(setup: Setup, kind: BranchKind, name: str) -> Row:
+    """Measure each domain by its own branch.
+
+    It is what a perfect choice of model, made before the first token, would give.
+
+    Args:
+        setup: what the rows share.
+        kind: which set of branches.
+        name: of the row.
+
+    Returns:
+        The row.
+    """
+    bits_per_byte = {}
+    for domain, data in setup.data.items():
+        branch = load(setup.branch(domain, kind), torch.float32)
+        evaluation = setup.evaluate(branch, {domain: data})
+        bits_per_byte[domain] = evaluation.domains[domain].bits_per_byte
+    cost = setup.cost(kind)
+    return Row(name, setup.random_seed, bits_per_byte, cost.tokens, cost.flops)
+
+
+def btx_cost(setup: Setup) -> Cost:
+    """Return what the default BTX takes: its anchored branches and its tuning."""
+    tune = setup.scale.tune
+    tokens = tune.steps * tune.batch * tune.sequence
+    untuned = composed(setup, Variant(tuning=replace(tune, steps=0)))
+    return setup.cost("anchored") + Cost(tokens, tokens * flops_per_token(untuned.model))
+
+
+def steps_within(
+    cost: Cost, budget: Budget, recipe: TrainRecipe | TuneRecipe, flops_a_token: float
+) -> int:
+    """Return how many steps of a recipe take as many tokens, or operations, as BTX.
+
+    Args:
+        cost: what BTX takes.
+        budget: which of the two is matched.
+        recipe: whose batch and sequence make a step.
+        flops_a_token: what one token takes in the model that is trained.
+
+    Returns:
+        A number of steps.
+    """
+    tokens = cost.tokens if budget == "tokens" else cost.flops / flops_a_token
+    return round(tokens / recipe.batch / recipe.sequence)
+
+
+def dense(setup: Setup, budget: Budget, name: str) -> Row:
+    """Measure the seed model after more training of all its parameters, on all domains at once."""
+    recipe = replace(setup.scale.expert, mode="full", seed=setup.random_seed)
+    # Every parameter is met by every token, twice forward and four times backward.
+    flops_a_token = 6 * sum(parameter.numel() for parameter in load(setup.seed).parameters())
+    steps = steps_within(btx_cost(setup), budget, recipe, flops_a_token)
+    out = setup.folder / budget
     shutil.rmtree(out, ignore_errors=True)
-    report = train(ground.seed, list(ground.data.values()), replace(recipe, steps=steps), out)
-    return ground.measure(name, load(out, torch.float32), report.tokens, report.flops)
+    report = train(setup.seed, list(setup.data.values()), replace(recipe, steps=steps), out)
+    return setup.row(name, load(out, torch.float32), Cost(report.tokens, report.flops))
 
 
-def upcycled(ground: Ground, name: str, matched: str) -> Row:
-    """Sparse upcycling: every expert begins as the seed, all parameters train on all domains at once."""
-    tokens, flops = budget(ground)
-    rate = ground.scale.expert.learning_rate
+def upcycled(setup: Setup, budget: Budget, name: str) -> Row:
+    """Measure sparse upcycling: every expert begins as the seed, and everything trains."""
     recipe = replace(
-        ground.scale.tune,
+        setup.scale.tune,
         mode="all",
         start="random",
         keep=0.0,
         general_share=1 / 3,
-        learning_rate=rate,
+        learning_rate=setup.scale.expert.learning_rate,
         shared_rate=1.0,
     )
-    copies = dict.fromkeys(ground.data, ground.seed)
-    each = composed(ground, "anchored", MixRecipe(), replace(recipe, steps=0), copies)[
-        1
-    ].flops_per_token
-    steps = round(
-        (tokens if matched == "tokens" else flops / each) / recipe.batch / recipe.sequence
-    )
-    model, report = composed(ground, "anchored", MixRecipe(), replace(recipe, steps=steps), copies)
-    return ground.measure(name, model, report.tokens, report.flops)
+    copies = dict.fromkeys(setup.data, setup.seed)
+    cost = btx_cost(setup)
+    untuned = composed(setup, Variant(tuning=replace(recipe, steps=0)), copies)
+    steps = steps_within(cost, budget, recipe, flops_per_token(untuned.model))
+    tuned = composed(setup, Variant(tuning=replace(recipe, steps=steps)), copies)
+    return setup.row(name, tuned.model, tuned.cost)
 
 
-def average(ground: Ground) -> Row:
-    """Every parameter the mean over seed and full branches: a model soup."""
-    folders = [ground.seed, *(ground.branch(domain, "full") for domain in ground.data)]
+def weight_average(setup: Setup, name: str) -> Row:
+    """Measure a model soup: every parameter the mean over the seed and the full branches."""
+    folders = [setup.seed, *setup.branches("full").values()]
     models = [load(folder, torch.float32) for folder in folders]
     with torch.no_grad():
         for parameters in zip(*(model.parameters() for model in models), strict=True):
             parameters[0].copy_(torch.stack(parameters).mean(0))
-    return ground.measure("weight average", models[0], *ground.spent["full"])
+    return setup.row(name, models[0], setup.cost("full"))
 
 
-def merged(ground: Ground, name: str, top_k: int) -> Row:
-    """Branch-Train-Merge over the seed and the full branches."""
-    models = [
-        load(folder, torch.float32)
-        for folder in (ground.seed, *(ground.branch(domain, "full") for domain in ground.data))
-    ]
-    found = {}
-    for domain, data in ground.data.items():
-        heldout = heldout_windows(
-            split(data).heldout, ground.tokenizer, 256, ground.scale.heldout_tokens
-        )
-        found[domain] = ensemble.bits_per_byte(models, heldout, top_k=top_k)
-    return Row(name, ground.random_seed, found, *ground.spent["full"])
+def merged(setup: Setup, top_k: int, name: str) -> Row:
+    """Measure Branch-Train-Merge: the seed and the full branches as whole models that vote."""
+    folders = [setup.seed, *setup.branches("full").values()]
+    models = [load(folder, torch.float32) for folder in folders]
+    limits = setup.limits
+    bits_per_byte = {}
+    for domain, data in setup.data.items():
+        documents = split(data).heldout
+        heldout = heldout_windows(documents, setup.tokenizer, limits.sequence, limits.max_tokens)
+        bits_per_byte[domain] = ensemble.bits_per_byte(models, heldout, top_k=top_k)
+    cost = setup.cost("full")
+    return Row(name, setup.random_seed, bits_per_byte, cost.tokens, cost.flops)
 
 
-def mixture(ground: Ground, name: str, kind: str, mixing: MixRecipe, tuning: TuneRecipe) -> Row:
-    model, report = composed(ground, kind, mixing, tuning)
-    tokens, flops = ground.spent[kind]
-    return ground.measure(name, model, tokens + report.tokens, flops + report.flops)
+def mixture(setup: Setup, variant: Variant, name: str) -> Row:
+    """Measure a variant of BTX."""
+    tuned = composed(setup, variant)
+    return setup.row(name, tuned.model, setup.cost(variant.branches) + tuned.cost)
 
 
-def grown(
-    ground: Ground, name: str, joined: str, kind: str, mixing: MixRecipe, tuning: TuneRecipe
-) -> Row:
-    """A build without one domain, tuned; then that domain's expert joins it: kept rows, a fitted new one, GROW of the steps."""
-    others = {domain: ground.branch(domain, kind) for domain in ground.data if domain != joined}
-    before = ground.folder / "before"
-    model, first = composed(ground, kind, mixing, tuning, others)
-    shutil.rmtree(before, ignore_errors=True)
-    before.mkdir()
-    write_tuned(RoutedModel(model), ground.folder / "mixed", (ROUTER, SHARED), before)
-    same = range(len(others) + int(mixing.seed_expert))  # the one that joins has the last place
-    after = {**others, joined: ground.branch(joined, kind)}
-    model, second = composed(
-        ground,
-        kind,
-        mixing,
-        replace(tuning, grow=GROW),
-        after,
-        Grown(before, {place: place for place in same}),
+def grown(setup: Setup, variant: Variant, joining: str, name: str) -> Row:
+    """Measure a build that one expert joins after the others were tuned.
+
+    The router weights of the experts that stay are taken over, that of the joining expert is
+    fitted, and the tuning has `GROW` of its steps.
+
+    Args:
+        setup: what the rows share.
+        variant: how both builds are composed.
+        joining: the domain whose expert joins.
+        name: of the row.
+
+    Returns:
+        The row; its cost is that of both tunings.
+    """
+    branches = setup.branches(variant.branches)
+    newest = branches.pop(joining)
+    first = composed(setup, variant, branches)
+    previous = setup.folder / "before"
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
+    write_tuned(RoutedModel(first.model), setup.folder / "mixed", (ROUTER, SHARED), previous)
+    # The joining expert comes last, so that every other one keeps its index.
+    stay = range(len(branches) + int(variant.mixing.seed_expert))
+    second = composed(
+        setup,
+        replace(variant, tuning=replace(variant.tuning, grow=GROW)),
+        {**branches, joining: newest},
+        Grown(previous, {index: index for index in stay}),
     )
-    tokens, flops = ground.spent[kind]
-    return ground.measure(
-        f"{name}, {joined} joined last",
-        model,
-        tokens + first.tokens + second.tokens,
-        flops + first.flops + second.flops,
-    )
-
-
-@dataclass(frozen=True)
-class Tuned:
-    tokens: int
-    flops: float
-    flops_per_token: float
+    cost = setup.cost(variant.branches) + first.cost + second.cost
+    return setup.row(name, second.model, cost)
 
 
 def composed(
-    ground: Ground,
-    kind: str,
-    mixing: MixRecipe,
-    tuning: TuneRecipe,
-    folders: Mapping[str, Path] | None = None,
-    before: Grown | None = None,
-) -> tuple[PreTrainedModel, Tuned]:
-    """Mix the branches (or `folders`) and tune the mixture. Returns the model and what tuning took."""
-    members = folders or {domain: ground.branch(domain, kind) for domain in ground.data}
-    out = ground.folder / "mixed"
+    setup: Setup,
+    variant: Variant,
+    members: Mapping[str, Path] | None = None,
+    previous: Grown | None = None,
+) -> Composed:
+    """Mix dense models and tune the mixture.
+
+    Args:
+        setup: what the rows share.
+        variant: how they are mixed and tuned.
+        members: the dense models by domain; the variant's set of branches unless given.
+        previous: a tuned build to go on from.
+
+    Returns:
+        The mixture in memory, and what tuning it took.
+    """
+    members = members or setup.branches(variant.branches)
+    out = setup.folder / "mixed"
     shutil.rmtree(out, ignore_errors=True)
-    mix(
-        ground.seed,
-        [Member(name, slot, path) for slot, (name, path) in enumerate(members.items(), 1)],
-        mixing,
-        out,
-    )
-    texts = {GENERAL if name == "prose" else name: [ground.data[name]] for name in members}
+    slots = [Member(name, slot, path) for slot, (name, path) in enumerate(members.items(), 1)]
+    mix(setup.seed, slots, variant.mixing, out)
+    texts = {_domain_in_tuning(name): [setup.data[name]] for name in members}
+    first_index = int(variant.mixing.seed_expert)
     own_experts = {
-        GENERAL if name == "prose" else name: OwnExpert(index, path)
-        for index, (name, path) in enumerate(members.items(), int(mixing.seed_expert))
+        _domain_in_tuning(name): OwnExpert(index, path)
+        for index, (name, path) in enumerate(members.items(), first_index)
     }
-    recipe = replace(tuning, seed=ground.random_seed)
-    job = TuneJob.load(TuneInputs(out, texts, own_experts, ground.seed, before), recipe)
+    inputs = TuneInputs(out, texts, own_experts, setup.seed, previous)
+    job = TuneJob.load(inputs, replace(variant.tuning, seed=setup.random_seed))
     job.start_routers()
     job.freeze()
-    report, model = job.run(), job.routed.network
-    return model, Tuned(report.tokens, report.flops, flops_per_token(model))
+    report = job.run()
+    return Composed(job.routed.network, Cost(report.tokens, report.flops))
+
+
+def _domain_in_tuning(name: str) -> str:
+    """Return the name under which the tuning knows a domain."""
+    return GENERAL if name == SEED_DOMAIN else name
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and half the distance from least to largest."""
+    """Write values as their mean, plus or minus half the difference from least to largest."""
     return f"{statistics.fmean(values):.3f} ± {(max(values) - min(values)) / 2:.3f}"
 
 
-def by_name(rows: list[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def by_name(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Group rows by their method, in the order in which the methods come first."""
+    groups: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.name, []).append(row)
-    return found
+        groups.setdefault(row.name, []).append(row)
+    return groups
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table: mean ± half range over random seeds, bits per byte; gain: share of the anchored specialists', on code and math."""
-    return "\n".join(_lines(rows)) + "\n"
+    """Write the table of the comparison in Markdown.
+
+    Args:
+        rows: of every method and random seed, with the seed's and the anchored specialists' first.
+
+    Returns:
+        One printed line per method. Bits per byte are a mean ± half the range over random seeds;
+        the gain kept is the share of the anchored specialists' gain, on domains that are new to
+        the seed.
+    """
+    return "\n".join(_markdown_lines(rows)) + "\n"
 
 
-def _lines(rows: list[Row]) -> Iterator[str]:
-    grouped = by_name(rows)
+def _markdown_lines(rows: list[Row]) -> Iterator[str]:
+    groups = by_name(rows)
     domains = list(rows[0].bits_per_byte)
-    yield (
-        "| | "
-        + " | ".join(domains)
-        + " | mean | gain kept on what is new | prose against the seed | tokens | FLOPs |"
-    )
-    yield "|---|" + "---|" * (len(domains) + 5)
-    for name, group in grouped.items():
-        cells = [spread([row.bits_per_byte[domain] for row in group]) for domain in domains]
-        mean = spread([statistics.fmean(row.bits_per_byte.values()) for row in group])
-        kept, lost = _gain(grouped, name), _change(grouped, name)
-        yield (
-            f"| {name} | "
-            + " | ".join(
-                [*cells, mean, kept, lost, f"{group[0].tokens:,}", f"{group[0].flops:.2e}"]
-            )
-            + " |"
-        )
+    headings = ["mean", "gain kept on what is new", "prose against the seed", "tokens", "FLOPs"]
+    yield f"| | {' | '.join([*domains, *headings])} |"
+    yield "|---|" + "---|" * (len(domains) + len(headings))
+    for name, group in groups.items():
+        cells = [
+            *(spread([row.bits_per_byte[domain] for row in group]) for domain in domains),
+            spread([_mean_bits(row) for row in group]),
+            _gain_kept(groups, name),
+            _change(groups, name),
+            f"{group[0].tokens:,}",
+            f"{group[0].flops:.2e}",
+        ]
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
-def _gain(grouped: Mapping[str, list[Row]], name: str) -> str:
+def _mean_bits(row: Row) -> float:
+    return statistics.fmean(row.bits_per_byte.values())
+
+
+def _gain_kept(groups: Mapping[str, list[Row]], name: str) -> str:
+    """Write the share of the anchored specialists' gain that a method has too."""
     shares = []
-    for row, seed, best in zip(
-        grouped[name], grouped["seed"], grouped["specialists, anchored"], strict=True
-    ):
+    for row, seed, best in zip(groups[name], groups["seed"], groups[YARDSTICK], strict=True):
         for domain, own in row.bits_per_byte.items():
             share = share_of_gain(own, seed.bits_per_byte[domain], best.bits_per_byte[domain])
-            if domain != "prose" and share is not None:
+            if domain != SEED_DOMAIN and share is not None:
                 shares.append(share)
     if not shares:
         return "not measured"
     return f"{100 * statistics.fmean(shares):.0f} % (least {100 * min(shares):.0f} %)"
 
 
-def _change(grouped: Mapping[str, list[Row]], name: str) -> str:
-    pairs = zip(grouped[name], grouped["seed"], strict=True)
+def _change(groups: Mapping[str, list[Row]], name: str) -> str:
+    """Write a method's change against the seed, on the seed's own domain."""
+    pairs = zip(groups[name], groups["seed"], strict=True)
     changes = [
-        100 * (row.bits_per_byte["prose"] / seed.bits_per_byte["prose"] - 1) for row, seed in pairs
+        100 * (row.bits_per_byte[SEED_DOMAIN] / seed.bits_per_byte[SEED_DOMAIN] - 1)
+        for row, seed in pairs
     ]
     return f"{statistics.fmean(changes):+.1f} % (worst {max(changes):+.1f} %)"
 
 
 def picture(rows: list[Row], path: Path) -> None:
-    """Mean bits per byte over the domains, a bar a row, the range over random seeds as a line."""
-    from matplotlib.figure import Figure  # an extra, and slow to import
+    """Draw the comparison as a bar per method, with the range over random seeds as a thin stroke.
 
-    grouped = by_name(rows)
-    means = {
-        name: [statistics.fmean(row.bits_per_byte.values()) for row in group]
-        for name, group in grouped.items()
-    }
-    figure = Figure(figsize=(10, 0.32 * len(means) + 0.8), layout="constrained")
-    axes = figure.subplots()
+    Args:
+        rows: of every method and random seed.
+        path: of the PNG file to be written.
+    """
+    # An extra, and slow to import.
+    from matplotlib.figure import Figure
+
+    means = {name: [_mean_bits(row) for row in group] for name, group in by_name(rows).items()}
+    # Bars are drawn from the bottom.
     names = list(reversed(means))
     middles = [statistics.fmean(means[name]) for name in names]
-    errors = [[middle - min(means[name]) for name, middle in zip(names, middles, strict=True)]]
-    errors.append([max(means[name]) - middle for name, middle in zip(names, middles, strict=True)])
+    below = [middle - min(means[name]) for name, middle in zip(names, middles, strict=True)]
+    above = [max(means[name]) - middle for name, middle in zip(names, middles, strict=True)]
     colours = ["#2a6f97" if name.startswith("BTX") else "#a9a9a9" for name in names]
-    axes.barh(names, middles, xerr=errors, color=colours, height=0.7, error_kw={"linewidth": 1})
-    for place, middle in enumerate(middles):
-        axes.text(0.02, place, f"{middle:.3f}", va="center", color="white", fontsize=8)
+    figure = Figure(figsize=(10, 0.32 * len(means) + 0.8), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(
+        names,
+        middles,
+        xerr=[below, above],
+        color=colours,
+        height=0.7,
+        error_kw={"linewidth": 1},
+    )
+    for height, middle in enumerate(middles):
+        axes.text(0.02, height, f"{middle:.3f}", va="center", color="white", fontsize=8)
     axes.set_title(
         "bits per byte on held-out text, mean over domains: lower is better",
         loc="left",

@@ -1,6 +1,8 @@
-"""The demonstration: the whole story, on real text that any machine with Python holds.
+"""The demonstration: the whole story, on real text that any machine with Python has.
 
-Three experts join a seed that knows prose alone; a fourth joins later; a data version is withdrawn;
+In:  an empty folder, and a seed if there is one.  Out: a workspace of three builds and their table.
+
+Three experts join a seed that knows only prose; a fourth joins later; a data version is withdrawn;
 audits come in between. Every step calls the job behind the command that is printed above it.
 """
 
@@ -9,7 +11,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -27,10 +28,11 @@ from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.bars import Show
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, Refused
+from registry.records.answers import DemoAnswer, DemoDomain
 from registry.records.facts import BuildFacts, DataStatement
 from registry.records.results import Result, labels
 from registry.records.version import Version
-from registry.units import size
+from registry.units import counted, duration, figure, percent, power, size
 
 CORPORA = {
     "prose": corpora.prose,
@@ -52,12 +54,30 @@ max_tokens = 15000
 """
 SEED_SIZE = PretrainConfig()
 SEED_RECIPE = TrainRecipe(mode="full", steps=1500, learning_rate=4e-3)
+# What a reader may run in the demonstration's workspace.
+NEXT_COMMANDS = (
+    "btx show build/2",
+    "btx lineage build/2",
+    "btx lineage data/math@1 --down",
+    "btx list experts",
+    "btx release build/1   # refused, and by which rules",
+)
 
 
-def demo(directory: Path, seed: Path | None, tell: Narrator, show: Show) -> dict[str, Any]:
-    """Tell the story in a new workspace `directory`. seed: a dense checkpoint to use instead of training a small one.
+def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> DemoAnswer:
+    """Run the demonstration in a new workspace and print it step by step.
 
-    Returns the table and the builds as plain data. Raises Conflict when the directory is in use.
+    Args:
+        directory: the workspace to be made.
+        seed: a dense checkpoint to start from; without it a small one is trained.
+        narrator: prints the steps and the tables.
+        show: opens a progress bar for a label.
+
+    Returns:
+        The builds and their table.
+
+    Raises:
+        Conflict: where the directory has files in it.
     """
     if directory.exists() and any(directory.iterdir()):
         raise Conflict(
@@ -66,8 +86,8 @@ def demo(directory: Path, seed: Path | None, tell: Narrator, show: Show) -> dict
             expected="a new folder",
             next="btx demo --dir ANOTHER, or remove it",
         )
-    story = _Story(directory, tell, show)
-    story.found(seed)
+    story = _Story(directory, narrator, show)
+    story.seed(seed)
     story.three_experts()
     story.build()
     story.fourth_expert()
@@ -79,161 +99,126 @@ def demo(directory: Path, seed: Path | None, tell: Narrator, show: Show) -> dict
 
 
 class _Story:
-    def __init__(self, directory: Path, tell: Narrator, show: Show) -> None:
-        self.tell, self.show, self.started = tell, show, time.monotonic()
-        self.tell.command(f"btx init {directory}")
+    """The demonstration's steps; each prints what it does."""
+
+    def __init__(self, directory: Path, narrator: Narrator, show: Show) -> None:
+        self.narrator, self.show, self.started = narrator, show, time.monotonic()
+        self.narrator.command(f"btx init {directory}")
         self.workspace = create(directory)
         (directory / "btx.toml").write_text(SETTINGS)
         self.workspace = Workspace.find(directory)
         self.sources = self.workspace.work / "corpora"
         self.builds: list[Version[BuildFacts]] = []
 
-    def found(self, seed: Path | None) -> None:
-        self.tell.chapter("A seed that knows prose alone")
-        self._data("prose")
-        if seed is None:
-            seed = self.workspace.work / "seed"
-            torch.set_num_threads(
-                1
-            )  # as every branch: two threads gain nothing at this size, and wait for each other on a busy machine
-            self.tell.say(
-                "training a small Llama and its byte-level BPE tokenizer from nothing (about a minute)"
+    def seed(self, checkpoint: Path | None) -> None:
+        self.narrator.chapter("A seed that knows only prose")
+        self._add_data("prose")
+        if checkpoint is None:
+            checkpoint = self._train_seed()
+            self.narrator.command(f"btx seed add base {checkpoint} --data data/prose")
+            version = add_seed(
+                self.workspace, "base", checkpoint, data=["data/prose"], license="PSF-2.0"
             )
-            with self.show("pretrain") as progress:
-                pretrain(
-                    SEED_SIZE,
-                    [self.workspace.root / "data/prose/1"],
-                    SEED_RECIPE,
-                    seed,
-                    progress=progress,
-                )
-            trained_on = ["data/prose"]
-            self.tell.command(f"btx seed add base {seed} --data data/prose")
         else:
-            trained_on = []
-            self.tell.command(f"btx seed add base {seed}")
-        version = add_seed(
-            self.workspace, "base", seed, data=trained_on, license="PSF-2.0" if trained_on else None
-        )
+            self.narrator.command(f"btx seed add base {checkpoint}")
+            version = add_seed(self.workspace, "base", checkpoint)
         model = f"{version.facts.model_type}, {version.facts.parameters:,} parameters"
-        self.tell.say(f"{version.ref}   {model}")
+        self.narrator.say(f"{version.ref}   {model}")
 
     def three_experts(self) -> None:
-        self.tell.chapter("Three domain teams, each with a corpus of its own")
+        self.narrator.chapter("Three domain teams, each with a corpus of its own")
         for name in ("math", "code"):
-            self._data(name)
-        self._experts("math", "code", "prose")
+            self._add_data(name)
+        self._add_experts("math", "code", "prose")
 
     def fourth_expert(self) -> None:
-        self.tell.chapter("A fourth domain, one quarter later: the other three are not touched")
-        self._data("units")
-        self._experts("units")
+        self.narrator.chapter("A fourth domain, one quarter later: the other three are not touched")
+        self._add_data("units")
+        self._add_experts("units")
 
     def refusal(self) -> None:
-        self.tell.chapter("A corpus without a licence")
-        facts = corpora.licences(self.sources / "licences")
-        self.tell.command(f"btx data add licences {self.sources / 'licences'}")
+        self.narrator.chapter("A corpus without a licence")
+        source = self.sources / "licences"
+        statement = corpora.licences(source)
+        self.narrator.command(f"btx data add licences {source}")
         try:
-            add_data(
-                self.workspace,
-                "licences",
-                self.sources / "licences",
-                DataStatement(source=facts.source),
-            )
+            add_data(self.workspace, "licences", source, DataStatement(source=statement.source))
         except Refused as refused:
             for text in str(refused).splitlines():
-                self.tell.say(text)
+                self.narrator.say(text)
         else:
             raise AssertionError(
                 "a data version without a licence passed the gate: policies/ have been changed"
             )
 
     def withdrawal(self, reference: str) -> None:
-        self.tell.chapter("The holder takes a corpus back")
-        self.tell.command(f'btx withdraw {reference} --why "the holder withdrew consent"')
+        self.narrator.chapter("The holder withdraws a corpus")
+        self.narrator.command(f'btx withdraw {reference} --why "the holder withdrew consent"')
         answer = withdraw(self.workspace, reference, "the holder withdrew consent")
         for reached in answer.reached:
             removal = f"   removal: {reached.removal}" if reached.removal else ""
-            self.tell.say(f"reached {reached.ref}{removal}")
+            self.narrator.say(f"reached {reached.ref}{removal}")
 
     def build(self) -> None:
-        self.tell.command("btx rebuild")
+        self.narrator.command("btx rebuild")
         answer = rebuild(self.workspace)
         assert answer.build is not None
         ran, reused = ", ".join(answer.ran), ", ".join(answer.reused) or "nothing"
-        self.tell.say(f"{answer.build}   {answer.status}   ran {ran}   reused {reused}")
+        self.narrator.say(f"{answer.build}   {answer.status}   ran {ran}   reused {reused}")
         written, linked = size(answer.bytes_written), size(answer.bytes_linked)
-        self.tell.say(f"{written} written, {linked} linked")
+        self.narrator.say(f"{written} written, {linked} linked")
         self.builds.append(self.workspace.catalog.get(answer.build, BuildFacts))
-        self.tell.command("btx rebuild")
-        self.tell.say(rebuild(self.workspace).status)
-        self.tell.command(f"btx audit {answer.build}")
-        checked = audit(self.workspace, answer.build)
-        examined = sum(check.examined for check in checked.checks)
-        count = f"{len(checked.findings)} findings in {examined} things examined"
-        self.tell.say(f"{count}   head {checked.head[:12]}")
-        for finding in checked.findings:
-            self.tell.say(f"{finding.check}: {finding.subject} found {finding.found}")
+        self.narrator.command("btx rebuild")
+        self.narrator.say(rebuild(self.workspace).status)
+        self._audit(answer.build)
 
-    def end(self) -> dict[str, Any]:
-        rows = self._table()
-        self.tell.chapter("Bits per byte on held-out text, lower is better")
-        builds = [str(build.ref) for build in self.builds]
-        body = []
-        for domain, row in rows.items():
-            name = domain if row["new_to_seed"] else f"{domain} (the seed's own)"
-            body.append(
-                [name, row["seed"], row["specialist"], *(_cell(row, build) for build in builds)]
-            )
-        self.tell.table(["domain", "seed", "specialist", *builds], body)
-        self.tell.say(
-            "(in brackets: share kept of the specialist's gain over the seed; on the seed's own domain, change to the seed)"
-        )
-        self._accuracy_table(builds)
-        self._cost_table()
-        minutes = (time.monotonic() - self.started) / 60
+    def end(self) -> DemoAnswer:
+        results = self._results_by_domain()
+        builds = tuple(str(build.ref) for build in self.builds)
+        table = {domain: _figures(by_build) for domain, by_build in results.items()}
+        self._print_bits_per_byte(builds, table)
+        self._print_accuracy(builds, results)
+        self._print_cost()
+        elapsed_s = time.monotonic() - self.started
         root = self.workspace.root
-        self.tell.chapter(f"Done in {minutes:.1f} minutes. The workspace is {root}")
-        self.tell.say("Try next:")
-        self.tell.say(f"  cd {root}")
+        self.narrator.chapter(f"Done in {duration(elapsed_s)}. The workspace is {root}")
+        self.narrator.say("Try next:")
+        self.narrator.say(f"  cd {root}")
         program = "btx" if shutil.which("btx") else str(Path(sys.executable).with_name("btx"))
-        for command in (
-            "btx show build/2",
-            "btx lineage build/2",
-            "btx lineage data/math@1 --down",
-            "btx list experts",
-            "btx release build/1   # refused, and by which rules",
-        ):
-            self.tell.say(f"  {command.replace('btx', program, 1)}")
-        return {
-            "workspace": str(root),
-            "builds": builds,
-            "table": rows,
-            "minutes": round(minutes, 2),
-        }
+        for command in NEXT_COMMANDS:
+            self.narrator.say(f"  {command.replace('btx', program, 1)}")
+        return DemoAnswer(
+            workspace=str(root), builds=builds, table=table, minutes=round(elapsed_s / 60, 2)
+        )
 
-    def _data(self, name: str) -> None:
+    def _train_seed(self) -> Path:
+        """Train a small seed on the text of data/prose, and return its checkpoint."""
+        checkpoint = self.workspace.work / "seed"
+        # As for every branch: at this size two threads gain nothing, and on a busy machine they
+        # wait for each other.
+        torch.set_num_threads(1)
+        self.narrator.say(
+            "training a small Llama and its byte-level BPE tokenizer from nothing (about a minute)"
+        )
+        text = [self.workspace.root / "data/prose/1"]
+        with self.show("pretrain") as progress:
+            pretrain(SEED_SIZE, text, SEED_RECIPE, checkpoint, progress=progress)
+        return checkpoint
+
+    def _add_data(self, name: str) -> None:
         source = self.sources / name
-        facts = CORPORA[name](source)
-        self.tell.command(
-            f'btx data add {name} {source} --license {facts.license} --source "{facts.source}"'
+        statement = CORPORA[name](source)
+        self.narrator.command(
+            f"btx data add {name} {source} "
+            f'--license {statement.license} --source "{statement.source}"'
         )
-        version = add_data(
-            self.workspace,
-            name,
-            source,
-            DataStatement(
-                license=facts.license,
-                source=facts.source,
-                holder=facts.holder,
-                purpose=PURPOSE,
-            ),
-        )
-        files = f"{len(version.files)} files, {size(version.facts.bytes or 0)}"
-        self.tell.say(f"{version.ref}   {files}")
+        stated = statement.model_copy(update={"purpose": PURPOSE})
+        version = add_data(self.workspace, name, source, stated)
+        files = counted(len(version.files), "file")
+        self.narrator.say(f"{version.ref}   {files}, {size(version.facts.bytes or 0)}")
 
-    def _experts(self, *names: str) -> None:
-        self.tell.command(f"btx train {' '.join(names)}")
+    def _add_experts(self, *names: str) -> None:
+        self.narrator.command(f"btx train {' '.join(names)}")
         started = time.monotonic()
         branches = train(self.workspace, {name: f"data/{name}" for name in names})
         for name, branch in branches.items():
@@ -246,54 +231,58 @@ class _Story:
                 show=self.show,
             )
             for result in version.facts.results:
-                figures = f"{result.seed_bits_per_byte:.3f} → {result.bits_per_byte:.3f}"
-                self.tell.say(f"{version.ref}   {figures} bits per byte")
-        self.tell.say(
-            f"{len(names)} trained side by side and registered in {time.monotonic() - started:.0f} s"
-        )
+                gain = f"{_figure(result.seed_bits_per_byte)} → {_figure(result.bits_per_byte)}"
+                self.narrator.say(f"{version.ref}   {gain} bits per byte")
+        took = duration(time.monotonic() - started)
+        self.narrator.say(f"trained and registered in {took}")
 
-    def _table(self) -> dict[str, dict[str, Any]]:
-        """Return the figures by domain, each build's beside those of seed and specialist."""
-        rows: dict[str, dict[str, Any]] = {}
+    def _audit(self, build: str) -> None:
+        self.narrator.command(f"btx audit {build}")
+        answer = audit(self.workspace, build)
+        examined = sum(check.examined for check in answer.checks)
+        count = f"{counted(len(answer.findings), 'finding')} in {examined} things examined"
+        self.narrator.say(f"{count}   head {answer.head[:12]}")
+        for finding in answer.findings:
+            self.narrator.say(f"{finding.check}: {finding.subject} found {finding.found}")
+
+    def _results_by_domain(self) -> dict[str, dict[str, Result]]:
+        """Return the results by domain, then by build, in the order of the builds."""
+        by_domain: dict[str, dict[str, Result]] = {}
         for build in self.builds:
-            named = labels(build.facts.results)
+            names = labels(build.facts.results)
             for result in build.facts.results:
-                best = result.specialist
-                row = rows.setdefault(
-                    named[result.data],
-                    {
-                        "new_to_seed": result.new_to_seed,
-                        "seed": result.seed_bits_per_byte,
-                        "specialist": best.bits_per_byte if best else None,
-                        "builds": {},
-                        "kept": {},
-                    },
-                )
-                row["builds"][str(build.ref)] = result.bits_per_byte
-                row["kept"][str(build.ref)] = result.gain_kept
-        return rows
+                by_domain.setdefault(names[result.data], {})[str(build.ref)] = result
+        return by_domain
 
-    def _results(self, build: Version[BuildFacts]) -> dict[str, Result]:
-        named = labels(build.facts.results)
-        return {named[result.data]: result for result in build.facts.results}
-
-    def _accuracy_table(self, builds: list[str]) -> None:
-        measured = [self._results(build) for build in self.builds]
-        domains: dict[str, Result] = {}
-        for results in measured:
-            domains |= {
-                name: result for name, result in results.items() if result.accuracy is not None
-            }
+    def _print_bits_per_byte(
+        self, builds: tuple[str, ...], table: Mapping[str, DemoDomain]
+    ) -> None:
         rows = []
-        for name, result in domains.items():
-            best = result.specialist
-            own = [results[name].accuracy if name in results else None for results in measured]
-            figures = [result.seed_accuracy, best.accuracy if best else None, *own]
-            rows.append([name, *map(_percent, figures)])
-        self.tell.chapter("Questions answered exactly")
-        self.tell.table(["domain", "seed", "specialist", *builds], rows)
+        for domain, figures in table.items():
+            name = domain if figures.new_to_seed else f"{domain} (the seed's own)"
+            own = [_cell(figures, build) for build in builds]
+            rows.append([name, _figure(figures.seed), _figure(figures.specialist), *own])
+        self.narrator.chapter("Bits per byte on held-out text, lower is better")
+        self.narrator.table(["domain", "seed", "specialist", *builds], rows)
+        self.narrator.say("(in brackets: share kept of the specialist's gain over the seed;")
+        self.narrator.say("on the seed's own domain, change to the seed)")
 
-    def _cost_table(self) -> None:
+    def _print_accuracy(
+        self, builds: tuple[str, ...], results: Mapping[str, Mapping[str, Result]]
+    ) -> None:
+        rows = []
+        for domain, by_build in results.items():
+            checked = [result for result in by_build.values() if result.accuracy is not None]
+            if checked:
+                newest = checked[-1]
+                best = newest.specialist
+                own = [by_build[name].accuracy if name in by_build else None for name in builds]
+                shares = [newest.seed_accuracy, best.accuracy if best else None, *own]
+                rows.append([domain, *map(_percent, shares)])
+        self.narrator.chapter("Questions answered exactly")
+        self.narrator.table(["domain", "seed", "specialist", *builds], rows)
+
+    def _print_cost(self) -> None:
         rows = []
         for build in self.builds:
             cost = build.facts.cost
@@ -303,45 +292,54 @@ class _Story:
                     str(build.ref),
                     _millions(cost.total.tokens),
                     _millions(cost.tune.tokens),
-                    f"{cost.total.flops:.1e}",
-                    f"{cost.total.wall_s:.0f}",
+                    power(cost.total.flops or 0),
+                    duration(cost.total.wall_s or 0),
                     f"{active} of {parameters}",
                     size(build.written_bytes),
                     size(build.linked_bytes),
                 ]
             )
-        self.tell.chapter("Cost: members' training and this build's tuning")
-        columns = [
-            "build",
-            "tokens",
-            "in tuning",
-            "FLOPs",
-            "seconds",
-            "active",
-            "written",
-            "linked",
-        ]
-        self.tell.table(columns, rows)
+        columns = ["build", "tokens", "in tuning", "FLOPs", "time", "active", "written", "linked"]
+        self.narrator.chapter("Cost: members' training and this build's tuning")
+        self.narrator.table(columns, rows)
 
 
-def _cell(row: Mapping[str, Any], build: str) -> str | None:
+def _figures(by_build: Mapping[str, Result]) -> DemoDomain:
+    """Return one domain's figures; those of seed and specialist are the first build's."""
+    first = next(iter(by_build.values()))
+    best = first.specialist
+    return DemoDomain(
+        new_to_seed=first.new_to_seed,
+        seed=first.seed_bits_per_byte,
+        specialist=best.bits_per_byte if best else None,
+        builds={build: result.bits_per_byte for build, result in by_build.items()},
+        kept={build: result.gain_kept for build, result in by_build.items()},
+    )
+
+
+def _cell(figures: DemoDomain, build: str) -> str | None:
     """Return a build's bits per byte, and what they are worth.
 
     For a domain that is new to the seed that is the share of the gain that is kept; for one that
     it knew, the change.
     """
-    if build not in row["builds"]:
+    own = figures.builds.get(build)
+    if own is None:
         return None
-    own = row["builds"][build]
-    if not row["new_to_seed"]:
-        return f"{own:.3f} ({100 * (own / row['seed'] - 1):+.1f} %)"
-    kept = row["kept"][build]
-    return f"{own:.3f}" if kept is None else f"{own:.3f} ({100 * kept:.0f} %)"
+    share = figures.kept[build]
+    if not figures.new_to_seed and figures.seed:
+        share = own / figures.seed - 1
+        return f"{figure(own)} ({'+' if share > 0 else ''}{percent(share)})"
+    return figure(own) if share is None else f"{figure(own)} ({percent(share)})"
+
+
+def _figure(value: float | None) -> str | None:
+    return None if value is None else figure(value)
 
 
 def _millions(number: float | None) -> str:
-    return f"{(number or 0) / 1e6:.2f} M"
+    return f"{figure((number or 0) / 1e6)} M"
 
 
 def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{100 * share:.0f} %"
+    return None if share is None else percent(share)

@@ -157,6 +157,7 @@ def _labels(name: str, facts: Facts) -> Iterator[Label]:
             yield from _each("data", facts.data)
         case ExpertFacts():
             yield Label("domain", facts.domain or name)
+            yield from _each("domain", [result.domain for result in facts.results])
             yield from _each("license", facts.licenses)
             yield from _each("data", facts.data)
             yield from _each("seed", [facts.seed])

@@ -28,7 +28,7 @@ from registry.records.facts import (
     Weights,
 )
 from registry.records.kinds import Kind
-from registry.records.results import Result, Specialist, labels
+from registry.records.results import Result, Specialist, labels, worst_of
 
 
 class Answer(Record):
@@ -594,7 +594,7 @@ class DomainFigures(WithoutNulls):
 
 
 class ExpertEvaluation(DomainFigures):
-    """The figures of an expert's first data version, and under `domains` those of each."""
+    """The figures of an expert's worst data version, and under `domains` those of each."""
 
     domains: Mapping[str, DomainFigures] = {}
 
@@ -739,11 +739,11 @@ def figures_of(result: Result) -> DomainFigures:
 
 
 def expert_evaluation_of(results: Sequence[Result]) -> ExpertEvaluation | None:
-    """Return the figures of the first data version, and those of each by its label."""
-    if not results:
+    """Return the figures of the worst data version, and those of each by its label."""
+    worst = worst_of(results)
+    if worst is None:
         return None
-    first = figures_of(results[0]).to_json()
-    return ExpertEvaluation(**{**first, "domains": evaluation_of(results)})
+    return ExpertEvaluation(**{**figures_of(worst).to_json(), "domains": evaluation_of(results)})
 
 
 def recipe_of(facts: BuildFacts) -> JsonObject:

@@ -17,7 +17,7 @@ from registry.records import older
 from registry.records.base import Record
 from registry.records.facts import DataStatement, Spent, Weights
 from registry.records.kinds import Kind
-from registry.records.results import Result, labels
+from registry.records.results import Result, labels, worst_of
 
 # A shape as policies' documents write it: "text", "number", "truth", "any", [shape], {key: shape}.
 Shape = str | list[Any] | dict[str, Any]
@@ -240,19 +240,12 @@ def result_lines(
 def worst(lines: Sequence[ResultLine]) -> ExpertFigures | None:
     """Return the older form of an expert's figures: those of its worst data version.
 
-    It is worst where bits per byte stand highest against the seed's; a figure that is missing is
-    worse than any. So a rule that looks at one domain alone cannot pass an expert that falls on
-    another, whatever the order of its data.
+    So a rule that looks at one domain alone cannot pass an expert that falls on another, whatever
+    the order of its data.
     """
-
-    def against_seed(line: ResultLine) -> float:
-        if line.bits_per_byte is None or line.seed_bits_per_byte is None:
-            return float("inf")
-        return line.bits_per_byte / max(line.seed_bits_per_byte, 1e-12)
-
-    if not lines:
+    line = worst_of(lines)
+    if line is None:
         return None
-    line = max(lines, key=against_seed)
     figures = {"bits_per_byte", "seed_bits_per_byte", "accuracy", "seed_accuracy"}
     named = labels(lines)
     domains = {named[one.data]: one.model_dump(include=figures) for one in lines}

@@ -7,7 +7,7 @@ Two versions of one data name are two texts, so their results are never put unde
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from registry.records.base import Record
 
@@ -111,6 +111,36 @@ def labels(results: Iterable[OfData]) -> dict[str, str]:
         data: domain if times[domain] == 1 else data.removeprefix("data/")
         for data, domain in domains.items()
     }
+
+
+class Measured(OfData, Protocol):
+    """Figures of one data version, beside those of the seed."""
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The model's."""
+
+    @property
+    def seed_bits_per_byte(self) -> float | None:
+        """The seed's."""
+
+
+M = TypeVar("M", bound=Measured)
+
+
+def worst_of(results: Iterable[M]) -> M | None:
+    """Return the result that is worst against its seed, whatever the order of the results.
+
+    A figure that is missing is worse than any; of equals the first data version counts.
+    """
+
+    def against_seed(result: M) -> float:
+        if result.bits_per_byte is None or result.seed_bits_per_byte is None:
+            return float("inf")
+        return result.bits_per_byte / max(result.seed_bits_per_byte, 1e-12)
+
+    ordered = sorted(results, key=lambda result: result.data)
+    return max(ordered, key=against_seed, default=None)
 
 
 def same_text(left: Result, right: Result) -> bool:

@@ -26,7 +26,10 @@ EXAMPLES = int(os.environ.get("BTX_EXAMPLES", "0"))
 def build(
     model_type: str, seed: int = 0, dtype: torch.dtype = torch.float32, **settings: Any
 ) -> PreTrainedModel:
-    """A dense model with every parameter random, norms included: what is left at one or zero shows no mistake."""
+    """A dense model with every parameter random, norms included.
+
+    A parameter left at one or zero would hide a mistake.
+    """
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings)).eval()
     with torch.no_grad():
@@ -84,7 +87,10 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """save(name, base, shared=..., ffn=...): a Llama branched from `base` by noise of these sizes. Same arguments, same folder."""
+    """save(name, base, shared=..., ffn=...): a Llama branched from `base` by noise of these sizes.
+
+    The same arguments give the same folder.
+    """
     root, made = tmp_path_factory.mktemp("tiny"), dict[tuple[Any, ...], Path]()
 
     def save(

@@ -320,7 +320,10 @@ MISFITS: dict[str, Callable[[Path], None]] = {
 
 
 def refusal(seed: Path, folder: Path) -> str:
-    """Why the folder may not become an expert; an assertion fails if it may. Anything but a refusal breaks the test."""
+    """Why the folder may not become an expert.
+
+    An assertion fails if it may, and anything but a refusal breaks the test.
+    """
     try:
         facts = preflight(seed, folder, "anchored")
     except BtxError as error:
@@ -382,8 +385,11 @@ def damage(draw: st.DrawFn) -> tuple[str, Any]:
                 draw(st.sampled_from([float("nan"), float("inf"), float("-inf")])),
             )
         case _:
-            keys = "hidden_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size vocab_size rms_norm_eps hidden_act"
-            keys += " rope_parameters head_dim attention_bias mlp_bias tie_word_embeddings"
+            keys = (
+                "hidden_size num_hidden_layers num_attention_heads num_key_value_heads "
+                "intermediate_size vocab_size rms_norm_eps hidden_act rope_parameters head_dim "
+                "attention_bias mlp_bias tie_word_embeddings"
+            )
             odd = st.one_of(
                 st.integers(-5, 1 << 40),
                 st.floats(allow_nan=False, allow_infinity=False),

@@ -309,7 +309,10 @@ def difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 @torch.no_grad()
 def function_difference(made: PreTrainedModel, dense: PreTrainedModel) -> float:
-    """Largest difference over a left-padded batch and over cached steps, in units of the largest logit or 1."""
+    """Largest difference over a left-padded batch and over cached steps.
+
+    Its unit is the largest logit, or 1.
+    """
     ids, mask = padded(dense.config.vocab_size)
     real = mask.bool()
     found = [
@@ -364,7 +367,10 @@ def test_copies_of_one_expert_give_the_dense_logits(entry: str, data: st.DataObj
 def doubled(
     model: PreTrainedModel, other: PreTrainedModel, entry: str, config: dict[str, Any]
 ) -> PreTrainedModel:
-    """A dense model whose feed-forward blocks are the mean of two models': twice as wide, the last matrix halved."""
+    """A dense model whose feed-forward blocks are the mean of two models'.
+
+    They are twice as wide, and the last matrix is halved.
+    """
     wide = dict(config)
     wide["intermediate_size"] = (
         2

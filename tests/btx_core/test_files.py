@@ -1,4 +1,7 @@
-"""What is put in place is there whole or not at all, and a link costs no bytes where it can be made."""
+"""Putting files in place.
+
+A file is there whole or not at all, and a link costs no bytes where it can be made.
+"""
 
 from __future__ import annotations
 

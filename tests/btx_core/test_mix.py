@@ -523,7 +523,10 @@ def test_a_blended_expert_holds_one_chunk_of_every_member(
 
 
 class Growth(RuleBasedStateMachine):
-    """Members come, are upgraded and go; each build links what it can from the one before and must equal one from nothing."""
+    """Members come, are upgraded and go.
+
+    Each build links what it can from the one before and must equal one from nothing.
+    """
 
     tiny: Save
     root: Path

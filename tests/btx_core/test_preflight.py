@@ -81,7 +81,8 @@ def test_trained_branches_are_told_from_models_trained_from_another_seed(tmp_pat
         for folder in (branch, tmp_path / "two")
     )
     print(
-        f"cosine with the seed: branch {own.cosine:.3f}, another seed's {other.cosine:.3f}, least allowed {MIN_COSINE}"
+        f"cosine with the seed: branch {own.cosine:.3f}, "
+        f"another seed's {other.cosine:.3f}, least allowed {MIN_COSINE}"
     )
     assert own.descends
     assert not other.descends

@@ -204,7 +204,7 @@ def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
             input_ids=packed, attention_mask=document_mask(packed, end), use_cache=False
         ).logits[0, 7:]
         blind = model(input_ids=packed, use_cache=False).logits[0, 7:]
-        # Positions go on counting in a packed sequence, so the lone document starts at the same one.
+        # Positions go on counting in a packed sequence: the lone document starts at the same one.
         by_itself = model(
             input_ids=torch.cat([stop, second])[None],
             position_ids=torch.arange(7, 13)[None],

@@ -1,4 +1,4 @@
-"""The comparison table: every row is measured on one ground, a run that was cut off goes on, the figures add up."""
+"""The comparison: rows share one setup, an interrupted run goes on, and the figures add up."""
 
 import json
 from pathlib import Path
@@ -16,15 +16,15 @@ TINY = Scale(
     beside=TrainRecipe(steps=10, sequence=64, replay=0.5, beside=0.7),
     tune=TuneRecipe(steps=4, sequence=64),
     router=TuneRecipe(mode="router", steps=4, sequence=64),
-    bytes=60_000,
+    text_bytes=60_000,
     heldout_tokens=500,
 )
 
 
 def test_every_row_is_measured_once_and_a_second_run_reads_it_back(tmp_path: Path) -> None:
-    told: list[str] = []
-    rows = bench(tmp_path, [0], TINY, told.append)
-    assert len(told) == len(rows) == len({row.name for row in rows}) >= 20
+    printed: list[str] = []
+    rows = bench(tmp_path, [0], TINY, printed.append)
+    assert len(printed) == len(rows) == len({row.name for row in rows}) >= 20
     assert all(
         row.bits_per_byte.keys() == {"prose", "code", "math"}
         and min(row.bits_per_byte.values()) > 0
@@ -34,12 +34,14 @@ def test_every_row_is_measured_once_and_a_second_run_reads_it_back(tmp_path: Pat
     matched = by_name["dense, same tokens"].tokens
     assert by_name["BTX"].tokens == matched
     assert by_name["dense, same compute"].flops == pytest.approx(by_name["BTX"].flops, rel=0.02)
-    lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    (tmp_path / "results.jsonl").write_text("\n".join(lines[:-1]) + "\n")
-    again = bench(tmp_path, [0], TINY, told.append)
-    assert len(told) == len(rows) + 1
-    assert [vars(row) for row in again] == [vars(row) for row in rows], "the row made again differs"
-    assert [json.loads(line)["name"] for line in lines] == [row.name for row in rows]
+    stored = (tmp_path / "results.jsonl").read_text().splitlines()
+    (tmp_path / "results.jsonl").write_text("\n".join(stored[:-1]) + "\n")
+    again = bench(tmp_path, [0], TINY, printed.append)
+    assert len(printed) == len(rows) + 1
+    assert [vars(row) for row in again] == [vars(row) for row in rows], (
+        "the row that was measured again differs"
+    )
+    assert [json.loads(text)["name"] for text in stored] == [row.name for row in rows]
 
 
 def test_the_table_gives_mean_and_half_range_over_random_seeds(tmp_path: Path) -> None:
@@ -54,8 +56,9 @@ def test_the_table_gives_mean_and_half_range_over_random_seeds(tmp_path: Path) -
         row("specialists, anchored", 1, 2.2, 3.2),
         row("BTX", 1, 2.2, 3.2),
     ]
-    line = next(line for line in markdown(rows).splitlines() if line.startswith("| BTX"))
-    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    table = markdown(rows).splitlines()
+    btx_line = next(text for text in table if text.startswith("| BTX"))
+    cells = [cell.strip() for cell in btx_line.strip("|").split("|")]
     assert cells[1:4] == ["2.050 ± 0.150", "3.150 ± 0.050", "2.600 ± 0.100"]
     assert cells[4] == "95 % (least 90 %)"
     assert cells[5] == "-2.5 % (worst +0.0 %)"

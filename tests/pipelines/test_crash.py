@@ -30,7 +30,8 @@ COMMANDS = {
     "rebuild": ["rebuild", "--without", "math", "--json"],
     "withdraw": ["withdraw", "data/code@1", "--why", "the holder withdrew consent", "--json"],
 }
-# About how many files each command changes, and how long it takes from the first: a kill that comes too late is not counted.
+# About how many files each command changes, and how long it takes from the first: a kill that comes
+# too late is not counted.
 MOMENTS = {"register": (106, 4.0), "rebuild": (342, 13.0), "withdraw": (2, 0.3)}
 MADE = {"register": "expert/math@2", "rebuild": "build/2", "withdraw": "seed/base@1"}
 
@@ -105,7 +106,10 @@ def test_a_command_killed_at_any_moment_leaves_nothing_half_done(
 
 
 def look(root: Path, name: str) -> bool:
-    """Every registered version is whole; what is visible without a row is named. Returns whether there was such a thing."""
+    """Every registered version is whole, and what is visible without a row is named.
+
+    Returns whether there was such a thing.
+    """
     workspace = Workspace.find(root)
     while workspace.being_written:  # what the killed command had started goes on for a while
         time.sleep(0.05)

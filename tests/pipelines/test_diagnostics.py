@@ -1,4 +1,7 @@
-"""Log messages for operators: who shows them, and that the processes of a command inherit the level."""
+"""Log messages for operators.
+
+Who shows them, and that the processes of a command inherit the level.
+"""
 
 import os
 import subprocess

@@ -18,7 +18,10 @@ from registry.records.version import Version
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
-    """seed/base of data/prose, expert/law of data/contracts: rows alone, since evidence reads nothing else."""
+    """seed/base of data/prose, expert/law of data/contracts.
+
+    Rows alone, since evidence reads nothing else.
+    """
     made = Workspace(tmp_path, Settings())
     (tmp_path / ".btx").mkdir()
     catalog = made.catalog

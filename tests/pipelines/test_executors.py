@@ -1,4 +1,7 @@
-"""Branches side by side: the same bytes as one after another, on this machine's processes, on a real Ray cluster, as submitit's jobs."""
+"""Branches side by side give the same bytes as one after another.
+
+On this machine's processes, on a real Ray cluster, and as submitit's jobs.
+"""
 
 import json
 import os
@@ -39,7 +42,10 @@ def weights(root: Path, name: str) -> dict[str, str]:
 
 
 def order(root: Path, **recipes: dict[str, Any]) -> None:
-    """branches.yaml as `btx train` writes it: each name trains on math or code with its own recipe."""
+    """branches.yaml as `btx train` writes it.
+
+    Each name trains on math or code with its own recipe.
+    """
     document = yaml.safe_load((root / "branches.yaml").read_text())
     known = [document["branches"][name] for name in ("math", "code")]
     made = {
@@ -105,8 +111,8 @@ class Said:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
 
-    def __call__(self, name: str, state: str, body: Any) -> None:
-        self.lines.append((name, state))
+    def __call__(self, name: str, ran: StageRan) -> None:
+        self.lines.append((name, ran.state))
 
 
 @pytest.mark.parametrize("executor", ["local", "slurm"])
@@ -135,7 +141,10 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
     root, killed = ordered(), list[str]()
 
     class KillsOnce(Watch):
-        """SIGKILL to the first worker that has left a checkpoint, in which a mark is made, to be found again."""
+        """SIGKILL to the first worker that has left a checkpoint.
+
+        A mark is made in that checkpoint, to be found again.
+        """
 
         def look(self) -> None:
             super().look()

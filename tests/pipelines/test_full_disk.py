@@ -1,4 +1,7 @@
-"""A disk that fills up under a command: it says so, what was there stays whole, and the command completes once there is room."""
+"""A disk that fills up under a command.
+
+The command says so, what was there stays whole, and the command completes once there is room.
+"""
 
 import json
 import os
@@ -9,7 +12,8 @@ from typing import Any
 
 import pytest
 
-# Kilobytes left when the command starts; where it stops moves with them. A sweep: BTX_ROOMS="20 60 130 260 330 450".
+# Kilobytes left when the command starts; where it stops moves with them.
+# A sweep: BTX_ROOMS="20 60 130 260 330 450".
 SWEEP = os.environ.get("BTX_ROOMS", "").split()
 ROOMS = [
     (command, int(room))

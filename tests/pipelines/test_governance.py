@@ -78,7 +78,10 @@ class Company:
         return key
 
     def waive_the_tiny_models_faults(self) -> None:
-        """What a model of toy size cannot help, such as losing to its seed: ben waives every rule for it but the second person."""
+        """ben waives every rule that is broken but the one about the second person.
+
+        A model of toy size cannot help breaking some, such as the one against losing to its seed.
+        """
         answer = json.loads(self.btx("policy", "check", "build/1", "--json").stdout)
         broken = [
             f"{rule['policy']}/{rule['rule']}"
@@ -169,7 +172,10 @@ def test_a_withdrawn_member_keeps_a_build_from_release_and_export(
 
 @pytest.fixture(scope="module")
 def refused(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Company:
-    """A company whose gate has just refused an expert: the untouched seed, which beats itself nowhere."""
+    """A company whose gate has just refused an expert.
+
+    The expert is the untouched seed, which beats itself nowhere.
+    """
     home = tmp_path_factory.mktemp("refused")
     subprocess.run(["cp", "-a", str(story.root), str(home / "workspace")], check=True)
     made = Company(Workspace.find(home / "workspace"), home)
@@ -293,7 +299,10 @@ def test_whatever_stands_in_a_column_the_command_names_it_and_does_not_stumble(
 
 @pytest.fixture(scope="module")
 def shop(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Company:
-    """A company whose registrar holds a key; for what writes nothing to the registry but exports."""
+    """A company whose registrar holds a key.
+
+    For tests that write nothing to the registry but exports.
+    """
     home = tmp_path_factory.mktemp("shop")
     subprocess.run(["cp", "-a", str(story.root), str(home / "workspace")], check=True)
     made = Company(Workspace.find(home / "workspace"), home)
@@ -324,7 +333,7 @@ def test_what_the_command_reports_is_accepted_by_the_formats_own_tool_and_refuse
         CHECKS[form](text.replace(before, after, 1))
 
 
-def test_a_signed_statement_and_a_signed_report_are_checked_by_outside_tools_and_refused_with_one_byte_flipped(
+def test_outside_tools_check_a_signed_statement_and_report_and_refuse_one_flipped_byte(
     shop: Company, tmp_path: Path
 ) -> None:
     key = shop.key(getpass.getuser())
@@ -389,7 +398,10 @@ def test_a_failed_signature_leaves_no_folder_and_no_event(
 
 
 def test_reports_need_neither_torch_nor_an_old_files_place(shop: Company, tmp_path: Path) -> None:
-    program = f"{BTX.removesuffix('main()')}\ntry: main()\nexcept SystemExit: pass\nimport sys; assert 'torch' not in sys.modules"
+    program = (
+        f"{BTX.removesuffix('main()')}\ntry: main()\nexcept SystemExit: pass\n"
+        "import sys; assert 'torch' not in sys.modules"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, "report", "build/1"],
         cwd=shop.workspace.root,

@@ -1,4 +1,8 @@
-"""A build that goes on from the one before: kept rows, fewer steps, an edge in the lineage, and never from what was withdrawn."""
+"""A build that goes on from the one before.
+
+It keeps rows, takes fewer steps, has an edge in the lineage, and never goes on from what was
+withdrawn.
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""The registry as a whole: carried out and in again, cleaned up, its head kept outside, searched."""
+"""The registry as a whole.
+
+It is carried out and in again, cleaned up, searched, and its head is kept outside.
+"""
 
 import json
 import os
@@ -81,12 +84,16 @@ def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(
 
 
 def rewritten(root: Path) -> None:
-    """What a patient owner of the file can do: change an event, compute every link again, put the guards back."""
+    """What a patient owner of the file can do.
+
+    Change an event, compute every link again, put the guards back.
+    """
     connection = sqlite3.connect(root / ".btx/registry.db", isolation_level=None)
     for name in insert_only.triggers("sqlite"):
         connection.execute(f"DROP TRIGGER {name}")
     connection.execute(
-        "UPDATE event SET actor = 'eve' WHERE seq = (SELECT MAX(seq) FROM event WHERE kind <> 'registered')"
+        "UPDATE event SET actor = 'eve' "
+        "WHERE seq = (SELECT MAX(seq) FROM event WHERE kind <> 'registered')"
     )
     prev = "0" * 64
     for seq, at, actor, kind, subject, body in connection.execute(

@@ -39,7 +39,10 @@ KEYS = {
 
 
 class Line:
-    """The network between a client and a server: passes bytes on, notes each request, and is cut when its budget is spent."""
+    """The network between a client and a server.
+
+    It passes bytes on, notes each request, and is cut when its budget is spent.
+    """
 
     def __init__(self, server_port: int) -> None:
         self.server_port, self.budget, self.requests = server_port, float("inf"), list[str]()
@@ -133,7 +136,10 @@ def done(folder: Path, *command: str) -> str:
 def pushed(
     story: Any, line: Line, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workspace, list[str], list[str]]:
-    """The story, committed to git and pushed to S3 in two goes: workspace, the requests of the first, those of the second."""
+    """The story, committed to git and pushed to S3 in two goes.
+
+    Gives the workspace, the requests of the first go and those of the second.
+    """
     root = tmp_path_factory.mktemp("pushed") / "workspace"
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
     done(root, "dvc", "remote", "add", "--default", "company", "s3://models")

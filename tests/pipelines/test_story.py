@@ -1,4 +1,7 @@
-"""The three jobs on a tiny real story: what is reused, what ran, what an audit sees, what a withdrawal reaches."""
+"""The three jobs on a tiny real story.
+
+What is reused, what ran, what an audit sees, what a withdrawal reaches.
+"""
 
 import json
 import subprocess
@@ -108,13 +111,16 @@ def test_builds_load_and_generate_with_stock_transformers_alone(
 ) -> None:
     program = """
 import sys
-for package in ("btx_core", "registry", "pipelines"): sys.modules[package] = None  # importing one fails now
+for package in ("btx_core", "registry", "pipelines"):
+    sys.modules[package] = None  # importing one fails now
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model, report = AutoModelForCausalLM.from_pretrained(sys.argv[1], output_loading_info=True)
-assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report
+wrong = ("missing_keys", "unexpected_keys", "mismatched_keys")
+assert not any(report[key] for key in wrong), report
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-text = model.generate(**tokenizer("12 + 30 =", return_tensors="pt"), max_new_tokens=8, do_sample=False)
+prompt = tokenizer("12 + 30 =", return_tensors="pt")
+text = model.generate(**prompt, max_new_tokens=8, do_sample=False)
 print(text.shape[1])
 """
     folder = grown[0].root / "builds" / str(number)

@@ -1,4 +1,7 @@
-"""Tasks of the lm-evaluation-harness in a workspace: their figures are the build's, and their bytes part of its recipe."""
+"""Tasks of the lm-evaluation-harness in a workspace.
+
+Their figures are the build's, and their bytes are part of its recipe.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""A folder taken in is fixed: copied whole or not at all, held by DVC, and every later change is seen."""
+"""A folder taken in is fixed.
+
+It is copied whole or not at all, held by DVC, and every later change is seen.
+"""
 
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer

@@ -1,4 +1,7 @@
-"""A workspace: made from the project's own files, found from below, refused when its settings are wrong."""
+"""A workspace.
+
+It is made from the project's own files, found from below, and refused when its settings are wrong.
+"""
 
 import subprocess
 import sys
@@ -68,7 +71,10 @@ def test_the_environment_chooses_the_registry(
 
 def test_a_second_writer_waits_and_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     workspace = create(tmp_path)
-    child = "from pathlib import Path; from pipelines.workspace.workspace import Workspace\nwith Workspace.find(Path('.')).writing('second'): print('in')"
+    child = (
+        "from pathlib import Path; from pipelines.workspace.workspace import Workspace\n"
+        "with Workspace.find(Path('.')).writing('second'): print('in')"
+    )
     with workspace.writing("rebuild"):
         waiting = subprocess.Popen(
             [sys.executable, "-c", child],

@@ -40,7 +40,8 @@ for number in range(start, start + rounds):
         file = FileFact("weights", 80_000, store.put(source))
         data = catalog.register("d", facts(DataFacts), version=number)
         made = [(data.ref, "trained_on")]
-        expert = catalog.register("e", facts(ExpertFacts), files=[file], parents=made, version=number)
+        kept = {"files": [file], "parents": made}
+        expert = catalog.register("e", facts(ExpertFacts), version=number, **kept)
     made = [(expert.ref, "member")]
     snapshot = catalog.register("s", facts(SnapshotFacts), parents=made, version=number)
     made = [(snapshot.ref, "composed_from")]

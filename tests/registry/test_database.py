@@ -64,13 +64,15 @@ def test_no_statement_changes_or_removes_a_row(url: str, catalog: Catalog, table
         attacks += [f"INSERT OR REPLACE INTO {table} ({columns}) SELECT {columns} FROM {table}"]
         attacks += [f"REPLACE INTO {table} SELECT * FROM {table}"]
         attacks += [
-            f"INSERT INTO {table} SELECT * FROM {table} WHERE true ON CONFLICT DO UPDATE SET {first} = {first}"
+            f"INSERT INTO {table} SELECT * FROM {table} WHERE true "
+            f"ON CONFLICT DO UPDATE SET {first} = {first}"
         ]
     else:
         conflict = f"ON CONFLICT ({', '.join(insert_only.KEYS[table][0])})"
+        update = f"DO UPDATE SET {first} = {table}.{first}"
         attacks += [
             f"TRUNCATE {table}",
-            f"INSERT INTO {table} SELECT * FROM {table} {conflict} DO UPDATE SET {first} = {table}.{first}",
+            f"INSERT INTO {table} SELECT * FROM {table} {conflict} {update}",
         ]
     with connect(url) as connection:
         before = connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1, 2").fetchall()
@@ -91,15 +93,16 @@ def test_replacing_by_another_unique_key_or_by_rowid_is_refused(lite: Catalog) -
     columns = columns_of("version")
     with connect(lite.database.url) as connection:
         digest = lite.head()
+        event, second = "at, actor, kind, subject, body", "FROM event WHERE seq = 2"
         attacks = [
-            f"INSERT OR REPLACE INTO event SELECT 3, at, actor, kind, subject, body, '{digest}', digest FROM event WHERE seq = 2",
-            f"INSERT OR REPLACE INTO event SELECT 9, at, actor, kind, subject, body, prev, '{'e' * 64}' FROM event WHERE seq = 2",
-            f"INSERT OR REPLACE INTO version ({columns}) SELECT 9{columns[2:]} FROM version WHERE id = 1",
-            "INSERT OR REPLACE INTO file (rowid, version_id, path, bytes, sha256, linked) VALUES (1, 9, 'x', 1, 'x', 0)",
+            f"event SELECT 3, {event}, '{digest}', digest {second}",
+            f"event SELECT 9, {event}, prev, '{'e' * 64}' {second}",
+            f"version ({columns}) SELECT 9{columns[2:]} FROM version WHERE id = 1",
+            "file (rowid, version_id, path, bytes, sha256, linked) VALUES (1, 9, 'x', 1, 'x', 0)",
         ]
         for attack in attacks:
             with pytest.raises(sqlite3.Error):
-                connection.execute(attack)
+                connection.execute(f"INSERT OR REPLACE INTO {attack}")
         assert connection.execute("SELECT COUNT(*) FROM event").fetchone() == (2,)
 
 
@@ -109,7 +112,8 @@ def test_only_the_next_link_of_the_chain_is_taken(url: str, catalog: Catalog) ->
         for seq, prev in ((4, catalog.head()), (3, "f" * 64), (0, "0" * 64)):
             with pytest.raises((sqlite3.IntegrityError, psycopg.Error), match="not the next"):
                 connection.execute(
-                    f"INSERT INTO event VALUES ({seq}, '', '', '', '', '{{}}', '{prev}', '{'d' * 64}')"
+                    "INSERT INTO event "
+                    f"VALUES ({seq}, '', '', '', '', '{{}}', '{prev}', '{'d' * 64}')"
                 )
 
 
@@ -167,7 +171,8 @@ def test_every_schema_has_its_golden_registry() -> None:
 
 def test_many_that_open_a_new_registry_at_once_make_it_once(url: str) -> None:
     script = (
-        "from registry.catalogue.catalog import Catalog; from registry.records.events import AnyBody; "
+        "from registry.catalogue.catalog import Catalog; "
+        "from registry.records.events import AnyBody; "
         f"Catalog({url!r}, actor='a').event(AnyBody(), 'x', kind='hello')"
     )
     running = [
@@ -210,7 +215,8 @@ def test_listing_imports_neither_sqlmodel_nor_alembic_nor_torch(lite: Catalog) -
         "import sys; from registry.catalogue.catalog import Catalog; "
         "from registry.records.facts import DataFacts; "
         f"Catalog({lite.database.url!r}, actor='a').versions(DataFacts); "
-        "print([name for name in ('sqlmodel', 'sqlalchemy', 'alembic', 'torch', 'cryptography', 'psycopg') if name in sys.modules])"
+        "heavy = ('sqlmodel', 'sqlalchemy', 'alembic', 'torch', 'cryptography', 'psycopg'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     assert (
         subprocess.run(

@@ -236,6 +236,7 @@ def test_policies_kept_as_a_document_judge_as_before() -> None:
 
 
 SOUND = yaml.safe_load((POLICIES / "licence.yaml").read_text())
+CHAINED = "evidence.waivers.filter(w, w.rule == '').all(w, w.til == 1)"
 
 
 @pytest.mark.parametrize(
@@ -245,12 +246,7 @@ SOUND = yaml.safe_load((POLICIES / "licence.yaml").read_text())
         ({"validations.0.expression": "parameters.alowed == 1"}, "the fact 'alowed'"),
         ({"validations.0.expression": "evidence['licence'] == 1"}, "the fact 'licence'"),
         ({"validations.0.expression": "evidence.waivers.all(w, w.til == 1)"}, "the fact 'til'"),
-        (
-            {
-                "validations.0.expression": "evidence.waivers.filter(w, w.rule == '').all(w, w.til == 1)"
-            },
-            "the fact 'til'",
-        ),
+        ({"validations.0.expression": CHAINED}, "the fact 'til'"),
         ({"validations.0.expression": "1 + 1"}, "int"),
         ({"validations.0.message": "no {evidence.licence}"}, "the fact 'licence'"),
         ({"validations.0.message": "no {evidence.license"}, "message"),

@@ -1,4 +1,7 @@
-"""What a row says comes out again as it was, is brought into today's shape, or is called damaged."""
+"""What a row says.
+
+It comes out again as it was, is brought into today's shape, or is called damaged.
+"""
 
 import json
 import math

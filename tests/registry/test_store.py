@@ -1,4 +1,7 @@
-"""Objects are whole, verified and shared; a sweep never takes what is needed; a full disk is reported and leaves nothing behind."""
+"""Objects of the store are whole, verified and shared.
+
+A sweep never takes what is needed, and a full disk is reported and leaves nothing behind.
+"""
 
 import os
 import subprocess
@@ -169,7 +172,11 @@ def test_a_full_disk_is_reported_and_the_registry_stays_whole_and_works_after_sp
     disk, outside = tmp_path / "disk", tmp_path / "outside"
     disk.mkdir()
     outside.mkdir()
-    mount = f"mount -t tmpfs -o size=6m tmpfs {disk} && head -c 3m /dev/zero > {disk}/ballast && exec {sys.executable} - {disk} {outside}"
+    mount = (
+        f"mount -t tmpfs -o size=6m tmpfs {disk} "
+        f"&& head -c 3m /dev/zero > {disk}/ballast "
+        f"&& exec {sys.executable} - {disk} {outside}"
+    )
     asked = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*asked, f"mount -t tmpfs tmpfs {disk}"], capture_output=True).returncode:
         pytest.skip("this machine lets nobody mount a file system")

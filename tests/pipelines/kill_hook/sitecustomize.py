@@ -1,6 +1,9 @@
-"""Kill a command at its Nth change of the file system below a folder; with this folder on PYTHONPATH every Python it starts counts too.
+"""Kill a command at its Nth change of the file system below a folder.
 
-BTX_KILL: JSON of root, counter (a file outside the root, a byte a change), at (N), whole (its process group, or its first process alone).
+With this folder on PYTHONPATH every Python that the command starts counts too.
+
+BTX_KILL is JSON: root, counter (a file outside the root, a byte a change), at (N), whole (its
+process group, or its first process alone).
 """
 
 import json

@@ -25,6 +25,7 @@ def _table(name: str, key: str, columns: str, *, rowid: bool = False) -> None:
 
 
 def upgrade() -> None:
+    """Make the tables and indexes, and the triggers that let rows only be added."""
     _table("version", "id", "#id kind name #number digest registered_at actor facts", rowid=True)
     _table("file", "version_id path", "#version_id path #bytes sha256 #linked ?md5")
     _table("edge", "from_id to_id relation", "#from_id #to_id relation")
