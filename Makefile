@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test golden check schemas clean
+.PHONY: demo test coverage golden check schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
 
 test: .venv/ready-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What the tests execute, line by line; code in started processes is not counted.
+coverage: .venv/ready-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov
 
 # A workspace that the code before this release made, read and worked in by today's code.
 golden: .venv/ready-test

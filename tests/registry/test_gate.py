@@ -20,7 +20,7 @@ from registry.governance import gaps, gate, people
 from registry.governance.policies import Candidate, judge, load, moment
 from registry.records.events import Act, Acted, AnyBody, Judged, Reason, Released
 from registry.records.evidence import EVIDENCE, ApprovalLine, DataEvidence
-from registry.records.facts import DataFacts, ExpertFacts, Weights
+from registry.records.facts import DataFacts, DataStatement, ExpertFacts, Weights
 from registry.records.kinds import Kind, Mode
 from registry.records.results import Result
 
@@ -108,10 +108,9 @@ def test_rows_written_by_sql_are_found(governed: Any, tmp_path: Any) -> None:
     assert "expert/evil@1" in [gap.subject for gap in gaps.ungated(governed.as_("ann"), "build/1")]
 
 
-STATED = ("license", "source", "holder", "purpose", "pii", "retain_until")
-
-
-@pytest.mark.parametrize(("key", "other"), [*((key, "MIT") for key in STATED), ("bytes", 7)])
+@pytest.mark.parametrize(
+    ("key", "other"), [*((key, "MIT") for key in DataStatement.model_fields), ("bytes", 7)]
+)
 def test_a_verdict_on_other_facts_than_the_registered_ones_is_found(
     governed: Any, key: str, other: object
 ) -> None:
