@@ -187,7 +187,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> Path | None:
     """Return where the version's files are visible."""
     facts = version.facts
     if isinstance(facts, BuildFacts):
-        return workspace.root / (facts.folder or "")
+        return workspace.root / facts.folder if facts.folder else None
     if isinstance(facts, ExportFacts):
         # Where it was written; what was carried on from there is not ours to see.
         folder = Path(facts.folder or "")
@@ -228,7 +228,9 @@ def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
 
 def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tuple[str, str]]:
     """Return where each tensor of the build's experts was taken from, byte for byte."""
-    path = workspace.root / (build.facts.folder or "") / "provenance.json"
+    if not build.facts.folder:
+        return {}
+    path = workspace.root / build.facts.folder / "provenance.json"
     try:
         recorded = json.loads(path.read_text())["tensors"]
     except (OSError, ValueError, KeyError):

@@ -101,8 +101,8 @@ def of_build(
     facts = build.facts
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
-    known = _bits_per_byte(before.facts.results) if before else None
-    results = result_lines(facts.results, known)
+    known = _bits_per_byte(catalog.results(before)) if before else None
+    results = result_lines(catalog.results(build), known)
     named = labels(results)
     routing = facts.routing
     measured = {

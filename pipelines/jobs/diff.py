@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.records.answers import Change, DiffAnswer, FileChanges, figures_of
 from registry.records.facts import BuildFacts, ExpertFacts, Facts
@@ -31,7 +32,7 @@ def diff(workspace: Workspace, left: str, right: str) -> DiffAnswer:
             expected="one kind",
             next="btx diff build/1 build/2",
         )
-    left_results, right_results = _results(one.facts), _results(other.facts)
+    left_results, right_results = (_results(workspace.catalog, each) for each in (one, other))
     named = labels([*left_results, *right_results])
     facts = [
         _flat({**_compared(one.facts), **_figures(left_results, right_results, named)}),
@@ -51,8 +52,11 @@ def diff(workspace: Workspace, left: str, right: str) -> DiffAnswer:
     )
 
 
-def _results(facts: Facts) -> Sequence[Result]:
-    return facts.results if isinstance(facts, BuildFacts | ExpertFacts) else ()
+def _results(catalog: Catalog, version: Version[Facts]) -> Sequence[Result]:
+    facts = version.facts
+    if isinstance(facts, BuildFacts):
+        return catalog.results(version.of(BuildFacts))
+    return facts.results if isinstance(facts, ExpertFacts) else ()
 
 
 def _compared(facts: Facts) -> dict[str, Any]:

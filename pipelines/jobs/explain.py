@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from btx_core.measuring.attribution import Reader
+from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Invalid
@@ -47,7 +48,7 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
             next="ask about one part at a time",
         )
     facts = build.facts
-    read = _opened(workspace.root / (facts.folder or ""), build.digest).read(text)
+    read = _opened(folders.build_folder(workspace.root, build), build.digest).read(text)
     if not read.tokens:
         raise Invalid(
             "text",

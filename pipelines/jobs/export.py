@@ -67,7 +67,7 @@ def export(
         shutil.rmtree(incoming, ignore_errors=True)
         try:
             export_checkpoint(
-                workspace.root / (build.facts.folder or ""),
+                folders.build_folder(workspace.root, build),
                 incoming,
                 fused=request.fused,
                 target=request.target,

@@ -129,7 +129,7 @@ def look_ahead(workspace: Workspace, request: Request | None = None) -> Forecast
         return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)))
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
-    folder = workspace.root / last.facts.folder if last and last.facts.folder else None
+    folder = folders.build_folder(workspace.root, last) if last else None
     expected = forecast(workspace, planned, shards, folder)
     return ForecastAnswer(
         build=None,
@@ -162,16 +162,12 @@ def _nothing_to_do(workspace: Workspace, planned: Plan) -> bool:
 
 def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     """Whether every file of the build is in its folder, with its size."""
-    folder = _build_folder(workspace, build)
+    folder = folders.build_folder(workspace.root, build)
     for file in build.files:
         path = folder / file.path
         if not path.is_file() or path.stat().st_size != file.bytes:
             return False
     return True
-
-
-def _build_folder(workspace: Workspace, build: Version[BuildFacts]) -> Path:
-    return workspace.root / (build.facts.folder or f"builds/{build.ref.version}")
 
 
 def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
@@ -303,7 +299,7 @@ def _grown_from(run: Run) -> GrownFrom | None:
     same_recipe = (before.mix, before.tune) == (planned.given.mix, planned.given.tune)
     if not same_recipe or facts.seed != str(planned.seed.ref):
         return None
-    folder = _build_folder(workspace, build)
+    folder = folders.build_folder(workspace.root, build)
     return GrownFrom(
         ref=str(build.ref),
         path=_relative(workspace, folder),

@@ -150,8 +150,10 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
     )
 
 
-def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str, ...]:
-    return tuple(sorted({one.facts.license for one in corpora if one.facts.license}))
+def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str | None, ...]:
+    """Return every licence once; None where one is not stated, so that a rule can see it."""
+    licenses = {one.facts.license for one in corpora}
+    return tuple(sorted(licenses, key=lambda license: (license is None, license or "")))
 
 
 def _others(workspace: Workspace, candidate: Candidate) -> dict[str, Path]:

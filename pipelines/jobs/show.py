@@ -100,9 +100,13 @@ def shown(workspace: Workspace, reference: str) -> Shown:
         The answer of the version's kind. It leaves the digests of tensors out, which are too long
         for a reader.
     """
+    # Imported here: a list needs no policies.
+    from registry.governance.gate import verdicts as verdicts_on
+
     catalog = workspace.catalog
     version = catalog.get(reference)
-    verdicts = [event.read(Judged) for event in catalog.events(version.ref, kind="verdict")]
+    logged = verdicts_on(catalog, str(version.ref))
+    verdicts = [event.read(Judged) for event in logged if event.kind == "verdict"]
     facts = version.facts
     recorded = {name: getattr(facts, name) for name in type(facts).model_fields}
     known = {**recorded, **(facts.model_extra or {})}

@@ -19,7 +19,7 @@ from dvc.repo import Repo
 from pipelines.workspace.bars import bar
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
-from registry.records.facts import DvcFolder, Facts, Held
+from registry.records.facts import BuildFacts, DvcFolder, Facts, Held
 from registry.records.version import FileFact, Version
 
 # Hashing more bytes than this is worth a progress bar.
@@ -178,6 +178,18 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
                 expected=f"sha256 {registered}",
                 next=advice,
             )
+
+
+def build_folder(root: Path, build: Version[BuildFacts]) -> Path:
+    """Return the folder of a build. Raises Invalid where its row names none."""
+    if not build.facts.folder:
+        raise Invalid(
+            str(build.ref),
+            found="no folder",
+            expected="a build that names its folder",
+            next=f"btx show {build.ref}",
+        )
+    return root / build.facts.folder
 
 
 def folder_of(root: Path, version: Version[Facts]) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.errors import Damaged, Invalid
 from registry.records.base import JsonObject, Record, read_object
 from registry.records.facts import Spent, StoredFile, TrainingReport
 from registry.records.results import Figures
@@ -15,6 +16,9 @@ TRAINED = "btx-train.json"
 MIXED = "btx-mix.json"
 TUNED = "btx-tune.json"
 EVALUATED = "evaluation.json"
+
+# A stage wrote the file, so a stage can write it again.
+AGAIN = "remove the file and run the command again"
 
 
 class MixReport(Record):
@@ -55,23 +59,37 @@ class MeasuredReport(Record):
 
 def mix_report(folder: Path) -> MixReport:
     """Return what the mix wrote about itself."""
-    return MixReport.from_json(_read(folder / MIXED), str(folder / MIXED))
+    return MixReport.from_json(_read(folder / MIXED), str(folder / MIXED), AGAIN)
 
 
 def tune_report(folder: Path) -> TuneReport:
     """Return what tuning wrote about itself."""
-    return TuneReport.from_json(_read(folder / TUNED), str(folder / TUNED))
+    return TuneReport.from_json(_read(folder / TUNED), str(folder / TUNED), AGAIN)
 
 
 def measured_report(work: Path) -> MeasuredReport:
     """Return what was measured of the build in the work folder."""
-    return MeasuredReport.from_json(_read(work / EVALUATED), str(work / EVALUATED))
+    return MeasuredReport.from_json(_read(work / EVALUATED), str(work / EVALUATED), AGAIN)
 
 
 def training_report(folder: Path) -> TrainingReport | None:
-    """Return what a branch's training wrote about itself, where it was trained here."""
+    """Return what a branch's training wrote about itself, where it was trained here.
+
+    Raises:
+        Invalid: for a file that says something else; it may come from whoever trained the branch.
+    """
     path = folder / TRAINED
-    return TrainingReport.from_json(_read(path), str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return TrainingReport.from_json(_read(path), TRAINED)
+    except Damaged as error:
+        raise Invalid(
+            error.subject,
+            found=error.found,
+            expected=error.expected,
+            next=f"fix what the training reports of itself, or remove {TRAINED}",
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

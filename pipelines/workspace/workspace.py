@@ -99,6 +99,8 @@ class TrainSettings(_Section):
 class RaySettings(_Section):
     """The cluster of the executor `ray`; without an address RAY_ADDRESS, or else this machine."""
 
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
     address: str | None = None
 
 

@@ -20,9 +20,10 @@ from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.records.base import JsonObject, read_object
 from registry.records.events import EventBody, Kept, Registered, Withdrawn
-from registry.records.facts import DataFacts, Facts, Held, SeedFacts
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, Held, SeedFacts
 from registry.records.kinds import Kind, Status
 from registry.records.references import Reference, parse
+from registry.records.results import Result
 from registry.records.version import Event, FileFact, Version
 
 F = TypeVar("F", bound=Facts)
@@ -321,6 +322,27 @@ class Catalog:
         return Needed(
             frozenset(row[0] for row in files), frozenset(one for one in md5 if one is not None)
         )
+
+    def results(self, build: Version[BuildFacts]) -> tuple[Result, ...]:
+        """Return a build's results, each with the data version that it was measured on.
+
+        Rows written before results were a list may name the domain alone: what was measured then
+        is the newest version of that name which a member was trained on.
+        """
+        results = build.facts.results
+        if all(parse(result.data).version for result in results):
+            return results
+        newest: dict[str, Reference] = {}
+        for member in build.facts.members:
+            for data in self.get(member.ref, ExpertFacts).facts.data:
+                ref = parse(data)
+                newest[ref.name] = max(ref, newest.get(ref.name, ref))
+        found = []
+        for result in results:
+            ref = parse(result.data)
+            whole = ref if ref.version else newest.get(ref.name, ref)
+            found.append(result.model_copy(update={"data": str(whole)}))
+        return tuple(found)
 
     def head(self) -> str:
         """Return the digest of the newest event.

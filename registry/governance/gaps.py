@@ -27,6 +27,8 @@ from registry.records.evidence import (
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import Gate, Outcome
+from registry.records.references import parse
+from registry.records.results import Result
 from registry.records.version import Event, Version
 
 # A fact that the evidence and the row both state: its name, as judged, as registered.
@@ -180,7 +182,7 @@ def _compared_expert(evidence: ExpertEvidence, facts: ExpertFacts) -> list[Compa
         ("mode", evidence.mode, facts.mode),
         ("data", judged_on, sorted(facts.data)),
         ("weights", evidence.weights, facts.preflight),
-        ("results", _figures(evidence.results), _figures(result_lines(facts.results))),
+        ("results", *_figures(evidence.results, facts.results)),
         ("contamination", evidence.contamination, facts.contamination),
     ]
 
@@ -190,7 +192,7 @@ def _compared_release(evidence: BuildEvidence, facts: BuildFacts) -> list[Compar
     outliers = evidence.routing
     used = (outliers.dead or (), outliers.dominant or ()) if outliers else None
     return [
-        ("results", _figures(evidence.results or ()), _figures(result_lines(facts.results))),
+        ("results", *_figures(evidence.results or (), facts.results)),
         ("routing", used, (routing.dead, routing.dominant) if routing else None),
         ("active_parameters", evidence.active_parameters, facts.cost.active_parameters),
         ("total_parameters", evidence.total_parameters, facts.cost.total_parameters),
@@ -198,24 +200,24 @@ def _compared_release(evidence: BuildEvidence, facts: BuildFacts) -> list[Compar
     ]
 
 
-def _figures(lines: Sequence[ResultLine]) -> set[tuple[object, ...]]:
-    """Return the figures that a row holds too.
+def _figures(
+    judged: Sequence[ResultLine], registered: Sequence[Result]
+) -> tuple[set[ResultLine], set[ResultLine]]:
+    """Return the figures that were judged and those that are registered, as far as both say.
 
-    The data version is left to the comparison of the data itself: evidence that is older than
-    lists of results names a domain only.
+    Of a domain that a row of older code names without a version, the data version is left out.
     """
-    return {
-        (
-            line.domain,
-            line.bits_per_byte,
-            line.seed_bits_per_byte,
-            line.specialist_bits_per_byte,
-            line.accuracy,
-            line.seed_accuracy,
-            line.new_to_seed,
-        )
-        for line in lines
-    }
+    lines = result_lines(registered)
+    unnamed = {line.domain for line in lines if parse(line.data).version is None}
+
+    def stripped(line: ResultLine) -> ResultLine:
+        own = {name: getattr(line, name) for name in ResultLine.model_fields}
+        own["previous_bits_per_byte"] = None
+        if line.domain in unnamed:
+            own["data"] = ""
+        return ResultLine(**own)
+
+    return {stripped(line) for line in judged}, {stripped(line) for line in lines}
 
 
 def _licence(text: str | None) -> str | None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
-from registry.errors import Invalid, NotFound
+from registry.errors import Damaged, Invalid, NotFound
 from registry.governance import people
 from registry.governance.cel import expressions
 from registry.governance.policies import (
@@ -115,11 +115,20 @@ def check(catalog: Catalog, question: Question) -> Verdict:
 
 
 def verdicts(catalog: Catalog, subject: str, gate: str | None = None) -> Sequence[Event]:
-    """Return every logged verdict on the subject, oldest first; with `gate`, of that gate alone."""
+    """Return every logged verdict on the subject, oldest first; with `gate`, of that gate alone.
+
+    An event that cannot be read is no verdict; the audit names it.
+    """
     logged = [*catalog.events(subject, "verdict"), *catalog.events(subject, "refused")]
-    if gate is not None:
-        logged = [event for event in logged if event.read(Judged).gate == gate]
-    return sorted(logged, key=lambda event: event.seq)
+    verdicts = []
+    for event in sorted(logged, key=lambda event: event.seq):
+        try:
+            body = event.read(Judged)
+        except Damaged:
+            continue
+        if gate in (None, body.gate):
+            verdicts.append(event)
+    return verdicts
 
 
 def judge_again(catalog: Catalog, event: Event) -> Verdict:

@@ -18,6 +18,9 @@ from registry.errors import Damaged, Invalid
 # A JSON object whose form belongs to somebody else: a recipe of `btx_core`, an export's document.
 JsonObject = Mapping[str, Any]
 
+# What to do where a row or an event is not what was written.
+AUDIT = "btx audit names every finding"
+
 
 class Record(BaseModel):
     """A frozen value with typed fields that keeps the keys it does not know."""
@@ -32,12 +35,13 @@ class Record(BaseModel):
     )
 
     @classmethod
-    def from_json(cls, value: object, subject: str) -> Self:
+    def from_json(cls, value: object, subject: str, advice: str = AUDIT) -> Self:
         """Read a parsed JSON object.
 
         Args:
             value: what `json.loads` returned.
             subject: what the value belongs to, for the error message.
+            advice: what to do about a value that is not of its types.
 
         Returns:
             The record.
@@ -48,7 +52,7 @@ class Record(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise _damaged(error, subject) from None
+            raise _damaged(error, subject, advice) from None
 
     @classmethod
     def from_text(cls, text: str | bytes, subject: str) -> Self:
@@ -56,7 +60,7 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise _damaged(error, subject) from None
+            raise _damaged(error, subject, AUDIT) from None
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object: every field that was set, and every key that was kept.
@@ -96,12 +100,12 @@ def read_object(text: str, subject: str) -> dict[str, Any]:
     return value
 
 
-def _damaged(error: ValidationError, subject: str) -> Damaged:
+def _damaged(error: ValidationError, subject: str, advice: str) -> Damaged:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return Damaged(
         f"{subject}, {where}" if where else subject,
         found=f"{first['input']!r:.80}",
         expected=first["msg"].removeprefix("Input should be "),
-        next="btx audit names every finding",
+        next=advice,
     )

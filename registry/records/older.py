@@ -6,20 +6,24 @@ digests are computed over their own text.
 
 Rows written before results were a list hold `evaluation`: of a build a mapping from a data
 version's bare name to figures, of an expert the figures of its first data version with the mapping
-under `domains`. Such a mapping cannot tell two versions of one data name apart, because only the
-newest of them was measured; so the newest is the one that its figures are given to.
+under `domains`. Such a mapping holds the figures of one version of each name. Of an expert that was
+the last one of this name in its `data`. Of a build it was the newest that a member was trained on,
+which its row does not say: where `tuned_on` leaves a choice, the name stays without a number, and
+`Catalog.results` asks the members.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from registry.errors import Invalid
 from registry.records.references import Reference, parse
 
-# The values that a mix had where a row does not say: as they were when such rows were written.
+# The values of a step where a row does not say: as they were when such rows were written.
 _MIX = {"top_k": 2, "routing": "top-k", "seed_expert": True}
+_EVALUATE = {"max_tokens": 20_000, "sequence": 256, "batch_tokens": 4096, "tasks": []}
 
 
 def flat_training(value: Any) -> Any:
@@ -67,7 +71,7 @@ def evidence(value: Any) -> Any:
             name = data[0].name if data else str(value.get("name"))
             domains = {name: evaluation}
     lines = [
-        {**figures, "data": _newest(domain, data), "domain": domain}
+        {**figures, "data": _last(domain, data), "domain": domain}
         for domain, figures in domains.items()
         if isinstance(figures, Mapping)
     ]
@@ -76,10 +80,10 @@ def evidence(value: Any) -> Any:
 
 def build(value: Any) -> Any:
     """Return a build's facts with results, routing, recipe and architecture in today's shape."""
-    if not isinstance(value, Mapping) or "architecture" in value:
+    if not isinstance(value, Mapping) or value.get("architecture") is not None:
         return value
     facts = dict(value)
-    data = _references(facts.get("tuned_on"))
+    data = _without_choice(_references(facts.get("tuned_on")))
     if "results" not in facts:
         facts["results"] = _results(_object("evaluation", facts.pop("evaluation", None)), data)
     facts.pop("previous", None)
@@ -92,7 +96,8 @@ def build(value: Any) -> Any:
     if isinstance(resolved, Mapping):
         as_written = {key: part for key, part in given.items() if key != "resolved"}
         facts["given_recipe"] = as_written
-        facts["recipe"] = {**as_written, **resolved}
+        evaluate = {**_EVALUATE, **_object("recipe.evaluate", as_written.get("evaluate"))}
+        facts["recipe"] = {**as_written, "evaluate": evaluate, **resolved}
     facts["architecture"] = _architecture(facts)
     tune = _object("recipe.tune", _object("recipe", facts.get("recipe")).get("tune"))
     if isinstance(tune.get("mode"), str):
@@ -128,22 +133,27 @@ def _results(domains: Mapping[str, Any], data: Sequence[Reference]) -> list[dict
         }
         if specialist:
             result["specialists"] = [specialist]
-        results.append({**result, "data": _newest(domain, data), "domain": domain})
+        results.append({**result, "data": _last(domain, data), "domain": domain})
     return results
 
 
 def _shares(shares: Mapping[str, Any], data: Sequence[Reference]) -> list[dict[str, Any]]:
     return [
-        {"data": _newest(domain, data), "domain": domain, "layers": layers}
+        {"data": _last(domain, data), "domain": domain, "layers": layers}
         for domain, layers in shares.items()
     ]
 
 
-def _newest(domain: str, data: Iterable[Reference]) -> str:
-    """Return the newest of these data versions that has this name; else the name alone."""
+def _last(domain: str, data: Iterable[Reference]) -> str:
+    """Return the last of these data versions that has this name; else the name alone."""
     same = [ref for ref in data if ref.name == domain]
-    newest = max(same, key=lambda ref: ref.version or 0, default=None)
-    return str(newest) if newest else f"data/{domain}"
+    return str(same[-1]) if same else f"data/{domain}"
+
+
+def _without_choice(data: Sequence[Reference]) -> list[Reference]:
+    """Return those data versions that are the only ones of their name."""
+    names = [ref.name for ref in data]
+    return [ref for ref in data if names.count(ref.name) == 1]
 
 
 def _references(value: Any) -> list[Reference]:
@@ -176,6 +186,9 @@ def _object(key: str, value: Any) -> Mapping[str, Any]:
     """
     if value is None:
         return {}
+    if isinstance(value, BaseModel):
+        # A record that is being made, not a row that is being read.
+        return value.model_dump()
     if not isinstance(value, Mapping):
         raise PydanticCustomError("not_an_object", "an object under {key}", {"key": key})
     return value

@@ -55,11 +55,14 @@ def test_a_refused_candidate_leaves_an_event_with_reason_and_remedy_and_no_row(
     assert rules(verdict) == ["licence/stated"]
     (event,) = gate.verdicts(governed.as_("ann"), "data/x@1")
     assert event.kind == "refused"
+    (licence,) = [policy for policy in POLICIES if policy.name == "licence"]
+    remedies = {one.rule: one.remedy for one in licence.validations}
     reason = Reason(
         rule="licence/stated",
         message="data/x@1 has no licence",
-        remedy="state the licence it came under with --license SPDX-ID",
+        remedy=remedies["stated"],
     )
+    assert "--license SPDX-ID" in reason.remedy
     assert event.read(Judged).reasons == (reason,)
     assert governed.as_("ann").status("data/x@1") == "refused"
     assert governed.as_("ann").versions(DataFacts) == []
