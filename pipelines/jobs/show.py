@@ -101,11 +101,11 @@ def shown(workspace: Workspace, reference: str) -> Shown:
         for a reader.
     """
     # Imported here: a list needs no policies.
-    from registry.governance.gate import verdicts as verdicts_on
+    from registry.governance.gate import readable_verdicts
 
     catalog = workspace.catalog
     version = catalog.get(reference)
-    logged = verdicts_on(catalog, str(version.ref))
+    logged = readable_verdicts(catalog, str(version.ref))
     verdicts = [event.read(Judged) for event in logged if event.kind == "verdict"]
     facts = version.facts
     recorded = {name: getattr(facts, name) for name in type(facts).model_fields}

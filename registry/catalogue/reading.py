@@ -102,15 +102,21 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
     statuses = {}
     for one in versions:
         subject = str(one.ref)
-        reported = progress.get(subject)
-        statuses[one.ref] = status_of(
-            withdrawn=one.ref in withdrawn,
-            tainted=one.ref in tainted,
-            released=subject in released,
-            # A word that is no status says nothing, and keeps nobody from the other versions.
-            progress=reported if reported in set(Status) else None,
-            recorded=_recorded(one),
-        )
+        try:
+            statuses[one.ref] = status_of(
+                withdrawn=one.ref in withdrawn,
+                tainted=one.ref in tainted,
+                released=subject in released,
+                progress=progress.get(subject),
+                recorded=_recorded(one),
+            )
+        except ValueError as error:
+            raise Damaged(
+                f"{subject}, status",
+                found=error,
+                expected=f"one of {', '.join(Status)}",
+                next="btx audit names every finding",
+            ) from None
     return statuses
 
 

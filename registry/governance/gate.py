@@ -8,6 +8,7 @@ gate is `gaps`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -117,18 +118,23 @@ def check(catalog: Catalog, question: Question) -> Verdict:
 def verdicts(catalog: Catalog, subject: str, gate: str | None = None) -> Sequence[Event]:
     """Return every logged verdict on the subject, oldest first; with `gate`, of that gate alone.
 
-    An event that cannot be read is no verdict; the audit names it.
+    Raises:
+        Damaged: with `gate`, for an event that cannot be read.
     """
     logged = [*catalog.events(subject, "verdict"), *catalog.events(subject, "refused")]
-    verdicts = []
-    for event in sorted(logged, key=lambda event: event.seq):
-        try:
-            body = event.read(Judged)
-        except Damaged:
-            continue
-        if gate in (None, body.gate):
-            verdicts.append(event)
-    return verdicts
+    if gate is not None:
+        logged = [event for event in logged if event.read(Judged).gate == gate]
+    return sorted(logged, key=lambda event: event.seq)
+
+
+def readable_verdicts(catalog: Catalog, subject: str) -> Sequence[Event]:
+    """Return the logged verdicts that can be read, for pages; the audit names the others."""
+    readable = []
+    for event in verdicts(catalog, subject):
+        with suppress(Damaged):
+            event.read(Judged)
+            readable.append(event)
+    return readable
 
 
 def judge_again(catalog: Catalog, event: Event) -> Verdict:
@@ -207,7 +213,11 @@ def _let_in(catalog: Catalog, ref: str) -> Event | None:
     """Return the newest verdict of the gate that the version had to pass to be registered."""
     kind = ref.partition("/")[0]
     gate = LET_IN_BY.get(Kind(kind)) if kind in set(Kind) else None
-    given = verdicts(catalog, ref, gate) if gate else ()
+    try:
+        given = verdicts(catalog, ref, gate) if gate else ()
+    except Damaged:
+        # What cannot be read lets nobody in; the audit names it.
+        return None
     return given[-1] if given else None
 
 

@@ -80,7 +80,9 @@ def evidence(value: Any) -> Any:
 
 def build(value: Any) -> Any:
     """Return a build's facts with results, routing, recipe and architecture in today's shape."""
-    if not isinstance(value, Mapping) or value.get("architecture") is not None:
+    if not isinstance(value, Mapping):
+        return value
+    if "architecture" in value and "evaluation" not in value:
         return value
     facts = dict(value)
     data = _without_choice(_references(facts.get("tuned_on")))

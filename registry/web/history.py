@@ -9,7 +9,7 @@ from registry.catalogue import audit_log
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.rows import EVENT_COLUMNS, event
 from registry.errors import Damaged
-from registry.governance.gate import verdicts
+from registry.governance.gate import readable_verdicts
 from registry.records.events import (
     Act,
     Acted,
@@ -141,7 +141,7 @@ def _act_words(kind: str, act: Act) -> str:
 
 def gates(catalog: Catalog, subject: str) -> tuple[LoggedVerdict, ...]:
     """Return every logged verdict on a subject, oldest first."""
-    return tuple(_gate(one) for one in verdicts(catalog, subject))
+    return tuple(_gate(one) for one in readable_verdicts(catalog, subject))
 
 
 def _gate(one: Event) -> LoggedVerdict:

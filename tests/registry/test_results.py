@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from registry.records.evidence import result_lines, worst
+from registry.records.facts import BuildFacts
 from registry.records.results import (
     Result,
     Specialist,
@@ -115,3 +116,24 @@ def test_a_line_of_results_compares_with_the_last_release_on_the_same_data_versi
     lines = result_lines(two, {"data/law@1": 0.6, "data/gone@1": 0.1})
     assert [line.previous_bits_per_byte for line in lines] == [0.6, None]
     assert [line.bits_per_byte for line in lines] == [0.5, None]
+
+
+def test_a_build_of_older_code_names_the_data_version_that_a_member_was_trained_on(
+    governed: Any,
+) -> None:
+    governed.seed()
+    first, second = governed.data("law"), governed.data("law", bytes=7)
+    expert = governed.expert(first)
+    older = BuildFacts.from_json(
+        {
+            "seed": "seed/base@1",
+            "members": [{"ref": str(expert.ref), "slot": 1, "digest": expert.digest}],
+            "tuned_on": [str(first.ref), str(second.ref)],
+            "evaluation": {"law": {"bits_per_byte": 0.9}},
+        },
+        "test",
+    )
+    catalog = governed.as_("ann")
+    build = catalog.register("", older, parents=[(expert.ref, "member")])
+    assert [result.data for result in build.facts.results] == ["data/law"]
+    assert [result.data for result in catalog.results(build)] == [str(first.ref)]
