@@ -28,7 +28,7 @@ class _Stderr(logging.Handler):
 def show_diagnostics(*, verbose: bool = False) -> None:
     """Show this project's log messages on stderr, from the level in BTX_LOG upwards.
 
-    Without BTX_LOG only warnings are shown. Messages of other packages are left as they are.
+    With BTX_LOG unset or empty only warnings are shown. Messages of other packages are left as they are.
 
     Args:
         verbose: show at least the level info. BTX_LOG is set to it as well, so that the processes
@@ -37,7 +37,7 @@ def show_diagnostics(*, verbose: bool = False) -> None:
     Raises:
         Invalid: if BTX_LOG holds something else than the name of a level.
     """
-    name = os.environ.get(LEVEL, "warning").lower()
+    name = (os.environ.get(LEVEL) or "warning").lower()
     if name not in LEVELS:
         raise Invalid(
             LEVEL,

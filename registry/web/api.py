@@ -74,7 +74,12 @@ KINDS: Mapping[str, Kind] = {
     "builds": Kind.BUILD,
     "snapshots": Kind.SNAPSHOT,
 }
-MEDIA_TYPES = {"html": "text/html", "md": "text/markdown", "model-card": "text/markdown"}
+MEDIA_TYPES = {
+    "html": "text/html",
+    "md": "text/markdown",
+    "model-card": "text/markdown",
+    "openlineage": "application/x-ndjson",  # an event a line
+}
 JSON = "application/json"
 LOOK_EVERY_S = 0.2  # at something that is under way
 

@@ -22,7 +22,7 @@ subprocess.run([sys.executable, "-c", "import os; print(os.environ.get('BTX_LOG'
 
 def run(how: str, level: str | None) -> tuple[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != "BTX_LOG"}
-    if level:
+    if level is not None:
         environment["BTX_LOG"] = level
     command = [sys.executable, "-c", PROGRAM, how]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -33,6 +33,7 @@ def run(how: str, level: str | None) -> tuple[str, str]:
     ("how", "level", "inherited", "shown"),
     [
         ("quiet", None, "None", False),
+        ("quiet", "", "", False),
         ("quiet", "warning", "warning", False),
         ("quiet", "info", "info", True),
         ("verbose", None, "info", True),
