@@ -28,7 +28,8 @@ class _Stderr(logging.Handler):
 def show_diagnostics(*, verbose: bool = False) -> None:
     """Show this project's log messages on stderr, from the level in BTX_LOG upwards.
 
-    With BTX_LOG unset or empty only warnings are shown. Messages of other packages are left as they are.
+    With BTX_LOG unset or empty only warnings are shown. Messages of other packages are left as
+    they are.
 
     Args:
         verbose: show at least the level info. BTX_LOG is set to it as well, so that the processes
