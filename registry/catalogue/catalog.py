@@ -481,7 +481,8 @@ def spdx(text: str) -> str:
 def _with_spdx(facts: F) -> F:
     """Return the facts as they are stored: the licence in its SPDX spelling."""
     if isinstance(facts, DataFacts | SeedFacts) and facts.license is not None:
-        return facts.model_copy(update={"license": spdx(facts.license)})  # type: ignore[return-value]
+        spelled = {"license": spdx(facts.license)}
+        return facts.model_copy(update=spelled)  # type: ignore[return-value]
     return facts
 
 

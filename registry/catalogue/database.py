@@ -80,7 +80,7 @@ class Writer:
     """
 
     def __init__(self, session: "Session", engine: str) -> None:
-        """Write in this session."""
+        """Write through a session of SQLModel."""
         self.session = session
         self.rows = Rows(session.connection().connection.driver_connection, engine)
 

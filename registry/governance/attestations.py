@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
+    KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
     PublicFormat,
@@ -38,6 +39,35 @@ def public_pem(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
     """Return the public half of a key in PEM form."""
     encoded = _public_half(key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return encoded.decode()
+
+
+def write_new_key(
+    key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey,
+    path: Path,
+    cipher: KeySerializationEncryption | None = None,
+) -> None:
+    """Write a private key, in PEM form, to a new file that its owner alone can read.
+
+    Args:
+        key: the key.
+        path: the file to be made.
+        cipher: what encrypts it; None leaves it readable.
+
+    Raises:
+        Conflict: if there is a file already.
+    """
+    encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher or NoEncryption())
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(encoded)
+    except FileExistsError:
+        raise Conflict(
+            f"key file {path}",
+            found="a file",
+            expected="none",
+            next="use that key, or name another file",
+        ) from None
 
 
 def key_id(key: Ed25519PrivateKey | Ed25519PublicKey) -> str:
@@ -170,17 +200,7 @@ def new_folder_key(path: Path) -> str:
         Conflict: if there is a file already.
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    except FileExistsError:
-        raise Conflict(
-            f"key file {path}",
-            found="a file",
-            expected="none",
-            next="use that key, or name another file",
-        ) from None
+    write_new_key(key, path)
     return _folder_public_pem(key)
 
 

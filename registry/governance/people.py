@@ -20,9 +20,6 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
     load_pem_private_key,
     load_pem_public_key,
 )
@@ -30,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
-from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused
+from registry.errors import Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
 from registry.governance.policies import Waiver, moment
 from registry.records.events import Act, Acted, Envelope
@@ -111,18 +108,8 @@ def new_key(name: str, path: Path | None = None) -> Signer:
     """
     path, key = path or key_file(name), Ed25519PrivateKey.generate()
     passphrase = os.environ.get("BTX_KEY_PASSPHRASE")
-    cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, cipher))
-    except FileExistsError:
-        raise Conflict(
-            f"key file {path}",
-            found="a file",
-            expected="none",
-            next="use that key, or name another file",
-        ) from None
+    cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else None
+    attestations.write_new_key(key, path, cipher)
     return Signer(named(name), key)
 
 
@@ -167,15 +154,26 @@ def public_pem(person: Signer) -> str:
     return attestations.public_pem(person.key)
 
 
-def check_roles(roles: Iterable[str]) -> None:
-    """Refuse a role that does not exist. Raises Invalid."""
-    unknown = [role for role in roles if role not in ROLES]
+def check_roles(
+    roles: Iterable[str], known: Sequence[str] = ROLES, fix: str = "btx actor add --help"
+) -> None:
+    """Refuse a role that does not exist.
+
+    Args:
+        roles: those asked for.
+        known: those that exist.
+        fix: the command that says more.
+
+    Raises:
+        Invalid: for a role that is not known.
+    """
+    unknown = [role for role in roles if role not in known]
     if unknown:
         raise Invalid(
             f"role {unknown[0]}",
             found=unknown[0],
-            expected=f"one of {', '.join(ROLES)}",
-            next="btx actor add --help",
+            expected=f"one of {', '.join(known)}",
+            next=fix,
         )
 
 

@@ -122,14 +122,7 @@ class Tokens:
         Raises:
             Invalid: for an unknown role, or more days than LONGEST_DAYS.
         """
-        unknown = [role for role in roles if role not in ROLES]
-        if unknown:
-            raise Invalid(
-                f"role {unknown[0]}",
-                found=unknown[0],
-                expected=f"one of {', '.join(ROLES)}",
-                next="btx token add --help",
-            )
+        people.check_roles(roles, ROLES, fix="btx token add --help")
         if not 0 < days <= LONGEST_DAYS:
             raise Invalid(
                 "token",
