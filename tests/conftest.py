@@ -36,7 +36,7 @@ class Story:
 
 
 @contextmanager
-def silent(label: str):  # type: ignore[no-untyped-def]
+def silent(label: str):
     yield lambda done, total, text: None
 
 

@@ -114,7 +114,7 @@ def test_the_gates_learn_to_tell_the_domain(tiny_seed: Path, tiny_corpora: Path)
         )
         for _ in range(150):
             optimiser.zero_grad()
-            objective(model, batch, 0.0).backward()  # type: ignore[no-untyped-call]
+            objective(model, batch, 0.0).backward()
             optimiser.step()
         right = (
             (pairs[-1].router_logits_BS2.argmax(-1) == torch.tensor([[1]] * 8 + [[0]] * 8))

@@ -309,7 +309,7 @@ def test_provenance_names_rule_sources_and_digest_of_every_tensor(
 def test_digests_on_record_are_not_computed_again_and_change_no_byte(
     mode: str, tiny: Save, seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members, recipe = full(tiny, "a", "b"), MixRecipe(mode=mode)  # type: ignore[arg-type]
+    members, recipe = full(tiny, "a", "b"), MixRecipe(mode=mode)
     mix(seed, members, recipe, tmp_path / "hashed")
     named = {"seed": seed} | {member.name: member.folder for member in members}
     recorded = {
@@ -562,7 +562,7 @@ class Growth(RuleBasedStateMachine):
 
     def build(self) -> None:
         self.number += 1
-        seed, recipe = self.tiny("seed"), MixRecipe(mode=self.mode)  # type: ignore[arg-type]
+        seed, recipe = self.tiny("seed"), MixRecipe(mode=self.mode)
         known = [
             Member(name, slot, folder, self.made.get((name, folder, slot)))
             for name, (slot, folder) in self.members.items()
@@ -593,7 +593,7 @@ class Growth(RuleBasedStateMachine):
         for name, (slot, folder) in getattr(self, "members", {}).items():
             made = Checkpoint.open(self.last).read(
                 f"model.layers.0.block_sparse_moe.experts.{slot}.w1.weight"
-            )  # type: ignore[arg-type]
+            )
             assert torch.equal(
                 made, Checkpoint.open(folder).read("model.layers.0.mlp.gate_proj.weight")
             ), name

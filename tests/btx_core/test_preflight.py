@@ -44,14 +44,14 @@ def test_a_model_of_another_seed_is_refused_by_ancestry_with_a_wide_margin(
     mode: str, tiny: Save, seed: Path
 ) -> None:
     stranger, branch = tiny("stranger", "stranger"), tiny("a", shared=0.02)
-    other, own = (preflight(seed, folder, mode).ancestry for folder in (stranger, branch))  # type: ignore[arg-type]
+    other, own = (preflight(seed, folder, mode).ancestry for folder in (stranger, branch))
     assert not other.descends
-    assert preflight(seed, stranger, mode).recommendation == "refuse"  # type: ignore[arg-type]
+    assert preflight(seed, stranger, mode).recommendation == "refuse"
     assert other.margin < -0.35 < 0.3 < own.margin
     assert any(
         problem.subject.startswith("ancestry")
         for problem in preflight(seed, stranger, mode).problems
-    )  # type: ignore[arg-type]
+    )
 
 
 def trained(folder: Path, out: Path, data_seed: int, steps: int) -> Path:

@@ -36,7 +36,7 @@ def test_rows_choose_the_expert_whose_state_it_is(start: str) -> None:
     states = clouds()
     weights_LED = first_weights(
         {index: of(cloud) for index, cloud in enumerate(states)}, 3, start
-    ).float()  # type: ignore[arg-type]
+    ).float()
     right = [
         float(((cloud[layer] @ weights_LED[layer].T).argmax(-1) == index).float().mean())
         for index, cloud in enumerate(states)

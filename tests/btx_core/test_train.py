@@ -104,7 +104,7 @@ def test_bfloat16_and_parts_of_a_step_train_alike(
         "bfloat16": {"precision": "bfloat16"},
     }.items():
         plain = TrainRecipe(steps=12, sequence=32, warmup_steps=4)
-        recipe = replace(plain, **changed)  # type: ignore[arg-type]
+        recipe = replace(plain, **changed)
         ends[name] = train(tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / name).curve[-1][1]
     assert ends["parts"] == pytest.approx(ends["plain"], abs=1e-3)
     assert ends["bfloat16"] == pytest.approx(ends["plain"], abs=0.1)

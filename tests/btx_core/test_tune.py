@@ -84,7 +84,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_each_mode_changes_its_shards_and_no_other_file(
     mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, mode: str, new: set[str]
 ) -> None:
-    recipe = replace(RECIPE, mode=mode)  # type: ignore[arg-type]
+    recipe = replace(RECIPE, mode=mode)
     tune(inputs(mixtures, tiny_seed, tiny_corpora, "math", "code"), recipe, tmp_path / "out")
     before, after = digests(mixtures / "two"), digests(tmp_path / "out")
     assert before.keys() == after.keys()
@@ -101,7 +101,7 @@ def test_router_mode_leaves_every_shared_parameter_as_it_was(
     changed: dict[str, set[str]] = {}
     for mode in ("router", "shared"):
         given = TuneInputs(mixtures / "two", texts(tiny_corpora, "math", "code"))
-        tune(given, replace(RECIPE, mode=mode), tmp_path / mode)  # type: ignore[arg-type]
+        tune(given, replace(RECIPE, mode=mode), tmp_path / mode)
         changed[mode] = changed_tensors(mixtures / "two", tmp_path / mode)
     routers = set(load_file(mixtures / "two" / ROUTER))
     shared = set(load_file(mixtures / "two" / SHARED))

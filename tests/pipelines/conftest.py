@@ -14,7 +14,7 @@ from pipelines.workspace.workspace import Workspace
 
 
 @pytest.fixture
-def own_story(story, tmp_path: Path) -> Workspace:  # type: ignore[no-untyped-def]
+def own_story(story, tmp_path: Path) -> Workspace:
     root = tmp_path / "workspace"
     subprocess.run(
         ["cp", "-a", str(story.root), str(root)], check=True

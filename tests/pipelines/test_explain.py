@@ -20,7 +20,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture
-def workspace(story) -> Workspace:  # type: ignore[no-untyped-def]
+def workspace(story) -> Workspace:
     return Workspace.find(story.root)
 
 
@@ -99,7 +99,7 @@ def test_the_page_carries_every_token_escaped_and_needs_nothing_beside_itself(
         write_page(answer, tmp_path / "page.html")
 
 
-def test_the_command_prints_one_json_document(story, btx: Run) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_prints_one_json_document(story, btx: Run) -> None:
     done = btx(story.root, "explain", "build/1", "--text", "1 + 1", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout).keys() >= {"tokens", "sources"}

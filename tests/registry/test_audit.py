@@ -540,7 +540,7 @@ def rewrite_chain(beyond: Callable[..., list[tuple[object, ...]]]) -> None:
     for seq, at, actor, kind, subject, body in beyond(
         "SELECT seq, at, actor, kind, subject, body FROM event ORDER BY seq"
     ):
-        digest = Link(seq, at, actor, kind, subject, body, prev).digest()  # type: ignore[arg-type]
+        digest = Link(seq, at, actor, kind, subject, body, prev).digest()
         beyond("UPDATE event SET prev = ?, digest = ? WHERE seq = ?", prev, digest, seq)
         prev = digest
 

@@ -77,20 +77,20 @@ def plans(draw: Draw) -> dict[str, object]:
 
 def register(catalog: Catalog, plan: dict[str, object]) -> World:
     world = World()
-    for ref in plan["data"]:  # type: ignore[attr-defined]
+    for ref in plan["data"]:
         catalog.register(ref[5:-2], DataFacts())
         world.inside[ref] = {ref}
-    trained_on = [(ref, "trained_on") for ref in plan["seed_on"]]  # type: ignore[attr-defined]
+    trained_on = [(ref, "trained_on") for ref in plan["seed_on"]]
     catalog.register("base", SeedFacts(), parents=trained_on)
-    world.inside["seed/base@1"] = {"seed/base@1", *plan["seed_on"]}  # type: ignore[misc]
+    world.inside["seed/base@1"] = {"seed/base@1", *plan["seed_on"]}
     modes = {}
-    for number, (mode, trained_on) in enumerate(plan["experts"]):  # type: ignore[arg-type, var-annotated]
+    for number, (mode, trained_on) in enumerate(plan["experts"]):
         ref = f"expert/e{number}@1"
         parents = [("seed/base@1", "branched_from"), *((data, "trained_on") for data in trained_on)]
         catalog.register(f"e{number}", ExpertFacts(mode=Mode(mode)), parents=parents)
         world.inside[ref] = {ref, *trained_on} | world.inside["seed/base@1"]
         modes[ref] = mode
-    for number, build in enumerate(plan["builds"], start=1):  # type: ignore[arg-type, var-annotated]
+    for number, build in enumerate(plan["builds"], start=1):
         add_build(catalog, world, modes, number, build)
     return world
 
@@ -98,7 +98,7 @@ def register(catalog: Catalog, plan: dict[str, object]) -> World:
 def add_build(
     catalog: Catalog, world: World, modes: dict[str, str], number: int, build: dict[str, object]
 ) -> None:
-    members = [f"expert/e{member}@1" for member in build["members"]]  # type: ignore[attr-defined]
+    members = [f"expert/e{member}@1" for member in build["members"]]
     mode = "full" if any(modes[ref] == "full" for ref in members) else "anchored"
     lines = [{"ref": ref, "slot": slot} for slot, ref in enumerate(members, start=1)]
     facts = {"mode": mode, "members": lines, "number": number}
@@ -109,7 +109,7 @@ def add_build(
         "mix": {"top_k": build["top_k"], "seed_expert": build["seed_expert"]},
         "tune": {"mode": build["tune"]},
     }
-    edges = [(snapshot.ref, "composed_from"), *((data, "tuned_on") for data in build["on"])]  # type: ignore[attr-defined]
+    edges = [(snapshot.ref, "composed_from"), *((data, "tuned_on") for data in build["on"])]
     catalog.register(
         "",
         BuildFacts.from_json({"recipe": recipe, "number": number}, "test"),
@@ -118,7 +118,7 @@ def add_build(
     world.builds[f"build/{number}"] = model(
         world, members, mode, build, world.builds[grown] if grown else None
     )
-    world.top_k[f"build/{number}"] = build["top_k"]  # type: ignore[assignment]
+    world.top_k[f"build/{number}"] = build["top_k"]
 
 
 def model(
@@ -133,7 +133,7 @@ def model(
     if grown:
         for row in rows.values():
             row.update(*grown.groups())
-    text = set(build["on"])  # type: ignore[call-overload]
+    text = set(build["on"])
     joint = text.union(*shards.values())
     if build["tune"] != "none":
         for row in rows.values():

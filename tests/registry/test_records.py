@@ -196,7 +196,7 @@ def test_what_is_no_json_is_refused_and_never_kept_as_unknown(value: object) -> 
     facts = SeedFacts(**{"more": value})
     with pytest.raises(Invalid):
         canonical_json(facts.to_json())
-    evidence = DataEvidence(kind="data", name="a", more=value)  # type: ignore[call-arg]
+    evidence = DataEvidence(kind="data", name="a", more=value)
     with pytest.raises(Invalid):
         canonical_json(evidence.to_json())
 
@@ -487,7 +487,7 @@ def test_a_body_is_read_when_somebody_asks_for_it() -> None:
 
 
 def test_evidence_has_every_key_and_governances_own_only_once_they_are_set() -> None:
-    told = DataEvidence(kind="data", ref="data/a@1", name="a", more=1)  # type: ignore[call-arg]
+    told = DataEvidence(kind="data", ref="data/a@1", name="a", more=1)
     keys = set(DataEvidence.model_fields) - {"waivers", "actor"} | {"more"}
     assert told.to_json().keys() == keys
     assert told.model_copy(update={"waivers": ()}).to_json().keys() == keys | {"waivers"}
