@@ -93,9 +93,11 @@ def seed_add_command(
     license: Annotated[str | None, typer.Option(metavar="SPDX-ID")] = None,
     json: Json = False,
 ) -> None:
-    """Register a dense checkpoint folder in Hugging Face format as a seed.
+    """Register a dense checkpoint as a seed: a folder in Hugging Face format, or a GGUF file.
 
     Example: btx seed add base ./checkpoints/our-llama --license Apache-2.0
+
+    Example: btx seed add small ./SmolLM2-135M-Instruct.Q4_1.gguf --license Apache-2.0
     """
     from pipelines.jobs.add_seed import add_seed
 

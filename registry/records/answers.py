@@ -23,6 +23,7 @@ from registry.records.facts import (
     Environment,
     Member,
     Routing,
+    SourceFile,
     StoredFile,
     TrainingReport,
     Weights,
@@ -638,6 +639,7 @@ class ShownSeedAnswer(Shown):
     parameters: int | None = None
     license: str | None = None
     data: tuple[str, ...] = ()
+    converted_from: SourceFile | None = None
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None

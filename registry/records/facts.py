@@ -128,6 +128,16 @@ class DataFacts(Held, DataStatement):
     url: str | None = None
 
 
+class SourceFile(Record):
+    """A file in another format that a checkpoint was converted from."""
+
+    name: str
+    sha256: str
+    bytes: int
+    format: str  # gguf
+    quantisation: str | None = None  # how most of its weights are stored, such as Q4_1
+
+
 class SeedFacts(Held):
     """The dense model that experts start from."""
 
@@ -138,6 +148,7 @@ class SeedFacts(Held):
     parameters: int | None = None
     license: str | None = None
     data: tuple[str, ...] = ()  # data versions that it was trained on, where they are registered
+    converted_from: SourceFile | None = None
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
