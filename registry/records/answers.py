@@ -100,6 +100,13 @@ class WorkspaceAnswer(Answer):
     head: str
 
 
+class TrustAnswer(Answer):
+    """What a workspace names of servers, files outside it and commands is confirmed."""
+
+    workspace: str
+    statements: tuple[str, ...]
+
+
 class Row(Answer):
     """One version in a list."""
 

@@ -6,20 +6,31 @@ when it is read, and the row's own text stays what digests are computed over.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from btx_core.files import stays_inside
 from registry.records import older
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import Kind, Mode, Status
 from registry.records.results import Result
 
 
+def _require_inside(path: str) -> str:
+    if not stays_inside(path):
+        raise ValueError("a path inside the workspace")
+    return path
+
+
+# A folder, relative to the workspace.
+FolderPath = Annotated[str, AfterValidator(_require_inside)]
+
+
 class DvcFolder(Record):
     """A folder that DVC holds: its path in the workspace, and the MD5 that DVC addresses it by."""
 
-    path: str
+    path: FolderPath
     md5: str | None = None
 
 
@@ -275,7 +286,7 @@ class BuildFacts(Held):
     recipe: BuildRecipe = BuildRecipe()
     architecture: Architecture | None = None
     tuned: str | None = None  # what tuning trained: none, router, shared or all
-    folder: str | None = None
+    folder: FolderPath | None = None
     results: tuple[Result, ...] = ()
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness
     routing: Routing | None = None
