@@ -36,11 +36,11 @@ def stock_config(folder: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def refused_as_unsupported(subject: Path, expected: str) -> Iterator[None]:
+def refused_as_unsupported(subject: object, expected: str) -> Iterator[None]:
     """Turn whatever another library raises over a person's file into one refusal.
 
     Args:
-        subject: the file that the library reads.
+        subject: what the library reads.
         expected: what it should have been.
 
     Raises:
@@ -48,9 +48,10 @@ def refused_as_unsupported(subject: Path, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except BtxError:
+    except (BtxError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    # A panic in a library written in Rust is no Exception.
+    except BaseException as error:
         message = " ".join(str(error).split())
         raise Unsupported(
             subject,
