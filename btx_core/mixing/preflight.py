@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from btx_core.checkpoints.canonical import canonical, in_form_of
+from btx_core.checkpoints.canonical import canonical, in_form_of, same_bytes
 from btx_core.checkpoints.checkpoint import FLOATS, Checkpoint
 from btx_core.checkpoints.families import find_family
 from btx_core.checkpoints.settings import different_settings
@@ -173,6 +173,7 @@ def preflight(
     mode: Mode = "anchored",
     *,
     others: Mapping[str, Path] | None = None,
+    name: str | None = None,
 ) -> Preflight:
     """Collect facts about a candidate as a branch of a seed.
 
@@ -181,6 +182,7 @@ def preflight(
         candidate: the candidate's folder.
         mode: whether shared parameters may have moved (full) or not (anchored).
         others: experts of the same seed by name, for the similarity of task vectors.
+        name: what the problems call the candidate; its folder's name unless given.
 
     Returns:
         The facts.
@@ -193,7 +195,8 @@ def preflight(
     theirs = given
     if given.model_type == opened.model_type:
         theirs = in_form_of(ours, canonical(given))
-    comparison = compare(ours, theirs)
+    name = name or candidate.name
+    comparison = compare(ours, theirs, name)
     comparable = comparison.shapes_match and comparison.dtype_match
     measured = distances(ours, theirs) if comparable else {}
     if comparable:
@@ -202,7 +205,7 @@ def preflight(
         finite = all_finite(theirs)
     if not finite:
         bad = [name for name, distance in measured.items() if not distance.finite]
-        subject = f"{candidate.name}, {min(bad, default='weights')}"
+        subject = f"{name}, {min(bad, default='weights')}"
         problem = Problem(subject, "NaN or infinity", "finite weights")
         return Preflight(comparison, False, mode, (*comparison.problems, problem), Ancestry())
     if not comparable:
@@ -222,14 +225,37 @@ def preflight(
     )
 
 
-def compare(seed: Checkpoint, candidate: Checkpoint) -> Comparison:
+def moved_shared(seed: Path, candidate: Path) -> list[str]:
+    """Return the tensors outside the feed-forward blocks that two checkpoints hold differently.
+
+    Args:
+        seed: the seed's folder.
+        candidate: the candidate's folder; tensors that it lacks or has in another form are not
+            compared.
+
+    Raises:
+        Unsafe: for a folder that must not be read.
+    """
+    ours = canonical(Checkpoint.open(seed))
+    theirs = in_form_of(ours, canonical(Checkpoint.open(candidate)))
+    return [
+        name
+        for name, info in ours.tensors.items()
+        if parameter_group(name) != FEED_FORWARD
+        and name in theirs.tensors
+        and (info.dtype, info.shape) == (theirs.tensors[name].dtype, theirs.tensors[name].shape)
+        and not same_bytes(info, theirs.tensors[name])
+    ]
+
+
+def compare(seed: Checkpoint, candidate: Checkpoint, name: str) -> Comparison:
     """Compare headers, configs and tokenizers; no parameter is read.
 
     Args:
         seed: the seed, canonical.
         candidate: the candidate, canonical if it is of the seed's model type.
+        name: what the problems call it.
     """
-    name = candidate.folder.name
     problems: list[Problem] = []
     family = None
     try:
@@ -242,8 +268,8 @@ def compare(seed: Checkpoint, candidate: Checkpoint) -> Comparison:
     for one in different:
         subject = f"{name}, config {one.key}"
         problems.append(Problem(subject, str(one.member), str(one.seed)))
-    shapes = _different_shapes(seed, candidate)
-    types = _different_dtypes(seed, candidate)
+    shapes = _different_shapes(seed, candidate, name)
+    types = _different_dtypes(seed, candidate, name)
     tokens = different_tokens(seed.folder, candidate.folder)
     problems += [*shapes, *types]
     if tokens:
@@ -259,16 +285,15 @@ def compare(seed: Checkpoint, candidate: Checkpoint) -> Comparison:
     )
 
 
-def _different_shapes(seed: Checkpoint, candidate: Checkpoint) -> list[Problem]:
+def _different_shapes(seed: Checkpoint, candidate: Checkpoint, name: str) -> list[Problem]:
     ours = {name: str(info.shape) for name, info in seed.tensors.items()}
     theirs = {name: str(info.shape) for name, info in candidate.tensors.items()}
-    return _first_difference(candidate.folder.name, "shape", ours, theirs)
+    return _first_difference(name, "shape", ours, theirs)
 
 
-def _different_dtypes(seed: Checkpoint, candidate: Checkpoint) -> list[Problem]:
+def _different_dtypes(seed: Checkpoint, candidate: Checkpoint, name: str) -> list[Problem]:
     ours = {name: info.dtype for name, info in seed.tensors.items()}
     theirs = {name: info.dtype for name, info in candidate.tensors.items()}
-    name = candidate.folder.name
     problems = _first_difference(name, "dtype", ours, theirs)
     strange = sorted(set(theirs.values()) - set(FLOATS))
     if strange:

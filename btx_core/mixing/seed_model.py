@@ -13,11 +13,12 @@ from pathlib import Path
 # A config's values are whatever its class defines.
 from typing import Any
 
-from btx_core.checkpoints.canonical import canonical
+from btx_core.checkpoints.canonical import EMBEDDING, canonical
 from btx_core.checkpoints.checkpoint import TORCH_NAMES, Checkpoint
 from btx_core.checkpoints.families import Family, find_family
 from btx_core.checkpoints.pieces import Sizes
 from btx_core.checkpoints.stock import refused_as_unsupported
+from btx_core.checkpoints.token_meaning import require_tokenizer
 from btx_core.checkpoints.whole import require_whole
 from btx_core.mixing.parts import template_pattern
 from btx_core.mixing.recipe import MixRecipe
@@ -81,6 +82,21 @@ class SeedModel:
     def split(self, chunks: int) -> SeedModel:
         """Return the seed whose experts are split into this many narrower ones."""
         return replace(self, sizes=self.sizes.split(chunks))
+
+
+def open_seed(folder: Path) -> SeedModel:
+    """Open a seed that is to be registered: it must mix, and train as it is.
+
+    Args:
+        folder: the dense checkpoint.
+
+    Raises:
+        BtxError: as `SeedModel.open`; and for a tokenizer that is not there, that transformers
+            cannot read, or that gives ids without a row.
+    """
+    seed = SeedModel.open(folder, MixRecipe())
+    require_tokenizer(Checkpoint.open(folder), seed.checkpoint.tensors[EMBEDDING].shape[0])
+    return seed
 
 
 def mixture_config(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str, Any]:

@@ -130,6 +130,7 @@ class Adapter:
         settings: its adapter_config.json.
         tensors: its tensors by name.
         changes: the sum that it is; None for what PEFT must merge.
+        named: what messages call it: the path that a person gave.
     """
 
     folder: Path
@@ -137,14 +138,16 @@ class Adapter:
     settings: Settings
     tensors: Mapping[str, TensorInfo]
     changes: Changes | None
+    named: Path
 
     @classmethod
-    def open(cls, seed_model: Path, folder: Path) -> Adapter:
+    def open(cls, seed_model: Path, folder: Path, named: Path | None = None) -> Adapter:
         """Check an adapter from headers alone.
 
         Args:
             seed_model: the dense folder that it was trained on.
             folder: an adapter folder in PEFT format.
+            named: what messages call it, if it is a copy of something else.
 
         Returns:
             The adapter.
@@ -154,6 +157,7 @@ class Adapter:
             ShapeMismatch: for an adapter of another seed model.
             Unsafe: for a folder that must not be read.
         """
+        named = named or folder
         base = Checkpoint.open(seed_model)
         contents = contents_of(folder)
         if ADAPTER_WEIGHTS not in contents.taken:
@@ -165,12 +169,12 @@ class Adapter:
             )
         settings = read_json(folder / ADAPTER_CONFIG)
         tensors = read_header(folder / ADAPTER_WEIGHTS)
-        check_settings(folder, settings)
-        _require_same_base(canonical(base), folder, settings)
+        check_settings(named, settings)
+        _require_same_base(canonical(base), named, settings)
         changes = None
         if not _is_for_peft(base, settings, tensors):
-            changes = changes_of(base, folder, settings, tensors)
-        return cls(folder, base, settings, tensors, changes)
+            changes = changes_of(base, named, settings, tensors)
+        return cls(folder, base, settings, tensors, changes, named)
 
 
 def add_adapters(model: PreTrainedModel, rank: int) -> PeftModel:
@@ -203,13 +207,14 @@ def add_adapters(model: PreTrainedModel, rank: int) -> PeftModel:
     return adapted
 
 
-def merge(seed_model: Path, adapter: Path, out: Path) -> str:
+def merge(seed_model: Path, adapter: Path, out: Path, named: Path | None = None) -> str:
     """Write the seed model plus an adapter to a new folder.
 
     Args:
         seed_model: the dense folder that the adapter was trained on.
         adapter: an adapter folder in PEFT format.
         out: the folder to be made; the adapter's own files go under adapter/ in it.
+        named: what messages call the adapter, if it is a copy of something else.
 
     Returns:
         What merged it: "sum", or PEFT with its version.
@@ -218,7 +223,7 @@ def merge(seed_model: Path, adapter: Path, out: Path) -> str:
         BtxError: as `Adapter.open`; and Unsupported where the merged model computes something
             else than the adapter.
     """
-    opened = Adapter.open(seed_model, adapter)
+    opened = Adapter.open(seed_model, adapter, named)
     if opened.changes is None:
         value_of, merged_by = _merged_by_peft(opened)
     else:
@@ -232,12 +237,13 @@ def merge(seed_model: Path, adapter: Path, out: Path) -> str:
     return merged_by
 
 
-def merge_in_place(seed_model: Path, folder: Path) -> str:
+def merge_in_place(seed_model: Path, folder: Path, named: Path | None = None) -> str:
     """Replace an adapter by the merged checkpoint; the adapter itself moves to adapter/.
 
     Args:
         seed_model: the dense folder that the adapter was trained on.
         folder: an adapter folder; whatever else lies in it stays.
+        named: what messages call it, if it is a copy of something else.
 
     Returns:
         What merged it, as `merge`.
@@ -247,7 +253,7 @@ def merge_in_place(seed_model: Path, folder: Path) -> str:
     """
     merged = folder.with_name(f".{folder.name}.merged")
     shutil.rmtree(merged, ignore_errors=True)
-    merged_by = merge(seed_model, folder, merged)
+    merged_by = merge(seed_model, folder, merged, named)
     for path in sorted(folder.iterdir()):
         # What else lies there: a README, what the training wrote of itself.
         if path.name not in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) and not (merged / path.name).exists():
@@ -361,7 +367,7 @@ def _merged_by_peft(adapter: Adapter) -> tuple[Callable[[TensorInfo], torch.Tens
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(adapter.base.folder, dtype=torch.float32)
-    subject = adapter.folder / ADAPTER_CONFIG
+    subject = adapter.named / ADAPTER_CONFIG
     with torch.no_grad(), refused_as_unsupported(subject, "an adapter that PEFT loads and merges"):
         adapted = peft.PeftModel.from_pretrained(model, str(adapter.folder), local_files_only=True)
         _require_all_loaded(adapter, peft.get_peft_model_state_dict(adapted))
@@ -395,7 +401,7 @@ def _require_all_loaded(adapter: Adapter, loaded: Mapping[str, torch.Tensor]) ->
     """PEFT only warns of a tensor that it cannot place."""
     for name in sorted(adapter.tensors.keys() ^ loaded.keys()):
         raise ShapeMismatch(
-            f"{adapter.folder}, {name}",
+            f"{adapter.named}, {name}",
             found="a tensor that PEFT does not place" if name in adapter.tensors else "no tensor",
             expected="the tensors that its settings name",
             next=OWN_SEED,

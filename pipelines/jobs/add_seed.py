@@ -5,9 +5,9 @@ from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.checkpoints.families import find_family
+from btx_core.checkpoints.contents import contents_of
 from btx_core.mixing.distances import all_finite
+from btx_core.mixing.seed_model import open_seed
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
@@ -38,7 +38,8 @@ def add_seed(
 
     Raises:
         Unsafe: for what cannot be read safely.
-        Unsupported: for a family that cannot be mixed.
+        Unsupported: for a family that cannot be mixed, or a seed without a tokenizer.
+        ShapeMismatch: for tensors or tokens that are not those of the model's class.
         Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
@@ -46,21 +47,25 @@ def add_seed(
         number = catalog.next_version(Kind.SEED, name)
         ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
         parents = [catalog.get(reference, DataFacts) for reference in data]
-        if source.exists():
+        contents = contents_of(source) if source.exists() else None
+        taken = contents.taken if contents else None
+        if contents:
             # Where it lies first: a refusal names the caller's path, and comes before the copy.
-            Checkpoint.open(source)
-        with folders.incoming(source, target) as incoming:
-            checkpoint = Checkpoint.open(incoming)
+            open_seed(source)
+        with folders.incoming(source, target, taken=taken) as incoming:
+            seed = open_seed(incoming)
             files = folders.manifest(incoming)
             facts = SeedFacts(
-                model_type=checkpoint.model_type,
-                family=find_family(checkpoint.config).name,
-                parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
+                model_type=seed.checkpoint.model_type,
+                family=seed.family.name,
+                parameters=sum(prod(tensor.shape) for tensor in seed.checkpoint.tensors.values()),
                 license=license,
                 data=tuple(str(parent.ref) for parent in parents),
-                finite=all_finite(checkpoint),
+                finite=all_finite(seed.checkpoint),
                 tensors=folders.tensors(incoming),
             )
+            if contents and contents.left_out:
+                facts = facts.model_copy(update={"left_out": contents.left_out})
             if number > 1:
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)

@@ -90,6 +90,7 @@ class RegisteredAnswer(Answer):
     ref: str
     status: Literal["registered", "unchanged"]
     digest: str
+    left_out: tuple[str, ...] = ()  # of a checkpoint folder: what was not taken
 
 
 class WorkspaceAnswer(Answer):
@@ -641,6 +642,7 @@ class ShownSeedAnswer(Shown):
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
+    left_out: tuple[str, ...] = ()
     dvc: DvcFolder | None = None
 
 
@@ -659,6 +661,8 @@ class ShownExpertAnswer(Shown):
     train: TrainingReport | None = None
     environment: Environment | None = None
     adapter: str | None = None
+    merged_by: str | None = None
+    left_out: tuple[str, ...] = ()
     dvc: DvcFolder | None = None
 
 
