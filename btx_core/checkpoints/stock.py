@@ -37,14 +37,14 @@ def stock_config(folder: Path) -> Mapping[str, Any]:
 
 @contextmanager
 def refused_as_unsupported(
-    subject: Path,
+    subject: object,
     expected: str,
     advice: str = "save the checkpoint anew with save_pretrained",
 ) -> Iterator[None]:
     """Turn whatever another library raises over a person's file into one refusal.
 
     Args:
-        subject: the file that the library reads.
+        subject: what the library reads.
         expected: what it should have been.
         advice: what to do instead.
 
@@ -53,9 +53,10 @@ def refused_as_unsupported(
     """
     try:
         yield
-    except BtxError:
+    except (BtxError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    # A panic in a library written in Rust is no Exception.
+    except BaseException as error:
         message = " ".join(str(error).split())
         raise Unsupported(
             subject,

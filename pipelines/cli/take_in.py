@@ -217,10 +217,13 @@ def _registration(version: "Version[Facts]") -> "RegisteredAnswer":
         ref=str(version.ref),
         status="registered" if version.created else "unchanged",
         digest=version.digest,
+        left_out=getattr(version.facts, "left_out", ()) if version.created else (),
     )
 
 
 def _print_version(version: "Version[Facts]", json: bool) -> None:
     answer = _registration(version)
     text = f"{answer.ref}   {answer.status}   {answer.digest[:12]}"
+    if answer.left_out:
+        text += f"\nleft out, as no part of the model: {', '.join(answer.left_out)}"
     print_answer(answer, json, text)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.checkpoints.families import find_family
+from btx_core.checkpoints.contents import contents_of
 from btx_core.checkpoints.gguf import is_gguf, read_gguf_header, write_plain
 from btx_core.files import temporary_path
 from btx_core.mixing.distances import all_finite
+from btx_core.mixing.seed_model import open_seed
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
@@ -27,10 +27,14 @@ class SeedSource:
     Attributes:
         folder: where it lies.
         converted_from: the file that it was converted from; None for a folder that a person named.
+        taken: the files in it that are taken in; None for all.
+        left_out: those that are not.
     """
 
     folder: Path
     converted_from: SourceFile | None = None
+    taken: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def add_seed(
@@ -55,7 +59,8 @@ def add_seed(
 
     Raises:
         Unsafe: for what cannot be read safely.
-        Unsupported: for a family that cannot be mixed.
+        Unsupported: for a family that cannot be mixed, or a seed without a tokenizer.
+        ShapeMismatch: for tensors or tokens that are not those of the model's class.
         Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
@@ -65,21 +70,23 @@ def add_seed(
         parents = [catalog.get(reference, DataFacts) for reference in data]
         with (
             _checkpoint(workspace, source) as checked,
-            folders.incoming(checked.folder, target) as incoming,
+            folders.incoming(checked.folder, target, taken=checked.taken) as incoming,
         ):
-            checkpoint = Checkpoint.open(incoming)
+            seed = open_seed(incoming)
             files = folders.manifest(incoming)
             facts = SeedFacts(
-                model_type=checkpoint.model_type,
-                family=find_family(checkpoint.config).name,
-                parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
+                model_type=seed.checkpoint.model_type,
+                family=seed.family.name,
+                parameters=sum(prod(tensor.shape) for tensor in seed.checkpoint.tensors.values()),
                 license=license,
                 data=tuple(str(parent.ref) for parent in parents),
-                finite=all_finite(checkpoint),
+                finite=all_finite(seed.checkpoint),
                 tensors=folders.tensors(incoming),
             )
             if checked.converted_from:
                 facts = facts.model_copy(update={"converted_from": checked.converted_from})
+            if checked.left_out:
+                facts = facts.model_copy(update={"left_out": checked.left_out})
             if number > 1:
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
@@ -103,10 +110,13 @@ def add_seed(
 def _checkpoint(workspace: Workspace, source: Path) -> Iterator[SeedSource]:
     """Yield the checkpoint folder that is meant; one that was made of a GGUF file is temporary."""
     if not is_gguf(source):
-        if source.exists():
-            # Where it lies first: a refusal names the caller's path, and comes before the copy.
-            Checkpoint.open(source)
-        yield SeedSource(source)
+        if not source.exists():
+            yield SeedSource(source)
+            return
+        # Where it lies first: a refusal names the caller's path, and comes before the copy.
+        contents = contents_of(source)
+        open_seed(source)
+        yield SeedSource(source, taken=contents.taken, left_out=contents.left_out)
         return
     header = read_gguf_header(source)
     with temporary_path(workspace.work, "gguf") as folder:

@@ -8,7 +8,7 @@ DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the c
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -32,7 +32,9 @@ logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 @contextmanager
-def incoming(source: Path | str, target: Path) -> Iterator[Path]:
+def incoming(
+    source: Path | str, target: Path, *, taken: Mapping[str, Path] | None = None
+) -> Iterator[Path]:
     """Copy `source` beside `target` and yield the copy.
 
     A copy that was not accepted is gone when the context ends.
@@ -41,6 +43,7 @@ def incoming(source: Path | str, target: Path) -> Iterator[Path]:
         source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on;
             with a secret in it, or `${NAME}` where the environment holds one.
         target: the version's folder.
+        taken: the files to copy, by their path in the copy; None: everything.
 
     Raises:
         NotFound: for a missing source.
@@ -53,7 +56,9 @@ def incoming(source: Path | str, target: Path) -> Iterator[Path]:
     copy = target.with_name(f".{target.name}.incoming")
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        if isinstance(source, Path):
+        if taken is not None:
+            _copy_files(taken, copy)
+        elif isinstance(source, Path):
             _copy(source, copy)
         else:
             _fetch(source, copy)
@@ -218,6 +223,12 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder
+
+
+def _copy_files(taken: Mapping[str, Path], target: Path) -> None:
+    for name, path in taken.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
 
 
 def _copy(source: Path, target: Path) -> None:

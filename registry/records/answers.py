@@ -91,6 +91,7 @@ class RegisteredAnswer(Answer):
     ref: str
     status: Literal["registered", "unchanged"]
     digest: str
+    left_out: tuple[str, ...] = ()  # of a checkpoint folder: what was not taken
 
 
 class WorkspaceAnswer(Answer):
@@ -650,6 +651,7 @@ class ShownSeedAnswer(Shown):
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
+    left_out: tuple[str, ...] = ()
     dvc: DvcFolder | None = None
 
 
@@ -668,6 +670,8 @@ class ShownExpertAnswer(Shown):
     train: TrainingReport | None = None
     environment: Environment | None = None
     adapter: str | None = None
+    merged_by: str | None = None
+    left_out: tuple[str, ...] = ()
     dvc: DvcFolder | None = None
 
 

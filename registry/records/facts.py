@@ -163,6 +163,7 @@ class SeedFacts(Held):
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
+    left_out: tuple[str, ...] = ()  # what lay beside the checkpoint and was not taken
     tensors: Mapping[str, str] = {}  # name to SHA-256
 
 
@@ -182,6 +183,8 @@ class ExpertFacts(Held):
     train: TrainingReport | None = None
     environment: Environment | None = None
     adapter: str | None = None  # digest of the LoRA adapter that it was merged from
+    merged_by: str | None = None  # of an adapter: "sum", or PEFT with its version
+    left_out: tuple[str, ...] = ()  # what lay beside the checkpoint and was not taken
     tensors: Mapping[str, str] = {}
 
     @model_validator(mode="before")
