@@ -1,6 +1,6 @@
 """Register a dense checkpoint as a seed: a folder, or a GGUF file that is converted first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
@@ -33,7 +33,7 @@ class SeedSource:
 
     folder: Path
     converted_from: SourceFile | None = None
-    taken: tuple[str, ...] | None = None
+    taken: Mapping[str, Path] | None = None
     left_out: tuple[str, ...] = ()
 
 
