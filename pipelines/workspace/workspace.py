@@ -27,6 +27,7 @@ from pipelines.workspace.environment import child_environment
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
+from registry.records.kinds import Kind
 from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
@@ -235,6 +236,37 @@ class Workspace:
         return self.root / plural / name / str(version)
 
     @contextmanager
+    def numbering(self, kind: Kind, name: str) -> Iterator[int]:
+        """Hold the next number of a name while a version takes it.
+
+        Nobody else on this registry, on whatever machine, takes the number meanwhile: whoever wants
+        the same name waits.
+
+        Args:
+            kind: of the version.
+            name: its name; empty for a build.
+
+        Yields:
+            The number.
+        """
+        with self.catalog.database.lock(f"{kind}/{name}"):
+            yield self.next_number(kind, name)
+
+    def next_number(self, kind: Kind, name: str) -> int:
+        """Return the number that the next version of this name gets here.
+
+        It is none that lies in this workspace already, with or without a row: a registry may be
+        older than the folders, and what git or DVC holds under a number means that for ever.
+        """
+        number = self.catalog.next_version(kind, name)
+        parent = self.folder(kind, name, number).parent
+        there = [path.name.removesuffix(".dvc") for path in parent.glob("[0-9]*")]
+        for held in sorted({int(one) for one in there if one.isdecimal()}):
+            if held >= number and not unfinished_mark(self.root, parent / str(held)).exists():
+                number = held + 1
+        return number
+
+    @contextmanager
     def writing(self, what: str) -> Iterator[None]:
         """Hold the workspace's one write lock.
 
@@ -274,6 +306,11 @@ class Workspace:
             except BlockingIOError:
                 return True
         return False
+
+
+def unfinished_mark(root: Path, target: Path) -> Path:
+    """Return the file that is there while a version's folder has no row yet."""
+    return root / ".btx" / "unfinished" / target.relative_to(root).as_posix().replace("/", "-")
 
 
 def _forget_the_killed(path: Path) -> None:
