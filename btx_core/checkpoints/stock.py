@@ -36,12 +36,17 @@ def stock_config(folder: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def refused_as_unsupported(subject: object, expected: str) -> Iterator[None]:
+def refused_as_unsupported(
+    subject: object,
+    expected: str,
+    advice: str = "save the checkpoint anew with save_pretrained",
+) -> Iterator[None]:
     """Turn whatever another library raises over a person's file into one refusal.
 
     Args:
         subject: what the library reads.
         expected: what it should have been.
+        advice: what to do instead.
 
     Raises:
         Unsupported: for any exception of the block that is not a `BtxError` already.
@@ -57,5 +62,5 @@ def refused_as_unsupported(subject: object, expected: str) -> Iterator[None]:
             subject,
             found=f"{type(error).__name__}: {message}"[:300],
             expected=expected,
-            next="save the checkpoint anew with save_pretrained",
+            next=advice,
         ) from None

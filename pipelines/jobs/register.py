@@ -157,7 +157,7 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
 
 def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str | None, ...]:
     """Return every licence once; None where one is not stated, so that a rule can see it."""
-    licenses = {one.facts.license for one in corpora}
+    licenses = {one.facts.applying_license for one in corpora}
     return tuple(sorted(licenses, key=lambda license: (license is None, license or "")))
 
 

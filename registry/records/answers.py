@@ -23,6 +23,7 @@ from registry.records.facts import (
     Environment,
     Member,
     Routing,
+    SourceFile,
     StoredFile,
     TrainingReport,
     Weights,
@@ -98,6 +99,13 @@ class WorkspaceAnswer(Answer):
 
     workspace: str
     head: str
+
+
+class TrustAnswer(Answer):
+    """What a workspace names of servers, files outside it and commands is confirmed."""
+
+    workspace: str
+    statements: tuple[str, ...]
 
 
 class Row(Answer):
@@ -640,6 +648,7 @@ class ShownSeedAnswer(Shown):
     parameters: int | None = None
     license: str | None = None
     data: tuple[str, ...] = ()
+    converted_from: SourceFile | None = None
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
