@@ -20,7 +20,6 @@ from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.kinds import Gate, Relation
 
-
 # The end of an export's card.
 LOADING = """
 ## Loading
