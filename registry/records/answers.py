@@ -439,6 +439,7 @@ class ExportAnswer(Answer):
     fused: bool
     verdict: str
     bytes_written: int
+    transformers: str | None = None  # the least release that loads it
     verify: str | None = None  # the command that checks the signature
     public_key: str | None = None
 
@@ -714,6 +715,7 @@ class ShownExportAnswer(Shown):
     target: str | None = None
     fused: bool | None = None
     verdict: str | None = None
+    transformers: str | None = None
     public_key: str | None = None
 
 
