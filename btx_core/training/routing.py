@@ -78,7 +78,7 @@ def within_capacity(output: RouterOutput, capacity: float) -> RouterOutput:
     """
     logits_TE, weights_TK, index_TK = output
     tokens, experts = logits_TE.shape
-    taken_TE = torch.nn.functional.one_hot(index_TK[:, 0], experts)
+    taken_TE = torch.zeros_like(logits_TE, dtype=torch.long).scatter(1, index_TK, 1)
     queue_TK = taken_TE.cumsum(0).gather(1, index_TK)
     room = math.ceil(capacity * tokens / experts)
     return logits_TE, weights_TK * (queue_TK <= room), index_TK

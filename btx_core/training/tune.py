@@ -192,7 +192,8 @@ class TuneJob:
         )
         teacher = None
         if inputs.seed_model and recipe.keep:
-            teacher = load(inputs.seed_model, torch.float32)
+            machine = self.routed.machine.for_dense
+            teacher = load(inputs.seed_model, torch.float32, machine=machine)
         objective = Tuning(
             routed=self.routed,
             recipe=recipe,
