@@ -9,6 +9,8 @@ mixtures), which loads each process's share from the plain folder. Checking a fo
 trusted is left to `btx_core.checkpoints.checkpoint`.
 """
 
+import os
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,14 +21,20 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from btx_core.problems import BtxError
 
+# Variables of the environment; see `here`.
+EXPERT_PARALLEL, RECOMPUTE = "BTX_EXPERT_PARALLEL", "BTX_RECOMPUTE"
+
 T = TypeVar("T")
+# Called with a model: the names of some of its modules.
+Blocks = Callable[[PreTrainedModel], Iterable[str]]
 # Called with a loaded model: the names of the parameters that train.
 Trains = Callable[[PreTrainedModel], Container[str]]
 
@@ -114,6 +122,14 @@ class Machine:
         dist.all_reduce(summed)
         return summed / self.world
 
+    def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Give parameters that every process holds whole the main process's values."""
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if not isinstance(parameter, DTensor):
+                dist.broadcast(parameter.data, src=0)
+
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Average the gradients of parameters that every process holds whole.
 
@@ -142,25 +158,26 @@ def _host_group() -> dist.ProcessGroup:
     return cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
 
 
-def here(*, expert_parallel: int = 1, recompute: bool = False) -> Machine:
+def here() -> Machine:
     """Return the machine that this process is a part of.
 
-    Args:
-        expert_parallel: how many processes divide the experts of a mixture among them; it divides
-            the number of processes, and the number of experts is a multiple of it.
-        recompute: whether activations are computed again on the way back.
+    The environment says what cannot be seen: `BTX_EXPERT_PARALLEL`, how many processes divide the
+    experts of a mixture among them, which divides the number of processes and of experts; and
+    `BTX_RECOMPUTE`, "1" where activations are to be computed again on the way back.
 
     Returns:
         All processes that torchrun or `accelerate launch` started together; alone, the first GPU,
         or else the CPU.
     """
-    state = PartialState()
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    # Without being told, accelerate joins no processes on a CPU.
+    state = PartialState(cpu=asked or not torch.accelerator.is_available())
     return Machine(
         rank=state.process_index,
         world=state.num_processes,
         device=state.device,
-        expert_parallel=expert_parallel if state.num_processes > 1 else 1,
-        recompute=recompute,
+        expert_parallel=int(os.environ.get(EXPERT_PARALLEL, "1")) if state.num_processes > 1 else 1,
+        recompute=os.environ.get(RECOMPUTE) == "1",
     )
 
 
@@ -171,6 +188,7 @@ def load(
     machine: Machine | None = None,
     trains: Trains | None = None,
     compute: torch.dtype | None = None,
+    blocks: Blocks | None = None,
 ) -> PreTrainedModel:
     """Load a dense or mixed causal language model.
 
@@ -181,6 +199,7 @@ def load(
         trains: tells which parameters require a gradient; all do unless given.
         compute: the dtype that is computed in, and of the parameters that do not train; None: the
             same dtype as all others'.
+        blocks: names modules that are shared each by itself, so that it can be called alone.
 
     Returns:
         The model in evaluation mode on the machine's device. Several processes hold a share of each
@@ -192,7 +211,7 @@ def load(
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype="auto" if dtype is None or stored else dtype,
-        distributed_config=_sharding(folder, machine, compute),
+        distributed_config=_sharding(folder, machine, compute, blocks),
     )
     trained = None if trains is None else trains(model)
     for name, parameter in model.named_parameters():
@@ -203,6 +222,16 @@ def load(
         # transformers wraps `to` in a decorator that hides its parameters from the type checker.
         model.to(machine.device)  # type: ignore[arg-type]
     return model
+
+
+def reshard(model: torch.nn.Module) -> None:
+    """Let this process hold no more than its share again, after forward passes without a way back.
+
+    Until then some modules of a model that several processes share keep whole parameters.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # type: ignore[no-untyped-call]
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -238,12 +267,23 @@ def assign(parameter: torch.Tensor, values: torch.Tensor) -> None:
 
 
 def _sharding(
-    folder: Path, machine: Machine, compute: torch.dtype | None
+    folder: Path, machine: Machine, compute: torch.dtype | None, blocks: Blocks | None
 ) -> DistributedConfig | None:
     if machine.world == 1:
         return None
+    plan = None
+    if blocks is not None:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        plan = dict.fromkeys(map(_of_any_layer, blocks(skeleton)), "free_full_weight")
     return DistributedConfig(
         fsdp_size=machine.world,
+        fsdp_plan=plan,
         ep_size=machine.expert_parallel,
         fsdp_mixed_precision=compute == torch.bfloat16,
     )
+
+
+def _of_any_layer(name: str) -> str:
+    """Return a module's name as plans of transformers have it, with * for the layer's number."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)

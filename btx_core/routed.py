@@ -268,6 +268,41 @@ def is_expert_parameter(name: str) -> bool:
 
 
 @contextmanager
+def experts_computing_in(network: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Let the experts of a mixture compute in a dtype inside the block, their parameters as before.
+
+    Autocast does not reach them: their grouped product takes the dtype of its weights.
+
+    Args:
+        network: a mixture that one process holds whole; a dense model is left as it is.
+        dtype: what their parameters are converted to in every forward pass, with a gradient.
+    """
+    masters: dict[torch.nn.Module, dict[str, torch.nn.Parameter]] = {}
+
+    def convert(module: torch.nn.Module, _: object) -> None:
+        masters[module] = dict(module.named_parameters(recurse=False))
+        for name, parameter in masters[module].items():
+            del module._parameters[name]
+            setattr(module, name, parameter.to(dtype))
+
+    def restore(module: torch.nn.Module, _: object, __: object) -> None:
+        for name, parameter in masters.pop(module, {}).items():
+            delattr(module, name)
+            module.register_parameter(name, parameter)
+
+    handles = []
+    for name, module in network.named_modules():
+        if name.endswith(EXPERTS):
+            handles.append(module.register_forward_pre_hook(convert))
+            handles.append(module.register_forward_hook(restore, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def recorded_inputs(
     modules: Mapping[str, torch.nn.Module],
     inputs: dict[str, torch.Tensor],

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -59,7 +58,13 @@ class TensorShape:
 
 
 class TensorFile:
-    """A safetensors file that is being written; use it as a context manager."""
+    """A safetensors file that is being written.
+
+    Attributes:
+        path: the new file.
+        shapes: its tensors.
+        missing: the names of those that have no values as yet.
+    """
 
     def __init__(self, path: Path, shapes: Mapping[str, TensorShape]) -> None:
         """Create the file in its full size, so that a full disk shows now."""
@@ -84,17 +89,14 @@ class TensorFile:
         self._file.write(_raw(tensor))
         self.missing.discard(name)
 
-    def __enter__(self) -> "TensorFile":
-        return self
+    def close(self) -> None:
+        """Close the file.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+        Raises:
+            ValueError: where a tensor has no values.
+        """
         self._file.close()
-        if error is None and self.missing:
+        if self.missing:
             raise ValueError(f"{self.path}: no values for {', '.join(sorted(self.missing))}")
 
 
