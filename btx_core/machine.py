@@ -231,7 +231,7 @@ def reshard(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            module.reshard()  # type: ignore[no-untyped-call]
+            module.reshard()
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -274,7 +274,8 @@ def _sharding(
     plan = None
     if blocks is not None:
         with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+            config = AutoConfig.from_pretrained(folder)
+            skeleton = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         plan = dict.fromkeys(map(_of_any_layer, blocks(skeleton)), "free_full_weight")
     return DistributedConfig(
         fsdp_size=machine.world,

@@ -102,7 +102,7 @@ class TensorFile:
 
 def _raw(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 def _layout(shapes: Mapping[str, TensorShape]) -> tuple[bytes, dict[str, int]]:

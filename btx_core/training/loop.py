@@ -328,14 +328,15 @@ def repeatable(device: torch.device) -> Iterator[None]:
     # Read when the library is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    settings: Any = torch.utils.deterministic  # Any: its one setting has no type
+    filled = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        settings.fill_uninitialized_memory = filled
 
 
 class _Clock:
@@ -422,7 +423,7 @@ def clipped_norm(parameters: Sequence[torch.nn.Parameter], largest: float) -> to
         gradients = [one.grad for one in group if one.grad is not None]
         if gradients:
             norms.append(whole(torch.nn.utils.get_total_norm(gradients)))
-    norm = torch.stack(norms).norm()
+    norm: torch.Tensor = torch.stack(norms).norm()
     for group in groups.values():
         torch.nn.utils.clip_grads_with_norm_(group, largest, norm)
     return norm

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as read_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
@@ -172,7 +174,7 @@ class RunCheckpoints:
                 _remove(new)
                 new.mkdir(parents=True)
         tensors = {name: _plainly_sharded(one) for name, one in trained.tensors().items()}
-        dcp.save(
+        write_tensors(
             {**tensors, **trained.random()}, checkpoint_id=new, no_dist=self.machine.world == 1
         )
         with self.machine.together():
@@ -206,14 +208,14 @@ class RunCheckpoints:
         folder, run = found
         tensors = trained.tensors()
         sharded = {name: _plainly_sharded(tensor) for name, tensor in tensors.items()}
-        reader = dcp.FileSystemReader(folder)
+        reader = FileSystemReader(folder)
         stored = reader.read_metadata().state_dict_metadata
         random = {name: one for name, one in trained.random().items() if name in stored}
-        dcp.load({**sharded, **random}, storage_reader=reader, no_dist=self.machine.world == 1)
+        read_tensors({**sharded, **random}, storage_reader=reader, no_dist=self.machine.world == 1)
         for name, tensor in tensors.items():
-            if sharded[name] is not tensor:
-                assert isinstance(tensor, DTensor)
-                tensor.copy_(sharded[name].redistribute(placements=tensor.placements))
+            read = sharded[name]
+            if isinstance(tensor, DTensor) and isinstance(read, DTensor) and read is not tensor:
+                tensor.copy_(read.redistribute(placements=tensor.placements))
         trained.set_random(random)
         return RunState(run["step"], [(step, loss) for step, loss in run["curve"]], run["since"])
 
@@ -258,7 +260,7 @@ def _remove(folder: Path) -> None:
 
 
 def _plainly_sharded(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor whose shard is one stretch of the whole, which is all that dcp can describe.
+    """Return a tensor of which each shard is one stretch, which a checkpoint can describe.
 
     What is sharded twice over one axis, as experts are, is redistributed.
     """

@@ -225,7 +225,10 @@ def _stream(
 
 
 def _network(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
-    base: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model
+    if isinstance(model, PreTrainedModel):
+        return model
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
     return base
 
 
