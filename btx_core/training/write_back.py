@@ -1,16 +1,15 @@
 """Write a trained model as a checkpoint folder, tensor by tensor and once for all processes.
 
 In:  a model in memory, of which every process may hold a share; the folder that it came from.
-Out: a whole folder: a dense branch in its seed model's dtype, or a tuned mixture in which only the
+Out: a whole folder: a dense branch in its seed model's form, or a tuned mixture in which only the
 changed files are new. No process holds more than one whole tensor at a time; the first one writes.
 What is trained is left to `branch` and `tune`.
 """
 
-import copy
-import json
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,21 +18,19 @@ import torch
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from btx_core.checkpoints.canonical import BUFFERS, EMBEDDING, HEAD
 from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.checkpoints.headers import TensorInfo
+from btx_core.checkpoints.rewriting import copy_all, write_value
 from btx_core.checkpoints.tensor_files import DTYPES, TensorFile, TensorShape
-from btx_core.checkpoints.tokenizer_files import copy_tokenizer
 from btx_core.files import link_or_copy, whole_folder
 from btx_core.machine import Machine, whole
+from btx_core.problems import ShapeMismatch
 from btx_core.routed import RoutedModel, is_expert_parameter
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
-WEIGHTS = "model.safetensors"
-# As transformers has it: a larger model is divided over several files.
-LARGEST_FILE = 50 * 10**9
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,25 +51,8 @@ class Value:
 State = Mapping[str, Value]
 
 
-@dataclass(frozen=True, eq=False)
-class NewFolder:
-    """A folder that is being made.
-
-    Attributes:
-        path: where its files are put.
-        files: the weight files that are written anew.
-    """
-
-    path: Path
-    files: list[TensorFile] = field(default_factory=list)
-
-    def write(self, network: PreTrainedModel, name: str, tensor: torch.Tensor) -> None:
-        """Write a parameter as the tensors that it is on disk, in the dtype of its file."""
-        for on_disk, values in revert_weight_conversion(network, {name: tensor}).items():
-            for file in self.files:
-                if on_disk in file.shapes:
-                    dtype = TORCH_DTYPES[file.shapes[on_disk].dtype]
-                    file.write(on_disk, values.to(dtype))
+# Writes a tensor of a checkpoint under the name that it has on disk.
+Write = Callable[[str, torch.Tensor], None]
 
 
 def write_branch(
@@ -82,9 +62,10 @@ def write_branch(
     machine: Machine,
     notes: Mapping[str, str],
 ) -> None:
-    """Write a branch in its seed model's dtype, with the seed's tokenizer files byte for byte.
+    """Write a branch in its seed model's form: the same files, tensor names, dtypes and config.
 
-    What did not train is copied from the seed model's own files where these hold it in that dtype.
+    What did not train is the seed model's own bytes. A tied head is stored exactly where the seed
+    model stores it.
 
     Args:
         model: the branch; adapters on it are merged into what is written.
@@ -95,40 +76,40 @@ def write_branch(
 
     Raises:
         WrongUsage: where `out` exists.
+        ShapeMismatch: for a tensor of the seed model that the branch has not.
     """
-    state = _state(model)
-    network = _network(model)
-    config = json.loads((seed_model / "config.json").read_text())
-    dtype: torch.dtype = getattr(torch, str(config.get("dtype", "float32")))
-    seed = Checkpoint.open(seed_model)
-    copied: dict[str, TensorInfo] = {}
+    state, network = _state(model), _network(model)
+    base = Checkpoint.open(seed_model)
 
-    def start(folder: Path) -> list[TensorFile]:
-        shapes: dict[str, TensorShape] = {}
+    def start(folder: Path) -> Write:
+        names = set()
         for name, value in state.items():
-            for on_disk, meta in revert_weight_conversion(network, {name: value.shape}).items():
-                meta = meta.to(dtype) if meta.is_floating_point() else meta
-                shapes[on_disk] = TensorShape.of(meta)
-                stored = seed.tensors.get(on_disk)
-                same = stored and (stored.dtype, stored.shape) == (
-                    shapes[on_disk].dtype,
-                    shapes[on_disk].shape,
+            names |= revert_weight_conversion(network, {name: value.shape}).keys()
+        tied = {EMBEDDING: HEAD, HEAD: EMBEDDING}
+        for name in base.tensors:
+            if name not in names and tied.get(name) not in names and not BUFFERS.search(name):
+                raise ShapeMismatch(
+                    f"{seed_model}, {name}",
+                    found="no such tensor in the trained model",
+                    expected="the tensors of the seed's class",
+                    next="start from a seed that btx seed add takes today",
                 )
-                if stored and same and not value.trained:
-                    copied[on_disk] = stored
-        _write_config(network, dtype, folder)
-        copy_tokenizer(seed_model, folder)
+        copy_all(base, folder)
         for name, text in notes.items():
             (folder / name).write_text(text)
-        return [TensorFile(folder / name, part) for name, part in _divided(shapes, folder).items()]
 
-    def finish(folder: NewFolder) -> None:
-        for name in copied:
-            for file in folder.files:
-                if name in file.shapes:
-                    file.write(name, seed.read(name))
+        def write(name: str, tensor: torch.Tensor) -> None:
+            stored = [name]
+            if name in tied and tied[name] not in names:
+                stored.append(tied[name])
+            for each in stored:
+                if each in base.tensors:
+                    write_value(base.tensors[each], tensor, folder)
 
-    _write_once(network, state, out, machine, Steps(start, finish))
+        return write
+
+    trained = {name: value for name, value in state.items() if value.trained}
+    _write_once(network, trained, out, machine, start)
 
 
 def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out: Path) -> None:
@@ -152,9 +133,13 @@ def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out:
         if with_experts or not is_expert_parameter(name)
     }
 
-    def start(folder: Path) -> list[TensorFile]:
-        files = []
+    files: list[TensorFile] = []
+
+    def start(folder: Path) -> Write:
         for file in sorted(mixed.iterdir()):
+            if file.is_dir():
+                shutil.copytree(file, folder / file.name)
+                continue
             if file.name not in changed:
                 link_or_copy(file, folder / file.name)
                 continue
@@ -164,9 +149,19 @@ def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out:
                 if info.file.name == file.name
             }
             files.append(TensorFile(folder / file.name, shapes))
-        return files
 
-    _write_once(routed.network, state, out, routed.machine, Steps(start, lambda folder: None))
+        def write(name: str, tensor: torch.Tensor) -> None:
+            for file in files:
+                if name in file.shapes:
+                    file.write(name, tensor.to(TORCH_DTYPES[file.shapes[name].dtype]))
+
+        return write
+
+    def finish() -> None:
+        for file in files:
+            file.close()
+
+    _write_once(routed.network, state, out, routed.machine, start, finish)
 
 
 def weight_files(mixed: Path) -> tuple[str, ...]:
@@ -174,50 +169,47 @@ def weight_files(mixed: Path) -> tuple[str, ...]:
     return tuple(sorted(file.name for file in mixed.glob("*.safetensors")))
 
 
-@dataclass(frozen=True)
-class Steps:
-    """What the first process does before and after the tensors are read.
-
-    Attributes:
-        start: puts all else into the folder and opens its weight files.
-        finish: writes what is not read from the model.
-    """
-
-    start: Callable[[Path], list[TensorFile]]
-    finish: Callable[[NewFolder], None]
-
-
 def _write_once(
-    network: PreTrainedModel, state: State, out: Path, machine: Machine, steps: Steps
+    network: PreTrainedModel,
+    state: State,
+    out: Path,
+    machine: Machine,
+    start: Callable[[Path], Write],
+    finish: Callable[[], None] = lambda: None,
 ) -> None:
-    """Make a folder in the first process, of tensors that all processes read together."""
-    folder: NewFolder | None = None
+    """Make a folder in the first process, of tensors that all processes read together.
+
+    Args:
+        network: the model.
+        state: what is read.
+        out: the folder to be made.
+        machine: the processes.
+        start: puts all else into the folder; returns what writes a tensor.
+        finish: called after the last tensor.
+    """
+    write: Write | None = None
     with ExitStack() as stack:
         with machine.together():
             if machine.is_main:
-                path = stack.enter_context(whole_folder(out))
-                folder = NewFolder(path, steps.start(path))
+                write = start(stack.enter_context(whole_folder(out)))
         with machine.together():
-            _stream(network, state.items(), folder)
+            _stream(network, state, write)
         with machine.together():
-            if folder is not None:
-                steps.finish(folder)
-                for file in folder.files:
-                    file.close()
+            if machine.is_main:
+                finish()
                 stack.close()
 
 
-def _stream(
-    network: PreTrainedModel, values: Iterable[tuple[str, Value]], folder: NewFolder | None
-) -> None:
+def _stream(network: PreTrainedModel, state: State, write: Write | None) -> None:
     """Read every tensor in all processes, though the one that writes may have failed."""
     failure: Exception | None = None
-    for name, value in values:
+    for name, value in state.items():
         tensor = value.read()
-        if folder is None or failure is not None:
+        if write is None or failure is not None:
             continue
         try:
-            folder.write(network, name, tensor)
+            for on_disk, values in revert_weight_conversion(network, {name: tensor}).items():
+                write(on_disk, values)
         except Exception as error:
             failure = error
     if failure is not None:
@@ -265,38 +257,3 @@ def _merged(adapter: torch.nn.Module, weight: torch.Tensor) -> torch.Tensor:
     delta: torch.Tensor = adapter.get_delta_weight("default")  # type: ignore[operator]
     wide = torch.promote_types(weight.dtype, torch.float32)
     return whole(weight.detach()).to(wide) + delta.to(wide)
-
-
-def _write_config(network: PreTrainedModel, dtype: torch.dtype, folder: Path) -> None:
-    """Write config.json and generation_config.json as `save_pretrained` does."""
-    config = copy.deepcopy(network.config)
-    if hasattr(config, "distributed_config"):
-        del config.distributed_config
-    config.dtype = str(dtype).removeprefix("torch.")
-    config.architectures = [type(network).__name__.removeprefix("FSDP")]
-    config.save_pretrained(folder)
-    if network.can_generate():
-        network.generation_config.save_pretrained(folder)
-
-
-def _divided(shapes: Mapping[str, TensorShape], folder: Path) -> dict[str, dict[str, TensorShape]]:
-    """Divide tensors over files that are not too large; several files get an index."""
-    parts: list[dict[str, TensorShape]] = [{}]
-    for name, shape in shapes.items():
-        filled = sum(other.bytes for other in parts[-1].values())
-        if parts[-1] and filled + shape.bytes > LARGEST_FILE:
-            parts.append({})
-        parts[-1][name] = shape
-    if len(parts) == 1:
-        return {WEIGHTS: parts[0]}
-    named = {
-        f"model-{number:05}-of-{len(parts):05}.safetensors": part
-        for number, part in enumerate(parts, 1)
-    }
-    index = {
-        "metadata": {"total_size": sum(shape.bytes for shape in shapes.values())},
-        "weight_map": {name: file for file, part in named.items() for name in part},
-    }
-    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    (folder / f"{WEIGHTS}.index.json").write_text(text)
-    return named

@@ -82,6 +82,7 @@ def mix() -> None:
 
 def tune() -> None:
     """Tune the mixture on the text of its members and its seed."""
+    from btx_core.machine import here
     from btx_core.training.loop import Watch
     from btx_core.training.objectives import GENERAL
     from btx_core.training.recipes import TuneRecipe
@@ -104,11 +105,13 @@ def tune() -> None:
         report = tune_mixed(inputs, chosen, out, Watch(progress))
     nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
     spent = report.to_json() if report else nothing
-    _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
+    if here().is_main:
+        _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
 
 
 def evaluate() -> None:
     """Measure the tuned mixture on the held-out text of every data version."""
+    from btx_core.machine import here
     from btx_core.measuring.evaluation import evaluate as measure
 
     started = time.monotonic()
@@ -120,7 +123,8 @@ def evaluate() -> None:
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
     seconds = round(time.monotonic() - started, 3)
-    _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
+    if here().is_main:
+        _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
 
 
 def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:
