@@ -33,6 +33,7 @@ def train(name: str) -> None:
     import torch
 
     from btx_core.training.branch import train as train_branch
+    from btx_core.training.loop import Watch
     from btx_core.training.recipes import TrainRecipe
 
     order = read_branches(ROOT)[name]
@@ -45,7 +46,7 @@ def train(name: str) -> None:
             recipe(TrainRecipe, order.recipe),
             WORK / "branches" / name,
             general=general[0] if general else None,
-            progress=progress,
+            watch=Watch(progress),
         )
 
 
@@ -81,6 +82,8 @@ def mix() -> None:
 
 def tune() -> None:
     """Tune the mixture on the text of its members and its seed."""
+    from btx_core.machine import here
+    from btx_core.training.loop import Watch
     from btx_core.training.objectives import GENERAL
     from btx_core.training.recipes import TuneRecipe
     from btx_core.training.router_start import Grown
@@ -99,14 +102,16 @@ def tune() -> None:
     own_experts, seed = _own_experts(order), _proven(order.seed)
     inputs = TuneInputs(WORK / "mixed", domains, own_experts, seed, grown)
     with bar("tune") as progress:
-        report = tune_mixed(inputs, chosen, out, progress)
+        report = tune_mixed(inputs, chosen, out, Watch(progress))
     nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
     spent = report.to_json() if report else nothing
-    _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
+    if here().is_main:
+        _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
 
 
 def evaluate() -> None:
     """Measure the tuned mixture on the held-out text of every data version."""
+    from btx_core.machine import here
     from btx_core.measuring.evaluation import evaluate as measure
 
     started = time.monotonic()
@@ -118,7 +123,8 @@ def evaluate() -> None:
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
     seconds = round(time.monotonic() - started, 3)
-    _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
+    if here().is_main:
+        _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
 
 
 def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:

@@ -131,6 +131,11 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
     )
 
 
+def run_states(root: Path, name: str) -> list[Path]:
+    """Every whole run state of a branch."""
+    return list((root / f"work/branches/.{name}.training").glob("**/run.json"))
+
+
 @pytest.mark.slow
 def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_checkpoint(
     ordered: Callable[[], Path],
@@ -150,17 +155,14 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
         def look(self) -> None:
             super().look()
             for name in () if killed else NAMES:
-                state, note = (
-                    root / f"work/branches/.{name}.training/run.json",
-                    Note.read(note_of(root, name)),
-                )
-                if note and state.exists():
+                note, left = Note.read(note_of(root, name)), run_states(root, name)
+                if note and left:
                     os.kill(note.process, signal.SIGSTOP)
-                    if state.exists():
+                    for state in run_states(root, name):
                         state.write_text(
                             json.dumps(json.loads(state.read_text()) | {"curve": [[0, 99.0]]})
                         )
-                        killed.append(name)
+                        killed[:] = [name]
                     os.kill(note.process, signal.SIGKILL if killed else signal.SIGCONT)
                     break
 
@@ -225,8 +227,7 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=interruptible,
     )
-    checkpoint = own_story.root / "work/branches/.again.training/run.json"
-    while not checkpoint.exists():
+    while not run_states(own_story.root, "again"):
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
