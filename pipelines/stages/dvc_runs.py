@@ -12,19 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from btx_core.problems import BtxError
+from pipelines.stages.lifeline import environment_below
+from pipelines.stages.watch import Log
 from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
 
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
-# Called with the name of a stage or branch, and what happened to it.
-Log = Callable[[str, StageRan], None]
 
 
 class StageFailed(BtxError):
@@ -33,6 +34,8 @@ class StageFailed(BtxError):
 
 class Interrupted(BtxError):
     """Ctrl-C: what ended is kept, and nothing half done is visible."""
+
+    exit_status = 130
 
     def __init__(self, subject: str) -> None:
         super().__init__(
@@ -48,7 +51,12 @@ class Reproduced:
     skipped: list[str]
 
 
-def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Reproduced:
+def reproduce(
+    root: Path,
+    target: str,
+    log: Log = lambda name, ran: None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Reproduced:
     """Run `dvc repro TARGET` in a workspace.
 
     Progress and errors of the stages go to stderr as they come.
@@ -57,6 +65,7 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
         root: the workspace.
         target: the stage that is wanted.
         log: called when a stage starts and when it ends, fails or is interrupted.
+        variables: of the environment that the stages run in.
 
     Raises:
         StageFailed: naming the stage.
@@ -64,14 +73,15 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
     """
     # Stages call `python`: it must be the one that runs now, whether or not its environment is
     # activated.
-    environment = os.environ | {
+    environment = environment_below() | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BTX_WORKSPACE": str(root),
+        **variables,
     }
     command = [sys.executable, "-m", "dvc", "repro", target]
-    # It inherits the write lock: when this process is killed alone, DVC goes on, and the next
-    # command must wait for it. It has a process group of its own: a Ctrl-C reaches DVC and its
-    # stage once, through this process, which waits until both are gone.
+    # It inherits the write lock: when this process is killed alone, its stage ends soon and DVC
+    # after it, and the next command must wait until then. It has a process group of its own: a
+    # Ctrl-C reaches DVC and its stage once, through this process, which waits until both are gone.
     process = subprocess.Popen(
         command,
         cwd=root,

@@ -21,9 +21,12 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
-from pipelines.stages.executors import Needs, Watch, devices_at_once, execute
+from pipelines.stages.executors import Clusters, execute
+from pipelines.stages.task import Task
+from pipelines.stages.watch import Watch
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.folders import manifest
+from pipelines.workspace.placement import Resources
 from pipelines.workspace.workspace import Workspace
 from registry.records.events import StageRan
 from registry.records.facts import DataStatement
@@ -121,7 +124,8 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
 ) -> None:
     root, said = ordered(), Said()
     names = NAMES if executor == "local" else NAMES[:1]
-    execute(executor, root, names, Needs(), said)
+    tasks = [Task("train", name) for name in names]
+    execute(root, tasks, Resources(executor=executor), Clusters(), said)
     assert {name: weights(root, name) for name in names} == {
         name: one_after_another[name] for name in names
     }
@@ -164,7 +168,8 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
                     break
 
     monkeypatch.setattr("pipelines.stages.executors.Watch", KillsOnce)
-    execute("ray", root, NAMES, Needs(), Said())
+    tasks = [Task("train", name) for name in NAMES]
+    execute(root, tasks, Resources(executor="ray"), Clusters(), Said())
     assert killed
     curve = json.loads((root / f"work/branches/{killed[0]}/btx-train.json").read_text())["report"][
         "curve"
@@ -231,7 +236,7 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
     running.send_signal(signal.SIGINT)
     assert running.stderr is not None
     said = running.stderr.read()
-    assert running.wait() == 1
+    assert running.wait() == 130
     assert "Interrupted: training of again" in said
     assert "Traceback" not in said
     assert not own_story.being_written, "nothing goes on in the background"
@@ -259,16 +264,5 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
     )
 
 
-def test_places_follow_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert devices_at_once(Needs(cpus=3)) == [None, None]
-    assert devices_at_once(Needs(cpus=16)) == devices_at_once(Needs(cpus=2, processes=3)) == [None]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    assert devices_at_once(Needs(gpus=1)) == ["0", "3", "5"]
-    assert devices_at_once(Needs(gpus=2)) == ["0,3"]
-    with pytest.raises(StageFailed, match="3 GPUs here"):
-        devices_at_once(Needs(gpus=4))
-
-
 def test_an_interruption_is_an_answer_of_its_own() -> None:
-    assert (Interrupted("x").exit_status, "same command" in str(Interrupted("x"))) == (1, True)
+    assert (Interrupted("x").exit_status, "same command" in str(Interrupted("x"))) == (130, True)

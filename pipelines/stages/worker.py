@@ -1,0 +1,100 @@
+"""One process of a stage: `python -m pipelines.stages.worker STAGE [BRANCH]`.
+
+In:  the workspace's root as the current folder; RANK and the like where several processes compute
+the stage together, as torch.distributed.run sets them.
+Out: what the stage writes. A lock keeps a second run of the same stage waiting until this one is
+gone, on whatever machine it is.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from btx_core.problems import BtxError
+from pipelines.stages import stages
+from pipelines.stages.lifeline import end_with_command
+from pipelines.workspace.diagnostics import show_diagnostics
+
+# torch.distributed.run reads from this file why a process failed.
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+INTERRUPTED = 130
+# After this long an interrupted process stops waiting for the others.
+PATIENCE_S = 5.0
+
+
+def run_stage(arguments: list[str]) -> str | None:
+    """Run one stage here, in the current folder.
+
+    Args:
+        arguments: the stage's name and, of a training, the branch.
+
+    Returns:
+        The message of an error that a user can mend; None when the stage has ended well.
+    """
+    if int(os.environ.get("RANK", "0")):
+        return stages.run(*arguments)
+    with _only_run(arguments[-1]):
+        return stages.run(*arguments)
+
+
+@contextmanager
+def _only_run(label: str) -> Iterator[None]:
+    """Hold the stage's lock, after whoever still holds it is gone."""
+    path = Path("work/progress") / f"{label}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def stop_soon() -> None:
+    """Let an interrupt end this process soon, even where it waits for another one.
+
+    The first SIGINT or SIGTERM raises KeyboardInterrupt, so that nothing half written is left.
+    """
+
+    def interrupt(number: int, frame: object) -> None:
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, signal.SIG_IGN)
+        threading.Thread(target=_exit_later, daemon=True).start()
+        raise KeyboardInterrupt
+
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, interrupt)
+
+
+def _exit_later() -> None:
+    time.sleep(PATIENCE_S)
+    os._exit(INTERRUPTED)
+
+
+def main() -> int:
+    """Run the stage that the arguments name. Returns the exit status."""
+    stop_soon()
+    try:
+        end_with_command()
+        show_diagnostics()
+        text = run_stage(sys.argv[1:])
+    except BtxError as error:
+        text = str(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    if text is None:
+        return 0
+    if ERROR_FILE in os.environ:
+        message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": message}))
+    else:
+        print(text, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
