@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from btx_core.problems import BtxError
+from pipelines.stages import run_lock
 from pipelines.stages.lifeline import environment_below
 from pipelines.stages.watch import Log
 from registry.records.events import StageRan
@@ -115,10 +116,12 @@ def reproduce(
         os.killpg(process.pid, signal.SIGINT)
         process.communicate()
         ended("interrupted")
+        run_lock.wait_until_gone(root, ran[-1] if ran else target)
         raise Interrupted(f"stage {ran[-1] if ran else target}") from None
     ended("failed" if status else "ended")
     if status:
         at = ran[-1] if ran else target
+        run_lock.wait_until_gone(root, at)
         raise StageFailed(
             f"stage {at}",
             found=f"exit status {status}",

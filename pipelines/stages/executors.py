@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipelines.stages import local_processes, ray_cluster, slurm_jobs
+from pipelines.stages import local_processes, ray_cluster, run_lock, slurm_jobs
 from pipelines.stages.dvc_runs import Interrupted, StageFailed
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log, Watch
@@ -120,14 +120,21 @@ def execute(
             else:
                 local_processes.run(root, tasks, resources, watch)
     except KeyboardInterrupt:
+        _wait_until_gone(root, [task.label for task in tasks])
         raise Interrupted(_subject(names, tasks)) from None
     if watch.errors:
+        _wait_until_gone(root, list(watch.errors))
         raise StageFailed(
             _subject(", ".join(watch.errors), tasks),
             found="; ".join(f"{name}: {error}" for name, error in watch.errors.items()),
             expected="that it ends well",
             next="fix what is named, then run the command again: what ended well is kept",
         )
+
+
+def _wait_until_gone(root: Path, labels: Sequence[str]) -> None:
+    for label in labels:
+        run_lock.wait_until_gone(root, label)
 
 
 def _subject(names: str, tasks: Sequence[Task]) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,8 +131,11 @@ def _watch(gone: Callable[[], str | None]) -> None:
 
 
 def _kill(who: str) -> None:
-    """Kill this process at once: a clean end could go on writing for minutes."""
+    """Kill what this process has started, and itself: a clean end could go on for minutes."""
     logger.warning("process %d ends: %s is gone", os.getpid(), who)
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
     os.kill(os.getpid(), signal.SIGKILL)
 
 

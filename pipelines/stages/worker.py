@@ -2,23 +2,19 @@
 
 In:  the workspace's root as the current folder; RANK and the like where several processes compute
 the stage together, as torch.distributed.run sets them.
-Out: what the stage writes. A lock keeps a second run of the same stage waiting until this one is
-gone, on whatever machine it is.
+Out: what the stage writes.
 """
 
-import fcntl
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from btx_core.problems import BtxError
-from pipelines.stages import stages
+from pipelines.stages import run_lock, stages
 from pipelines.stages.lifeline import end_with_command
 from pipelines.workspace.diagnostics import show_diagnostics
 
@@ -38,20 +34,8 @@ def run_stage(arguments: list[str]) -> str | None:
     Returns:
         The message of an error that a user can mend; None when the stage has ended well.
     """
-    if int(os.environ.get("RANK", "0")):
+    with run_lock.held(Path(), arguments[-1], int(os.environ.get("RANK", "0"))):
         return stages.run(*arguments)
-    with _only_run(arguments[-1]):
-        return stages.run(*arguments)
-
-
-@contextmanager
-def _only_run(label: str) -> Iterator[None]:
-    """Hold the stage's lock, after whoever still holds it is gone."""
-    path = Path("work/progress") / f"{label}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def stop_soon() -> None:

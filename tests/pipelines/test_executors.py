@@ -6,6 +6,7 @@ On this machine's processes, on a real Ray cluster, and as submitit's jobs.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,8 +27,9 @@ from pipelines.stages.task import Task
 from pipelines.stages.watch import Watch
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.folders import manifest
-from pipelines.workspace.placement import Resources
+from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.workspace import Workspace
+from registry.errors import Invalid
 from registry.records.events import StageRan
 from registry.records.facts import DataStatement
 
@@ -120,7 +122,9 @@ class Said:
 
 @pytest.mark.parametrize("executor", ["local", "slurm"])
 def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
-    ordered: Callable[[], Path], one_after_another: dict[str, dict[str, str]], executor: str
+    ordered: Callable[[], Path],
+    one_after_another: dict[str, dict[str, str]],
+    executor: ExecutorName,
 ) -> None:
     root, said = ordered(), Said()
     names = NAMES if executor == "local" else NAMES[:1]
@@ -133,6 +137,11 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
     assert sorted(told) == sorted(
         [(name, state) for name in names for state in ("started", "ended")]
     )
+
+
+def run_states(root: Path, name: str) -> list[Path]:
+    """Every whole run state of a branch."""
+    return list((root / f"work/branches/.{name}.training").glob("**/run.json"))
 
 
 def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_checkpoint(
@@ -153,16 +162,12 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
         def look(self) -> None:
             super().look()
             for name in () if killed else NAMES:
-                state, note = (
-                    root / f"work/branches/.{name}.training/run.json",
-                    Note.read(note_of(root, name)),
-                )
-                if note and state.exists():
+                note = Note.read(note_of(root, name))
+                if note and run_states(root, name):
                     os.kill(note.process, signal.SIGSTOP)
-                    if state.exists():
-                        state.write_text(
-                            json.dumps(json.loads(state.read_text()) | {"curve": [[0, 99.0]]})
-                        )
+                    for state in run_states(root, name):
+                        run = json.loads(state.read_text()) | {"curve": [[0, 99.0]]}
+                        state.write_text(json.dumps(run))
                         killed.append(name)
                     os.kill(note.process, signal.SIGKILL if killed else signal.SIGCONT)
                     break
@@ -178,6 +183,79 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
     assert {name: weights(root, name) for name in NAMES} == one_after_another
     workers = {note.process for name in NAMES if (note := Note.read(note_of(root, name)))}
     assert len(workers) > 1, "on both nodes"
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(ordered: Callable[[], Path]) -> dict[str, str]:
+    """A branch that two processes of this machine trained together."""
+    root = ordered()
+    execute(root, [Task("train", "a")], Resources(processes=2), Clusters())
+    return weights(root, "a")
+
+
+def test_two_processes_are_an_order_of_their_own(
+    by_two_processes: dict[str, str], one_after_another: dict[str, dict[str, str]]
+) -> None:
+    assert by_two_processes.keys() == one_after_another["a"].keys()
+    assert by_two_processes != one_after_another["a"], "they add in another order"
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_job_of_slurm_give_the_bytes_of_two_here(
+    ordered: Callable[[], Path], by_two_processes: dict[str, str]
+) -> None:
+    root = ordered()
+    execute(root, [Task("train", "a")], Resources("slurm", processes=2), Clusters())
+    assert weights(root, "a") == by_two_processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_two_processes_of_a_ray_cluster_give_the_bytes_of_two_here(
+    ordered: Callable[[], Path],
+    by_two_processes: dict[str, str],
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: int,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    root = ordered()
+    resources = Resources("ray", nodes=nodes, processes=2)
+    if nodes == 1:
+        with pytest.raises(Invalid, match=r"\[machine\] threads, processes"):
+            execute(root, [Task("train", "a")], resources, Clusters())
+        return
+    execute(root, [Task("train", "a")], resources, Clusters())
+    assert weights(root, "a") == by_two_processes
+
+
+@pytest.mark.slow
+def test_two_nodes_that_meet_give_the_bytes_of_two_processes_here(
+    ordered: Callable[[], Path], by_two_processes: dict[str, str]
+) -> None:
+    root, address = ordered(), f"127.0.0.1:{free_port()}"
+    table = f'[machine]\nnodes = 2\nprocesses = 2\nrendezvous = "{address}"\n'
+    with (root / "btx.toml").open("a") as file:
+        file.write(table)
+    document = yaml.safe_load((root / "branches.yaml").read_text())
+    document["branches"]["a"]["processes"] = 2
+    (root / "branches.yaml").write_text(yaml.safe_dump(document))
+    first = [sys.executable, "-m", "pipelines.stages", "train", "a"]
+    nodes = [
+        subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+        for command in (first, [*first[:3], "--join", *first[3:]])
+    ]
+    said = [node.communicate()[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "python -m pipelines.stages --join train a" in said[0]
+    assert weights(root, "a") == by_two_processes
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def test_a_branch_that_fails_is_named_and_the_others_are_kept(
@@ -229,8 +307,7 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=interruptible,
     )
-    checkpoint = own_story.root / "work/branches/.again.training/run.json"
-    while not checkpoint.exists():
+    while not run_states(own_story.root, "again"):
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
