@@ -23,6 +23,8 @@ ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
 INTERRUPTED = 130
 # After this long an interrupted process stops waiting for the others.
 PATIENCE_S = 5.0
+# So long a process waits before it says what broke it.
+GRACE_S = 3.0
 
 
 def run_stage(arguments: list[str]) -> str | None:
@@ -59,13 +61,24 @@ def _exit_later() -> None:
     os._exit(INTERRUPTED)
 
 
+def _run_among_others(arguments: list[str]) -> str | None:
+    """Run a stage; where it breaks because another process died, that death is reported first."""
+    try:
+        return run_stage(arguments)
+    except Exception:
+        if "RANK" in os.environ:
+            # Meanwhile whoever started the processes sees the dead one and ends the others.
+            time.sleep(GRACE_S)
+        raise
+
+
 def main() -> int:
     """Run the stage that the arguments name. Returns the exit status."""
     stop_soon()
     try:
         end_with_command()
         show_diagnostics()
-        text = run_stage(sys.argv[1:])
+        text = _run_among_others(sys.argv[1:])
     except BtxError as error:
         text = str(error)
     except KeyboardInterrupt:

@@ -144,6 +144,7 @@ def run_states(root: Path, name: str) -> list[Path]:
     return list((root / f"work/branches/.{name}.training").glob("**/run.json"))
 
 
+@pytest.mark.slow
 def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_checkpoint(
     ordered: Callable[[], Path],
     one_after_another: dict[str, dict[str, str]],
