@@ -72,14 +72,14 @@ def main() -> int:
     """Compute a stage with the processes of this node. Returns the exit status."""
     end_with_command()
     show_diagnostics()
-    # torch.distributed.run says the same at length.
-    for name in ("torch.distributed.elastic", "torch.distributed.run"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     # Imported here: it takes a second.
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    # torch.distributed.run says the same at length.
+    for name in ("torch.distributed.elastic", "torch.distributed.run"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     at = sys.argv.index("--")
     try:
         run.main([*sys.argv[1:at], "-m", WORKER, *sys.argv[at + 1 :]])

@@ -24,7 +24,7 @@ INTERRUPTED = 130
 # After this long an interrupted process stops waiting for the others.
 PATIENCE_S = 5.0
 # So long a process waits before it says what broke it.
-GRACE_S = 3.0
+GRACE_S = 10.0
 
 
 def run_stage(arguments: list[str]) -> str | None:
@@ -86,8 +86,8 @@ def main() -> int:
     if text is None:
         return 0
     if ERROR_FILE in os.environ:
-        message = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
-        Path(os.environ[ERROR_FILE]).write_text(json.dumps({"message": message}))
+        failure = {"message": text, "timestamp": int(time.time())}
+        Path(os.environ[ERROR_FILE]).write_text(json.dumps(failure))
     else:
         print(text, file=sys.stderr)
     return 1

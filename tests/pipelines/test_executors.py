@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +94,6 @@ def one_after_another(ordered: Callable[[], Path]) -> dict[str, dict[str, str]]:
         "four different experts"
     )
     return found
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two nodes, a core each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    made = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={**node, "include_dashboard": False}
-    )
-    made.add_node(**node)
-    yield made
-    made.shutdown()
 
 
 class Said:
@@ -211,22 +197,18 @@ def test_two_processes_of_a_job_of_slurm_give_the_bytes_of_two_here(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nodes", [1, 2])
 def test_two_processes_of_a_ray_cluster_give_the_bytes_of_two_here(
     ordered: Callable[[], Path],
     by_two_processes: dict[str, str],
     cluster: Any,
     monkeypatch: pytest.MonkeyPatch,
-    nodes: int,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    root = ordered()
-    resources = Resources("ray", nodes=nodes, processes=2)
-    if nodes == 1:
-        with pytest.raises(Invalid, match=r"\[machine\] threads, processes"):
-            execute(root, [Task("train", "a")], resources, Clusters())
-        return
-    execute(root, [Task("train", "a")], resources, Clusters())
+    root, tasks = ordered(), [Task("train", "a")]
+    with pytest.raises(Invalid, match=r"\[machine\] threads, processes"):
+        # No node has two cores.
+        execute(root, tasks, Resources("ray", processes=2), Clusters())
+    execute(root, tasks, Resources("ray", nodes=2, processes=2), Clusters())
     assert weights(root, "a") == by_two_processes
 
 

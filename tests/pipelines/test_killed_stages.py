@@ -12,14 +12,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.workspace import Workspace
 
 # A mark in the run state, found again in the report of a run that went on from it.
 MARK = [0, 99.0]
+STATUS = {"command": -signal.SIGKILL, "ctrl-c": 130}
 ROLES = {
     "process": "pipelines.stages.worker",
     "node": "pipelines.stages.node",
@@ -29,13 +32,20 @@ ROLES = {
 
 def start(root: Path, *arguments: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "pipelines.cli.app", *arguments]
-    return subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+
+    def interruptible() -> None:
+        # Tests started in the background ignore the signal, and hand that on.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command, cwd=root, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
 
 
 def set_up(root: Path, table: str, machine: str) -> None:
     """Make a step long enough to be killed in, and say who computes it."""
     settings = root / "btx.toml"
-    longer = f"[recipe.{table}]\nsteps = 150\nsave_every = 5"
+    longer = f"[recipe.{table}]\nsteps = 60\nsave_every = 5"
     text = settings.read_text()
     for steps in (60, 20):
         text = text.replace(f"[recipe.{table}]\nsteps = {steps}", longer)
@@ -62,11 +72,22 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def kill(victim: psutil.Process, role: str) -> None:
-    if role == "node":
-        os.killpg(victim.pid, signal.SIGKILL)
+def end(command: "subprocess.Popen[str]", processes: list[psutil.Process], role: str) -> None:
+    """Kill the process of a role, or interrupt the command."""
+    if role == "ctrl-c":
+        command.send_signal(signal.SIGINT)
+    elif role == "command":
+        command.kill()
+    elif role == "node":
+        os.killpg(of_role(processes, role).pid, signal.SIGKILL)
     else:
-        victim.kill()
+        of_role(processes, role).kill()
+
+
+def elsewhere(root: Path, label: str) -> list[psutil.Process]:
+    """The process that notes how far a stage has come, which may be no child of the command."""
+    note = Note.read(note_of(root, label))
+    return [psutil.Process(note.process)] if note else []
 
 
 def killed_and_gone_on(
@@ -78,16 +99,17 @@ def killed_and_gone_on(
     while run_state(root, out) is None:
         assert running.poll() is None, running.communicate()
         time.sleep(0.02)
-    everyone = below(running)
-    victim = psutil.Process(running.pid) if role == "command" else of_role(everyone, role)
-    kill(victim, role)
+    everyone = [*below(running), *elsewhere(root, Path(out).name.replace("tuned", "tune"))]
+    end(running, everyone, role)
     _, said = running.communicate()
-    assert running.returncode == (-signal.SIGKILL if role == "command" else 1), said
+    assert running.returncode == STATUS.get(role, 1), said
     assert "Traceback" not in said
     with workspace.writing("a test that waits for the lock"):
         assert all(gone(process) for process in everyone), "nothing goes on in the background"
     state = run_state(root, out)
     assert state is not None
+    half_written = list((root / "work").rglob("*.partial-*"))
+    assert role != "ctrl-c" or not half_written
     assert not (root / "work" / out).exists()
     run = json.loads(state.read_text())
     state.write_text(json.dumps(run | {"curve": [MARK]}))
@@ -103,6 +125,7 @@ def killed_and_gone_on(
     "role",
     [
         "command",
+        pytest.param("ctrl-c", marks=pytest.mark.slow),
         pytest.param("process", marks=pytest.mark.slow),
         pytest.param("node", marks=pytest.mark.slow),
     ],
@@ -117,7 +140,7 @@ def test_a_training_of_two_processes_goes_on_after_a_kill(own_story: Workspace, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ["process", "node", "stage", "command"])
+@pytest.mark.parametrize("role", ["process", "node", "stage", "command", "ctrl-c"])
 def test_tuning_by_two_processes_goes_on_after_a_kill(own_story: Workspace, role: str) -> None:
     set_up(own_story.root, "tune", "[machine]\nprocesses = 2\n")
     killed_and_gone_on(
@@ -132,3 +155,35 @@ def test_tuning_by_one_process_goes_on_after_a_kill(own_story: Workspace, role: 
     killed_and_gone_on(
         own_story, ["rebuild"], "tuned", role, lambda: own_story.work / "tuned/btx-tune.json"
     )
+
+
+ON_RAY = '[machine]\nexecutor = "ray"\nnodes = 2\nprocesses = 2\n'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["stage", "command", "ctrl-c"])
+def test_tuning_on_ray_goes_on_after_a_kill(
+    own_story: Workspace, cluster: Any, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    set_up(own_story.root, "tune", ON_RAY)
+    killed_and_gone_on(
+        own_story, ["rebuild"], "tuned", role, lambda: own_story.work / "tuned/btx-tune.json"
+    )
+
+
+@pytest.mark.slow
+def test_on_ray_tuning_is_tried_again_by_itself_when_a_process_dies(
+    own_story: Workspace, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    set_up(own_story.root, "tune", ON_RAY)
+    running = start(own_story.root, "rebuild")
+    while run_state(own_story.root, "tuned") is None:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    elsewhere(own_story.root, "tune")[0].kill()
+    _, said = running.communicate()
+    assert running.returncode == 0, said
+    assert "tune lost a process and is tried again" in said
+    assert "Traceback" not in said
