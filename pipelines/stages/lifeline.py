@@ -107,7 +107,9 @@ def leased(note: Path) -> Iterator[Lease]:
 
     def renew() -> None:
         while not ended.wait(RENEWED_EVERY_S):
-            os.utime(path)
+            # A server may stand still for a moment, and whoever reads the lease is patient.
+            with suppress(OSError):
+                os.utime(path)
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
