@@ -40,6 +40,7 @@ from registry.records.answers import (
     TokenAnswer,
     TokenRow,
     TrainForecastAnswer,
+    TrustAnswer,
     WaivedAnswer,
     WithdrawAnswer,
     WorkspaceAnswer,
@@ -47,6 +48,7 @@ from registry.records.answers import (
 
 ANSWERS: Mapping[str, type[Answer]] = {
     "init": WorkspaceAnswer,
+    "trust": TrustAnswer,
     "data add": RegisteredAnswer,
     "seed add": RegisteredAnswer,
     "train": RegisteredAnswer,

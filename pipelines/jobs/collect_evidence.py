@@ -7,6 +7,7 @@ Judging them is the policies' work.
 from collections.abc import Iterable, Mapping, Sequence
 
 from registry.catalogue.catalog import Catalog
+from registry.licences import alternatives, each
 from registry.records.evidence import (
     BuildEvidence,
     BuildFigures,
@@ -35,6 +36,7 @@ def of_data(ref: str, facts: DataFacts, files: int) -> DataEvidence:
         name=facts.domain or parse(ref).name,
         files=files,
         bytes=facts.bytes,
+        license_alternatives=alternatives(facts.applying_license) if facts.license else (),
         **facts.stated(),
     )
 
@@ -77,6 +79,8 @@ def of_candidate(
     base = catalog.get(seed, SeedFacts)
     lines = [_member(catalog, member) for member in members]
     licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
+    used = {*base.facts.data, *(line.ref for member in lines for line in member.data)}
+    licenses += [catalog.get(data, DataFacts).facts.applying_license for data in sorted(used)]
     return BuildEvidence(
         kind="build",
         ref=ref,
@@ -84,7 +88,7 @@ def of_candidate(
         seed_license=base.facts.license,
         seed_data=data_lines(catalog, base.facts.data),
         members=tuple(lines),
-        licenses=_each(licenses),
+        licenses=each(licenses),
     )
 
 
@@ -176,17 +180,3 @@ def _previous(
         for line in results
         if line.previous_bits_per_byte is not None
     }
-
-
-def _each(licenses: Iterable[str | None]) -> tuple[str, ...]:
-    """Return every licence that applies: what AND joins, one by one.
-
-    A choice (OR) stays whole, as counsel agreed to it.
-    """
-    parts: set[str] = set()
-    for license in licenses:
-        if license and " OR " in license:
-            parts.add(license)
-        elif license:
-            parts.update(part.strip("() ") for part in license.split(" AND "))
-    return tuple(sorted(parts))

@@ -121,7 +121,7 @@ def rebuild(
             workspace.catalog.event(ran, f"build/{number}")
 
         variables = {EXECUTOR: executor} if executor else {}
-        done = dvc_runs.reproduce(workspace.root, "evaluate", log, variables)
+        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables)
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(

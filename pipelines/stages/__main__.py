@@ -19,6 +19,7 @@ from pipelines.stages.worker import INTERRUPTED, run_stage
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.orders import read_branches, read_build
 from pipelines.workspace.placement import EXECUTOR_NAMES, Resources
+from pipelines.workspace.terminal import visible
 from pipelines.workspace.workspace import SETTINGS, Settings, read_settings
 
 JOIN = "--join"
@@ -31,13 +32,13 @@ def main() -> int:
         show_diagnostics()
         text = _run(sys.argv[1:])
     except BtxError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     if text:
-        print(text, file=sys.stderr)
+        print(visible(text), file=sys.stderr)
     return 1 if text else 0
 
 

@@ -21,6 +21,7 @@ from btx_core.problems import BtxError
 from pipelines.stages import run_lock
 from pipelines.stages.lifeline import environment_below
 from pipelines.stages.watch import Log
+from pipelines.workspace.environment import child_environment
 from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
@@ -54,17 +55,18 @@ class Reproduced:
 
 def reproduce(
     root: Path,
-    target: str,
+    stages: Sequence[str],
     log: Log = lambda name, ran: None,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Reproduced:
-    """Run `dvc repro TARGET` in a workspace.
+    """Run these stages through DVC in a workspace, in this order, and no others.
 
+    Stages that somebody else added to the workspace do not run, whatever they are to make.
     Progress and errors of the stages go to stderr as they come.
 
     Args:
         root: the workspace.
-        target: the stage that is wanted.
+        stages: their names.
         log: called when a stage starts and when it ends, fails or is interrupted.
         variables: of the environment that the stages run in.
 
@@ -79,7 +81,7 @@ def reproduce(
         "BTX_WORKSPACE": str(root),
         **variables,
     }
-    command = [sys.executable, "-m", "dvc", "repro", target]
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
     # It inherits the write lock: when this process is killed alone, its stage ends soon and DVC
     # after it, and the next command must wait until then. It has a process group of its own: a
     # Ctrl-C reaches DVC and its stage once, through this process, which waits until both are gone.
@@ -92,7 +94,7 @@ def reproduce(
         close_fds=False,
         process_group=0,
     )
-    logger.info("dvc repro %s in %s, process %d", target, root, process.pid)
+    logger.info("dvc repro %s in %s, process %d", " ".join(stages), root, process.pid)
     ran, skipped, began = list[str](), list[str](), time.monotonic()
 
     def ended(state: str) -> None:
@@ -116,11 +118,12 @@ def reproduce(
         os.killpg(process.pid, signal.SIGINT)
         process.communicate()
         ended("interrupted")
-        run_lock.wait_until_gone(root, ran[-1] if ran else target)
-        raise Interrupted(f"stage {ran[-1] if ran else target}") from None
+        at = ran[-1] if ran else stages[0]
+        run_lock.wait_until_gone(root, at)
+        raise Interrupted(f"stage {at}") from None
     ended("failed" if status else "ended")
     if status:
-        at = ran[-1] if ran else target
+        at = ran[-1] if ran else stages[0]
         run_lock.wait_until_gone(root, at)
         raise StageFailed(
             f"stage {at}",
@@ -148,7 +151,11 @@ def commit(root: Path, targets: Sequence[str]) -> None:
 def _dvc(root: Path, *arguments: str) -> str:
     logger.debug("dvc %s in %s", " ".join(arguments), root)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise StageFailed(

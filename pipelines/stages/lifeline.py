@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from btx_core.files import replace_text
+from pipelines.workspace.environment import child_environment
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ RENEWED_EVERY_S = 5.0
 
 def environment_below() -> dict[str, str]:
     """Return the environment for a process that is to end with the command this one is part of."""
-    return {**os.environ, COMMAND: os.environ.get(COMMAND, str(os.getpid()))}
+    return {**child_environment(), COMMAND: os.environ.get(COMMAND, str(os.getpid()))}
 
 
 def end_with_command() -> None:

@@ -21,6 +21,7 @@ from pipelines.stages.task import Task
 from pipelines.stages.watch import Watch
 from pipelines.stages.worker import run_stage
 from pipelines.workspace.bars import WATCHED, note_of
+from pipelines.workspace.environment import child_environment
 from pipelines.workspace.placement import Resources
 from registry.errors import Invalid
 
@@ -108,7 +109,7 @@ def run(
         address: of the cluster; RAY_ADDRESS, or else one on this machine, unless it is given.
         watch: follows the tasks.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **child_environment()}
     # Imported here: an extra.
     import ray
 

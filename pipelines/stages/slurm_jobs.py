@@ -22,6 +22,7 @@ from pipelines.stages.task import Task
 from pipelines.stages.watch import Watch
 from pipelines.stages.worker import run_stage
 from pipelines.workspace.bars import WATCHED, note_of
+from pipelines.workspace.environment import child_environment
 from pipelines.workspace.placement import Resources
 from registry.errors import Invalid
 from registry.records.base import JsonObject
@@ -144,6 +145,7 @@ def run(
     # Imported here: an extra.
     from submitit import AutoExecutor
 
+    os.environ |= child_environment()
     queue = AutoExecutor(folder=root / "work" / "slurm")
     queue.update_parameters(**parameters(resources, slurm))
     running = dict[Task, Any]()
