@@ -33,7 +33,7 @@ def main() -> int:
         text = _run(sys.argv[1:])
     except BtxError as error:
         print(visible(str(error)), file=sys.stderr)
-        return error.exit_status
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
