@@ -21,14 +21,16 @@ from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
+from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
+from pipelines.workspace.placement import ExecutorName, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
-from registry.records.answers import ForecastAnswer, RebuildAnswer
+from registry.records.answers import ForecastAnswer, PlannedStage, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.facts import (
     Architecture,
@@ -50,6 +52,9 @@ from registry.records.results import Result, Specialist
 from registry.records.version import FileFact, Version
 
 STAGES = ("mix", "tune", "evaluate")
+# Mixing runs where the command does.
+MIX = PlannedStage(stage="mix", executor="local", nodes=1, processes=1, gpus=0, threads=None)
+PLACED: tuple[StageName, ...] = ("tune", "evaluate")
 LINKED_AGAIN = (SHARED, expert_file(SEED_EXPERT))
 
 # Shards of earlier builds by slot and member digest.
@@ -79,17 +84,24 @@ class Run:
     snapshot: Version[SnapshotFacts]
 
 
-def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnswer:
+def rebuild(
+    workspace: Workspace,
+    request: Request | None = None,
+    *,
+    executor: ExecutorName | None = None,
+) -> RebuildAnswer:
     """Build what the plan says, or say "unchanged".
 
     Args:
         workspace: where the experts are registered.
         request: what is asked for beside what the workspace says.
+        executor: local, ray or slurm; the settings' unless it is given.
 
     Returns:
         The build, what ran and what was reused.
 
     Raises:
+        Invalid: for resources that an executor cannot honour.
         Refused: when the gate says no.
         Damaged: when a registered file on disk is not what was registered.
     """
@@ -100,6 +112,7 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
+        _places(workspace, executor)
         number = workspace.next_number(Kind.BUILD, "")
         asked = _ask(workspace, planned, f"build/{number}")
         shards = _shards(workspace, planned)
@@ -111,7 +124,8 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         def log(stage: str, ran: StageRan) -> None:
             workspace.catalog.event(ran, f"build/{number}")
 
-        done = dvc_runs.reproduce(workspace.root, STAGES, log)
+        variables = {EXECUTOR: executor} if executor else {}
+        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables)
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(
@@ -125,7 +139,12 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
     )
 
 
-def look_ahead(workspace: Workspace, request: Request | None = None) -> ForecastAnswer:
+def look_ahead(
+    workspace: Workspace,
+    request: Request | None = None,
+    *,
+    executor: ExecutorName | None = None,
+) -> ForecastAnswer:
     """Say what a rebuild would do; nothing is written."""
     planned = plan(workspace, request or Request())
     if _nothing_to_do(workspace, planned):
@@ -148,7 +167,18 @@ def look_ahead(workspace: Workspace, request: Request | None = None) -> Forecast
         weights=tuple(expected.weights),
         cost=expected.cost,
         measured_on=expected.measured_on,
+        stages=_places(workspace, executor),
     )
+
+
+def _places(workspace: Workspace, executor: ExecutorName | None) -> tuple[PlannedStage, ...]:
+    """Return where each stage runs. Raises Invalid for resources that cannot be honoured."""
+    settings, places = workspace.settings, [MIX]
+    for stage in PLACED:
+        resources = settings.resources(stage, executor)
+        check(resources, Clusters.of(settings))
+        places.append(placed(stage, resources))
+    return tuple(places)
 
 
 def _unchanged(planned: Plan) -> RebuildAnswer:
@@ -240,7 +270,8 @@ def _order(run: Run) -> BuildOrder:
         previous=_previous_mix(run),
         grown_from=_grown_from(run),
         recipe=planned.ordered,
-        threads=workspace.settings.train.threads,
+        threads=workspace.settings.resources("tune").threads,
+        processes=workspace.settings.resources("tune").processes,
     )
 
 
