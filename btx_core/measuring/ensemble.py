@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from btx_core.measuring.evaluation import IGNORED, HeldOut, batches
+from btx_core.measuring.samples import HeldOut, batches
 
 
 @torch.inference_mode()
@@ -47,7 +47,7 @@ def bits_per_byte(
         mixed_BS = torch.logsumexp(
             log_probabilities_MBS + posterior(log_probabilities_MBS, top_k), 0
         )
-        nats -= float(mixed_BS[batch.targets != IGNORED].sum())
+        nats -= float(mixed_BS[batch.predicted].sum())
     return nats / math.log(2) / heldout.text_bytes
 
 

@@ -15,12 +15,14 @@ import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.dense import FEED_FORWARD, write_dense
 from btx_core.files import whole_folder
 from btx_core.machine import load
 from btx_core.problems import WrongUsage
 from btx_core.progress import Progress
-from btx_core.texts import Corpus, Mixture, end_token
+from btx_core.texts import AnyText
+from btx_core.tokens import end_token
 from btx_core.training.adapter import add_adapters
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed
 from btx_core.training.loop import Training, TrainingReport, optimise
@@ -34,11 +36,11 @@ OWN = "data"
 
 def train(
     seed_model: Path,
-    data: Sequence[Path],
+    data: Sequence[AnyText],
     recipe: TrainRecipe,
     out: Path,
     *,
-    general: Path | None = None,
+    general: AnyText | None = None,
     progress: Progress | None = None,
 ) -> TrainingReport:
     """Train a copy of the seed model. Interrupted, the same call goes on at its last checkpoint.
@@ -103,8 +105,8 @@ def load_branch(seed_model: Path, mode: BranchMode) -> PreTrainedModel:
 
 
 def _mixture(
-    data: Sequence[Path],
-    general: Path | None,
+    data: Sequence[AnyText],
+    general: AnyText | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: TrainRecipe,
 ) -> Mixture:

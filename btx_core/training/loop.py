@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from btx_core.batches import Mixture
 from btx_core.progress import Progress
 from btx_core.routed import is_expert_parameter, parameter_counts
-from btx_core.texts import Mixture
 from btx_core.training.objectives import Batch, Objective
 from btx_core.training.recipes import Optimisation
 from btx_core.training.run_state import RunCheckpoints, RunState

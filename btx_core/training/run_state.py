@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from btx_core.texts import Mixture
+from btx_core.batches import Mixture
 from btx_core.training.recipes import Optimisation
 
 # How many points a run's curve has at most, one more where the last step falls between two.

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.files import link_or_copy, whole_folder
@@ -27,7 +28,8 @@ from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
 from btx_core.problems import WrongUsage
 from btx_core.progress import Progress
 from btx_core.routed import RoutedModel, is_expert_parameter
-from btx_core.texts import Corpus, Mixture, end_token
+from btx_core.texts import AnyText
+from btx_core.tokens import end_token
 from btx_core.training.loop import ParameterRates, Training, TrainingReport, optimise
 from btx_core.training.objectives import GENERAL, Tuning
 from btx_core.training.recipes import TuneRecipe
@@ -58,7 +60,7 @@ class TuneInputs:
     """
 
     mixed: Path
-    texts: Mapping[str, Sequence[Path]]
+    texts: Mapping[str, Sequence[AnyText]]
     own_experts: Mapping[str, OwnExpert] = field(default_factory=dict)
     seed_model: Path | None = None
     grown: Grown | None = None
