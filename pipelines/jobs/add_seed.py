@@ -10,6 +10,7 @@ from btx_core.checkpoints.families import find_family
 from btx_core.mixing.distances import all_finite
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
+from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
 from registry.records.facts import DataFacts, SeedFacts
 from registry.records.kinds import Gate, Kind, Relation
@@ -46,6 +47,7 @@ def add_seed(
         number = catalog.next_version(Kind.SEED, name)
         ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
         parents = [catalog.get(reference, DataFacts) for reference in data]
+        refuse_evaluation_data(parents)
         if source.exists():
             # Where it lies first: a refusal names the caller's path, and comes before the copy.
             Checkpoint.open(source)

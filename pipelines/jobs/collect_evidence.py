@@ -23,7 +23,7 @@ from registry.records.evidence import (
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
 from registry.records.references import parse
-from registry.records.results import Result, labels
+from registry.records.results import by_data, labels, same_text
 from registry.records.version import Version
 
 
@@ -64,6 +64,7 @@ def of_expert(catalog: Catalog, ref: str, facts: ExpertFacts) -> ExpertEvidence:
         data=data_lines(catalog, facts.data),
         weights=facts.preflight,
         results=results,
+        general=result_lines(facts.general),
         evaluation=worst(results),
         contamination=facts.contamination,
         cost=Spent(tokens=spent.tokens, flops=spent.flops, wall_s=spent.wall_s) if spent else None,
@@ -101,13 +102,19 @@ def of_build(
     facts = build.facts
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
-    known = _bits_per_byte(catalog.results(before)) if before else None
-    results = result_lines(catalog.results(build), known)
+    own = catalog.results(build)
+    known = by_data(catalog.results(before)) if before else {}
+    compared = {
+        result.data: known[result.data]
+        for result in own
+        if result.data in known and same_text(result, known[result.data])
+    }
+    results = result_lines(own, compared)
     named = labels(results)
     routing = facts.routing
     measured = {
         "results": results or None,
-        "no_longer_measured": tuple(sorted((known or {}).keys() - {one.data for one in results})),
+        "no_longer_measured": tuple(sorted(known.keys() - compared.keys())),
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
@@ -144,10 +151,6 @@ def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
         licenses=member.facts.licenses,
         data=data_lines(catalog, member.facts.data),
     )
-
-
-def _bits_per_byte(results: Sequence[Result]) -> dict[str, float | None]:
-    return {result.data: result.bits_per_byte for result in results}
 
 
 def _older(line: ResultLine) -> BuildFigures:

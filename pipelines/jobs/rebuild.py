@@ -34,6 +34,7 @@ from registry.records.facts import (
     BuildFacts,
     BuildRecipe,
     Cost,
+    DataFacts,
     Facts,
     Member,
     RoutedShare,
@@ -44,7 +45,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
 from registry.records.references import parse
-from registry.records.results import Result, Specialist
+from registry.records.results import Result, Specialist, beside_seed, same_sample
 from registry.records.version import FileFact, Version
 
 STAGES = ("mix", "tune", "evaluate")
@@ -227,6 +228,7 @@ def _order(run: Run) -> BuildOrder:
         members=_member_orders(run),
         domains={ref: _folder(workspace, catalog.get(ref)) for ref in planned.data},
         general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
+        evaluation=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.evaluation),
         previous=_previous_mix(run),
         grown_from=_grown_from(run),
         recipe=planned.ordered,
@@ -260,6 +262,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         ref=str(version.ref),
         path=_relative(workspace, folder),
         digest=folders.files_digest(version.files),
+        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
     )
 
 
@@ -460,17 +463,19 @@ def _digests(source: Path, proven: Mapping[int, str]) -> dict[Path, str]:
 def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
     """Return the build's figures, one result a data version.
 
-    Beside them stand those of the seed and of every member that was trained on this data, as they
-    were measured when the members were registered.
+    Beside them stand those of the seed, measured with the build, and of every member that was
+    trained on this data, as they were measured when it was registered: only where that was on the
+    same part of the held-out text.
     """
     known_to_seed = set(planned.seed.facts.data)
     results = []
-    for data in planned.data:
+    for data, figures in measured.domains.items():
+        seed = measured.seed.get(data)
         own = _own_results(planned, data)
-        beside = own[0][1] if own else None
-        figures = measured.domains[data]
         specialists = tuple(
             Specialist(ref=ref, bits_per_byte=one.bits_per_byte, accuracy=one.accuracy)
+            if same_sample(one, figures)
+            else Specialist(ref=ref)
             for ref, one in own
         )
         results.append(
@@ -478,10 +483,10 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
                 data=data,
                 domain=parse(data).name,
                 **figures.to_json(),
-                seed_bits_per_byte=beside.seed_bits_per_byte if beside else None,
-                seed_accuracy=beside.seed_accuracy if beside else None,
+                **(beside_seed(seed) if seed else {}),
                 specialists=specialists,
                 new_to_seed=data not in known_to_seed,
+                general=data in planned.general,
             )
         )
     return tuple(results)

@@ -18,6 +18,7 @@ from pipelines.stages import dvc_runs
 from pipelines.stages.dvc_runs import Log
 from pipelines.stages.executors import Needs, execute
 from pipelines.workspace import folders, orders
+from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
@@ -85,6 +86,7 @@ def train(
         corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
         for version in (base, *corpora.values()):
             _check_usable(workspace, version)
+        refuse_evaluation_data(corpora.values())
         ordered = _orders(workspace, base, corpora, mode)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
@@ -152,6 +154,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         ref=str(version.ref),
         path=folder.relative_to(workspace.root).as_posix(),
         digest=folders.files_digest(version.files),
+        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
     )
 
 

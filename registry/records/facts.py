@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from registry.records import older
 from registry.records.base import JsonObject, Record
-from registry.records.kinds import Kind, Mode, Status
+from registry.records.kinds import HeldOutRule, Kind, Mode, Status
 from registry.records.results import Result
 
 
@@ -112,6 +112,7 @@ class DataStatement(Record):
     language: str | None = None  # that it is written in: a BCP 47 tag, such as en or de-CH
     pii: str | None = None  # personal data: none | reviewed | present
     retain_until: str | None = None  # ISO date after which it must not be used
+    use: str | None = None  # evaluation: it is only measured on; None: it is trained on too
 
     def stated(self) -> dict[str, Any]:
         """Return the fields of a statement alone, whatever else the record holds."""
@@ -126,6 +127,7 @@ class DataFacts(Held, DataStatement):
     domain: str | None = None
     bytes: int | None = None
     url: str | None = None
+    held_out: HeldOutRule | None = None  # None in rows from before there was a choice: files
 
 
 class SeedFacts(Held):
@@ -156,6 +158,7 @@ class ExpertFacts(Held):
     mode: Mode | None = None
     preflight: Weights | None = None
     results: tuple[Result, ...] = ()  # one for each data version, in the order of `data`
+    general: tuple[Result, ...] = ()  # on what the seed could do, beside `data`
     contamination: float | None = None  # share of the held-out text that stands in training text
     train: TrainingReport | None = None
     environment: Environment | None = None
