@@ -1,18 +1,27 @@
 # Everything from a fresh clone: needs Python 3.11+, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
+SCALE ?= cpu
 
-.PHONY: demo test coverage golden check schemas clean
+.PHONY: demo real test slow coverage golden check schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
 
+# The same story on a real language model, SmolLM2-135M; SCALE=gpu: more text, on a GPU.
+real: .venv/ready
+	$(BIN)/python benchmarks/real/run.py --dir real --scale $(SCALE)
+
 test: .venv/ready-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The tests that take long, which `make test` leaves out: run before a release.
+slow: .venv/ready-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
 # What the tests execute, line by line; code in started processes is not counted.
 coverage: .venv/ready-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov -m 'slow or not slow'
 
 # A workspace that the code before this release made, read and worked in by today's code.
 golden: .venv/ready-test
@@ -41,4 +50,4 @@ schemas: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo real real-sources

@@ -8,11 +8,12 @@ from btx_core import texts
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue.catalog import spdx
 from registry.errors import Invalid
+from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement
 from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind, Status
 from registry.records.version import Version
+from registry.urls import without_secrets
 
 
 def add_data(
@@ -34,8 +35,7 @@ def add_data(
         Unreadable: for what is no text; then no byte stays.
     """
     _check_date(statement.retain_until)
-    licence = spdx(statement.license) if statement.license else None
-    statement = statement.model_copy(update={"license": licence})
+    statement = statement.model_copy(update=_licence(statement))
     catalog = workspace.catalog
     with workspace.writing(f"data add {name}"):
         number = catalog.next_version(Kind.DATA, name)
@@ -58,11 +58,27 @@ def add_data(
         return catalog.register(name, facts, files=files, version=number)
 
 
+def _licence(statement: DataStatement) -> dict[str, str | None]:
+    """Return licence and choice in SPDX's spelling."""
+    license, choice = statement.license, statement.license_choice
+    if choice and not (license and is_choice(choice, license)):
+        raise Invalid(
+            "--license-choice",
+            found=choice,
+            expected=f"one of the ways to comply with {license or 'a licence'}",
+            next='as in --license "MIT OR Apache-2.0" --license-choice MIT',
+        )
+    return {
+        "license": spelled(license) if license else None,
+        "license_choice": spelled(choice) if choice else None,
+    }
+
+
 def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
-    url = source if isinstance(source, str) else None
+    # What is recorded can never be taken out again, and everybody reads it.
+    url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
     stated["source"] = statement.source or url
-    stated["pii"] = statement.pii or "none"
     # What is for evaluation alone is held out whole.
     only_measured = statement.use == DataUse.EVALUATION
     held_out = HeldOutRule.ALL if only_measured else HeldOutRule.DOCUMENTS
@@ -94,7 +110,7 @@ def _check_text(folder: Path, source: Path | str) -> None:
         where = (
             (source.parent if source.is_file() else source) / inside
             if isinstance(source, Path)
-            else f"{source}, {inside}"
+            else f"{without_secrets(source)}, {inside}"
         )
         raise texts.Unreadable(
             where, found=error.found, expected=error.expected, next=error.next

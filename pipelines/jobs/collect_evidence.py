@@ -7,6 +7,7 @@ Judging them is the policies' work.
 from collections.abc import Iterable, Mapping, Sequence
 
 from registry.catalogue.catalog import Catalog
+from registry.licences import alternatives, each
 from registry.records.evidence import (
     BuildEvidence,
     BuildFigures,
@@ -23,7 +24,7 @@ from registry.records.evidence import (
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
 from registry.records.references import parse
-from registry.records.results import by_data, labels, same_text
+from registry.records.results import Result, by_data, labels, same_text
 from registry.records.version import Version
 
 
@@ -35,6 +36,7 @@ def of_data(ref: str, facts: DataFacts, files: int) -> DataEvidence:
         name=facts.domain or parse(ref).name,
         files=files,
         bytes=facts.bytes,
+        license_alternatives=alternatives(facts.applying_license) if facts.license else (),
         **facts.stated(),
     )
 
@@ -78,6 +80,8 @@ def of_candidate(
     base = catalog.get(seed, SeedFacts)
     lines = [_member(catalog, member) for member in members]
     licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
+    used = {*base.facts.data, *(line.ref for member in lines for line in member.data)}
+    licenses += [catalog.get(data, DataFacts).facts.applying_license for data in sorted(used)]
     return BuildEvidence(
         kind="build",
         ref=ref,
@@ -85,7 +89,7 @@ def of_candidate(
         seed_license=base.facts.license,
         seed_data=data_lines(catalog, base.facts.data),
         members=tuple(lines),
-        licenses=_each(licenses),
+        licenses=each(licenses),
     )
 
 
@@ -103,18 +107,14 @@ def of_build(
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
     own = catalog.results(build)
-    known = by_data(catalog.results(before)) if before else {}
-    compared = {
-        result.data: known[result.data]
-        for result in own
-        if result.data in known and same_text(result, known[result.data])
-    }
-    results = result_lines(own, compared)
+    earlier = catalog.results(before) if before else ()
+    known = _comparable(earlier, own)
+    results = result_lines(own, known)
     named = labels(results)
     routing = facts.routing
     measured = {
         "results": results or None,
-        "no_longer_measured": tuple(sorted(known.keys() - compared.keys())),
+        "no_longer_measured": tuple(sorted({one.data for one in earlier} - known.keys())),
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
@@ -153,6 +153,16 @@ def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
     )
 
 
+def _comparable(before: Sequence[Result], now: Sequence[Result]) -> dict[str, Result]:
+    """Return the results of the release before that today's are of the same text as."""
+    today = by_data(now)
+    return {
+        result.data: result
+        for result in before
+        if result.data in today and same_text(result, today[result.data])
+    }
+
+
 def _older(line: ResultLine) -> BuildFigures:
     return BuildFigures(
         bits_per_byte=line.bits_per_byte,
@@ -171,17 +181,3 @@ def _previous(
         for line in results
         if line.previous_bits_per_byte is not None
     }
-
-
-def _each(licenses: Iterable[str | None]) -> tuple[str, ...]:
-    """Return every licence that applies: what AND joins, one by one.
-
-    A choice (OR) stays whole, as counsel agreed to it.
-    """
-    parts: set[str] = set()
-    for license in licenses:
-        if license and " OR " in license:
-            parts.add(license)
-        elif license:
-            parts.update(part.strip("() ") for part in license.split(" AND "))
-    return tuple(sorted(parts))

@@ -108,7 +108,7 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         def log(stage: str, ran: StageRan) -> None:
             workspace.catalog.event(ran, f"build/{number}")
 
-        done = dvc_runs.reproduce(workspace.root, "evaluate", log)
+        done = dvc_runs.reproduce(workspace.root, STAGES, log)
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(
@@ -464,18 +464,16 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
     """Return the build's figures, one result a data version.
 
     Beside them stand those of the seed, measured with the build, and of every member that was
-    trained on this data, as they were measured when it was registered: only where that was on the
-    same part of the held-out text.
+    trained on this data, as they were measured when it was registered; none that was measured on
+    another part of the text.
     """
     known_to_seed = set(planned.seed.facts.data)
     results = []
     for data, figures in measured.domains.items():
-        seed = measured.seed.get(data)
-        own = _own_results(planned, data)
+        seed, recorded = measured.seed.get(data), _own_results(planned, data)
+        own = [(ref, one) for ref, one in recorded if same_sample(one, figures)]
         specialists = tuple(
             Specialist(ref=ref, bits_per_byte=one.bits_per_byte, accuracy=one.accuracy)
-            if same_sample(one, figures)
-            else Specialist(ref=ref)
             for ref, one in own
         )
         results.append(

@@ -17,6 +17,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from btx_core import texts
+from btx_core.files import path_inside
 from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
 from registry.digest import digest, sha256_file, tensor_digests
@@ -24,6 +25,7 @@ from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held
 from registry.records.kinds import HeldOutRule
 from registry.records.version import FileFact, Version
+from registry.urls import from_environment, in_words, without_secrets
 
 # How a data version is divided, by what its row says.
 RULES: Mapping[HeldOutRule | None, texts.HeldOutRule] = {
@@ -42,14 +44,18 @@ logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 @contextmanager
-def incoming(source: Path | str, target: Path) -> Iterator[Path]:
+def incoming(
+    source: Path | str, target: Path, *, taken: Mapping[str, Path] | None = None
+) -> Iterator[Path]:
     """Copy `source` beside `target` and yield the copy.
 
     A copy that was not accepted is gone when the context ends.
 
     Args:
-        source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on.
+        source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on;
+            with a secret in it, or `${NAME}` where the environment holds one.
         target: the version's folder.
+        taken: the files to copy, by their path in the copy; None: everything.
 
     Raises:
         NotFound: for a missing source.
@@ -62,7 +68,9 @@ def incoming(source: Path | str, target: Path) -> Iterator[Path]:
     copy = target.with_name(f".{target.name}.incoming")
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        if isinstance(source, Path):
+        if taken is not None:
+            _copy_files(taken, copy)
+        elif isinstance(source, Path):
             _copy(source, copy)
         else:
             _fetch(source, copy)
@@ -201,7 +209,7 @@ def build_folder(root: Path, build: Version[BuildFacts]) -> Path:
             expected="a build that names its folder",
             next=f"btx show {build.ref}",
         )
-    return root / build.facts.folder
+    return path_inside(root, build.facts.folder, build.ref)
 
 
 def folder_of(root: Path, version: Version[Facts]) -> Path:
@@ -219,7 +227,7 @@ def folder_of(root: Path, version: Version[Facts]) -> Path:
             expected="a version whose files DVC holds",
             next=f"btx show {version.ref}",
         )
-    return root / held.path
+    return path_inside(root, held.path, version.ref)
 
 
 def opened(root: Path, version: Version[Facts]) -> Path:
@@ -243,6 +251,12 @@ def text_folder(path: Path, held_out: HeldOutRule | None, tokens: Path) -> TextF
         tokens: where token files are kept.
     """
     return TextFolder(path, RULES[held_out], tokens)
+
+
+def _copy_files(taken: Mapping[str, Path], target: Path) -> None:
+    for name, path in taken.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -271,13 +285,14 @@ def _copy(source: Path, target: Path) -> None:
 
 def _fetch(url: str, target: Path) -> None:
     target.mkdir(parents=True)
-    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "content"
+    address = from_environment(url)
+    name = without_secrets(url).rstrip("/").rsplit("/", 1)[-1] or "content"
     try:
-        Repo.get_url(url, str(target / name))
+        Repo.get_url(address, str(target / name))
     except Exception as error:  # every transport has errors of its own
         raise NotFound(
-            url,
-            found=f"{type(error).__name__}: {error}"[:300],
+            without_secrets(url),
+            found=in_words(error, address)[:300],
             expected="a file or folder that DVC can fetch",
             next="dvc get-url URL tries the same",
-        ) from error
+        ) from None

@@ -12,7 +12,7 @@ import yaml
 
 from registry.errors import Damaged
 from registry.records.base import JsonObject, Record, read_object
-from registry.records.facts import BuildRecipe
+from registry.records.facts import BuildRecipe, FolderPath
 from registry.records.kinds import HeldOutRule
 
 BRANCHES = "branches.yaml"
@@ -31,7 +31,7 @@ class FolderOrder(Record):
     """
 
     ref: str
-    path: str
+    path: FolderPath
     digest: str
     tensors: Mapping[str, str] | None = None
     held_out: HeldOutRule | None = None
@@ -50,7 +50,7 @@ class MemberOrder(FolderOrder):
     name: str
     slot: int
     data: tuple[str, ...]
-    shard: str | None = None
+    shard: FolderPath | None = None
 
 
 class GrownFrom(FolderOrder):
@@ -94,7 +94,7 @@ class BuildOrder(Record):
     domains: Mapping[str, FolderOrder]
     general: tuple[FolderOrder, ...]
     evaluation: tuple[FolderOrder, ...] = ()
-    previous: str | None
+    previous: FolderPath | None
     grown_from: GrownFrom | None
     recipe: BuildRecipe
     threads: int

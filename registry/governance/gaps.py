@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from btx_core.problems import BtxError
-from registry.catalogue.catalog import Catalog, spdx
+from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.governance import people
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver
+from registry.licences import spelled
 from registry.records.base import JsonObject
 from registry.records.events import Judged
 from registry.records.evidence import (
@@ -224,7 +225,7 @@ def _figures(
 
 def _licence(text: str | None) -> str | None:
     try:
-        return spdx(text) if text is not None else None
+        return spelled(text) if text is not None else None
     except Invalid:
         return text
 

@@ -102,6 +102,9 @@ class DataEvidence(Evidence, DataStatement):
     of = Kind.DATA
 
     name: str
+    license_alternatives: tuple[
+        tuple[str, ...], ...
+    ] = ()  # each a way to comply; all of it applies
     files: int | None = None
     bytes: int | None = None
 
@@ -200,9 +203,10 @@ class BuildEvidence(Evidence):
     seed_license: str | None = None
     seed_data: tuple[DataLine, ...] = ()
     members: tuple[MemberLine, ...] = ()
-    licenses: tuple[str, ...] = ()  # of seed and members, each that applies
+    licenses: tuple[str, ...] = ()  # of the seed, the members and the data of both, one by one
     results: tuple[ResultLine, ...] | None = None
-    no_longer_measured: tuple[str, ...] = ()  # data versions that the last release was measured on
+    # Data versions of whose text the last release was measured on another amount, or alone.
+    no_longer_measured: tuple[str, ...] = ()
     evaluation: Mapping[str, BuildFigures] | None = None  # older
     previous: Mapping[str, PreviousFigures] | None = None  # older: only what is measured again
     routing: Outliers | None = None

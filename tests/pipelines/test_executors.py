@@ -131,6 +131,7 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
     )
 
 
+@pytest.mark.slow
 def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_checkpoint(
     ordered: Callable[[], Path],
     one_after_another: dict[str, dict[str, str]],
@@ -181,7 +182,7 @@ def test_a_branch_that_fails_is_named_and_the_others_are_kept(
     (tmp_path / "corpus/heldout").mkdir(parents=True)
     (tmp_path / "corpus/heldout/only.txt").write_text("Nothing here may be trained on.\n" * 9)
     statement = DataStatement(
-        license="CC0-1.0", source="the test", holder="nobody", purpose="testing"
+        license="CC0-1.0", source="the test", holder="nobody", purpose="testing", pii="none"
     )
     add_data(own_story, "bad", tmp_path / "corpus", statement)
     with pytest.raises(StageFailed, match=r"training of bad\n"):

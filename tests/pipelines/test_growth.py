@@ -6,6 +6,8 @@ withdrawn.
 
 from typing import Any
 
+import pytest
+
 from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
@@ -24,6 +26,7 @@ TUNING = '[recipe.tune]\nmode = "router"\nhome = 0.3\ngrow = 0.5\n'
 BESIDE = "[recipe.train]\nbeside = 0.7\nreplay = 0.5\n"
 
 
+@pytest.mark.slow
 def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> None:
     root = own_story.root
     settings = (root / "btx.toml").read_text()
@@ -36,7 +39,9 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     assert cost(workspace, "build/2") == 20 * STEP
     assert "grown_from" not in relations(workspace, "build/2")
 
-    statement = DataStatement(license="CC0-1.0", source="test", holder="nobody", purpose="testing")
+    statement = DataStatement(
+        license="CC0-1.0", source="test", holder="nobody", purpose="testing", pii="none"
+    )
     add_data(workspace, "units", story.corpora / "units", statement)
     branch = train(workspace, {"units": "data/units"})["units"]
     register(
