@@ -26,7 +26,7 @@ def names_by_file() -> dict[str, set[str]]:
     for path in TESTS.rglob("test_*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         names = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
-        found[path.name] = {name for name in names if name.startswith("test_")}
+        found[str(path)] = {name for name in names if name.startswith("test_")}
     return found
 
 
@@ -35,7 +35,7 @@ def faults(text: str) -> list[str]:
     attacks = table(text, "Attacks")
     known = set[str]().union(*names_by_file().values())
     guards = set[str]().union(
-        *(names for name, names in names_by_file().items() if name.startswith("test_guard"))
+        *(names for name, names in names_by_file().items() if Path(name).name.startswith("test_guard"))
     )
     found = []
     named: set[str] = set()

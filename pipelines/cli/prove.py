@@ -79,6 +79,8 @@ def _print_audit(answer: "AuditAnswer") -> None:
         print_line(f"    found {finding.found}")
         print_line(f"    expected {finding.expected}")
         print_line(f"    next {finding.next}")
+    for note in answer.notes:
+        print_line(f"  note: {note}")
     print_line(counted(len(answer.findings), "finding") if answer.findings else "no findings")
 
 

@@ -11,6 +11,7 @@ from btx_core.mixing.distances import all_finite
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
+from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts
 from registry.records.kinds import Gate, Kind, Relation
 from registry.records.version import Version
@@ -66,7 +67,9 @@ def add_seed(
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
-            gates.ask(workspace, Gate.REGISTER, ref, collect_evidence.of_seed(ref, facts))
+            seen = seen_before.of_weights(catalog, facts.tensors)
+            asked = collect_evidence.of_seed(ref, facts, files, seen)
+            gates.ask(workspace, Gate.REGISTER, ref, asked)
             folders.accept(incoming, target)
         held = folders.track(workspace.root, target)
         for file in files:

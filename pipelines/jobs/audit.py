@@ -23,9 +23,10 @@ from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, finding, row_findings
 from registry.catalogue.database import Rows
-from registry.governance import people
-from registry.governance.gaps import ungated
+from registry.governance import adoption, people
+from registry.governance.gaps import ungated, unsigned
 from registry.governance.gate import judge_again
+from registry.governance.policies import Policy, load
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.facts import (
     BuildFacts,
@@ -100,6 +101,13 @@ def audit(
     )
     if past is not None:
         answer = _with_check(answer, "gates", len(versions), past)
+    valid = _unless_damaged(catalog, lambda: adoption.adopted(catalog))
+    if valid:
+        answer = _with_check(answer, "policies", *_policies(workspace, valid))
+        acts = _unless_damaged(catalog, lambda: unsigned(catalog))
+        if acts:
+            named = [finding("acts", *gap) for gap in acts[1]]
+            answer = _with_check(answer, "acts", acts[0], named)
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
@@ -108,7 +116,47 @@ def audit(
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
         answer = _with_check(answer, "recompute", len(builds), again)
-    return answer
+    notes = _unless_damaged(catalog, lambda: _notes(workspace, request))
+    return answer.model_copy(update={"notes": notes or ()})
+
+
+def _policies(workspace: Workspace, valid: adoption.Adoption) -> tuple[int, list[Finding]]:
+    """Compare the policies that lie in the workspace with the set that was adopted."""
+    expected = f"the set {valid.digest[:12]}, adopted by {valid.actor} on {valid.at[:10]}"
+    advice = "btx policy adopt --dry-run shows the difference; adopt it, or put the files back"
+    try:
+        policies = load(workspace.policies)
+    except BtxError as error:
+        return 0, [finding("policies", error.subject, error.found, expected, advice)]
+    digest = adoption.set_digest(policies)
+    if digest == valid.digest:
+        return len(policies), []
+    changed = _changed(adoption.policies_of(workspace.catalog, valid), policies)
+    found = f"the set {digest[:12]}, which differs in {', '.join(changed)}"
+    return len(policies), [finding("policies", str(workspace.policies), found, expected, advice)]
+
+
+def _changed(before: Sequence[Policy], after: Sequence[Policy]) -> list[str]:
+    old, new = ({one.name: one.to_json() for one in policies} for policies in (before, after))
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _notes(workspace: Workspace, request: AuditRequest) -> tuple[str, ...]:
+    """Return what the audit cannot see, and what proves less than it seems."""
+    catalog = workspace.catalog
+    notes = []
+    if request.head is None:
+        notes.append(
+            "no head from outside was given: a log that was rewritten from end to end would not be "
+            "seen (btx registry head)"
+        )
+    if not people.is_closed(catalog):
+        notes.append(
+            "the list of actors is open: names and approvals prove nobody until an auditor keeps it"
+        )
+    if adoption.adopted(catalog) is None:
+        notes.append("no policies were adopted: any that lie there are asked (btx policy adopt)")
+    return tuple(notes)
 
 
 def _with_check(

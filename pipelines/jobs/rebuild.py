@@ -173,7 +173,9 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
 def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
-    candidate = collect_evidence.of_candidate(workspace.catalog, ref, seed, members)
+    candidate = collect_evidence.of_candidate(
+        workspace.catalog, ref, seed, members, planned.content
+    )
     gates.ask(workspace, Gate.BUILD, ref, candidate)
 
 

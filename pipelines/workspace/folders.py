@@ -17,10 +17,10 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pipelines.workspace.bars import bar
-from registry.digest import digest, sha256_file, tensor_digests
+from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DvcFolder, Facts, Held
-from registry.records.version import FileFact, Version
+from registry.records.version import FileFact, Version, content_digest
 
 # Hashing more bytes than this is worth a progress bar.
 LONG = 1 << 30
@@ -120,7 +120,7 @@ def tensors(folder: Path) -> dict[str, str]:
 
 def files_digest(files: Sequence[FileFact]) -> str:
     """Return one digest for a folder's content: its paths and their SHA-256."""
-    return digest([[file.path, file.sha256] for file in files])
+    return content_digest(files)
 
 
 def track(root: Path, folder: Path) -> DvcFolder:

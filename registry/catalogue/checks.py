@@ -286,6 +286,37 @@ def _withdrawn(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Findi
             at, actor = withdrawals[subject]
             found = f"withdrawn by {actor} at {at}"
             yield finding("standing", subject, found, "nothing withdrawn in it", "btx rebuild")
+        elif not _waived(rows, subject, "seen-before/withdrawn"):
+            for holder in _same_bytes(rows, version, withdrawals):
+                found = f"holds files of {holder}, which is withdrawn"
+                advice = f"btx withdraw {subject}"
+                yield finding("standing", subject, found, "nothing withdrawn in it", advice)
+
+
+def _waived(rows: Rows, subject: str, rule: str) -> bool:
+    """Say whether a verdict on the subject made an exception to the rule."""
+    query = "SELECT body FROM event WHERE subject = :subject AND kind = 'verdict'"
+    return any(f'"{rule}":"waived"' in str(body) for (body,) in rows(query, subject=subject))
+
+
+def _same_bytes(rows: Rows, version: Version[Facts], withdrawn: Iterable[str]) -> list[str]:
+    """Return the withdrawn versions that hold a corpus file or weights of this one.
+
+    Weights that a seed holds as well are not counted: they come from there.
+    """
+    if version.ref.kind not in (Kind.DATA, Kind.SEED, Kind.EXPERT):
+        return []
+    weights = "" if version.ref.kind == Kind.DATA else "AND f.path LIKE '%.safetensors'"
+    query = (
+        f"SELECT DISTINCT {VERSION_COLUMNS} FROM file f JOIN file g ON g.sha256 = f.sha256 "
+        "JOIN version v ON v.id = g.version_id JOIN version own ON own.id = f.version_id "
+        "WHERE own.kind = :kind AND own.name = :name AND own.number = :number "
+        f"AND v.id != own.id AND f.bytes > 0 {weights}"
+    )
+    ref = version.ref
+    found = rows(query, kind=str(ref.kind), name=ref.name, number=ref.version)
+    named = set(withdrawn)
+    return sorted(subject for subject in map(_subject, found) if subject in named)
 
 
 def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:

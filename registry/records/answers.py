@@ -233,6 +233,7 @@ class AuditAnswer(Answer):
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     head: str
+    notes: tuple[str, ...] = ()  # what the audit could not see, and what proves less than it seems
 
 
 class LineageFile(Answer):
@@ -356,6 +357,8 @@ class RuleWaiver(Answer):
     actor: str
     why: str
     id: str = ""
+    content: str | None = None
+    excused: JsonObject | None = None
 
 
 class RuleAnswer(Answer):
@@ -392,6 +395,26 @@ class PolicyCheckAnswer(Answer):
 
     ref: str
     verdicts: Mapping[str, VerdictAnswer]
+
+
+class PolicyAdoptAnswer(Answer):
+    """A set of policies was adopted, or would be."""
+
+    status: str  # adopted | unchanged | planned
+    digest: str
+    before: str | None = None  # digest of the set that was valid until then
+    policies: int
+    changes: tuple[str, ...] = ()  # a unified diff
+
+
+class PolicyTryRow(Answer):
+    """What a set of policies would say of one version at one gate, beside what was logged last."""
+
+    ref: str
+    gate: str
+    logged: str | None = None
+    now: str
+    rules: tuple[str, ...] = ()  # those that refuse
 
 
 class FailedCase(Answer):
@@ -488,6 +511,36 @@ class ActorAnswer(Answer):
     key: str | None = None  # the file of a key that was made
 
 
+class ActorRow(Answer):
+    """A person who is on the list of actors, or was; without a role, taken off it."""
+
+    actor: str
+    roles: tuple[str, ...] = ()
+    key_id: str
+    since: str
+    changed: str
+    list: str  # open | closed
+    public_key: str
+
+
+class KeyAnswer(Answer):
+    """A key pair was made on this machine."""
+
+    actor: str
+    key: str
+    public_key: str
+    key_id: str
+
+
+class RetractedAnswer(Answer):
+    """An approval or a waiver was taken back."""
+
+    ref: str
+    what: str
+    of: str
+    retracted_by: str
+
+
 class ApprovedAnswer(Answer):
     """A build was approved."""
 
@@ -503,6 +556,8 @@ class WaivedAnswer(Answer):
     ref: str
     until: str
     waived_by: str
+    content: str | None = None
+    excused: JsonObject | None = None
 
 
 class TokenAnswer(Answer):
