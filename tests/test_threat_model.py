@@ -35,7 +35,11 @@ def faults(text: str) -> list[str]:
     attacks = table(text, "Attacks")
     known = set[str]().union(*names_by_file().values())
     guards = set[str]().union(
-        *(names for name, names in names_by_file().items() if Path(name).name.startswith("test_guard"))
+        *(
+            names
+            for name, names in names_by_file().items()
+            if Path(name).name.startswith("test_guard")
+        )
     )
     found = []
     named: set[str] = set()

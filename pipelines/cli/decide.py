@@ -225,6 +225,24 @@ def _facts(excused: "JsonObject") -> str:
     return ", ".join(f"{name} {dumps(value)[:60]}" for name, value in excused.items()) or "no facts"
 
 
+@app.command("due")
+def due_command(
+    days: Annotated[float, typer.Option(help="how far to look ahead")] = 30, json: Json = False
+) -> None:
+    """List what has ended and what ends soon: waivers, dates of retention, tokens.
+
+    Example: btx due --days 90
+    """
+    from pipelines.jobs.due_dates import due_dates
+
+    rows = due_dates(find_workspace(), days)
+    if json:
+        print_json(rows)
+        return
+    lines = [[row.state, row.until[:10], row.what, row.ref, row.next] for row in rows]
+    print_table(("", "until", "what", "of", "next"), lines)
+
+
 @app.command("release")
 def release_command(build: Build, json: Json = False) -> None:
     """Release a build, if the policies of gate release allow it.

@@ -146,8 +146,16 @@ def of_build(
         "total_parameters": facts.cost.total_parameters,
         "tokens_per_s": facts.cost.tokens_per_s,
         "registrar": facts.registrar,
+        "status": str(catalog.status(build.ref)),
+        "released_at": _released_at(catalog, build),
+        "draft": False,
     }
     return candidate.model_copy(update=measured)
+
+
+def _released_at(catalog: Catalog, build: Version[BuildFacts]) -> str | None:
+    events = catalog.events(build.ref, "released")
+    return events[-1].at if events else None
 
 
 def data_lines(catalog: Catalog, refs: Iterable[str]) -> tuple[DataLine, ...]:

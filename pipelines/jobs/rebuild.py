@@ -107,7 +107,7 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         def log(stage: str, ran: StageRan) -> None:
             workspace.catalog.event(ran, f"build/{number}")
 
-        done = dvc_runs.reproduce(workspace.root, "evaluate", log)
+        done = dvc_runs.reproduce(workspace.root, "evaluate", log, lambda: _withdrawn(run))
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(
@@ -341,14 +341,9 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         Conflict: if a member was withdrawn while the stages ran.
     """
     workspace = run.workspace
-    for member in run.planned.members:
-        if workspace.catalog.status(member.version.ref) in UNUSABLE:
-            raise Conflict(
-                str(member.version.ref),
-                found="withdrawn while the stages ran",
-                expected="members that may be used",
-                next="btx rebuild",
-            )
+    withdrawn = _withdrawn(run)
+    if withdrawn is not None:
+        raise withdrawn
     tuned = workspace.work / "tuned"
     folder = workspace.folder(Kind.BUILD, "", run.number)
     known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
@@ -362,6 +357,22 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         parents.append((parse(order.grown_from.ref), Relation.GROWN_FROM))
     catalog = workspace.catalog
     return catalog.register("", facts, files=files, version=run.number, parents=parents)
+
+
+def _withdrawn(run: Run) -> Conflict | None:
+    """Say which of the versions that the build is made from was withdrawn since it began."""
+    planned, catalog = run.planned, run.workspace.catalog
+    versions: list[Version[Facts]] = [planned.seed, *(one.version for one in planned.members)]
+    versions += [catalog.get(ref) for ref in (*planned.seed.facts.data, *planned.data)]
+    for ref, status in catalog.statuses(versions).items():
+        if status in UNUSABLE:
+            return Conflict(
+                str(ref),
+                found=f"{status} while the stages ran",
+                expected="members and data that may be used",
+                next="btx rebuild",
+            )
+    return None
 
 
 def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:

@@ -3,6 +3,7 @@
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue import pins
 from registry.governance import people
 from registry.records.answers import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Released
@@ -45,6 +46,7 @@ def release(workspace: Workspace, reference: str) -> ReleaseAnswer:
     envelope = people.vouched(catalog, Released.logged_as, str(build.ref), build.digest)
     body = Released(verdict=verdict.outcome)
     catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, build.ref)
+    pins.pin(catalog)
     status = workspace.catalog.status(build.ref)
     said = VerdictAnswer.from_json(verdict.to_json(), str(build.ref))
     return ReleaseAnswer(ref=str(build.ref), status=status, verdict=said)

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 1.0
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
 # Called with the name of a stage or branch, and what happened to it.
@@ -48,7 +50,12 @@ class Reproduced:
     skipped: list[str]
 
 
-def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Reproduced:
+def reproduce(
+    root: Path,
+    target: str,
+    log: Log = lambda name, ran: None,
+    reason_to_stop: Callable[[], BtxError | None] = lambda: None,
+) -> Reproduced:
     """Run `dvc repro TARGET` in a workspace.
 
     Progress and errors of the stages go to stderr as they come.
@@ -57,6 +64,8 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
         root: the workspace.
         target: the stage that is wanted.
         log: called when a stage starts and when it ends, fails or is interrupted.
+        reason_to_stop: asked every second, from another thread; the stages are interrupted once it
+            returns an error, which is then raised.
 
     Raises:
         StageFailed: naming the stage.
@@ -91,6 +100,8 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
             log(ran[-1], StageRan(stage=ran[-1], state=state, seconds=seconds))
 
     assert process.stdout is not None
+    watch = _Watch(process, reason_to_stop)
+    watch.start()
     try:
         for line in process.stdout:
             skipped += _SKIPPED.findall(line)
@@ -106,6 +117,11 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
         process.communicate()
         ended("interrupted")
         raise Interrupted(f"stage {ran[-1] if ran else target}") from None
+    finally:
+        watch.end()
+    if watch.reason is not None:
+        ended("interrupted")
+        raise watch.reason
     ended("failed" if status else "ended")
     if status:
         at = ran[-1] if ran else target
@@ -118,6 +134,37 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
     for stage in skipped:
         logger.info("stage %s is unchanged and did not run", stage)
     return Reproduced(ran, skipped)
+
+
+class _Watch(threading.Thread):
+    """Interrupts a process and its stages once there is a reason to stop.
+
+    Args:
+        process: the leader of its process group.
+        reason_to_stop: returns the reason, or None.
+    """
+
+    def __init__(
+        self, process: "subprocess.Popen[str]", reason_to_stop: Callable[[], BtxError | None]
+    ) -> None:
+        super().__init__(daemon=True)
+        self.reason: BtxError | None = None
+        self._process, self._reason_to_stop = process, reason_to_stop
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Ask until the process has ended."""
+        while not self._ended.wait(LOOK_EVERY_S) and self._process.poll() is None:
+            self.reason = self._reason_to_stop()
+            if self.reason is not None:
+                logger.info("stopping the stages: %s", self.reason)
+                os.killpg(self._process.pid, signal.SIGINT)
+                return
+
+    def end(self) -> None:
+        """Stop asking."""
+        self._ended.set()
+        self.join()
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:

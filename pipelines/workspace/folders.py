@@ -163,7 +163,7 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
     """
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {file.path: file.sha256 for file in files}
-    advice = f"dvc checkout --force {folder}.dvc"
+    advice = "btx repair"
     for path in sorted(found ^ set(expected)):
         state = "not registered" if path in found else "missing"
         raise Damaged(

@@ -401,7 +401,7 @@ class Catalog:
         from registry.catalogue.models import EdgeRow, FileRow, LabelRow, VersionRow
 
         version_id = (writer.rows("SELECT MAX(seq) FROM event")[0][0] or 0) + 1
-        at = self._now()
+        at = audit_log.moment(writer, self._clock())
         own = content.digest
         kind, name = str(content.kind), content.name
         row = (version_id, kind, name, number, own, at, self.actor, content.stored)
@@ -457,15 +457,12 @@ class Catalog:
     ) -> Event:
         return audit_log.append(
             writer,
-            at=at or self._now(),
+            at=at or audit_log.moment(writer, self._clock()),
             actor=self.actor,
             kind=kind,
             subject=subject,
             body=body.to_json(),
         )
-
-    def _now(self) -> str:
-        return self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def rows_digests(

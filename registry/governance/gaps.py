@@ -4,7 +4,7 @@ In:  the catalogue and a reference.  Out: gaps, each with what to do about it.
 Giving verdicts is `gate`; the audit reports these gaps as findings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -109,16 +109,28 @@ def ungated(catalog: Catalog, ref: str) -> list[Gap]:
     That is: no verdict, a refusal, a verdict that judges differently today, a waiver that nobody
     signed, or a verdict on other facts than those that are registered.
     """
-    gaps: list[Gap] = []
+    gaps = []
     for version in catalog.lineage(ref).nodes:
-        gate = LET_IN_BY.get(version.ref.kind)
-        if gate is not None:
-            gaps += _gaps(catalog, version, gate, None)
-    subject = catalog.get(ref)
-    released = catalog.events(subject.ref, "released")
-    if released:
-        gaps += _gaps(catalog, subject, Gate.RELEASE, released[-1].seq)
+        gaps += _let_in(catalog, version)
+    return gaps + _released(catalog, catalog.get(ref))
+
+
+def ungated_anywhere(catalog: Catalog, versions: Iterable[Version[Facts]]) -> list[Gap]:
+    """Return all that no gate let in among these versions, and their releases."""
+    gaps = []
+    for version in versions:
+        gaps += [*_let_in(catalog, version), *_released(catalog, version)]
     return gaps
+
+
+def _let_in(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
+    gate = LET_IN_BY.get(version.ref.kind)
+    return _gaps(catalog, version, gate, None) if gate is not None else []
+
+
+def _released(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
+    released = catalog.events(version.ref, "released")
+    return _gaps(catalog, version, Gate.RELEASE, released[-1].seq) if released else []
 
 
 def unsigned(catalog: Catalog) -> tuple[int, list[Gap]]:

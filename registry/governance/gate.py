@@ -344,6 +344,11 @@ def _named(evidence: Evidence) -> list[str]:
     return [ref for ref in refs if ref]
 
 
+def relied_on(catalog: Catalog, refs: Iterable[str]) -> tuple[WaiverLine, ...]:
+    """Return the waivers that let these versions in, each renewed to its latest end."""
+    return _relied_on(catalog, {ref: _let_in(catalog, ref) for ref in refs})
+
+
 def _granted(catalog: Catalog, event: Event) -> list[Waiver]:
     """Return the waivers for what a verdict let in: for its content, judged by its facts."""
     registered = _registered(catalog, event.subject) is not None

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from btx_core.problems import BtxError
+from registry.catalogue import pins
 from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
 from registry.errors import Damaged, Invalid, NotFound, Refused
@@ -493,6 +494,8 @@ def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope 
 def withdraw(catalog: Catalog, ref: str, why: str) -> Event:
     """Log a withdrawal, signed where the list of actors is closed. A second one changes nothing.
 
+    The log's head is written down outside.
+
     Raises:
         Refused: for somebody without a role, where the list of actors is closed.
     """
@@ -500,7 +503,9 @@ def withdraw(catalog: Catalog, ref: str, why: str) -> Event:
     subject = str(version.ref)
     require_role(catalog, catalog.actor, ROLES, f"withdraw {subject}")
     envelope = vouched(catalog, Withdrawn.logged_as, subject, version.digest)
-    return catalog.withdraw(subject, why, envelope)
+    event = catalog.withdraw(subject, why, envelope)
+    pins.pin(catalog)
+    return event
 
 
 def check_named(rule: str, subject: str) -> None:

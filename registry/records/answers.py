@@ -511,6 +511,52 @@ class ActorAnswer(Answer):
     key: str | None = None  # the file of a key that was made
 
 
+class RepairedFile(Answer):
+    """A file that was damaged or missing, and is whole again."""
+
+    ref: str
+    path: str
+    source: str  # the whole copy
+    sha256: str
+
+
+class LostFile(Answer):
+    """A file of which there is no whole copy."""
+
+    ref: str
+    path: str
+    next: str
+
+
+class RepairAnswer(Answer):
+    """What a repair looked at, restored and could not restore."""
+
+    subject: str
+    examined: int
+    repaired: tuple[RepairedFile, ...] = ()
+    lost: tuple[LostFile, ...] = ()
+
+
+class UpgradeStep(Answer):
+    """One thing that leads an older workspace to what a new one has."""
+
+    what: str
+    why: str
+    command: str
+    done: bool = False
+
+
+class DueRow(Answer):
+    """Something that has ended, or ends soon."""
+
+    what: str  # waiver of POLICY/RULE | retention | token
+    ref: str
+    until: str
+    state: str  # ended | ends
+    days: int | None = None  # until then; negative where it is past
+    next: str
+
+
 class ActorRow(Answer):
     """A person who is on the list of actors, or was; without a role, taken off it."""
 

@@ -158,6 +158,7 @@ class Exported(EventBody):
     fused: bool | None = None
     verdict: str | None = None
     public_key: str | None = None
+    draft: bool | None = None
     envelope: Envelope | None = None  # signed where the list of actors is closed
 
 

@@ -214,6 +214,9 @@ class BuildEvidence(Evidence):
     active_parameters: int | None = None
     total_parameters: int | None = None
     tokens_per_s: float | None = None
+    status: str | None = None
+    released_at: str | None = None
+    draft: bool | None = None  # of an export: whether it is marked as a draft
     registrar: str | None = None
     approvals: tuple[ApprovalLine, ...] = ()
     removal: str | None = None

@@ -316,6 +316,7 @@ class ExportFacts(Facts):
     fused: bool | None = None
     verdict: str | None = None
     public_key: str | None = None  # PEM, where the folder is signed
+    draft: bool | None = None  # whether it is marked as a draft; only then stated
 
     @field_validator("verdict", mode="before")
     @classmethod

@@ -371,7 +371,7 @@ def test_an_exported_folder_holds_its_card_and_is_checked_by_openssfs_tool_alone
     shop: Company, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    answer = json.loads(shop.does("export", "build/1", str(out), "--sign", "--json"))
+    answer = json.loads(shop.does("export", "build/1", str(out), "--sign", "--draft", "--json"))
     CHECKS["model-card"]((out / "README.md").read_text())
     tool, *arguments = answer["verify"].split()
     assert tool == "model_signing"
@@ -398,7 +398,7 @@ def test_a_failed_signature_leaves_no_folder_and_no_event(
     (tmp_path / "bad.pem").write_text("no key")
     monkeypatch.setenv("BTX_MODEL_KEY_FILE", str(tmp_path / "bad.pem"))
     before = shop.workspace.catalog.events("build/1", "exported")
-    done = shop.btx("export", "build/1", str(tmp_path / "model"), "--sign")
+    done = shop.btx("export", "build/1", str(tmp_path / "model"), "--sign", "--draft")
     assert (done.returncode, "P-256" in done.stderr) == (WRONG, True)
     assert not list(tmp_path.glob("*model*"))
     assert shop.workspace.catalog.events("build/1", "exported") == before
