@@ -472,13 +472,20 @@ def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope 
         The envelope for the event's body; None while the list of actors is open.
 
     Raises:
-        NotFound: where the person's key is not at hand.
-        Refused: where it is not the one on the list.
+        Refused: where the person's key is not at hand, or not the one on the list.
     """
     people = roll(catalog)
     if not _has_auditor(people):
         return None
-    by = signer(catalog.actor)
+    try:
+        by = signer(catalog.actor)
+    except NotFound as error:
+        raise Refused(
+            f"{kind} {subject}",
+            found=f"no key of {catalog.actor}: {error.found}",
+            expected="their signature, since an auditor keeps the list of actors",
+            next="run the command where your key is, and not through a server",
+        ) from None
     if by.name not in people or people[by.name].key_id != attestations.key_id(by.key):
         raise Refused(
             f"{kind} {subject}",

@@ -14,6 +14,7 @@ from pipelines.workspace.workspace import Workspace
 LONG = "steps = 20\n", "steps = 500000\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ref", ["data/prose@1", "expert/math@1"])
 def test_a_withdrawal_during_a_rebuild_is_done_at_once_and_stops_it(
     own_story: Workspace, ref: str, tmp_path: Path

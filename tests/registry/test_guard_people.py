@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.errors import NotFound, Refused
+from registry.errors import Refused
 from registry.governance import adoption, attestations, gaps, people
 from registry.governance.people import Change
 from registry.governance.policies import load
@@ -142,7 +142,7 @@ def test_a_withdrawal_needs_a_role_and_the_persons_key(
     with pytest.raises(Refused, match="outsider would withdraw"):
         people.withdraw(told.as_("outsider"), "data/law@1", "because I can")
     monkeypatch.setenv("BTX_KEY_FILE", str(told.keys / "none.pem"))
-    with pytest.raises(NotFound, match="key of ben"):
+    with pytest.raises(Refused, match="no key of ben"):
         people.withdraw(told.as_("ben"), "data/law@1", "in the name of ben")
     monkeypatch.setenv("BTX_KEY_FILE", str(told.keys / "ann.pem"))
     with pytest.raises(Refused, match="not ben's"):
