@@ -46,6 +46,7 @@ from registry.records.answers import (
     SeedRow,
     TokenAnswer,
     TokenRow,
+    TrustAnswer,
     UpgradeStep,
     WaivedAnswer,
     WithdrawAnswer,
@@ -54,6 +55,7 @@ from registry.records.answers import (
 
 ANSWERS: Mapping[str, type[Answer]] = {
     "init": WorkspaceAnswer,
+    "trust": TrustAnswer,
     "data add": RegisteredAnswer,
     "seed add": RegisteredAnswer,
     "train": RegisteredAnswer,

@@ -16,6 +16,7 @@ from registry.governance import seen_before
 from registry.records.facts import DataFacts, DataStatement, Sketch
 from registry.records.kinds import Gate, Kind, Status
 from registry.records.version import Version
+from registry.urls import without_secrets
 
 
 def add_data(
@@ -72,7 +73,8 @@ def _sketch(folder: Path) -> Sketch:
 
 
 def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
-    url = source if isinstance(source, str) else None
+    # What is recorded can never be taken out again, and everybody reads it.
+    url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
     stated["source"] = statement.source or url
     stated["pii"] = statement.pii or "none"
@@ -104,7 +106,7 @@ def _check_text(folder: Path, source: Path | str) -> None:
         where = (
             (source.parent if source.is_file() else source) / inside
             if isinstance(source, Path)
-            else f"{source}, {inside}"
+            else f"{without_secrets(source)}, {inside}"
         )
         raise texts.Unreadable(
             where, found=error.found, expected=error.expected, next=error.next

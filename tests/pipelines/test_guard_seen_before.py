@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from btx_core import texts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.audit import audit
@@ -46,8 +47,8 @@ def edited(corpus: Path, folder: Path, change: Callable[[str], str]) -> Path:
 def beside(corpus: Path, other: Path, folder: Path) -> Path:
     """Return a corpus of other text with this one somewhere inside one of its files."""
     shutil.copytree(other, folder)
-    texts = [path.read_text() for path in sorted(corpus.rglob("*")) if path.is_file()]
-    (folder / "more.txt").write_text("\n".join(["Some words first.", *texts, "And some last."]))
+    inside = [document.text for document in texts.every(corpus)]
+    (folder / "more.txt").write_text("\n".join(["Some words first.", *inside, "And some last."]))
     return folder
 
 
