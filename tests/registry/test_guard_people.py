@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from registry.errors import Refused
+from registry.formats import collect, render
 from registry.governance import adoption, attestations, gaps, people
 from registry.governance.people import Change
 from registry.governance.policies import load
 from registry.records.events import Act, Acted, Envelope, Released, Withdrawn
+from registry.web.views import overview
 
 POLICIES = Path(__file__).parents[2] / "policies"
 
@@ -203,3 +205,18 @@ def test_an_older_registry_is_not_asked_for_signatures_that_it_could_not_have(
     governed.person("ida", "auditor")
     governed.as_("ann").event(Withdrawn(why="w"), "data/law@1")
     assert gaps.unsigned(governed.as_("ann")) == (0, [])
+
+
+OPEN = "The list of actors is open: names and approvals prove nobody."
+
+
+def test_an_approval_on_an_open_list_is_told_to_prove_nobody(governed: Any) -> None:
+    governed.story()
+    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    assert OPEN in render(collect(governed.as_("ann"), "build/1"), "md")
+    assert overview(governed.as_("ann")).open_list is True
+
+
+def test_a_closed_list_is_not_told_to_be_open(told: Any) -> None:
+    assert OPEN not in render(collect(told.as_("ann"), "build/1"), "md")
+    assert overview(told.as_("ann")).open_list is False
