@@ -14,9 +14,12 @@ import getpass
 import os
 import re
 import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from math import inf
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -337,7 +340,7 @@ def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
 
     An unsigned change of a closed list does not count.
     """
-    return _rolls(catalog.events(kind="actor"), before)
+    return Roll.read(catalog).before(inf if before is None else before)
 
 
 def asker(catalog: Catalog, name: str) -> Asker:
@@ -612,9 +615,34 @@ class Roll:
         """Read it from the log."""
         return cls(catalog.events(kind="actor"))
 
-    def before(self, seq: int) -> dict[str, Actor]:
-        """Return who was on the list before an event."""
-        return _rolls(self.changes, seq)
+    def before(self, seq: float = inf) -> dict[str, Actor]:
+        """Return who was on the list before an event; without one, who is on it now."""
+        position = bisect_left(self._seqs, seq)
+        return self._lists[position - 1] if position else {}
+
+    @cached_property
+    def _void(self) -> "Sequence[_Void]":
+        return _voided(self.changes)
+
+    @cached_property
+    def _seqs(self) -> list[int]:
+        return [event.seq for event in self.changes]
+
+    @cached_property
+    def _lists(self) -> list[dict[str, Actor]]:
+        """The list after each change; once closed it stays closed, whatever an event says."""
+        people: dict[str, Actor] = {}
+        lists = []
+        for event in self.changes:
+            closed = _has_auditor(people)
+            act = _checked(event, people) if closed else stated(event)
+            if act is not None and not (closed and _is_void(event, self._void)):
+                name = event.subject.removeprefix("actor/")
+                changed = {**people, name: Actor(name, act.roles or (), act.public_key or "")}
+                if not closed or _has_auditor(changed):
+                    people = changed
+            lists.append(people)
+        return lists
 
     def closed(self, seq: int) -> bool:
         """Return whether an auditor kept it before an event."""
@@ -622,7 +650,7 @@ class Roll:
 
     def act_of(self, event: Event) -> Act | None:
         """Return what the event's signer signed, or None when it does not count."""
-        if _is_void(event, _voided(self.changes)):
+        if _is_void(event, self._void):
             return None
         return _checked(event, self.before(event.seq))
 
@@ -635,7 +663,7 @@ class Roll:
             digest: of what was let in or out, where the event says it.
         """
         person = self.before(event.seq).get(event.actor)
-        if person is None or envelope is None or _is_void(event, _voided(self.changes)):
+        if person is None or envelope is None or _is_void(event, self._void):
             return False
         try:
             payload = attestations.opened(envelope.to_json(), person.key, ACT)
@@ -858,24 +886,6 @@ def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     by = act.actor or event.actor
     says = (act.act, act.subject, by)
     return act if says == (event.kind, event.subject, event.actor) else None
-
-
-def _rolls(changes: Sequence[Event], before: int | None) -> dict[str, Actor]:
-    """Return the list as it was; once closed it stays closed, whatever an event says."""
-    people: dict[str, Actor] = {}
-    void = _voided(changes)
-    for event in changes:
-        if before is not None and event.seq >= before:
-            break
-        closed = _has_auditor(people)
-        act = _checked(event, people) if closed else stated(event)
-        if act is None or (closed and _is_void(event, void)):
-            continue
-        name = event.subject.removeprefix("actor/")
-        changed = {**people, name: Actor(name, act.roles or (), act.public_key or "")}
-        if not closed or _has_auditor(changed):
-            people = changed
-    return people
 
 
 @dataclass(frozen=True)
