@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnCheck = Callable[[Check], None]
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
+_MD5 = re.compile(r"md5: ([0-9a-f]{32}(?:\.dir)?)")
 _FOLDERS: Mapping[type[Facts], str] = {
     DataFacts: "data/*/*",
     SeedFacts: "seeds/*/*",
@@ -108,6 +109,8 @@ def audit(
         ended = _unless_damaged(catalog, lambda: _ended(workspace, versions))
         if ended is not None:
             answer = _with_check(answer, "due", len(versions), ended)
+        pointers = _dvc_files(workspace, versions)
+        answer = _with_check(answer, "dvc", *pointers)
         acts = _unless_damaged(catalog, lambda: unsigned(catalog))
         if acts:
             named = [finding("acts", *gap) for gap in acts[1]]
@@ -151,6 +154,27 @@ def _policies(workspace: Workspace, valid: adoption.Adoption) -> tuple[int, list
     changed = _changed(adoption.policies_of(workspace.catalog, valid), policies)
     found = f"the set {digest[:12]}, which differs in {', '.join(changed)}"
     return len(policies), [finding("policies", str(workspace.policies), found, expected, advice)]
+
+
+def _dvc_files(
+    workspace: Workspace, versions: Sequence[Version[Facts]]
+) -> tuple[int, list[Finding]]:
+    """Compare what each .dvc file here names with what was registered: other machines pull that."""
+    examined, found = 0, []
+    for version in versions:
+        folder = _folder(workspace, version)
+        held = version.facts.dvc if isinstance(version.facts, Held) else None
+        path = folder.with_name(f"{folder.name}.dvc") if folder else None
+        if held is None or path is None or not path.is_file():
+            continue
+        examined += 1
+        named = _MD5.findall(path.read_text())
+        if named != [held.md5]:
+            subject = f"{version.ref}, {path.relative_to(workspace.root)}"
+            advice = f"dvc add {folder}, once btx audit finds nothing in its files"
+            words = f"md5 {', '.join(named) or 'none'}"
+            found.append(finding("dvc", subject, words, f"md5 {held.md5}", advice))
+    return examined, found
 
 
 def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Finding]:

@@ -27,8 +27,10 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
+from registry.governance import gate
 from registry.records.answers import ForecastAnswer, RebuildAnswer
 from registry.records.events import StageRan
+from registry.records.evidence import BuildEvidence
 from registry.records.facts import (
     Architecture,
     BuildFacts,
@@ -143,6 +145,7 @@ def look_ahead(workspace: Workspace, request: Request | None = None) -> Forecast
         changes=tuple(changes(planned)),
         weights=tuple(expected.weights),
         cost=expected.cost,
+        refused_by=_refusals(workspace, planned),
         measured_on=expected.measured_on,
     )
 
@@ -171,12 +174,21 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
 
 
 def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
+    gates.ask(workspace, Gate.BUILD, ref, _candidate(workspace, planned, ref))
+
+
+def _candidate(workspace: Workspace, planned: Plan, ref: str) -> BuildEvidence:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
-    candidate = collect_evidence.of_candidate(
-        workspace.catalog, ref, seed, members, planned.content
-    )
-    gates.ask(workspace, Gate.BUILD, ref, candidate)
+    return collect_evidence.of_candidate(workspace.catalog, ref, seed, members, planned.content)
+
+
+def _refusals(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
+    """Return the rules by which gate build would refuse the plan now; nothing is logged."""
+    ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
+    question = gates.question(workspace, Gate.BUILD, ref, _candidate(workspace, planned, ref))
+    refused = gate.check(workspace.catalog, question).refusals()
+    return tuple(f"{rule.name}: {rule.message}" for rule in refused)
 
 
 def _reused(planned: Plan, shards: Shards) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ def report(
             next="name one with -o FILE",
         )
     if by:
+        people.require_listed(catalog, by)
         _verify(workspace, reference)
     text = render(dossier, form)
     if by and form in STATEMENTS:

@@ -489,13 +489,7 @@ def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope 
             expected="their signature, since an auditor keeps the list of actors",
             next="run the command where your key is, and not through a server",
         ) from None
-    if by.name not in people or people[by.name].key_id != attestations.key_id(by.key):
-        raise Refused(
-            f"{kind} {subject}",
-            found=f"a key that is not {by.name}'s on the list of actors",
-            expected="the key that an auditor registered",
-            next="btx actor list",
-        )
+    require_listed(catalog, by)
     act = Act(act=kind, subject=subject, digest=digest, actor=by.name, at=now())
     signed = attestations.sign(act.to_json(), by.key, ACT)
     return Envelope.from_json(signed, f"envelope on {subject}")
@@ -516,6 +510,25 @@ def withdraw(catalog: Catalog, ref: str, why: str) -> Event:
     event = catalog.withdraw(subject, why, envelope)
     pins.pin(catalog)
     return event
+
+
+def require_listed(catalog: Catalog, by: Signer) -> None:
+    """Require, where the list of actors is closed, that a key is the person's on it.
+
+    Raises:
+        Refused: otherwise.
+    """
+    people = roll(catalog)
+    if not _has_auditor(people):
+        return
+    person = people.get(by.name)
+    if person is None or not person.roles or person.key_id != attestations.key_id(by.key):
+        raise Refused(
+            f"key of {by.name}",
+            found=f"a key that is not {by.name}'s on the list of actors",
+            expected="the key that an auditor registered",
+            next="btx actor list",
+        )
 
 
 def check_named(rule: str, subject: str) -> None:

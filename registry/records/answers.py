@@ -215,6 +215,7 @@ class ForecastAnswer(RebuildAnswer):
     weights: tuple[PlannedFile, ...] = ()
     cost: Mapping[str, int | float] = Field(default_factory=dict)
     measured_on: str | None = None  # the build whose times and cost were scaled
+    refused_by: tuple[str, ...] = ()  # rules of gate build that would refuse it, and why
 
 
 class Check(Answer):

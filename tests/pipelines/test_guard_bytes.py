@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 import pytest
 
 from pipelines.jobs.audit import audit
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.explain import explain
 from pipelines.jobs.export import ExportRequest, export
+from pipelines.jobs.rebuild import look_ahead
 from pipelines.jobs.release import release
 from pipelines.jobs.repair import repair
+from pipelines.jobs.withdraw import withdraw
 from pipelines.jobs.write_report import report
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
@@ -161,3 +165,38 @@ def test_an_export_wants_a_released_build_or_says_that_it_is_a_draft(
     assert "not released" in (tmp_path / "draft/DRAFT").read_text()
     row = own_story.catalog.get("export/build-1@1")
     assert json.loads(row.stored)["draft"] is True
+
+
+def test_a_dvc_file_that_leads_other_machines_to_other_bytes_is_found(own_story: Workspace) -> None:
+    path = own_story.root / "data/math/1.dvc"
+    whole = path.read_text()
+    (md5,) = re.findall(r"md5: ([0-9a-f]{32})", whole)
+    for text in (whole.replace(md5, "0" * 32), whole.replace("md5:", "etag:")):
+        path.unlink()
+        path.write_text(text)
+        (finding,) = audit(own_story, "data/math@1").findings
+        assert (finding.check, finding.subject) == ("dvc", "data/math@1, data/math/1.dvc")
+    path.write_text(whole)
+    assert audit(own_story, "data/math@1").findings == ()
+
+
+def test_a_plan_says_what_the_gate_would_refuse(own_story: Workspace) -> None:
+    assert look_ahead(own_story, Request(without=("code",))).refused_by == ()
+    withdraw(own_story, "data/code@1", "consent ended")
+    refused = look_ahead(own_story, Request(with_=("code@1",))).refused_by
+    assert [rule.partition(":")[0] for rule in refused] == ["standing/members", "standing/data"]
+
+
+def test_only_a_key_on_a_closed_list_signs_a_report(
+    own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = own_story.catalog.actor
+    mine = people.new_key(name, tmp_path / "mine.pem")
+    pem = people.public_pem(mine)
+    people.add_actor(own_story.catalog, name, ("auditor", "registrar"), pem)
+    people.new_key(name, tmp_path / "any.pem")
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "any.pem"))
+    with pytest.raises(Refused, match="on the list of actors"):
+        report(own_story, "data/math@1", "in-toto", sign=True)
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "mine.pem"))
+    assert report(own_story, "data/math@1", "in-toto", sign=True).text
