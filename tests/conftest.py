@@ -100,7 +100,7 @@ def story(tiny_corpora: Path, tiny_seed: Path, tmp_path_factory: pytest.TempPath
     (root / "btx.toml").write_text(SETTINGS)
     workspace = Workspace.find(root)
     statement = DataStatement(
-        license="CC0-1.0", source="the test", holder="nobody", purpose="testing"
+        license="CC0-1.0", source="the test", holder="nobody", purpose="testing", pii="none"
     )
     for name in ("prose", "math", "code"):
         add_data(workspace, name, tiny_corpora / name, statement)

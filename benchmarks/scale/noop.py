@@ -100,7 +100,7 @@ def make_workspace(scratch: Path) -> Workspace:
     (workspace.policies / "quality.yaml").unlink()
     workspace = Workspace.find(workspace.root)
     statement = DataStatement(
-        license="CC0-1.0", source="generated", holder="nobody", purpose="measuring"
+        license="CC0-1.0", source="generated", holder="nobody", purpose="measuring", pii="none"
     )
     add_data(workspace, "math", scratch / "math", statement)
     add_seed(workspace, "base", scratch / "seed", license="CC0-1.0")

@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import log_softmax
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from btx_core.machine import device_of
 from btx_core.progress import Progress
 from btx_core.routed import RoutedModel, parameter_counts
 from btx_core.texts import Document, encode, end_token, split
@@ -338,7 +339,9 @@ class Tally:
 
     def add(self, model: RoutedModel, batch: PaddedBatch) -> None:
         """Run the model over a batch and add it up."""
-        real = batch.targets != IGNORED
+        device = device_of(model.network)
+        ids, wanted = batch.inputs.to(device), batch.targets.to(device)
+        real = wanted != IGNORED
         routers = {router.name: router for router in model.routers}
 
         def expert_load(name: str, hidden_TD: torch.Tensor) -> torch.Tensor:
@@ -346,15 +349,15 @@ class Tally:
             return weights_TE[real.flatten()].double().sum(0)
 
         with model.recording(inputs=True, reduce=expert_load) as recording:
-            logits = model.network(input_ids=batch.inputs, use_cache=False).logits.float()
+            logits = model.network(input_ids=ids, use_cache=False).logits.float()
         for name, load_E in recording.inputs.items():
             earlier_E = self.expert_loads.get(name)
             self.expert_loads[name] = load_E if earlier_E is None else earlier_E + load_E
-        targets = batch.targets.clamp(min=0)[..., None]
+        targets = wanted.clamp(min=0)[..., None]
         log_probabilities = log_softmax(logits, -1).gather(-1, targets)[..., 0][real]
         self.nats -= float(log_probabilities.double().sum())
         self.tokens += int(real.sum())
-        self._check_answers((logits.argmax(-1) == batch.targets) & real, real, batch.answer_tokens)
+        self._check_answers((logits.argmax(-1) == wanted) & real, real, batch.answer_tokens)
 
     def _check_answers(
         self, hits: torch.Tensor, real: torch.Tensor, answer_tokens: list[int]

@@ -9,10 +9,10 @@ from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue.catalog import spdx
 from registry.digest import digest
 from registry.errors import Invalid
 from registry.governance import seen_before
+from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, Sketch
 from registry.records.kinds import Gate, Kind, Status
 from registry.records.version import Version
@@ -38,11 +38,12 @@ def add_data(
         Unreadable: for what is no text; then no byte stays.
     """
     _check_date(statement.retain_until)
-    licence = spdx(statement.license) if statement.license else None
-    statement = statement.model_copy(update={"license": licence})
+    statement = statement.model_copy(update=_licence(statement))
     catalog = workspace.catalog
-    with workspace.writing(f"data add {name}"):
-        number = catalog.next_version(Kind.DATA, name)
+    with (
+        workspace.writing(f"data add {name}"),
+        workspace.numbering(Kind.DATA, name) as number,
+    ):
         ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
         with folders.incoming(source, target) as incoming:
             _check_text(incoming, source)
@@ -58,12 +59,11 @@ def add_data(
             seen = seen_before.of_data(catalog, files, sketch)
             asked = collect_evidence.of_data(ref, facts, files, seen)
             gates.ask(workspace, Gate.REGISTER, ref, asked)
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        facts = facts.model_copy(update={"dvc": held})
-        return catalog.register(
-            name, facts, files=files, version=number, documents=[sketch.to_json()]
-        )
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                facts = facts.model_copy(update={"dvc": held})
+                return catalog.register(
+                    name, facts, files=files, version=number, documents=[sketch.to_json()]
+                )
 
 
 def _sketch(folder: Path) -> Sketch:
@@ -72,12 +72,27 @@ def _sketch(folder: Path) -> Sketch:
     return Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
 
 
+def _licence(statement: DataStatement) -> dict[str, str | None]:
+    """Return licence and choice in SPDX's spelling."""
+    license, choice = statement.license, statement.license_choice
+    if choice and not (license and is_choice(choice, license)):
+        raise Invalid(
+            "--license-choice",
+            found=choice,
+            expected=f"one of the ways to comply with {license or 'a licence'}",
+            next='as in --license "MIT OR Apache-2.0" --license-choice MIT',
+        )
+    return {
+        "license": spelled(license) if license else None,
+        "license_choice": spelled(choice) if choice else None,
+    }
+
+
 def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
     # What is recorded can never be taken out again, and everybody reads it.
     url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
     stated["source"] = statement.source or url
-    stated["pii"] = statement.pii or "none"
     facts = DataFacts(domain=name, bytes=size, **stated)
     return facts.model_copy(update={"url": url}) if url else facts
 

@@ -7,6 +7,7 @@ Judging them is the policies' work.
 from collections.abc import Iterable, Mapping, Sequence
 
 from registry.catalogue.catalog import Catalog
+from registry.licences import alternatives, each
 from registry.records.evidence import (
     BuildEvidence,
     BuildFigures,
@@ -40,6 +41,7 @@ def of_data(
         files=len(files),
         seen_before=tuple(seen),
         bytes=facts.bytes,
+        license_alternatives=alternatives(facts.applying_license) if facts.license else (),
         **facts.stated(),
     )
 
@@ -106,6 +108,8 @@ def of_candidate(
     base = catalog.get(seed, SeedFacts)
     lines = [_member(catalog, member) for member in members]
     licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
+    used = {*base.facts.data, *(line.ref for member in lines for line in member.data)}
+    licenses += [catalog.get(data, DataFacts).facts.applying_license for data in sorted(used)]
     return BuildEvidence(
         kind="build",
         ref=ref,
@@ -114,7 +118,7 @@ def of_candidate(
         seed_license=base.facts.license,
         seed_data=data_lines(catalog, base.facts.data),
         members=tuple(lines),
-        licenses=_each(licenses),
+        licenses=each(licenses),
     )
 
 
@@ -215,17 +219,3 @@ def _previous(
         for line in results
         if line.previous_bits_per_byte is not None
     }
-
-
-def _each(licenses: Iterable[str | None]) -> tuple[str, ...]:
-    """Return every licence that applies: what AND joins, one by one.
-
-    A choice (OR) stays whole, as counsel agreed to it.
-    """
-    parts: set[str] = set()
-    for license in licenses:
-        if license and " OR " in license:
-            parts.add(license)
-        elif license:
-            parts.update(part.strip("() ") for part in license.split(" AND "))
-    return tuple(sorted(parts))

@@ -23,6 +23,13 @@ from registry.records.kinds import Gate, Relation
 
 # The file that says that a folder is one.
 DRAFT = "DRAFT"
+# The end of an export's card.
+LOADING = """
+## Loading
+
+Loads in transformers {least} or newer. An older release may load it as another model, with no more
+than a warning.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,7 @@ def export(
         Conflict: when `out` exists.
     """
     # Imported here: torch stays out of the light commands.
-    from btx_core.mixing.exporting import export_checkpoint
+    from btx_core.mixing.exporting import Built, export_checkpoint, least_transformers
 
     request = request or ExportRequest()
     catalog = workspace.catalog
@@ -74,6 +81,8 @@ def export(
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
+            folder = folders.build_folder(workspace.root, build)
+            least = least_transformers(Built.open(folder), fused=request.fused)
             export_checkpoint(
                 folder,
                 incoming,
@@ -82,7 +91,7 @@ def export(
                 progress=progress,
             )
             card = render(collect(catalog, str(build.ref)), "model-card")
-            (incoming / "README.md").write_text(card)
+            (incoming / "README.md").write_text(card + LOADING.format(least=least))
             if request.draft:
                 (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
             facts = ExportFacts(
@@ -90,6 +99,7 @@ def export(
                 target=request.target,
                 fused=request.fused,
                 verdict=verdict.outcome,
+                transformers=least,
             )
             if request.draft:
                 facts = facts.model_copy(update={"draft": True})
@@ -119,6 +129,7 @@ def export(
         fused=request.fused,
         verdict=verdict.outcome,
         bytes_written=sum(file.bytes for file in files),
+        transformers=facts.transformers,
         verify=_verify(out, people.model_key(catalog.actor)) if request.sign else None,
         public_key=facts.public_key,
     )

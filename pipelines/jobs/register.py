@@ -71,9 +71,11 @@ def register(
     """
     check_expert_name(name)
     catalog = workspace.catalog
-    with workspace.writing(f"register {name}"):
+    with (
+        workspace.writing(f"register {name}"),
+        workspace.numbering(Kind.EXPERT, name) as number,
+    ):
         candidate = _candidate(workspace, name, data, seed)
-        number = catalog.next_version(Kind.EXPERT, name)
         ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
         contents = contents_of(source) if source.exists() else None
         taken = contents.taken if contents else None
@@ -94,19 +96,18 @@ def register(
             seen = seen_before.of_weights(catalog, facts.tensors, _similarity(facts))
             asked = collect_evidence.of_expert(catalog, ref, facts, files, seen)
             gates.ask(workspace, Gate.REGISTER, ref, asked)
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        for file in files:
-            workspace.store.put(target / file.path, file.sha256)
-        parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
-        parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
-        return catalog.register(
-            name,
-            facts.model_copy(update={"dvc": held}),
-            files=files,
-            version=number,
-            parents=parents,
-        )
+            parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
+            parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                for file in files:
+                    workspace.store.put(target / file.path, file.sha256)
+                return catalog.register(
+                    name,
+                    facts.model_copy(update={"dvc": held}),
+                    files=files,
+                    version=number,
+                    parents=parents,
+                )
 
 
 def _candidate(workspace: Workspace, name: str, data: Sequence[str], seed: str) -> Candidate:
@@ -158,7 +159,7 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
 
 def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str | None, ...]:
     """Return every licence once; None where one is not stated, so that a rule can see it."""
-    licenses = {one.facts.license for one in corpora}
+    licenses = {one.facts.applying_license for one in corpora}
     return tuple(sorted(licenses, key=lambda license: (license is None, license or "")))
 
 

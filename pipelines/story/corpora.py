@@ -86,6 +86,7 @@ def prose(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStateme
         license="PSF-2.0",
         source="pydoc_data.topics and docstrings of the standard library",
         holder=PSF,
+        pii="none",
     )
 
 
@@ -112,7 +113,10 @@ def code(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStatemen
             name = "_".join(path.relative_to(_library()).parts)
             (folder / f"{name}.txt").write_bytes(path.read_bytes())
     return DataStatement(
-        license="PSF-2.0", source="sources of the CPython standard library", holder=PSF
+        license="PSF-2.0",
+        source="sources of the CPython standard library",
+        holder=PSF,
+        pii="none",
     )
 
 
@@ -132,6 +136,7 @@ def math(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStatemen
         license="CC0-1.0",
         source="generated arithmetic and word problems with exact answers",
         holder=USER,
+        pii="none",
     )
 
 
@@ -151,6 +156,7 @@ def units(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStateme
         license="CC0-1.0",
         source="generated unit and date conversions with exact answers",
         holder=USER,
+        pii="none",
     )
 
 
@@ -173,6 +179,7 @@ def licences(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStat
         license="LicenseRef-various",
         source="licence texts of installed packages",
         holder="their authors",
+        pii="none",
     )
 
 

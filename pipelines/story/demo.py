@@ -140,9 +140,10 @@ class _Story:
         self.narrator.chapter("A corpus without a licence")
         source = self.sources / "licences"
         statement = corpora.licences(source)
-        self.narrator.command(f"btx data add licences {source}")
+        self.narrator.command(f"btx data add licences {source} --pii none")
+        stated = DataStatement(source=statement.source, pii=statement.pii)
         try:
-            add_data(self.workspace, "licences", source, DataStatement(source=statement.source))
+            add_data(self.workspace, "licences", source, stated)
         except Refused as refused:
             for text in str(refused).splitlines():
                 self.narrator.say(text)
@@ -210,7 +211,7 @@ class _Story:
         statement = CORPORA[name](source)
         self.narrator.command(
             f"btx data add {name} {source} "
-            f'--license {statement.license} --source "{statement.source}"'
+            f'--license {statement.license} --source "{statement.source}" --pii {statement.pii}'
         )
         stated = statement.model_copy(update={"purpose": PURPOSE})
         version = add_data(self.workspace, name, source, stated)

@@ -82,6 +82,7 @@ class BuildOrder(Record):
         grown_from: the build that tuning goes on from.
         recipe: every key of every step, resolved.
         threads: of a stage; the order of float additions follows it.
+        processes: that tune together; the order of float additions follows it.
     """
 
     ref: str
@@ -93,6 +94,7 @@ class BuildOrder(Record):
     grown_from: GrownFrom | None
     recipe: BuildRecipe
     threads: int
+    processes: int = 1
 
 
 def read_build(root: Path) -> BuildOrder:

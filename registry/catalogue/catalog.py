@@ -19,6 +19,7 @@ from registry.catalogue.lineage import Edge, Graph, Impact
 from registry.catalogue.rows import EVENT_COLUMNS, VERSION_COLUMNS, event, version
 from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.licences import spelled
 from registry.records.base import JsonObject, read_object
 from registry.records.events import Envelope, EventBody, Kept, Registered, Withdrawn
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, Held, SeedFacts
@@ -483,27 +484,10 @@ def rows_digests(
     }
 
 
-def spdx(text: str) -> str:
-    """Return a licence expression in SPDX's spelling. Raises Invalid."""
-    # Imported here: only writing needs the list of licences.
-    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
-
-    try:
-        return str(canonicalize_license_expression(text))
-    except (InvalidLicenseExpression, AttributeError):
-        raise Invalid(
-            "licence",
-            found=repr(text),
-            expected="an SPDX identifier or expression, such as Apache-2.0",
-            next="write LicenseRef-NAME for a licence that SPDX does not list",
-        ) from None
-
-
 def _with_spdx(facts: F) -> F:
     """Return the facts as they are stored: the licence in its SPDX spelling."""
     if isinstance(facts, DataFacts | SeedFacts) and facts.license is not None:
-        spelled = {"license": spdx(facts.license)}
-        return facts.model_copy(update=spelled)  # type: ignore[return-value]
+        return facts.model_copy(update={"license": spelled(facts.license)})  # type: ignore[return-value]
     return facts
 
 

@@ -9,11 +9,12 @@ from math import inf
 from typing import NamedTuple
 
 from btx_core.problems import BtxError
-from registry.catalogue.catalog import Catalog, spdx
+from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.governance import adoption, people
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver
+from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
 from registry.records.events import (
     Acted,
@@ -247,6 +248,9 @@ def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequen
         for name, judged in evidence.stated().items():
             if name != "license":
                 pairs.append((name, judged, registered[name]))
+        if evidence.license_alternatives:
+            ways = alternatives(facts.applying_license or "")
+            pairs.append(("license_alternatives", evidence.license_alternatives, ways))
     if isinstance(facts, SeedFacts) and isinstance(evidence, SeedEvidence):
         pairs.append(("license", _licence(evidence.license), _licence(facts.license)))
     if isinstance(facts, ExpertFacts) and isinstance(evidence, ExpertEvidence):
@@ -317,7 +321,7 @@ def _figures(
 
 def _licence(text: str | None) -> str | None:
     try:
-        return spdx(text) if text is not None else None
+        return spelled(text) if text is not None else None
     except Invalid:
         return text
 

@@ -104,6 +104,9 @@ class DataEvidence(Evidence, DataStatement):
     of = Kind.DATA
 
     name: str
+    license_alternatives: tuple[
+        tuple[str, ...], ...
+    ] = ()  # each a way to comply; all of it applies
     files: int | None = None
     bytes: int | None = None
     seen_before: tuple[SeenBefore, ...] = ()
@@ -205,7 +208,7 @@ class BuildEvidence(Evidence):
     seed_license: str | None = None
     seed_data: tuple[DataLine, ...] = ()
     members: tuple[MemberLine, ...] = ()
-    licenses: tuple[str, ...] = ()  # of seed and members, each that applies
+    licenses: tuple[str, ...] = ()  # of the seed, the members and the data of both, one by one
     results: tuple[ResultLine, ...] | None = None
     # Data versions of whose text the last release was measured on another amount, or alone.
     no_longer_measured: tuple[str, ...] = ()

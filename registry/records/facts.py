@@ -118,12 +118,18 @@ class DataStatement(Record):
     """
 
     license: str | None = None  # SPDX
+    license_choice: str | None = None  # the way to comply that was taken, where it offers several
     source: str | None = None  # where it comes from, in words or as a URL
     holder: str | None = None  # who holds the rights
     purpose: str | None = None  # what it may be used for
     language: str | None = None  # that it is written in: a BCP 47 tag, such as en or de-CH
     pii: str | None = None  # personal data: none | reviewed | present
     retain_until: str | None = None  # ISO date after which it must not be used
+
+    @property
+    def applying_license(self) -> str | None:
+        """The licence that is kept: the choice that was recorded, else the whole of it."""
+        return self.license_choice or self.license
 
     def stated(self) -> dict[str, Any]:
         """Return the fields of a statement alone, whatever else the record holds."""
@@ -340,6 +346,7 @@ class ExportFacts(Facts):
     target: str | None = None
     fused: bool | None = None
     verdict: str | None = None
+    transformers: str | None = None  # the least release that loads it
     public_key: str | None = None  # PEM, where the folder is signed
     draft: bool | None = None  # whether it is marked as a draft; only then stated
 

@@ -39,7 +39,9 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     assert cost(workspace, "build/2") == 20 * STEP
     assert "grown_from" not in relations(workspace, "build/2")
 
-    statement = DataStatement(license="CC0-1.0", source="test", holder="nobody", purpose="testing")
+    statement = DataStatement(
+        license="CC0-1.0", source="test", holder="nobody", purpose="testing", pii="none"
+    )
     add_data(workspace, "units", story.corpora / "units", statement)
     branch = train(workspace, {"units": "data/units"})["units"]
     register(

@@ -27,7 +27,9 @@ from registry.records.version import Version
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BOTH = ("data/math@1", "data/math@2")
-STATEMENT = DataStatement(license="CC0-1.0", source="the test", holder="nobody", purpose="testing")
+STATEMENT = DataStatement(
+    license="CC0-1.0", source="the test", holder="nobody", purpose="testing", pii="none"
+)
 
 
 def results(workspace: Workspace, build: str) -> dict[str, Result]:

@@ -29,7 +29,9 @@ from registry.records.answers import RebuildAnswer
 from registry.records.facts import BuildFacts, DataFacts, DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-STATEMENT = DataStatement(license="CC0-1.0", source="the test", holder="nobody", purpose="testing")
+STATEMENT = DataStatement(
+    license="CC0-1.0", source="the test", holder="nobody", purpose="testing", pii="none"
+)
 
 
 def flip(path: Path, position: int = -1) -> None:
@@ -208,7 +210,12 @@ def test_data_without_a_licence_is_refused_by_name_and_leaves_nothing(
     own_story: Workspace, story: Any
 ) -> None:
     with pytest.raises(Refused, match=r"licence/stated.*(\n|.)*--license SPDX-ID"):
-        add_data(own_story, "units", story.corpora / "units", DataStatement(source="the test"))
+        add_data(
+            own_story,
+            "units",
+            story.corpora / "units",
+            DataStatement(source="the test", pii="none"),
+        )
     assert not (own_story.root / "data/units").exists()
     assert "units" not in {version.ref.name for version in own_story.catalog.versions(DataFacts)}
     assert own_story.catalog.status("data/units@1") == "refused"

@@ -1,0 +1,102 @@
+"""SPDX licence expressions, by meaning.
+
+In:  an expression such as `MIT AND (CC-BY-4.0 OR CC0-1.0)`.  Out: its spelling, and the sets of
+licences of which one must be kept as a whole. Order, brackets and repetition mean nothing; `WITH`
+makes a licence of its own; deprecated names stand for what SPDX says they mean.
+Which licences are acceptable, and which may stand in one model, is left to the policies.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import TYPE_CHECKING
+
+from registry.errors import Invalid
+
+if TYPE_CHECKING:
+    from license_expression import Licensing
+
+# Each inner tuple is one way to comply: all of its licences apply.
+Alternatives = tuple[tuple[str, ...], ...]
+
+
+def spelled(text: str) -> str:
+    """Return a licence expression in SPDX's spelling.
+
+    Raises:
+        Invalid: for what is no expression of licences that SPDX lists.
+    """
+    # Imported here: only writing needs the list of licences.
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+
+    try:
+        return str(canonicalize_license_expression(text))
+    except (InvalidLicenseExpression, AttributeError):
+        raise Invalid(
+            "licence",
+            found=repr(text),
+            expected="an SPDX identifier or expression, such as Apache-2.0",
+            next="write LicenseRef-NAME for a licence that SPDX does not list",
+        ) from None
+
+
+@cache
+def alternatives(text: str) -> Alternatives:
+    """Return the ways to comply with an expression.
+
+    Args:
+        text: an expression, in any spelling. What cannot be read is one licence of that name, so
+            that nothing is taken to agree with it.
+
+    Returns:
+        Sorted, none containing another: equal meanings have equal alternatives.
+    """
+    from boolean import ParseError
+    from license_expression import ExpressionError
+
+    licensing = _licensing()
+    try:
+        parsed = licensing.parse(text, validate=False)
+    except (ExpressionError, ParseError):
+        parsed = None
+    if parsed is None:
+        return ((text,),)
+    normal = licensing.dnf(parsed.simplify())
+    ways = normal.args if isinstance(normal, licensing.OR) else (normal,)
+    named = {
+        frozenset(map(str, way.args if isinstance(way, licensing.AND) else (way,))) for way in ways
+    }
+    least = [way for way in named if not any(other < way for other in named)]
+    return tuple(sorted(tuple(sorted(way)) for way in least))
+
+
+def each(texts: Iterable[str | None]) -> tuple[str, ...]:
+    """Return every licence that any of the expressions names, sorted.
+
+    Of a choice all count: until one is recorded nobody knows which applies.
+    """
+    return tuple(
+        sorted({licence for text in texts if text for way in alternatives(text) for licence in way})
+    )
+
+
+def is_choice(chosen: str, among: str) -> bool:
+    """Tell whether an expression is one of the ways to comply with another."""
+    own = alternatives(chosen)
+    return len(own) == 1 and own[0] in alternatives(among)
+
+
+def joined(texts: Iterable[str | None]) -> str:
+    """Return the expression of a work that all of these apply to, each licence once.
+
+    Choices stay choices. Empty where nothing is stated.
+    """
+    parts = [f"({text})" for text in texts if text]
+    return str(_licensing().parse(" AND ".join(parts)).simplify()) if parts else ""
+
+
+@cache
+def _licensing() -> "Licensing":
+    """Return the grammar that knows SPDX's list; reading the list takes a second."""
+    from license_expression import get_spdx_licensing
+
+    return get_spdx_licensing()
