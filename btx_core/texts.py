@@ -225,6 +225,16 @@ def refuse_empty(source: AnyText, train: int, heldout: int) -> None:
     )
 
 
+def every(folder: Path) -> Iterator[Document]:
+    """Yield the documents of a data folder, those that are held out among them.
+
+    Raises:
+        Unreadable: for what is no text.
+    """
+    for file in _files(folder):
+        yield from _documents(file)
+
+
 def _files(folder: Path) -> list[Path]:
     """Return the files of a folder that are not hidden, sorted."""
     if not folder.is_dir():

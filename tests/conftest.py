@@ -3,6 +3,7 @@
 A seed that knows prose, the experts math and code, and build/1.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,14 @@ class Story:
     root: Path
     corpora: Path
     seed: Path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder for heads that acts write down outside of their registry."""
+    folder = tmp_path_factory.mktemp("heads")
+    os.environ["BTX_HEADS"] = str(folder)
+    return folder
 
 
 @contextmanager

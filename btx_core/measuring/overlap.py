@@ -14,11 +14,12 @@ Shapes: N bytes of a document, N - 63 windows.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btx_core.texts import AnyText, Document, Split, split
+from btx_core.texts import AnyText, Document, Split, every, split
 
 # Bytes of a window.
 WINDOW = 64
@@ -76,6 +77,53 @@ def _looked_for(splits: Sequence[Split]) -> list[bytes]:
             kept = {key: texts for key, texts in kept.items() if key < limit}
             size = sum(len(text) for texts in kept.values() for text in texts)
     return [text for texts in kept.values() for text in texts]
+
+
+def sketch(folder: Path, most: int = 2048) -> tuple[int, list[int]]:
+    """Sample the windows of a folder's text, so that others can be compared with it later.
+
+    A window counts when the first bits of its hash are zero (FracMinHash,
+    doi:10.1101/2022.01.11.475838); as many bits are asked for as leave at most `most` windows.
+
+    Args:
+        folder: a data folder.
+        most: windows.
+
+    Returns:
+        The number of bits, and the hashes that are left, ascending.
+
+    Raises:
+        Unreadable: for a folder that does not hold text as promised.
+    """
+    bits, kept = 0, np.empty(0, np.uint64)
+    for document in every(folder):
+        text = plain(document)
+        pieces = [_mixed(piece) for piece in windows(text)] or [_whole(text)]
+        for piece in pieces:
+            kept = np.unique(np.concatenate([kept, piece[piece <= _limit(bits)]]))
+            while len(kept) > most:
+                bits += 1
+                kept = kept[kept <= _limit(bits)]
+    return bits, [int(one) for one in kept]
+
+
+def _limit(bits: int) -> np.uint64:
+    return np.uint64((1 << (64 - bits)) - 1)
+
+
+def _whole(text: bytes) -> Hashes:
+    """Hash a text that is shorter than a window; nothing for an empty one."""
+    if not text:
+        return np.empty(0, np.uint64)
+    first = hashlib.sha256(text).digest()[:8]
+    return np.array([int.from_bytes(first)], dtype=np.uint64)
+
+
+def _mixed(hashes: Hashes) -> Hashes:
+    """Spread the bits of each hash, so that its first ones are a fair sample (SplitMix64)."""
+    mixed = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def plain(document: Document) -> bytes:

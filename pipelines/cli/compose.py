@@ -132,6 +132,8 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
         print_line(f"  time    {', '.join(stages)}, by {answer.measured_on}")
     elif answer.ran:
         print_line("  time    not known: no build like it has been measured yet")
+    for rule in answer.refused_by:
+        print_line(f"  gate build would refuse it by {rule}")
     for place in answer.stages:
         print_line(f"  on      {place.stage} {place_text(place)}")
     if answer.cost.get("flops"):

@@ -1,11 +1,13 @@
 """The commands that decide: policy check, policy test, approve, waive, release, withdraw."""
 
+from json import dumps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.options import Build, Json, Ref, find_workspace
-from pipelines.cli.output import print_answer, print_json, print_line
+from pipelines.cli.output import print_answer, print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from registry.records.answers import (
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
         Reached,
         WithdrawAnswer,
     )
+    from registry.records.base import JsonObject
 
 REFUSED = 3
 
@@ -78,6 +81,57 @@ def policy_test_command(json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+@policy_app.command("adopt")
+def policy_adopt_command(
+    why: Annotated[str, typer.Option(metavar="TEXT")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="show what would change, adopt nothing")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Make the policies that lie in policies/ the valid set, and show what changes.
+
+    Gates refuse to judge by any other set. Once an auditor keeps the list of actors, an auditor
+    signs this.
+
+    Example: btx policy adopt --why "counsel agreed to CC-BY-NC-4.0 for research"
+    """
+    from pipelines.jobs.policy import adopt
+
+    answer = adopt(find_workspace(), why, dry_run=dry_run)
+    if json:
+        print_json(answer)
+        return
+    for line in answer.changes:
+        print_line(f"  {line}")
+    print_line(f"{answer.policies} policies   {answer.status}   {answer.digest[:12]}")
+
+
+@policy_app.command("try")
+def policy_try_command(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="default: policies/ as it lies there")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Judge all that is in use by today's or by proposed policies; nothing is logged.
+
+    Status 3 if one of them would be refused that was let in before.
+
+    Example: btx policy try ./proposed-policies
+    """
+    from pipelines.jobs.policy import try_out
+
+    rows = try_out(find_workspace(), folder)
+    if json:
+        print_json(rows)
+    else:
+        lines = [[row.ref, row.gate, row.logged, row.now, ", ".join(row.rules)] for row in rows]
+        print_table(("ref", "gate", "logged", "now", "refused by"), lines)
+    if any(row.now == "refused" and row.logged not in (None, "refused") for row in rows):
+        raise typer.Exit(REFUSED)
+
+
 def _print_test(answer: "PolicyTestAnswer") -> None:
     for case in answer.failed:
         print_line(f"FAIL  {case.suite}: {case.case}")
@@ -97,12 +151,36 @@ def approve_command(
     from registry.governance import people
     from registry.records.answers import ApprovedAnswer
 
-    workspace = find_workspace()
-    with workspace.writing(f"approve {ref}"):
-        signer = people.signer(workspace.catalog.actor)
-        event = people.approve(workspace.catalog, ref, signer, why)
+    catalog = find_workspace().catalog
+    event = people.approve(catalog, ref, people.signer(catalog.actor), why)
     answer = ApprovedAnswer(ref=event.subject, approved_by=event.actor, at=event.at)
     print_answer(answer, json, f"{event.subject}   approved by {event.actor}")
+
+
+@app.command("retract")
+def retract_command(
+    ref: Ref,
+    why: Annotated[str, typer.Option(metavar="TEXT")],
+    rule: Annotated[
+        str | None,
+        typer.Option(metavar="POLICY/RULE", help="the waiver of it; default: the approval"),
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--of", metavar="NAME", help="whose, for an auditor"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take an approval or a waiver back, so that it counts no more. The log keeps both.
+
+    Example: btx retract build/2 --why "the figures were measured on the wrong text"
+
+    Example: btx retract data/legal@1 --rule licence/allowed --why "the contract ended"
+    """
+    from pipelines.jobs.people_list import retract
+
+    answer = retract(find_workspace(), ref, rule, by, why)
+    print_answer(answer, json, f"{answer.ref}   {answer.what} by {answer.of} retracted")
 
 
 @app.command("waive")
@@ -115,20 +193,54 @@ def waive_command(
     why: Annotated[str, typer.Option(metavar="TEXT")],
     json: Json = False,
 ) -> None:
-    """Sign an exception to one rule for one subject until one date.
+    """Sign an exception to one rule until one date, for the content that the rule has judged.
+
+    Other content under the same name, or other facts that the rule reads, need another waiver.
 
     Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
     """
-    from registry.governance import people, policies
+    from registry.governance import gate, people, policies
     from registry.records.answers import WaivedAnswer
 
     workspace = find_workspace()
+    catalog = workspace.catalog
     policies.require_waivable(policies.load(workspace.policies), rule)
-    with workspace.writing(f"waive {rule} {ref}"):
-        signer = people.signer(workspace.catalog.actor)
-        event = people.waive(workspace.catalog, rule, ref, signer, until=until, why=why)
-    answer = WaivedAnswer(rule=rule, ref=event.subject, until=until, waived_by=event.actor)
+    signer = people.signer(catalog.actor)
+    grant = gate.grant(catalog, rule, ref)
+    event = people.waive(catalog, grant, signer, until=until, why=why)
+    answer = WaivedAnswer(
+        rule=rule,
+        ref=event.subject,
+        until=until,
+        waived_by=event.actor,
+        content=grant.content,
+        excused=grant.excused,
+    )
     print_answer(answer, json, f"{event.subject}   {rule} waived until {until} by {event.actor}")
+    if not json:
+        print_line(f"  for content {grant.content[:12]} with {_facts(grant.excused)}, nothing else")
+
+
+def _facts(excused: "JsonObject") -> str:
+    return ", ".join(f"{name} {dumps(value)[:60]}" for name, value in excused.items()) or "no facts"
+
+
+@app.command("due")
+def due_command(
+    days: Annotated[float, typer.Option(help="how far to look ahead")] = 30, json: Json = False
+) -> None:
+    """List what has ended and what ends soon: waivers, dates of retention, tokens.
+
+    Example: btx due --days 90
+    """
+    from pipelines.jobs.due_dates import due_dates
+
+    rows = due_dates(find_workspace(), days)
+    if json:
+        print_json(rows)
+        return
+    lines = [[row.state, row.until[:10], row.what, row.ref, row.next] for row in rows]
+    print_table(("", "until", "what", "of", "next"), lines)
 
 
 @app.command("release")
@@ -175,6 +287,9 @@ def _reached(item: "Reached") -> str:
     parts = [item.ref]
     if item.folder:
         parts.append(f"in {item.folder}")
+    why = (item.why or "").replace("_", " ")
     if item.removal:
-        parts.append(f"removal: {item.removal}, {(item.why or '').replace('_', ' ')}")
+        parts.append(f"removal: {item.removal}, {why}")
+    elif why:
+        parts.append(why)
     return "   ".join(parts)

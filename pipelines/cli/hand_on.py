@@ -27,9 +27,12 @@ def export_command(
         bool,
         typer.Option("--sign", help="OpenSSF model signature in DIR/model.sig, by your model key"),
     ] = False,
+    draft: Annotated[
+        bool, typer.Option("--draft", help="mark the folder as a draft; it need not be released")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Write a build out as a plain checkpoint folder, model card included, if gate export allows.
+    """Write a released build out as a plain checkpoint folder, if gate export allows.
 
     Example: btx export build/2 ./release --fused
     """
@@ -37,7 +40,7 @@ def export_command(
 
     require_choice("--for", for_, ("transformers", "vllm", "llama.cpp"))
     workspace = find_workspace()
-    request = ExportRequest(fused=fused, target=for_, sign=sign)
+    request = ExportRequest(fused=fused, target=for_, sign=sign, draft=draft)
     with bar("export") as progress:
         answer = export(workspace, build, directory, request, progress)
     written = size(answer.bytes_written)

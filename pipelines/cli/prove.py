@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, Ref, find_workspace
+from pipelines.cli.options import Json, find_workspace
 from pipelines.cli.output import print_answer, print_json, print_line
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import cell
@@ -30,7 +30,9 @@ app.add_typer(registry_app, name="registry")
 
 @app.command("audit")
 def audit_command(
-    ref: Ref,
+    ref: Annotated[
+        str | None, typer.Argument(metavar="[REF]", help="default: everything that is registered")
+    ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="mix again from the registered bytes and compare")
     ] = False,
@@ -47,9 +49,11 @@ def audit_command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check all that REF was made from: bytes, rows, log, verdicts. Status 4 if something differs.
+    """Check REF and all that it was made from: bytes, rows, log, verdicts. Status 4: findings.
 
     Example: btx audit build/7 --head 9f3c21ab...
+
+    Example: btx audit
     """
     from pipelines.jobs.audit import AuditRequest, audit
 
@@ -80,7 +84,64 @@ def _print_audit(answer: "AuditAnswer") -> None:
         print_line(f"    found {cell(finding.found)}")
         print_line(f"    expected {cell(finding.expected)}")
         print_line(f"    next {finding.next}")
+    for note in answer.notes:
+        print_line(f"  note: {note}")
     print_line(counted(len(answer.findings), "finding") if answer.findings else "no findings")
+
+
+@app.command("repair")
+def repair_command(
+    ref: Annotated[
+        str | None, typer.Argument(metavar="[REF]", help="default: everything that is registered")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Restore damaged and missing files from any whole copy: store, folders, DVC's cache or remote.
+
+    Status 1 if a file has no whole copy; it is said what must be made again.
+
+    Example: btx repair build/7
+    """
+    from pipelines.jobs.repair import repair
+
+    with bar("repair") as progress:
+        answer = repair(find_workspace(), ref, progress)
+    if json:
+        print_json(answer)
+    else:
+        for file in answer.repaired:
+            print_line(f"  restored  {file.path}\n    from {file.source}")
+        for lost in answer.lost:
+            print_line(f"  lost      {lost.path}\n    next {lost.next}")
+        restored, gone = len(answer.repaired), len(answer.lost)
+        print_line(f"{answer.examined} examined, {restored} restored, {gone} without a whole copy")
+    if answer.lost:
+        raise typer.Exit(1)
+
+
+@app.command("upgrade")
+def upgrade_command(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="copy the policies that are lacking, and adopt the set")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show what an older workspace lacks beside a new one; with --apply, take the steps.
+
+    Example: btx upgrade
+    """
+    from pipelines.jobs.upgrade import upgrade
+
+    steps = upgrade(find_workspace(), apply=apply)
+    if json:
+        print_json(steps)
+        return
+    for step in steps:
+        print_line(f"{'done' if step.done else 'to do'}  {step.what}\n  why {step.why}")
+        if not step.done:
+            print_line(f"  next {step.command}")
+    if not steps:
+        print_line("nothing is lacking")
 
 
 @registry_app.command("head")

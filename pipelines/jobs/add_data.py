@@ -5,12 +5,15 @@ from datetime import date
 from pathlib import Path
 
 from btx_core import texts
+from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
+from registry.digest import digest
 from registry.errors import Invalid
+from registry.governance import seen_before
 from registry.licences import is_choice, spelled
-from registry.records.facts import DataFacts, DataStatement
+from registry.records.facts import DataFacts, DataStatement, Sketch
 from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind, Status
 from registry.records.version import Version
 from registry.urls import without_secrets
@@ -51,12 +54,22 @@ def add_data(
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     return replace(known, created=False)
-            gates.ask(
-                workspace, Gate.REGISTER, ref, collect_evidence.of_data(ref, facts, len(files))
-            )
+            sketch = _sketch(incoming)
+            facts = facts.model_copy(update={"sketch": digest(sketch.to_json())})
+            seen = seen_before.of_data(catalog, files, sketch)
+            asked = collect_evidence.of_data(ref, facts, files, seen)
+            gates.ask(workspace, Gate.REGISTER, ref, asked)
             with folders.placed(workspace.root, incoming, target, files) as held:
                 facts = facts.model_copy(update={"dvc": held})
-                return catalog.register(name, facts, files=files, version=number)
+                return catalog.register(
+                    name, facts, files=files, version=number, documents=[sketch.to_json()]
+                )
+
+
+def _sketch(folder: Path) -> Sketch:
+    """Return the sample of the text by which later corpora are compared with this one."""
+    bits, hashes = overlap.sketch(folder)
+    return Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
 
 
 def _licence(statement: DataStatement) -> dict[str, str | None]:
@@ -127,5 +140,6 @@ def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataF
         return None
     if folders.files_digest(newest.files) != content:
         return None
+    # What was withdrawn is no answer: it asks the gate, which is shown what it holds.
     withdrawn = workspace.catalog.status(newest.ref) == Status.WITHDRAWN
     return None if withdrawn else newest

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,14 +19,15 @@ from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
-from registry.catalogue import checks
+from registry.catalogue import checks, pins
 from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, finding, row_findings
 from registry.catalogue.database import Rows
-from registry.governance import people
-from registry.governance.gaps import ungated
+from registry.governance import adoption, due, people
+from registry.governance.gaps import Gap, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
+from registry.governance.policies import Policy, load
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.facts import (
     BuildFacts,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnCheck = Callable[[Check], None]
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
+_MD5 = re.compile(r"md5: ([0-9a-f]{32}(?:\.dir)?)")
 _FOLDERS: Mapping[type[Facts], str] = {
     DataFacts: "data/*/*",
     SeedFacts: "seeds/*/*",
@@ -71,7 +74,7 @@ class AuditRequest:
 
 def audit(
     workspace: Workspace,
-    reference: str,
+    reference: str | None,
     request: AuditRequest | None = None,
     on_check: OnCheck = lambda check: None,
 ) -> AuditAnswer:
@@ -79,13 +82,13 @@ def audit(
 
     Args:
         workspace: whose registry, store and folders are looked at.
-        reference: the subject.
+        reference: the subject; None for everything that is registered.
         request: what else is looked at.
         on_check: called with each check, as far as it has come.
     """
     request = request or AuditRequest()
     catalog = workspace.catalog
-    versions = _unless_damaged(catalog, lambda: catalog.lineage(reference).nodes) or []
+    versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
     surroundings = _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds))
     answer = checks.audit(
@@ -96,10 +99,22 @@ def audit(
         on_check=on_check,
     )
     past = _unless_damaged(
-        catalog, lambda: [finding("gates", *gap) for gap in ungated(catalog, reference)]
+        catalog, lambda: [finding("gates", *gap) for gap in _past_gates(catalog, reference)]
     )
     if past is not None:
         answer = _with_check(answer, "gates", len(versions), past)
+    valid = _unless_damaged(catalog, lambda: adoption.adopted(catalog))
+    if valid:
+        answer = _with_check(answer, "policies", *_policies(workspace, valid))
+        ended = _unless_damaged(catalog, lambda: _ended(workspace, versions))
+        if ended is not None:
+            answer = _with_check(answer, "due", len(versions), ended)
+        pointers = _dvc_files(workspace, versions)
+        answer = _with_check(answer, "dvc", *pointers)
+        acts = _unless_damaged(catalog, lambda: unsigned(catalog))
+        if acts:
+            named = [finding("acts", *gap) for gap in acts[1]]
+            answer = _with_check(answer, "acts", acts[0], named)
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
@@ -108,7 +123,92 @@ def audit(
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
         answer = _with_check(answer, "recompute", len(builds), again)
-    return answer
+    notes = _unless_damaged(catalog, lambda: _notes(workspace, request))
+    return answer.model_copy(update={"notes": notes or ()})
+
+
+def _versions(catalog: Catalog, reference: str | None) -> Sequence[Version[Facts]]:
+    if reference is None:
+        return checks.everything(catalog)
+    return catalog.lineage(reference).nodes
+
+
+def _past_gates(catalog: Catalog, reference: str | None) -> list[Gap]:
+    """Return what went past a gate in the lineage of a version, or anywhere."""
+    if reference is None:
+        return ungated_anywhere(catalog, checks.everything(catalog))
+    return ungated(catalog, reference)
+
+
+def _policies(workspace: Workspace, valid: adoption.Adoption) -> tuple[int, list[Finding]]:
+    """Compare the policies that lie in the workspace with the set that was adopted."""
+    expected = f"the set {valid.digest[:12]}, adopted by {valid.actor} on {valid.at[:10]}"
+    advice = "btx policy adopt --dry-run shows the difference; adopt it, or put the files back"
+    try:
+        policies = load(workspace.policies)
+    except BtxError as error:
+        return 0, [finding("policies", error.subject, error.found, expected, advice)]
+    digest = adoption.set_digest(policies)
+    if digest == valid.digest:
+        return len(policies), []
+    changed = _changed(adoption.policies_of(workspace.catalog, valid), policies)
+    found = f"the set {digest[:12]}, which differs in {', '.join(changed)}"
+    return len(policies), [finding("policies", str(workspace.policies), found, expected, advice)]
+
+
+def _dvc_files(
+    workspace: Workspace, versions: Sequence[Version[Facts]]
+) -> tuple[int, list[Finding]]:
+    """Compare what each .dvc file here names with what was registered: other machines pull that."""
+    examined, found = 0, []
+    for version in versions:
+        folder = _folder(workspace, version)
+        held = version.facts.dvc if isinstance(version.facts, Held) else None
+        path = folder.with_name(f"{folder.name}.dvc") if folder else None
+        if held is None or path is None or not path.is_file():
+            continue
+        examined += 1
+        named = _MD5.findall(path.read_text())
+        if named != [held.md5]:
+            subject = f"{version.ref}, {path.relative_to(workspace.root)}"
+            advice = f"dvc add {folder}, once btx audit finds nothing in its files"
+            words = f"md5 {', '.join(named) or 'none'}"
+            found.append(finding("dvc", subject, words, f"md5 {held.md5}", advice))
+    return examined, found
+
+
+def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Finding]:
+    """Find waivers and dates of retention that have ended in what the subject is made from."""
+    rows = due.of_versions(workspace.catalog, versions, datetime.now(UTC), days=0)
+    return [
+        finding(
+            "due", row.ref, f"{row.what} ended {row.until[:10]}", "nothing that ended", row.next
+        )
+        for row in rows
+    ]
+
+
+def _changed(before: Sequence[Policy], after: Sequence[Policy]) -> list[str]:
+    old, new = ({one.name: one.to_json() for one in policies} for policies in (before, after))
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
+def _notes(workspace: Workspace, request: AuditRequest) -> tuple[str, ...]:
+    """Return what the audit cannot see, and what proves less than it seems."""
+    catalog = workspace.catalog
+    notes = []
+    if request.head is None and not pins.pinned(catalog):
+        notes.append(
+            "no head from outside is known here: a log that was rewritten from end to end would not"
+            " be seen (btx registry head, and --head)"
+        )
+    if not people.is_closed(catalog):
+        notes.append(
+            "the list of actors is open: names and approvals prove nobody until an auditor keeps it"
+        )
+    if adoption.adopted(catalog) is None:
+        notes.append("no policies were adopted: any that lie there are asked (btx policy adopt)")
+    return tuple(notes)
 
 
 def _with_check(
@@ -126,7 +226,8 @@ def _with_check(
 def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[Rows], list[Break]]]:
     """Return a check for each head that was kept outside, bound to the key that signed it."""
     bound: list[Callable[[Rows], list[Break]]] = []
-    for kept in kept_heads(request.head) if request.head else []:
+    outside = kept_heads(request.head) if request.head else []
+    for kept in [*outside, *pins.pinned(workspace.catalog)]:
         key = _unless_damaged(workspace.catalog, partial(_key, workspace, kept, request.key))
         bound.append(partial(check_kept, kept=kept, key=key))
     return bound

@@ -19,47 +19,63 @@ from registry.records.evidence import (
     PreviousFigures,
     ResultLine,
     SeedEvidence,
+    SeenBefore,
     result_lines,
     worst,
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
 from registry.records.references import parse
 from registry.records.results import Result, by_data, labels, same_text
-from registry.records.version import Version
+from registry.records.version import FileFact, Version, content_digest
 
 
-def of_data(ref: str, facts: DataFacts, files: int) -> DataEvidence:
-    """Return the evidence on a corpus of that many files."""
+def of_data(
+    ref: str, facts: DataFacts, files: Sequence[FileFact], seen: Sequence[SeenBefore] = ()
+) -> DataEvidence:
+    """Return the evidence on a corpus of these files, of which some was seen before."""
     return DataEvidence(
         kind="data",
         ref=ref,
+        content=content_digest(files),
         name=facts.domain or parse(ref).name,
-        files=files,
+        files=len(files),
+        seen_before=tuple(seen),
         bytes=facts.bytes,
         license_alternatives=alternatives(facts.applying_license) if facts.license else (),
         **facts.stated(),
     )
 
 
-def of_seed(ref: str, facts: SeedFacts) -> SeedEvidence:
-    """Return the evidence on a seed."""
+def of_seed(
+    ref: str, facts: SeedFacts, files: Sequence[FileFact], seen: Sequence[SeenBefore] = ()
+) -> SeedEvidence:
+    """Return the evidence on a seed of these files, of which some was seen before."""
     return SeedEvidence(
         kind="seed",
         ref=ref,
+        content=content_digest(files),
         name=parse(ref).name,
         license=facts.license,
         finite=facts.finite,
         model_type=facts.model_type,
+        seen_before=tuple(seen),
     )
 
 
-def of_expert(catalog: Catalog, ref: str, facts: ExpertFacts) -> ExpertEvidence:
+def of_expert(
+    catalog: Catalog,
+    ref: str,
+    facts: ExpertFacts,
+    files: Sequence[FileFact],
+    seen: Sequence[SeenBefore] = (),
+) -> ExpertEvidence:
     """Return the evidence on an expert: every data version that it was trained on is in it."""
     results = result_lines(facts.results)
     spent = facts.train
     return ExpertEvidence(
         kind="expert",
         ref=ref,
+        content=content_digest(files),
         name=parse(ref).name,
         mode=str(facts.mode) if facts.mode else None,
         seed=facts.seed,
@@ -69,14 +85,27 @@ def of_expert(catalog: Catalog, ref: str, facts: ExpertFacts) -> ExpertEvidence:
         general=result_lines(facts.general),
         evaluation=worst(results),
         contamination=facts.contamination,
+        seen_before=tuple(seen),
         cost=Spent(tokens=spent.tokens, flops=spent.flops, wall_s=spent.wall_s) if spent else None,
     )
 
 
 def of_candidate(
-    catalog: Catalog, ref: str, seed: str, members: Sequence[Version[ExpertFacts]]
+    catalog: Catalog,
+    ref: str,
+    seed: str,
+    members: Sequence[Version[ExpertFacts]],
+    content: str | None = None,
 ) -> BuildEvidence:
-    """Return the evidence on a build that is still to be made: its seed, members and their data."""
+    """Return the evidence on a build that is still to be made: its seed, members and their data.
+
+    Args:
+        catalog: where seed and members are registered.
+        ref: the build.
+        seed: its seed.
+        members: its members.
+        content: the digest of seed, members and recipe.
+    """
     base = catalog.get(seed, SeedFacts)
     lines = [_member(catalog, member) for member in members]
     licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
@@ -85,6 +114,7 @@ def of_candidate(
     return BuildEvidence(
         kind="build",
         ref=ref,
+        content=content,
         seed=seed,
         seed_license=base.facts.license,
         seed_data=data_lines(catalog, base.facts.data),
@@ -113,6 +143,7 @@ def of_build(
     named = labels(results)
     routing = facts.routing
     measured = {
+        "content": build.digest,
         "results": results or None,
         "no_longer_measured": tuple(sorted({one.data for one in earlier} - known.keys())),
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
@@ -122,8 +153,16 @@ def of_build(
         "total_parameters": facts.cost.total_parameters,
         "tokens_per_s": facts.cost.tokens_per_s,
         "registrar": facts.registrar,
+        "status": str(catalog.status(build.ref)),
+        "released_at": _released_at(catalog, build),
+        "draft": False,
     }
     return candidate.model_copy(update=measured)
+
+
+def _released_at(catalog: Catalog, build: Version[BuildFacts]) -> str | None:
+    events = catalog.events(build.ref, "released")
+    return events[-1].at if events else None
 
 
 def data_lines(catalog: Catalog, refs: Iterable[str]) -> tuple[DataLine, ...]:

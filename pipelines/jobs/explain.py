@@ -18,6 +18,7 @@ from registry.errors import Conflict, Invalid
 from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts
 from registry.records.references import parse
+from registry.records.version import FileFact
 from registry.web.rendering import explanation
 
 LONGEST_TEXT = 20_000  # characters
@@ -37,6 +38,7 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
         member's share of the whole text.
 
     Raises:
+        Damaged: for a file of the build that is not what was registered.
         Invalid: for what is no build, and for a text without a token.
     """
     build = workspace.catalog.get(reference, BuildFacts)
@@ -48,7 +50,8 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
             next="ask about one part at a time",
         )
     facts = build.facts
-    read = _opened(folders.build_folder(workspace.root, build), build.digest).read(text)
+    folder = folders.build_folder(workspace.root, build)
+    read = _opened(folder, build.digest, build.files).read(text)
     if not read.tokens:
         raise Invalid(
             "text",
@@ -99,11 +102,12 @@ def _rounded(weight: float) -> float:
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: Path, digest: str) -> Reader:
-    """Keep the last build that was asked about open.
+def _opened(folder: Path, digest: str, files: tuple[FileFact, ...]) -> Reader:
+    """Keep the last build that was asked about open, proven to hold its registered bytes.
 
     The digest is the build's, so that another one in the same folder is opened anew.
     """
+    folders.verify(folder, files, f"build in {folder.name}")
     return Reader.open(folder)
 
 

@@ -12,6 +12,7 @@ from pipelines.jobs.release import build_evidence
 from pipelines.workspace import folders
 from pipelines.workspace.bars import Report
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue import pins
 from registry.errors import Conflict
 from registry.formats import collect, render
 from registry.governance import attestations, people
@@ -20,6 +21,8 @@ from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.kinds import Gate, Relation
 
+# The file that says that a folder is one.
+DRAFT = "DRAFT"
 # The end of an export's card.
 LOADING = """
 ## Loading
@@ -37,11 +40,13 @@ class ExportRequest:
         fused: one weight file.
         target: transformers, vllm or llama.cpp.
         sign: sign the folder with the person's model key.
+        draft: mark the folder as a draft, which need not be released.
     """
 
     fused: bool = False
     target: str = "transformers"
     sign: bool = False
+    draft: bool = False
 
 
 def export(
@@ -54,7 +59,8 @@ def export(
     """Write the build to the new folder `out`, which appears whole or not at all.
 
     Raises:
-        Refused: for a build with a withdrawn member or another broken rule.
+        Damaged: for a file of the build that is not what was registered.
+        Refused: for a build that is not released, has a withdrawn member, or breaks another rule.
         Conflict: when `out` exists.
     """
     # Imported here: torch stays out of the light commands.
@@ -70,7 +76,8 @@ def export(
     out = out.resolve()
     incoming = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):
-        asked = build_evidence(workspace, build)
+        folder = folders.opened(workspace.root, build)
+        asked = build_evidence(workspace, build).model_copy(update={"draft": request.draft})
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
@@ -85,6 +92,8 @@ def export(
             )
             card = render(collect(catalog, str(build.ref)), "model-card")
             (incoming / "README.md").write_text(card + LOADING.format(least=least))
+            if request.draft:
+                (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
             facts = ExportFacts(
                 folder=str(out),
                 target=request.target,
@@ -92,6 +101,8 @@ def export(
                 verdict=verdict.outcome,
                 transformers=least,
             )
+            if request.draft:
+                facts = facts.model_copy(update={"draft": True})
             if request.sign:
                 key = _sign(catalog.actor, incoming)
                 facts = facts.model_copy(update={"public_key": key})
@@ -103,8 +114,12 @@ def export(
                 files=files,
                 parents=[(build.ref, Relation.EXPORTED_FROM)],
             )
-            catalog.event(Exported.from_json(facts.to_json(), "export"), build.ref)
+            body = Exported.from_json(facts.to_json(), "export")
+            envelope = people.vouched(catalog, body.logged_as, str(build.ref), build.digest)
+            signed = body.model_copy(update={"envelope": envelope}) if envelope else body
+            catalog.event(signed, build.ref)
             incoming.rename(out)
+            pins.pin(catalog)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
     return ExportAnswer(

@@ -1,12 +1,13 @@
 """Ask a gate from a job: judge under the workspace's policies, log the verdict, stop on a no."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Refused
-from registry.governance import gate
+from registry.governance import adoption, gate
 from registry.governance.gate import Question
-from registry.governance.policies import Verdict, load
+from registry.governance.policies import Policy, Verdict, load
 from registry.records.evidence import Evidence
 from registry.records.kinds import Gate
 
@@ -22,6 +23,20 @@ def question(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -
     )
 
 
+def _adopt_first(workspace: Workspace, policies: Sequence[Policy]) -> None:
+    """Adopt the policies that lie in a new workspace, before its first gate is asked.
+
+    A registry that has judged something without an adopted set is older, and stays as it is until
+    somebody adopts one.
+    """
+    catalog = workspace.catalog
+    if catalog.events(kind=adoption.ADOPTED):
+        return
+    if catalog.events(kind="verdict") or catalog.events(kind="refused"):
+        return
+    adoption.adopt(catalog, policies, why="the set of a new workspace")
+
+
 def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Verdict:
     """Ask the gate, and log its verdict.
 
@@ -31,7 +46,9 @@ def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Ver
     Raises:
         Refused: naming every rule that said no, and how to satisfy it.
     """
-    verdict = gate.decide(workspace.catalog, question(workspace, of, subject, evidence))
+    asked = question(workspace, of, subject, evidence)
+    _adopt_first(workspace, asked.policies)
+    verdict = gate.decide(workspace.catalog, asked)
     if verdict.outcome == "refused":
         broken = verdict.refusals()
         remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)

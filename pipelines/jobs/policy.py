@@ -1,15 +1,29 @@
-"""Say what the gates would say of one version now. Nothing is logged."""
+"""Ask the gates without passing them, and adopt the policies that they ask.
+
+What the gates would say of one version now; what a set of policies would say of everything that is
+registered; and the act that makes a set the valid one.
+"""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
-from registry.governance import gate
-from registry.records.answers import PolicyCheckAnswer, VerdictAnswer
-from registry.records.evidence import Evidence
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
-from registry.records.kinds import Gate, Kind
+from registry.catalogue.catalog import Catalog
+from registry.governance import adoption, gate, people, seen_before
+from registry.governance.policies import Policy, load
+from registry.records.answers import (
+    PolicyAdoptAnswer,
+    PolicyCheckAnswer,
+    PolicyTryRow,
+    VerdictAnswer,
+)
+from registry.records.events import Judged
+from registry.records.evidence import Evidence, SeenBefore
+from registry.records.facts import FACTS, BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.kinds import UNUSABLE, Gate, Kind
 from registry.records.version import Version
 
 GATES: Mapping[Kind, Sequence[Gate]] = {
@@ -33,14 +47,108 @@ def check(workspace: Workspace, reference: str) -> PolicyCheckAnswer:
     return PolicyCheckAnswer(ref=ref, verdicts=verdicts)
 
 
+def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> PolicyAdoptAnswer:
+    """Make the policies that lie in the workspace the valid set.
+
+    Args:
+        workspace: its folder of policies.
+        why: the reason.
+        dry_run: only say what would change.
+
+    Raises:
+        Refused: without an auditor where the list of actors is closed.
+    """
+    catalog = workspace.catalog
+    found = load(workspace.policies)
+    valid = adoption.adopted(catalog)
+    before = adoption.policies_of(catalog, valid) if valid else []
+    digest = adoption.set_digest(found)
+    unchanged = valid is not None and valid.digest == digest
+    if not dry_run and not unchanged:
+        signer = people.signer(catalog.actor) if people.is_closed(catalog) else None
+        adoption.adopt(catalog, found, signer, why)
+    return PolicyAdoptAnswer(
+        status="unchanged" if unchanged else "planned" if dry_run else "adopted",
+        digest=digest,
+        before=valid.digest if valid else None,
+        policies=len(found),
+        changes=tuple(adoption.changes(before, found)) if valid else (),
+    )
+
+
+def try_out(workspace: Workspace, folder: Path | None = None) -> list[PolicyTryRow]:
+    """Judge everything in use by a set of policies, as it is known today; nothing is logged.
+
+    Args:
+        workspace: whose versions are judged.
+        folder: the proposed policies; those of the workspace unless it is given.
+
+    Returns:
+        A row for each gate of each version whose verdict would not simply be allowed, or differs
+        from the last one that is logged.
+    """
+    policies = load(folder or workspace.policies)
+    catalog = workspace.catalog
+    rows = []
+    for kind, asked in GATES.items():
+        versions = catalog.versions(FACTS[kind])
+        statuses = catalog.statuses(versions)
+        for version in versions:
+            if statuses[version.ref] in UNUSABLE:
+                continue
+            known = _evidence(workspace, version)
+            for name in asked:
+                rows += _tried(catalog, policies, name, str(version.ref), known)
+    return rows
+
+
+def _tried(
+    catalog: Catalog, policies: Sequence[Policy], name: Gate, ref: str, known: Evidence
+) -> list[PolicyTryRow]:
+    question = gate.Question(
+        gate=name,
+        subject=ref,
+        evidence=known,
+        policies=policies,
+        at=datetime.now(UTC),
+        proposed=True,
+    )
+    verdict = gate.check(catalog, question)
+    logged = [
+        event for event in gate.readable_verdicts(catalog, ref) if event.read(Judged).gate == name
+    ]
+    before = str(logged[-1].read(Judged).outcome) if logged else None
+    refused = verdict.refusals()
+    if not refused and before in (None, str(verdict.outcome)):
+        return []
+    return [
+        PolicyTryRow(
+            ref=ref,
+            gate=str(name),
+            logged=before,
+            now=str(verdict.outcome),
+            rules=tuple(rule.name for rule in refused),
+        )
+    ]
+
+
 def _evidence(workspace: Workspace, version: Version[Facts]) -> Evidence:
-    ref, facts = str(version.ref), version.facts
+    ref, facts, catalog = str(version.ref), version.facts, workspace.catalog
     match facts:
         case DataFacts():
-            return collect_evidence.of_data(ref, facts, len(version.files))
+            sketch = seen_before.sketch_of(catalog, facts)
+            seen = seen_before.of_data(catalog, version.files, sketch)
+            return collect_evidence.of_data(ref, facts, version.files, _others(seen, ref))
         case SeedFacts():
-            return collect_evidence.of_seed(ref, facts)
+            seen = seen_before.of_weights(catalog, facts.tensors)
+            return collect_evidence.of_seed(ref, facts, version.files, _others(seen, ref))
         case ExpertFacts():
-            return collect_evidence.of_expert(workspace.catalog, ref, facts)
+            seen = seen_before.of_weights(catalog, facts.tensors)
+            files = version.files
+            return collect_evidence.of_expert(catalog, ref, facts, files, _others(seen, ref))
         case _:
             return build_evidence(workspace, version.of(BuildFacts))
+
+
+def _others(seen: Sequence[SeenBefore], ref: str) -> list[SeenBefore]:
+    return [line for line in seen if line.ref != ref]

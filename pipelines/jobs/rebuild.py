@@ -30,8 +30,10 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
+from registry.governance import gate
 from registry.records.answers import ForecastAnswer, PlannedStage, RebuildAnswer
 from registry.records.events import StageRan
+from registry.records.evidence import BuildEvidence
 from registry.records.facts import (
     Architecture,
     BuildFacts,
@@ -126,7 +128,7 @@ def rebuild(
             workspace.catalog.event(ran, f"build/{number}")
 
         variables = {EXECUTOR: executor} if executor else {}
-        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables)
+        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables, lambda: _withdrawn(run))
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(
@@ -167,6 +169,7 @@ def look_ahead(
         changes=tuple(changes(planned)),
         weights=tuple(expected.weights),
         cost=expected.cost,
+        refused_by=_refusals(workspace, planned),
         measured_on=expected.measured_on,
         stages=_places(workspace, executor),
     )
@@ -207,11 +210,22 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
 
 def _ask(workspace: Workspace, planned: Plan, ref: str) -> str:
     """Ask the gate, and return the digest of the event that logs its verdict."""
+    gates.ask(workspace, Gate.BUILD, ref, _candidate(workspace, planned, ref))
+    return _last_verdict(workspace, ref)
+
+
+def _candidate(workspace: Workspace, planned: Plan, ref: str) -> BuildEvidence:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
-    candidate = collect_evidence.of_candidate(workspace.catalog, ref, seed, members)
-    gates.ask(workspace, Gate.BUILD, ref, candidate)
-    return _last_verdict(workspace, ref)
+    return collect_evidence.of_candidate(workspace.catalog, ref, seed, members, planned.content)
+
+
+def _refusals(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
+    """Return the rules by which gate build would refuse the plan now; nothing is logged."""
+    ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
+    question = gates.question(workspace, Gate.BUILD, ref, _candidate(workspace, planned, ref))
+    refused = gate.check(workspace.catalog, question).refusals()
+    return tuple(f"{rule.name}: {rule.message}" for rule in refused)
 
 
 def _last_verdict(workspace: Workspace, ref: str) -> str:
@@ -399,14 +413,9 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
 
 def _record_numbered(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     workspace = run.workspace
-    for member in run.planned.members:
-        if workspace.catalog.status(member.version.ref) in UNUSABLE:
-            raise Conflict(
-                str(member.version.ref),
-                found="withdrawn while the stages ran",
-                expected="members that may be used",
-                next="btx rebuild",
-            )
+    withdrawn = _withdrawn(run)
+    if withdrawn is not None:
+        raise withdrawn
     tuned = workspace.work / "tuned"
     folder = workspace.folder(Kind.BUILD, "", run.number)
     known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
@@ -426,6 +435,22 @@ def _record_numbered(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         facts = _facts(run, order, folder, held)
         parents += [(parse(ref), Relation.TUNED_ON) for ref in facts.tuned_on]
         return catalog.register("", facts, files=files, version=run.number, parents=parents)
+
+
+def _withdrawn(run: Run) -> Conflict | None:
+    """Say which of the versions that the build is made from was withdrawn since it began."""
+    planned, catalog = run.planned, run.workspace.catalog
+    versions: list[Version[Facts]] = [planned.seed, *(one.version for one in planned.members)]
+    versions += [catalog.get(ref) for ref in (*planned.seed.facts.data, *planned.data)]
+    for ref, status in catalog.statuses(versions).items():
+        if status in UNUSABLE:
+            return Conflict(
+                str(ref),
+                found=f"{status} while the stages ran",
+                expected="members and data that may be used",
+                next="btx rebuild",
+            )
+    return None
 
 
 def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildFacts:

@@ -18,8 +18,9 @@ from pipelines.workspace.general import general_data, refuse_evaluation_data
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
+from registry.governance import seen_before
 from registry.records.facts import DataFacts, ExpertFacts, SeedFacts, Weights
-from registry.records.kinds import Gate, Kind, Mode, Relation
+from registry.records.kinds import UNUSABLE, Gate, Kind, Mode, Relation
 from registry.records.references import parse
 from registry.records.results import Figures, Result, beside_seed
 from registry.records.version import Version
@@ -102,9 +103,9 @@ def register(
             facts = facts.model_copy(update=merge)
             if contents and contents.left_out:
                 facts = facts.model_copy(update={"left_out": contents.left_out})
-            gates.ask(
-                workspace, Gate.REGISTER, ref, collect_evidence.of_expert(catalog, ref, facts)
-            )
+            seen = seen_before.of_weights(catalog, facts.tensors, _similarity(facts))
+            asked = collect_evidence.of_expert(catalog, ref, facts, files, seen)
+            gates.ask(workspace, Gate.REGISTER, ref, asked)
             parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
             parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
             with folders.placed(workspace.root, incoming, target, files) as held:
@@ -179,12 +180,27 @@ def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str | None, ...]:
 
 
 def _others(workspace: Workspace, candidate: Candidate) -> dict[str, Path]:
-    """Return the folders of the other experts of this seed, the newest version of each."""
-    newest = {}
-    for version in workspace.catalog.versions(ExpertFacts, seed=str(candidate.seed.ref)):
-        if version.ref.name != candidate.name:
-            newest[version.ref.name] = folders.folder_of(workspace.root, version)
-    return newest
+    """Return the folders of experts of this seed that the candidate is compared with.
+
+    They are the newest version of each other expert, by name, and every expert that was withdrawn
+    or is tainted, by reference.
+    """
+    experts = workspace.catalog.versions(ExpertFacts, seed=str(candidate.seed.ref))
+    statuses = workspace.catalog.statuses(experts)
+    others = {}
+    for version in experts:
+        folder = folders.folder_of(workspace.root, version)
+        if statuses[version.ref] in UNUSABLE and folder.is_dir():
+            others[str(version.ref)] = folder
+        elif version.ref.name != candidate.name:
+            others[version.ref.name] = folder
+    return others
+
+
+def _similarity(facts: ExpertFacts) -> dict[str, float]:
+    """Return the cosines with experts that were withdrawn or are tainted, by reference."""
+    measured = facts.preflight.similarity if facts.preflight else {}
+    return {ref: cosine for ref, cosine in measured.items() if "@" in ref}
 
 
 def _check(seed_folder: Path, source: Path) -> None:

@@ -1,7 +1,10 @@
 """Release a build: ask the gate with all that is known of it now, log the release."""
 
 from pipelines.jobs import collect_evidence, gates
+from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue import pins
+from registry.governance import people
 from registry.records.answers import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Released
 from registry.records.evidence import BuildEvidence
@@ -32,13 +35,18 @@ def release(workspace: Workspace, reference: str) -> ReleaseAnswer:
     """Release the build.
 
     Raises:
+        Damaged: for a file of the build that is not what was registered.
         Refused: naming the rule, for withdrawn members or what the policies demand besides.
     """
-    build = workspace.catalog.get(reference, BuildFacts)
-    with workspace.writing(f"release {reference}"):
-        asked = build_evidence(workspace, build)
-        verdict = gates.ask(workspace, Gate.RELEASE, str(build.ref), asked)
-        workspace.catalog.event(Released(verdict=verdict.outcome), build.ref)
+    catalog = workspace.catalog
+    build = catalog.get(reference, BuildFacts)
+    folders.opened(workspace.root, build)
+    asked = build_evidence(workspace, build)
+    verdict = gates.ask(workspace, Gate.RELEASE, str(build.ref), asked)
+    envelope = people.vouched(catalog, Released.logged_as, str(build.ref), build.digest)
+    body = Released(verdict=verdict.outcome)
+    catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, build.ref)
+    pins.pin(catalog)
     status = workspace.catalog.status(build.ref)
     said = VerdictAnswer.from_json(verdict.to_json(), str(build.ref))
     return ReleaseAnswer(ref=str(build.ref), status=status, verdict=said)

@@ -5,9 +5,12 @@ from collections.abc import Collection
 from pipelines.jobs.build_plan import MAIN
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
+from registry.governance import people, seen_before
 from registry.records.answers import Reached, WithdrawAnswer
-from registry.records.facts import BuildFacts, ExpertFacts, ExportFacts
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
+from registry.records.version import Version
+from registry.units import percent
 
 
 def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
@@ -27,13 +30,13 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
             next="--why TEXT",
         )
     catalog = workspace.catalog
-    with workspace.writing(f"withdraw {reference}"):
-        version = catalog.get(reference)
-        catalog.withdraw(version.ref, why)
-        impact = catalog.impact(version.ref)
+    version = catalog.get(reference)
+    people.withdraw(catalog, str(version.ref), why)
+    impact = catalog.impact(version.ref)
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
     reached += [Reached(ref=str(one.ref), removal=one.removal, why=one.why) for one in builds]
+    reached += _twins(workspace, version)
     for ref in impact.exports:
         folder = catalog.get(ref, ExportFacts).facts.folder
         reached.append(Reached(ref=str(ref), folder=folder))
@@ -44,6 +47,24 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
         clean=tuple(str(build.ref) for build in impact.builds if build.removal == "none"),
         next=_cure(workspace, {str(build.ref) for build in builds}),
     )
+
+
+def _twins(workspace: Workspace, version: Version[Facts]) -> list[Reached]:
+    """Return the versions in use that hold the same files or text, which no lineage names."""
+    catalog, facts = workspace.catalog, version.facts
+    if isinstance(facts, DataFacts):
+        sketch = seen_before.sketch_of(catalog, facts)
+        lines = seen_before.of_data(catalog, version.files, sketch)
+    elif isinstance(facts, SeedFacts | ExpertFacts):
+        lines = seen_before.of_weights(catalog, facts.tensors)
+    else:
+        return []
+    twins = []
+    for line in lines:
+        if line.ref != str(version.ref) and line.status not in UNUSABLE:
+            why = f"holds the same {line.by}, {percent(line.share)}: withdraw it too"
+            twins.append(Reached(ref=line.ref, why=why))
+    return twins
 
 
 def _cure(workspace: Workspace, reached: Collection[str]) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_bytes
 from registry.errors import Conflict, Invalid
@@ -19,6 +20,7 @@ from registry.formats import STATEMENTS, Dossier, collect, in_toto, render
 from registry.governance import attestations, people
 from registry.governance.people import Signer
 from registry.records.answers import ReportAnswer
+from registry.records.facts import Held
 
 SIGNED = "urn:btx:report:v1"
 
@@ -55,6 +57,7 @@ def report(
 
     Raises:
         Conflict: when `out` exists.
+        Damaged: when a file that a signature would speak for is not what was registered.
         Invalid: for an unknown format, and for a signature that would have no file.
     """
     catalog = workspace.catalog
@@ -67,6 +70,9 @@ def report(
             expected="a file to sign",
             next="name one with -o FILE",
         )
+    if by:
+        people.require_listed(catalog, by)
+        _verify(workspace, reference)
     text = render(dossier, form)
     if by and form in STATEMENTS:
         text = in_toto.envelope(text, by.key)
@@ -85,6 +91,16 @@ def report(
         sha256=file.sha256,
         signature=signed,
     )
+
+
+def _verify(workspace: Workspace, reference: str) -> None:
+    """Check the files that lie here of what a signature speaks for; on another machine none may."""
+    version = workspace.catalog.get(reference)
+    ref = version.ref
+    if isinstance(version.facts, Held):
+        folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+        if folder.is_dir():
+            folders.verify(folder, version.files, str(ref))
 
 
 def _signature(dossier: Dossier, file: _File, by: Signer) -> str:

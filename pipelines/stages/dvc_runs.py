@@ -11,8 +11,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY_S = 1.0
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
 
@@ -58,6 +60,7 @@ def reproduce(
     stages: Sequence[str],
     log: Log = lambda name, ran: None,
     variables: Mapping[str, str] = MappingProxyType({}),
+    reason_to_stop: Callable[[], BtxError | None] = lambda: None,
 ) -> Reproduced:
     """Run these stages through DVC in a workspace, in this order, and no others.
 
@@ -69,6 +72,8 @@ def reproduce(
         stages: their names.
         log: called when a stage starts and when it ends, fails or is interrupted.
         variables: of the environment that the stages run in.
+        reason_to_stop: asked every second, from another thread; the stages are interrupted once it
+            returns an error, which is then raised.
 
     Raises:
         StageFailed: naming the stage.
@@ -104,6 +109,8 @@ def reproduce(
             log(ran[-1], StageRan(stage=ran[-1], state=state, seconds=seconds))
 
     assert process.stdout is not None
+    watch = _Watch(process, reason_to_stop)
+    watch.start()
     try:
         for line in process.stdout:
             skipped += _SKIPPED.findall(line)
@@ -121,6 +128,12 @@ def reproduce(
         at = ran[-1] if ran else stages[0]
         run_lock.wait_until_gone(root, at)
         raise Interrupted(f"stage {at}") from None
+    finally:
+        watch.end()
+    if watch.reason is not None:
+        run_lock.wait_until_gone(root, ran[-1] if ran else stages[0])
+        ended("interrupted")
+        raise watch.reason
     ended("failed" if status else "ended")
     if status:
         at = ran[-1] if ran else stages[0]
@@ -134,6 +147,37 @@ def reproduce(
     for stage in skipped:
         logger.info("stage %s is unchanged and did not run", stage)
     return Reproduced(ran, skipped)
+
+
+class _Watch(threading.Thread):
+    """Interrupts a process and its stages once there is a reason to stop.
+
+    Args:
+        process: the leader of its process group.
+        reason_to_stop: returns the reason, or None.
+    """
+
+    def __init__(
+        self, process: "subprocess.Popen[str]", reason_to_stop: Callable[[], BtxError | None]
+    ) -> None:
+        super().__init__(daemon=True)
+        self.reason: BtxError | None = None
+        self._process, self._reason_to_stop = process, reason_to_stop
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Ask until the process has ended."""
+        while not self._ended.wait(LOOK_EVERY_S) and self._process.poll() is None:
+            self.reason = self._reason_to_stop()
+            if self.reason is not None:
+                logger.info("stopping the stages: %s", self.reason)
+                os.killpg(self._process.pid, signal.SIGINT)
+                return
+
+    def end(self) -> None:
+        """Stop asking."""
+        self._ended.set()
+        self.join()
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:

@@ -30,11 +30,11 @@ from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import visible
 from pipelines.workspace.workspace import unfinished_mark
-from registry.digest import digest, sha256_file, tensor_digests
+from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held
 from registry.records.kinds import HeldOutRule
-from registry.records.version import FileFact, Version
+from registry.records.version import FileFact, Version, content_digest
 from registry.urls import from_environment, in_words, without_secrets
 
 # What DVC skips, or takes for its own, wherever it lies.
@@ -209,7 +209,7 @@ def tensors(folder: Path) -> dict[str, str]:
 
 def files_digest(files: Sequence[FileFact]) -> str:
     """Return one digest for a folder's content: its paths and their SHA-256."""
-    return digest([[file.path, file.sha256] for file in files])
+    return content_digest(files)
 
 
 def track(root: Path, folder: Path, files: Sequence[FileFact]) -> DvcFolder:
@@ -281,7 +281,7 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
     """
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {file.path: file.sha256 for file in files}
-    advice = f"dvc checkout --force {folder}.dvc"
+    advice = "btx repair"
     for path in sorted(found ^ set(expected)):
         state = "not registered" if path in found else "missing"
         raise Damaged(

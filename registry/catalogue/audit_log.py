@@ -8,15 +8,17 @@ end: a head that is noted or signed outside the database can.
 
 import base64
 import json
+import math
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from registry.catalogue.database import Rows, Writer
 from registry.catalogue.rows import EVENT_COLUMNS
 from registry.digest import canonical_json, sha256_bytes
-from registry.errors import Damaged, Invalid
+from registry.errors import Damaged, Invalid, Refused
 from registry.records.base import JsonObject
 from registry.records.heads import Head
 from registry.records.version import Event
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     )
 
 GENESIS = "0" * 64
+TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
+# How far the clocks of machines that write one registry may differ, in seconds.
+SKEW_S = 60.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -49,8 +54,15 @@ def append(
     # Imported here: reading must not pay for it.
     from registry.catalogue.models import EventRow
 
-    newest = writer.rows("SELECT seq, digest FROM event ORDER BY seq DESC LIMIT 1")
+    newest = writer.rows("SELECT seq, digest, at FROM event ORDER BY seq DESC LIMIT 1")
     seq, prev = (newest[0][0] + 1, newest[0][1]) if newest else (1, GENESIS)
+    if newest and str(at) < str(newest[0][2]):
+        raise Refused(
+            f"event {seq}",
+            found=f"the time {at}",
+            expected=f"{newest[0][2]} or later, as event {seq - 1} says",
+            next="set the clock of this machine",
+        )
     text = canonical_json(body).decode()
     digest = Link(seq, at, actor, kind, subject, text, prev).digest()
     writer.session.add(
@@ -67,6 +79,29 @@ def append(
     )
     writer.session.flush()
     return Event(seq, at, actor, kind, subject, text, prev, digest)
+
+
+def moment(writer: Writer, now: datetime) -> str:
+    """Return the time of the next event: now, and never before the newest event.
+
+    A clock that is a little behind another machine's does no harm: the newest event's time is
+    taken then. With a clock that is further behind, `append` refuses.
+    """
+    at = now.astimezone(UTC).strftime(TIME)
+    newest = writer.rows("SELECT at FROM event ORDER BY seq DESC LIMIT 1")
+    before = str(newest[0][0]) if newest else ""
+    if at < before and _behind_s(at, before) <= SKEW_S:
+        return before
+    return at
+
+
+def _behind_s(at: str, before: str) -> float:
+    """Return by how many seconds a time is behind another; infinity where one is no time."""
+    try:
+        first, second = (datetime.strptime(text, TIME) for text in (at, before))
+    except (TypeError, ValueError):
+        return math.inf
+    return (second - first).total_seconds()
 
 
 class Link(NamedTuple):
@@ -234,7 +269,7 @@ def require_whole(rows: Rows) -> None:
 
 
 def _breaks(events: list[tuple[Any, ...]]) -> Iterator[Break]:
-    before = GENESIS
+    before, last = GENESIS, ""
     for position, (seq, at, actor, kind, subject, body, prev, digest) in enumerate(events, start=1):
         if seq != position:
             yield Break(f"event {seq}", f"seq {seq}", f"seq {position}")
@@ -242,6 +277,9 @@ def _breaks(events: list[tuple[Any, ...]]) -> Iterator[Break]:
             yield Break(
                 f"event {seq}", f"prev {prev}", f"prev {before}, the digest of the event before"
             )
+        if SKEW_S < _behind_s(at, last) < math.inf:
+            yield Break(f"event {seq}", f"the time {at}", f"{last} or later, as the event before")
+        last = at
         try:
             computed = Link(seq, at, actor, kind, subject, body, prev).digest()
         except Exception:  # a tampered field may be of any type

@@ -21,7 +21,7 @@ from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.licences import spelled
 from registry.records.base import JsonObject, read_object
-from registry.records.events import EventBody, Kept, Registered, Withdrawn
+from registry.records.events import Envelope, EventBody, Kept, Registered, Withdrawn
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, Held, SeedFacts
 from registry.records.kinds import Kind, Status
 from registry.records.references import Reference, parse
@@ -29,6 +29,9 @@ from registry.records.results import Result
 from registry.records.version import Event, FileFact, Version
 
 F = TypeVar("F", bound=Facts)
+
+# Values that one query names.
+MOST_NAMES = 500
 
 # A parent of a version, and how the version was made from it.
 ParentLine = tuple[str | Reference, str]
@@ -181,13 +184,14 @@ class Catalog:
                 body = body.model_copy(update={"documents": tuple(kept)})
             return self._log(writer, logged_as, str(subject), body)
 
-    def withdraw(self, ref: str | Reference, why: str) -> Event:
+    def withdraw(self, ref: str | Reference, why: str, envelope: Envelope | None = None) -> Event:
         """Mark a version as withdrawn, for good; a second time changes nothing.
 
         What was made from it is tainted from now on.
         """
         with self.database.write() as writer:
-            subject = str(reading.version_of(writer.rows, ref).ref)
+            found = reading.version_of(writer.rows, ref)
+            subject = str(found.ref)
             before = writer.rows(
                 f"SELECT {EVENT_COLUMNS} FROM event "
                 "WHERE subject = :subject AND kind = 'withdrawn'",
@@ -195,7 +199,10 @@ class Catalog:
             )
             if before:
                 return event(before[0])
-            return self._log(writer, Withdrawn.logged_as, subject, Withdrawn(why=why))
+            body = Withdrawn(why=why, digest=found.digest)
+            if envelope is not None:
+                body = body.model_copy(update={"envelope": envelope})
+            return self._log(writer, body.logged_as, subject, body)
 
     def put_document(self, value: JsonObject) -> str:
         """Keep a JSON document and return its digest; logged when new, so its loss is noticed."""
@@ -310,6 +317,22 @@ class Catalog:
         with self.database.read() as rows:
             return [event(row) for row in rows(query, subject=str(subject), kind=kind)]
 
+    def holders(self, digests: Iterable[str]) -> dict[Reference, tuple[FileFact, ...]]:
+        """Return the versions that hold a file of one of these digests, with all their files."""
+        known = sorted(set(digests))
+        holders: dict[Reference, tuple[FileFact, ...]] = {}
+        with self.database.read() as rows:
+            for start in range(0, len(known), MOST_NAMES):
+                part = known[start : start + MOST_NAMES]
+                names = {f"d{number}": one for number, one in enumerate(part)}
+                query = (
+                    f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.id IN (SELECT f.version_id "
+                    f"FROM file f WHERE f.sha256 IN ({', '.join(f':{name}' for name in names)}))"
+                )
+                for found in reading.with_files(rows, rows(query, **names)):
+                    holders[found.ref] = found.files
+        return holders
+
     def needed(self) -> Needed:
         """Return what no garbage collection may delete: the bytes of every registered version.
 
@@ -380,7 +403,7 @@ class Catalog:
         from registry.catalogue.models import EdgeRow, FileRow, LabelRow, VersionRow
 
         version_id = (writer.rows("SELECT MAX(seq) FROM event")[0][0] or 0) + 1
-        at = self._now()
+        at = audit_log.moment(writer, self._clock())
         own = content.digest
         kind, name = str(content.kind), content.name
         row = (version_id, kind, name, number, own, at, self.actor, content.stored)
@@ -436,15 +459,12 @@ class Catalog:
     ) -> Event:
         return audit_log.append(
             writer,
-            at=at or self._now(),
+            at=at or audit_log.moment(writer, self._clock()),
             actor=self.actor,
             kind=kind,
             subject=subject,
             body=body.to_json(),
         )
-
-    def _now(self) -> str:
-        return self._clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def rows_digests(

@@ -26,7 +26,7 @@ from registry.catalogue.store import Store
 from registry.digest import TensorDigest, sha256_bytes, sha256_file, tensor_digests
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.events import Judged
-from registry.records.facts import Facts
+from registry.records.facts import FACTS, Facts
 from registry.records.kinds import Gate, Kind, Outcome
 from registry.records.references import Reference
 from registry.records.version import Event, FileFact, Version
@@ -89,7 +89,7 @@ class Tally:
 
 def audit(
     catalog: Catalog,
-    subject: str | Reference,
+    subject: str | Reference | None,
     surroundings: Surroundings,
     *,
     pinned: str | None = None,
@@ -100,7 +100,7 @@ def audit(
 
     Args:
         catalog: the registry.
-        subject: a version.
+        subject: a version; None for everything that is registered.
         surroundings: what is looked at beside the rows.
         pinned: a head that was noted outside the registry.
         signed: checks of signed heads, each bound to its head and key.
@@ -113,7 +113,7 @@ def audit(
         tally.note("rows", *row_findings(rows))
         versions: Sequence[Version[Facts]] = ()
         try:
-            versions = catalog.lineage(catalog.get(subject).ref).nodes
+            versions = everything(catalog) if subject is None else _made_from(catalog, subject)
         except BtxError as error:
             # The rows are too damaged to walk; their own findings say why.
             advice = error.next or RESTORE
@@ -126,11 +126,29 @@ def audit(
         tally.note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
         head = audit_log.head(rows)
     return AuditAnswer(
-        subject=str(versions[0].ref if versions else subject),
+        subject=_named(versions, subject),
         checks=tally.checks(),
         findings=tuple(one for findings in tally.findings.values() for one in findings),
         head=head,
     )
+
+
+def everything(catalog: Catalog) -> list[Version[Facts]]:
+    """Return every version that is registered."""
+    versions: list[Version[Facts]] = []
+    for kind in FACTS.values():
+        versions += catalog.versions(kind)
+    return versions
+
+
+def _made_from(catalog: Catalog, subject: str | Reference) -> list[Version[Facts]]:
+    return catalog.lineage(catalog.get(subject).ref).nodes
+
+
+def _named(versions: Sequence[Version[Facts]], subject: str | Reference | None) -> str:
+    if subject is None:
+        return "everything"
+    return str(versions[0].ref if versions else subject)
 
 
 def _schema(rows: Rows) -> tuple[int, list[Finding]]:
@@ -286,6 +304,37 @@ def _withdrawn(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Findi
             at, actor = withdrawals[subject]
             found = f"withdrawn by {actor} at {at}"
             yield finding("standing", subject, found, "nothing withdrawn in it", "btx rebuild")
+        elif not _waived(rows, subject, "seen-before/withdrawn"):
+            for holder in _same_bytes(rows, version, withdrawals):
+                found = f"holds files of {holder}, which is withdrawn"
+                advice = f"btx withdraw {subject}"
+                yield finding("standing", subject, found, "nothing withdrawn in it", advice)
+
+
+def _waived(rows: Rows, subject: str, rule: str) -> bool:
+    """Say whether a verdict on the subject made an exception to the rule."""
+    query = "SELECT body FROM event WHERE subject = :subject AND kind = 'verdict'"
+    return any(f'"{rule}":"waived"' in str(body) for (body,) in rows(query, subject=subject))
+
+
+def _same_bytes(rows: Rows, version: Version[Facts], withdrawn: Iterable[str]) -> list[str]:
+    """Return the withdrawn versions that hold a corpus file or weights of this one.
+
+    Weights that a seed holds as well are not counted: they come from there.
+    """
+    if version.ref.kind not in (Kind.DATA, Kind.SEED, Kind.EXPERT):
+        return []
+    weights = "" if version.ref.kind == Kind.DATA else "AND f.path LIKE '%.safetensors'"
+    query = (
+        f"SELECT DISTINCT {VERSION_COLUMNS} FROM file f JOIN file g ON g.sha256 = f.sha256 "
+        "JOIN version v ON v.id = g.version_id JOIN version own ON own.id = f.version_id "
+        "WHERE own.kind = :kind AND own.name = :name AND own.number = :number "
+        f"AND v.id != own.id AND f.bytes > 0 {weights}"
+    )
+    ref = version.ref
+    found = rows(query, kind=str(ref.kind), name=ref.name, number=ref.version)
+    named = set(withdrawn)
+    return sorted(subject for subject in map(_subject, found) if subject in named)
 
 
 def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:
@@ -352,9 +401,7 @@ def _changed_tensors(path: Path, good: Path | None, recorded: Mapping[str, str])
 
 
 def _cure(good: Path | None) -> str:
-    if good is None:
-        return "restore the store from a copy or a remote"
-    return f"copy it back from {good}, if that is whole, or dvc checkout"
+    return "btx repair restores it from any whole copy"
 
 
 def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[int, list[Finding]]:

@@ -78,6 +78,7 @@ class Dossier:
         made_at: when this was collected.
         previous: earlier builds, where the subject is a build.
         impact: what was made from the subject; None for a build.
+        open_list: whether no auditor keeps the list of actors, so that approvals prove nobody.
     """
 
     subject: Version[Facts]
@@ -92,6 +93,7 @@ class Dossier:
     made_at: str = ""
     previous: tuple[str, ...] = ()
     impact: Impact | None = None
+    open_list: bool = False
 
     @property
     def ref(self) -> str:
@@ -212,6 +214,7 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
         statuses=statuses,
         verdicts=_judgements(catalog, refs),
         approvals=tuple(people.approvals(catalog, subject)),
+        open_list=not people.is_closed(catalog),
         releases=tuple(catalog.events(subject.ref, "released")),
         exports=tuple(catalog.events(subject.ref, "exported")),
         withdrawals=tuple(withdrawn[name] for name in refs if name in withdrawn),

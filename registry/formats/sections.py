@@ -80,6 +80,8 @@ def attention(dossier: Dossier) -> list[str]:
     if dossier.build and not dossier.releases:
         approvers = ", ".join(line.actor for line in dossier.approvals) or "nobody"
         lines.append(f"Not released; approved by {approvers}.")
+    if dossier.build and dossier.open_list:
+        lines.append("The list of actors is open: names and approvals prove nobody.")
     for used in dossier.waivers():
         waiver = used.waiver
         lines.append(

@@ -4,18 +4,27 @@ In:  the catalogue and a reference.  Out: gaps, each with what to do about it.
 Giving verdicts is `gate`; the audit reports these gaps as findings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import NamedTuple
 
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.governance import people
+from registry.governance import adoption, people
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver
 from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
-from registry.records.events import Judged
+from registry.records.events import (
+    Acted,
+    EventBody,
+    Exported,
+    Judged,
+    Released,
+    TokenIssued,
+    Withdrawn,
+)
 from registry.records.evidence import (
     EVIDENCE,
     BuildEvidence,
@@ -30,7 +39,20 @@ from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, Se
 from registry.records.kinds import Gate, Outcome
 from registry.records.references import parse
 from registry.records.results import Result
-from registry.records.version import Event, Version
+from registry.records.version import Event, Version, content_digest
+
+# Bodies that carry the signature of whoever let something in or out.
+SignedBody = Judged | Released | Exported | Withdrawn | TokenIssued
+ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted"})
+# What is signed where the list of actors is closed, by the kind of event.
+SIGNED: Mapping[str, type[EventBody]] = {
+    **dict.fromkeys(ACTS, Acted),
+    "verdict": Judged,
+    "released": Released,
+    "exported": Exported,
+    "withdrawn": Withdrawn,
+    "token": TokenIssued,
+}
 
 # A fact that the evidence and the row both state: its name, as judged, as registered.
 Compared = tuple[str, object, object]
@@ -88,16 +110,79 @@ def ungated(catalog: Catalog, ref: str) -> list[Gap]:
     That is: no verdict, a refusal, a verdict that judges differently today, a waiver that nobody
     signed, or a verdict on other facts than those that are registered.
     """
-    gaps: list[Gap] = []
+    gaps = []
     for version in catalog.lineage(ref).nodes:
-        gate = LET_IN_BY.get(version.ref.kind)
-        if gate is not None:
-            gaps += _gaps(catalog, version, gate, None)
-    subject = catalog.get(ref)
-    released = catalog.events(subject.ref, "released")
-    if released:
-        gaps += _gaps(catalog, subject, Gate.RELEASE, released[-1].seq)
+        gaps += _let_in(catalog, version)
+    return gaps + _released(catalog, catalog.get(ref))
+
+
+def ungated_anywhere(catalog: Catalog, versions: Iterable[Version[Facts]]) -> list[Gap]:
+    """Return all that no gate let in among these versions, and their releases."""
+    gaps = []
+    for version in versions:
+        gaps += [*_let_in(catalog, version), *_released(catalog, version)]
     return gaps
+
+
+def _let_in(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
+    gate = LET_IN_BY.get(version.ref.kind)
+    return _gaps(catalog, version, gate, None) if gate is not None else []
+
+
+def _released(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
+    released = catalog.events(version.ref, "released")
+    return _gaps(catalog, version, Gate.RELEASE, released[-1].seq) if released else []
+
+
+def unsigned(catalog: Catalog) -> tuple[int, list[Gap]]:
+    """Find acts that a closed list of actors wants signed, and that no key on it signed.
+
+    Registries are looked at from their first adopted policies on: older ones did not sign so much.
+
+    Returns:
+        The number of acts that were looked at, and a gap for each that nobody vouched for.
+    """
+    start = adoption.first(catalog)
+    if start is None:
+        return 0, []
+    people_then = people.Roll.read(catalog)
+    closed_from = _first_closed(people_then)
+    examined, found = 0, []
+    for event in catalog.events():
+        if event.kind not in SIGNED or event.seq <= max(start, closed_from):
+            continue
+        examined += 1
+        problem = _unsigned(people_then, event)
+        if problem is not None:
+            advice = f"find out who wrote event {event.seq}; if it was not {event.actor}: btx audit"
+            found.append(
+                Gap(f"{event.subject}, event {event.seq}", problem, "the actor's signature", advice)
+            )
+    return examined, found
+
+
+def _first_closed(people_then: people.Roll) -> float:
+    """Return the number of the event that closed the list; infinity where none did."""
+    for event in people_then.changes:
+        if people_then.closed(event.seq + 1):
+            return event.seq
+    return inf
+
+
+def _unsigned(people_then: people.Roll, event: Event) -> str | None:
+    """Say why an event is not its actor's act; None where it is."""
+    if event.kind in ACTS:
+        counts = people_then.act_of(event) is not None
+        return None if counts else f"{event.kind} by {event.actor}, which does not count"
+    body = event.read(SIGNED[event.kind])
+    if not isinstance(body, SignedBody):
+        return None
+    digest = body.digest if isinstance(body, Withdrawn) else None
+    if isinstance(body, Judged) and len(body.documents) > 1:
+        digest = body.evidence
+    if people_then.vouches(event, body.envelope, digest):
+        return None
+    return f"{event.kind} in the name of {event.actor}, without their signature"
 
 
 def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None) -> list[Gap]:
@@ -176,7 +261,17 @@ def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequen
         pairs.append(("members", sorted(line.ref for line in evidence.members), members))
         if gate == Gate.RELEASE:
             pairs += _compared_release(evidence, facts)
+    if evidence.content is not None:
+        pairs.append(("content", evidence.content, _content(version, gate)))
     return pairs
+
+
+def _content(version: Version[Facts], gate: Gate) -> str | None:
+    """Return the digest of what a gate judges of a registered version."""
+    facts = version.facts
+    if not isinstance(facts, BuildFacts):
+        return content_digest(version.files)
+    return facts.content if gate == Gate.BUILD else version.digest
 
 
 def _compared_expert(evidence: ExpertEvidence, facts: ExpertFacts) -> list[Compared]:
@@ -241,5 +336,6 @@ def _signed(catalog: Catalog, waiver: Waiver) -> bool:
     act = people.act_of(catalog, events[0]) if events else None
     if act is None:
         return False
-    says = (act.rule, act.subject, act.until, act.actor)
-    return says == (waiver.rule, waiver.subject, waiver.until, waiver.actor)
+    says = (act.rule, act.subject, act.until, act.actor, act.content, act.excused)
+    used = (waiver.rule, waiver.subject, waiver.until, waiver.actor)
+    return says == (*used, waiver.content, waiver.excused)

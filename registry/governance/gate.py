@@ -9,19 +9,22 @@ gate is `gaps`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
+from registry.digest import digest
 from registry.errors import Damaged, Invalid, NotFound
-from registry.governance import people
+from registry.governance import adoption, people
 from registry.governance.cel import expressions
 from registry.governance.policies import (
     Candidate,
     Policy,
+    RuleResult,
     Verdict,
     Waiver,
+    facts_read,
     from_document,
     judge,
     to_document,
@@ -48,6 +51,10 @@ LET_IN_BY: Mapping[Kind, Gate] = {
 }
 
 
+# Facts that the log knows; no waiver is bound to them.
+GOVERNED = frozenset({"waivers", "actor", "approvals", "registrar", "ref", "content"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What a gate is asked.
@@ -58,6 +65,7 @@ class Question:
         evidence: what is known of it.
         policies: the rules that are asked.
         at: the moment of the question.
+        proposed: whether the rules are tried out, and need not be those that were adopted.
     """
 
     gate: Gate
@@ -65,6 +73,7 @@ class Question:
     evidence: Evidence
     policies: Sequence[Policy]
     at: datetime
+    proposed: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -78,7 +87,7 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
     A refusal is logged as an event of kind `refused`, any other verdict as `verdict`.
     """
     evidence, waivers = _completed(catalog, question)
-    verdict = _judged(question, evidence, waivers)
+    verdict = _judged(catalog, question, evidence, waivers)
     unreadable = None
     if verdict.rules[0].name == "gate/evidence":
         unreadable = expressions.check_evidence(evidence)
@@ -97,14 +106,16 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
         rules=outcomes(verdict),
         reasons=tuple(reasons),
     )
+    judged = {"unreadable": unreadable} if unreadable else evidence
+    if body.passed:
+        envelope = people.vouched(catalog, "verdict", question.subject, digest(judged))
+        if envelope is not None:
+            body = body.model_copy(update={"envelope": envelope})
     catalog.event(
         body,
         question.subject,
-        kind="refused" if verdict.outcome == "refused" else "verdict",
-        documents=[
-            to_document(question.policies),
-            {"unreadable": unreadable} if unreadable else evidence,
-        ],
+        kind="verdict" if body.passed else "refused",
+        documents=[to_document(question.policies), judged],
     )
     return verdict
 
@@ -112,7 +123,7 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
 def check(catalog: Catalog, question: Question) -> Verdict:
     """Return what `decide` would say now; nothing is logged."""
     evidence, waivers = _completed(catalog, question)
-    return _judged(question, evidence, waivers)
+    return _judged(catalog, question, evidence, waivers)
 
 
 def verdicts(catalog: Catalog, subject: str, gate: str | None = None) -> Sequence[Event]:
@@ -148,13 +159,15 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
     try:
         rules = catalog.document(body.policies)
         evidence = catalog.document(body.evidence)
-        return judge(
-            from_document(rules),
+        policies = from_document(rules)
+        verdict = judge(
+            policies,
             Candidate(body.gate, body.kind, evidence, event.subject),
             waivers=[waiver_of(line) for line in body.waivers],
             at=datetime.fromisoformat(body.at),
             shapes=rules["shapes"],
         )
+        return _if_adopted(catalog, verdict, policies, event.seq)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise Invalid(
             f"verdict on {event.subject}",
@@ -171,12 +184,82 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
 
 def waiver_of(line: WaiverUsed) -> Waiver:
     """Return a waiver that a verdict was given with."""
-    return Waiver(line.rule, line.subject, line.until, line.actor, line.why, line.id)
+    return Waiver(
+        rule=line.rule,
+        subject=line.subject,
+        until=line.until,
+        actor=line.actor,
+        why=line.why,
+        id=line.id,
+        content=line.content,
+        excused=line.excused,
+    )
 
 
-def _judged(question: Question, evidence: Mapping[str, Any], waivers: Sequence[Waiver]) -> Verdict:
+def grant(catalog: Catalog, rule: str, subject: str) -> people.Grant:
+    """Return what a waiver of a rule would be for: the newest candidate that the rule judged.
+
+    Args:
+        catalog: the log.
+        rule: POLICY/RULE.
+        subject: the candidate's reference, which need not be registered.
+
+    Raises:
+        Invalid: for what is no rule, or a subject without a version.
+        NotFound: where no logged verdict on the subject holds the rule, or says of what content.
+    """
+    people.check_named(rule, subject)
+    for event in reversed(readable_verdicts(catalog, subject)):
+        body = event.read(Judged)
+        if rule not in body.rules or len(body.documents) < len(("policies", "evidence")):
+            continue
+        evidence = catalog.document(body.evidence)
+        if not isinstance(evidence.get("content"), str):
+            continue
+        policies = from_document(catalog.document(body.policies))
+        read = set(facts_read(policies, rule)) - GOVERNED
+        excused = {fact: evidence.get(fact) for fact in sorted(read)}
+        return people.Grant(rule, subject, evidence["content"], excused)
+    raise NotFound(
+        f"waiver of {rule} for {subject}",
+        found="no verdict that asked this rule",
+        expected="a refused attempt, whose content the waiver is for",
+        next="try it first: the command that is refused leaves what can be waived",
+    )
+
+
+def _judged(
+    catalog: Catalog,
+    question: Question,
+    evidence: Mapping[str, Any],
+    waivers: Sequence[Waiver],
+) -> Verdict:
     candidate = Candidate(question.gate, question.kind, evidence, question.subject)
-    return judge(question.policies, candidate, at=question.at, waivers=waivers)
+    verdict = judge(question.policies, candidate, at=question.at, waivers=waivers)
+    return verdict if question.proposed else _if_adopted(catalog, verdict, question.policies)
+
+
+def _if_adopted(
+    catalog: Catalog, verdict: Verdict, policies: Sequence[Policy], before: int | None = None
+) -> Verdict:
+    """Return the verdict; a refusal where another set of policies was valid at that time."""
+    valid = adoption.adopted(catalog, before)
+    if valid is None or verdict.rules[0].name == "gate/evidence":
+        return verdict
+    asked = adoption.set_digest(policies)
+    if asked == valid.digest:
+        return verdict
+    rule = RuleResult(
+        policy="gate",
+        rule="adopted",
+        outcome="refused",
+        message=(
+            f"the policies of digest {asked[:12]} were not adopted; valid is {valid.digest[:12]}, "
+            f"adopted by {valid.actor} on {valid.at[:10]}"
+        ),
+        remedy="put the files in policies/ back, or have an auditor adopt them: btx policy adopt",
+    )
+    return replace(verdict, outcome=Outcome.REFUSED, rules=(rule,))
 
 
 def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], list[Waiver]]:
@@ -194,7 +277,7 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
         own["registrar"] = registrar
         own["approvals"] = tuple(people.approvals(catalog, version)) if version else ()
     complete = _with_gates(evidence, let_in).model_copy(update=own)
-    waivers = people.waivers(catalog, subject, registrar)
+    waivers = people.waivers(catalog, subject, registrar, registered=version is not None)
     try:
         return complete.to_json(), waivers
     except Invalid as error:
@@ -261,6 +344,23 @@ def _named(evidence: Evidence) -> list[str]:
     return [ref for ref in refs if ref]
 
 
+def relied_on(catalog: Catalog, refs: Iterable[str]) -> tuple[WaiverLine, ...]:
+    """Return the waivers that let these versions in, each renewed to its latest end."""
+    return _relied_on(catalog, {ref: _let_in(catalog, ref) for ref in refs})
+
+
+def _granted(catalog: Catalog, event: Event) -> list[Waiver]:
+    """Return the waivers for what a verdict let in: for its content, judged by its facts."""
+    registered = _registered(catalog, event.subject) is not None
+    signed = people.waivers(catalog, event.subject, event.actor, registered=registered)
+    try:
+        evidence = catalog.document(event.read(Judged).evidence)
+    except (NotFound, Damaged, IndexError):
+        # The audit names the document that is lost.
+        return []
+    return [waiver for waiver in signed if waiver.mismatch(evidence) is None]
+
+
 def _relied_on(catalog: Catalog, let_in: Mapping[str, Event | None]) -> tuple[WaiverLine, ...]:
     """Return the waivers that let these in, each renewed to its latest end."""
     lines = []
@@ -271,7 +371,7 @@ def _relied_on(catalog: Catalog, let_in: Mapping[str, Event | None]) -> tuple[Wa
         if not verdict.passed:
             continue
         waived = [name for name, outcome in verdict.rules.items() if outcome == Outcome.WAIVED]
-        signed = people.waivers(catalog, subject, event.actor) if waived else []
+        signed = _granted(catalog, event) if waived else []
         for rule in waived:
             same = [waiver for waiver in signed if waiver.rule == rule]
             best = max(same, key=lambda waiver: waiver.until, default=None)

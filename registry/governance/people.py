@@ -10,11 +10,16 @@ on every change of it is signed by one. Rules about acts are the policies'; the 
 catalogue's.
 """
 
+import getpass
 import os
 import re
+import sys
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from math import inf
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -25,12 +30,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from btx_core.problems import BtxError
+from registry.catalogue import pins
 from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
 from registry.errors import Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
 from registry.governance.policies import Waiver, moment
-from registry.records.events import Act, Acted, Envelope
+from registry.records.base import JsonObject
+from registry.records.events import Act, Acted, Envelope, Withdrawn
 from registry.records.evidence import ApprovalLine, Asker
 from registry.records.facts import Facts
 from registry.records.references import parse
@@ -38,6 +45,12 @@ from registry.records.version import Event, Version
 
 ROLES = ("registrar", "approver", "auditor")
 ACT = "application/vnd.btx.act+json"
+# Who signs which kind of act; the others are signed by an approver.
+SIGNED_BY: Mapping[str, tuple[str, ...]] = {
+    "actor": ("auditor",),
+    "adopted": ("auditor",),
+    "retracted": ("approver", "auditor"),
+}
 LONGEST_WAIVER_DAYS = 366
 LONGEST_DRAFT_S = 900
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
@@ -62,6 +75,31 @@ class Actor:
     def key(self) -> Ed25519PublicKey:
         """The public key. Raises Invalid for what is none."""
         return _public(self.public_key)
+
+    @property
+    def key_id(self) -> str | None:
+        """What names the key; None for what is no key."""
+        try:
+            return attestations.key_id(self.key)
+        except Invalid:
+            return None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a waiver is granted for.
+
+    Attributes:
+        rule: POLICY/RULE.
+        subject: the reference of a version, which need not be registered yet.
+        content: the digest of its content.
+        excused: the facts that the rule reads, as they were judged.
+    """
+
+    rule: str
+    subject: str
+    content: str
+    excused: JsonObject
 
 
 @dataclass(frozen=True)
@@ -110,7 +148,9 @@ def new_key(name: str, path: Path | None = None) -> Signer:
     passphrase = os.environ.get("BTX_KEY_PASSPHRASE")
     cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else None
     attestations.write_new_key(key, path, cipher)
-    return Signer(named(name), key)
+    person = Signer(named(name), key)
+    path.with_suffix(".pub").write_text(public_pem(person))
+    return person
 
 
 def signer(name: str, path: Path | None = None) -> Signer:
@@ -126,10 +166,10 @@ def signer(name: str, path: Path | None = None) -> Signer:
             f"key of {name}",
             found=f"no file {path}",
             expected="a private key",
-            next=f"btx actor add {name} --role approver, or set BTX_KEY_FILE",
+            next="btx key new, or set BTX_KEY_FILE to where your key is",
         )
-    passphrase = os.environ.get("BTX_KEY_PASSPHRASE")
     pem = text.encode() if text is not None else path.read_bytes()
+    passphrase = _passphrase(pem)
     try:
         key = load_pem_private_key(pem, passphrase.encode() if passphrase else None)
     except (ValueError, TypeError) as error:
@@ -147,6 +187,19 @@ def signer(name: str, path: Path | None = None) -> Signer:
             next=f"btx actor add {name} --role approver",
         )
     return Signer(named(name), key)
+
+
+def _passphrase(pem: bytes) -> str | None:
+    """Return the passphrase of a key: BTX_KEY_PASSPHRASE, or what a person types."""
+    given = os.environ.get("BTX_KEY_PASSPHRASE")
+    if given is None and b"ENCRYPTED" in pem and sys.stdin.isatty():
+        return getpass.getpass("passphrase of your key: ")
+    return given
+
+
+def key_id(person: Signer) -> str:
+    """Return what names a person's key: the digest of its public half."""
+    return attestations.key_id(person.key)
 
 
 def public_pem(person: Signer) -> str:
@@ -177,6 +230,25 @@ def check_roles(
         )
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of one person on the list of actors.
+
+    Attributes:
+        name: the person.
+        roles: some of ROLES; none takes them off the list.
+        public_key: in PEM form.
+        since: an ISO moment; what the person signed from then on is void.
+        why: the reason.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    public_key: str
+    since: str | None = None
+    why: str = ""
+
+
 def add_actor(
     catalog: Catalog,
     name: str,
@@ -194,29 +266,73 @@ def add_actor(
         by: an auditor, once the list names one.
 
     Raises:
-        Refused: without the signature of an auditor where the list names one.
+        Refused: as `change_actor` does.
     """
-    check_roles(roles)
-    _public(public_key)
+    return change_actor(catalog, Change(name, roles, public_key), by)
+
+
+def change_actor(catalog: Catalog, change: Change, by: Signer | None = None) -> Event:
+    """Change the list of people.
+
+    Args:
+        catalog: where it is logged.
+        change: what is changed.
+        by: an auditor, once the list names one.
+
+    Raises:
+        Refused: without the signature of an auditor where the list names one, for a key that is
+            another person's, and where no auditor would be left.
+    """
+    check_roles(change.roles)
     people = roll(catalog)
     auditors = [person.name for person in people.values() if "auditor" in person.roles]
     if auditors and (by is None or by.name not in auditors):
         raise Refused(
-            f"actor {name}",
+            f"actor {change.name}",
             found="no auditor's signature",
             expected=f"one by {' or '.join(auditors)}",
             next="let an auditor do it: BTX_ACTOR=AUDITOR btx actor add",
         )
+    if auditors == [change.name] and "auditor" not in change.roles:
+        raise Refused(
+            f"actor {change.name}",
+            found="the last auditor",
+            expected="an auditor who stays and keeps the list",
+            next="btx actor add ANOTHER --role auditor --public-key FILE, then this again",
+        )
+    _refuse_shared_key(catalog, change)
+    if change.since is not None:
+        moment(change.since)
     act = Act(
         act="actor",
-        subject=f"actor/{named(name)}",
-        roles=tuple(sorted(set(roles))),
-        public_key=public_key,
-        at=_now(),
+        subject=f"actor/{named(change.name)}",
+        roles=tuple(sorted(set(change.roles))),
+        public_key=change.public_key,
+        at=now(),
     )
+    stated_too = {"since": change.since, "why": change.why or None}
+    given = {name: value for name, value in stated_too.items() if value is not None}
+    act = act.model_copy(update=given)
     if by:
         return _signed(catalog, act, by, people)
     return catalog.event(Acted(act=act), act.subject, kind=act.act)
+
+
+def _refuse_shared_key(catalog: Catalog, change: Change) -> None:
+    """Refuse a key that is or was another person's: one key is one person."""
+    own = attestations.key_id(_public(change.public_key))
+    for event in catalog.events(kind="actor"):
+        act = stated(event)
+        name = event.subject.removeprefix("actor/")
+        if act is None or not act.public_key or name == change.name:
+            continue
+        if own == Actor(name, (), act.public_key).key_id:
+            raise Refused(
+                f"actor {change.name}",
+                found=f"the key of {name}",
+                expected="a key of their own",
+                next=f"let {change.name} run btx key new, and add the public half",
+            )
 
 
 def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
@@ -224,7 +340,7 @@ def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
 
     An unsigned change of a closed list does not count.
     """
-    return _rolls(catalog.events(kind="actor"), before)
+    return Roll.read(catalog).before(inf if before is None else before)
 
 
 def asker(catalog: Catalog, name: str) -> Asker:
@@ -235,7 +351,7 @@ def asker(catalog: Catalog, name: str) -> Asker:
     """
     people = roll(catalog)
     roles = people[name].roles if name in people else ()
-    if not any("auditor" in person.roles for person in people.values()):
+    if not _has_auditor(people):
         return Asker(name=name, roles=roles, roll="open", key=None)
     held = bool(roles) and _at_hand(people[name])
     return Asker(name=name, roles=roles, roll="closed", key="held" if held else "not held")
@@ -259,18 +375,24 @@ def approve(catalog: Catalog, ref: str, by: Signer, why: str = "") -> Event:
     return _signed(catalog, act.model_copy(update={"why": why}), by, roll(catalog))
 
 
-def waive(catalog: Catalog, rule: str, subject: str, by: Signer, *, until: str, why: str) -> Event:
-    """Sign an exception to one rule for one subject until one date.
+def waive(catalog: Catalog, grant: Grant, by: Signer, *, until: str, why: str) -> Event:
+    """Sign an exception to one rule, for one content and the facts that it was judged by.
 
     Args:
         catalog: where it is logged.
-        rule: POLICY/RULE.
-        subject: the reference of a version, which need not be registered yet.
+        grant: what it is for.
         by: the approver.
         until: an ISO date, that day included.
         why: the reason.
     """
-    _check_waiver(rule, subject, why)
+    check_named(grant.rule, grant.subject)
+    if not why.strip():
+        raise Invalid(
+            "waiver",
+            found="no reason",
+            expected="why, in words an auditor can judge",
+            next="--why TEXT",
+        )
     end = moment(until)
     days = (end - datetime.now(UTC)).total_seconds() / 86_400
     if not 0 < days <= LONGEST_WAIVER_DAYS:
@@ -281,12 +403,136 @@ def waive(catalog: Catalog, rule: str, subject: str, by: Signer, *, until: str, 
             next="choose a nearer date and renew it when it comes",
         )
     last = end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    act = _draft(catalog, "waived", subject, by.name)
-    act = act.model_copy(update={"rule": rule, "until": last, "why": why})
-    return _signed(catalog, act, by, roll(catalog))
+    act = _draft(catalog, "waived", grant.subject, by.name)
+    granted = {
+        "rule": grant.rule,
+        "until": last,
+        "why": why,
+        "content": grant.content,
+        "excused": grant.excused,
+    }
+    return _signed(catalog, act.model_copy(update=granted), by, roll(catalog))
 
 
-def _check_waiver(rule: str, subject: str, why: str) -> None:
+def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
+    """Take an approval or a waiver back: it counts no more from now on.
+
+    Args:
+        catalog: where it is logged.
+        event: the approval or waiver.
+        by: who signed it, or an auditor.
+        why: the reason.
+
+    Raises:
+        Refused: for anybody else, and for an act that does not count anyway.
+        Invalid: without a reason.
+    """
+    subject = event.subject
+    if not why.strip():
+        raise Invalid(
+            f"retraction of {subject}",
+            found="no reason",
+            expected="why, in words an auditor can judge",
+            next="--why TEXT",
+        )
+    if event.digest not in {one.digest for one, _ in _held(catalog, event.kind, subject)}:
+        raise Refused(
+            f"retraction of {subject}",
+            found=f"event {event.seq}, which does not count",
+            expected="an approval or waiver that does",
+            next=f"btx show {subject}",
+        )
+    people = roll(catalog)
+    roles = people[by.name].roles if by.name in people else ()
+    if by.name != event.actor and "auditor" not in roles:
+        raise Refused(
+            f"retraction of {subject}",
+            found=f"{by.name}, with roles {', '.join(roles) or 'none'}",
+            expected=f"{event.actor}, who signed it, or an auditor",
+            next=f"ask {event.actor}",
+        )
+    act = Act(
+        act="retracted", subject=subject, digest=event.digest, actor=by.name, why=why, at=now()
+    )
+    return _signed(catalog, act, by, people)
+
+
+def standing_acts(catalog: Catalog, kind: str, subject: str | None = None) -> list[Event]:
+    """Return the approvals or waivers that count, of one subject or of all."""
+    return [event for event, _ in _held(catalog, kind, subject)]
+
+
+def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope | None:
+    """Sign for an event that lets something in or out, where the list of actors is closed.
+
+    Args:
+        catalog: the log, and who acts.
+        kind: of the event.
+        subject: of the event.
+        digest: of what is let in or out.
+
+    Returns:
+        The envelope for the event's body; None while the list of actors is open.
+
+    Raises:
+        Refused: where the person's key is not at hand, or not the one on the list.
+    """
+    people = roll(catalog)
+    if not _has_auditor(people):
+        return None
+    try:
+        by = signer(catalog.actor)
+    except NotFound as error:
+        raise Refused(
+            f"{kind} {subject}",
+            found=f"no key of {catalog.actor}: {error.found}",
+            expected="their signature, since an auditor keeps the list of actors",
+            next="run the command where your key is, and not through a server",
+        ) from None
+    require_listed(catalog, by)
+    act = Act(act=kind, subject=subject, digest=digest, actor=by.name, at=now())
+    signed = attestations.sign(act.to_json(), by.key, ACT)
+    return Envelope.from_json(signed, f"envelope on {subject}")
+
+
+def withdraw(catalog: Catalog, ref: str, why: str) -> Event:
+    """Log a withdrawal, signed where the list of actors is closed. A second one changes nothing.
+
+    The log's head is written down outside.
+
+    Raises:
+        Refused: for somebody without a role, where the list of actors is closed.
+    """
+    version = catalog.get(ref)
+    subject = str(version.ref)
+    require_role(catalog, catalog.actor, ROLES, f"withdraw {subject}")
+    envelope = vouched(catalog, Withdrawn.logged_as, subject, version.digest)
+    event = catalog.withdraw(subject, why, envelope)
+    pins.pin(catalog)
+    return event
+
+
+def require_listed(catalog: Catalog, by: Signer) -> None:
+    """Require, where the list of actors is closed, that a key is the person's on it.
+
+    Raises:
+        Refused: otherwise.
+    """
+    people = roll(catalog)
+    if not _has_auditor(people):
+        return
+    person = people.get(by.name)
+    if person is None or not person.roles or person.key_id != attestations.key_id(by.key):
+        raise Refused(
+            f"key of {by.name}",
+            found=f"a key that is not {by.name}'s on the list of actors",
+            expected="the key that an auditor registered",
+            next="btx actor list",
+        )
+
+
+def check_named(rule: str, subject: str) -> None:
+    """Refuse a rule or a subject that no waiver can be for. Raises Invalid."""
     if not _RULE.fullmatch(rule):
         raise Invalid(
             f"rule {rule!r}",
@@ -301,43 +547,145 @@ def _check_waiver(rule: str, subject: str, why: str) -> None:
             expected=f"{subject}@N, as the refusal names it",
             next="btx policy check REF",
         )
-    if not why.strip():
-        raise Invalid(
-            "waiver",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
 
 
 def approvals(catalog: Catalog, version: Version[Facts]) -> list[ApprovalLine]:
-    """Return the approvals of this version that hold, each person once, by name."""
+    """Return the approvals of this version that hold, each person and each key once, by name.
+
+    A key that is the registrar's under another name does not count.
+    """
     lines: dict[str, ApprovalLine] = {}
+    used = {person.key_id for person in _ever(catalog, version.actor)}
     for event, act in _held(catalog, "approved", str(version.ref)):
-        if act.digest == version.digest and act.actor and act.actor != version.actor:
-            lines[act.actor] = ApprovalLine(actor=act.actor, at=event.at)
+        if act.digest != version.digest or not act.actor or act.actor == version.actor:
+            continue
+        person = roll(catalog, event.seq)[act.actor]
+        if act.actor not in lines and person.key_id in used:
+            continue
+        used.add(person.key_id)
+        lines[act.actor] = ApprovalLine(actor=act.actor, at=event.at, roles=person.roles)
     return sorted(lines.values(), key=lambda line: line.actor)
 
 
-def waivers(catalog: Catalog, subject: str, registrar: str | None) -> list[Waiver]:
-    """Return the waivers for the subject that hold but for their date, which `judge` looks at.
+def _ever(catalog: Catalog, name: str) -> list[Actor]:
+    """Return a person with each key that the list ever held for them."""
+    acts = [stated(event) for event in catalog.events(f"actor/{name}", "actor")]
+    return [Actor(name, (), act.public_key) for act in acts if act and act.public_key]
+
+
+def waivers(
+    catalog: Catalog, subject: str, registrar: str | None, *, registered: bool = False
+) -> list[Waiver]:
+    """Return the waivers for the subject that hold but for date and facts, which `judge` looks at.
+
+    An older one names no content: it counts for what was registered after it was signed, whose
+    content can no longer change.
 
     Args:
         catalog: the log.
         subject: the reference that they are for.
         registrar: whose own waivers do not count.
+        registered: whether the subject is registered.
     """
     held = []
     for event, act in _held(catalog, "waived", subject):
-        if act.actor != registrar and act.rule and act.until and act.actor:
-            why = act.why or ""
-            held.append(Waiver(act.rule, act.subject, act.until, act.actor, why, event.digest))
+        if act.actor == registrar or not (act.rule and act.until and act.actor):
+            continue
+        if act.content is None and not registered:
+            continue
+        held.append(
+            Waiver(
+                rule=act.rule,
+                subject=act.subject,
+                until=act.until,
+                actor=act.actor,
+                why=act.why or "",
+                id=event.digest,
+                content=act.content,
+                excused=act.excused,
+            )
+        )
     return held
 
 
 def act_of(catalog: Catalog, event: Event) -> Act | None:
     """Return what the event's signer signed, or None when it does not count."""
-    return _checked(event, roll(catalog, event.seq))
+    return Roll.read(catalog).act_of(event)
+
+
+@dataclass(frozen=True)
+class Roll:
+    """The list of people at every time, read once for many questions.
+
+    Attributes:
+        changes: every event that names a change of it, oldest first.
+    """
+
+    changes: Sequence[Event]
+
+    @classmethod
+    def read(cls, catalog: Catalog) -> "Roll":
+        """Read it from the log."""
+        return cls(catalog.events(kind="actor"))
+
+    def before(self, seq: float = inf) -> dict[str, Actor]:
+        """Return who was on the list before an event; without one, who is on it now."""
+        position = bisect_left(self._seqs, seq)
+        return self._lists[position - 1] if position else {}
+
+    @cached_property
+    def _void(self) -> "Sequence[_Void]":
+        return _voided(self.changes)
+
+    @cached_property
+    def _seqs(self) -> list[int]:
+        return [event.seq for event in self.changes]
+
+    @cached_property
+    def _lists(self) -> list[dict[str, Actor]]:
+        """The list after each change; once closed it stays closed, whatever an event says."""
+        people: dict[str, Actor] = {}
+        lists = []
+        for event in self.changes:
+            closed = _has_auditor(people)
+            act = _checked(event, people) if closed else stated(event)
+            if act is not None and not (closed and _is_void(event, self._void)):
+                name = event.subject.removeprefix("actor/")
+                changed = {**people, name: Actor(name, act.roles or (), act.public_key or "")}
+                if not closed or _has_auditor(changed):
+                    people = changed
+            lists.append(people)
+        return lists
+
+    def closed(self, seq: int) -> bool:
+        """Return whether an auditor kept it before an event."""
+        return _has_auditor(self.before(seq))
+
+    def act_of(self, event: Event) -> Act | None:
+        """Return what the event's signer signed, or None when it does not count."""
+        if _is_void(event, self._void):
+            return None
+        return _checked(event, self.before(event.seq))
+
+    def vouches(self, event: Event, envelope: Envelope | None, digest: str | None = None) -> bool:
+        """Return whether the event is signed by its actor, with the key on the list then.
+
+        Args:
+            event: what was logged.
+            envelope: what is signed.
+            digest: of what was let in or out, where the event says it.
+        """
+        person = self.before(event.seq).get(event.actor)
+        if person is None or envelope is None or _is_void(event, self._void):
+            return False
+        try:
+            payload = attestations.opened(envelope.to_json(), person.key, ACT)
+            act = Act.from_json(payload, f"event {event.seq}")
+        except (Damaged, Invalid):
+            return False
+        if digest is not None and act.digest != digest:
+            return False
+        return (act.act, act.subject, act.actor) == (event.kind, event.subject, event.actor)
 
 
 def drafted(catalog: Catalog, ref: str, name: str, why: str = "") -> Act:
@@ -373,7 +721,7 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
     if not -60 < age_s < LONGEST_DRAFT_S:
         raise _sign_again(subject, f"drafted at {act.at}", "less than 15 minutes ago")
     for event in catalog.events(subject, "approved"):
-        logged = _acted(event)
+        logged = acted(event)
         if logged and logged.envelope and logged.envelope.payload == envelope.payload:
             raise Refused(
                 f"approved {subject}",
@@ -425,10 +773,57 @@ def _draft(catalog: Catalog, kind: str, subject: str, name: str) -> Act:
             next="ask another approver",
         )
     digest = registered.digest if registered else None
-    return Act(act=kind, subject=subject, digest=digest, actor=name, at=_now())
+    return Act(act=kind, subject=subject, digest=digest, actor=name, at=now())
 
 
-def _signed(catalog: Catalog, act: Act, by: Signer, people: Mapping[str, Actor]) -> Event:
+def is_closed(catalog: Catalog, before: int | None = None) -> bool:
+    """Return whether an auditor kept the list of actors before an event (default: now)."""
+    return _has_auditor(roll(catalog, before))
+
+
+def _has_auditor(people: Mapping[str, Actor]) -> bool:
+    return any("auditor" in person.roles for person in people.values())
+
+
+def require_role(catalog: Catalog, name: str, roles: Sequence[str], what: str) -> None:
+    """Require one of some roles on a closed list of actors; on an open one anybody may act.
+
+    Args:
+        catalog: the log.
+        name: who acts.
+        roles: any of which is enough.
+        what: what is to be done, for the error message.
+
+    Raises:
+        Refused: for a person without any of the roles.
+    """
+    people = roll(catalog)
+    held = people[name].roles if name in people else ()
+    if _has_auditor(people) and not set(held) & set(roles):
+        raise Refused(
+            f"{name} would {what}",
+            found=f"roles {', '.join(held) or 'none'}",
+            expected=" or ".join(roles),
+            next="ask somebody with that role, or an auditor for it: btx actor list",
+        )
+
+
+def sign(catalog: Catalog, act: Act, by: Signer, documents: Sequence[JsonObject] = ()) -> Event:
+    """Sign an act by a person on the list of actors, and log it.
+
+    Raises:
+        Refused: for a key that is not the one on the list, or a catalogue of somebody else.
+    """
+    return _signed(catalog, act, by, roll(catalog), documents)
+
+
+def _signed(
+    catalog: Catalog,
+    act: Act,
+    by: Signer,
+    people: Mapping[str, Actor],
+    documents: Sequence[JsonObject] = (),
+) -> Event:
     if catalog.actor != by.name:
         raise Refused(
             f"{act.act} {act.subject}",
@@ -447,24 +842,29 @@ def _signed(catalog: Catalog, act: Act, by: Signer, people: Mapping[str, Actor])
         )
     envelope = attestations.sign(act.to_json(), by.key, ACT)
     body = Acted(act=act, envelope=Envelope.from_json(envelope, f"envelope on {act.subject}"))
-    return catalog.event(body, act.subject, kind=act.act)
+    return catalog.event(body, act.subject, kind=act.act, documents=documents)
 
 
-def _held(catalog: Catalog, kind: str, subject: str) -> list[tuple[Event, Act]]:
-    """Return the acts of a kind on the subject that count, each with its event."""
+def _held(catalog: Catalog, kind: str, subject: str | None) -> list[tuple[Event, Act]]:
+    """Return the acts of a kind that count, on one subject or on all, each with its event."""
     events = catalog.events(subject, kind)
     if not events:
         return []
-    changes = catalog.events(kind="actor")
+    people = Roll.read(catalog)
+    retracted = set()
+    for event in catalog.events(subject, "retracted"):
+        act = people.act_of(event)
+        if act is not None:
+            retracted.add(act.digest)
     held = []
     for event in events:
-        act = _checked(event, _rolls(changes, event.seq))
+        act = people.act_of(event) if event.digest not in retracted else None
         if act is not None:
             held.append((event, act))
     return held
 
 
-def _acted(event: Event) -> Acted | None:
+def acted(event: Event) -> Acted | None:
     """Return the event's body, or None where it holds no act."""
     try:
         return event.read(Acted)
@@ -472,9 +872,9 @@ def _acted(event: Event) -> Acted | None:
         return None
 
 
-def _stated(event: Event) -> Act | None:
+def stated(event: Event) -> Act | None:
     """Return the act that the event holds, signed or not."""
-    logged = _acted(event)
+    logged = acted(event)
     return logged.act if logged else None
 
 
@@ -484,10 +884,10 @@ def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     Its person must have held the key and the role, and event and act must say the same.
     """
     person = people.get(event.actor)
-    needed = "auditor" if event.kind == "actor" else "approver"
-    if person is None or needed not in person.roles:
+    needed = SIGNED_BY.get(event.kind, ("approver",))
+    if person is None or not set(needed) & set(person.roles):
         return None
-    logged = _acted(event)
+    logged = acted(event)
     if logged is None or logged.envelope is None:
         return None
     try:
@@ -501,17 +901,44 @@ def _checked(event: Event, people: Mapping[str, Actor]) -> Act | None:
     return act if says == (event.kind, event.subject, event.actor) else None
 
 
-def _rolls(changes: Sequence[Event], before: int | None) -> dict[str, Actor]:
+@dataclass(frozen=True)
+class _Void:
+    """What a person signed from a moment to an event counts for nothing."""
+
+    name: str
+    since: datetime
+    before: int
+
+
+def _voided(changes: Sequence[Event]) -> list[_Void]:
+    """Return what revoked keys signed; only a change that an auditor signed revokes."""
+    found = []
     people: dict[str, Actor] = {}
     for event in changes:
-        if before is not None and event.seq >= before:
-            break
-        closed = any("auditor" in person.roles for person in people.values())
-        act = _checked(event, people) if closed else _stated(event)
-        if act is not None:
-            name = event.subject.removeprefix("actor/")
-            people[name] = Actor(name, act.roles or (), act.public_key or "")
-    return people
+        closed = _has_auditor(people)
+        act = _checked(event, people) if closed else stated(event)
+        if act is None:
+            continue
+        name = event.subject.removeprefix("actor/")
+        people[name] = Actor(name, act.roles or (), act.public_key or "")
+        if act.since is not None:
+            found.append(_Void(name, _moment(act.since), event.seq))
+    return found
+
+
+def _moment(text: str) -> datetime:
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return value if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _is_void(event: Event, void: Sequence[_Void]) -> bool:
+    return any(
+        event.actor == one.name and event.seq < one.before and _moment(event.at) >= one.since
+        for one in void
+    )
 
 
 def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
@@ -547,5 +974,6 @@ def _public(pem: str) -> Ed25519PublicKey:
     return key
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as acts state it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

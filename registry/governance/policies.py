@@ -8,6 +8,7 @@ gives the same verdict: write 1.0 in arithmetic.
 Who may grant a waiver is left to `people`, storing verdicts to `gate`.
 """
 
+import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -44,6 +45,7 @@ RuleOutcome = Literal["allowed", "waived", "refused", "warned", "noted"]
 ShapesByKind: TypeAlias = Mapping[str, ShapeJson]
 
 LARGEST_FILE_BYTES = 1 << 18
+_LONGEST_VALUE_SHOWN = 80
 # The kinds of candidate that each gate is asked about.
 KINDS_BY_GATE: Mapping[str, tuple[str, ...]] = {
     "register": ("data", "seed", "expert"),
@@ -146,6 +148,8 @@ class Waiver:
         actor: who granted it.
         why: the reason.
         id: the digest of the event that logged it; empty where there is none.
+        content: the digest of the content that it is for; None in older ones.
+        excused: the facts that the rule reads, as they were excused; None in older ones.
     """
 
     rule: str
@@ -154,6 +158,8 @@ class Waiver:
     actor: str
     why: str
     id: str = ""
+    content: str | None = None
+    excused: Mapping[str, object] | None = None
 
     def in_force(self, at: datetime) -> bool:
         """Return whether the waiver still holds at a moment.
@@ -162,6 +168,19 @@ class Waiver:
             Invalid: if its end is no date.
         """
         return moment(self.until) >= at
+
+    def mismatch(self, evidence: Mapping[str, object]) -> str | None:
+        """Say what the waiver was not granted for: other content, or other facts.
+
+        Returns:
+            None where it was granted for this very candidate, or names no content, as older ones.
+        """
+        if self.content is not None and evidence.get("content") != self.content:
+            return "is for other content"
+        for fact, value in (self.excused or {}).items():
+            if canonical_json({"": evidence.get(fact)}) != canonical_json({"": value}):
+                return f"excuses {fact} {json.dumps(value)[:_LONGEST_VALUE_SHOWN]}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -274,7 +293,7 @@ def judge(
     if problem is not None:
         rules = [_unreadable(problem)]
     else:
-        judgement = _Judgement(subject, at, waivers)
+        judgement = _Judgement(subject, at, waivers, candidate.evidence)
         rules = list(_results(policies, candidate, judgement)) or [_uncovered(candidate)]
     return Verdict(
         gate=candidate.gate,
@@ -338,6 +357,21 @@ def require_waivable(policies: Sequence[Policy], rule: str) -> None:
             expected=f"waivable: true in policies/{by_rule[rule].name}.yaml",
             next="fix what the rule found",
         )
+
+
+def facts_read(policies: Sequence[Policy], rule: str) -> tuple[str, ...]:
+    """Return the facts of the evidence that a rule names, in the order of their names.
+
+    Args:
+        policies: those that hold the rule.
+        rule: POLICY/RULE.
+    """
+    facts: set[str] = set()
+    for policy in policies:
+        for validation in policy.validations:
+            if f"{policy.name}/{validation.rule}" == rule:
+                facts |= expressions.members_of(validation.expression, "evidence")
+    return tuple(sorted(facts))
 
 
 def from_document(document: Mapping[str, Any]) -> list[Policy]:
@@ -415,6 +449,7 @@ class _Judgement:
     subject: str
     at: datetime
     waivers: Sequence[Waiver]
+    evidence: Mapping[str, object]
 
     def waivers_of(self, rule: str) -> list[Waiver]:
         return [
@@ -423,11 +458,13 @@ class _Judgement:
             if waiver.rule == rule and waiver.subject == self.subject
         ]
 
-    def is_in_force(self, waiver: Waiver) -> bool:
+    def problem_of(self, waiver: Waiver) -> str | None:
+        """Say why a waiver does not count; None where it does."""
         try:
-            return waiver.in_force(self.at)
+            ended = not waiver.in_force(self.at)
         except Invalid:
-            return False
+            ended = True
+        return f"ended {waiver.until}" if ended else waiver.mismatch(self.evidence)
 
 
 class _Activations:
@@ -512,13 +549,13 @@ def _broken_rule(
         outcome = "warned" if policy.enforcement == "warn" else "noted"
     else:
         granted = judgement.waivers_of(f"{policy.name}/{validation.rule}")
-        valid = [waiver for waiver in granted if judgement.is_in_force(waiver)]
+        valid = [waiver for waiver in granted if judgement.problem_of(waiver) is None]
         if policy.waivable and valid:
             outcome = "waived"
             usable = max(valid, key=lambda waiver: waiver.until)
         elif granted:
             last = granted[-1]
-            reason = f"ended {last.until}" if policy.waivable else "does not count here"
+            reason = judgement.problem_of(last) if policy.waivable else "does not count here"
             message += f"; the waiver by {last.actor} {reason}"
     return RuleResult(policy.name, validation.rule, outcome, message, validation.remedy, usable)
 

@@ -247,6 +247,7 @@ class ForecastAnswer(RebuildAnswer):
     weights: tuple[PlannedFile, ...] = ()
     cost: Mapping[str, int | float] = Field(default_factory=dict)
     measured_on: str | None = None  # the build whose times and cost were scaled
+    refused_by: tuple[str, ...] = ()  # rules of gate build that would refuse it, and why
 
 
 class Check(Answer):
@@ -274,6 +275,7 @@ class AuditAnswer(Answer):
     checks: tuple[Check, ...] = ()
     findings: tuple[Finding, ...] = ()
     head: str
+    notes: tuple[str, ...] = ()  # what the audit could not see, and what proves less than it seems
 
 
 class LineageFile(Answer):
@@ -397,6 +399,8 @@ class RuleWaiver(Answer):
     actor: str
     why: str
     id: str = ""
+    content: str | None = None
+    excused: JsonObject | None = None
 
 
 class RuleAnswer(Answer):
@@ -433,6 +437,26 @@ class PolicyCheckAnswer(Answer):
 
     ref: str
     verdicts: Mapping[str, VerdictAnswer]
+
+
+class PolicyAdoptAnswer(Answer):
+    """A set of policies was adopted, or would be."""
+
+    status: str  # adopted | unchanged | planned
+    digest: str
+    before: str | None = None  # digest of the set that was valid until then
+    policies: int
+    changes: tuple[str, ...] = ()  # a unified diff
+
+
+class PolicyTryRow(Answer):
+    """What a set of policies would say of one version at one gate, beside what was logged last."""
+
+    ref: str
+    gate: str
+    logged: str | None = None
+    now: str
+    rules: tuple[str, ...] = ()  # those that refuse
 
 
 class FailedCase(Answer):
@@ -530,6 +554,82 @@ class ActorAnswer(Answer):
     key: str | None = None  # the file of a key that was made
 
 
+class RepairedFile(Answer):
+    """A file that was damaged or missing, and is whole again."""
+
+    ref: str
+    path: str
+    source: str  # the whole copy
+    sha256: str
+
+
+class LostFile(Answer):
+    """A file of which there is no whole copy."""
+
+    ref: str
+    path: str
+    next: str
+
+
+class RepairAnswer(Answer):
+    """What a repair looked at, restored and could not restore."""
+
+    subject: str
+    examined: int
+    repaired: tuple[RepairedFile, ...] = ()
+    lost: tuple[LostFile, ...] = ()
+
+
+class UpgradeStep(Answer):
+    """One thing that leads an older workspace to what a new one has."""
+
+    what: str
+    why: str
+    command: str
+    done: bool = False
+
+
+class DueRow(Answer):
+    """Something that has ended, or ends soon."""
+
+    what: str  # waiver of POLICY/RULE | retention | token
+    ref: str
+    until: str
+    state: str  # ended | ends
+    days: int | None = None  # until then; negative where it is past
+    next: str
+
+
+class ActorRow(Answer):
+    """A person who is on the list of actors, or was; without a role, taken off it."""
+
+    actor: str
+    roles: tuple[str, ...] = ()
+    key_id: str
+    since: str
+    changed: str
+    list: str  # open | closed
+    public_key: str
+
+
+class KeyAnswer(Answer):
+    """A key pair was made on this machine."""
+
+    actor: str
+    key: str
+    public_key: str
+    key_id: str
+
+
+class RetractedAnswer(Answer):
+    """An approval or a waiver was taken back."""
+
+    ref: str
+    what: str
+    of: str
+    retracted_by: str
+
+
 class ApprovedAnswer(Answer):
     """A build was approved."""
 
@@ -545,6 +645,8 @@ class WaivedAnswer(Answer):
     ref: str
     until: str
     waived_by: str
+    content: str | None = None
+    excused: JsonObject | None = None
 
 
 class TokenAnswer(Answer):

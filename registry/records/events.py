@@ -13,6 +13,39 @@ from registry.records.base import JsonObject, Record
 from registry.records.kinds import Gate, Outcome
 
 
+class Act(Record):
+    """What a person signed. Which keys it has depends on the act."""
+
+    act: str
+    subject: str
+    at: str
+    digest: str | None = None
+    actor: str | None = None
+    why: str | None = None
+    rule: str | None = None
+    until: str | None = None
+    content: str | None = None  # of a waiver: digest of the content that it is for
+    excused: JsonObject | None = None  # of a waiver: the facts that the rule reads, as excused
+    roles: tuple[str, ...] | None = None
+    public_key: str | None = None
+    since: str | None = None  # of a change of the list: what the person signed since then is void
+
+
+class Signature(Record):
+    """One signature of an envelope."""
+
+    keyid: str
+    sig: str
+
+
+class Envelope(Record):
+    """A DSSE envelope: a payload in base64, its type, and who signed it."""
+
+    payload: str
+    payload_type: str = Field(alias="payloadType")
+    signatures: tuple[Signature, ...]
+
+
 class EventBody(Record):
     """The body of one event."""
 
@@ -45,6 +78,8 @@ class WaiverUsed(Record):
     actor: str
     why: str
     id: str  # digest of the event that signed it
+    content: str | None = None  # digest of the content that it is for; None in older ones
+    excused: JsonObject | None = None  # the facts that the rule reads, as they were excused
 
 
 class Reason(Record):
@@ -68,6 +103,7 @@ class Judged(EventBody):
     engine: str = ""
     rules: Mapping[str, str] = {}
     reasons: tuple[Reason, ...] = ()
+    envelope: Envelope | None = None  # signed where the list of actors is closed
 
     @property
     def passed(self) -> bool:
@@ -91,6 +127,8 @@ class Withdrawn(EventBody):
     logged_as = "withdrawn"
 
     why: str = ""
+    digest: str | None = None  # of the version; None in older ones
+    envelope: Envelope | None = None  # signed where the list of actors is closed
 
 
 class Progress(EventBody):
@@ -107,6 +145,7 @@ class Released(EventBody):
     logged_as = "released"
 
     verdict: str = ""
+    envelope: Envelope | None = None  # signed where the list of actors is closed
 
 
 class Exported(EventBody):
@@ -119,6 +158,19 @@ class Exported(EventBody):
     fused: bool | None = None
     verdict: str | None = None
     public_key: str | None = None
+    draft: bool | None = None
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+
+class TokenIssued(EventBody):
+    """A token for the pages was made."""
+
+    logged_as = "token"
+
+    name: str
+    roles: tuple[str, ...] = ()
+    expires: str
+    envelope: Envelope | None = None
 
 
 class StageRan(EventBody):
@@ -131,36 +183,6 @@ class StageRan(EventBody):
     seconds: float | None = None
     done: int | None = None
     total: int | None = None
-
-
-class Act(Record):
-    """What a person signed. Which keys it has depends on the act."""
-
-    act: str
-    subject: str
-    at: str
-    digest: str | None = None
-    actor: str | None = None
-    why: str | None = None
-    rule: str | None = None
-    until: str | None = None
-    roles: tuple[str, ...] | None = None
-    public_key: str | None = None
-
-
-class Signature(Record):
-    """One signature of an envelope."""
-
-    keyid: str
-    sig: str
-
-
-class Envelope(Record):
-    """A DSSE envelope: a payload in base64, its type, and who signed it."""
-
-    payload: str
-    payload_type: str = Field(alias="payloadType")
-    signatures: tuple[Signature, ...]
 
 
 class Acted(EventBody):
@@ -181,12 +203,24 @@ class AnyBody(EventBody):
 BODIES: Mapping[str, type[EventBody]] = {
     **{
         body.logged_as: body
-        for body in (Registered, Kept, Judged, Withdrawn, Progress, Released, Exported, StageRan)
+        for body in (
+            Registered,
+            Kept,
+            Judged,
+            Withdrawn,
+            Progress,
+            Released,
+            Exported,
+            TokenIssued,
+            StageRan,
+        )
     },
     "refused": Judged,
     "approved": Acted,
     "waived": Acted,
     "actor": Acted,
+    "adopted": Acted,
+    "retracted": Acted,
 }
 
 

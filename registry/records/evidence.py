@@ -30,6 +30,7 @@ class Evidence(Record):
 
     kind: str
     ref: str | None = None
+    content: str | None = None  # digest of what is judged: files, or a build's members and recipe
     waivers: tuple["WaiverLine", ...] = ()
     actor: "Asker | None" = None
 
@@ -55,6 +56,21 @@ class Asker(Record):
     roles: tuple[str, ...] = ()
     roll: str = "open"
     key: str | None = None  # closed: whether the person's own key is "held" or "not held"
+
+
+class SeenBefore(Record):
+    """A registered version that holds a part of the candidate, or of which it holds a part.
+
+    The share is the larger of the two: of the candidate that stands there, or of that version that
+    stands in the candidate.
+    """
+
+    ref: str
+    by: str  # files | tensors: equal digests; text | weights: nearly the same
+    share: float
+    status: str | None = None
+    license: str | None = None
+    holder: str | None = None
 
 
 class DataLine(Record):
@@ -107,6 +123,7 @@ class DataEvidence(Evidence, DataStatement):
     ] = ()  # each a way to comply; all of it applies
     files: int | None = None
     bytes: int | None = None
+    seen_before: tuple[SeenBefore, ...] = ()
 
 
 class SeedEvidence(Evidence):
@@ -118,6 +135,7 @@ class SeedEvidence(Evidence):
     license: str | None = None
     finite: bool | None = None
     model_type: str | None = None
+    seen_before: tuple[SeenBefore, ...] = ()
 
 
 class ExpertFigures(Record):
@@ -146,6 +164,7 @@ class ExpertEvidence(Evidence):
     evaluation: ExpertFigures | None = None  # older
     contamination: float | None = None
     cost: Spent | None = None
+    seen_before: tuple[SeenBefore, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -191,6 +210,7 @@ class ApprovalLine(Record):
 
     actor: str
     at: str
+    roles: tuple[str, ...] = ()  # that the person held when it was signed
 
 
 class BuildEvidence(Evidence):
@@ -213,6 +233,9 @@ class BuildEvidence(Evidence):
     active_parameters: int | None = None
     total_parameters: int | None = None
     tokens_per_s: float | None = None
+    status: str | None = None
+    released_at: str | None = None
+    draft: bool | None = None  # of an export: whether it is marked as a draft
     registrar: str | None = None
     approvals: tuple[ApprovalLine, ...] = ()
     removal: str | None = None

@@ -92,6 +92,7 @@ class Weights(Record):
     finite: bool | None = None
     ancestry: Ancestry | None = None
     divergence_per_layer: tuple[float, ...] | None = None
+    similarity: Mapping[str, float] = {}  # cosine of what training moved with other experts'
     recommendation: str | None = None
     problems: tuple[Problem, ...] = ()
 
@@ -145,6 +146,23 @@ class DataFacts(Held, DataStatement):
     bytes: int | None = None
     url: str | None = None
     held_out: HeldOutRule | None = None  # None in rows from before there was a choice: files
+    sketch: str | None = None  # digest of the document with a sample of its text's windows
+
+
+class Sketch(Record):
+    """A sample of the windows of a text, by which texts are compared without being kept.
+
+    A window's hash is in it when its first `bits` bits are zero (FracMinHash,
+    doi:10.1101/2022.01.11.475838), so that two samples of different density can be compared.
+    """
+
+    bits: int
+    hashes: tuple[str, ...]  # 16 hexadecimal digits each, ascending
+
+    def thinned(self, bits: int) -> frozenset[str]:
+        """Return the hashes that a sample with so many bits would have."""
+        most = 1 << (64 - bits)
+        return frozenset(one for one in self.hashes if int(one, 16) < most)
 
 
 class SourceFile(Record):
@@ -333,6 +351,7 @@ class ExportFacts(Facts):
     verdict: str | None = None
     transformers: str | None = None  # the least release that loads it
     public_key: str | None = None  # PEM, where the folder is signed
+    draft: bool | None = None  # whether it is marked as a draft; only then stated
 
     @field_validator("verdict", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from pydantic import Field, field_serializer
 from registry.records.answers import (
     Answer,
     Check,
+    DueRow,
     FileLine,
     Finding,
     LineageAnswer,
@@ -128,6 +129,12 @@ class Overview(Answer):
     gains: tuple[Gain, ...] = ()
     counts: Mapping[str, int] = Field(description="how many versions there are of each kind")
     events: tuple[LoggedEvent, ...] = ()
+    due: tuple[DueRow, ...] = Field(
+        default=(), description="what has ended, or ends within 30 days"
+    )
+    open_list: bool = Field(
+        default=False, description="whether the list of actors is open: approvals prove nobody"
+    )
     head: str
 
 

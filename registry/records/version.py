@@ -4,10 +4,12 @@ In:  the columns of a row, already checked to be of their types.
 Out: values whose facts and bodies are read into records when somebody asks for them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
 
+from registry.digest import digest
 from registry.errors import Invalid
 from registry.records.events import EventBody, read_body
 from registry.records.facts import FACTS, Facts
@@ -36,6 +38,11 @@ class FileFact:
     sha256: str
     linked: bool = False
     md5: str | None = None
+
+
+def content_digest(files: Iterable[FileFact]) -> str:
+    """Return one digest for the content of a folder: its paths and their SHA-256."""
+    return digest([[file.path, file.sha256] for file in files])
 
 
 @dataclass(frozen=True)

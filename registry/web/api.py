@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, collect, render
+from registry.governance import people
 from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
@@ -379,7 +380,7 @@ def release(here: Here, number: Number, asking: Registrar) -> Done:
 @router.post("/withdrawals", status_code=201)
 def withdraw(here: Here, asked: WithdrawRequest, asking: Registrar) -> Done:
     """Withdraw a version, for good."""
-    event = here.acting(asking.name).withdraw(asked.ref, asked.why)
+    event = people.withdraw(here.acting(asking.name), asked.ref, asked.why)
     return _done(here, event.subject, event.actor)
 
 

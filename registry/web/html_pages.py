@@ -264,7 +264,7 @@ def withdraw(
     api.require(asking, "registrar")
     if not why.strip():
         raise HTTPException(422, "say why: the log keeps it")
-    event = here.acting(asking.name).withdraw(ref, why.strip())
+    event = people.withdraw(here.acting(asking.name), ref, why.strip())
     return RedirectResponse(f"/impact?ref={quote(event.subject)}", 303)
 
 

@@ -5,9 +5,11 @@ What a job must compute is `site`'s to ask for.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from registry.catalogue.catalog import Catalog
+from registry.governance import due, people
 from registry.governance.people import approvals
 from registry.records.answers import FileLine
 from registry.records.facts import (
@@ -67,6 +69,8 @@ def overview(catalog: Catalog) -> Overview:
         gains=_gains(builds[-MOST_BUILDS:]),
         counts=_counts(catalog),
         events=history.events(catalog, LogQuery(limit=NEWS)).events,
+        due=tuple(due.due(catalog, datetime.now(UTC))),
+        open_list=not people.is_closed(catalog),
         head=catalog.head(),
     )
 

@@ -51,7 +51,8 @@ def test_everything_is_listed_as_before_digests_and_statuses_included(
 
 @pytest.mark.parametrize("build", BUILDS)
 def test_an_audit_examines_and_finds_what_it_did_before(workspace: Path, build: int) -> None:
-    assert answer(workspace, "audit", f"build/{build}") == older(f"audit-{build}")
+    now, before = answer(workspace, "audit", f"build/{build}"), older(f"audit-{build}")
+    assert {key: now[key] for key in before} == before
 
 
 @pytest.mark.parametrize("build", BUILDS)

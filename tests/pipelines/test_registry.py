@@ -183,7 +183,7 @@ def test_a_withdrawal_reaches_what_was_exported(
     own_story: Workspace, btx: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert btx(own_story.root, "export", "build/1", str(out)).returncode == 0
+    assert btx(own_story.root, "export", "build/1", str(out), "--draft").returncode == 0
     assert btx(own_story.root, "audit", "export/build-1@1").returncode == 0
     done = btx(own_story.root, "withdraw", "data/code@1", "--why", "the holder withdrew consent")
     assert f"reached export/build-1@1   in {out}" in done.stdout

@@ -16,7 +16,7 @@ from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request
-from pipelines.jobs.export import export
+from pipelines.jobs.export import ExportRequest, export
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.release import release
@@ -202,7 +202,7 @@ def test_a_withdrawal_marks_what_it_reached_and_the_next_build_is_clean(
     assert "data/code@1" not in {node.ref for node in nodes}
     assert not list((own_story.root / "builds/2").glob("*code*"))
     assert audit(own_story, "build/2", AuditRequest(recompute=True)).findings == ()
-    export(own_story, "build/2", tmp_path / "out")
+    export(own_story, "build/2", tmp_path / "out", ExportRequest(draft=True))
     assert (tmp_path / "out" / "config.json").is_file()
 
 

@@ -10,7 +10,8 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from pipelines.jobs import collect_evidence
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
+from registry.errors import NotFound
 from registry.governance import gate, people
 from registry.governance.policies import Verdict, load
-from registry.records.evidence import BuildEvidence, Evidence
+from registry.records.evidence import BuildEvidence, DataEvidence, Evidence
 from registry.records.facts import (
     Ancestry,
     Architecture,
@@ -44,7 +46,7 @@ from registry.records.facts import (
 from registry.records.kinds import Gate, Kind, Mode, Status
 from registry.records.references import parse
 from registry.records.results import Result, Specialist
-from registry.records.version import FileFact, Version
+from registry.records.version import Event, FileFact, Version
 
 POLICIES = Path(__file__).parents[2] / "policies"
 _NUMBERS = itertools.count()
@@ -180,19 +182,37 @@ class Governed:
     def data(self, name: str = "law", **facts: Any) -> Version[DataFacts]:
         """Register data/NAME; what is not said in `facts` is stated as a gate wants it."""
         catalog = self.as_("ann")
+        self.decide("register", self.data_candidate(name, **facts))
         known = self.data_facts(**{"domain": name} | facts)
-        ref = f"data/{name}@{catalog.next_version(Kind.DATA, name)}"
-        self.decide("register", collect_evidence.of_data(ref, known, files=1))
-        content = FileFact("a.txt", 6, hashlib.sha256(name.encode()).hexdigest())
-        return catalog.register(name, known, files=[content])
+        return catalog.register(name, known, files=[self.file_of(name)])
+
+    def data_candidate(self, name: str = "law", text: str = "", **facts: Any) -> DataEvidence:
+        """Return the evidence on data/NAME that asks to be registered; `text` is its content."""
+        known = self.data_facts(**{"domain": name} | facts)
+        ref = f"data/{name}@{self.as_('ann').next_version(Kind.DATA, name)}"
+        return collect_evidence.of_data(ref, known, [self.file_of(text or name)])
+
+    @staticmethod
+    def file_of(text: str) -> FileFact:
+        """Return the fact of a file that holds this text."""
+        return FileFact("a.txt", 6, hashlib.sha256(text.encode()).hexdigest())
+
+    def waive(
+        self, by: people.Signer, rule: str, about: Evidence, until: str, why: str = "w"
+    ) -> Event:
+        """Ask gate register, and let a person waive the rule for what was judged there."""
+        self.decide("register", about)
+        catalog = self.as_(by.name)
+        granted = gate.grant(catalog, rule, str(about.ref))
+        return people.waive(catalog, granted, by, until=until, why=why)
 
     def seed(self) -> Version[SeedFacts]:
         """Register seed/base@1."""
         facts = SeedFacts(
             model_type="llama", parameters=9, license="Apache-2.0", finite=True, data=()
         )
-        self.decide("register", collect_evidence.of_seed("seed/base@1", facts))
         content = FileFact("model.safetensors", 9, "a" * 64)
+        self.decide("register", collect_evidence.of_seed("seed/base@1", facts, [content]))
         return self.as_("ann").register("base", facts, files=[content])
 
     def expert(self, data: Version[DataFacts], name: str = "law") -> Version[ExpertFacts]:
@@ -200,11 +220,12 @@ class Governed:
         catalog = self.as_("ann")
         facts = self.expert_facts(data, domain=name)
         ref = f"expert/{name}@{catalog.next_version(Kind.EXPERT, name)}"
-        self.decide("register", collect_evidence.of_expert(catalog, ref, facts))
+        files = [FileFact("model.safetensors", 9, "b" * 64)]
+        self.decide("register", collect_evidence.of_expert(catalog, ref, facts, files))
         return catalog.register(
             name,
             facts,
-            files=[FileFact("model.safetensors", 9, "b" * 64)],
+            files=files,
             parents=[("seed/base@1", "branched_from"), (data.ref, "trained_on")],
         )
 
@@ -259,7 +280,10 @@ class Governed:
         facts = self.build_facts(*members)
         stored = canonical_json(facts.to_json()).decode()
         build: Version[BuildFacts] = Version(parse(ref), "", "", "ann", stored)
-        return collect_evidence.of_build(self.as_("ann"), build, None)
+        catalog = self.as_("ann")
+        with suppress(NotFound):
+            build = replace(build, digest=catalog.get(ref).digest)
+        return collect_evidence.of_build(catalog, build, None)
 
     def build(self, *members: Version[ExpertFacts]) -> Version[BuildFacts]:
         """Register a snapshot of these members, and the next build of it."""

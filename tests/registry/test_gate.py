@@ -119,9 +119,10 @@ def test_a_verdict_on_other_facts_than_the_registered_ones_is_found(
 ) -> None:
     catalog = governed.as_("ann")
     governed.decide("register", data_evidence(governed))
-    catalog.register("x", governed.data_facts(domain="x"))
+    catalog.register("x", governed.data_facts(domain="x"), files=[governed.file_of("x")])
     assert gaps.ungated(catalog, "data/x@1") == []
-    catalog.register("x", governed.data_facts(domain="x", **{key: other}))
+    changed = governed.data_facts(domain="x", **{key: other})
+    catalog.register("x", changed, files=[governed.file_of("x")])
     governed.decide("register", data_evidence(governed, ref="data/x@2"))
     (gap,) = gaps.ungated(catalog, "data/x@2")
     judged = data_evidence(governed).to_json()[key]
@@ -158,7 +159,7 @@ def test_a_verdict_on_another_expert_than_the_registered_one_is_found(
     governed.seed()
     data = governed.data()
     catalog, facts = governed.as_("ann"), governed.expert_facts(data)
-    governed.decide("register", collect_evidence.of_expert(catalog, "expert/law@1", facts))
+    governed.decide("register", collect_evidence.of_expert(catalog, "expert/law@1", facts, []))
     if not change.keys() & ExpertFacts.model_fields.keys():
         change = {"results": (facts.results[0].model_copy(update=change),)}
     catalog.register(
@@ -291,9 +292,8 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     governed.seed()
     ben = governed.person("ben", "approver")
     as_ben = governed.as_("ben")
-    people.waive(
-        as_ben, "licence/allowed", "data/law@1", ben, until=days(governed, 10), why="contract 4711"
-    )
+    contract = governed.data_candidate(license="AGPL-3.0-only")
+    governed.waive(ben, "licence/allowed", contract, days(governed, 10), "contract 4711")
     build = governed.build(governed.expert(governed.data(license="AGPL-3.0-only")))
     people.approve(as_ben, str(build.ref), ben)
     catalog = governed.as_("ann")
@@ -309,14 +309,8 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     )
     later = moment(days(governed, 11))
     assert rules(governed.decide("release", about, at=later)) == ["waivers/unexpired"]
-    people.waive(
-        as_ben,
-        "licence/allowed",
-        "data/law@1",
-        ben,
-        until=days(governed, 60),
-        why="contract renewed",
-    )
+    renewed = gate.grant(as_ben, "licence/allowed", "data/law@1")
+    people.waive(as_ben, renewed, ben, until=days(governed, 60), why="contract renewed")
     assert governed.decide("release", about, at=later).outcome == "allowed"
     assert gaps.ungated(catalog, "build/1") == []
 
@@ -326,23 +320,16 @@ def test_a_waiver_in_a_refused_verdict_is_leant_on_by_nobody(governed: Any) -> N
     governed.seed()
     data = governed.data()
     ben = governed.person("ben", "approver")
-    people.waive(
-        governed.as_("ben"),
-        "quality/beats-seed",
-        "expert/x@1",
-        ben,
-        until=days(governed, 10),
-        why="a first try",
-    )
 
     def candidate(bits_per_byte: float, **change: Any) -> Any:
         result = Result(
             data="data/law@1", domain="x", bits_per_byte=bits_per_byte, seed_bits_per_byte=1.0
         )
         facts = governed.expert_facts(data, domain="x", results=(result,), **change)
-        return collect_evidence.of_expert(governed.as_("ann"), "expert/x@1", facts)
+        return collect_evidence.of_expert(governed.as_("ann"), "expert/x@1", facts, [])
 
     worse = candidate(2.0, contamination=None)
+    governed.waive(ben, "quality/beats-seed", worse, days(governed, 10), "a first try")
     verdict = governed.decide("register", worse)
     assert rules(verdict)
     assert "quality/beats-seed" not in rules(verdict)
@@ -483,5 +470,5 @@ def data_evidence(governed: Any, **change: Any) -> DataEvidence:
     """Return the evidence on data/x@1, of which everything is stated as a gate wants it."""
     stated = {name: change[name] for name in change if name in DataFacts.model_fields}
     facts = governed.data_facts(**{"domain": "x"} | stated)
-    known = collect_evidence.of_data("data/x@1", facts, files=1)
+    known = collect_evidence.of_data("data/x@1", facts, [governed.file_of("x")])
     return DataEvidence.from_json(known.to_json() | change, "evidence of a test")

@@ -112,19 +112,23 @@ def test_an_act_that_cannot_be_read_is_left_out_and_the_others_count(governed: A
     assert [line.actor for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
 
 
+def granted(rule: str = "licence/allowed", subject: str = "data/x@1") -> people.Grant:
+    return people.Grant(rule, subject, "0" * 64, {"license": "Other"})
+
+
 def test_a_waiver_has_a_reason_and_an_end_within_a_year(governed: Any) -> None:
     ben = governed.person("ben", "approver")
     catalog = governed.as_("ben")
     for until in ("2020-01-01", "2999-01-01", "soon", ""):
         with pytest.raises(Invalid):
-            people.waive(catalog, "licence/allowed", "data/x@1", ben, until=until, why="w")
+            people.waive(catalog, granted(), ben, until=until, why="w")
     with pytest.raises(Invalid, match="no reason"):
-        people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why=" ")
+        people.waive(catalog, granted(), ben, until=SOON, why=" ")
     with pytest.raises(Invalid, match="POLICY/RULE"):
-        people.waive(catalog, "licence", "data/x@1", ben, until=SOON, why="w")
+        people.waive(catalog, granted(rule="licence"), ben, until=SOON, why="w")
     with pytest.raises(Invalid, match="no version"):
-        people.waive(catalog, "licence/allowed", "data/x", ben, until=SOON, why="w")
-    people.waive(catalog, "licence/allowed", "data/x@1", ben, until=SOON, why="contract 4711")
+        people.waive(catalog, granted(subject="data/x"), ben, until=SOON, why="w")
+    people.waive(catalog, granted(), ben, until=SOON, why="contract 4711")
     assert [w.until[:10] for w in people.waivers(catalog, "data/x@1", "ann")] == [SOON]
     assert people.waivers(catalog, "data/x@1", "ben") == [], (
         "whoever registers cannot lean on their own waiver"

@@ -163,6 +163,10 @@ def test_loops_without_end_and_values_without_bound_are_refused_quickly() -> Non
         f"{each}(a, {each}(b, {each}(c, {ordered})))",
         "[1]" + ".map(x, [x, x])" * 28 + " == [1]" + ".map(x, [x, x])" * 28,
         "['ab']" + ".map(x, x + x)" * 28 + "[0].size() > 0",
+        "[1]" + ".map(x, [x, x].map(y, y))" * 26 + " == [1]" + ".map(x, [x, x].map(y, y))" * 26,
+        "[1]" + ".map(x, [x, x].filter(y, true))" * 26 + " != []",
+        "[1]" + ".map(x, [x, x].filter(y, true).map(z, z))" * 26 + " != []",
+        "[1]" + ".map(x, (true ? [x, x, x, x, x] : [x]).map(y, y))" * 12 + " != []",
     ):
         assert judged(expression, many).outcome == "refused"
     assert time.process_time() - started < LONGEST_S
@@ -566,5 +570,8 @@ def test_an_expression_without_growth_is_not_refused() -> None:
     for text in (
         "evidence.waivers.map(w, w.rule + ' for ' + w.subject).size() >= 0",
         "evidence.waivers.filter(w, w.rule == '').size() == 0",
+        "evidence.waivers.all(w, [w.rule, w.subject].all(text, text != null))",
+        "evidence.members.all(m, m.data.filter(d, d.pii != 'none').size() == 0)",
+        "evidence.waivers.all(w, [w.rule, w.subject].filter(text, text != null).size() == 2)",
     ):
         expressions.compile_expression(text)

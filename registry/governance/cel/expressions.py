@@ -169,6 +169,15 @@ def check_names(expression: Expression, variables: Mapping[str, Shape]) -> None:
     names.check_names(expression.tree, variables)
 
 
+def members_of(text: str, variable: str) -> set[str]:
+    """Return the members of a variable that an expression names: `evidence.license` gives license.
+
+    Raises:
+        Invalid: for an expression that does not compile.
+    """
+    return names.members_of(compile_expression(text).tree, variable)
+
+
 def check_template(template: str) -> list[Expression]:
     """Compile the expressions in the text of a message.
 

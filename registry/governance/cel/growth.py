@@ -5,6 +5,9 @@ The CEL library bounds turns and depth, but not sizes: values that are doubled i
 loops take time or memory that is exponential in the length of the chain.
 """
 
+import math
+from enum import Enum
+
 from registry.governance.cel.tree import (
     ADDITION,
     CONDITIONAL,
@@ -19,7 +22,7 @@ from registry.governance.cel.tree import (
     SyntaxTree,
 )
 
-# Each may double a text: eight keep the largest value under 2^8 times the evidence.
+# Each may double a value: eight keep the largest one under 2^8 times the evidence.
 MOST_ADDITIONS = 8
 
 
@@ -32,24 +35,51 @@ def check_growth(tree: SyntaxTree) -> None:
     Raises:
         Invalid: naming the part that could grow, and what may stand there.
     """
-    additions = 0
-    # Each node with whether it is evaluated anew in every turn of a loop.
-    waiting: list[tuple[Node, bool]] = [(tree.root, False)]
+    doublings = 0
+    waiting: list[tuple[Node, _Place]] = [(tree.root, _Place.OUTSIDE)]
     while waiting:
-        node, in_loop = waiting.pop()
+        node, place = waiting.pop()
         if isinstance(node, Presence):
             raise tree.invalid("has()", "a comparison with null: every fact is always there")
-        if in_loop and _makes_a_collection(node):
-            raise tree.invalid("a list or mapping made inside a loop", "constants only there")
+        if _makes_a_collection(node):
+            if place is _Place.INSIDE:
+                raise tree.invalid("a list or mapping made inside a loop", "constants only there")
+            if place is _Place.GONE_THROUGH:
+                doublings += _doublings(node)
         if isinstance(node, Call) and node.function == ADDITION:
-            additions += 1
+            doublings += 1
         if isinstance(node, Loop):
-            waiting.append((node.elements, False))
-            waiting.extend((part, True) for part in _written_by_author(node.step, node.accumulator))
+            carried = place is not _Place.OUTSIDE and isinstance(node.initial, ListLiteral)
+            waiting.append((node.elements, _Place.GONE_THROUGH if carried else _Place.OUTSIDE))
+            parts = _written_by_author(node.step, node.accumulator)
+            waiting.extend((part, _Place.INSIDE) for part in parts)
         else:
-            waiting.extend((child, in_loop) for child in node.children())
-    if additions > MOST_ADDITIONS:
-        raise tree.invalid(f"{additions} additions", f"at most {MOST_ADDITIONS}")
+            waiting.extend((child, place) for child in node.children())
+    if doublings > MOST_ADDITIONS:
+        raise tree.invalid(
+            f"{doublings} additions, or lists that a loop inside a loop goes through",
+            f"at most {MOST_ADDITIONS}",
+        )
+
+
+class _Place(Enum):
+    """Where a node is evaluated.
+
+    Attributes:
+        OUTSIDE: once.
+        INSIDE: anew in every turn of a loop.
+        GONE_THROUGH: anew in every turn, as what an inner `map` or `filter` goes through: these
+            carry their elements into their result, where `all` and `exists` carry nothing on.
+    """
+
+    OUTSIDE = 0
+    INSIDE = 1
+    GONE_THROUGH = 2
+
+
+def _doublings(node: Node) -> int:
+    """Return how often a value is doubled where a loop makes it of a list with so many items."""
+    return max(1, math.ceil(math.log2(max(1, len(node.children())))))
 
 
 def _makes_a_collection(node: Node) -> bool:

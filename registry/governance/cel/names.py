@@ -27,6 +27,7 @@ from registry.governance.cel.tree import (
     Loop,
     Name,
     Node,
+    Presence,
     Select,
     SyntaxTree,
 )
@@ -46,6 +47,22 @@ def check_names(tree: SyntaxTree, variables: Mapping[str, Shape]) -> None:
         Invalid: naming the fact, and those that exist.
     """
     _Checker(tree).shape(tree.root, variables)
+
+
+def members_of(tree: SyntaxTree, variable: str) -> set[str]:
+    """Return the members of a variable that the expression names."""
+    found: set[str] = set()
+    waiting: list[Node] = [tree.root]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.children()
+        if isinstance(node, Select | Presence) and node.operand == Name(variable):
+            found.add(node.field)
+        elif isinstance(node, Call) and node.function == INDEX:
+            container, index = node.arguments
+            if container == Name(variable) and isinstance(index, Literal) and index.text:
+                found.add(index.text)
+    return found
 
 
 class _Checker:

@@ -12,7 +12,6 @@ from huggingface_hub import ModelCard
 
 from registry.formats import Dossier, collect, model_card, render
 from registry.formats.sections import annex_iv, attention, overview, training_summary
-from registry.governance import people
 from registry.records.events import Exported, Released
 from registry.records.facts import Architecture, BuildFacts, Environment, ExpertFacts
 from registry.records.results import Result, Specialist
@@ -86,9 +85,8 @@ def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any
     governed.seed()
     ben = governed.person("ben", "approver")
     until = (governed.at + timedelta(days=10)).date().isoformat()
-    people.waive(
-        governed.as_("ben"), "licence/allowed", "data/law@1", ben, until=until, why="contract 4711"
-    )
+    contract = governed.data_candidate(license="LicenseRef-Contract")
+    governed.waive(ben, "licence/allowed", contract, until, "contract 4711")
     governed.build(governed.expert(governed.data(license="LicenseRef-Contract")))
     text = render(collect(governed.as_("ann"), "build/1"), "md")
     assert re.search(
@@ -101,9 +99,8 @@ def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
     governed.seed()
     ben = governed.person("ben", "approver")
     until = (governed.at + timedelta(days=10)).date().isoformat()
-    people.waive(
-        governed.as_("ben"), "licence/allowed", "data/law@1", ben, until=until, why="contract 4711"
-    )
+    contract = governed.data_candidate(license="LicenseRef-Contract", purpose=None)
+    governed.waive(ben, "licence/allowed", contract, until, "contract 4711")
     build = governed.build(
         governed.expert(governed.data(license="LicenseRef-Contract", purpose=None))
     )

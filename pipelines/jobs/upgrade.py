@@ -1,0 +1,76 @@
+"""Lead a workspace that an older version made to what a new one has: policies, adoption, keys.
+
+In:  a workspace.  Out: a plan; with consent, the steps that need nobody else.
+Files that are there stay as they are: only policies that the workspace lacks are copied.
+"""
+
+import shutil
+from pathlib import Path
+
+from pipelines.jobs import policy
+from pipelines.workspace.workspace import Workspace, template
+from registry.governance import adoption, people
+from registry.governance.policies import load
+from registry.records.answers import UpgradeStep
+
+
+def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeStep]:
+    """Return what an older workspace lacks; nothing where it lacks nothing.
+
+    Args:
+        workspace: what is looked at.
+        apply: copy the policies that it lacks, and adopt the set that then lies there.
+
+    Returns:
+        The steps, `done` where this call took them.
+
+    Raises:
+        Refused: for a set that only an auditor may adopt.
+    """
+    steps = [*_policies(workspace, apply), *_adoption(workspace, apply)]
+    if not people.is_closed(workspace.catalog):
+        steps.append(
+            UpgradeStep(
+                what="an auditor who keeps the list of actors",
+                why="on an open list names and approvals prove nobody",
+                command="btx key new, then btx actor add NAME --role auditor",
+            )
+        )
+    return steps
+
+
+def _policies(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
+    lacking = _lacking(template() / "policies", workspace.policies)
+    if not lacking:
+        return []
+    if apply:
+        for name in lacking:
+            shutil.copyfile(template() / "policies" / name, workspace.policies / name)
+    return [
+        UpgradeStep(
+            what=f"policies {', '.join(Path(name).stem for name in lacking)}",
+            why="new workspaces have them; yours are not changed",
+            command="btx upgrade --apply",
+            done=apply,
+        )
+    ]
+
+
+def _lacking(shipped: Path, own: Path) -> list[str]:
+    return [path.name for path in sorted(shipped.glob("*.yaml")) if not (own / path.name).exists()]
+
+
+def _adoption(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
+    valid = adoption.adopted(workspace.catalog)
+    if valid and valid.digest == adoption.set_digest(load(workspace.policies)):
+        return []
+    if apply:
+        policy.adopt(workspace, "upgrade of an older workspace")
+    return [
+        UpgradeStep(
+            what="the adoption of the policies that lie in policies/",
+            why="gates then refuse under any other set, and the audit finds what went past them",
+            command="btx policy adopt --dry-run, then btx upgrade --apply",
+            done=apply,
+        )
+    ]

@@ -1,0 +1,51 @@
+"""Heads of the log that are written down outside of the registry, by themselves.
+
+In:  an open catalogue.  Out: a line in a file of the person who acts; the heads in that file.
+Whoever rewrites the whole log cannot rewrite what others have written down. The folder is
+BTX_HEADS, or else ~/.config/btx/heads: on another disk it is worth more.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from registry.catalogue import audit_log
+from registry.catalogue.catalog import Catalog
+from registry.digest import digest
+from registry.records.heads import Head
+
+
+def file_of(catalog: Catalog) -> Path:
+    """Return the file with the heads of this registry: one for each database and first event."""
+    chosen = os.environ.get("BTX_HEADS")
+    folder = Path(chosen) if chosen else Path.home() / ".config" / "btx" / "heads"
+    url = catalog.database.url.rpartition("@")[2]
+    return folder / f"{digest({'registry': url})[:16]}.jsonl"
+
+
+def pin(catalog: Catalog) -> Path | None:
+    """Write the head down.
+
+    Returns:
+        The file; None where it cannot be written: the act itself stands.
+    """
+    with catalog.database.read() as rows:
+        newest = rows("SELECT at FROM event ORDER BY seq DESC LIMIT 1")
+        statement = audit_log.head_statement(rows, str(newest[0][0]) if newest else "")
+    path = file_of(catalog)
+    line = json.dumps({**statement.to_json(), "actor": catalog.actor})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(line + "\n")
+    except OSError:
+        return None
+    return path
+
+
+def pinned(catalog: Catalog) -> list[Head]:
+    """Return the heads that were written down here. Raises Invalid for a file of something else."""
+    path = file_of(catalog)
+    if not path.is_file() or not path.read_text().strip():
+        return []
+    return audit_log.kept_heads(str(path))

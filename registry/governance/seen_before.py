@@ -1,0 +1,135 @@
+"""What of a candidate is in the registry already: files, tensors and text, known by digest.
+
+In:  the catalogue; the candidate's files, tensors and a sample of its text.
+Out: the versions that hold a part of it, with their status, licence and holder.
+Whether a candidate may hold what stands elsewhere is left to the policies.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from registry.catalogue.catalog import Catalog
+from registry.errors import NotFound
+from registry.records.evidence import SeenBefore
+from registry.records.facts import DataFacts, ExpertFacts, Facts, SeedFacts, Sketch
+from registry.records.kinds import UNUSABLE
+from registry.records.references import Reference
+from registry.records.version import FileFact, Version
+
+# A smaller share is left out, and so is one of fewer windows: chance and boilerplate.
+LEAST_SHARE = 0.02
+FEWEST_WINDOWS = 16
+WEIGHTS = ".safetensors"
+
+
+def of_data(
+    catalog: Catalog, files: Sequence[FileFact], sketch: Sketch | None
+) -> tuple[SeenBefore, ...]:
+    """Return the data versions that hold files or text of a corpus, or part of which it holds.
+
+    Args:
+        catalog: the registry.
+        files: of the corpus.
+        sketch: of its text.
+    """
+    shares: dict[tuple[Reference, str], float] = {}
+    own = {file.sha256: file.bytes for file in files if file.bytes}
+    for ref, theirs in catalog.holders(own).items():
+        others = {file.sha256: file.bytes for file in theirs if file.bytes}
+        shares[ref, "files"] = _share(own, others)
+    versions = {version.ref: version for version in catalog.versions(DataFacts, files=False)}
+    if sketch is not None:
+        for version in versions.values():
+            theirs_sampled = sketch_of(catalog, version.facts)
+            if theirs_sampled is not None and (version.ref, "files") not in shares:
+                shares[version.ref, "text"] = common(sketch, theirs_sampled)
+    return _lines(catalog, versions, shares)
+
+
+def of_weights(
+    catalog: Catalog,
+    tensors: Mapping[str, str],
+    similarity: Mapping[str, float] | None = None,
+) -> tuple[SeenBefore, ...]:
+    """Return the seeds and experts that hold tensors of a checkpoint.
+
+    Tensors of a seed in use are not counted: every branch of it has them.
+
+    Args:
+        catalog: the registry.
+        tensors: the checkpoint's, name to digest.
+        similarity: experts that were compared with it, by reference; 1.0 is equal weights.
+    """
+    seeds = {version.ref: version for version in catalog.versions(SeedFacts, files=False)}
+    experts = {version.ref: version for version in catalog.versions(ExpertFacts, files=False)}
+    versions: dict[Reference, Version[Facts]] = {**seeds, **experts}
+    statuses = catalog.statuses(versions.values())
+    common_to_all: set[str] = set()
+    for ref, seed in seeds.items():
+        if statuses[ref] not in UNUSABLE:
+            common_to_all.update(seed.facts.tensors.values())
+    own = dict.fromkeys(set(tensors.values()) - common_to_all, 1)
+    shares: dict[tuple[Reference, str], float] = {}
+    held = {ref: version.facts.tensors for ref, version in seeds.items()}
+    held |= {ref: version.facts.tensors for ref, version in experts.items()}
+    for ref, theirs in held.items():
+        others = set(theirs.values()) - common_to_all
+        shares[ref, "tensors"] = _share(own, dict.fromkeys(others, 1))
+        cosine = (similarity or {}).get(str(ref), 0.0)
+        if not shares[ref, "tensors"]:
+            shares[ref, "weights"] = cosine
+    return _lines(catalog, versions, shares)
+
+
+def sketch_of(catalog: Catalog, facts: DataFacts) -> Sketch | None:
+    """Return the sample of a data version's text, where one was taken and is kept."""
+    if facts.sketch is None:
+        return None
+    try:
+        return Sketch.from_json(catalog.document(facts.sketch), "sketch")
+    except NotFound:
+        # The audit names the document that is lost.
+        return None
+
+
+def common(first: Sketch, second: Sketch) -> float:
+    """Return the share of one text's windows that stand in the other, whichever is larger."""
+    bits = max(first.bits, second.bits)
+    ours, theirs = first.thinned(bits), second.thinned(bits)
+    both = len(ours & theirs)
+    if both < min(FEWEST_WINDOWS, len(ours) or 1, len(theirs) or 1):
+        return 0.0
+    return both / min(len(ours), len(theirs))
+
+
+def _share(own: Mapping[str, int], others: Mapping[str, int]) -> float:
+    both = sum(size for digest, size in own.items() if digest in others)
+    smaller = min(sum(own.values()), sum(others.values()))
+    return both / smaller if smaller else 0.0
+
+
+def _lines(
+    catalog: Catalog,
+    versions: Mapping[Reference, Version[Facts]],
+    shares: Mapping[tuple[Reference, str], float],
+) -> tuple[SeenBefore, ...]:
+    lines = []
+    wanted = [key for key, share in shares.items() if share >= LEAST_SHARE and key[0] in versions]
+    statuses = catalog.statuses(versions[ref] for ref in _each(ref for ref, _ in wanted))
+    for ref, by in sorted(wanted):
+        facts = versions[ref].facts
+        stated = facts if isinstance(facts, DataFacts) else None
+        lines.append(
+            SeenBefore(
+                ref=str(ref),
+                by=by,
+                share=round(shares[ref, by], 4),
+                status=str(statuses[ref]),
+                license=stated.license if stated else None,
+                holder=stated.holder if stated else None,
+            )
+        )
+    return tuple(lines)
+
+
+def _each(refs: Iterable[Reference]) -> list[Reference]:
+    return list(dict.fromkeys(refs))

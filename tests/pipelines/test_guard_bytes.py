@@ -1,0 +1,202 @@
+"""Bytes are proven at every door, and restored from any whole copy."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.jobs.audit import audit
+from pipelines.jobs.build_plan import Request
+from pipelines.jobs.explain import explain
+from pipelines.jobs.export import ExportRequest, export
+from pipelines.jobs.rebuild import look_ahead
+from pipelines.jobs.release import release
+from pipelines.jobs.repair import repair
+from pipelines.jobs.withdraw import withdraw
+from pipelines.jobs.write_report import report
+from pipelines.workspace.workspace import Workspace
+from registry.digest import sha256_file
+from registry.errors import Damaged, Refused
+from registry.governance import people
+
+SHARD = "builds/1/model-expert-math.safetensors"
+
+
+def flip(path: Path) -> None:
+    """Change one byte in place: every hard link of the file changes with it."""
+    mode = path.stat().st_mode
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    path.chmod(mode)
+
+
+def cut(path: Path) -> None:
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:-1])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def another(path: Path) -> None:
+    """Put a file there that nobody registered: a loader may prefer it."""
+    shutil.copyfile(path, path.with_name("model.safetensors"))
+
+
+@pytest.fixture
+def keyed(own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    path = tmp_path / "own.pem"
+    people.new_key(own_story.catalog.actor, path)
+    monkeypatch.setenv("BTX_KEY_FILE", str(path))
+    return own_story
+
+
+@pytest.mark.parametrize("damage", [flip, cut, remove, another])
+def test_a_damaged_build_goes_through_no_door_and_a_repair_opens_them(
+    keyed: Workspace, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    doors: dict[str, Callable[[], object]] = {
+        "export": lambda: export(keyed, "build/1", tmp_path / "out", ExportRequest(draft=True)),
+        "release": lambda: release(keyed, "build/1"),
+        "explain": lambda: explain(keyed, "build/1", "2 + 2 = 4"),
+        "report": lambda: report(keyed, "build/1", "in-toto", sign=True),
+    }
+    damage(keyed.root / SHARD)
+    head = keyed.catalog.head()
+    for name, door in doors.items():
+        with pytest.raises(Damaged) as refused:
+            door()
+        assert "build" in refused.value.subject, name
+        assert refused.value.next == "btx repair"
+    assert (keyed.catalog.head(), (tmp_path / "out").exists()) == (head, False)
+    if damage is another:
+        (keyed.root / SHARD).with_name("model.safetensors").unlink()
+    elif damage is flip:
+        # The inode is shared by the store and DVC's cache: no other copy of these bytes is left.
+        assert repair(keyed, "build/1").lost
+        return
+    else:
+        assert [file.path for file in repair(keyed, "build/1").repaired] == [
+            str(keyed.root / SHARD)
+        ]
+    with pytest.raises(Refused, match="release/second-person"):
+        doors.pop("release")()
+    for door in doors.values():
+        door()
+    assert audit(keyed, "build/1").findings == ()
+
+
+def test_a_flipped_byte_is_restored_everywhere_from_one_whole_copy(
+    own_story: Workspace, btx: Any, tmp_path: Path
+) -> None:
+    """Store, folder, build and DVC's cache share the inode; the copy lies in another build."""
+    shard = own_story.root / SHARD
+    wanted = sha256_file(shard)
+    copy = tmp_path / "copy"
+    shutil.copyfile(shard, copy)
+    flip(shard)
+    assert {finding.check for finding in audit(own_story, "build/1").findings} >= {"files"}
+    # A colleague brings the object back into the store.
+    stored = own_story.store.path(wanted)
+    stored.unlink()
+    shutil.copyfile(copy, stored)
+    done = btx(own_story.root, "repair", "build/1", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["lost"]) == (0, [])
+    assert answer["repaired"]
+    assert sha256_file(shard) == wanted
+    for path in (own_story.root / ".dvc/cache/files/md5").glob("*/*"):
+        if not path.name.endswith(".dir"):
+            import hashlib
+
+            md5 = hashlib.md5(path.read_bytes()).hexdigest()
+            assert md5 == path.parent.name + path.name
+    assert audit(own_story, None).findings == ()
+    again = json.loads(btx(own_story.root, "repair", "--json").stdout)
+    assert (again["repaired"], again["lost"]) == ([], [])
+
+
+def test_data_is_restored_from_dvcs_remote_and_what_has_no_copy_is_named(
+    own_story: Workspace, btx: Any, tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    def dvc(*arguments: str) -> None:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        subprocess.run(command, cwd=own_story.root, check=True, capture_output=True)
+
+    dvc("remote", "add", "--default", "elsewhere", str(tmp_path / "remote"))
+    dvc("push", "data/math/1.dvc")
+    path = next(
+        path for path in sorted((own_story.root / "data/math/1").rglob("*")) if path.is_file()
+    )
+    wanted = sha256_file(path)
+    flip(path)
+    answer = repair(own_story, "data/math@1")
+    assert (len(answer.lost), sha256_file(path)) == (0, wanted)
+    other = next(
+        path for path in sorted((own_story.root / "data/code/1").rglob("*")) if path.is_file()
+    )
+    flip(other)
+    done = btx(own_story.root, "repair")
+    assert done.returncode == 1
+    assert "register it again from its source: btx data add" in done.stdout
+    assert {finding.check for finding in audit(own_story, None).findings} == {"files"}
+
+
+def test_an_export_wants_a_released_build_or_says_that_it_is_a_draft(
+    own_story: Workspace, tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="export-released/released"):
+        export(own_story, "build/1", tmp_path / "out")
+    export(own_story, "build/1", tmp_path / "draft", ExportRequest(draft=True))
+    assert "not released" in (tmp_path / "draft/DRAFT").read_text()
+    row = own_story.catalog.get("export/build-1@1")
+    assert json.loads(row.stored)["draft"] is True
+
+
+def test_a_dvc_file_that_leads_other_machines_to_other_bytes_is_found(own_story: Workspace) -> None:
+    path = own_story.root / "data/math/1.dvc"
+    whole = path.read_text()
+    (md5,) = re.findall(r"md5: ([0-9a-f]{32})", whole)
+    for text in (whole.replace(md5, "0" * 32), whole.replace("md5:", "etag:")):
+        path.unlink()
+        path.write_text(text)
+        (finding,) = audit(own_story, "data/math@1").findings
+        assert (finding.check, finding.subject) == ("dvc", "data/math@1, data/math/1.dvc")
+    path.write_text(whole)
+    assert audit(own_story, "data/math@1").findings == ()
+
+
+def test_a_plan_says_what_the_gate_would_refuse(own_story: Workspace) -> None:
+    assert look_ahead(own_story, Request(without=("code",))).refused_by == ()
+    withdraw(own_story, "data/code@1", "consent ended")
+    refused = look_ahead(own_story, Request(with_=("code@1",))).refused_by
+    assert [rule.partition(":")[0] for rule in refused] == ["standing/members", "standing/data"]
+
+
+def test_only_a_key_on_a_closed_list_signs_a_report(
+    own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = own_story.catalog.actor
+    mine = people.new_key(name, tmp_path / "mine.pem")
+    pem = people.public_pem(mine)
+    people.add_actor(own_story.catalog, name, ("auditor", "registrar"), pem)
+    people.new_key(name, tmp_path / "any.pem")
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "any.pem"))
+    with pytest.raises(Refused, match="on the list of actors"):
+        report(own_story, "data/math@1", "in-toto", sign=True)
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "mine.pem"))
+    assert report(own_story, "data/math@1", "in-toto", sign=True).text

@@ -1,0 +1,74 @@
+"""Policies by command: adopted by the first act, refused when edited, tried before they are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.jobs import policy
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.audit import audit
+from pipelines.workspace.workspace import Workspace, create
+from registry.errors import Refused
+from registry.records.events import Acted
+from registry.records.facts import DataStatement
+
+STATED = DataStatement(license="CC0-1.0", source="the test", holder="the state", purpose="tests")
+
+
+@pytest.fixture
+def workspace(tiny_corpora: Path, tmp_path: Path) -> Workspace:
+    made = create(tmp_path / "workspace")
+    add_data(made, "prose", tiny_corpora / "prose", STATED)
+    return made
+
+
+def test_the_first_act_of_a_new_workspace_adopts_the_policies_that_lie_there(
+    workspace: Workspace,
+) -> None:
+    event = workspace.catalog.events()[0]
+    assert (event.kind, event.read(Acted).act.why) == ("adopted", "the set of a new workspace")
+    assert policy.adopt(workspace).status == "unchanged"
+
+
+def test_edited_policies_let_nothing_in_and_an_audit_names_them_until_they_are_adopted(
+    workspace: Workspace, tiny_corpora: Path, btx: Any
+) -> None:
+    licence = workspace.policies / "licence.yaml"
+    whole = licence.read_text()
+    licence.write_text(whole.replace("    - 0BSD\n", "    - 0BSD\n    - CC-BY-NC-4.0\n"))
+    stolen = STATED.model_copy(update={"license": "CC-BY-NC-4.0"})
+    with pytest.raises(Refused, match="gate/adopted"):
+        add_data(workspace, "math", tiny_corpora / "math", stolen)
+    (finding,) = audit(workspace, "data/prose@1").findings
+    assert (finding.check, "differs in licence" in finding.found) == ("policies", True)
+    shown = btx(workspace.root, "policy", "adopt", "--dry-run")
+    assert '+   "CC-BY-NC-4.0",' in shown.stdout
+    done = btx(workspace.root, "policy", "adopt", "--why", "counsel agreed", "--json")
+    assert json.loads(done.stdout)["status"] == "adopted"
+    assert add_data(workspace, "math", tiny_corpora / "math", stolen).created
+    licence.write_text(whole)
+    found = {finding.check for finding in audit(workspace, "data/math@1").findings}
+    assert found == {"policies"}, "put back: the adopted set is still the other one"
+
+
+def test_a_proposed_set_says_what_it_would_refuse_and_logs_nothing(
+    workspace: Workspace, tmp_path: Path, btx: Any
+) -> None:
+    assert policy.try_out(workspace) == []
+    proposed = tmp_path / "proposed"
+    proposed.mkdir()
+    for path in workspace.policies.glob("*.yaml"):
+        (proposed / path.name).write_text(path.read_text().replace("    - CC0-1.0\n", ""))
+    head = workspace.catalog.head()
+    done = btx(workspace.root, "policy", "try", str(proposed), "--json")
+    assert (done.returncode, workspace.catalog.head()) == (3, head)
+    (row,) = json.loads(done.stdout)
+    assert row == {
+        "ref": "data/prose@1",
+        "gate": "register",
+        "logged": "allowed",
+        "now": "refused",
+        "rules": ["licence/allowed"],
+    }

@@ -1,0 +1,222 @@
+"""People: one key is one person, the list stays closed, acts are signed and can be taken back."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.errors import Refused
+from registry.formats import collect, render
+from registry.governance import adoption, attestations, gaps, people
+from registry.governance.people import Change
+from registry.governance.policies import load
+from registry.records.events import Act, Acted, Envelope, Released, Withdrawn
+from registry.web.views import overview
+
+POLICIES = Path(__file__).parents[2] / "policies"
+
+
+def key(governed: Any, name: str) -> people.Signer:
+    return people.signer(name, governed.keys / f"{name}.pem")
+
+
+def acting(governed: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the registry as this person opens it, with the key at hand."""
+    monkeypatch.setenv("BTX_KEY_FILE", str(governed.keys / f"{name}.pem"))
+    return governed.as_(name)
+
+
+@pytest.fixture
+def closed(governed: Any) -> Any:
+    """ida audits, ann registers, ben and cy approve; the shipped policies were adopted."""
+    governed.person("ida", "auditor")
+    adoption.adopt(governed.as_("ida"), load(POLICIES), key(governed, "ida"))
+    governed.person("ann", "registrar", by="ida")
+    for name in ("ben", "cy"):
+        governed.person(name, "approver", by="ida")
+    return governed
+
+
+@pytest.fixture
+def told(closed: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same, with build/1 registered by ann under her key."""
+    acting(closed, "ann", monkeypatch)
+    closed.story()
+    return closed
+
+
+def test_one_key_is_one_person_also_years_later(closed: Any) -> None:
+    """Not under a second name, not after its owner left, not one that was replaced."""
+    ida, catalog = key(closed, "ida"), closed.as_("ida")
+    pem = people.public_pem(key(closed, "ann"))
+    old = people.public_pem(key(closed, "ben"))
+    people.change_actor(catalog, Change("ben", (), old), ida)
+    for stolen in (pem, old):
+        with pytest.raises(Refused, match="the key of"):
+            people.change_actor(catalog, Change("alias", ("approver",), stolen), ida)
+    assert "alias" not in people.roll(catalog)
+
+
+def test_a_registrars_own_key_under_another_name_approves_nothing(governed: Any) -> None:
+    """Also where the list is open and the second name came past the program."""
+    build = governed.story()
+    ann = governed.person("ann", "registrar")
+    pem = people.public_pem(ann)
+    alias = Act(
+        act="actor", subject="actor/al", roles=("approver",), public_key=pem, at=people.now()
+    )
+    governed.as_("ann").event(Acted(act=alias), "actor/al", kind="actor")
+    people.approve(governed.as_("al"), "build/1", people.Signer("al", ann.key))
+    assert people.approvals(governed.as_("ann"), build) == []
+    ben = governed.person("ben", "approver")
+    twice = alias.model_copy(update={"subject": "actor/ben2", "public_key": people.public_pem(ben)})
+    governed.as_("ann").event(Acted(act=twice), "actor/ben2", kind="actor")
+    people.approve(governed.as_("ben"), "build/1", ben)
+    people.approve(governed.as_("ben2"), "build/1", people.Signer("ben2", ben.key))
+    assert [line.actor for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
+
+
+def test_the_last_auditor_cannot_leave_and_a_closed_list_stays_closed(closed: Any) -> None:
+    ida, catalog = key(closed, "ida"), closed.as_("ida")
+    pem = people.public_pem(ida)
+    for roles in ((), ("registrar",)):
+        with pytest.raises(Refused, match="the last auditor"):
+            people.change_actor(catalog, Change("ida", roles, pem), ida)
+    # Past the function: ida's own signed act does not open the list either.
+    leave = Act(act="actor", subject="actor/ida", roles=(), public_key=pem, at=people.now())
+    people.sign(catalog, leave, ida)
+    assert people.is_closed(catalog)
+    with pytest.raises(Refused):
+        closed.person("mal", "approver")
+    closed.person("eva", "auditor", by="ida")
+    people.change_actor(catalog, Change("ida", (), pem), ida)
+    assert people.is_closed(catalog)
+
+
+def test_what_a_stolen_key_signed_is_void_from_the_day_that_is_named(told: Any) -> None:
+    build = told.as_("ann").get("build/1")
+    people.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    assert len(people.approvals(told.as_("ann"), build)) == 1
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    pem = people.public_pem(key(told, "ben"))
+    ida, catalog = key(told, "ida"), told.as_("ida")
+    people.change_actor(catalog, Change("ben", ("approver",), pem, tomorrow, "not yet"), ida)
+    assert len(people.approvals(told.as_("ann"), build)) == 1
+    people.change_actor(catalog, Change("ben", ("approver",), pem, yesterday, "stolen"), ida)
+    assert people.approvals(told.as_("ann"), build) == []
+    new = people.new_key("ben2", told.keys / "ben2.pem")
+    change = Change("ben", ("approver",), people.public_pem(new), None, "a new key")
+    people.change_actor(catalog, change, ida)
+    people.approve(told.as_("ben"), "build/1", people.Signer("ben", new.key))
+    assert len(people.approvals(told.as_("ann"), build)) == 1, "the new key counts"
+
+
+def test_an_approval_or_a_waiver_is_taken_back_by_who_signed_it_or_an_auditor(told: Any) -> None:
+    build = told.as_("ann").get("build/1")
+    event = people.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    with pytest.raises(Refused, match="ben, who signed it"):
+        people.retract(told.as_("cy"), event, key(told, "cy"), "I would not have")
+    forged = Act(
+        act="retracted",
+        subject="build/1",
+        digest=event.digest,
+        actor="ben",
+        why="w",
+        at=people.now(),
+    )
+    told.as_("ben").event(Acted(act=forged), "build/1", kind="retracted")
+    assert len(people.approvals(told.as_("ann"), build)) == 1, "nobody signed that"
+    people.retract(told.as_("ben"), event, key(told, "ben"), "wrong text")
+    assert people.approvals(told.as_("ann"), build) == []
+    with pytest.raises(Refused, match="does not count"):
+        people.retract(told.as_("ben"), event, key(told, "ben"), "again")
+    again = people.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    assert len(people.approvals(told.as_("ann"), build)) == 1, "a new one counts"
+    people.retract(told.as_("ida"), again, key(told, "ida"), "ben was away that day")
+    assert people.approvals(told.as_("ann"), build) == []
+
+
+def test_a_withdrawal_needs_a_role_and_the_persons_key(
+    told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Refused, match="outsider would withdraw"):
+        people.withdraw(told.as_("outsider"), "data/law@1", "because I can")
+    monkeypatch.setenv("BTX_KEY_FILE", str(told.keys / "none.pem"))
+    with pytest.raises(Refused, match="no key of ben"):
+        people.withdraw(told.as_("ben"), "data/law@1", "in the name of ben")
+    monkeypatch.setenv("BTX_KEY_FILE", str(told.keys / "ann.pem"))
+    with pytest.raises(Refused, match="not ben's"):
+        people.withdraw(told.as_("ben"), "data/law@1", "with another key")
+    assert told.as_("ann").status("data/law@1") == "registered"
+    for name in ("ann", "ben", "ida"):
+        people.withdraw(acting(told, name, monkeypatch), "data/law@1", "consent ended")
+    assert told.as_("ann").status("build/1") == "tainted"
+    assert gaps.unsigned(told.as_("ann"))[1] == []
+
+
+def test_acts_that_nobody_signed_are_found_whether_they_count_or_not(
+    told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = told.as_("ann")
+    examined, found = gaps.unsigned(catalog)
+    assert (examined >= 6, found) == (True, [])
+    forger = told.as_("ben")
+    forger.event(Withdrawn(why="because I can"), "data/law@1")
+    forger.event(Released(verdict="allowed"), "build/1")
+    approval = Act(act="approved", subject="build/1", actor="ben", at=people.now())
+    forger.event(Acted(act=approval), "build/1")
+    pem = people.public_pem(people.new_key("mal", told.keys / "mal.pem"))
+    join = Act(act="actor", subject="actor/mal", roles=("auditor",), public_key=pem, at="2026")
+    told.as_("mal").event(Acted(act=join), "actor/mal", kind="actor")
+    # A signature over another act, by the right person.
+    other = attestations.sign(
+        Act(act="withdrawn", subject="data/other@1", actor="ben", at=people.now()).to_json(),
+        key(told, "ben").key,
+        people.ACT,
+    )
+    body = Withdrawn(why="w", envelope=Envelope.from_json(other, "test"))
+    forger.event(body, "seed/base@1")
+    subjects = [gap.subject.split(",")[0] for gap in gaps.unsigned(catalog)[1]]
+    assert subjects == ["data/law@1", "build/1", "build/1", "actor/mal", "seed/base@1"]
+
+
+def test_a_verdict_in_anothers_name_is_found(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ben writes as ann, by a name that anybody can set: the signature is not hers."""
+    from registry.governance import gate
+    from registry.records.events import Judged
+
+    logged = gate.verdicts(told.as_("ann"), "data/law@1")[-1].read(Judged)
+    as_ann = people.vouched(
+        acting(told, "ben", monkeypatch), "verdict", "data/law@1", logged.documents[1]
+    )
+    told.as_("ann").event(logged.model_copy(update={"envelope": as_ann}), "data/law@1")
+    told.as_("ann").event(logged.model_copy(update={"envelope": None}), "data/law@1")
+    swapped = (logged.documents[0], logged.documents[0])
+    told.as_("ann").event(logged.model_copy(update={"documents": swapped}), "data/law@1")
+    found = [gap.found for gap in gaps.unsigned(told.as_("ann"))[1]]
+    assert found == ["verdict in the name of ann, without their signature"] * 3
+
+
+def test_an_older_registry_is_not_asked_for_signatures_that_it_could_not_have(
+    governed: Any,
+) -> None:
+    governed.person("ida", "auditor")
+    governed.as_("ann").event(Withdrawn(why="w"), "data/law@1")
+    assert gaps.unsigned(governed.as_("ann")) == (0, [])
+
+
+OPEN = "The list of actors is open: names and approvals prove nobody."
+
+
+def test_an_approval_on_an_open_list_is_told_to_prove_nobody(governed: Any) -> None:
+    governed.story()
+    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    assert OPEN in render(collect(governed.as_("ann"), "build/1"), "md")
+    assert overview(governed.as_("ann")).open_list is True
+
+
+def test_a_closed_list_is_not_told_to_be_open(told: Any) -> None:
+    assert OPEN not in render(collect(told.as_("ann"), "build/1"), "md")
+    assert overview(told.as_("ann")).open_list is False
