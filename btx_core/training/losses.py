@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
+from btx_core.training.packing import run_packed
+
 
 def next_token_loss(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
     """Return the cross-entropy of every next token.
@@ -40,26 +42,8 @@ def next_token_logits(model: torch.nn.Module, ids: torch.Tensor, end: int) -> to
         Logits (B, S, V), float32.
     """
     inputs = ids[:, :-1]
-    output = model(input_ids=inputs, attention_mask=document_mask(inputs, end), use_cache=False)
-    logits: torch.Tensor = output.logits
+    logits: torch.Tensor = run_packed(model, inputs, end).logits
     return logits.float()
-
-
-def document_mask(ids: torch.Tensor, end: int) -> torch.Tensor:
-    """Return the attention mask that keeps packed documents from seeing each other.
-
-    Args:
-        ids: token ids (B, S); a document begins with the end token before it.
-        end: the id of the end token.
-
-    Returns:
-        An additive mask (B, 1, S, S), float32: 0 where a token may look, the lowest number
-        elsewhere.
-    """
-    document = (ids == end).cumsum(1)
-    seen = (document[:, :, None] == document[:, None, :]).tril()
-    lowest = torch.finfo(torch.float32).min
-    return torch.zeros(seen.shape, device=ids.device).masked_fill(~seen, lowest)[:, None]
 
 
 def kl_divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:

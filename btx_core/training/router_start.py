@@ -22,7 +22,8 @@ from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import load
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
 from btx_core.texts import Corpus
-from btx_core.training.losses import document_mask, next_token_logits
+from btx_core.training.losses import next_token_logits
+from btx_core.training.packing import run_packed
 from btx_core.training.recipes import RouterStart
 
 # What a fitted router scores a state for its own expert: sharp enough to choose, soft enough to be
@@ -106,10 +107,9 @@ def statistics(
     states: dict[str, torch.Tensor] = {}
     read = [corpus.sequence(number, length)[:-1] for number in range(sequences)]
     ids = torch.from_numpy(np.stack(read))
-    mask = document_mask(ids, corpus.end)
     blocks = feed_forward_blocks(dense)
     with recorded_inputs(blocks, states, reduce=lambda _, hidden_TD: hidden_TD.double()):
-        dense(input_ids=ids, attention_mask=mask, use_cache=False)
+        run_packed(dense, ids, corpus.end)
     states_LTD = torch.stack(list(states.values()))
     return Statistics(states_LTD.shape[1], states_LTD.sum(1), states_LTD.mT @ states_LTD)
 
