@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from btx_core.routed import RoutedModel
 from btx_core.training.losses import (
+    Predictions,
     balance_loss,
-    kl_divergence,
-    next_token_logits,
     next_token_loss,
     own_expert_loss,
+    predict,
     z_loss,
 )
 from btx_core.training.recipes import TuneRecipe
@@ -113,9 +112,9 @@ class Tuning:
 
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
-        logits_BSV, inputs = self._forward(model, batch, progress)
-        loss = self._text_term(logits_BSV, batch)
-        divergence = self._seed_term(logits_BSV, batch)
+        predictions, inputs = self._forward(model, batch, progress)
+        loss = self._text_term(predictions, batch)
+        divergence = self._seed_term(predictions, batch)
         if divergence is not None:
             loss = loss + divergence
         for router in self.routed.routers:
@@ -126,8 +125,8 @@ class Tuning:
 
     def _forward(
         self, model: torch.nn.Module, batch: Batch, progress: float
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the logits (B, S, V), and what entered each router (T, D) by its name."""
+    ) -> tuple[Predictions, dict[str, torch.Tensor]]:
+        """Return the predictions, and what entered each router (T, D) by its name."""
         temperature = 1 - progress * (1 - self.recipe.temperature)
         how = RoutingInTraining(self.routing, self.recipe.capacity, temperature)
         with (
@@ -135,22 +134,21 @@ class Tuning:
             self.routed.recording(inputs=True) as recording,
             routing_in_training(self.routed.routers, how),
         ):
-            return next_token_logits(model, batch.ids, self.end), recording.inputs
+            return predict(model, batch.ids, self.end), recording.inputs
 
-    def _text_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _text_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor:
         if not self.recipe.text:
-            return logits_BSV.new_zeros(())
-        targets = batch.ids[:, 1:].flatten()
-        return self.recipe.text * cross_entropy(logits_BSV.flatten(0, 1), targets)
+            return torch.zeros((), device=batch.ids.device)
+        return self.recipe.text * predictions.cross_entropy(batch.ids[:, 1:])
 
-    def _seed_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor | None:
+    def _seed_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor | None:
         """Return the KL divergence from the seed model on its own text, where the batch has any."""
         general = [number for number, name in enumerate(batch.domains) if name == GENERAL]
         if self.teacher is None or not general:
             return None
         with torch.no_grad():
-            target_logits = next_token_logits(self.teacher, batch.ids[general], self.end)
-        divergence = kl_divergence(logits_BSV[general], target_logits)
+            target = predict(self.teacher, batch.ids[general], self.end)
+        divergence = predictions.of(general).kl_divergence(target)
         return self.recipe.keep * divergence * len(general) / len(batch.domains)
 
     def _router_terms(

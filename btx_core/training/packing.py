@@ -38,7 +38,7 @@ class DocumentRows(NamedTuple):
 
 
 def run_packed(
-    model: torch.nn.Module, ids: torch.Tensor, end: int
+    model: torch.nn.Module, ids: torch.Tensor, end: int, *, logits_to_keep: int = 0
 ) -> Any:  # a transformers ModelOutput, whose class differs between families
     """Run a model over packed documents without a cache.
 
@@ -46,6 +46,7 @@ def run_packed(
         model: a causal language model of transformers, perhaps wrapped for several processes.
         ids: token ids (B, S).
         end: the id of the end token.
+        logits_to_keep: of how many last tokens logits are computed; 0: of all.
 
     Returns:
         What the model returns.
@@ -57,6 +58,8 @@ def run_packed(
     inner = getattr(model, "module", model)
     separate_recurrent_layers(inner)
     arguments = packed(ids, end, cast(PreTrainedConfig, inner.config))
+    if logits_to_keep:
+        arguments["logits_to_keep"] = logits_to_keep
     return model(input_ids=ids, use_cache=False, **arguments)
 
 

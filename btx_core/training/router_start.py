@@ -22,7 +22,6 @@ from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import load
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
 from btx_core.texts import Corpus
-from btx_core.training.losses import next_token_logits
 from btx_core.training.packing import run_packed
 from btx_core.training.recipes import RouterStart
 
@@ -109,7 +108,7 @@ def statistics(
     ids = torch.from_numpy(np.stack(read))
     blocks = feed_forward_blocks(dense)
     with recorded_inputs(blocks, states, reduce=lambda _, hidden_TD: hidden_TD.double()):
-        run_packed(dense, ids, corpus.end)
+        run_packed(dense, ids, corpus.end, logits_to_keep=1)
     states_LTD = torch.stack(list(states.values()))
     return Statistics(states_LTD.shape[1], states_LTD.sum(1), states_LTD.mT @ states_LTD)
 
@@ -244,10 +243,10 @@ def router_states(
     """
     states: dict[str, dict[str, torch.Tensor]] = {}
     for domain, corpus in corpora.items():
-        read = [corpus.sequence(number, length) for number in range(SEQUENCES)]
+        read = [corpus.sequence(number, length)[:-1] for number in range(SEQUENCES)]
         ids = torch.from_numpy(np.stack(read))
         with routed.recording(inputs=True) as recording:
-            next_token_logits(routed.network, ids, corpus.end)
+            run_packed(routed.network, ids, corpus.end, logits_to_keep=1)
         states[domain] = recording.inputs
     return states
 
