@@ -123,6 +123,9 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
         print_line(f"  time    {', '.join(stages)}, by {answer.measured_on}")
     elif answer.ran:
         print_line("  time    not known: no build like it has been measured yet")
+    if answer.chosen:
+        values = ", ".join(f"{key} {value:g}" for key, value in answer.chosen.items())
+        print_line(f"  tune    {values} (auto)")
     if answer.cost.get("flops"):
         tokens, flops = answer.cost["tokens"], answer.cost["flops"]
         print_line(f"  cost    {tokens:.0f} tokens, {flops:.3g} FLOPs of tuning")

@@ -6,18 +6,27 @@ that it names. What a plan would cost is `forecast`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.measuring import harness
-from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
+from btx_core.training.fitting import Scope, for_tuning
+from pipelines.workspace import fitted
+from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound
 from registry.records.answers import MemberChange
 from registry.records.base import JsonObject
-from registry.records.facts import BuildFacts, BuildRecipe, ExpertFacts, SeedFacts, SnapshotFacts
+from registry.records.facts import (
+    BuildFacts,
+    BuildRecipe,
+    DataFacts,
+    ExpertFacts,
+    SeedFacts,
+    SnapshotFacts,
+)
 from registry.records.kinds import UNUSABLE, Mode
 from registry.records.references import parse
 from registry.records.version import Version
@@ -78,6 +87,8 @@ class Plan:
         mode: anchored, unless a member is a full branch.
         given: the recipe as the settings write it; what is not named keeps its default.
         resolved: of a build that is gone back to: its recipe with every key, as it was then.
+        scope: what tuning is fitted to.
+        chosen: what `given` leaves open of tuning.
     """
 
     line: str
@@ -87,6 +98,8 @@ class Plan:
     mode: Mode
     given: BuildRecipe
     resolved: BuildRecipe | None = None
+    scope: Scope | None = None
+    chosen: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -98,7 +111,8 @@ class Plan:
     @property
     def ordered(self) -> BuildRecipe:
         """The recipe that the stages are told."""
-        return self.resolved or self.given
+        tune = complete(self.given.tune, self.chosen)
+        return self.resolved or self.given.model_copy(update={"tune": tune})
 
     @property
     def refs(self) -> tuple[str, ...]:
@@ -138,7 +152,17 @@ def plan(workspace: Workspace, request: Request) -> Plan:
     history: list[Composed] = [*builds, *own, *([target] if target else [])]
     base = catalog.get(seed, SeedFacts)
     members = slots(history, chosen)
-    return Plan(request.line, base, members, newest, mode, given, resolved)
+    planned = Plan(request.line, base, members, newest, mode, given, resolved)
+    return planned if resolved else _fitted(workspace, planned)
+
+
+def _fitted(workspace: Workspace, planned: Plan) -> Plan:
+    """Return the plan with what its recipe leaves open of tuning, chosen."""
+    catalog = workspace.catalog
+    refs = {*planned.seed.facts.data, *planned.data}
+    texts = [catalog.get(ref, DataFacts) for ref in sorted(refs)]
+    scope = fitted.scope(workspace, planned.seed, texts, gpus=workspace.settings.train.gpus)
+    return replace(planned, scope=scope, chosen=for_tuning(scope, planned.given.tune))
 
 
 def slots(

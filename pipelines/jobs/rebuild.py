@@ -7,6 +7,7 @@ Out: builds/N, whole or not at all, and its rows.
 """
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,7 @@ from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
-from pipelines.workspace import folders, orders, reports
+from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
@@ -101,6 +102,8 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         run = Run(workspace, planned, number, started, shards, snapshot)
+        if planned.chosen and planned.scope:
+            print(f"tune: {fitted.sentence(planned.chosen, planned.scope)}", file=sys.stderr)
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
@@ -144,6 +147,7 @@ def look_ahead(workspace: Workspace, request: Request | None = None) -> Forecast
         weights=tuple(expected.weights),
         cost=expected.cost,
         measured_on=expected.measured_on,
+        chosen=planned.chosen,
     )
 
 
@@ -289,7 +293,7 @@ def _grown_from(run: Run) -> GrownFrom | None:
     """
     workspace, planned = run.workspace, run.planned
     build = planned.previous
-    grows = recipe(TuneRecipe, planned.given.tune).grow > 0
+    grows = recipe(TuneRecipe, planned.ordered.tune).grow > 0
     if not build or not grows or planned.resolved:
         return None
     if workspace.catalog.status(build.ref) in UNUSABLE:

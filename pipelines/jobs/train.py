@@ -7,17 +7,19 @@ edited it on purpose.
 
 import logging
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from btx_core.files import replace_text
+from btx_core.training.fitting import for_training
 from btx_core.training.recipes import TrainRecipe
 from pipelines.stages import dvc_runs
 from pipelines.stages.dvc_runs import Log
 from pipelines.stages.executors import Needs, execute
-from pipelines.workspace import folders, orders
+from pipelines.workspace import fitted, folders, orders
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
@@ -129,21 +131,26 @@ def _orders(
     mode: str | None,
 ) -> dict[str, BranchOrder]:
     settings = workspace.settings
-    chosen = settings.recipe.train | ({"mode": mode} if mode else {})
+    given = settings.recipe.train | ({"mode": mode} if mode else {})
     # A wrong key is told before anything starts.
-    recipe(TrainRecipe, chosen)
+    recipe(TrainRecipe, given)
     shared: dict[str, Any] = {
         "seed": _folder(workspace, base),
         "general": tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data),
-        "recipe": chosen,
+        "recipe": given,
         "threads": settings.train.threads,
     }
     if settings.train.processes > 1:
         shared["processes"] = settings.train.processes
-    return {
-        name: BranchOrder(data=_folder(workspace, corpus), **shared)
-        for name, corpus in corpora.items()
-    }
+    ordered, before = {}, orders.read_branches(workspace.root)
+    for name, corpus in corpora.items():
+        scope = fitted.scope(workspace, base, [corpus], gpus=settings.train.gpus)
+        chosen = for_training(scope, given)
+        order = BranchOrder(data=_folder(workspace, corpus), chosen=chosen, **shared)
+        ordered[name] = fitted.kept(before.get(name), order)
+        if ordered[name].chosen:
+            print(f"{name}: {fitted.sentence(chosen, scope)}", file=sys.stderr)
+    return ordered
 
 
 def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:

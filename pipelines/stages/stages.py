@@ -17,7 +17,7 @@ from pipelines.workspace import folders, reports
 from pipelines.workspace.bars import bar, bar_or_notes, note_of
 from pipelines.workspace.failures import error_text
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
-from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from registry.digest import sha256_file
 from registry.errors import Damaged
 
@@ -42,7 +42,7 @@ def train(name: str) -> None:
         train_branch(
             _proven(order.seed),
             [_proven(order.data)],
-            recipe(TrainRecipe, order.recipe),
+            recipe(TrainRecipe, complete(order.recipe, order.chosen)),
             WORK / "branches" / name,
             general=general[0] if general else None,
             progress=progress,

@@ -42,7 +42,9 @@ processes = 1 # that train one branch together
 
 # Recipes: what is not named keeps its default. A key that a step does not know is refused, with
 # the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
-# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py.
+# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py. steps, batch,
+# sequence, learning_rate, warmup_steps and accumulate are chosen by the seed's size, the text and
+# the memory, unless they are named; what was chosen is printed and stored.
 [recipe.train]
 [recipe.mix]
 [recipe.tune]
