@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test coverage golden check schemas clean
+.PHONY: demo test slow coverage golden check schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
@@ -10,9 +10,13 @@ demo: .venv/ready
 test: .venv/ready-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The tests that take long, which `make test` leaves out: run before a release.
+slow: .venv/ready-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
 # What the tests execute, line by line; code in started processes is not counted.
 coverage: .venv/ready-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov -m 'slow or not slow'
 
 # A workspace that the code before this release made, read and worked in by today's code.
 golden: .venv/ready-test

@@ -23,7 +23,7 @@ from registry.records.evidence import (
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
 from registry.records.references import parse
-from registry.records.results import Result, labels
+from registry.records.results import Result, by_data, labels, same_text
 from registry.records.version import Version
 
 
@@ -101,13 +101,15 @@ def of_build(
     facts = build.facts
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
-    known = _bits_per_byte(catalog.results(before)) if before else None
-    results = result_lines(catalog.results(build), known)
+    own = catalog.results(build)
+    earlier = catalog.results(before) if before else []
+    known = _comparable(earlier, own)
+    results = result_lines(own, known)
     named = labels(results)
     routing = facts.routing
     measured = {
         "results": results or None,
-        "no_longer_measured": tuple(sorted((known or {}).keys() - {one.data for one in results})),
+        "no_longer_measured": tuple(sorted({one.data for one in earlier} - known.keys())),
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
@@ -146,8 +148,14 @@ def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
     )
 
 
-def _bits_per_byte(results: Sequence[Result]) -> dict[str, float | None]:
-    return {result.data: result.bits_per_byte for result in results}
+def _comparable(before: Sequence[Result], now: Sequence[Result]) -> dict[str, float | None]:
+    """Return the figures of the release before that today's stand on the same text as."""
+    today = by_data(now)
+    return {
+        result.data: result.bits_per_byte
+        for result in before
+        if result.data in today and same_text(result, today[result.data])
+    }
 
 
 def _older(line: ResultLine) -> BuildFigures:

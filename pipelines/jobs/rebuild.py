@@ -465,14 +465,15 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
     """Return the build's figures, one result a data version.
 
     Beside them stand those of the seed and of every member that was trained on this data, as they
-    were measured when the members were registered.
+    were measured when the members were registered; none that was measured on another amount of it.
     """
     known_to_seed = set(planned.seed.facts.data)
     results = []
     for data in planned.data:
-        own = _own_results(planned, data)
-        beside = own[0][1] if own else None
         figures = measured.domains[data]
+        recorded = _own_results(planned, data)
+        own = [(ref, one) for ref, one in recorded if one.tokens == figures.tokens]
+        beside = own[0][1] if own else None
         specialists = tuple(
             Specialist(ref=ref, bits_per_byte=one.bits_per_byte, accuracy=one.accuracy)
             for ref, one in own

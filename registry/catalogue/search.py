@@ -7,6 +7,7 @@ Labels are derived from facts alone, so an audit can derive them again.
 
 import re
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from registry.digest import canonical_json
@@ -29,6 +30,7 @@ from registry.records.results import labels as result_labels
 INHERITED = ("license", "holder", "domain", "data")
 NOT_INHERITED_OVER = f"('{Relation.BRANCHED_FROM}', '{Relation.SEED}', '{Relation.SUPERSEDES}')"
 METRIC = re.compile(r"\s*([\w./@-]+)\s*(<=|>=|<|>|=)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?")
 FILTERS = (
     "name",
     "license",
@@ -41,7 +43,8 @@ FILTERS = (
     "after",
     "before",
 )
-_FIGURES = ("bits_per_byte", "tokens", "accuracy", "answers", "seed_bits_per_byte", "seed_accuracy")
+_OWN = ("bits_per_byte", "tokens", "accuracy", "answers", "seed_bits_per_byte", "seed_accuracy")
+FIGURES = (*_OWN, "specialist_bits_per_byte", "specialist_accuracy")
 
 # A condition over a version v, and the values that it names.
 Condition = tuple[str, dict[str, str | float]]
@@ -74,9 +77,7 @@ def condition(kind: Kind, key: str, value: str) -> Condition:
     if key == "name":
         return "v.name = :name", {"name": parse(value, kind).name if "/" in value else value}
     if key in ("after", "before"):
-        return f"v.registered_at {'>=' if key == 'after' else '<'} :{key}", {
-            key: _moment(key, value)
-        }
+        return f"v.registered_at {'>=' if key == 'after' else '<'} :{key}", {key: _moment(value)}
     if key == "digest":
         return _digest(value)
     if key == "metric":
@@ -128,6 +129,8 @@ def _metric(value: str) -> Condition:
     if not read:
         expected = "NAME and a bound, such as math.bits_per_byte<1.2"
         raise Invalid("metric filter", found=value, expected=expected)
+    if read[1].rpartition(".")[2] not in FIGURES:
+        raise Invalid("metric filter", found=value, expected=f"one of {', '.join(FIGURES)}")
     # Rows written before results were a list label an expert's domains one level deeper.
     found = (
         "SELECT l.version_id FROM label l "
@@ -139,10 +142,14 @@ def _metric(value: str) -> Condition:
     return f"v.id IN ({found})", {**names, "bound": float(read[3])}
 
 
-def _moment(key: str, value: str) -> str:
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?", value):
-        expected = "a date such as 2026-03-01, or 2026-03-01T12:00:00Z, in UTC"
-        raise Invalid(key, found=value, expected=expected)
+def _moment(value: str) -> str:
+    try:
+        if not MOMENT.fullmatch(value):
+            raise ValueError(value)
+        datetime.fromisoformat(value)
+    except ValueError as error:
+        expected = "a day such as 2026-03-01, or 2026-03-01T12:00:00Z, in UTC"
+        raise Invalid("date", found=value, expected=expected) from error
     return value.rstrip("Z")
 
 
@@ -188,7 +195,7 @@ def _figures(results: Iterable[Result]) -> Iterator[Label]:
 
 
 def _measured(result: Result) -> Iterator[tuple[str, float]]:
-    for figure in _FIGURES:
+    for figure in _OWN:
         number = getattr(result, figure)
         if number is not None:
             yield figure, number

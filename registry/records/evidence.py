@@ -187,7 +187,8 @@ class BuildEvidence(Evidence):
     members: tuple[MemberLine, ...] = ()
     licenses: tuple[str, ...] = ()  # of seed and members, each that applies
     results: tuple[ResultLine, ...] | None = None
-    no_longer_measured: tuple[str, ...] = ()  # data versions that the last release was measured on
+    # Data versions of whose text the last release was measured on another amount, or alone.
+    no_longer_measured: tuple[str, ...] = ()
     evaluation: Mapping[str, BuildFigures] | None = None  # older
     previous: Mapping[str, PreviousFigures] | None = None  # older: only what is measured again
     routing: Outliers | None = None

@@ -270,6 +270,7 @@ tune(TuneInputs(mixed, texts), recipe, out, lambda done, total, text: print(done
 """
 
 
+@pytest.mark.slow
 def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(
     mixtures: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
     )
 
 
+@pytest.mark.slow
 def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_checkpoint(
     ordered: Callable[[], Path],
     one_after_another: dict[str, dict[str, str]],

@@ -6,6 +6,8 @@ withdrawn.
 
 from typing import Any
 
+import pytest
+
 from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
@@ -24,6 +26,7 @@ TUNING = '[recipe.tune]\nmode = "router"\nhome = 0.3\ngrow = 0.5\n'
 BESIDE = "[recipe.train]\nbeside = 0.7\nreplay = 0.5\n"
 
 
+@pytest.mark.slow
 def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> None:
     root = own_story.root
     settings = (root / "btx.toml").read_text()

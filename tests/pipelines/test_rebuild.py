@@ -220,6 +220,7 @@ def test_recipes_come_from_a_file_and_a_wrong_key_is_named(
         read_recipes(tmp_path / "nowhere.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wishes", [("--without code", "--without math"), ("--without code", "--without code")]
 )

@@ -68,7 +68,11 @@ def several(
     return workspace
 
 
-@pytest.mark.parametrize("order", [("math", "prose"), ("prose", "math")], ids=",".join)
+@pytest.mark.parametrize(
+    "order",
+    [("math", "prose"), pytest.param(("prose", "math"), marks=pytest.mark.slow)],
+    ids=",".join,
+)
 def test_what_the_seed_knew_is_told_of_the_right_data_version(
     own_story: Workspace,
     registered: Callable[..., Version[ExpertFacts]],
@@ -222,3 +226,19 @@ def test_figures_of_another_amount_of_one_text_are_named_and_not_compared(
     lines = {one.what for one in answer.changes if one.what.startswith("evaluation.")}
     assert lines == {"evaluation.code.tokens", "evaluation.math.tokens"}
     assert [note.split(":")[0] for note in answer.notes] == ["data/code@1", "data/math@1"]
+    # Nor beside the seed and the specialists, which were measured on the first amount.
+    for result in results(own_story, "build/2").values():
+        assert result.bits_per_byte is not None
+        assert (result.seed_bits_per_byte, result.specialists, result.gain_kept) == (None, (), None)
+
+
+def test_a_release_is_not_judged_beside_figures_of_another_amount_of_text(
+    own_story: Workspace, btx: Run
+) -> None:
+    settings = own_story.root / "btx.toml"
+    settings.write_text(settings.read_text().replace("max_tokens = 2000", "max_tokens = 1000"))
+    rebuild(Workspace.find(own_story.root))
+    asked = btx(own_story.root, "policy", "check", "build/2")
+    assert asked.returncode == 3
+    assert "release-quality/seed-measured" in asked.stdout
+    assert "data/code@1" in asked.stdout

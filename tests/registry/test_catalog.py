@@ -252,7 +252,15 @@ def test_searches_find_by_every_term(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize(
-    "filters", [{"metric": "x"}, {"digest": "zz"}, {"after": "yesterday"}, {"colour": "red"}]
+    "filters",
+    [
+        {"metric": "x"},
+        {"metric": "math.bits_per_bite<1"},
+        {"digest": "zz"},
+        {"after": "yesterday"},
+        {"before": "2026-02-31"},
+        {"colour": "red"},
+    ],
 )
 def test_a_filter_that_cannot_be_read_is_wrong_usage(
     lite: Catalog, filters: dict[str, str]
