@@ -1,11 +1,16 @@
 # Everything from a fresh clone: needs Python 3.11+, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
+SCALE ?= cpu
 
-.PHONY: demo test slow coverage golden check schemas clean
+.PHONY: demo real test slow coverage golden check schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
+
+# The same story on a real language model, SmolLM2-135M; SCALE=gpu: more text, on a GPU.
+real: .venv/ready
+	$(BIN)/python benchmarks/real/run.py --dir real --scale $(SCALE)
 
 test: .venv/ready-test check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -45,4 +50,4 @@ schemas: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo real real-sources

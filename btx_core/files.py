@@ -19,11 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from btx_core.problems import WrongUsage
+from btx_core.problems import Unsafe, WrongUsage
 
 # The request number of Linux's ioctl that shares another file's blocks (linux/fs.h).
 FICLONE = 0x40049409
 COPY_BYTES = 1 << 20
+# Of a path, in characters: what Linux takes.
+LONGEST_PATH = 4096
 # Another file system, one without links, or one that allows no more of them: copying helps.
 CANNOT_LINK = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
@@ -182,6 +184,42 @@ def copy_file(source: Path, target: Path) -> bool:
         except OSError:
             shutil.copyfileobj(reading, writing, COPY_BYTES)
             return False
+
+
+def stays_inside(path: str) -> bool:
+    """Say whether a relative path, as a row or a file from outside names it, leaves no folder.
+
+    It has to be written plainly: no empty part, no `.` and no `..`.
+    """
+    if not path or "\0" in path or len(path) > LONGEST_PATH:
+        return False
+    return not any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def path_inside(folder: Path, path: str, subject: object) -> Path:
+    """Return the path of a file or folder that a row, a dump or a manifest names.
+
+    The last part may be a link, since DVC may hold files by links. No folder on the way may be one
+    that leads out.
+
+    Args:
+        folder: what it must lie in.
+        path: relative to the folder, as it is named.
+        subject: who names it, for the error message.
+
+    Raises:
+        Unsafe: for a path that leads out of the folder; nothing is read or written then.
+    """
+    if stays_inside(path):
+        whole = folder / path
+        if whole.parent.resolve().is_relative_to(folder.resolve()):
+            return whole
+    raise Unsafe(
+        subject,
+        found=f"the path {path[:160]!r}",
+        expected=f"a path inside {folder}",
+        next="do not use what names it, and ask whoever made it",
+    )
 
 
 def fsync(path: Path) -> None:

@@ -2,17 +2,21 @@
 
     .venv/bin/python benchmarks/tune/speed.py
 
-In:  --hidden, --layers: the shape of a Llama; --dir: a scratch folder.
-Out: a Markdown row per way: tokens per second (median and spread), and the ratio to the Trainer.
+In:  --hidden, --layers: the shape of a Llama, or --seed: a checkpoint folder; --dir: a scratch
+     folder.
+Out: a Markdown row per way: tokens per second and per CPU second (median and spread), and the ratio
+     to the Trainer by CPU seconds, which other processes of the machine hardly change.
 
 The ways take turns in one run, on the same mixture of the seed and three experts, with the same
-batch, sequence length and text. benchmarks/btx_table says what each way is worth in quality.
+batch, sequence length and text. benchmarks/btx_table and benchmarks/real say what they are worth in
+quality.
 """
 
 import argparse
 import json
 import shutil
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -78,8 +82,16 @@ class Subject:
     scratch: Path
 
 
-def trainer_s(subject: Subject) -> float:
-    """Return the seconds of the Trainer's loop, as the Trainer reports them."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a loop by the clock, and of CPU time."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def trained(subject: Subject) -> Took:
+    """Run the Trainer's loop."""
     recipe, mixed = subject.recipe, subject.inputs.mixed
     tokenizer = AutoTokenizer.from_pretrained(mixed)
     texts = subject.inputs.texts
@@ -103,32 +115,37 @@ def trainer_s(subject: Subject) -> float:
         args=arguments,
         train_dataset=Sequences(mixture, recipe),
     )
-    return float(trainer.train().metrics["train_runtime"])
+    started = time.process_time()
+    wall_s = float(trainer.train().metrics["train_runtime"])
+    return Took(wall_s, time.process_time() - started)
 
 
-def tuning_s(subject: Subject, recipe: TuneRecipe) -> float:
-    """Return the seconds of btx's loop under a recipe."""
+def tuned(subject: Subject, recipe: TuneRecipe) -> Took:
+    """Run btx's loop under a recipe."""
     job = TuneJob.load(subject.inputs, recipe)
     job.start_routers()
     job.freeze()
-    return job.run().wall_s
+    report = job.run()
+    return Took(report.wall_s, report.device_s)
 
 
-def compose(scratch: Path, size: PretrainConfig, recipe: TuneRecipe) -> Subject:
-    """Write text, a seed and a mixture of three copies of it; return what the ways tune."""
+def compose(scratch: Path, size: PretrainConfig, recipe: TuneRecipe, seed: Path | None) -> Subject:
+    """Write text, a seed unless one is given, and a mixture of three copies of it."""
     texts = {name: [scratch / "text" / name] for name in CORPORA}
     for name, (folder,) in texts.items():
         CORPORA[name](folder)
-    seed, mixed = scratch / "seed", scratch / "mixed"
-    pretrain(size, texts[GENERAL], TrainRecipe(mode="full", steps=1), seed)
+    mixed = scratch / "mixed"
+    if seed is None:
+        seed = scratch / "seed"
+        pretrain(size, texts[GENERAL], TrainRecipe(mode="full", steps=1), seed)
     members = [Member(name, slot, seed) for slot, name in enumerate(EXPERTS, 1)]
     mix(seed, members, MixRecipe(), mixed)
     own_experts = {name: OwnExpert(index, seed) for index, name in enumerate(CORPORA)}
     return Subject(TuneInputs(mixed, texts, own_experts, seed), recipe, scratch / "trainer")
 
 
-def ways_to_tune(subject: Subject) -> dict[str, Callable[[], float]]:
-    """Return a function for every way that gives the seconds of its loop."""
+def ways_to_tune(subject: Subject) -> dict[str, Callable[[], Took]]:
+    """Return a function for every way that runs its loop."""
     router = replace(subject.recipe, mode="router")
     recipes = {
         "all": replace(subject.recipe, mode="all"),
@@ -137,22 +154,27 @@ def ways_to_tune(subject: Subject) -> dict[str, Callable[[], float]]:
         "router, without the KL divergence from the seed": replace(router, keep=0.0),
         "router, own-expert loss only": replace(router, text=0.0, keep=0.0, home=1.0),
     }
-    ways: dict[str, Callable[[], float]] = {TRAINER: partial(trainer_s, subject)}
+    ways: dict[str, Callable[[], Took]] = {TRAINER: partial(trained, subject)}
     for name, recipe in recipes.items():
-        ways[name] = partial(tuning_s, subject, recipe)
+        ways[name] = partial(tuned, subject, recipe)
     return ways
 
 
-def rates(ways: dict[str, Callable[[], float]], tokens: int, rounds: int) -> dict[str, list[float]]:
-    """Run the ways in turns; return the tokens per second of each round but a first one."""
-    measured: dict[str, list[float]] = {name: [] for name in ways}
+def measure(ways: dict[str, Callable[[], Took]], rounds: int) -> dict[str, list[Took]]:
+    """Run the ways in turns; return what each round took but a first one."""
+    measured: dict[str, list[Took]] = {name: [] for name in ways}
     # To warm up.
     for run in ways.values():
         run()
     for _ in range(rounds):
         for name, run in ways.items():
-            measured[name].append(tokens / run())
+            measured[name].append(run())
     return measured
+
+
+def middle_and_spread(rates: list[float]) -> str:
+    """Return the median and, in brackets, the least and the most."""
+    return f"{statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f})"
 
 
 def main() -> None:
@@ -160,6 +182,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--seed", type=Path, help="a checkpoint folder; default: a random Llama")
+    parser.add_argument("--ways", nargs="+", help="only those whose name holds one of these")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp/btx-tune"))
@@ -170,17 +194,27 @@ def main() -> None:
         hidden=options.hidden, feed_forward=3 * options.hidden, layers=options.layers, heads=8
     )
     recipe = TuneRecipe(steps=options.steps, start="random", warmup_steps=2)
-    subject = compose(options.dir, size, recipe)
+    subject = compose(options.dir, size, recipe, options.seed)
+    ways = ways_to_tune(subject)
+    if options.ways:
+        ways = {
+            name: way
+            for name, way in ways.items()
+            if name == TRAINER or any(part in name for part in options.ways)
+        }
     tokens = recipe.steps * recipe.batch * recipe.sequence
-    measured = rates(ways_to_tune(subject), tokens, options.rounds)
+    measured = measure(ways, options.rounds)
     shape = {"hidden": options.hidden, "layers": options.layers, "steps": options.steps}
+    if options.seed:
+        shape = {"seed": str(options.seed), "steps": options.steps}
     print(json.dumps(shape | {"threads": torch.get_num_threads()}))
-    print("| way | tokens/s, median (spread) | ratio |\n|---|---|---|")
-    trainer = statistics.median(measured[TRAINER])
-    for name, per_second in measured.items():
-        middle = statistics.median(per_second)
-        spread = f"{min(per_second):.0f}–{max(per_second):.0f}"
-        print(f"| {name} | {middle:.0f} ({spread}) | {middle / trainer:.2f} |")
+    print("| way | tokens/s | tokens per CPU second | ratio |\n|---|---:|---:|---:|")
+    trainer = statistics.median(took.cpu_s for took in measured[TRAINER])
+    for name, runs in measured.items():
+        by_clock = middle_and_spread([tokens / took.wall_s for took in runs])
+        by_cpu = middle_and_spread([tokens / took.cpu_s for took in runs])
+        ratio = trainer / statistics.median(took.cpu_s for took in runs)
+        print(f"| {name} | {by_clock} | {by_cpu} | {ratio:.2f} |", flush=True)
     shutil.rmtree(options.dir)
 
 

@@ -9,15 +9,23 @@ imported only when a tensor is read.
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # A config's values are whatever its author wrote; every caller checks the keys that it reads.
 from typing import TYPE_CHECKING, Any
 
+from btx_core.checkpoints.contents import (
+    ADAPTER_CONFIG,
+    INDEX,
+    SINGLE,
+    Contents,
+    contents_of,
+    in_short,
+    weight_map,
+)
 from btx_core.checkpoints.headers import TensorInfo, read_header
 from btx_core.checkpoints.strict_json import SAVE_ANEW, read_json
 from btx_core.problems import Unsafe
@@ -25,8 +33,6 @@ from btx_core.problems import Unsafe
 if TYPE_CHECKING:
     import torch
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 TORCH_NAMES = {
     "F64": "float64",
     "F32": "float32",
@@ -39,32 +45,15 @@ TORCH_NAMES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-# What pickles, or other code, are called. Their presence is refused, not only their use: another
-# loader might prefer them.
-CODE_ENDINGS = {
-    ".bin",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".pickle",
-    ".ckpt",
-    ".h5",
-    ".msgpack",
-    ".npy",
-    ".npz",
-    ".joblib",
-    ".dill",
-    ".py",
-    ".pyc",
-    ".so",
-    ".onnx",
-}
+FLOATS = ("F64", "F32", "F16", "BF16")
 # Config keys that are refused, with what they stand for.
 REFUSED_CONFIG = {
     "auto_map": "code that comes with the weights",
     "quantization_config": "quantised weights",
 }
-MAX_FILES = 10_000
+# Counts that a config may ask for; more would fill the memory before a tensor is compared.
+COUNTS = re.compile(r"num_(hidden_)?layers|n_layers?|num_labels")
+MAX_COUNT = 10_000
 
 
 @dataclass(frozen=True)
@@ -103,10 +92,12 @@ class Checkpoint:
             Unsafe: naming the file that must not be read, and why.
         """
         folder = Path(folder)
-        check_folder(folder)
+        contents = contents_of(folder)
+        if "config.json" not in contents.taken and ADAPTER_CONFIG in contents.taken:
+            raise _no_weights(folder, contents)
         config = read_json(folder / "config.json")
         check_config(folder / "config.json", config)
-        return cls(folder, config, _tensors(folder), digests or {})
+        return cls(folder, config, _tensors(folder, contents), digests or {})
 
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor, in its own dtype and shape."""
@@ -115,27 +106,6 @@ class Checkpoint:
     def weight_files(self) -> list[Path]:
         """Return the files that hold the tensors, in order of their names."""
         return sorted({tensor.file for tensor in self.tensors.values()})
-
-
-def same_tokenizer(seed: Path, member: Path) -> bool:
-    """Say whether a member's tokens mean what the seed's mean.
-
-    A member without a tokenizer.json takes the seed's.
-    """
-    ours, theirs = seed / "tokenizer.json", member / "tokenizer.json"
-    if not theirs.exists():
-        return True
-    if not ours.exists():
-        return False
-    if ours.read_bytes() == theirs.read_bytes():
-        return True
-    return _token_meaning(ours) == _token_meaning(theirs)
-
-
-def _token_meaning(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    keys = ("model", "added_tokens", "normalizer", "pre_tokenizer")
-    return {key: content.get(key) for key in keys}
 
 
 def read_tensor(info: TensorInfo) -> torch.Tensor:
@@ -150,64 +120,6 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
     if not data:
         return torch.empty(info.shape, dtype=dtype)
     return torch.frombuffer(data, dtype=dtype).reshape(info.shape)
-
-
-def check_folder(folder: Path) -> None:
-    """Require a folder of files and folders only: no link that leaves it, no pickle, no code.
-
-    Raises:
-        Unsafe: naming the first path that must not be there.
-    """
-    if not folder.is_dir():
-        raise Unsafe(
-            folder, found="no such folder", expected="a checkpoint folder", next="check the path"
-        )
-    for path, mode in _walk(folder):
-        name = path.relative_to(folder)
-        if stat.S_ISLNK(mode):
-            _check_link(folder, path)
-            mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise Unsafe(
-                path,
-                found="neither a file nor a folder",
-                expected="files and folders only",
-                next=f"remove {name}",
-            )
-        if stat.S_ISREG(mode) and name.suffix.lower() in CODE_ENDINGS:
-            raise Unsafe(
-                path,
-                found=f"a {name.suffix} file, which can carry code",
-                expected="weights as safetensors and no code",
-                next=f"remove {name}, or save the model anew as safetensors",
-            )
-
-
-def _check_link(folder: Path, path: Path) -> None:
-    if not path.exists() or not path.resolve().is_relative_to(folder.resolve()):
-        raise Unsafe(
-            path,
-            found=f"a link to {os.readlink(path)!r}",
-            expected="links that stay inside the folder",
-            next="copy the folder with its links followed: cp -rL",
-        )
-
-
-def _walk(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Every path below the folder with its mode, links not followed."""
-    count = 0
-    for root, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            count += 1
-            if count > MAX_FILES:
-                raise Unsafe(
-                    folder,
-                    found=f"more than {MAX_FILES} files",
-                    expected="a checkpoint folder",
-                    next="check the path",
-                )
-            path = Path(root) / name
-            yield path, path.lstat().st_mode
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
@@ -235,6 +147,14 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
             expected="a model_type in words",
             next=SAVE_ANEW,
         )
+    for key, value in config.items():
+        if COUNTS.fullmatch(key) and isinstance(value, int) and value > MAX_COUNT:
+            raise Unsafe(
+                path,
+                found=f"{key} {value}",
+                expected=f"at most {MAX_COUNT}",
+                next=SAVE_ANEW,
+            )
     tokenizer = path.parent / "tokenizer_config.json"
     if tokenizer.exists() and read_json(tokenizer).get("auto_map"):
         raise Unsafe(
@@ -245,54 +165,49 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _tensors(folder: Path) -> dict[str, TensorInfo]:
+def _tensors(folder: Path, contents: Contents) -> dict[str, TensorInfo]:
     """Every tensor of the folder, from the index or from the single file.
 
     Both at once are ambiguous: loaders disagree on which one counts.
     """
-    present = {path.name for path in folder.glob("*.safetensors")}
-    if not (folder / INDEX).exists():
-        if present != {SINGLE}:
-            raise Unsafe(
-                folder,
-                found=_in_short(present),
-                expected=f"{SINGLE}, or an index {INDEX}",
-                next=SAVE_ANEW,
-            )
+    if INDEX not in contents.taken:
+        if SINGLE not in contents.taken:
+            raise _no_weights(folder, contents)
         return read_header(folder / SINGLE)
-    file_of = _weight_map(folder / INDEX)
-    indexed = set(file_of.values())
-    stray = present ^ indexed
-    if stray:
+    file_of = weight_map(folder / INDEX)
+    if SINGLE in contents.left_out:
         raise Unsafe(
             folder / INDEX,
-            found=f"{_in_short(stray)} in the folder or in the index, not in both",
-            expected="exactly the files that the index names",
-            next="remove the stray file, or save the checkpoint anew",
+            found=f"{SINGLE} beside it",
+            expected="one of the two: loaders disagree on which one counts",
+            next="remove the one that is not meant",
+        )
+    absent = set(file_of.values()) - contents.taken.keys()
+    if absent:
+        raise Unsafe(
+            folder / INDEX,
+            found=f"{in_short(absent)} named, and not in the folder",
+            expected="every file that the index names",
+            next="take the checkpoint from its source again",
         )
     return _indexed_tensors(folder, file_of)
 
 
-def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name, as the index says; every file lies in its very folder."""
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise Unsafe(
-            index,
-            found="no weight_map",
-            expected="tensor names and their files",
-            next=SAVE_ANEW,
+def _no_weights(folder: Path, contents: Contents) -> Unsafe:
+    """What a folder without safetensors weights is, in its own words."""
+    if ADAPTER_CONFIG in contents.taken:
+        return Unsafe(
+            folder,
+            found="an adapter, without a model of its own",
+            expected="a whole checkpoint",
+            next="btx register EXPERT PATH --data data/NAME merges an adapter into its seed",
         )
-    for file in map(str, weight_map.values()):
-        climbs = "/" in file or "\\" in file or file.startswith(".")
-        if climbs or not file.endswith(".safetensors"):
-            raise Unsafe(
-                index,
-                found=f"the file name {file[:120]!r}",
-                expected="names of safetensors files in this very folder",
-                next=SAVE_ANEW,
-            )
-    return weight_map
+    return Unsafe(
+        folder,
+        found=f"no {SINGLE}; beside it {in_short(contents.left_out)}",
+        expected=f"{SINGLE}, or an index {INDEX}",
+        next="load it where you trust it, and save it anew: save_pretrained writes safetensors",
+    )
 
 
 def _indexed_tensors(folder: Path, file_of: Mapping[str, str]) -> dict[str, TensorInfo]:
@@ -318,10 +233,3 @@ def _indexed_tensors(folder: Path, file_of: Mapping[str, str]) -> dict[str, Tens
             next=SAVE_ANEW,
         )
     return tensors
-
-
-def _in_short(names: Collection[str]) -> str:
-    if not names:
-        return "no safetensors file"
-    more = ", ..." if len(names) > 4 else ""
-    return ", ".join(sorted(names)[:4]) + more

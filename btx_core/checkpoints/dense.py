@@ -5,14 +5,18 @@ Out: its feed-forward blocks by name; a dense checkpoint folder beside the seed'
 Loading a model is left to `btx_core.machine`, training it to `btx_core.training`.
 """
 
-import json
 import re
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
-from btx_core.checkpoints.tokenizer_files import copy_tokenizer
+from btx_core.checkpoints.canonical import BUFFERS, EMBEDDING, HEAD
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.headers import TensorInfo
+from btx_core.checkpoints.rewriting import write_again
+from btx_core.problems import ShapeMismatch
 
 FEED_FORWARD = re.compile(r"\.(mlp|feed_forward)(\.|$)")
 
@@ -35,15 +39,33 @@ def feed_forward_blocks(dense: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def write_dense(model: PreTrainedModel, seed_model: Path, out: Path) -> None:
-    """Write a branch in its seed model's dtype, with the seed's tokenizer files byte for byte.
+    """Write a branch in its seed model's form: the same files, tensor names, dtypes and config.
+
+    A tied head is stored exactly where the seed model stores it.
 
     Args:
-        model: the branch; it is converted to that dtype in place.
+        model: the branch.
         seed_model: the dense folder that it was branched from.
         out: an existing, empty folder.
+
+    Raises:
+        ShapeMismatch: for a tensor of the seed model that the branch has not.
     """
-    config = json.loads((seed_model / "config.json").read_text())
-    dtype: torch.dtype = getattr(torch, str(config.get("dtype", "float32")))
-    # transformers wraps `to` in a decorator that hides its parameters from the type checker.
-    model.to(dtype).save_pretrained(out)  # type: ignore[arg-type]
-    copy_tokenizer(seed_model, out)
+    base = Checkpoint.open(seed_model)
+    on_disk = revert_weight_conversion(model, model.state_dict())
+
+    def value_of(info: TensorInfo) -> torch.Tensor | None:
+        if BUFFERS.search(info.name):
+            return None
+        other_name = {HEAD: EMBEDDING, EMBEDDING: HEAD}.get(info.name, info.name)
+        value: torch.Tensor | None = on_disk.get(info.name, on_disk.get(other_name))
+        if value is None:
+            raise ShapeMismatch(
+                f"{seed_model}, {info.name}",
+                found="no such tensor in the trained model",
+                expected="the tensors of the seed's class",
+                next="start from a seed that btx seed add takes today",
+            )
+        return value
+
+    write_again(base, value_of, out)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from btx_core.checkpoints.strict_json import SAVE_ANEW, parse_json
+from btx_core.checkpoints.strict_json import SAVE_ANEW, parse_json, require_fetched
 from btx_core.problems import Unsafe
 
 ITEM_BYTES = {
@@ -118,7 +118,9 @@ def _raw_header(file: Path) -> _RawHeader:
     try:
         size = file.stat().st_size
         with open(file, "rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            beginning = stream.read(64)
+            require_fetched(file, beginning)
+            length = int.from_bytes(beginning[:8], "little")
             if size < 8 or not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
                 raise Unsafe(
                     file,
@@ -126,6 +128,7 @@ def _raw_header(file: Path) -> _RawHeader:
                     expected="a header that fits its file",
                     next=SAVE_ANEW,
                 )
+            stream.seek(8)
             text = stream.read(length)
     except OSError as error:
         raise Unsafe(

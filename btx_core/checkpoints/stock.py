@@ -36,25 +36,31 @@ def stock_config(folder: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def refused_as_unsupported(subject: Path, expected: str) -> Iterator[None]:
+def refused_as_unsupported(
+    subject: object,
+    expected: str,
+    advice: str = "save the checkpoint anew with save_pretrained",
+) -> Iterator[None]:
     """Turn whatever another library raises over a person's file into one refusal.
 
     Args:
-        subject: the file that the library reads.
+        subject: what the library reads.
         expected: what it should have been.
+        advice: what to do instead.
 
     Raises:
         Unsupported: for any exception of the block that is not a `BtxError` already.
     """
     try:
         yield
-    except BtxError:
+    except (BtxError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:
+    # A panic in a library written in Rust is no Exception.
+    except BaseException as error:
         message = " ".join(str(error).split())
         raise Unsupported(
             subject,
             found=f"{type(error).__name__}: {message}"[:300],
             expected=expected,
-            next="save the checkpoint anew with save_pretrained",
+            next=advice,
         ) from None

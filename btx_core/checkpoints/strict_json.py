@@ -16,6 +16,8 @@ from typing import Any
 from btx_core.problems import Unsafe
 
 MAX_JSON_BYTES = 64 << 20
+# How a file begins that Git LFS has not fetched.
+LFS_POINTER = b"version https://git-lfs"
 SAVE_ANEW = "take the checkpoint from its source again, or save it anew with save_pretrained"
 
 
@@ -61,6 +63,7 @@ def parse_json(path: Path, raw: bytes) -> dict[str, Any]:
     Raises:
         Unsafe: when the text is no JSON object, or one that readers understand differently.
     """
+    require_fetched(path, raw)
     try:
         value = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
@@ -78,6 +81,21 @@ def parse_json(path: Path, raw: bytes) -> dict[str, Any]:
             next=SAVE_ANEW,
         )
     return value
+
+
+def require_fetched(path: Path, beginning: bytes) -> None:
+    """Require a file itself, not the note that Git LFS keeps in its place.
+
+    Raises:
+        Unsafe: for such a note.
+    """
+    if beginning.startswith(LFS_POINTER):
+        raise Unsafe(
+            path,
+            found="a Git LFS pointer, not the file itself",
+            expected="the file's own bytes",
+            next="git lfs pull, where the folder was cloned",
+        )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 In:  a checkpoint folder, task files, the folder that these and the data files in them are relative
 to.
 Out: {task: {metric: value}}.
-A task is data alone: no code (`!function`), no `include`, no data set that is not on this disk.
+A task is data alone: no code (`!function`), no `include`, no data set that is not on this disk, no
+metric or way of generating that is loaded from a file. Its templates run in Jinja's sandbox.
 Keeping the digests of what a task reads is left to the caller, who asks `files`.
 """
 
@@ -19,15 +20,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jinja2.exceptions import SecurityError
 
+from btx_core.files import path_inside
 from btx_core.problems import WrongUsage
 from btx_core.progress import Progress
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from lm_eval.models.huggingface import HFLM
 
 # Readers of local files; any other name would be looked for on the network.
 READERS = ("json", "csv", "parquet", "text")
+# The keys that a task may set in these tables. Of the others some load code: a dataset's script, a
+# way of generating; some leave the workspace.
+ALLOWED = {
+    "dataset_kwargs": frozenset(
+        [
+            "column_names",
+            "columns",
+            "data_files",
+            "delimiter",
+            "encoding",
+            "field",
+            "header",
+            "names",
+            "quotechar",
+            "sample_by",
+            "sep",
+        ]
+    ),
+    "generation_kwargs": frozenset(
+        [
+            "do_sample",
+            "max_gen_toks",
+            "max_length",
+            "max_new_tokens",
+            "min_new_tokens",
+            "num_beams",
+            "repetition_penalty",
+            "temperature",
+            "top_k",
+            "top_p",
+            "until",
+            "use_cache",
+        ]
+    ),
+}
+# In a template these make much of little: `"a" * 10**10`.
+BOUNDED_OPERATORS = ("*", "**", "%")
 # Of the choice of few-shot examples and of sampled answers.
 RANDOM_SEED = 0
 # Any: a task's keys and values, as the harness defines them.
@@ -104,6 +145,7 @@ def run(
                     expected="a name of its own",
                     next="rename one of the two",
                 )
+            _require_known_metrics(path, settings)
             if progress:
                 progress(number, len(tasks), name)
             model = model or _model(folder, batch_tokens)
@@ -120,8 +162,9 @@ def run(
 
 def _settings(path: str, root: Path) -> Settings:
     """Read a task file and check that it is data alone."""
+    file = path_inside(root, path, path)
     try:
-        settings = yaml.safe_load((root / path).read_text())
+        settings = yaml.safe_load(file.read_text())
     except OSError as error:
         raise WrongUsage(
             path,
@@ -129,7 +172,8 @@ def _settings(path: str, root: Path) -> Settings:
             expected="a task file",
             next="correct the path: it is relative to the workspace",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A number of very many digits is a ValueError.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _broken(path, error) from error
     if not isinstance(settings, dict) or not isinstance(settings.get("task"), str):
         raise WrongUsage(
@@ -153,7 +197,47 @@ def _settings(path: str, root: Path) -> Settings:
             next="keep the data beside the task",
         )
     _data_files(path, settings, root)
+    _require_plain_data(path, settings)
     return settings
+
+
+def _require_plain_data(path: str, settings: Settings) -> None:
+    """Refuse the keys with which a task would have code or files loaded that it does not hold."""
+    for table, allowed in ALLOWED.items():
+        given = settings.get(table) or {}
+        for key in given if isinstance(given, dict) else [given]:
+            if key not in allowed:
+                raise WrongUsage(
+                    path,
+                    found=f"{table}: {key!r:.80}",
+                    expected=f"{table} of {', '.join(sorted(allowed))}",
+                    next="remove the key",
+                )
+    metrics = settings.get("metric_list") or []
+    for entry in metrics if isinstance(metrics, list) else [metrics]:
+        if not isinstance(entry, dict) or entry.get("hf_evaluate"):
+            raise WrongUsage(
+                path,
+                found=f"{entry!r:.80}",
+                expected="metrics of the harness itself: {metric: NAME}",
+                next="name one of its metrics, without hf_evaluate",
+            )
+
+
+def _require_known_metrics(path: str, settings: Settings) -> None:
+    """Refuse a metric that the harness would look for in a file or on the network."""
+    # Importing the metrics registers them.
+    import lm_eval.api.metrics  # noqa: F401
+    from lm_eval.api.registry import metric_registry
+
+    for entry in settings.get("metric_list") or []:
+        if entry.get("metric") not in metric_registry:
+            raise WrongUsage(
+                path,
+                found=f"metric {entry.get('metric')!r:.80}",
+                expected="a metric of the harness itself, such as acc",
+                next="fix the file",
+            )
 
 
 def _data_files(path: str, settings: Settings, root: Path) -> list[str]:
@@ -167,7 +251,7 @@ def _data_files(path: str, settings: Settings, root: Path) -> list[str]:
             next="name the local files",
         )
     for name in names:
-        if not (root / name).is_file():
+        if not path_inside(root, name, f"{path}, data file").is_file():
             raise WrongUsage(
                 f"{path}, data file {name}",
                 found="no file",
@@ -216,9 +300,12 @@ def _model(folder: Path, batch_tokens: int) -> "HFLM":
 
 def _measure(model: "HFLM", settings: Settings, dataset_kwargs: Settings, cache: str) -> Figures:
     import torch
+    from lm_eval import utils
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
+    # The harness renders every template of a task by it.
+    utils.env = _sandbox(utils.env)
     arguments = dataset_kwargs | {"cache_dir": cache}
     manager = TaskManager(include_defaults=False)
     loaded = manager.load([settings | {"dataset_kwargs": arguments}])
@@ -230,6 +317,24 @@ def _measure(model: "HFLM", settings: Settings, dataset_kwargs: Settings, cache:
     results = evaluate(model, loaded, bootstrap_iters=0, log_samples=False)["results"]
     (measured,) = results.values()
     return _figures(measured)
+
+
+def _sandbox(environment: "Environment") -> "Environment":
+    """Return the harness's environment for templates, in which none reaches code or the machine."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # Any: operands of whatever type a template names.
+    class Sandbox(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(BOUNDED_OPERATORS)
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if not all(isinstance(side, int | float) and abs(side) < 1e9 for side in (left, right)):
+                raise SecurityError(f"{operator} on other operands than moderate numbers")
+            return super().call_binop(context, operator, left, right)
+
+    sandbox = Sandbox(undefined=environment.undefined, keep_trailing_newline=True)
+    sandbox.filters["regex_replace"] = environment.filters["regex_replace"]
+    return sandbox
 
 
 # Any: beside figures the harness returns names and settings.

@@ -17,7 +17,7 @@ import numpy as np
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.headers import ITEM_BYTES, TensorInfo
 from btx_core.mixing import combine
-from btx_core.mixing.parameters import FEED_FORWARD, parameter_group, parameters_of
+from btx_core.mixing.parameters import FEED_FORWARD, parameter_group
 
 # Elements.
 CHUNK = 1 << 20
@@ -77,13 +77,13 @@ def distances(seed: Checkpoint, candidate: Checkpoint) -> dict[str, Distance]:
     """Measure every parameter, in parallel.
 
     Args:
-        seed: the seed.
-        candidate: a checkpoint with the same parameters, in shape and dtype.
+        seed: the seed, canonical.
+        candidate: a canonical checkpoint with the same parameters, in shape and dtype.
 
     Returns:
         Distances by tensor name.
     """
-    ours, theirs = parameters_of(seed), parameters_of(candidate)
+    ours, theirs = seed.tensors, candidate.tensors
 
     def measure(name: str) -> Distance:
         return distance(ours[name], theirs[name])
@@ -141,7 +141,7 @@ def task_cosine(seed: Checkpoint, left: Checkpoint, right: Checkpoint) -> float:
     """
     # Their product, and the squares of either.
     sums = np.zeros(3)
-    for name, info in parameters_of(seed).items():
+    for name, info in seed.tensors.items():
         if parameter_group(name) != FEED_FORWARD or name not in right.tensors:
             continue
         tensors = (info, left.tensors[name], right.tensors[name])

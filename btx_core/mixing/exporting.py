@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from btx_core.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.contents import INDEX, SINGLE
 from btx_core.checkpoints.mixture_layouts import LAYOUTS, Layout, Role
 from btx_core.checkpoints.tokenizer_files import copy_tokenizer
 from btx_core.files import whole_folder, write_json
@@ -110,7 +111,7 @@ def export_checkpoint(
             write_json(temporary / INDEX, index_of(file_of))
         write_json(temporary / "config.json", config)
         copy_tokenizer(folder, temporary)
-        return sum(path.stat().st_size for path in temporary.iterdir())
+        return sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
 
 
 def check_target(built: Built, *, fused: bool, target: str) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from btx_core.checkpoints.checkpoint import INDEX
+from btx_core.checkpoints.contents import INDEX
 from btx_core.checkpoints.tokenizer_files import copy_tokenizer
 from btx_core.files import whole_folder, write_json
 from btx_core.mixing.plan import Plan, plan_mix
@@ -123,9 +123,10 @@ def mix(
         copy_tokenizer(opened.checkpoint.folder, temporary, any_model=True)
         write_json(temporary / PROVENANCE, provenance(plan, members, recipe, records))
         written = {file.path for file in files}
-        for path in sorted(temporary.iterdir()):
-            if path.name not in written:
-                files.append(FileWritten(path.name, path.stat().st_size, linked=False))
+        for path in sorted(temporary.rglob("*")):
+            name = path.relative_to(temporary).as_posix()
+            if path.is_file() and name not in written:
+                files.append(FileWritten(name, path.stat().st_size, linked=False))
     return MixReport(tuple(files))
 
 

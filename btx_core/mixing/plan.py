@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.canonical import canonical, in_form_of
+from btx_core.checkpoints.checkpoint import FLOATS, Checkpoint
 from btx_core.checkpoints.families import Family
 from btx_core.checkpoints.headers import TensorInfo
 from btx_core.checkpoints.mixture_layouts import Role
 from btx_core.checkpoints.operations import Identity, Operation, Times
 from btx_core.checkpoints.pieces import Piece, Rows
-from btx_core.mixing.matching import require_match
-from btx_core.mixing.parameters import FEED_FORWARD, FLOATS, parameter_group, parameters_of
+from btx_core.mixing.matching import require_match, require_same_family
+from btx_core.mixing.parameters import FEED_FORWARD, parameter_group
 from btx_core.mixing.recipe import Member, MixRecipe, check_members
 from btx_core.mixing.seed_model import SeedModel
 from btx_core.mixing.weight_files import FUSED_EXPERTS, ROUTER, SEED_EXPERT, SHARED, expert_file
@@ -236,10 +237,11 @@ def _contributions(
     """The members' open folders in order of slots, each matched with the seed."""
     contributions = []
     for member in sorted(members, key=lambda member: member.slot):
-        dense = Checkpoint.open(member.folder, digests.get(member.name))
+        opened = Checkpoint.open(member.folder, digests.get(member.name))
+        require_same_family(seed.checkpoint, opened, member.name)
+        dense = in_form_of(seed.checkpoint, canonical(opened))
+        require_match(seed.checkpoint, dense, member.name)
         contributions.append(Contribution(member.name, member.slot, dense, member.shard))
-    for contribution in contributions:
-        require_match(seed.checkpoint, contribution.dense, contribution.name)
     return contributions
 
 
@@ -440,7 +442,7 @@ def _shared(seed: SeedModel, averaged: Mapping[str, Checkpoint]) -> tuple[Output
         for layer in _layers_of(constant.name, seed):
             name = constant.name.format(l=layer)
             outputs.append(Output(name, seed.dtype, shape, "constant", value=constant.value))
-    for name in parameters_of(seed.checkpoint):
+    for name in seed.checkpoint.tensors:
         if name not in used:
             _require_no_feed_forward(seed, name)
             outputs.append(_joined(name, [_bind(seed, Piece(name), 0, averaged)]))

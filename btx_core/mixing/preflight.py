@@ -15,12 +15,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from btx_core.checkpoints.checkpoint import Checkpoint, same_tokenizer
+from btx_core.checkpoints.canonical import canonical, in_form_of, same_bytes
+from btx_core.checkpoints.checkpoint import FLOATS, Checkpoint
 from btx_core.checkpoints.families import find_family
-from btx_core.checkpoints.headers import TensorInfo
+from btx_core.checkpoints.settings import different_settings
+from btx_core.checkpoints.token_meaning import different_tokens
+from btx_core.checkpoints.whole import misfits
 from btx_core.mixing.distances import Distance, all_finite, distances, task_cosine
-from btx_core.mixing.matching import different_settings
-from btx_core.mixing.parameters import FEED_FORWARD, FLOATS, parameter_group, parameters_of
+from btx_core.mixing.parameters import FEED_FORWARD, parameter_group
 from btx_core.problems import BtxError
 
 # Of the weight matrices with the seed's. Unrelated models lie below 0.1; branches, even far trained
@@ -171,6 +173,7 @@ def preflight(
     mode: Mode = "anchored",
     *,
     others: Mapping[str, Path] | None = None,
+    name: str | None = None,
 ) -> Preflight:
     """Collect facts about a candidate as a branch of a seed.
 
@@ -179,6 +182,7 @@ def preflight(
         candidate: the candidate's folder.
         mode: whether shared parameters may have moved (full) or not (anchored).
         others: experts of the same seed by name, for the similarity of task vectors.
+        name: what the problems call the candidate; its folder's name unless given.
 
     Returns:
         The facts.
@@ -186,8 +190,13 @@ def preflight(
     Raises:
         Unsafe: for a folder that must not be read.
     """
-    ours, theirs = Checkpoint.open(seed), Checkpoint.open(candidate)
-    comparison = compare(ours, theirs)
+    opened, given = Checkpoint.open(seed), Checkpoint.open(candidate)
+    ours = canonical(opened)
+    theirs = given
+    if given.model_type == opened.model_type:
+        theirs = in_form_of(ours, canonical(given))
+    name = name or candidate.name
+    comparison = compare(ours, theirs, name)
     comparable = comparison.shapes_match and comparison.dtype_match
     measured = distances(ours, theirs) if comparable else {}
     if comparable:
@@ -196,7 +205,7 @@ def preflight(
         finite = all_finite(theirs)
     if not finite:
         bad = [name for name, distance in measured.items() if not distance.finite]
-        subject = f"{candidate.name}, {min(bad, default='weights')}"
+        subject = f"{name}, {min(bad, default='weights')}"
         problem = Problem(subject, "NaN or infinity", "finite weights")
         return Preflight(comparison, False, mode, (*comparison.problems, problem), Ancestry())
     if not comparable:
@@ -216,47 +225,75 @@ def preflight(
     )
 
 
-def compare(seed: Checkpoint, candidate: Checkpoint) -> Comparison:
-    """Compare headers, configs and tokenizers; no tensor is read."""
-    name = candidate.folder.name
+def moved_shared(seed: Path, candidate: Path) -> list[str]:
+    """Return the tensors outside the feed-forward blocks that two checkpoints hold differently.
+
+    Args:
+        seed: the seed's folder.
+        candidate: the candidate's folder; tensors that it lacks or has in another form are not
+            compared.
+
+    Raises:
+        Unsafe: for a folder that must not be read.
+    """
+    ours = canonical(Checkpoint.open(seed))
+    theirs = in_form_of(ours, canonical(Checkpoint.open(candidate)))
+    return [
+        name
+        for name, info in ours.tensors.items()
+        if parameter_group(name) != FEED_FORWARD
+        and name in theirs.tensors
+        and (info.dtype, info.shape) == (theirs.tensors[name].dtype, theirs.tensors[name].shape)
+        and not same_bytes(info, theirs.tensors[name])
+    ]
+
+
+def compare(seed: Checkpoint, candidate: Checkpoint, name: str) -> Comparison:
+    """Compare headers, configs and tokenizers; no parameter is read.
+
+    Args:
+        seed: the seed, canonical.
+        candidate: the candidate, canonical if it is of the seed's model type.
+        name: what the problems call it.
+    """
     problems: list[Problem] = []
     family = None
     try:
         family = find_family(seed.config).name
     except BtxError as error:
         problems.append(Problem(error.subject, error.found, error.expected))
+    whole = misfits(Checkpoint.open(seed.folder))
+    problems += [Problem(f"seed, {one.tensor}", one.found, one.expected) for one in whole[:1]]
     different = different_settings(seed.config, candidate.config)
-    for key in different:
-        ours, theirs = str(seed.config[key]), str(candidate.config[key])
-        problems.append(Problem(f"{name}, config {key}", theirs, ours))
-    shapes = _different_shapes(seed, candidate)
-    types = _different_dtypes(seed, candidate)
-    tokens = same_tokenizer(seed.folder, candidate.folder)
+    for one in different:
+        subject = f"{name}, config {one.key}"
+        problems.append(Problem(subject, str(one.member), str(one.seed)))
+    shapes = _different_shapes(seed, candidate, name)
+    types = _different_dtypes(seed, candidate, name)
+    tokens = different_tokens(seed.folder, candidate.folder)
     problems += [*shapes, *types]
-    if not tokens:
-        subject = f"{name}, tokenizer.json"
-        problems.append(Problem(subject, "other tokens or merges", "the seed's tokenizer"))
+    if tokens:
+        problems.append(Problem(f"{name}, tokenizer", tokens.found, tokens.expected))
     return Comparison(
         family=family,
         shapes_match=not shapes,
         dtype_match=not types,
         vocabulary_match=seed.config.get("vocab_size") == candidate.config.get("vocab_size"),
-        tokenizer_match=tokens,
+        tokenizer_match=tokens is None,
         config_match=not different,
         problems=tuple(problems),
     )
 
 
-def _different_shapes(seed: Checkpoint, candidate: Checkpoint) -> list[Problem]:
-    ours = {name: str(info.shape) for name, info in parameters_of(seed).items()}
-    theirs = {name: str(info.shape) for name, info in parameters_of(candidate).items()}
-    return _first_difference(candidate.folder.name, "shape", ours, theirs)
+def _different_shapes(seed: Checkpoint, candidate: Checkpoint, name: str) -> list[Problem]:
+    ours = {name: str(info.shape) for name, info in seed.tensors.items()}
+    theirs = {name: str(info.shape) for name, info in candidate.tensors.items()}
+    return _first_difference(name, "shape", ours, theirs)
 
 
-def _different_dtypes(seed: Checkpoint, candidate: Checkpoint) -> list[Problem]:
-    ours = {name: info.dtype for name, info in parameters_of(seed).items()}
-    theirs = {name: info.dtype for name, info in parameters_of(candidate).items()}
-    name = candidate.folder.name
+def _different_dtypes(seed: Checkpoint, candidate: Checkpoint, name: str) -> list[Problem]:
+    ours = {name: info.dtype for name, info in seed.tensors.items()}
+    theirs = {name: info.dtype for name, info in candidate.tensors.items()}
     problems = _first_difference(name, "dtype", ours, theirs)
     strange = sorted(set(theirs.values()) - set(FLOATS))
     if strange:
@@ -334,59 +371,3 @@ def divergence(measured: Mapping[str, Distance]) -> list[float]:
             layer = int(number[1])
             layers[layer] = layers.get(layer, Distance()) + distance
     return [distance.relative for _, distance in sorted(layers.items())]
-
-
-def fits(folder: Path) -> list[Problem]:
-    """Compare a checkpoint's weights with what its own config describes.
-
-    The model is built without memory (device meta), and names and shapes are compared. This is for
-    seeds: a candidate's config must equal its seed's.
-
-    Args:
-        folder: the checkpoint.
-
-    Returns:
-        The problems, none if the weights fit.
-
-    Raises:
-        Unsafe: for a folder that must not be read.
-    """
-    # Here, so that a preflight without it stays light.
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    checkpoint = Checkpoint.open(folder)
-    try:
-        with torch.device("meta"):
-            config = AutoConfig.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
-            )
-            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-        described = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    # Transformers checks configs with many kinds of exception.
-    except Exception as error:
-        message = " ".join(str(error).split())
-        found = f"{type(error).__name__}: {message}"[:300]
-        return [Problem(f"{folder.name}, config.json", found, "a config that makes a model")]
-    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
-    return _misfits(folder.name, parameters_of(checkpoint), described, tied)
-
-
-def _misfits(
-    name: str,
-    tensors: Mapping[str, TensorInfo],
-    described: Mapping[str, tuple[int, ...]],
-    tied: set[str],
-) -> list[Problem]:
-    """Every tensor that is not what the config describes; a tied one may be missing."""
-    absent = "no such tensor"
-    problems = []
-    for tensor in sorted(described.keys() | tensors.keys()):
-        if tensor in tied and tensor not in tensors:
-            continue
-        shape = tensors[tensor].shape if tensor in tensors else absent
-        expected = described.get(tensor, absent)
-        if shape != expected:
-            subject = f"{name}, {tensor}"
-            problems.append(Problem(subject, str(shape), f"{expected}, as the config says"))
-    return problems

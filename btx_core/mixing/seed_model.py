@@ -13,10 +13,13 @@ from pathlib import Path
 # A config's values are whatever its class defines.
 from typing import Any
 
+from btx_core.checkpoints.canonical import EMBEDDING, canonical
 from btx_core.checkpoints.checkpoint import TORCH_NAMES, Checkpoint
 from btx_core.checkpoints.families import Family, find_family
 from btx_core.checkpoints.pieces import Sizes
-from btx_core.checkpoints.stock import refused_as_unsupported, stock_config
+from btx_core.checkpoints.stock import refused_as_unsupported
+from btx_core.checkpoints.token_meaning import require_tokenizer
+from btx_core.checkpoints.whole import require_whole
 from btx_core.mixing.parts import template_pattern
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.problems import ShapeMismatch
@@ -30,15 +33,13 @@ class SeedModel:
     """A dense seed that has a mixture.
 
     Attributes:
-        checkpoint: the open folder.
-        config: the dense config, as transformers understands it.
+        checkpoint: the open folder, canonical.
         family: the table's entry for it.
         sizes: its sizes.
         layers: the number of its layers.
     """
 
     checkpoint: Checkpoint
-    config: Mapping[str, Any]
     family: Family
     sizes: Sizes
     layers: int
@@ -57,15 +58,21 @@ class SeedModel:
         Raises:
             Unsafe: for a folder that must not be read.
             Unsupported: for a model without a faithful mixture.
-            ShapeMismatch: for a layer without a feed-forward block.
+            ShapeMismatch: for tensors that are not those of its model's class.
         """
-        checkpoint = Checkpoint.open(folder, digests)
+        opened = Checkpoint.open(folder, digests)
         # Refuses by name what is unknown, before transformers is asked.
-        find_family(checkpoint.config)
-        config = stock_config(checkpoint.folder)
-        family = find_family(config, full_softmax=recipe.routing == "switch")
+        find_family(opened.config)
+        require_whole(opened)
+        checkpoint = canonical(opened)
+        family = find_family(checkpoint.config, full_softmax=recipe.routing == "switch")
         layers = _count_layers(family, checkpoint)
-        return cls(checkpoint, config, family, _sizes(family, checkpoint, config), layers)
+        return cls(checkpoint, family, _sizes(family, checkpoint), layers)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The dense config, as transformers understands it."""
+        return self.checkpoint.config
 
     @property
     def dtype(self) -> str:
@@ -75,6 +82,21 @@ class SeedModel:
     def split(self, chunks: int) -> SeedModel:
         """Return the seed whose experts are split into this many narrower ones."""
         return replace(self, sizes=self.sizes.split(chunks))
+
+
+def open_seed(folder: Path) -> SeedModel:
+    """Open a seed that is to be registered: it must mix, and train as it is.
+
+    Args:
+        folder: the dense checkpoint.
+
+    Raises:
+        BtxError: as `SeedModel.open`; and for a tokenizer that is not there, that transformers
+            cannot read, or that gives ids without a row.
+    """
+    seed = SeedModel.open(folder, MixRecipe())
+    require_tokenizer(Checkpoint.open(folder), seed.checkpoint.tensors[EMBEDDING].shape[0])
+    return seed
 
 
 def mixture_config(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str, Any]:
@@ -138,8 +160,9 @@ def _count_layers(family: Family, dense: Checkpoint) -> int:
     return len(layers)
 
 
-def _sizes(family: Family, dense: Checkpoint, config: Mapping[str, Any]) -> Sizes:
+def _sizes(family: Family, dense: Checkpoint) -> Sizes:
     """The sizes, from the shapes of layer 0 and the parsed config."""
+    config = dense.config
     width, inner = dense.tensors[family.down.name.format(l=0)].shape
     heads = config.get("num_attention_heads") or 1
     head = config.get("head_dim") or config.get("hidden_size", width) // heads

@@ -8,6 +8,7 @@ What is made small is left to `btx_core.training.objectives`, the routers' first
 """
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -275,6 +276,9 @@ def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out:
     }
     on_disk = revert_weight_conversion(routed.network, state)
     for file in sorted(mixed.iterdir()):
+        if file.is_dir():
+            shutil.copytree(file, out / file.name)
+            continue
         if file.name not in changed:
             link_or_copy(file, out / file.name)
             continue

@@ -18,6 +18,7 @@ import typer
 from pipelines.cli import actors, compose, decide, hand_on, look, prove, take_in
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.failures import error_text
+from pipelines.workspace.terminal import visible
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def main() -> None:
     """Run the command line: the entry point of the installed `btx`."""
     # The bars on the terminal are this project's own.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    # For every program that is started from here: none imports from the folder that it runs in.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         app()
     except Exception as error:
@@ -89,7 +92,7 @@ def main() -> None:
         if text is None:
             raise
         logger.debug("the error that ends the command", exc_info=error)
-        print(text, file=sys.stderr)
+        print(visible(text), file=sys.stderr)
         sys.exit(getattr(error, "exit_status", 1))
 
 

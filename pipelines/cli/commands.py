@@ -39,6 +39,7 @@ from registry.records.answers import (
     SeedRow,
     TokenAnswer,
     TokenRow,
+    TrustAnswer,
     WaivedAnswer,
     WithdrawAnswer,
     WorkspaceAnswer,
@@ -46,6 +47,7 @@ from registry.records.answers import (
 
 ANSWERS: Mapping[str, type[Answer]] = {
     "init": WorkspaceAnswer,
+    "trust": TrustAnswer,
     "data add": RegisteredAnswer,
     "seed add": RegisteredAnswer,
     "train": RegisteredAnswer,

@@ -164,7 +164,8 @@ def mix_command(
     with bar("mix") as progress:
         answer = compose(seed, experts, out, recipe, progress)
     written = size(answer.bytes_written)
-    print_answer(answer, json, f"{out}   {len(experts)} experts   {written} written")
+    count = "1 expert" if len(experts) == 1 else f"{len(experts)} experts"
+    print_answer(answer, json, f"{out}   {count}   {written} written")
 
 
 @app.command("explain")

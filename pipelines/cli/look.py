@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.options import Json, Ref, find_workspace
-from pipelines.cli.output import print_json, print_line, print_table
+from pipelines.cli.output import print_document, print_json, print_line, print_table
 from pipelines.workspace.terminal import cell
 from registry.units import size
 
@@ -239,7 +239,7 @@ class _Tree:
 
 def _print_files(files: "Sequence[LineageFile]", space: str) -> None:
     for file in files[:FILES_SHOWN]:
-        print_line(f"{space}{file.sha256[:12]}   {file.path}   {size(file.bytes)}")
+        print_line(f"{space}{file.sha256[:12]}   {cell(file.path)}   {size(file.bytes)}")
     more = len(files) - FILES_SHOWN
     if more > 0:
         print_line(f"{space}and {more} more files: --json lists them all")
@@ -305,7 +305,7 @@ def report_command(
     if json:
         print_json(answer)
     elif answer.text is not None:
-        print_line(answer.text.rstrip("\n"))
+        print_document(answer.text.rstrip("\n"))
     else:
         sha256 = f"sha256 {answer.sha256:.12}"
         print_line(f"{answer.ref}   {answer.format}   {answer.file}   {sha256}")

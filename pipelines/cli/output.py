@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.workspace.terminal import console, table_of
+from pipelines.workspace.terminal import UNSEEN, console, table_of, visible
 
 if TYPE_CHECKING:
     from registry.records.answers import Answer
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def print_json(document: "Document") -> None:
     """Print one JSON document: an answer, or an array of answers."""
-    print(json.dumps(document, indent=2, ensure_ascii=False, default=_json_of))
+    # What a terminal would obey stands in strings alone, where JSON has the same escape for it.
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=_json_of)
+    print(UNSEEN.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
 
 def _json_of(answer: "Answer") -> dict[str, Any]:
@@ -28,7 +30,12 @@ def _json_of(answer: "Answer") -> dict[str, Any]:
 
 def print_line(text: str = "") -> None:
     """Print one line, or several that are separated by line breaks."""
-    print(text)
+    print(visible(text))
+
+
+def print_document(text: str) -> None:
+    """Print a document for other programs: to a file or a pipe as it is."""
+    print(visible(text) if sys.stdout.isatty() else text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

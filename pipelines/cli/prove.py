@@ -10,6 +10,7 @@ import typer
 from pipelines.cli.options import Json, Ref, find_workspace
 from pipelines.cli.output import print_answer, print_json, print_line
 from pipelines.workspace.bars import bar
+from pipelines.workspace.terminal import cell
 from registry.errors import Conflict
 from registry.units import counted
 
@@ -75,9 +76,9 @@ def _print_audit(answer: "AuditAnswer") -> None:
         outcome = "ok" if check.ok else "FAIL"
         print_line(f"  {outcome:4}  {check.name:10}  {check.examined} examined")
     for finding in answer.findings:
-        print_line(f"  {finding.check}: {finding.subject}")
-        print_line(f"    found {finding.found}")
-        print_line(f"    expected {finding.expected}")
+        print_line(f"  {finding.check}: {cell(finding.subject)}")
+        print_line(f"    found {cell(finding.found)}")
+        print_line(f"    expected {cell(finding.expected)}")
         print_line(f"    next {finding.next}")
     print_line(counted(len(answer.findings), "finding") if answer.findings else "no findings")
 

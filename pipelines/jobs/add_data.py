@@ -13,6 +13,7 @@ from registry.errors import Invalid
 from registry.records.facts import DataFacts, DataStatement
 from registry.records.kinds import Gate, Kind, Status
 from registry.records.version import Version
+from registry.urls import without_secrets
 
 
 def add_data(
@@ -59,7 +60,8 @@ def add_data(
 
 
 def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
-    url = source if isinstance(source, str) else None
+    # What is recorded can never be taken out again, and everybody reads it.
+    url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
     stated["source"] = statement.source or url
     stated["pii"] = statement.pii or "none"
@@ -91,7 +93,7 @@ def _check_text(folder: Path, source: Path | str) -> None:
         where = (
             (source.parent if source.is_file() else source) / inside
             if isinstance(source, Path)
-            else f"{source}, {inside}"
+            else f"{without_secrets(source)}, {inside}"
         )
         raise texts.Unreadable(
             where, found=error.found, expected=error.expected, next=error.next

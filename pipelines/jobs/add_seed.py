@@ -1,19 +1,40 @@
-"""Register a dense checkpoint as a seed."""
+"""Register a dense checkpoint as a seed: a folder, or a GGUF file that is converted first."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.checkpoints.families import find_family
+from btx_core.checkpoints.contents import contents_of
+from btx_core.checkpoints.gguf import is_gguf, read_gguf_header, write_plain
+from btx_core.files import temporary_path
 from btx_core.mixing.distances import all_finite
+from btx_core.mixing.seed_model import open_seed
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.records.facts import DataFacts, SeedFacts
+from registry.digest import sha256_file
+from registry.records.facts import DataFacts, SeedFacts, SourceFile
 from registry.records.kinds import Gate, Kind, Relation
 from registry.records.version import Version
+
+
+@dataclass(frozen=True)
+class SeedSource:
+    """A checkpoint folder that is to be registered.
+
+    Attributes:
+        folder: where it lies.
+        converted_from: the file that it was converted from; None for a folder that a person named.
+        taken: the files in it that are taken in; None for all.
+        left_out: those that are not.
+    """
+
+    folder: Path
+    converted_from: SourceFile | None = None
+    taken: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def add_seed(
@@ -24,12 +45,12 @@ def add_seed(
     data: Sequence[str] = (),
     license: str | None = None,
 ) -> Version[SeedFacts]:
-    """Register a checkpoint folder as the next version of `seed/NAME`.
+    """Register a checkpoint as the next version of `seed/NAME`.
 
     Args:
         workspace: where it is registered.
         name: the seed's name.
-        source: a dense checkpoint in Hugging Face format.
+        source: a dense checkpoint in Hugging Face format, or a GGUF file.
         data: the data versions that it was trained on, where they are registered.
         license: SPDX.
 
@@ -38,7 +59,8 @@ def add_seed(
 
     Raises:
         Unsafe: for what cannot be read safely.
-        Unsupported: for a family that cannot be mixed.
+        Unsupported: for a family that cannot be mixed, or a seed without a tokenizer.
+        ShapeMismatch: for tensors or tokens that are not those of the model's class.
         Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
@@ -46,21 +68,25 @@ def add_seed(
         number = catalog.next_version(Kind.SEED, name)
         ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
         parents = [catalog.get(reference, DataFacts) for reference in data]
-        if source.exists():
-            # Where it lies first: a refusal names the caller's path, and comes before the copy.
-            Checkpoint.open(source)
-        with folders.incoming(source, target) as incoming:
-            checkpoint = Checkpoint.open(incoming)
+        with (
+            _checkpoint(workspace, source) as checked,
+            folders.incoming(checked.folder, target, taken=checked.taken) as incoming,
+        ):
+            seed = open_seed(incoming)
             files = folders.manifest(incoming)
             facts = SeedFacts(
-                model_type=checkpoint.model_type,
-                family=find_family(checkpoint.config).name,
-                parameters=sum(prod(tensor.shape) for tensor in checkpoint.tensors.values()),
+                model_type=seed.checkpoint.model_type,
+                family=seed.family.name,
+                parameters=sum(prod(tensor.shape) for tensor in seed.checkpoint.tensors.values()),
                 license=license,
                 data=tuple(str(parent.ref) for parent in parents),
-                finite=all_finite(checkpoint),
+                finite=all_finite(seed.checkpoint),
                 tensors=folders.tensors(incoming),
             )
+            if checked.converted_from:
+                facts = facts.model_copy(update={"converted_from": checked.converted_from})
+            if checked.left_out:
+                facts = facts.model_copy(update={"left_out": checked.left_out})
             if number > 1:
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
@@ -77,4 +103,32 @@ def add_seed(
             files=files,
             version=number,
             parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
+        )
+
+
+@contextmanager
+def _checkpoint(workspace: Workspace, source: Path) -> Iterator[SeedSource]:
+    """Yield the checkpoint folder that is meant; one that was made of a GGUF file is temporary."""
+    if not is_gguf(source):
+        if not source.exists():
+            yield SeedSource(source)
+            return
+        # Where it lies first: a refusal names the caller's path, and comes before the copy.
+        contents = contents_of(source)
+        open_seed(source)
+        yield SeedSource(source, taken=contents.taken, left_out=contents.left_out)
+        return
+    header = read_gguf_header(source)
+    with temporary_path(workspace.work, "gguf") as folder:
+        folder.mkdir(parents=True)
+        write_plain(header, folder)
+        yield SeedSource(
+            folder,
+            SourceFile(
+                name=source.name,
+                sha256=sha256_file(source),
+                bytes=source.stat().st_size,
+                format="gguf",
+                quantisation=header.quantisation,
+            ),
         )

@@ -6,6 +6,7 @@ The form of the rows is the catalogue's. Here the objects get their folders and 
 from collections.abc import Sequence
 from pathlib import Path
 
+from btx_core.files import path_inside
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
@@ -113,9 +114,10 @@ def _versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
 
 def _show(workspace: Workspace, version: Version[Facts], where: Path) -> None:
     for file in version.files:
-        (where / file.path).parent.mkdir(parents=True, exist_ok=True)
-        if not (where / file.path).exists():
-            workspace.store.link(file.sha256, where / file.path)
+        path = path_inside(where, file.path, version.ref)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            workspace.store.link(file.sha256, path)
     recorded = _held_md5(version)
     if recorded is None:
         return

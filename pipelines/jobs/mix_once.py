@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.mixing.preflight import moved_shared
+from btx_core.problems import WrongUsage
 from btx_core.progress import Progress
 from registry.errors import Conflict, Invalid
 from registry.records.answers import MixAnswer
@@ -28,6 +30,8 @@ def compose(
     Raises:
         Invalid: if two folders have one name.
         Conflict: if `out` exists.
+        WrongUsage: for an expert that has more than feed-forward blocks of its own, in mode
+            anchored, which would drop the rest of it.
     """
     names = [expert.resolve().name for expert in experts]
     double = sorted({name for name in names if names.count(name) > 1})
@@ -49,6 +53,9 @@ def compose(
         Member(name, slot, expert)
         for slot, (name, expert) in enumerate(zip(names, experts, strict=True), start=1)
     ]
+    if recipe.mode == "anchored":
+        for member in members:
+            _require_anchored(seed, member)
     report = mix(seed, members, recipe, out, progress=progress)
     return MixAnswer(
         folder=str(out),
@@ -56,3 +63,14 @@ def compose(
         bytes_written=report.bytes_written,
         bytes_linked=report.bytes_linked,
     )
+
+
+def _require_anchored(seed: Path, member: Member) -> None:
+    moved = moved_shared(seed, member.folder)
+    if moved:
+        raise WrongUsage(
+            f"{member.folder}, {moved[0]}",
+            found=f"{len(moved)} tensors outside the feed-forward blocks that are not the seed's",
+            expected="the seed's own, of which mode anchored makes the mixture",
+            next="--mode full, which averages them",
+        )

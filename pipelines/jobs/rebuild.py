@@ -110,7 +110,7 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
         def log(stage: str, ran: StageRan) -> None:
             workspace.catalog.event(ran, f"build/{number}")
 
-        done = dvc_runs.reproduce(workspace.root, "evaluate", log)
+        done = dvc_runs.reproduce(workspace.root, STAGES, log)
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.contents import ADAPTER_CONFIG, contents_of
 from btx_core.measuring.evaluation import evaluate
 from btx_core.measuring.overlap import contamination
 from btx_core.mixing.preflight import preflight
@@ -73,18 +74,22 @@ def register(
         candidate = _candidate(workspace, name, data, seed)
         number = catalog.next_version(Kind.EXPERT, name)
         ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
-        if source.exists() and not (source / "adapter_config.json").is_file():
+        contents = contents_of(source) if source.exists() else None
+        taken = contents.taken if contents else None
+        if contents:
             # Where it lies first: a refusal names the caller's path, and comes before the copy.
-            Checkpoint.open(source)
-        with folders.incoming(source, target) as incoming:
-            adapter_digest = _merged(candidate.seed_folder, incoming)
+            _check(candidate.seed_folder, source)
+        with folders.incoming(source, target, taken=taken) as incoming:
+            merge = _merged(candidate.seed_folder, incoming, source)
             files = folders.manifest(incoming)
             if number > 1:
                 newest = catalog.get(f"expert/{name}", ExpertFacts)
                 if _same(newest, candidate, folders.files_digest(files)):
                     return replace(newest, created=False)
             facts = _facts(workspace, candidate, incoming, show)
-            facts = facts.model_copy(update={"adapter": adapter_digest})
+            facts = facts.model_copy(update=merge)
+            if contents and contents.left_out:
+                facts = facts.model_copy(update={"left_out": contents.left_out})
             gates.ask(
                 workspace, Gate.REGISTER, ref, collect_evidence.of_expert(catalog, ref, facts)
             )
@@ -128,7 +133,7 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
     """Measure the checkpoint in `folder` and put together what is recorded of it."""
     # "full" allows shared parameters to have moved; whether they have is measured, and decides.
     others = _others(workspace, candidate)
-    checked = preflight(candidate.seed_folder, folder, "full", others=others)
+    checked = preflight(candidate.seed_folder, folder, "full", others=others, name=candidate.name)
     weights = Weights.from_json(checked.to_json(), f"preflight of {candidate.name}")
     identical = bool(weights.ancestry and weights.ancestry.shared_identical)
     results = () if weights.problems else _results(workspace, candidate, folder, show)
@@ -165,16 +170,26 @@ def _others(workspace: Workspace, candidate: Candidate) -> dict[str, Path]:
     return newest
 
 
-def _merged(base: Path, folder: Path) -> str | None:
-    """Replace a LoRA adapter in the folder by the merged checkpoint; return its digest."""
-    if not (folder / "adapter_config.json").is_file():
-        return None
+def _check(seed_folder: Path, source: Path) -> None:
+    """Check what can be known of a checkpoint or an adapter from its headers."""
+    if not (source / ADAPTER_CONFIG).is_file():
+        Checkpoint.open(source)
+        return
+    # Imported here: only adapters need peft.
+    from btx_core.training.adapter import Adapter
+
+    Adapter.open(seed_folder, source)
+
+
+def _merged(base: Path, folder: Path, source: Path) -> dict[str, str]:
+    """Replace a LoRA adapter in the folder by the merged checkpoint; return the facts of that."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return {}
     # Imported here: only adapters need peft.
     from btx_core.training import adapter
 
     digest = folders.files_digest(folders.manifest(folder))
-    adapter.merge_in_place(base, folder)
-    return digest
+    return {"adapter": digest, "merged_by": adapter.merge_in_place(base, folder, source)}
 
 
 def _results(

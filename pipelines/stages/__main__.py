@@ -5,6 +5,7 @@ import sys
 from btx_core.problems import BtxError
 from pipelines.stages.stages import run
 from pipelines.workspace.diagnostics import show_diagnostics
+from pipelines.workspace.terminal import visible
 
 
 def main() -> int:
@@ -17,7 +18,7 @@ def main() -> int:
     except KeyboardInterrupt:
         text = "interrupted"
     if text:
-        print(text, file=sys.stderr)
+        print(visible(text), file=sys.stderr)
     return 1 if text else 0
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btx_core.problems import BtxError
+from pipelines.workspace.environment import child_environment
 from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
@@ -48,14 +49,15 @@ class Reproduced:
     skipped: list[str]
 
 
-def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Reproduced:
-    """Run `dvc repro TARGET` in a workspace.
+def reproduce(root: Path, stages: Sequence[str], log: Log = lambda name, ran: None) -> Reproduced:
+    """Run these stages through DVC in a workspace, in this order, and no others.
 
+    Stages that somebody else added to the workspace do not run, whatever they are to make.
     Progress and errors of the stages go to stderr as they come.
 
     Args:
         root: the workspace.
-        target: the stage that is wanted.
+        stages: their names.
         log: called when a stage starts and when it ends, fails or is interrupted.
 
     Raises:
@@ -64,11 +66,11 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
     """
     # Stages call `python`: it must be the one that runs now, whether or not its environment is
     # activated.
-    environment = os.environ | {
+    environment = child_environment() | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BTX_WORKSPACE": str(root),
     }
-    command = [sys.executable, "-m", "dvc", "repro", target]
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
     # It inherits the write lock: when this process is killed alone, DVC goes on, and the next
     # command must wait for it. It has a process group of its own: a Ctrl-C reaches DVC and its
     # stage once, through this process, which waits until both are gone.
@@ -81,7 +83,7 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
         close_fds=False,
         process_group=0,
     )
-    logger.info("dvc repro %s in %s, process %d", target, root, process.pid)
+    logger.info("dvc repro %s in %s, process %d", " ".join(stages), root, process.pid)
     ran, skipped, began = list[str](), list[str](), time.monotonic()
 
     def ended(state: str) -> None:
@@ -105,10 +107,10 @@ def reproduce(root: Path, target: str, log: Log = lambda name, ran: None) -> Rep
         os.killpg(process.pid, signal.SIGINT)
         process.communicate()
         ended("interrupted")
-        raise Interrupted(f"stage {ran[-1] if ran else target}") from None
+        raise Interrupted(f"stage {ran[-1] if ran else stages[0]}") from None
     ended("failed" if status else "ended")
     if status:
-        at = ran[-1] if ran else target
+        at = ran[-1] if ran else stages[0]
         raise StageFailed(
             f"stage {at}",
             found=f"exit status {status}",
@@ -135,7 +137,11 @@ def commit(root: Path, targets: Sequence[str]) -> None:
 def _dvc(root: Path, *arguments: str) -> str:
     logger.debug("dvc %s in %s", " ".join(arguments), root)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise StageFailed(

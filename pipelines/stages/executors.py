@@ -22,6 +22,7 @@ from typing import Any
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, Log, StageFailed
 from pipelines.workspace.bars import WATCHED, Note, bars, note_of
+from pipelines.workspace.environment import child_environment
 from pipelines.workspace.workspace import RaySettings
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
@@ -220,7 +221,7 @@ def _start(root: Path, name: str, devices: str | None, needs: Needs) -> "subproc
     It runs in a process group of its own, so that a Ctrl-C reaches it once, through `stop`. It
     inherits the write lock.
     """
-    environment = {**os.environ, WATCHED: "1", "OMP_NUM_THREADS": str(needs.cpus)}
+    environment = {**child_environment(), WATCHED: "1", "OMP_NUM_THREADS": str(needs.cpus)}
     if devices:
         environment["CUDA_VISIBLE_DEVICES"] = devices
     elif needs.processes > 1:

@@ -1,9 +1,11 @@
 """What runs here: the programs and the code revision that make a version, for its provenance.
 
-In:  nothing.  Out: an environment record; None for what cannot be known.
+In:  nothing.  Out: an environment record; None for what cannot be known; and the environment of
+     the programs that are started in a workspace.
 Nothing is imported to ask for its version.
 """
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +24,17 @@ PACKAGES = (
     "numpy",
     "dvc",
 )
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for Python programs that are started in a workspace.
+
+    Nothing is imported from the folder that they run in: one called `pipelines` or a file
+    `tokenizers.py` there would stand in for the real one, and a stranger's would be executed. DVC
+    sends no report about its use and does not look for newer versions.
+    """
+    # DVC has no variable of its own against the second.
+    return {**os.environ, "PYTHONSAFEPATH": "1", "DVC_NO_ANALYTICS": "1", "DVC_TEST": "1"}
 
 
 def environment() -> Environment:

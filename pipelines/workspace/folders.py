@@ -8,7 +8,7 @@ DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the c
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -16,11 +16,13 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from btx_core.files import path_inside
 from pipelines.workspace.bars import bar
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DvcFolder, Facts, Held
 from registry.records.version import FileFact, Version
+from registry.urls import from_environment, in_words, without_secrets
 
 # Hashing more bytes than this is worth a progress bar.
 LONG = 1 << 30
@@ -30,14 +32,18 @@ logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 @contextmanager
-def incoming(source: Path | str, target: Path) -> Iterator[Path]:
+def incoming(
+    source: Path | str, target: Path, *, taken: Mapping[str, Path] | None = None
+) -> Iterator[Path]:
     """Copy `source` beside `target` and yield the copy.
 
     A copy that was not accepted is gone when the context ends.
 
     Args:
-        source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on.
+        source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on;
+            with a secret in it, or `${NAME}` where the environment holds one.
         target: the version's folder.
+        taken: the files to copy, by their path in the copy; None: everything.
 
     Raises:
         NotFound: for a missing source.
@@ -50,7 +56,9 @@ def incoming(source: Path | str, target: Path) -> Iterator[Path]:
     copy = target.with_name(f".{target.name}.incoming")
     shutil.rmtree(copy, ignore_errors=True)
     try:
-        if isinstance(source, Path):
+        if taken is not None:
+            _copy_files(taken, copy)
+        elif isinstance(source, Path):
             _copy(source, copy)
         else:
             _fetch(source, copy)
@@ -189,7 +197,7 @@ def build_folder(root: Path, build: Version[BuildFacts]) -> Path:
             expected="a build that names its folder",
             next=f"btx show {build.ref}",
         )
-    return root / build.facts.folder
+    return path_inside(root, build.facts.folder, build.ref)
 
 
 def folder_of(root: Path, version: Version[Facts]) -> Path:
@@ -207,7 +215,7 @@ def folder_of(root: Path, version: Version[Facts]) -> Path:
             expected="a version whose files DVC holds",
             next=f"btx show {version.ref}",
         )
-    return root / held.path
+    return path_inside(root, held.path, version.ref)
 
 
 def opened(root: Path, version: Version[Facts]) -> Path:
@@ -215,6 +223,12 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder
+
+
+def _copy_files(taken: Mapping[str, Path], target: Path) -> None:
+    for name, path in taken.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / name)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -243,13 +257,14 @@ def _copy(source: Path, target: Path) -> None:
 
 def _fetch(url: str, target: Path) -> None:
     target.mkdir(parents=True)
-    name = url.split("?")[0].rstrip("/").rsplit("/", 1)[-1] or "content"
+    address = from_environment(url)
+    name = without_secrets(url).rstrip("/").rsplit("/", 1)[-1] or "content"
     try:
-        Repo.get_url(url, str(target / name))
+        Repo.get_url(address, str(target / name))
     except Exception as error:  # every transport has errors of its own
         raise NotFound(
-            url,
-            found=f"{type(error).__name__}: {error}"[:300],
+            without_secrets(url),
+            found=in_words(error, address)[:300],
             expected="a file or folder that DVC can fetch",
             next="dvc get-url URL tries the same",
-        ) from error
+        ) from None

@@ -12,7 +12,7 @@ import yaml
 
 from registry.errors import Damaged
 from registry.records.base import JsonObject, Record, read_object
-from registry.records.facts import BuildRecipe
+from registry.records.facts import BuildRecipe, FolderPath
 
 BRANCHES = "branches.yaml"
 SNAPSHOT = "snapshot.json"
@@ -29,7 +29,7 @@ class FolderOrder(Record):
     """
 
     ref: str
-    path: str
+    path: FolderPath
     digest: str
     tensors: Mapping[str, str] | None = None
 
@@ -47,7 +47,7 @@ class MemberOrder(FolderOrder):
     name: str
     slot: int
     data: tuple[str, ...]
-    shard: str | None = None
+    shard: FolderPath | None = None
 
 
 class GrownFrom(FolderOrder):
@@ -95,7 +95,7 @@ class BuildOrder(Record):
     members: tuple[MemberOrder, ...]
     domains: Mapping[str, FolderOrder]
     general: tuple[FolderOrder, ...]
-    previous: str | None
+    previous: FolderPath | None
     grown_from: GrownFrom | None
     recipe: BuildRecipe
     threads: int

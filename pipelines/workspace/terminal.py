@@ -1,5 +1,6 @@
 """What a terminal shows: a console for a stream, a table, and a value as the text of a cell."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
@@ -8,8 +9,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+# Controls but line break and tab, marks of direction, line separators, halves of surrogate pairs.
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 # Characters, where there is no terminal: a table takes only what it needs.
 NO_WIDTH = 10_000
+
+
+def visible(text: str) -> str:
+    """Return a text that shows what a terminal would obey instead of printing, as an escape.
+
+    Names, statements and file names may be a stranger's. Line breaks and tabs stay.
+    """
+    return UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def console(stream: TextIO) -> Console:
@@ -27,7 +40,8 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
         )
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
+        # As text of its own: rich would read a stranger's `[link=...]` as markup.
+        shown.add_row(*(value if isinstance(value, Text) else Text(cell(value)) for value in row))
     return shown
 
 
@@ -39,4 +53,4 @@ def cell(value: Any) -> str:
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
         return ", ".join(cell(item) for item in value)
-    return str(value)
+    return visible(str(value)).replace("\n", "\\n").replace("\t", "\\t")

@@ -22,10 +22,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipelines.workspace import trust
+from pipelines.workspace.environment import child_environment
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
 from registry.records.references import parse
+from registry.urls import from_environment, has_secret, without_secrets
 
 SETTINGS = "btx.toml"
 # What git leaves alone. Metrics belong to git, so that DVC can compare them.
@@ -142,11 +145,23 @@ class Workspace:
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
-        """Return the workspace that holds `start`. Raises NotFound.
+        """Return the workspace that holds `start`.
 
         Args:
             start: BTX_WORKSPACE, or else the current folder, unless it is given.
+
+        Raises:
+            NotFound: where there is none.
+            Refused: for one that names a server, a file outside it or a command of its own, unless
+                the user of this machine has confirmed it.
         """
+        workspace = cls.unconfirmed(start)
+        trust.require(workspace.root, workspace.statements())
+        return workspace
+
+    @classmethod
+    def unconfirmed(cls, start: Path | None = None) -> "Workspace":
+        """Return the workspace that holds `start`, whatever it names; only to look at that."""
         start = (start or Path(os.environ.get("BTX_WORKSPACE", "."))).resolve()
         for folder in (start, *start.parents):
             if (folder / SETTINGS).is_file():
@@ -157,6 +172,18 @@ class Workspace:
             expected=f"a folder with {SETTINGS}",
             next="btx init, or cd into a workspace",
         )
+
+    def statements(self) -> list[str]:
+        """Return what this workspace names of servers, files outside it and commands."""
+        settings = self.settings
+        named = {f"[slurm] {key}": str(value) for key, value in settings.slurm.items()}
+        if settings.ray.address is not None:
+            named["[ray] address"] = settings.ray.address
+        # The environment, which is the user's own, goes before the setting.
+        url = settings.registry.url
+        if "BTX_REGISTRY_URL" not in os.environ and trust.outside(self.root, url):
+            named["[registry] url"] = without_secrets(url)
+        return trust.statements(self.root, template() / "dvc.yaml", named)
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -175,10 +202,22 @@ class Workspace:
     @property
     def registry_url(self) -> str:
         """The database: BTX_REGISTRY_URL, or else the settings'; SQLite's path made absolute."""
-        url = os.environ.get("BTX_REGISTRY_URL", self.settings.registry.url)
+        url = os.environ.get("BTX_REGISTRY_URL") or self._registry_setting()
         prefix = "sqlite:///"
         relative = url.startswith(prefix) and not url.startswith(prefix + "/")
         return f"{prefix}{self.root / url.removeprefix(prefix)}" if relative else url
+
+    def _registry_setting(self) -> str:
+        """Return the settings' URL, with passwords from the environment alone."""
+        url = self.settings.registry.url
+        if has_secret(url):
+            raise Invalid(
+                f"{self.root / SETTINGS}, [registry] url",
+                found="a password in a file that git keeps and others read",
+                expected="one from the environment: postgresql+psycopg://user:${NAME}@host/database",
+                next="write ${NAME} in its place, or leave it out and use PGPASSWORD or ~/.pgpass",
+            )
+        return from_environment(url)
 
     @property
     def policies(self) -> Path:
@@ -354,6 +393,9 @@ def create(root: Path) -> Workspace:
     """
     root = root.resolve()
     root.mkdir(parents=True, exist_ok=True)
+    settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
+    before = Workspace(root, settings)
+    trust.require(root, before.statements())
     for name in ("dvc.yaml", "policies"):
         _copy_new(template() / name, root / name)
     _write_new(root / "branches.yaml", "branches: {}\n")
@@ -395,7 +437,9 @@ def _write_new(path: Path, text: str) -> None:
 
 
 def _run(root: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=root, env=child_environment(), capture_output=True, text=True
+    )
     if done.returncode:
         raise Invalid(
             " ".join(command),

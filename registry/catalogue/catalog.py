@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar, overload
 
+from btx_core.files import stays_inside
 from registry.catalogue import audit_log, lineage, reading, search
 from registry.catalogue.database import Database, Rows, Writer
 from registry.catalogue.lineage import Edge, Graph, Impact
@@ -487,6 +488,14 @@ def _with_spdx(facts: F) -> F:
 
 
 def _sorted_files(files: Sequence[FileFact]) -> tuple[FileFact, ...]:
+    for file in files:
+        if not stays_inside(file.path):
+            raise Invalid(
+                "files",
+                found=repr(file.path)[:160],
+                expected="paths inside the version's folder",
+                next="name the file by its path from that folder",
+            )
     if len({file.path for file in files}) != len(files):
         raise Invalid("files", found="one path twice", expected="each path once")
     return tuple(sorted(files, key=lambda file: file.path))

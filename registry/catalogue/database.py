@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, Unavailable
+from registry.urls import without_secrets
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -234,7 +235,7 @@ def _engine_name(url: str) -> str:
         return "postgresql"
     raise Invalid(
         "registry URL",
-        found=url.split("@")[-1],
+        found=without_secrets(url),
         expected="sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME",
     )
 
@@ -300,7 +301,7 @@ def _errors_in_words(url: str) -> Iterator[None]:
         of_sqlite = isinstance(driver_error, sqlite3.Error | OSError)
         if not of_sqlite and not type(driver_error).__module__.startswith("psycopg"):
             raise
-        raise _translated(driver_error, url.split("@")[-1]) from error
+        raise _translated(driver_error, without_secrets(url)) from error
 
 
 def _translated(error: BaseException, where: str) -> BtxError:

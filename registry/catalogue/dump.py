@@ -8,7 +8,7 @@ Where the versions' folders lie is left to the caller.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.files import whole_folder
-from registry.catalogue import audit_log
+from registry.catalogue import audit_log, reading
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import row_findings
 from registry.catalogue.database import Rows, Writer
+from registry.catalogue.rows import VERSION_COLUMNS
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
 from registry.errors import Conflict, Damaged, Invalid, NotFound
 from registry.records.base import read_object
+from registry.urls import without_secrets
 
 if TYPE_CHECKING:
     from sqlmodel import SQLModel
@@ -42,6 +44,10 @@ TABLES = {
 # Written as JSON, not as text that holds JSON.
 JSON_COLUMNS = ("facts", "body")
 LINES_A_BATCH = 1000
+# Of a row in bytes: the facts of a build with a million tensors are a tenth of it.
+LONGEST_LINE = 1 << 30
+# That a column of either database takes.
+LARGEST_NUMBER = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -126,12 +132,11 @@ def load(folder: Path, catalog: Catalog, store: Store) -> Summary:
         Damaged: when a line or an object is not what was dumped: then no row is taken.
     """
     summary = _read_summary(folder)
-    for path in sorted((folder / "objects").glob("[0-9a-f][0-9a-f]/*")):
-        store.put(path, path.name)
+    objects = _objects(folder)
     with catalog.database.write() as writer:
         if writer.rows("SELECT 1 FROM event LIMIT 1"):
             raise Conflict(
-                catalog.database.url.split("@")[-1],
+                without_secrets(catalog.database.url),
                 found="events",
                 expected="an empty registry",
                 next="name a new URL",
@@ -147,7 +152,45 @@ def load(folder: Path, catalog: Catalog, store: Store) -> Summary:
                 expected=f"head {summary.head}",
                 next="export again",
             )
+        _require_readable(writer.rows)
+        _take_objects(store, objects)
     return summary
+
+
+def _objects(folder: Path) -> list[Path]:
+    """Return the dump's objects. A link would take in a file that lies elsewhere."""
+    paths = sorted((folder / "objects").glob("[0-9a-f][0-9a-f]/*"))
+    for path in (folder / "objects", *paths):
+        if path.is_symlink() or path.parent.is_symlink():
+            raise _not_dumped(path, "a link", "files and folders of its own")
+    return paths
+
+
+def _take_objects(store: Store, objects: Sequence[Path]) -> None:
+    """Put the objects into the store; what is new there goes again when one is not what it says."""
+    new = []
+    try:
+        for path in objects:
+            if not store.has(path.name):
+                new.append(path.name)
+            # Bytes of its own: whoever made the dump may still write to its files.
+            store.put(path, path.name, copy=True)
+    except BaseException:
+        for sha256 in new:
+            store.path(sha256).unlink(missing_ok=True)
+        raise
+
+
+def _require_readable(rows: Rows) -> None:
+    """Read every version as a command would: its name, its files' paths and its folder."""
+    query = f"SELECT {VERSION_COLUMNS} FROM version v"
+    for one in reading.with_files(rows, rows(query)):
+        # Read when it is asked for; the folder that the facts name is checked by reading them.
+        one.facts  # noqa: B018
+
+
+def _not_dumped(path: Path, found: str, expected: str) -> Damaged:
+    return Damaged(str(path), found=found, expected=expected, next="dump the registry again")
 
 
 def _read_summary(folder: Path) -> Summary:
@@ -159,7 +202,7 @@ def _read_summary(folder: Path) -> Summary:
             expected="a folder that an export wrote",
             next=f"name the folder with {ABOUT}",
         )
-    about = read_object(path.read_text(), str(path))
+    about = read_object(path.read_bytes().decode(errors="replace"), str(path))
     if about.get("format") != FORMAT:
         raise Invalid(
             str(path),
@@ -227,29 +270,49 @@ def _model(table: str) -> "type[SQLModel]":
 def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[list[dict[str, Any]]]:
     """The lines of a table's file as rows to insert, some at a time."""
     batch: list[dict[str, Any]] = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                batch.append(_row_of(json.loads(line), columns))
-            except (ValueError, KeyError, TypeError):
-                raise Damaged(
-                    f"{path}, line {number}",
-                    found=repr(line[:80]),
-                    expected="a row",
-                    next="export again",
-                ) from None
-            if len(batch) == LINES_A_BATCH:
-                yield batch
-                batch = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            batch.append(_row_of(json.loads(line), columns))
+        # Of JSON that is nested deeper than Python reads, and of numbers of very many digits.
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise Damaged(
+                f"{path}, line {number}",
+                found=repr(line[:80]),
+                expected="a row",
+                next="export again",
+            ) from None
+        if len(batch) == LINES_A_BATCH:
+            yield batch
+            batch = []
     if batch:
         yield batch
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a table's file, none longer than a row can be."""
+    if not path.is_file() or path.is_symlink():
+        raise _not_dumped(path, "no file", "a table of the dump")
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            if len(line) == LONGEST_LINE:
+                raise _not_dumped(path, "a longer line", f"at most {LONGEST_LINE} bytes a row")
+            yield line
 
 
 def _row_of(line: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
     row = {}
     for column in columns:
         value = line[column]
-        row[column] = canonical_json(value).decode() if column in JSON_COLUMNS else value
+        if column in JSON_COLUMNS:
+            value = canonical_json(value).decode()
+        elif isinstance(value, str):
+            # No database takes half a pair of surrogates.
+            value.encode()
+        elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            raise ValueError(column)
+        elif not isinstance(value, str | int | float | None):
+            raise TypeError(column)
+        row[column] = value
     return row
 
 

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from registry.errors import Damaged
+from btx_core.files import stays_inside
+from registry.errors import Damaged, Invalid
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
-from registry.records.references import Reference
+from registry.records.references import Reference, parse
 from registry.records.version import Event, FileFact, Version
 
 VERSION_COLUMNS = "v.id, v.kind, v.name, v.number, v.digest, v.registered_at, v.actor, v.facts"
@@ -40,7 +41,11 @@ def version(row: Row, files: Iterable[FileFact] = (), *, created: bool = True) -
         raise _not_written(row, "version")
     if any(type(text) is not str for text in texts):
         raise _not_written(row, "version")
-    reference = Reference(Kind(kind), name, number)
+    try:
+        # A name or number that no command takes could lead out of its folder.
+        reference = parse(str(Reference(Kind(kind), name, number)))
+    except Invalid:
+        raise _not_written(row, "version") from None
     return Version(reference, digest, registered_at, actor, facts, tuple(files), created)
 
 
@@ -49,7 +54,7 @@ def file_fact(row: Row) -> FileFact:
     path, size, sha256, linked, md5 = row
     if not (isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str)):
         raise _not_written(row, "file")
-    if not _SHA256.fullmatch(sha256):
+    if not _SHA256.fullmatch(sha256) or not stays_inside(path):
         raise _not_written(row, "file")
     return FileFact(path, size, sha256, bool(linked), md5)
 

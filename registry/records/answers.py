@@ -23,6 +23,7 @@ from registry.records.facts import (
     Environment,
     Member,
     Routing,
+    SourceFile,
     StoredFile,
     TrainingReport,
     Weights,
@@ -90,6 +91,7 @@ class RegisteredAnswer(Answer):
     ref: str
     status: Literal["registered", "unchanged"]
     digest: str
+    left_out: tuple[str, ...] = ()  # of a checkpoint folder: what was not taken
 
 
 class WorkspaceAnswer(Answer):
@@ -97,6 +99,13 @@ class WorkspaceAnswer(Answer):
 
     workspace: str
     head: str
+
+
+class TrustAnswer(Answer):
+    """What a workspace names of servers, files outside it and commands is confirmed."""
+
+    workspace: str
+    statements: tuple[str, ...]
 
 
 class Row(Answer):
@@ -639,9 +648,11 @@ class ShownSeedAnswer(Shown):
     parameters: int | None = None
     license: str | None = None
     data: tuple[str, ...] = ()
+    converted_from: SourceFile | None = None
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
+    left_out: tuple[str, ...] = ()
     dvc: DvcFolder | None = None
 
 
@@ -660,6 +671,8 @@ class ShownExpertAnswer(Shown):
     train: TrainingReport | None = None
     environment: Environment | None = None
     adapter: str | None = None
+    merged_by: str | None = None
+    left_out: tuple[str, ...] = ()
     dvc: DvcFolder | None = None
 
 

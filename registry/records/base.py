@@ -88,7 +88,7 @@ def read_object(text: str, subject: str) -> dict[str, Any]:
     """Parse a JSON object whose form its reader decides. Raises Damaged for anything else."""
     try:
         value = json.loads(text)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise Damaged(

@@ -6,20 +6,31 @@ when it is read, and the row's own text stays what digests are computed over.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from btx_core.files import stays_inside
 from registry.records import older
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import Kind, Mode, Status
 from registry.records.results import Result
 
 
+def _require_inside(path: str) -> str:
+    if not stays_inside(path):
+        raise ValueError("a path inside the workspace")
+    return path
+
+
+# A folder, relative to the workspace.
+FolderPath = Annotated[str, AfterValidator(_require_inside)]
+
+
 class DvcFolder(Record):
     """A folder that DVC holds: its path in the workspace, and the MD5 that DVC addresses it by."""
 
-    path: str
+    path: FolderPath
     md5: str | None = None
 
 
@@ -128,6 +139,16 @@ class DataFacts(Held, DataStatement):
     url: str | None = None
 
 
+class SourceFile(Record):
+    """A file in another format that a checkpoint was converted from."""
+
+    name: str
+    sha256: str
+    bytes: int
+    format: str  # gguf
+    quantisation: str | None = None  # how most of its weights are stored, such as Q4_1
+
+
 class SeedFacts(Held):
     """The dense model that experts start from."""
 
@@ -138,9 +159,11 @@ class SeedFacts(Held):
     parameters: int | None = None
     license: str | None = None
     data: tuple[str, ...] = ()  # data versions that it was trained on, where they are registered
+    converted_from: SourceFile | None = None
     finite: bool | None = None
     train: TrainingReport | None = None
     environment: Environment | None = None
+    left_out: tuple[str, ...] = ()  # what lay beside the checkpoint and was not taken
     tensors: Mapping[str, str] = {}  # name to SHA-256
 
 
@@ -160,6 +183,8 @@ class ExpertFacts(Held):
     train: TrainingReport | None = None
     environment: Environment | None = None
     adapter: str | None = None  # digest of the LoRA adapter that it was merged from
+    merged_by: str | None = None  # of an adapter: "sum", or PEFT with its version
+    left_out: tuple[str, ...] = ()  # what lay beside the checkpoint and was not taken
     tensors: Mapping[str, str] = {}
 
     @model_validator(mode="before")
@@ -264,7 +289,7 @@ class BuildFacts(Held):
     recipe: BuildRecipe = BuildRecipe()
     architecture: Architecture | None = None
     tuned: str | None = None  # what tuning trained: none, router, shared or all
-    folder: str | None = None
+    folder: FolderPath | None = None
     results: tuple[Result, ...] = ()
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness
     routing: Routing | None = None

@@ -26,6 +26,7 @@ from .conftest import EXAMPLES
 
 Save = Callable[..., Path]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 269060552\n"
 
 
 @pytest.fixture
@@ -218,14 +219,16 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     "auto_map in the tokenizer": written(
         "tokenizer_config.json", '{"auto_map": {"AutoTokenizer": "evil"}}'
     ),
-    "pickle": written("training_args.bin", "pickled"),
-    "pickle, in capitals": written("WEIGHTS.PT", "pickled"),
-    "code": written("modeling_evil.py", "import os"),
-    "pickle in a folder": written("sub/a.pkl", "pickled"),
     "link that leaves": outside,
-    "link to nowhere": lambda folder: os.symlink("nowhere", folder / "notes.txt"),
-    "link to a device": lambda folder: os.symlink("/dev/zero", folder / "notes.txt"),
-    "pipe": lambda folder: os.mkfifo(folder / "notes"),
+    "link to nowhere": lambda folder: os.symlink("nowhere", folder / "merges.txt"),
+    "link to a device": lambda folder: os.symlink("/dev/zero", folder / "tokenizer.json"),
+    "pipe": lambda folder: os.mkfifo(folder / "vocab.json"),
+    "a Git LFS pointer": written(WEIGHTS, LFS_POINTER),
+    "a config that Git LFS left out": written("config.json", LFS_POINTER),
+    "weights as a pickle alone": lambda folder: os.rename(
+        folder / WEIGHTS, folder / "pytorch_model.bin"
+    ),
+    "layers without end": config(num_hidden_layers=1 << 40),
     "stray weights beside an index": sharded(stray),
     "index that climbs": mapped("../outside.safetensors"),
     "index with an absolute path": mapped("/etc/passwd"),

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from btx_core.machine import load
 from btx_core.measuring import harness
-from btx_core.problems import WrongUsage
+from btx_core.problems import BtxError, WrongUsage
 from btx_core.texts import split
 
 ANSWER = {
@@ -147,6 +147,51 @@ def test_a_task_that_the_harness_refuses_is_named(
     (tasks / "broken.yaml").write_text(yaml.safe_dump(ANSWER | change))
     with pytest.raises(WrongUsage, match=r"broken\.yaml\n"):
         harness.run(tiny_seed, ["broken.yaml"], tasks)
+
+
+COMMAND = "cycler.__init__.__globals__.os.popen('echo ran > HERE/ran').read()"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"doc_to_text": "{{ joiner.__init__.__globals__.os.popen('echo > HERE/ran').read() }}"},
+        {"doc_to_target": "{{ ''.__class__.__base__.__subclasses__() }}{{answer}}"},
+        {"description": f"{{{{ {COMMAND} }}}}"},
+        {"fewshot_config": {"doc_to_text": f"{{{{ {COMMAND} }}}}"}, "num_fewshot": 1},
+        {"doc_to_text": "{{ prompt * 10 ** 10 }}"},
+        {"metric_list": [{"metric": "HERE/metric.py"}]},
+        {"metric_list": [{"metric": "HERE/metric.py", "hf_evaluate": True}]},
+        {
+            "output_type": "generate_until",
+            "generation_kwargs": {"custom_generate": "HERE", "trust_remote_code": True},
+        },
+        {"dataset_kwargs": {"data_files": "answer.jsonl", "trust_remote_code": True}},
+    ],
+)
+def test_a_task_runs_no_code(tiny_seed: Path, tasks: Path, change: dict[str, Any]) -> None:
+    code = f"open({str(tasks / 'ran')!r}, 'w')\n"
+    (tasks / "custom_generate").mkdir()
+    for name in ("metric.py", "custom_generate/generate.py"):
+        (tasks / name).write_text(code)
+    text = yaml.safe_dump(ANSWER | change).replace("HERE", str(tasks))
+    (tasks / "hostile.yaml").write_text(text)
+    with pytest.raises(WrongUsage, match=r"hostile\.yaml\n"):
+        harness.run(tiny_seed, ["hostile.yaml"], tasks)
+    assert not (tasks / "ran").exists()
+    harness.run(tiny_seed, ["answer.yaml"], tasks)
+
+
+@pytest.mark.parametrize("name", ["../outside.jsonl", "/etc/hostname", "sub/../../outside.jsonl"])
+def test_a_task_reads_nothing_outside_the_workspace(tasks: Path, name: str) -> None:
+    (tasks / "inside").mkdir()
+    (tasks / "outside.jsonl").write_text("{}\n")
+    text = yaml.safe_dump(ANSWER | {"dataset_kwargs": {"data_files": name}})
+    (tasks / "inside/reads.yaml").write_text(text)
+    with pytest.raises(BtxError, match="a path inside"):
+        harness.files("reads.yaml", tasks / "inside")
+    with pytest.raises(BtxError, match="a path inside"):
+        harness.files("../answer.yaml", tasks / "inside")
 
 
 def test_two_tasks_of_one_name_are_refused(tiny_seed: Path, tasks: Path) -> None:

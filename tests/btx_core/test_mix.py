@@ -354,7 +354,7 @@ def test_the_tokenizer_travels_and_splits_alike(tiny: Save, seed: Path, tmp_path
     shutil.copytree(tmp_path / "seed", tmp_path / "foreign")
     edited = (tmp_path / "foreign/tokenizer.json").read_text().replace('"law"', '"lore"')
     (tmp_path / "foreign/tokenizer.json").write_text(edited)
-    with pytest.raises(ShapeMismatch, match=r"tokenizer\.json"):
+    with pytest.raises(ShapeMismatch, match="foreign, tokenizer"):
         mix(
             tmp_path / "seed",
             [Member("foreign", 1, tmp_path / "foreign")],

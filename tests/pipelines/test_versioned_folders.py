@@ -3,6 +3,8 @@
 It is copied whole or not at all, held by DVC, and every later change is seen.
 """
 
+import subprocess
+from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import create
 from registry.errors import Damaged, Invalid, NotFound
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -69,6 +73,36 @@ def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: P
     with pytest.raises(Invalid, match="a link to /etc/hostname"), folders.incoming(corpus, target):
         pass
     assert not (tmp_path / "data").exists() or not any((tmp_path / "data").rglob("*"))
+
+
+@pytest.mark.parametrize("secret", ["token=hunter2", "X-Amz-Signature=hunter2&id=3"])
+def test_what_a_url_needs_in_secret_is_used_and_never_kept_or_shown(
+    tmp_path: Path, corpus: Path, btx: Run, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    asked: list[str] = []
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            asked.append(self.path)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(corpus)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    root = create(tmp_path / "w").root
+    (corpus / "a.txt").write_text("one\n" * 30)
+    monkeypatch.setenv("A_WORD", "hunter2")
+    said = ("--license", "MIT", "--verbose")[:2]
+    for url in (f"http://{address}/a.txt?{secret}", f"http://{address}/a.txt?key=${{A_WORD}}"):
+        added = btx(root, "data", "add", "x", url, *said)
+        assert added.returncode == 0, added.stderr
+    missing = btx(root, "data", "add", "x", f"http://{address}/no.txt?{secret}", *said)
+    assert missing.returncode == 1
+    server.shutdown()
+    assert all("hunter2" in path for path in asked)
+    shown = btx(root, "show", "data/x", "--json")
+    assert f"http://{address}/a.txt" in shown.stdout
+    kept = b"".join(p.read_bytes() for p in root.rglob("*") if p.is_file())
+    assert b"hunter2" not in kept + f"{missing.stderr}{shown.stdout}".encode()
 
 
 def test_a_url_is_fetched_and_one_that_is_not_there_is_named(tmp_path: Path, corpus: Path) -> None:

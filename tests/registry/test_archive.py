@@ -3,16 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from registry.catalogue import catalog as catalog_module
 from registry.catalogue import dump as archive
+from registry.catalogue import rows as rows_module
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
 from registry.errors import Conflict, Damaged, Invalid, NotFound
+from registry.records import facts as facts_module
 from registry.records.events import AnyBody
-from registry.records.facts import DataFacts, ExpertFacts
+from registry.records.facts import BuildFacts, DataFacts, DvcFolder, ExpertFacts
 from registry.records.results import Result
 from registry.records.version import FileFact
 
@@ -114,6 +118,109 @@ def test_a_changed_line_is_found_and_no_row_is_taken(
             archive.load(tmp_path / "out", second, Store(tmp_path / "other"))
         assert second.events() == []
         assert second.versions(DataFacts) == []
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"path": "/tmp/over-there"},
+        {"path": "a/../../../over-there"},
+        {"path": "sub/./x"},
+        {"dvc": "../elsewhere"},
+        {"dvc": "/var/elsewhere"},
+        {"folder": "builds/../../elsewhere"},
+        {"folder": "/"},
+    ],
+)
+def test_a_dump_that_names_a_path_outside_is_refused_before_anything_is_written(
+    lite: Catalog,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hostile: dict[str, str],
+) -> None:
+    # Whoever makes such a dump has no check of paths.
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog_module, "stays_inside", lambda path: True)
+        patched.setattr(facts_module, "stays_inside", lambda path: True)
+        patched.setattr(rows_module, "stays_inside", lambda path: True)
+        (tmp_path / "weights").write_bytes(b"weights")
+        sha256 = store.put(tmp_path / "weights", copy=True)
+        files = [FileFact(hostile.get("path", "weights"), 7, sha256)]
+        dvc = DvcFolder(path=hostile.get("dvc", "data/math/1"), md5="d" * 32 + ".dir")
+        lite.register("math", DataFacts(dvc=dvc), files=files)
+        facts = BuildFacts(folder=hostile.get("folder", "builds/1"))
+        lite.register("", facts)
+        archive.dump(lite, store, tmp_path / "out")
+    second, other = Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob"), Store(tmp_path / "o")
+    with pytest.raises(Damaged):
+        archive.load(tmp_path / "out", second, other)
+    assert (second.events(), list(other.objects())) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("table", "value"),
+    [
+        ("version", {"name": "../../x"}),
+        ("version", {"name": "Math"}),
+        ("version", {"number": 10**12}),
+        ("version", {"number": 10**30}),
+        ("version", {"actor": "\ud800"}),
+        ("version", {"actor": ["a"]}),
+        ("label", {"number": {"a": 1}}),
+        ("file", {"bytes": 1 << 70}),
+    ],
+)
+def test_a_row_of_another_form_is_damaged_and_no_error_of_the_program(
+    lite: Catalog, store: Store, tmp_path: Path, table: str, value: dict[str, Any]
+) -> None:
+    fill(lite, store, tmp_path)
+    archive.dump(lite, store, tmp_path / "out")
+    path = tmp_path / "out" / f"{table}.jsonl"
+    first, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([json.dumps(json.loads(first) | value), *lines]) + "\n")
+    second = Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob")
+    with pytest.raises(Damaged):
+        archive.load(tmp_path / "out", second, Store(tmp_path / "other"))
+    assert second.events() == []
+
+
+@pytest.mark.parametrize("line", ["[" * 200_000, '{"seq": ' + "9" * 6000 + "}", "\ud83d", "\0"])
+def test_a_line_of_any_depth_and_any_digits_is_damaged(
+    lite: Catalog, store: Store, tmp_path: Path, line: str
+) -> None:
+    fill(lite, store, tmp_path)
+    archive.dump(lite, store, tmp_path / "out")
+    (tmp_path / "out/event.jsonl").write_bytes(line.encode(errors="surrogatepass") + b"\n")
+    second = Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob")
+    with pytest.raises(Damaged, match="line 1"):
+        archive.load(tmp_path / "out", second, Store(tmp_path / "other"))
+    (tmp_path / "out/registry.json").write_bytes(line.encode(errors="surrogatepass"))
+    with pytest.raises(Damaged, match=r"registry\.json"):
+        archive.load(tmp_path / "out", second, Store(tmp_path / "other"))
+
+
+def test_a_dump_takes_nothing_in_from_elsewhere(
+    lite: Catalog, store: Store, tmp_path: Path
+) -> None:
+    fill(lite, store, tmp_path)
+    archive.dump(lite, store, tmp_path / "out")
+    private = tmp_path / "private"
+    private.write_bytes(b"weights")
+    private.chmod(0o600)
+    (object_,) = (tmp_path / "out" / "objects").glob("[0-9a-f]*/*")
+    object_.unlink()
+    object_.symlink_to(private)
+    second, other = Catalog(f"sqlite:///{tmp_path}/second.db", actor="bob"), Store(tmp_path / "o")
+    with pytest.raises(Damaged, match="a link"):
+        archive.load(tmp_path / "out", second, other)
+    object_.unlink()
+    private.rename(object_)
+    (tmp_path / "out/label.jsonl").unlink()
+    (tmp_path / "out/label.jsonl").symlink_to("/dev/zero")
+    with pytest.raises(Damaged, match="a table of the dump"):
+        archive.load(tmp_path / "out", second, other)
+    assert (second.events(), list(other.objects())) == ([], [])
 
 
 def test_a_changed_object_is_found(lite: Catalog, store: Store, tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from btx_core.files import stays_inside
 from registry.digest import canonical_json
 from registry.errors import Damaged, Invalid
 from registry.records.base import Record
@@ -60,6 +61,8 @@ RECORDS = {
     "event of an unknown kind": AnyBody,
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+# Of the one type of field whose text is checked.
+PATHS = st.lists(TEXT.filter(stays_inside), min_size=1, max_size=3).map("/".join)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | NUMBERS | TEXT,
@@ -74,7 +77,10 @@ UNKNOWN = st.sampled_from(["kind of", "stored", "to_json", "model_dump", "later"
 def objects_of(record: type[Record]) -> st.SearchStrategy[dict[str, Any]]:
     """Draw JSON objects of a record: each field there or not, and keys that it does not know."""
     fields = record.model_fields.items()
-    known = {field.alias or name: values_of(field.annotation) for name, field in fields}
+    known = {
+        field.alias or name: PATHS if field.metadata else values_of(field.annotation)
+        for name, field in fields
+    }
     required = {
         field.alias or name: known[field.alias or name]
         for name, field in fields
@@ -105,6 +111,8 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return st.sampled_from([str(word) for word in annotation])
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return PATHS
     if origin in (Union, UnionType):
         return st.one_of(*map(values_of, arguments))
     if origin is tuple:

@@ -1,0 +1,163 @@
+"""What a workspace may have done to this machine only once its user has said so here.
+
+In:  a workspace's folder and settings.
+Out: statements, one for each server, file outside the workspace or command that they name; and
+     whether the user of this machine has confirmed exactly these, by `btx trust`.
+A workspace is often somebody else's: cloned, unpacked, shared. Reading it must not send a password
+to a server, write outside it or run a program. What `btx init` lays down names nothing of the kind.
+"""
+
+import configparser
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from btx_core.files import replace_text
+from registry.digest import digest
+from registry.errors import Refused
+from registry.urls import without_secrets
+
+# The stages' own commands, with and without Python's switch against imports from here.
+_OWN_COMMAND = re.compile(r"python( -P)? -m pipelines\.stages (train \$\{key\}|mix|tune|evaluate)")
+_OWN_STAGES = ("train", "mix", "tune", "evaluate")
+# Where a link may lie that would be followed in writing.
+_WRITTEN = (".", ".btx", ".dvc", ".dvc/tmp", "builds", "data", "experts", "seeds", "work")
+# Of DVC's settings, those that name a folder to write to.
+_DVC_FOLDERS = (("cache", "dir"), ("core", "site_cache_dir"), ("state", "dir"), ("index", "dir"))
+
+
+def statements(root: Path, template: Path, settings: Mapping[str, str]) -> list[str]:
+    """Return what a workspace names of servers, files outside and commands, one line each.
+
+    Args:
+        root: the workspace.
+        template: the dvc.yaml that `btx init` lays down.
+        settings: what btx.toml says of the kind, by key.
+    """
+    lines = [f"btx.toml, {key}: {value}" for key, value in settings.items()]
+    lines += _links(root)
+    lines += _dvc_folders(root)
+    lines += _commands(root / "dvc.yaml", template)
+    return sorted(set(lines))
+
+
+def require(root: Path, named: list[str]) -> None:
+    """Require that the user of this machine has confirmed what a workspace names.
+
+    Raises:
+        Refused: with every statement.
+    """
+    if not named or _confirmed().get(str(root)) == digest(named):
+        return
+    raise Refused(
+        str(root),
+        found="what nobody on this machine has confirmed: " + "; ".join(named),
+        expected="a workspace that names no server, no file outside it and no command of its own",
+        next=f"read these, and if they are meant: btx trust {root}",
+    )
+
+
+def confirm(root: Path, named: list[str]) -> None:
+    """Keep that the user of this machine has confirmed these statements, and no others."""
+    path = _path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    confirmed = {**_confirmed(), str(root): digest(named)}
+    replace_text(path, json.dumps(confirmed, indent=1, sort_keys=True) + "\n")
+
+
+def outside(root: Path, url: str) -> bool:
+    """Say whether a registry's URL names a server, or a file outside the workspace."""
+    prefix = "sqlite:///"
+    if not url.startswith(prefix):
+        return True
+    return not (root / url.removeprefix(prefix)).resolve().is_relative_to(root)
+
+
+def visible(key: str, value: object) -> str:
+    """Return a setting as a statement shows it."""
+    return without_secrets(str(value)) if key == "url" else str(value)
+
+
+def _path() -> Path:
+    """Return the file of what was confirmed: outside every workspace."""
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "btx" / "trusted.json"
+
+
+def _confirmed() -> dict[str, str]:
+    try:
+        confirmed = json.loads(_path().read_text())
+    except (OSError, ValueError):
+        return {}
+    return confirmed if isinstance(confirmed, dict) else {}
+
+
+def _links(root: Path) -> Iterator[str]:
+    """Yield the links that lead out of the workspace from where commands write."""
+    for name in _WRITTEN:
+        folder = root / name
+        if not folder.is_dir():
+            continue
+        for path in folder.iterdir():
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                yield f"{path.relative_to(root)}: a link to {os.readlink(path)}"
+
+
+def _dvc_folders(root: Path) -> Iterator[str]:
+    """Yield the folders outside the workspace that DVC's settings in it name."""
+    for name in ("config", "config.local"):
+        path = root / ".dvc" / name
+        parser = configparser.ConfigParser(interpolation=None, strict=False)
+        try:
+            parser.read_string(path.read_text())
+        except (OSError, ValueError, configparser.Error):
+            # DVC itself refuses what it cannot read.
+            continue
+        for section, key in _DVC_FOLDERS:
+            value = parser.get(section, key, fallback=None)
+            # Relative to the file that says it.
+            if value and not (path.parent / value).resolve().is_relative_to(root):
+                yield f".dvc/{name}, [{section}] {key}: {value}"
+
+
+def _commands(path: Path, template: Path) -> Iterator[str]:
+    """Yield what stages of ours would run or overwrite otherwise than `btx init` laid down."""
+    try:
+        text = path.read_bytes()
+    except OSError:
+        return
+    if text == template.read_bytes():
+        return
+    # Imported here: few commands find another dvc.yaml.
+    import yaml
+
+    try:
+        stages = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]
+        named = {name: stages[name] for name in _OWN_STAGES if name in stages}
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, RecursionError):
+        # DVC itself refuses what it cannot read.
+        return
+    for name, stage in named.items():
+        body = stage.get("do", stage) if isinstance(stage, dict) else {}
+        command = body.get("cmd") if isinstance(body, dict) else body
+        if not isinstance(command, str) or not _OWN_COMMAND.fullmatch(command):
+            yield f"dvc.yaml, stage {name} runs: {command}"
+        for where in _elsewhere(body if isinstance(body, dict) else {}):
+            yield f"dvc.yaml, stage {name} writes: {where}"
+
+
+# Any: a stage as somebody wrote it.
+def _elsewhere(stage: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a stage writes outside work/, and the folder that it runs in."""
+    if "wdir" in stage:
+        yield str(stage["wdir"])
+    for kind in ("outs", "metrics", "plots"):
+        entries = stage.get(kind) or []
+        for entry in entries if isinstance(entries, list | dict) else [entries]:
+            paths = list(entry) if isinstance(entry, dict) else [entry]
+            for where in map(str, paths):
+                if not where.startswith("work/") or ".." in where.split("/"):
+                    yield where
