@@ -19,11 +19,11 @@ from btx_core.checkpoints.dense import FEED_FORWARD, write_dense
 from btx_core.files import whole_folder
 from btx_core.machine import load
 from btx_core.problems import WrongUsage
-from btx_core.progress import Progress
 from btx_core.texts import Corpus, Mixture, end_token
 from btx_core.training.adapter import add_adapters
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed
-from btx_core.training.loop import Training, TrainingReport, optimise
+from btx_core.training.heldout import HeldOutLooks
+from btx_core.training.loop import UNWATCHED, Training, TrainingReport, Watch, optimise
 from btx_core.training.objectives import NextToken
 from btx_core.training.recipes import BranchMode, TrainRecipe
 from btx_core.training.run_state import RunCheckpoints
@@ -39,7 +39,7 @@ def train(
     out: Path,
     *,
     general: Path | None = None,
-    progress: Progress | None = None,
+    watch: Watch = UNWATCHED,
 ) -> TrainingReport:
     """Train a copy of the seed model. Interrupted, the same call goes on at its last checkpoint.
 
@@ -51,7 +51,7 @@ def train(
         out: the folder to be made. Beside the checkpoint it holds btx-train.json: recipe and
             report.
         general: the data folder of the seed model's general text, for `replay` and `beside`.
-        progress: called as the training comes on.
+        watch: who is told how the training comes on.
 
     Returns:
         What the training took.
@@ -71,14 +71,15 @@ def train(
     trained = branch if adapted is None else adapted
     checkpoints = RunCheckpoints.beside(out, recipe, seed_model, mixture)
     end = end_token(tokenizer)
+    heldout = HeldOutLooks.of(data, tokenizer, end, recipe)
     if beside:
         with beside_seed(trained, recipe.beside) as pairs:
             objective = BesideSeed(pairs, end, keep=recipe.keep, tag=recipe.tag)
-            training = Training(trained, mixture, objective)
-            report = optimise(training, recipe, checkpoints, progress)
+            training = Training(trained, mixture, objective, heldout=heldout)
+            report = optimise(training, recipe, checkpoints, watch)
     else:
-        training = Training(trained, mixture, NextToken(end))
-        report = optimise(training, recipe, checkpoints, progress)
+        training = Training(trained, mixture, NextToken(end), heldout=heldout)
+        report = optimise(training, recipe, checkpoints, watch)
     if adapted is not None:
         branch = adapted.merge_and_unload()
     if PartialState().is_main_process:

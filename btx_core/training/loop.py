@@ -12,7 +12,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from btx_core.progress import Progress
 from btx_core.routed import is_expert_parameter, parameter_counts
 from btx_core.texts import Mixture
+from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.objectives import Batch, Objective
 from btx_core.training.recipes import Optimisation
 from btx_core.training.run_state import RunCheckpoints, RunState
@@ -42,6 +43,7 @@ class TrainingReport:
         parameters: of the model.
         trained_parameters: those that required a gradient.
         curve: (step, mean loss since the point before), nats per token.
+        heldout: the looks at held-out text, where the run took any.
     """
 
     tokens: int
@@ -52,6 +54,7 @@ class TrainingReport:
     parameters: int
     trained_parameters: int
     curve: list[tuple[int, float]] = field(default_factory=list)
+    heldout: dict[str, Any] | None = None
 
     # Any: a JSON object.
     def to_json(self) -> dict[str, Any]:
@@ -85,12 +88,14 @@ class Training:
         mixture: the text.
         objective: the loss.
         rates: how much of the learning rate each parameter takes.
+        heldout: looks at held-out text before the first step and while training; None: none.
     """
 
     model: torch.nn.Module
     mixture: Mixture
     objective: Objective
     rates: ParameterRates = field(default_factory=ParameterRates)
+    heldout: HeldOutLooks | None = None
 
 
 @contextmanager
@@ -107,12 +112,34 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+# Called with a step's number and what was measured of it, by name.
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a run comes on, in the first of its processes alone.
+
+    Attributes:
+        progress: called at every point of the curve.
+        report: called after every step with its number and what was measured of it: `loss`, `rate`,
+            `gradient_norm`, `tokens_per_s`, `memory_bytes`, and `heldout_loss` where it was looked
+            at.
+    """
+
+    progress: Progress | None = None
+    report: Report | None = None
+
+
+UNWATCHED = Watch()
+
+
 @denormals_flushed()
 def optimise(
     training: Training,
     recipe: Optimisation,
     checkpoints: RunCheckpoints | None = None,
-    progress: Progress | None = None,
+    watch: Watch = UNWATCHED,
 ) -> TrainingReport:
     """Run AdamW with warm-up and cosine over the parameters that require a gradient.
 
@@ -122,7 +149,7 @@ def optimise(
         training: what is trained, on what, towards what.
         recipe: steps, batch, rate and the like.
         checkpoints: where the run leaves its state; None: it leaves none.
-        progress: called at every point of the curve.
+        watch: who is told how it comes on.
 
     Returns:
         What the run took. The model ends where it trained, in evaluation mode.
@@ -135,17 +162,35 @@ def optimise(
     # Both may come back wrapped, for several processes or another device.
     running, optimiser = accelerator.prepare(training.model, optimiser)
     trained = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
+    if training.heldout:
+        # Before a checkpoint is loaded: what the run is compared with is the model as it came.
+        training.heldout.look(running, 0)
     state = checkpoints.load(accelerator) if checkpoints else RunState()
     training.model.train()
     while state.step < recipe.steps:
         for group in optimiser.param_groups:
             group["lr"] = recipe.learning_rate * group["scale"] * schedule(state.step, recipe)
+        step_started = time.monotonic()
         loss = _backward(accelerator, running, training, recipe, state.step)
-        accelerator.clip_grad_norm_(trained, recipe.clip)
+        norm = accelerator.clip_grad_norm_(trained, recipe.clip)
         optimiser.step()
         optimiser.zero_grad()
-        if state.record(loss, recipe.steps) and progress:
-            progress(state.step, recipe.steps, f"loss {state.curve[-1][1]:.3f}")
+        new_point = state.record(loss, recipe.steps)
+        tokens_per_s = recipe.batch * recipe.sequence / (time.monotonic() - step_started)
+        measured = {
+            "loss": loss,
+            "rate": recipe.learning_rate * schedule(state.step - 1, recipe),
+            "gradient_norm": float(norm) if norm is not None else 0.0,
+            "tokens_per_s": tokens_per_s,
+            "memory_bytes": float(_peak_bytes(accelerator.device)),
+        }
+        warning = _look(training, running, recipe, state.step, measured)
+        if accelerator.is_main_process:
+            if watch.progress and (new_point or warning):
+                said = f"loss {loss:.3f}" if not new_point else f"loss {state.curve[-1][1]:.3f}"
+                watch.progress(state.step, recipe.steps, warning or said)
+            if watch.report:
+                watch.report(state.step, measured)
         if checkpoints and state.step % recipe.save_every == 0 and state.step < recipe.steps:
             checkpoints.save(accelerator, state)
     training.model.eval()
@@ -162,7 +207,23 @@ def optimise(
         parameters=parameter_counts(training.model).total,
         trained_parameters=sum(parameter.numel() for parameter in trained),
         curve=state.curve,
+        heldout=training.heldout.to_json() if training.heldout else None,
     )
+
+
+def _look(
+    training: Training,
+    running: torch.nn.Module,
+    recipe: Optimisation,
+    step: int,
+    measured: dict[str, float],
+) -> str | None:
+    """Look at held-out text where that is due, in every process; return a warning, if any."""
+    looks = training.heldout
+    if looks is None or not looks.is_due(step, recipe.steps):
+        return None
+    measured["heldout_loss"] = looks.look(running, step)
+    return looks.judge(recipe)
 
 
 def flops_per_token(model: torch.nn.Module, *, through: bool = True) -> float:

@@ -40,6 +40,8 @@ class Optimisation:
     accumulate: int = 1
     # Of the forward pass; parameters and their moving averages stay float32.
     precision: Precision = "float32"
+    # When held-out text is predicted worse than at the start: say so, or stop as well.
+    when_worse: Literal["warn", "stop"] = "warn"
     # Steps between checkpoints.
     save_every: int = 200
     # The random seed.

@@ -26,10 +26,17 @@ from btx_core.files import link_or_copy, whole_folder
 from btx_core.machine import load
 from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
 from btx_core.problems import WrongUsage
-from btx_core.progress import Progress
 from btx_core.routed import RoutedModel, is_expert_parameter
 from btx_core.texts import Corpus, Mixture, end_token
-from btx_core.training.loop import ParameterRates, Training, TrainingReport, optimise
+from btx_core.training.heldout import HeldOutLooks
+from btx_core.training.loop import (
+    UNWATCHED,
+    ParameterRates,
+    Training,
+    TrainingReport,
+    Watch,
+    optimise,
+)
 from btx_core.training.objectives import GENERAL, Tuning
 from btx_core.training.recipes import TuneRecipe
 from btx_core.training.router_start import (
@@ -66,7 +73,7 @@ class TuneInputs:
 
 
 def tune(
-    inputs: TuneInputs, recipe: TuneRecipe, out: Path, progress: Progress | None = None
+    inputs: TuneInputs, recipe: TuneRecipe, out: Path, watch: Watch = UNWATCHED
 ) -> TrainingReport | None:
     """Tune a mixture. Interrupted, the same call goes on at its last checkpoint.
 
@@ -74,7 +81,7 @@ def tune(
         inputs: the mixture, its text and what goes with it.
         recipe: how to tune.
         out: the folder to be made.
-        progress: called as the tuning comes on.
+        watch: who is told how the tuning comes on.
 
     Returns:
         What the tuning took; None for mode "none".
@@ -90,7 +97,7 @@ def tune(
     if recipe.mode != "none":
         job.start_routers()
         job.freeze()
-        report = job.run(out, progress)
+        report = job.run(out, watch)
     if PartialState().is_main_process:
         job.write(out)
     return report
@@ -177,12 +184,12 @@ class TuneJob:
         if self.recipe.mode != "none":
             self.routed.freeze(self.recipe.mode)
 
-    def run(self, out: Path | None = None, progress: Progress | None = None) -> TrainingReport:
+    def run(self, out: Path | None = None, watch: Watch = UNWATCHED) -> TrainingReport:
         """Train the mixture in memory.
 
         Args:
             out: the folder that is to be made; checkpoints are kept beside it. None: none are kept.
-            progress: called as the tuning comes on.
+            watch: who is told how the tuning comes on.
 
         Returns:
             What it took.
@@ -194,21 +201,24 @@ class TuneJob:
         teacher = None
         if inputs.seed_model and recipe.keep:
             teacher = load(inputs.seed_model, torch.float32)
+        end = end_token(self.tokenizer)
         objective = Tuning(
             routed=self.routed,
             recipe=recipe,
             routing=self.routing,
-            end=end_token(self.tokenizer),
+            end=end,
             own_experts=self.own_experts,
             teacher=teacher,
         )
         of_routers = {f"{router.name}.weight": 1.0 for router in self.routed.routers}
         rates = ParameterRates(of_routers, otherwise=recipe.shared_rate)
-        training = Training(self.routed.network, mixture, objective, rates)
+        folders = [folder for folders in inputs.texts.values() for folder in folders]
+        heldout = HeldOutLooks.of(folders, self.tokenizer, end, recipe)
+        training = Training(self.routed.network, mixture, objective, rates, heldout)
         checkpoints = None
         if out is not None:
             checkpoints = RunCheckpoints.beside(out, recipe, inputs.mixed, mixture)
-        return optimise(training, recipe, checkpoints, progress)
+        return optimise(training, recipe, checkpoints, watch)
 
     def write(self, out: Path) -> None:
         """Write the tuned mixture as a whole folder.

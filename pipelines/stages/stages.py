@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.workspace import folders, reports
 from pipelines.workspace.bars import bar, bar_or_notes, note_of
 from pipelines.workspace.failures import error_text
+from pipelines.workspace.metrics import TrackerName, metrics_log
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
 from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
+from pipelines.workspace.workspace import SETTINGS, read_settings
 from registry.digest import sha256_file
 from registry.errors import Damaged
 
@@ -33,19 +35,24 @@ def train(name: str) -> None:
     import torch
 
     from btx_core.training.branch import train as train_branch
+    from btx_core.training.loop import Watch
     from btx_core.training.recipes import TrainRecipe
 
     order = read_branches(ROOT)[name]
     torch.set_num_threads(order.threads)
     general = [_proven(folder) for folder in order.general]
-    with bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress:
+    chosen = recipe(TrainRecipe, complete(order.recipe, order.chosen))
+    with (
+        bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress,
+        metrics_log(ROOT, name, _report_to(), asdict(chosen)) as report,
+    ):
         train_branch(
             _proven(order.seed),
             [_proven(order.data)],
-            recipe(TrainRecipe, complete(order.recipe, order.chosen)),
+            chosen,
             WORK / "branches" / name,
             general=general[0] if general else None,
-            progress=progress,
+            watch=Watch(progress, report),
         )
 
 
@@ -81,6 +88,7 @@ def mix() -> None:
 
 def tune() -> None:
     """Tune the mixture on the text of its members and its seed."""
+    from btx_core.training.loop import Watch
     from btx_core.training.objectives import GENERAL
     from btx_core.training.recipes import TuneRecipe
     from btx_core.training.router_start import Grown
@@ -98,10 +106,13 @@ def tune() -> None:
     chosen, out = recipe(TuneRecipe, order.recipe.tune), WORK / "tuned"
     own_experts, seed = _own_experts(order), _proven(order.seed)
     inputs = TuneInputs(WORK / "mixed", domains, own_experts, seed, grown)
-    with bar("tune") as progress:
-        report = tune_mixed(inputs, chosen, out, progress)
+    with (
+        bar("tune") as progress,
+        metrics_log(ROOT, "tune", _report_to(), asdict(chosen)) as report,
+    ):
+        done = tune_mixed(inputs, chosen, out, Watch(progress, report))
     nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
-    spent = report.to_json() if report else nothing
+    spent = done.to_json() if done else nothing
     _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
 
 
@@ -194,6 +205,12 @@ def _proven(order: FolderOrder) -> Path:
             next=f"dvc checkout --force {folder}.dvc",
         )
     return folder
+
+
+def _report_to() -> "list[TrackerName]":
+    """Return the trackers that the workspace names. What they are told changes nothing of a run."""
+    settings = ROOT / SETTINGS
+    return read_settings(settings).log.report_to if settings.is_file() else []
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,6 +52,11 @@ processes = 1 # that train one branch together
 [recipe.mix]
 [recipe.tune]
 [recipe.evaluate]
+
+# Every step's loss, rate, gradient norm, speed and memory are in work/metrics. Trackers are told
+# too: trackio, tensorboard, wandb, mlflow.
+# [log]
+# report_to = ["tensorboard"]
 
 # Product lines over one registry: `btx rebuild --line support` composes these experts.
 # With @V that very version, else the newest.
@@ -109,6 +114,16 @@ class RaySettings(_Section):
     address: str | None = None
 
 
+class LogSettings(_Section):
+    """Who is told how a run comes on, beside work/metrics.
+
+    Attributes:
+        report_to: trackers; their addresses and keys come from their own environment.
+    """
+
+    report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow"]] = []
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -124,6 +139,7 @@ class Settings(_Section):
         ray: where the cluster is; read by the executor `ray`.
         slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
         recipe: the settings of each step.
+        log: who is told how runs come on.
         line: product lines by name.
     """
 
@@ -132,6 +148,7 @@ class Settings(_Section):
     ray: RaySettings = RaySettings()
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
+    log: LogSettings = LogSettings()
     line: dict[str, LineSettings] = {}
 
 
