@@ -8,7 +8,7 @@ and a learnt router divides some of the tokens between the two, as a mixture's r
 On general text the pair is held to the seed model's predictions: where a mixture's router errs, the
 expert does little harm. The pair's router learns to tell the domain's text from general text, and
 so each block learns to leave in the residual stream what later routers choose by.
-Shapes: B sequences of S tokens, V vocabulary, D model width.  After FlexOlmo (arXiv:2507.07024).
+Shapes: B sequences of S tokens, D model width.  After FlexOlmo (arXiv:2507.07024).
 """
 
 import copy
@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, linear
 
 from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import Machine, device_of
-from btx_core.training.losses import kl_divergence, next_token_logits
+from btx_core.training.losses import Predictions, predict
 from btx_core.training.objectives import Batch
 
 # The domain of a branch's training that stands for general text.
@@ -150,23 +150,23 @@ class BesideSeed:
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
         ids = batch.ids
-        logits_BSV = next_token_logits(model, ids, self.end)
+        predictions = predict(model, ids, self.end)
         general_B = torch.tensor([name == GENERAL for name in batch.domains], device=ids.device)
         loss = self.tag * self._router_loss(general_B)
         if not general_B.all():
             own_B = ~general_B
-            text = cross_entropy(logits_BSV[own_B].flatten(0, 1), ids[own_B, 1:].flatten())
+            text = predictions.of(own_B).cross_entropy(ids[own_B, 1:])
             loss = loss + text * own_B.float().mean()
         several = self.machine.world > 1
         if several:
             # Every process goes back through the whole model, whatever its sequences are.
-            loss = loss + logits_BSV.sum() * 0.0
+            loss = loss + 0.0 * predictions.cross_entropy(ids[:, 1:])
         if several or general_B.any():
             # Several processes compute every forward pass together.
             read = ids[general_B] if general_B.any() else ids[:1]
-            target_logits = seed_logits(model, self.pairs, read, self.end)
+            target = predict_as_seed(model, self.pairs, read, self.end)
         if general_B.any():
-            divergence = kl_divergence(logits_BSV[general_B], target_logits)
+            divergence = predictions.of(general_B).kl_divergence(target)
             loss = loss + self.keep * divergence * general_B.float().mean()
         return loss
 
@@ -178,9 +178,9 @@ class BesideSeed:
 
 
 @torch.no_grad()
-def seed_logits(
+def predict_as_seed(
     model: torch.nn.Module, pairs: Sequence[BlockPair], ids: torch.Tensor, end: int
-) -> torch.Tensor:
+) -> Predictions:
     """Return what the seed model predicts: all but the pairs is its own in an anchored branch.
 
     Args:
@@ -190,12 +190,12 @@ def seed_logits(
         end: the id of the end token.
 
     Returns:
-        Logits (B, S, V), float32, without a gradient.
+        Predictions of B × S tokens, without a gradient.
     """
     for pair in pairs:
         pair.computes_seed = True
     try:
-        return next_token_logits(model, ids, end)
+        return predict(model, ids, end)
     finally:
         for pair in pairs:
             pair.computes_seed = False

@@ -22,6 +22,7 @@ from btx_core.texts import AnyText
 from btx_core.tokens import end_token
 from btx_core.training.adapter import add_adapters
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed
+from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.loop import UNWATCHED, Training, TrainingReport, Watch, optimise
 from btx_core.training.objectives import NextToken
 from btx_core.training.recipes import BranchMode, TrainRecipe
@@ -77,14 +78,15 @@ def train(
     trained = branch if adapted is None else adapted
     checkpoints = RunCheckpoints.beside(out, recipe, seed_model, mixture)
     end = end_token(tokenizer)
+    heldout = HeldOutLooks.of(data, tokenizer, end, recipe)
     if beside:
         copies = None if machine.world == 1 else seed_blocks(seed_model, machine, compute)
         with beside_seed(trained, recipe.beside, machine=machine, seed_blocks=copies) as pairs:
             objective = BesideSeed(pairs, end, recipe.keep, recipe.tag, machine)
-            training = Training(trained, mixture, objective, machine=machine)
+            training = Training(trained, mixture, objective, machine=machine, heldout=heldout)
             done = optimise(training, recipe, checkpoints, watch)
     else:
-        training = Training(trained, mixture, NextToken(end), machine=machine)
+        training = Training(trained, mixture, NextToken(end), machine=machine, heldout=heldout)
         done = optimise(training, recipe, checkpoints, watch)
     notes = {REPORT: json.dumps({"recipe": asdict(recipe), "report": done.to_json()}, indent=1)}
     write_branch(trained, seed_model, out, machine, notes)

@@ -28,6 +28,7 @@ from btx_core.machine import Machine, device_of, here, reshard, whole
 from btx_core.problems import NotFinite, WrongUsage
 from btx_core.progress import Progress
 from btx_core.routed import experts_computing_in, is_expert_parameter, parameter_counts
+from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.objectives import Batch, Objective
 from btx_core.training.recipes import Optimisation
 from btx_core.training.run_state import RunCheckpoints, RunState, Trained
@@ -46,6 +47,7 @@ class TrainingReport:
         parameters: of the model.
         trained_parameters: those that required a gradient.
         curve: (step, mean loss since the point before), nats per token.
+        heldout: the looks at held-out text, where the run took any.
     """
 
     tokens: int
@@ -56,6 +58,7 @@ class TrainingReport:
     parameters: int
     trained_parameters: int
     curve: list[tuple[int, float]] = field(default_factory=list)
+    heldout: dict[str, Any] | None = None
 
     # Any: a JSON object.
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ class Training:
         objective: the loss.
         rates: how much of the learning rate each parameter takes.
         machine: the processes that train together.
+        heldout: looks at held-out text before the first step and while training; None: none.
     """
 
     model: torch.nn.Module
@@ -97,6 +101,7 @@ class Training:
     objective: Objective
     rates: ParameterRates = field(default_factory=ParameterRates)
     machine: Machine = field(default_factory=here)
+    heldout: HeldOutLooks | None = None
 
 
 @contextmanager
@@ -124,8 +129,8 @@ class Watch:
     Attributes:
         progress: called at every point of the curve.
         report: called after every step with its number and what was measured of it: `loss`, `rate`,
-            `gradient_norm`, `tokens_per_s`, `memory_bytes`, and `loss of DOMAIN` for each domain
-            that the step read, where the objective tells.
+            `gradient_norm`, `tokens_per_s`, `memory_bytes`, and `heldout_loss` where it was looked
+            at.
     """
 
     progress: Progress | None = None
@@ -178,6 +183,9 @@ def optimise(
         _parameter_groups(training, recipe), betas=(0.9, 0.95), fused=True
     )
     kept = Trained(trained, optimiser, machine.device)
+    if training.heldout:
+        # Before a checkpoint is loaded: what the run is compared with is the model as it came.
+        training.heldout.look(model, 0)
     state = checkpoints.load(kept) if checkpoints else RunState()
     clock = _Clock(checkpoints.minutes if checkpoints else math.inf)
     with _training_mode(training, recipe):
@@ -192,9 +200,11 @@ def optimise(
             optimiser.step()
             optimiser.zero_grad()
             new_point = state.record(measured["loss"], recipe.steps)
+            measured |= {"rate": rate, **clock.measured(recipe, machine)}
+            warning = _look(training, recipe, state.step, measured)
             if machine.is_main:
-                measured |= {"rate": rate, **clock.measured(recipe, machine)}
-                _tell(watch, state, recipe, measured, new_point=new_point)
+                said = f"loss {state.curve[-1][1]:.3f}" if new_point else None
+                _tell(watch, state.step, recipe, measured, warning or said)
             if checkpoints and state.step < recipe.steps:
                 by_steps = state.step % recipe.save_every == 0
                 if machine.told(by_steps or clock.is_due()):
@@ -212,21 +222,32 @@ def optimise(
         parameters=parameter_counts(model).total,
         trained_parameters=sum(parameter.numel() for parameter in trained.values()),
         curve=state.curve,
+        heldout=training.heldout.to_json() if training.heldout else None,
     )
 
 
 def _tell(
     watch: Watch,
-    state: RunState,
+    step: int,
     recipe: Optimisation,
     measured: Mapping[str, float],
-    *,
-    new_point: bool,
+    said: str | None,
 ) -> None:
-    if new_point and watch.progress:
-        watch.progress(state.step, recipe.steps, f"loss {state.curve[-1][1]:.3f}")
+    if said and watch.progress:
+        watch.progress(step, recipe.steps, said)
     if watch.report:
-        watch.report(state.step, measured)
+        watch.report(step, measured)
+
+
+def _look(
+    training: Training, recipe: Optimisation, step: int, measured: dict[str, float]
+) -> str | None:
+    """Look at held-out text where that is due, in every process; return a warning, if any."""
+    looks = training.heldout
+    if looks is None or not looks.is_due(step, recipe.steps):
+        return None
+    measured["heldout_loss"] = looks.look(training.model, step)
+    return looks.judge(recipe)
 
 
 def check_parts(recipe: Optimisation, machine: Machine) -> None:

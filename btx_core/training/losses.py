@@ -2,15 +2,132 @@
 
 In:  a model and sequences of packed documents, each document led by the end token; or router
 logits.
-Out: logits, and losses in nats per token where nothing else is said.
-Which losses a run adds up, with which weights, is left to `btx_core.training.objectives`.
-Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, E experts.
+Out: predictions, and losses in nats per token where nothing else is said.
+Logits over a vocabulary are computed in chunks of tokens, with their gradient, so that a loss never
+holds those of a whole batch. Which losses a run adds up, with which weights, is left to
+`btx_core.training.objectives`.
+Shapes: B sequences of S tokens (ids hold one more), V vocabulary, D model width, T = B × S tokens,
+C tokens of a chunk, E experts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div
+
+from btx_core.training.packing import run_packed
+
+# Logits that are held at once, in numbers: 128 MB in float32.
+CHUNK = 2**25
+Head = Callable[[torch.Tensor], torch.Tensor]
+# The sum of a loss over C tokens, and its gradient by their logits (C, V).
+LossAndGradient = tuple[torch.Tensor, torch.Tensor]
+# Called with logits (C, V), the rows of these C tokens among all T, and the head.
+ChunkLoss = Callable[[torch.Tensor, slice, Head], LossAndGradient]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicts: the states that its head turns into logits.
+
+    Attributes:
+        states_BSD: the head's inputs, scaled as the model scales its logits.
+        head: the model's output embedding; an identity where the states are logits already.
+    """
+
+    states_BSD: torch.Tensor
+    head: torch.nn.Module
+
+    def of(self, sequences: torch.Tensor | Sequence[int]) -> "Predictions":
+        """Return the predictions of some sequences, by their numbers or a mask (B,)."""
+        return Predictions(self.states_BSD[sequences], self.head)
+
+    def logits(self) -> torch.Tensor:
+        """Return all logits (B, S, V), float32."""
+        logits: torch.Tensor = self.head(self.states_BSD)
+        return logits.float()
+
+    def cross_entropy(self, targets_BS: torch.Tensor) -> torch.Tensor:
+        """Return the mean cross-entropy of the targets, a scalar."""
+        targets_T1 = targets_BS.reshape(-1, 1)
+
+        def loss(logits_CV: torch.Tensor, rows: slice, _: Head) -> LossAndGradient:
+            log_shares_CV = logits_CV.log_softmax(-1)
+            total = -log_shares_CV.gather(-1, targets_T1[rows]).sum()
+            gradient_CV = log_shares_CV.exp_()
+            return total, gradient_CV.scatter_add_(
+                -1, targets_T1[rows], gradient_CV.new_full(targets_T1[rows].shape, -1.0)
+            )
+
+        return self._mean(loss)
+
+    def kl_divergence(self, target: "Predictions") -> torch.Tensor:
+        """Return KL(target ‖ self), mean over all tokens, a scalar; the target is held constant."""
+        target_states_TD = target.states_BSD.flatten(0, 1).detach()
+
+        def loss(logits_CV: torch.Tensor, rows: slice, own_head: Head) -> LossAndGradient:
+            # A branch beside its seed model shares the head with it.
+            head = own_head if target.head is self.head else target.head
+            target_CV = head(target_states_TD[rows]).float().log_softmax(-1)
+            log_shares_CV = logits_CV.log_softmax(-1)
+            total = kl_div(log_shares_CV, target_CV, log_target=True, reduction="sum")
+            return total, log_shares_CV.exp_() - target_CV.exp_()
+
+        return self._mean(loss)
+
+    def _mean(self, loss: ChunkLoss) -> torch.Tensor:
+        """Return the mean of a loss over all tokens."""
+        states_TD = self.states_BSD.flatten(0, 1)
+
+        # Called as the head's own forward, so that its weights are there where they are sharded.
+        def summed(states_TD: torch.Tensor, own_head: Head) -> torch.Tensor:
+            weight_VD = getattr(self.head, "weight", None)
+            arguments = (states_TD, weight_VD, own_head, loss)
+            total: torch.Tensor = _SumOverChunks.apply(*arguments)  # type: ignore[no-untyped-call]
+            return total
+
+        with _replaced(self.head, summed):
+            total: torch.Tensor = self.head(states_TD)
+        return total / len(states_TD)
+
+
+def predict(model: torch.nn.Module, ids: torch.Tensor, end: int) -> Predictions:
+    """Run a model over packed documents and return what it predicts of every next token.
+
+    Args:
+        model: a causal language model.
+        ids: token ids (B, S + 1); the last of each sequence is only a target.
+        end: the id of the end token.
+
+    Returns:
+        Predictions of B × S tokens.
+    """
+    # Several processes wrap a model; LoRA's wrapper hands everything on.
+    inner: Any = getattr(model, "module", model)
+    head: torch.nn.Module = inner.get_output_embeddings()
+    # What a model does to its logits must not differ from doing it to the states.
+    capped = getattr(inner.config, "final_logit_softcapping", None)
+    if capped or getattr(head, "bias", None) is not None:
+        return Predictions(run_packed(model, ids[:, :-1], end).logits, torch.nn.Identity())
+    with _replaced(head, lambda states, _: states):
+        return Predictions(run_packed(model, ids[:, :-1], end).logits, head)
+
+
+def next_token_logits(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
+    """Return the logits of every next token at once.
+
+    Args:
+        model: a causal language model.
+        ids: token ids (B, S + 1); the last of each sequence is only a target.
+        end: the id of the end token.
+
+    Returns:
+        Logits (B, S, V), float32.
+    """
+    return predict(model, ids, end).logits()
 
 
 def next_token_loss(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
@@ -24,57 +141,83 @@ def next_token_loss(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torc
     Returns:
         A scalar: the mean over all B × S targets.
     """
-    logits_BSV = next_token_logits(model, ids, end)
-    return cross_entropy(logits_BSV.flatten(0, 1), ids[:, 1:].flatten())
+    return predict(model, ids, end).cross_entropy(ids[:, 1:])
 
 
-def next_token_logits(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
-    """Return the logits of every next token, documents of one sequence kept apart.
+@contextmanager
+def _replaced(
+    head: torch.nn.Module, function: Callable[[torch.Tensor, Head], torch.Tensor]
+) -> Iterator[None]:
+    """Let a head compute something else, given its input and what it computes by itself.
 
-    Args:
-        model: a causal language model.
-        ids: token ids (B, S + 1); the last of each sequence is only a target.
-        end: the id of the end token.
-
-    Returns:
-        Logits (B, S, V), float32.
+    The module is still the one that is called, so that what shards or moves its weights does.
     """
-    inputs = ids[:, :-1]
-    output = model(input_ids=inputs, attention_mask=document_mask(inputs, end), use_cache=False)
-    logits: torch.Tensor = output.logits
-    return logits.float()
+    own, plain = head.__dict__.get("forward"), head.forward
+    head.forward = lambda states: function(states, plain)
+    try:
+        yield
+    finally:
+        if own is None:
+            del head.forward
+        else:
+            head.forward = own
 
 
-def document_mask(ids: torch.Tensor, end: int) -> torch.Tensor:
-    """Return the attention mask that keeps packed documents from seeing each other.
+# Any: the context of an autograd function.
+class _SumOverChunks(torch.autograd.Function):
+    """The sum of a loss over tokens. Gradients are made with it, chunk by chunk: logits go at once.
 
-    Args:
-        ids: token ids (B, S); a document begins with the end token before it.
-        end: the id of the end token.
-
-    Returns:
-        An additive mask (B, 1, S, S), float32: 0 where a token may look, the lowest number
-        elsewhere.
+    Method: Liger's fused linear cross-entropy (arXiv:2410.10989).
     """
-    document = (ids == end).cumsum(1)
-    seen = (document[:, :, None] == document[:, None, :]).tril()
-    lowest = torch.finfo(torch.float32).min
-    return torch.zeros(seen.shape, device=ids.device).masked_fill(~seen, lowest)[:, None]
 
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states_TD: torch.Tensor,
+        weight_VD: torch.Tensor | None,
+        head: Head,
+        loss: ChunkLoss,
+    ) -> torch.Tensor:
+        """Return the sum, a scalar; without a weight the states are logits."""
+        of_states, of_weight, *_ = ctx.needs_input_grad
+        states_gradient_TD = torch.empty_like(states_TD) if of_states else None
+        weight_gradient_VD = None
+        if of_weight and weight_VD is not None:
+            weight_gradient_VD = torch.zeros_like(weight_VD)
+        width = states_TD.shape[-1] if weight_VD is None else len(weight_VD)
+        count = max(1, CHUNK // width)
+        total = torch.zeros((), device=states_TD.device)
+        for start in range(0, len(states_TD), count):
+            rows = slice(start, start + count)
+            logits_CV = head(states_TD[rows])
+            # What autocast computed in is what the gradient is computed in.
+            kind = logits_CV.dtype
+            part, gradient_CV = loss(logits_CV.float(), rows, head)
+            del logits_CV
+            total += part
+            gradient_CV = gradient_CV.to(kind)
+            if states_gradient_TD is not None:
+                through = gradient_CV if weight_VD is None else gradient_CV @ weight_VD.to(kind)
+                states_gradient_TD[rows] = through
+            if weight_gradient_VD is not None:
+                states_CD = states_TD[rows].to(kind)
+                if kind == weight_gradient_VD.dtype:
+                    weight_gradient_VD.addmm_(gradient_CV.T, states_CD)
+                else:
+                    weight_gradient_VD += gradient_CV.T @ states_CD
+        ctx.save_for_backward(states_gradient_TD, weight_gradient_VD)
+        return total
 
-def kl_divergence(logits: torch.Tensor, target_logits: torch.Tensor) -> torch.Tensor:
-    """Return the Kullback-Leibler divergence of predictions from a target's.
-
-    Args:
-        logits: the predictions (B, S, V).
-        target_logits: what they should be (B, S, V).
-
-    Returns:
-        A scalar: KL(target ‖ prediction), mean over B × S.
-    """
-    predicted = logits.log_softmax(-1).flatten(0, 1)
-    target = target_logits.log_softmax(-1).flatten(0, 1)
-    return kl_div(predicted, target, log_target=True, reduction="batchmean")
+    @staticmethod
+    def backward(
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
+        """Return the gradients by the states and by the weight."""
+        by_states, by_weight = (
+            None if gradient is None else gradient.mul_(gradients[0])
+            for gradient in ctx.saved_tensors
+        )
+        return by_states, by_weight, None, None
 
 
 def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from btx_core.routed import RoutedModel, Router
 from btx_core.training.losses import (
+    Predictions,
     balance_loss,
-    kl_divergence,
-    next_token_logits,
     next_token_loss,
     own_expert_loss,
+    predict,
     z_loss,
 )
 from btx_core.training.recipes import TuneRecipe
@@ -134,9 +133,9 @@ class Tuning:
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
         self.progress = progress
-        logits_BSV, routers = self._forward(model, batch)
-        loss = self._text_term(logits_BSV, batch)
-        divergence = self._seed_term(logits_BSV, batch)
+        predictions, routers = self._forward(model, batch)
+        loss = self._text_term(predictions, batch)
+        divergence = self._seed_term(predictions, batch)
         if divergence is not None:
             loss = loss + divergence
         for router in self.routed.routers:
@@ -147,41 +146,41 @@ class Tuning:
 
     def _forward(
         self, model: torch.nn.Module, batch: Batch
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the logits (B, S, V), and those of each router (T, E) by its name."""
+    ) -> tuple[Predictions, dict[str, torch.Tensor]]:
+        """Return the predictions, and the logits of each router (T, E) by its name."""
         through = self.trains_through_model
         with (
             torch.set_grad_enabled(through),
             self.routed.recording(inputs=not through, logits=through) as recording,
         ):
-            logits_BSV = next_token_logits(model, batch.ids, self.end)
+            predictions = predict(model, batch.ids, self.end)
         if through:
-            return logits_BSV, recording.logits
+            return predictions, recording.logits
         of_routers = {
             router.name: router.logits(recording.inputs[router.name])
             for router in self.routed.routers
         }
-        return logits_BSV, of_routers
+        return predictions, of_routers
 
-    def _text_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _text_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor:
         if not self.recipe.text:
             # Every process goes back through the whole model, whatever its sequences are.
-            several = self.routed.machine.world > 1 and self.trains_through_model
-            return logits_BSV.sum() * 0.0 if several else logits_BSV.new_zeros(())
-        targets = batch.ids[:, 1:].flatten()
-        return self.recipe.text * cross_entropy(logits_BSV.flatten(0, 1), targets)
+            if self.routed.machine.world > 1 and self.trains_through_model:
+                return 0.0 * predictions.cross_entropy(batch.ids[:, 1:])
+            return torch.zeros((), device=batch.ids.device)
+        return self.recipe.text * predictions.cross_entropy(batch.ids[:, 1:])
 
-    def _seed_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor | None:
+    def _seed_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor | None:
         """Return the KL divergence from the seed model on its own text, where the batch has any."""
         general = [number for number, name in enumerate(batch.domains) if name == GENERAL]
         # Several processes compute every forward pass together.
         if self.teacher is None or (not general and self.routed.machine.world == 1):
             return None
         with torch.no_grad():
-            target_logits = next_token_logits(self.teacher, batch.ids[general or [0]], self.end)
+            target = predict(self.teacher, batch.ids[general or [0]], self.end)
         if not general:
             return None
-        divergence = kl_divergence(logits_BSV[general], target_logits)
+        divergence = predictions.of(general).kl_divergence(target)
         return self.recipe.keep * divergence * len(general) / len(batch.domains)
 
     def _router_terms(

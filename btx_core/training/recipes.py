@@ -2,6 +2,8 @@
 
 In:  nothing.  Out: the recipes, whose field names are the keys of `[recipe.train]` and
 `[recipe.tune]` in btx.toml and whose defaults are written here and nowhere else.
+Of the keys in `btx_core.training.fitting.OPEN` the defaults are those of a tiny model, and what
+orders of before meant: a workspace chooses them by the model and the text.
 No module of torch is imported, so that a recipe can be checked without it. Reading and checking a
 user's settings is left to `pipelines.workspace.recipe_reader`.
 """
@@ -38,6 +40,8 @@ class Optimisation:
     accumulate: int = 1
     # Of the forward pass; parameters and their moving averages stay float32.
     precision: Precision = "float32"
+    # When held-out text is predicted worse than at the start: say so, or stop as well.
+    when_worse: Literal["warn", "stop"] = "warn"
     # Steps between checkpoints.
     save_every: int = 200
     # The random seed.

@@ -22,7 +22,7 @@ from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import assign, device_of, load, whole
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
-from btx_core.training.losses import next_token_logits
+from btx_core.training.packing import run_packed
 from btx_core.training.recipes import RouterStart
 
 # What a fitted router scores a state for its own expert: sharp enough to choose, soft enough to be
@@ -106,9 +106,9 @@ def statistics(
     blocks, device = feed_forward_blocks(dense), device_of(dense)
     sums = {name: _Sums() for name in blocks}
     for number in range(sequences):
-        ids = torch.from_numpy(corpus.sequence(number, length))[None].to(device)
+        ids = torch.from_numpy(corpus.sequence(number, length)[:-1])[None].to(device)
         with recorded_inputs(blocks, {}, reduce=lambda name, hidden_TD: sums[name].add(hidden_TD)):
-            next_token_logits(dense, ids, corpus.end)
+            run_packed(dense, ids, corpus.end, logits_to_keep=1)
     return Statistics(
         length * sequences,
         torch.stack([each.total_D for each in sums.values()]),
@@ -275,10 +275,10 @@ def router_states(
     """
     states: dict[str, dict[str, torch.Tensor]] = {}
     for domain, corpus in corpora.items():
-        read = [corpus.sequence(number, length) for number in range(SEQUENCES)]
+        read = [corpus.sequence(number, length)[:-1] for number in range(SEQUENCES)]
         ids = torch.from_numpy(np.stack(read)).to(device_of(routed.network))
         with routed.recording(inputs=True) as recording:
-            next_token_logits(routed.network, ids, corpus.end)
+            run_packed(routed.network, ids, corpus.end, logits_to_keep=1)
         states[domain] = recording.inputs
     return states
 

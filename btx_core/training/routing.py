@@ -105,7 +105,7 @@ def drawn(output: RouterOutput, temperature: float) -> RouterOutput:
 def routing_in_training(
     routers: Sequence[Router], how: Callable[[], RoutingInTraining]
 ) -> Iterator[None]:
-    """Let the routers choose as in training in the forward passes inside the block.
+    """Let the routers choose as in training in the forward passes of training inside the block.
 
     `RoutedModel.recording` cannot do this: it only listens, and these hooks replace what the
     routers return.
@@ -119,7 +119,9 @@ def routing_in_training(
             choice.
     """
 
-    def hook(module: torch.nn.Module, _: object, output: object) -> RouterOutput:
+    def hook(module: torch.nn.Module, _: object, output: object) -> RouterOutput | None:
+        if not module.training:
+            return None
         experts = len(module.get_parameter("weight"))
         if isinstance(output, tuple) and len(output) == 3 and output[0].shape[-1] == experts:
             return how().choose(output)

@@ -24,6 +24,7 @@ from btx_core.problems import WrongUsage
 from btx_core.routed import RoutedModel
 from btx_core.texts import AnyText
 from btx_core.tokens import end_token
+from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.loop import (
     UNWATCHED,
     ParameterRates,
@@ -217,18 +218,27 @@ class TuneJob:
                 trains=lambda _: (),
                 compute=_compute(recipe),
             )
+        end = end_token(self.tokenizer)
         objective = Tuning(
             routed=self.routed,
             recipe=recipe,
             routing=self.routing,
-            end=end_token(self.tokenizer),
+            end=end,
             own_experts=self.own_experts,
             teacher=teacher,
         )
         of_routers = {f"{router.name}.weight": 1.0 for router in self.routed.routers}
         rates = ParameterRates(of_routers, otherwise=recipe.shared_rate)
         machine = self.routed.machine
-        training = Training(self.routed.network, self._mixture, objective, rates, machine)
+        texts = [text for texts in inputs.texts.values() for text in texts]
+        training = Training(
+            self.routed.network,
+            self._mixture,
+            objective,
+            rates,
+            machine,
+            HeldOutLooks.of(texts, self.tokenizer, end, recipe),
+        )
         return optimise(training, recipe, checkpoints, watch)
 
     def write(self, out: Path) -> None:

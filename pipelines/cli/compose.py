@@ -136,6 +136,9 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
         print_line(f"  gate build would refuse it by {rule}")
     for place in answer.stages:
         print_line(f"  on      {place.stage} {place_text(place)}")
+    if answer.chosen:
+        values = ", ".join(f"{key} {value:g}" for key, value in answer.chosen.items())
+        print_line(f"  tune    {values} (auto)")
     if answer.cost.get("flops"):
         tokens, flops = answer.cost["tokens"], answer.cost["flops"]
         print_line(f"  cost    {tokens:.0f} tokens, {flops:.3g} FLOPs of tuning")

@@ -6,19 +6,28 @@ that it names. What a plan would cost is `forecast`.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.measuring import harness
+from btx_core.training.fitting import Scope, for_tuning
+from pipelines.workspace import fitted
 from pipelines.workspace.general import general_data
-from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound
 from registry.records.answers import MemberChange
 from registry.records.base import JsonObject
-from registry.records.facts import BuildFacts, BuildRecipe, ExpertFacts, SeedFacts, SnapshotFacts
+from registry.records.facts import (
+    BuildFacts,
+    BuildRecipe,
+    DataFacts,
+    ExpertFacts,
+    SeedFacts,
+    SnapshotFacts,
+)
 from registry.records.kinds import UNUSABLE, Mode
 from registry.records.references import parse
 from registry.records.version import Version
@@ -80,6 +89,8 @@ class Plan:
         given: the recipe as the settings write it; what is not named keeps its default.
         resolved: of a build that is gone back to: its recipe with every key, as it was then.
         general: data versions that show what the seed could do.
+        scope: what tuning is fitted to.
+        chosen: what `given` leaves open of tuning.
     """
 
     line: str
@@ -90,6 +101,8 @@ class Plan:
     given: BuildRecipe
     resolved: BuildRecipe | None = None
     general: tuple[str, ...] = ()
+    scope: Scope | None = None
+    chosen: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -102,7 +115,8 @@ class Plan:
     @property
     def ordered(self) -> BuildRecipe:
         """The recipe that the stages are told."""
-        return self.resolved or self.given
+        tune = complete(self.given.tune, self.chosen)
+        return self.resolved or self.given.model_copy(update={"tune": tune})
 
     @property
     def refs(self) -> tuple[str, ...]:
@@ -149,7 +163,19 @@ def plan(workspace: Workspace, request: Request) -> Plan:
     base = catalog.get(seed, SeedFacts)
     members = slots(history, chosen)
     general = tuple(str(version.ref) for version in general_data(workspace, base))
-    return Plan(request.line, base, members, newest, mode, given, resolved, general)
+    planned = Plan(request.line, base, members, newest, mode, given, resolved, general)
+    return planned if resolved else _fitted(workspace, planned)
+
+
+def _fitted(workspace: Workspace, planned: Plan) -> Plan:
+    """Return the plan with what its recipe leaves open of tuning, chosen."""
+    catalog = workspace.catalog
+    refs = {*planned.seed.facts.data, *planned.data}
+    texts = [catalog.get(ref, DataFacts) for ref in sorted(refs)]
+    scope = fitted.scope(
+        workspace, planned.seed, texts, gpus=workspace.settings.resources("tune").gpus or 0
+    )
+    return replace(planned, scope=scope, chosen=for_tuning(scope, planned.given.tune))
 
 
 def slots(

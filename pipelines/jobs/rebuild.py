@@ -22,7 +22,7 @@ from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
-from pipelines.workspace import folders, orders, reports
+from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
 from pipelines.workspace.placement import ExecutorName, StageName
@@ -121,6 +121,8 @@ def rebuild(
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         run = Run(workspace, planned, number, asked, started, shards, snapshot)
+        if planned.chosen and planned.scope:
+            print(f"tune: {fitted.sentence(planned.chosen, planned.scope)}", file=sys.stderr)
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
@@ -172,6 +174,7 @@ def look_ahead(
         refused_by=_refusals(workspace, planned),
         measured_on=expected.measured_on,
         stages=_places(workspace, executor),
+        chosen=planned.chosen,
     )
 
 
@@ -347,7 +350,7 @@ def _grown_from(run: Run) -> GrownFrom | None:
     """
     workspace, planned = run.workspace, run.planned
     build = planned.previous
-    grows = recipe(TuneRecipe, planned.given.tune).grow > 0
+    grows = recipe(TuneRecipe, planned.ordered.tune).grow > 0
     if not build or not grows or planned.resolved:
         return None
     if workspace.catalog.status(build.ref) in UNUSABLE:

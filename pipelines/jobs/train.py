@@ -7,18 +7,20 @@ edited it on purpose.
 
 import logging
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from btx_core.files import replace_text
+from btx_core.training.fitting import for_training
 from btx_core.training.recipes import TrainRecipe
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, check, execute, placed
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log
-from pipelines.workspace import folders, orders
+from pipelines.workspace import fitted, folders, orders
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
@@ -183,21 +185,26 @@ def _orders(
     mode: str | None,
 ) -> dict[str, BranchOrder]:
     settings, resources = workspace.settings, workspace.settings.resources("train")
-    chosen = settings.recipe.train | ({"mode": mode} if mode else {})
+    given = settings.recipe.train | ({"mode": mode} if mode else {})
     # A wrong key is told before anything starts.
-    recipe(TrainRecipe, chosen)
+    recipe(TrainRecipe, given)
     shared: dict[str, Any] = {
         "seed": _folder(workspace, base),
         "general": tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data),
-        "recipe": chosen,
+        "recipe": given,
         "threads": resources.threads,
     }
     if resources.processes > 1:
         shared["processes"] = resources.processes
-    return {
-        name: BranchOrder(data=_folder(workspace, corpus), **shared)
-        for name, corpus in corpora.items()
-    }
+    ordered, before = {}, orders.read_branches(workspace.root)
+    for name, corpus in corpora.items():
+        scope = fitted.scope(workspace, base, [corpus], gpus=resources.gpus or 0)
+        chosen = for_training(scope, given)
+        order = BranchOrder(data=_folder(workspace, corpus), chosen=chosen, **shared)
+        ordered[name] = fitted.kept(before.get(name), order)
+        if ordered[name].chosen:
+            print(f"{name}: {fitted.sentence(chosen, scope)}", file=sys.stderr)
+    return ordered
 
 
 def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:

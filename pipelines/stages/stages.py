@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from pipelines.workspace import folders, reports
 from pipelines.workspace.bars import bar, bar_or_notes, is_first_process, note_of
 from pipelines.workspace.failures import error_text
+from pipelines.workspace.metrics import TrackerName, metrics_log
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
-from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
+from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
+from pipelines.workspace.workspace import SETTINGS, read_settings
 from registry.digest import sha256_file
 from registry.errors import Damaged
 
@@ -38,14 +40,18 @@ def train(name: str) -> None:
     order = read_branches(ROOT)[name]
     _set_threads(order.threads)
     general = [_text(folder) for folder in order.general]
-    with bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress:
+    chosen = recipe(TrainRecipe, complete(order.recipe, order.chosen))
+    with (
+        bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress,
+        metrics_log(ROOT, name, _report_to(), asdict(chosen)) as report,
+    ):
         train_branch(
             _proven(order.seed),
             [_text(order.data)],
-            recipe(TrainRecipe, order.recipe),
+            chosen,
             WORK / "branches" / name,
             general=general[0] if general else None,
-            watch=Watch(progress),
+            watch=Watch(progress, report),
         )
 
 
@@ -100,10 +106,13 @@ def tune() -> None:
     chosen, out = recipe(TuneRecipe, order.recipe.tune), WORK / "tuned"
     own_experts, seed = _own_experts(order), _proven(order.seed)
     inputs = TuneInputs(WORK / "mixed", domains, own_experts, seed, grown)
-    with bar_or_notes("tune", note_of(ROOT, "tune")) as progress:
-        report = tune_mixed(inputs, chosen, out, Watch(progress))
+    with (
+        bar_or_notes("tune", note_of(ROOT, "tune")) as progress,
+        metrics_log(ROOT, "tune", _report_to(), asdict(chosen)) as report,
+    ):
+        done = tune_mixed(inputs, chosen, out, Watch(progress, report))
     nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
-    spent = report.to_json() if report else nothing
+    spent = done.to_json() if done else nothing
     if here().is_main:
         _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
 
@@ -120,7 +129,7 @@ def evaluate() -> None:
     texts = {folder.ref: _text(folder) for folder in measured}
     with bar_or_notes("evaluate", note_of(ROOT, "evaluate")) as progress:
         result = measure(WORK / "tuned", texts, progress=progress, **chosen.text).to_json()
-    with bar("evaluate the seed") as progress:
+    with bar_or_notes("evaluate the seed", note_of(ROOT, "evaluate")) as progress:
         seed = measure(_proven(order.seed), texts, progress=progress, **chosen.text)
     result["seed"] = seed.to_json()["domains"]
     if isinstance(chosen.tasks, dict) and chosen.tasks:
@@ -214,6 +223,12 @@ def _proven(order: FolderOrder) -> Path:
 def _text(order: FolderOrder) -> "TextFolder":
     """Return a data version's text; raises Damaged as `_proven` does."""
     return folders.text_folder(_proven(order), order.held_out, folders.TOKENS)
+
+
+def _report_to() -> "list[TrackerName]":
+    """Return the trackers that the workspace names. What they are told changes nothing of a run."""
+    settings = ROOT / SETTINGS
+    return read_settings(settings).log.report_to if settings.is_file() else []
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

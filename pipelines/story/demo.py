@@ -48,7 +48,16 @@ url = "sqlite:///.btx/registry.db"
 # Small enough for two cores; the recipes' own files in btx_core say what each key means.
 [recipe.train]
 steps = 700
+batch = 4
+sequence = 128
 learning_rate = 3e-3
+warmup_steps = 30
+[recipe.tune]
+steps = 600
+batch = 4
+sequence = 128
+learning_rate = 5e-3
+warmup_steps = 20
 [recipe.evaluate]
 max_tokens = 15000
 """

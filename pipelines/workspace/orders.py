@@ -64,7 +64,12 @@ class GrownFrom(FolderOrder):
 
 
 class BranchOrder(Record):
-    """One training."""
+    """One training.
+
+    Attributes:
+        recipe: the settings as written.
+        chosen: what they left open; None in an order of before, when a default was meant.
+    """
 
     seed: FolderOrder
     data: FolderOrder
@@ -72,6 +77,7 @@ class BranchOrder(Record):
     recipe: JsonObject
     threads: int
     processes: int | None = None
+    chosen: Mapping[str, int | float] | None = None
 
 
 class BuildOrder(Record):

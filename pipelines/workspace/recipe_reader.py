@@ -5,6 +5,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from btx_core.training.fitting import AUTO, OPEN
 from registry.errors import Invalid
 from registry.records.base import JsonObject
 
@@ -63,7 +64,7 @@ def recipe(kind: type[T], settings: JsonObject) -> T:
     types = get_type_hints(kind)
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     chosen = {}
-    for key, value in settings.items():
+    for key, value in stated(settings).items():
         name = f"[recipe.{table}] {key}"
         if key not in types:
             raise Invalid(
@@ -83,6 +84,16 @@ def recipe(kind: type[T], settings: JsonObject) -> T:
                 name, found=str(value), expected=f"at least {least}", next="fix the value"
             )
     return kind(**chosen)
+
+
+def complete(settings: JsonObject, chosen: JsonObject | None) -> JsonObject:
+    """Return settings with what was chosen where they leave it open."""
+    return {**(chosen or {}), **stated(settings)}
+
+
+def stated(settings: JsonObject) -> JsonObject:
+    """Return the settings without those that say "auto" where that may be said."""
+    return {key: value for key, value in settings.items() if not (key in OPEN and value == AUTO)}
 
 
 def _of_type(expected: Any, value: Any, name: str) -> Any:  # of whatever type the key has

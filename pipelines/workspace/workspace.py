@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -58,11 +58,18 @@ threads = 1          # of each process that computes on the CPU
 
 # Recipes: what is not named keeps its default. A key that a step does not know is refused, with
 # the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
-# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py.
+# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py. steps, batch,
+# sequence, learning_rate, warmup_steps and accumulate are chosen by the seed's size, the text and
+# the memory, unless they are named; what was chosen is printed and stored.
 [recipe.train]
 [recipe.mix]
 [recipe.tune]
 [recipe.evaluate]
+
+# Every step's loss, rate, gradient norm, speed and memory are in work/metrics. Trackers are told
+# too: trackio, tensorboard, wandb, mlflow.
+# [log]
+# report_to = ["tensorboard"]
 
 # Product lines over one registry: `btx rebuild --line support` composes these experts.
 # With @V that very version, else the newest.
@@ -105,6 +112,16 @@ class RaySettings(_Section):
     address: str | None = None
 
 
+class LogSettings(_Section):
+    """Who is told how a run comes on, beside work/metrics.
+
+    Attributes:
+        report_to: trackers; their addresses and keys come from their own environment.
+    """
+
+    report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow"]] = []
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -121,6 +138,7 @@ class Settings(_Section):
         ray: where the cluster is; read by the executor `ray`.
         slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
         recipe: the settings of each step.
+        log: who is told how runs come on.
         line: product lines by name.
     """
 
@@ -130,6 +148,7 @@ class Settings(_Section):
     ray: RaySettings = RaySettings()
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
+    log: LogSettings = LogSettings()
     line: dict[str, LineSettings] = {}
 
     def resources(self, stage: StageName, executor: ExecutorName | None = None) -> Resources:

@@ -246,6 +246,7 @@ class ForecastAnswer(RebuildAnswer):
     changes: tuple[MemberChange, ...] = ()
     weights: tuple[PlannedFile, ...] = ()
     cost: Mapping[str, int | float] = Field(default_factory=dict)
+    chosen: Mapping[str, int | float] = Field(default_factory=dict)  # what tuning left open: "auto"
     measured_on: str | None = None  # the build whose times and cost were scaled
     refused_by: tuple[str, ...] = ()  # rules of gate build that would refuse it, and why
 

@@ -18,10 +18,10 @@ from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import FEED_FORWARD
 from btx_core.machine import load
 from btx_core.problems import WrongUsage
-from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, seed_logits
+from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, predict_as_seed
 from btx_core.training.branch import OWN, load_branch, train
 from btx_core.training.loop import Watch
-from btx_core.training.losses import kl_divergence, next_token_logits, next_token_loss
+from btx_core.training.losses import next_token_loss, predict
 from btx_core.training.objectives import Batch
 from btx_core.training.recipes import TrainRecipe
 
@@ -67,19 +67,19 @@ def test_off_the_pairs_are_the_seed_and_ungated_the_branch(
 ) -> None:
     ids = sequences(tiny_corpora, tiny_seed, "math", 2)
     model, seed = load(beside, torch.float32), load(tiny_seed, torch.float32)
-    branch_BSV, seed_BSV = (next_token_logits(each, ids, 0).detach() for each in (model, seed))
+    branch_BSV, seed_BSV = (predict(each, ids, 0).logits().detach() for each in (model, seed))
     with beside_seed(model, 0.0) as pairs:
         for pair, block in zip(pairs, (layer.mlp for layer in seed.model.layers), strict=True):
             pair.seed.load_state_dict(block.state_dict())
-        assert torch.equal(next_token_logits(model, ids, 0), branch_BSV)
-        assert torch.equal(seed_logits(model, pairs, ids, 0), seed_BSV)
+        assert torch.equal(predict(model, ids, 0).logits(), branch_BSV)
+        assert torch.equal(predict_as_seed(model, pairs, ids, 0).logits(), seed_BSV)
         assert not torch.equal(branch_BSV, seed_BSV)
         for pair in pairs:
             pair.routed_share = 1.0
-        between = next_token_logits(model, ids, 0)  # the router weights are zero: half and half
+        between = predict(model, ids, 0).logits()  # the router weights are zero: half and half
         assert not torch.equal(between, branch_BSV)
         assert not torch.equal(between, seed_BSV)
-    assert torch.equal(next_token_logits(model, ids, 0), branch_BSV), "unwrapped"
+    assert torch.equal(predict(model, ids, 0).logits(), branch_BSV), "unwrapped"
 
 
 def test_it_strays_less_from_the_seed_on_general_text_than_a_branch_alone(
@@ -96,9 +96,9 @@ def test_it_strays_less_from_the_seed_on_general_text_than_a_branch_alone(
         seed, one, other = (
             load(folder, torch.float32) for folder in (tiny_seed, beside, tmp_path / "alone")
         )
-        wanted = next_token_logits(seed, general, 0)
-        assert 2 * kl_divergence(next_token_logits(one, general, 0), wanted) < kl_divergence(
-            next_token_logits(other, general, 0), wanted
+        wanted = predict(seed, general, 0)
+        assert 2 * predict(one, general, 0).kl_divergence(wanted) < (
+            predict(other, general, 0).kl_divergence(wanted)
         )
         losses = [float(next_token_loss(model, math, 0)) for model in (seed, one, other)]
     assert losses[0] - losses[1] > 0.5 * (losses[0] - losses[2]) > 0.05, "it learnt nothing"

@@ -16,7 +16,7 @@ from btx_core.checkpoints.dense import FEED_FORWARD
 from btx_core.machine import load
 from btx_core.training.branch import train
 from btx_core.training.loop import Watch, schedule
-from btx_core.training.losses import document_mask, next_token_loss
+from btx_core.training.losses import next_token_loss
 from btx_core.training.recipes import TrainRecipe
 
 RECIPE = TrainRecipe(steps=24, sequence=32, warmup_steps=4, save_every=8)
@@ -195,26 +195,6 @@ def test_two_processes_take_a_step_together(
     before = load_file(tiny_seed / "model.safetensors")
     moved = max(float((one[name] - before[name]).abs().max()) for name in one)
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < moved / 20
-
-
-def test_a_packed_document_does_not_see_the_one_before(tiny_seed: Path) -> None:
-    model, end = load(tiny_seed, torch.float32), 0
-    first, second = torch.randint(5, 300, (6,)), torch.randint(5, 300, (5,))
-    stop = torch.tensor([end])
-    packed = torch.cat([stop, first, stop, second])[None]
-    with torch.no_grad():
-        together = model(
-            input_ids=packed, attention_mask=document_mask(packed, end), use_cache=False
-        ).logits[0, 7:]
-        blind = model(input_ids=packed, use_cache=False).logits[0, 7:]
-        # Positions go on counting in a packed sequence: the lone document starts at the same one.
-        by_itself = model(
-            input_ids=torch.cat([stop, second])[None],
-            position_ids=torch.arange(7, 13)[None],
-            use_cache=False,
-        ).logits[0]
-    assert torch.allclose(together, by_itself, atol=1e-5)
-    assert not torch.allclose(blind, by_itself, atol=1e-3)
 
 
 def test_loss_is_the_mean_over_every_next_token(tiny_seed: Path) -> None:

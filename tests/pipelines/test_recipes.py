@@ -1,17 +1,23 @@
 """A recipe's keys and values are checked before anything starts."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from btx_core.files import replace_text
 from btx_core.mixing.mix import MixRecipe
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.jobs.build_plan import Request
-from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.train import train
+from pipelines.stages.dvc_runs import commit
+from pipelines.workspace.orders import BRANCHES, branches_text, read_branches
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
+from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.errors import Invalid
+from registry.records.facts import BuildFacts
 
 
 @pytest.mark.parametrize(
@@ -25,6 +31,7 @@ from registry.errors import Invalid
         (TrainRecipe, "learning_rate", float("nan")),
         (TuneRecipe, "mode", "everything"),
         (TuneRecipe, "batch", 0),
+        (TuneRecipe, "keep", "auto"),  # only what fits the model is chosen
         (MixRecipe, "top_k", 0),
         (MixRecipe, "routing", "soft top"),
         (MixRecipe, "seed_expert", "yes"),
@@ -46,6 +53,39 @@ def test_what_canonical_json_brings_back_is_the_same_recipe() -> None:
     assert all(
         type(weight) is float for group in again.weights.values() for weight in group.values()
     )
+
+
+def test_what_is_left_open_is_told_ordered_and_stored_resolved(
+    own_story: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = own_story.root / "btx.toml"
+    left_open = '[recipe.train]\nsteps = 4\nlearning_rate = "auto"\n'
+    settings.write_text(left_open + "[recipe.tune]\nsteps = 2\n")
+    workspace = Workspace.find(own_story.root)
+    branch = train(workspace, {"again": "data/math"})["again"]
+    told = capsys.readouterr().err
+    assert "again: batch 4, sequence 128, learning_rate 0.003" in told
+    report = training_report(branch.folder)
+    assert report is not None
+    assert report.recipe == asdict(TrainRecipe(steps=4, learning_rate=3e-3, warmup_steps=1))
+    planned = look_ahead(workspace)
+    assert planned.chosen["learning_rate"] == 5e-3
+    assert planned.chosen["warmup_steps"] == 1
+    assert "steps" not in planned.chosen
+    build = workspace.catalog.get(str(rebuild(workspace).build), BuildFacts)
+    stored = {key: build.facts.recipe.tune[key] for key in planned.chosen}
+    assert stored == planned.chosen
+    assert rebuild(workspace).status == "unchanged"
+
+
+def test_an_order_of_before_keeps_what_it_meant(own_story: Workspace) -> None:
+    """A default was meant then; trained branches are not stale because defaults moved."""
+    every = read_branches(own_story.root)
+    before = {name: order.model_copy(update={"chosen": None}) for name, order in every.items()}
+    replace_text(own_story.root / BRANCHES, branches_text(before))
+    commit(own_story.root, ["train@math"])
+    assert not train(own_story, {"math": "data/math"})["math"].ran
+    assert read_branches(own_story.root)["math"].chosen is None
 
 
 def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspace) -> None:

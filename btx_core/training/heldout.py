@@ -1,0 +1,170 @@
+"""Look at held-out text before the first step and while training, a little and often.
+
+In:  a few held-out documents as tokens.  Out: their loss at some steps of a run, and a word when it
+is worse than where the run started: hours before a gate would say so.
+What a model is worth is left to `btx_core.measuring`; these figures only compare a run with itself.
+Shapes: B sequences of S tokens (ids hold one more).
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from btx_core.problems import BtxError
+from btx_core.texts import AnyText, split
+from btx_core.training.losses import next_token_loss
+from btx_core.training.recipes import Optimisation
+
+logger = logging.getLogger(__name__)
+
+# What is read: tokens, and of them at most so many for each token that the run trains on.
+MOST_TOKENS, SHARE_OF_RUN = 4096, 0.015
+# How often it is read after the start, and how many steps lie between at least.
+LOOKS, LEAST_APART = 8, 5
+# How much worse counts: the few documents of a look are not the domain.
+WORSE = 1.01
+
+
+class Worse(BtxError):
+    """Training makes its model worse on held-out text."""
+
+
+@dataclass(eq=False)
+class HeldOutLooks:
+    """The looks of one run at held-out text.
+
+    Attributes:
+        ids: token ids (B, S + 1).
+        end: the id of the end token.
+        losses: (step, loss), nats per token; the first is that of the model as it came.
+    """
+
+    ids: torch.Tensor
+    end: int
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        folders: Iterable[AnyText],
+        tokenizer: PreTrainedTokenizerBase,
+        end: int,
+        recipe: Optimisation,
+    ) -> "HeldOutLooks":
+        """Take the first held-out documents of each data folder, in equal parts.
+
+        Args:
+            folders: of data versions.
+            tokenizer: of the model.
+            end: the id of the end token.
+            recipe: the run's, which says how long sequences are, and how much is worth its time.
+
+        Returns:
+            Looks, none taken yet.
+
+        Raises:
+            Unreadable: for a folder that does not hold text as promised.
+        """
+        sources = list(folders)
+        of_run = int(SHARE_OF_RUN * recipe.steps * recipe.batch * recipe.sequence)
+        wanted = max(4 * recipe.sequence, min(MOST_TOKENS, of_run)) // len(sources)
+        sequences = []
+        for folder in sources:
+            ids = _first_tokens(folder, tokenizer, end, wanted + 1)
+            length = min(recipe.sequence, len(ids) - 1)
+            for start in range(0, len(ids) - length, length):
+                row = torch.full((recipe.sequence + 1,), end)
+                row[: length + 1] = torch.tensor(ids[start : start + length + 1])
+                sequences.append(row)
+        return cls(torch.stack(sequences), end)
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether to look after so many steps of a run."""
+        apart = max(LEAST_APART, -(-steps // LOOKS))
+        return step == steps or step % apart == 0
+
+    def look(self, model: torch.nn.Module, step: int, *, batch: int = 1) -> float:
+        """Measure the model. Several processes that share it all call.
+
+        Neither the model's mode nor the random numbers of the run are changed.
+
+        Args:
+            model: the running model.
+            step: how many steps it has trained.
+            batch: sequences in one forward pass.
+
+        Returns:
+            The loss, nats per token.
+        """
+        device = next(model.parameters()).device
+        training, devices = model.training, [device] if device.type == "cuda" else []
+        model.eval()
+        total = 0.0
+        with torch.random.fork_rng(devices), torch.no_grad():
+            for ids in torch.split(self.ids, batch):
+                total += float(next_token_loss(model, ids.to(device), self.end)) * len(ids)
+        model.train(training)
+        loss = total / len(self.ids)
+        self.losses.append((step, loss))
+        return loss
+
+    @property
+    def worse(self) -> bool:
+        """Whether the last look was worse than the first."""
+        return bool(self.losses) and self._is_worse(-1)
+
+    def _is_worse(self, number: int) -> bool:
+        # Written so that NaN is worse too.
+        return not self.losses[number][1] <= WORSE * self.losses[0][1]
+
+    def judge(self, recipe: Optimisation) -> str | None:
+        """Say whether training made its model worse; while the rate rises it may.
+
+        Args:
+            recipe: the run's.
+
+        Returns:
+            A warning, or None.
+
+        Raises:
+            Worse: where two looks in turn are worse and the recipe says "stop".
+        """
+        step, now = self.losses[-1]
+        if not self.worse or step <= min(recipe.warmup_steps, recipe.steps // 2):
+            return None
+        start = self.losses[0][1]
+        again = len(self.losses) > 2 and self._is_worse(-2)
+        if recipe.when_worse == "stop" and again:
+            raise Worse(
+                f"step {step}",
+                found=f"{now:.3f} nats per token on held-out text, {start:.3f} before training",
+                expected="a model that gets better",
+                next="lower learning_rate, or leave it to auto",
+            )
+        warning = f"worse than at the start on held-out text: {now:.3f}, was {start:.3f}"
+        logger.warning("step %d of %d: %s", step, recipe.steps, warning)
+        return warning
+
+    # Any: a JSON object.
+    def to_json(self) -> dict[str, Any]:
+        """Return the looks as a JSON object."""
+        return {"losses": self.losses, "worse": self.worse}
+
+
+def _first_tokens(
+    folder: AnyText, tokenizer: PreTrainedTokenizerBase, end: int, count: int
+) -> list[int]:
+    """Return the first held-out documents, each led by the end token, up to so many tokens."""
+    ids: list[int] = []
+    for document in split(folder).heldout:
+        # A token is a character at least, so no document is encoded further than it is read.
+        text = document.text[: 16 * count]
+        encoded = tokenizer(text, add_special_tokens=False, verbose=False)
+        ids += [end, *encoded["input_ids"]]
+        if len(ids) >= count:
+            break
+    return [*ids, end][: max(2, count)]

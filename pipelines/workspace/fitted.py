@@ -1,0 +1,67 @@
+"""What recipes leave open, fitted to what is registered of the seed, the text and this machine.
+
+In:  registered versions, the settings as written.  Out: the open settings, chosen, and a sentence
+about them. The rules are `btx_core.training.fitting`'s; that a choice is kept is the orders'.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from btx_core.checkpoints.strict_json import read_json
+from btx_core.training.fitting import Scope
+from pipelines.workspace import folders
+from pipelines.workspace.orders import BranchOrder
+from pipelines.workspace.workspace import Workspace
+from registry.records.base import JsonObject
+from registry.records.facts import DataFacts, SeedFacts
+from registry.records.version import Version
+from registry.units import size
+
+
+def scope(
+    workspace: Workspace,
+    seed: Version[SeedFacts],
+    texts: Sequence[Version[DataFacts]],
+    *,
+    gpus: int = 0,
+) -> Scope:
+    """Return what a run of this seed on these texts is fitted to.
+
+    Args:
+        workspace: where the seed lies.
+        seed: the seed.
+        texts: the data versions that are trained on.
+        gpus: of the run; with any, its memory is not this machine's.
+    """
+    file = folders.folder_of(workspace.root, seed) / "config.json"
+    config = read_json(file) if file.is_file() else {}
+    return Scope(
+        parameters=seed.facts.parameters or 0,
+        text_bytes=sum(file.bytes for version in texts for file in version.files),
+        positions=_whole(config, "max_position_embeddings") or None,
+        layers=_whole(config, "num_hidden_layers"),
+        width=_whole(config, "hidden_size"),
+        memory=None if gpus else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    )
+
+
+def kept(before: BranchOrder | None, order: BranchOrder) -> BranchOrder:
+    """Return the order, or the one before where they differ at most in what was chosen.
+
+    What was chosen once stays, on whatever machine the order is given again.
+    """
+    if before and before.model_copy(update={"chosen": order.chosen}) == order:
+        return before
+    return order
+
+
+def sentence(chosen: Mapping[str, int | float], scope: Scope) -> str:
+    """Say what was chosen, and by what."""
+    values = ", ".join(f"{key} {value:g}" for key, value in chosen.items())
+    text = size(scope.text_bytes)
+    return f"{values} (auto: {scope.parameters / 1e6:.3g} M parameters, {text} of text)"
+
+
+def _whole(config: JsonObject, key: str) -> int:
+    value = config.get(key)
+    return value if isinstance(value, int) else 0
