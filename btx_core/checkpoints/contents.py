@@ -164,11 +164,12 @@ def _matches(path: Path, patterns: Collection[str]) -> bool:
 
 def _require_own_file(folder: Path, path: Path) -> None:
     if path.is_symlink():
-        root, target = folder.resolve(), path.resolve()
+        root = folder.resolve()
         homes = [root]
         if root.parent.name == "snapshots":
             homes.append(root.parent.parent / "blobs")
-        if not path.exists() or not any(target.is_relative_to(home) for home in homes):
+        inside = path.exists() and any(path.resolve().is_relative_to(home) for home in homes)
+        if not inside:
             raise Unsafe(
                 path,
                 found=f"a link to {os.readlink(path)!r}",

@@ -68,6 +68,8 @@ ROTATION = frozenset(
         "rope_theta",
     }
 )
+# Read of any config by the cache of keys and values.
+READ_BY_CACHES = frozenset({"attention_chunk_size", "layer_types", "sliding_window"})
 ACTIVATION = frozenset({"hidden_act", "hidden_activation"})
 WINDOW = frozenset({"sliding_window", "use_sliding_window"})
 
@@ -97,7 +99,7 @@ def different_settings(seed: Mapping[str, Any], member: Mapping[str, Any]) -> li
     if seed["model_type"] != member["model_type"]:
         return [Difference("model_type", seed["model_type"], member["model_type"])]
     inert = WITHOUT_EFFECT - WITH_EFFECT.get(str(seed["model_type"]), frozenset())
-    keys = sorted(_effective_keys(seed) - inert)
+    keys = sorted((defined_settings(str(seed["model_type"])) | READ_BY_CACHES) - inert)
     if not _has_windows(seed) and not _has_windows(member):
         keys = [key for key in keys if key not in WINDOW]
     values = [(key, _value(seed, key), _value(member, key)) for key in keys]
@@ -111,9 +113,12 @@ def different_settings(seed: Mapping[str, Any], member: Mapping[str, Any]) -> li
     ]
 
 
-def _effective_keys(config: Mapping[str, Any]) -> set[str]:
-    """The settings that a model type's class defines, and the one that some read undefined."""
-    return {*_defaults(str(config["model_type"])), "head_dim"}
+def defined_settings(model_type: str) -> set[str]:
+    """Return the settings that a model type's class defines, and the head's width.
+
+    That is read by classes that do not define it.
+    """
+    return {*_defaults(model_type), "head_dim"}
 
 
 def _defaults(model_type: str) -> Mapping[str, Any]:

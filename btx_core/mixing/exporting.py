@@ -18,6 +18,7 @@ from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.contents import INDEX, SINGLE
 from btx_core.checkpoints.mixture_layouts import LAYOUTS, Layout, Role
 from btx_core.checkpoints.tokenizer_files import copy_tokenizer
+from btx_core.checkpoints.whole import Misfit, misfits
 from btx_core.files import whole_folder, write_json
 from btx_core.mixing.parts import Parts, parts_of
 from btx_core.mixing.plan import Output, Part, Shard, Source
@@ -184,12 +185,36 @@ def take(built: Built, name: str, new_name: str = "") -> Output:
     return Output(new_name or name, info.dtype, info.shape, "take", (part,))
 
 
-def renumbered(built: Built) -> Files:
-    """Return the tensors by file, expert slots replaced by their positions."""
+def misfits_of_build(folder: Path) -> list[Misfit]:
+    """Compare a build's tensors with those of its mixture's class.
+
+    Args:
+        folder: a build, whose slots may have gaps.
+
+    Returns:
+        What a stock loader would miss, or drop.
+
+    Raises:
+        BtxError: as `Built.open`; and when transformers makes no model of the config.
+    """
+    built = Built.open(folder)
+    infos = built.checkpoint.tensors
+    tensors = {new_name: infos[name] for name, new_name in _by_position(built).items()}
+    return misfits(replace(built.checkpoint, tensors=tensors))
+
+
+def _by_position(built: Built) -> dict[str, str]:
+    """Each tensor's name, and the one that it has where experts are numbered without gaps."""
     new_names = {name: name for name in built.checkpoint.tensors}
     for position, names in enumerate(built.parts.experts.values()):
         for name in names:
             new_names[name] = re.sub(r"\.experts\.\d+\.", f".experts.{position}.", name)
+    return new_names
+
+
+def renumbered(built: Built) -> Files:
+    """Return the tensors by file, expert slots replaced by their positions."""
+    new_names = _by_position(built)
     files: dict[str, list[Output]] = {}
     for name, new_name in new_names.items():
         file = built.checkpoint.tensors[name].file.name

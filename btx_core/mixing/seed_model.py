@@ -18,6 +18,7 @@ from btx_core.checkpoints.canonical import EMBEDDING, TIE, canonical
 from btx_core.checkpoints.checkpoint import TORCH_NAMES, Checkpoint
 from btx_core.checkpoints.families import Family, find_family
 from btx_core.checkpoints.pieces import Sizes
+from btx_core.checkpoints.settings import defined_settings
 from btx_core.checkpoints.stock import refused_as_unsupported
 from btx_core.checkpoints.token_meaning import require_tokenizer
 from btx_core.checkpoints.whole import require_whole
@@ -68,7 +69,9 @@ class SeedModel:
         checkpoint = canonical(opened)
         family = find_family(checkpoint.config, full_softmax=recipe.routing == "switch")
         layers = _count_layers(family, checkpoint)
-        return cls(checkpoint, family, _sizes(family, checkpoint), layers)
+        with refused_as_unsupported(folder / "config.json", "settings that give a head's width"):
+            sizes = _sizes(family, checkpoint)
+        return cls(checkpoint, family, sizes, layers)
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -119,7 +122,9 @@ def mixture_config(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str
     with refused_as_unsupported(subject, "a config that has a mixture"):
         mixture_class = type(AutoConfig.for_model(layout.model_type))
         own_keys = {"model_type", "architectures", *ORIGIN}
-        known = mixture_class().to_dict().keys() - own_keys
+        # What the dense class does not define has no effect there, and may have one here.
+        known = mixture_class().to_dict().keys() & defined_settings(seed.checkpoint.model_type)
+        known -= own_keys
         settings = {key: value for key, value in seed.config.items() if key in known}
         settings |= _mixture_settings(seed.split(recipe.split), experts, recipe)
         config: dict[str, Any] = mixture_class(**settings).to_dict()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
-from btx_core.problems import BtxError
+from btx_core.problems import BtxError, Unsupported
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import checks, pins
@@ -118,6 +118,7 @@ def audit(
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
+    answer = _with_check(answer, "class", len(builds), _misfits(workspace, builds))
     if request.recompute:
         again: list[Finding] = []
         for build in builds:
@@ -345,6 +346,32 @@ def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tupl
             first = entry["sources"][0]
             sources[name] = (members[first["member"]], first["tensor"])
     return sources
+
+
+def _misfits(workspace: Workspace, builds: Sequence[Version[BuildFacts]]) -> list[Finding]:
+    """Find what a stock loader would fill with random values in a build, or drop of it."""
+    found = []
+    for build in builds:
+        folder = _folder(workspace, build)
+        if folder is None or not folder.is_dir():
+            # The check of the files says so.
+            continue
+        # Imported here: an audit without builds needs no torch.
+        from btx_core.mixing.exporting import misfits_of_build
+
+        try:
+            misfits = misfits_of_build(folder)
+        except Unsupported as error:
+            found.append(finding("class", str(build.ref), error.found, error.expected, error.next))
+        except BtxError:
+            # What cannot be read is a finding of the check of the files.
+            continue
+        else:
+            found += [
+                finding("class", f"{build.ref}, {one.tensor}", one.found, one.expected, one.next)
+                for one in misfits
+            ]
+    return found
 
 
 def _mixed_again(

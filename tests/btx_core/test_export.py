@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from btx_core.checkpoints.checkpoint import Checkpoint
-from btx_core.mixing.exporting import export_checkpoint
+from btx_core.mixing.exporting import export_checkpoint, misfits_of_build
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.mixing.parts import parts_of
 from btx_core.problems import BtxError, Unsupported, WrongUsage
@@ -126,3 +127,21 @@ def test_files_of_the_build_alone_stay_behind(tmp_path: Path) -> None:
     }
     assert json.loads((tmp_path / "out/model.safetensors.index.json").read_text())["metadata"] == {}
     assert list(parts_of(Checkpoint.open(tmp_path / "out")).experts) == [0, 1]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "granite", "lfm2"])
+@pytest.mark.parametrize("lost", ["self_attn", "gate.weight|router", "norm.weight"])
+def test_a_build_whose_tensors_are_not_its_classs_is_found(
+    family: str, lost: str, tmp_path: Path
+) -> None:
+    folder = built(family, tmp_path)
+    assert misfits_of_build(folder) == []
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    name = next(name for name in sorted(index["weight_map"]) if re.search(lost, name))
+    file = folder / index["weight_map"].pop(name)
+    tensors = load_file(file)
+    del tensors[name]
+    file.unlink()
+    save_file(tensors, file, metadata={"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert [one.tensor for one in misfits_of_build(folder)] == [name]
