@@ -57,9 +57,9 @@ def tokens(request: pytest.FixtureRequest, tiny_seed: Path, tiny_corpora: Path) 
 
 @pytest.fixture(scope="module")
 def models(tiny_seed: Path) -> list[PreTrainedModel]:
-    """The seed, and a copy that is a little worse everywhere: its head is a little too sharp."""
+    """The seed, and a copy that is a little worse everywhere: its head is a little too dull."""
     seed, worse = load(tiny_seed, torch.float32), load(tiny_seed, torch.float32)
-    worse.model.norm.weight.data *= 1.3
+    worse.model.norm.weight.data *= 0.8
     return [seed, worse]
 
 

@@ -1,12 +1,13 @@
 """Text: what is held out by which rule, and what is refused."""
 
 import json
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from btx_core.texts import TextFolder, Unreadable, check, split
+from btx_core.texts import HeldOutRule, TextFolder, Unreadable, check, split
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -87,6 +88,21 @@ def test_documents_of_all_files_are_held_out_by_the_rule_that_says_so(tmp_path: 
     again = {document.text for document in split(TextFolder(tmp_path / "one", "documents")).heldout}
     assert set(heldout) == {text for text in again if text.startswith("document")}
     assert split(folder).digest != split(folder.path).digest
+
+
+@pytest.mark.parametrize("rule", ["files", "documents", "all"])
+def test_text_is_read_as_a_stream(tmp_path: Path, rule: HeldOutRule) -> None:
+    """Twenty times the text takes no more memory."""
+    peaks = []
+    for size in (200, 4000):
+        lines(tmp_path / str(size), "a.jsonl", (f"{number:>999}" for number in range(size)))
+        tracemalloc.start()
+        check(tmp_path / str(size))
+        divided = split(TextFolder(tmp_path / str(size), rule))
+        assert sum(1 for _ in divided.documents()) == size
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 200_000 + peaks[0] < 1_000_000
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])

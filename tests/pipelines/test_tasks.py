@@ -59,7 +59,7 @@ def test_a_builds_tasks_are_stored_with_it_and_a_changed_one_builds_anew(
     # What `btx show --json` prints.
     told = shown(with_task, "build/2").to_json()
     assert told["tasks"]["sums"]["acc"] == 0.5
-    assert set(told["evaluation"]) == {"math", "code"}
+    assert set(told["evaluation"]) == {"math", "code", "prose"}
     assert rebuild(with_task, UNTUNED).status == "unchanged"
 
     data = root / "tasks/sums.jsonl"
