@@ -292,11 +292,16 @@ def _failures(results: Sequence[Any]) -> list[Failure]:
     """Return why processes failed that have ended; nothing for those that ended well."""
     import ray
 
+    died = (
+        ray.exceptions.RayActorError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.OutOfMemoryError,
+    )
     failures = []
     for result in results:
         try:
             error: str | None = ray.get(result)
-        except (ray.exceptions.RayActorError, ray.exceptions.NodeDiedError) as failure:
+        except died as failure:
             failures.append(Failure(_text(failure), died=True))
         except Exception as failure:
             failures.append(Failure(_text(failure)))
