@@ -51,8 +51,10 @@ def main() -> None:
     ]
     for experts in (4, 8):
         mixed = dense.mixed(experts)
-        for trains in ("router", "shared", "all"):
-            ways.append((f"8B × {experts}, tune {trains}", mixed, trains, dense))
+        ways += [
+            (f"8B × {experts}, tune {trains}", mixed, trains, dense)
+            for trains in ("router", "shared", "all")
+        ]
     for name, shape, trains, teacher in ways:
         found = []
         for processes in PROCESSES:
