@@ -12,7 +12,9 @@ names every file with its size; only then the one before is removed. When one is
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,9 +176,9 @@ class RunCheckpoints:
                 _remove(new)
                 new.mkdir(parents=True)
         tensors = {name: _plainly_sharded(one) for name, one in trained.tensors().items()}
-        write_tensors(
-            {**tensors, **trained.random()}, checkpoint_id=new, no_dist=self.machine.world == 1
-        )
+        everything = {**tensors, **trained.random()}
+        with _alone_as_meant():
+            write_tensors(everything, checkpoint_id=new, no_dist=self.machine.world == 1)
         with self.machine.together():
             if self.machine.is_main:
                 run = {
@@ -211,7 +213,9 @@ class RunCheckpoints:
         reader = FileSystemReader(folder)
         stored = reader.read_metadata().state_dict_metadata
         random = {name: one for name, one in trained.random().items() if name in stored}
-        read_tensors({**sharded, **random}, storage_reader=reader, no_dist=self.machine.world == 1)
+        with _alone_as_meant():
+            alone = self.machine.world == 1
+            read_tensors({**sharded, **random}, storage_reader=reader, no_dist=alone)
         for name, tensor in tensors.items():
             read = sharded[name]
             if isinstance(tensor, DTensor) and isinstance(read, DTensor) and read is not tensor:
@@ -251,6 +255,14 @@ def _read_whole(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return run
+
+
+@contextmanager
+def _alone_as_meant() -> Iterator[None]:
+    """Keep torch from warning that one process reads or writes by itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _remove(folder: Path) -> None:
