@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +29,8 @@ from registry.records.events import StageRan
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
+# Until a stage that was told to stop is told so more firmly.
+PATIENCE_S = 10.0
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
 
@@ -167,11 +170,19 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         """Ask until the process has ended."""
-        while not self._ended.wait(LOOK_EVERY_S) and self._process.poll() is None:
+        while not self._ended.wait(LOOK_EVERY_S):
             self.reason = self._reason_to_stop()
             if self.reason is not None:
-                logger.info("stopping the stages: %s", self.reason)
-                os.killpg(self._process.pid, signal.SIGINT)
+                self._stop()
+                return
+
+    def _stop(self) -> None:
+        """End the process and its stages; a command in the background ignores an interrupt."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            logger.info("stopping the stages by signal %d: %s", number, self.reason)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            if self._ended.wait(PATIENCE_S):
                 return
 
     def end(self) -> None:

@@ -132,10 +132,10 @@ def test_a_verdict_on_other_facts_than_the_registered_ones_is_found(
 def test_a_verdict_on_another_reading_of_the_licence_is_found(governed: Any) -> None:
     catalog = governed.as_("ann")
     facts = governed.data_facts(domain="x", license="CC-BY-NC-4.0")
-    told = collect_evidence.of_data("data/x@1", facts, files=1)
+    told = collect_evidence.of_data("data/x@1", facts, [governed.file_of("x")])
     forged = told.model_copy(update={"license_alternatives": (("MIT",),)})
     assert governed.decide("register", forged).outcome == "allowed"
-    catalog.register("x", facts)
+    catalog.register("x", facts, files=[governed.file_of("x")])
     (gap,) = gaps.ungated(catalog, "data/x@1")
     assert gap.found.startswith("judged on license_alternatives (('MIT',),)")
 
