@@ -124,7 +124,6 @@ def tuned(subject: Subject, recipe: TuneRecipe) -> Took:
     """Run btx's loop under a recipe."""
     job = TuneJob.load(subject.inputs, recipe)
     job.start_routers()
-    job.freeze()
     report = job.run()
     return Took(report.wall_s, report.device_s)
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from btx_core.machine import device_of
 from btx_core.measuring.samples import HeldOut, Limits, PaddedBatch, batches, sample
 from btx_core.measuring.scoring import score
 from btx_core.progress import Progress
@@ -225,7 +226,7 @@ class Tally:
 
     def add(self, model: RoutedModel, batch: PaddedBatch) -> None:
         """Run the model over a batch and add it up."""
-        device = model.network.device
+        device = device_of(model.network)
         predicted = batch.predicted.to(device)
         routers = {router.name: router for router in model.routers}
 

@@ -37,8 +37,10 @@ def add_data(
     _check_date(statement.retain_until)
     statement = statement.model_copy(update=_licence(statement))
     catalog = workspace.catalog
-    with workspace.writing(f"data add {name}"):
-        number = catalog.next_version(Kind.DATA, name)
+    with (
+        workspace.writing(f"data add {name}"),
+        workspace.numbering(Kind.DATA, name) as number,
+    ):
         ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
         with folders.incoming(source, target) as incoming:
             _check_text(incoming, source)
@@ -52,10 +54,9 @@ def add_data(
             gates.ask(
                 workspace, Gate.REGISTER, ref, collect_evidence.of_data(ref, facts, len(files))
             )
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        facts = facts.model_copy(update={"dvc": held})
-        return catalog.register(name, facts, files=files, version=number)
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                facts = facts.model_copy(update={"dvc": held})
+                return catalog.register(name, facts, files=files, version=number)
 
 
 def _licence(statement: DataStatement) -> dict[str, str | None]:

@@ -65,8 +65,10 @@ def add_seed(
         Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
-    with workspace.writing(f"seed add {name}"):
-        number = catalog.next_version(Kind.SEED, name)
+    with (
+        workspace.writing(f"seed add {name}"),
+        workspace.numbering(Kind.SEED, name) as number,
+    ):
         ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
         parents = [catalog.get(reference, DataFacts) for reference in data]
         refuse_evaluation_data(parents)
@@ -95,17 +97,16 @@ def add_seed(
                 if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
             gates.ask(workspace, Gate.REGISTER, ref, collect_evidence.of_seed(ref, facts))
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        for file in files:
-            workspace.store.put(target / file.path, file.sha256)
-        return catalog.register(
-            name,
-            facts.model_copy(update={"dvc": held}),
-            files=files,
-            version=number,
-            parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
-        )
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                for file in files:
+                    workspace.store.put(target / file.path, file.sha256)
+                return catalog.register(
+                    name,
+                    facts.model_copy(update={"dvc": held}),
+                    files=files,
+                    version=number,
+                    parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
+                )
 
 
 @contextmanager

@@ -80,9 +80,11 @@ def register(
     """
     check_expert_name(name)
     catalog = workspace.catalog
-    with workspace.writing(f"register {name}"):
+    with (
+        workspace.writing(f"register {name}"),
+        workspace.numbering(Kind.EXPERT, name) as number,
+    ):
         candidate = _candidate(workspace, name, data, seed)
-        number = catalog.next_version(Kind.EXPERT, name)
         ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
         contents = contents_of(source) if source.exists() else None
         taken = contents.taken if contents else None
@@ -103,19 +105,18 @@ def register(
             gates.ask(
                 workspace, Gate.REGISTER, ref, collect_evidence.of_expert(catalog, ref, facts)
             )
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        for file in files:
-            workspace.store.put(target / file.path, file.sha256)
-        parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
-        parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
-        return catalog.register(
-            name,
-            facts.model_copy(update={"dvc": held}),
-            files=files,
-            version=number,
-            parents=parents,
-        )
+            parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
+            parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                for file in files:
+                    workspace.store.put(target / file.path, file.sha256)
+                return catalog.register(
+                    name,
+                    facts.model_copy(update={"dvc": held}),
+                    files=files,
+                    version=number,
+                    parents=parents,
+                )
 
 
 def _candidate(workspace: Workspace, name: str, data: Sequence[str], seed: str) -> Candidate:

@@ -33,7 +33,8 @@ from btx_core.training.loop import flops_per_token
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
-from btx_core.training.tune import TuneInputs, TuneJob, write_tuned
+from btx_core.training.tune import TuneInputs, TuneJob
+from btx_core.training.write_back import write_tuned
 from pipelines.story import corpora
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from registry.records.results import share_of_gain
@@ -518,7 +519,6 @@ def grown(setup: Setup, variant: Variant, joining: str, name: str) -> Row:
     first = composed(setup, variant, branches)
     previous = setup.folder / "before"
     shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
     write_tuned(RoutedModel(first.model), setup.folder / "mixed", (ROUTER, SHARED), previous)
     # The joining expert comes last, so that every other one keeps its index.
     stay = range(len(branches) + int(variant.mixing.seed_expert))
@@ -563,7 +563,6 @@ def composed(
     inputs = TuneInputs(out, texts, own_experts, setup.seed, previous)
     job = TuneJob.load(inputs, replace(variant.tuning, seed=setup.random_seed))
     job.start_routers()
-    job.freeze()
     report = job.run()
     return Composed(job.routed.network, Cost(report.tokens, report.flops))
 

@@ -86,6 +86,7 @@ class BuildOrder(Record):
         grown_from: the build that tuning goes on from.
         recipe: every key of every step, resolved.
         threads: of a stage; the order of float additions follows it.
+        processes: that tune together; the order of float additions follows it.
     """
 
     ref: str
@@ -98,6 +99,7 @@ class BuildOrder(Record):
     grown_from: GrownFrom | None
     recipe: BuildRecipe
     threads: int
+    processes: int = 1
 
 
 def read_build(root: Path) -> BuildOrder:

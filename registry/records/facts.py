@@ -331,6 +331,7 @@ class ExportFacts(Facts):
     target: str | None = None
     fused: bool | None = None
     verdict: str | None = None
+    transformers: str | None = None  # the least release that loads it
     public_key: str | None = None  # PEM, where the folder is signed
 
     @field_validator("verdict", mode="before")
