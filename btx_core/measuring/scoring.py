@@ -43,7 +43,14 @@ def score(network: PreTrainedModel, inputs_BS: torch.Tensor, targets_BS: torch.T
     """
     # Any: a transformers ModelOutput, whose class differs between families, and an untyped method.
     body, untyped = network.base_model, cast(Any, network)
-    states: Any = body(input_ids=inputs_BS, use_cache=False)
+    outputs: list[Any] = []
+    # Through the whole model: where it is sharded, its outermost module must run first.
+    hook = body.register_forward_hook(lambda _, arguments, output: outputs.append(output))
+    try:
+        network(input_ids=inputs_BS, use_cache=False, logits_to_keep=1)
+    finally:
+        hook.remove()
+    (states,) = outputs
     vocabulary = untyped.get_output_embeddings().weight.shape[0]
     step = max(1, CHUNK // (vocabulary * len(inputs_BS)))
     parts = []
