@@ -24,6 +24,7 @@ from btx_core.checkpoints.mixture_layouts import (
     GLM4_MOE,
     GRANITEMOE,
     GRANITEMOE_SWA,
+    GRANITEMOEHYBRID,
     HUNYUAN_MOE,
     LAYER,
     LAYOUTS,
@@ -186,6 +187,7 @@ def has_untied_embeddings(config: Config) -> bool:
     return not config.get("tie_word_embeddings", True)
 
 
+ALREADY_A_MIXTURE = "a mixture already; give the dense seed that it was made from"
 MLP_BIAS = Refusal(is_set("mlp_bias"), "feed-forward biases (mlp_bias), which no stock mixture has")
 ATTENTION_BIAS = Refusal(is_set("attention_bias"), "attention biases, which this mixture lacks")
 HEAD_WIDTH = Refusal(
@@ -358,6 +360,11 @@ def youtu_settings(config: Config, sizes: Sizes) -> Settings:
     return no_groups(config, sizes) | {"head_dim": config["head_dim"]}
 
 
+def granite_hybrid_settings(config: Config, sizes: Sizes) -> Settings:
+    """Return Granite 4's settings: the dense block is an expert, and none is shared."""
+    return {"shared_intermediate_size": 0, "intermediate_size": sizes.expert_inner}
+
+
 # Tensors that a mixture wants and the dense model lacks
 
 # A shared expert that the mixture always has: of width 0, and its gate zero.
@@ -371,6 +378,10 @@ NO_SHARED_EXPERTS = (
     Constant(LAYER + "mlp.shared_experts.gate_proj.weight", lambda sizes: (0, sizes.width)),
     Constant(LAYER + "mlp.shared_experts.up_proj.weight", lambda sizes: (0, sizes.width)),
     Constant(LAYER + "mlp.shared_experts.down_proj.weight", lambda sizes: (sizes.width, 0)),
+)
+NO_SHARED_LINEAR = (
+    Constant(LAYER + "shared_mlp.input_linear.weight", lambda sizes: (0, sizes.width)),
+    Constant(LAYER + "shared_mlp.output_linear.weight", lambda sizes: (sizes.width, 0)),
 )
 # It cannot be left out or narrowed: it is there, and gives zero.
 SILENT_SHARED_MLP = (
@@ -582,6 +593,17 @@ FAMILIES: tuple[Family, ...] = (
         layout=GRANITEMOE,
         refusals=(MLP_BIAS,),
     ),
+    # Granite 4, with layers of Mamba or without: its own mixture, whose shared block is empty.
+    Family(
+        dense="granitemoehybrid",
+        layout=GRANITEMOEHYBRID,
+        settings=granite_hybrid_settings,
+        gate=Piece(LAYER + "shared_mlp.input_linear.weight", gate_rows),
+        up=Piece(LAYER + "shared_mlp.input_linear.weight", up_rows),
+        down=Piece(LAYER + "shared_mlp.output_linear.weight"),
+        constants=NO_SHARED_LINEAR,
+        refusals=(Refusal(is_set("num_local_experts"), ALREADY_A_MIXTURE),),
+    ),
     # Granite's multipliers under other names.
     Family(
         dense="hyperclovax",
@@ -661,7 +683,6 @@ FAMILIES: tuple[Family, ...] = (
 )
 NOT_GATED = "a feed-forward block without a gate"
 LATE_NORMS = "norms after the feed-forward block that no stock mixture has"
-ALREADY_A_MIXTURE = "a mixture already; give the dense seed that it was made from"
 REASONS: dict[str, str] = {
     "phi": NOT_GATED,
     "starcoder2": NOT_GATED,
@@ -682,7 +703,9 @@ REASONS: dict[str, str] = {
     "gemma3": "a model of text and pictures",
     "stablelm": "norms with biases, which no stock mixture has",
     "olmo": "norms without weights, which only a mixture with joined attention has",
-    **dict.fromkeys(LAYOUTS, ALREADY_A_MIXTURE),
+    **dict.fromkeys(
+        sorted(LAYOUTS.keys() - {family.dense for family in FAMILIES}), ALREADY_A_MIXTURE
+    ),
 }
 
 

@@ -190,6 +190,15 @@ LFM2_MOE = Layout(
     router=LAYER + "feed_forward.gate.weight",
     count_key="num_experts",
 )
+GRANITEMOEHYBRID = Layout(
+    model_type="granitemoehybrid",
+    architecture="GraniteMoeHybridForCausalLM",
+    experts=stacked_experts(
+        "block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"
+    ),
+    router=LAYER + "block_sparse_moe.router.layer.weight",
+    count_key="num_local_experts",
+)
 GRANITEMOE = Layout(
     model_type="granitemoe",
     architecture="GraniteMoeForCausalLM",
@@ -225,5 +234,6 @@ LAYOUTS = {
         LFM2_MOE,
         GRANITEMOE,
         GRANITEMOE_SWA,
+        GRANITEMOEHYBRID,
     )
 }

@@ -134,6 +134,9 @@ def _value(config: Mapping[str, Any], key: str) -> object:
     value = config.get(key)
     if key == "head_dim" and value is None and config.get("num_attention_heads"):
         value = config["hidden_size"] // config["num_attention_heads"]
+    if key == "layer_types" and value and set(value) == {"full_attention"}:
+        # What a class without kinds of layers does anyway.
+        value = None
     return json.loads(json.dumps(value, default=str))
 
 

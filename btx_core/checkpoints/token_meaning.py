@@ -122,7 +122,11 @@ def require_tokenizer(checkpoint: Checkpoint, rows: int) -> None:
             next="copy the files of the model's tokenizer into the folder",
         )
     tokenizer = read_tokenizer(folder)
-    token, last = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    # Some classes add special tokens of their own to what the files hold; no text gives their ids.
+    own = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
+    named = {str(tokenizer.eos_token or tokenizer.bos_token)} & tokenizer.get_vocab().keys()
+    ids = {token: tokenizer.get_vocab()[token] for token in own | named}
+    token, last = max(ids.items(), key=lambda entry: entry[1])
     if last >= rows:
         raise ShapeMismatch(
             f"{folder}, token {token!r}",

@@ -44,7 +44,7 @@ IN_TRANSFORMERS_4 = frozenset(
     }
 )
 # Mixtures that llama.cpp's converter has no class for (its list of 2025).
-NOT_IN_LLAMA_CPP = ("flex_olmo", "granitemoe_swa")
+NOT_IN_LLAMA_CPP = ("flex_olmo", "granitemoe_swa", "granitemoehybrid")
 # llama.cpp wants Qwen2's shared expert to have a width; one of zeros gives zero.
 SHARED_WIDTH = 32
 SHARED_WIDTH_KEY = "shared_expert_intermediate_size"

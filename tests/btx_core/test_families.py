@@ -21,6 +21,8 @@ from btx_core.problems import Unsupported
 from .conftest import EXAMPLES, build, stock
 
 HEADS = {4: (1, 2, 4), 2: (1, 2)}
+# The last matrix of a dense feed-forward block.
+DOWN = r"down_proj.weight|feed_forward.w2.weight|shared_mlp.output_linear.weight"
 ROPE = [
     {"rope_type": "default"},
     {"rope_type": "linear", "factor": 2.0},
@@ -215,6 +217,26 @@ def dense(
                 | {"attention_bias": flag}
                 | ({"use_post_norm": False} if model == "hyperclovax" else {})
             )
+        case "granitemoehybrid", _:
+            mamba = dict.fromkeys(("mamba_n_heads", "mamba_n_groups", "mamba_expand"), 2)
+            factors = {"embedding_multiplier": 3.0, "residual_multiplier": 0.5}
+            types = kinds(draw, layers - 1, ("full_attention", "linear_attention"))
+            return (
+                {key: value for key, value in c.items() if key != "head_dim"}
+                | tie
+                | eps
+                | rope(draw, ROPE[:1])
+                | factors
+                | mamba
+                | {
+                    "mamba_d_head": c["hidden_size"],
+                    "mamba_d_state": 8,
+                    "num_local_experts": 0,
+                    "shared_intermediate_size": c["intermediate_size"],
+                    "position_embedding_type": draw(st.sampled_from(["rope", "nope"])),
+                    "layer_types": ["full_attention", *types],
+                }
+            )
         case "gemma", _:
             return c | eps | own_width | rope(draw, ROPE[:1])
         case "cohere", _:
@@ -373,19 +395,16 @@ def doubled(
     """
     wide = dict(config)
     wide["intermediate_size"] = (
-        2
-        * next(
-            p
-            for n, p in model.named_parameters()
-            if re.search(r"down_proj.weight|feed_forward.w2.weight", n)
-        ).shape[1]
+        2 * next(p for n, p in model.named_parameters() if re.search(DOWN, n)).shape[1]
     )
+    if "shared_intermediate_size" in wide:
+        wide["shared_intermediate_size"] = wide["intermediate_size"]
     wide["block_auto_adjust_ff_dim"] = False
     if "lfm2" not in entry:
         wide.pop("block_auto_adjust_ff_dim")
     theirs, joined = other.state_dict(), {}
     for name, ours in model.state_dict().items():
-        if re.search(r"gate_up_proj", name):
+        if re.search(r"gate_up_proj|shared_mlp.input_linear", name):
             joined[name] = torch.cat(
                 [
                     part
@@ -395,7 +414,7 @@ def doubled(
             )
         elif re.search(r"(gate|up)_proj|feed_forward.w[13]", name):
             joined[name] = torch.cat([ours, theirs[name]])
-        elif re.search(r"mlp.down_proj|feed_forward.w2", name):
+        elif re.search(r"mlp.down_proj|feed_forward.w2|shared_mlp.output_linear", name):
             joined[name] = torch.cat([ours, theirs[name]], 1) / 2
         else:
             joined[name] = ours
@@ -429,12 +448,7 @@ def test_two_experts_of_equal_weight_give_the_mean_of_their_blocks(
         )
         down = [p for n, p in made.named_parameters() if re.search(r"experts\.down_proj$", n)]
         first, second = (
-            next(
-                p
-                for n, p in m.named_parameters()
-                if re.search(r"down_proj.weight|feed_forward.w2.weight", n)
-            )
-            for m in (model, other)
+            next(p for n, p in m.named_parameters() if re.search(DOWN, n)) for m in (model, other)
         )
         assert torch.equal(down[0][0], first)  # and in the order of the slots
         assert torch.equal(down[0][1], second)

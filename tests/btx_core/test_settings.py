@@ -57,6 +57,16 @@ OWN: dict[str, Config] = {
     "lfm2": {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
     "smollm3": {"no_rope_layers": [1, 0]},
     "glm": {"head_dim": 8},
+    "granitemoehybrid": {
+        "num_local_experts": 0,
+        "shared_intermediate_size": 48,
+        "mamba_n_heads": 4,
+        "mamba_d_head": 16,
+        "mamba_d_state": 8,
+        "mamba_n_groups": 1,
+        "layer_types": ["linear_attention", "full_attention"],
+        "position_embedding_type": "rope",
+    },
     "helium": {"head_dim": 8},
     "seed_oss": {"head_dim": 8, "attention_bias": False, "attention_out_bias": False},
 }
@@ -162,7 +172,9 @@ def logits(folder: Path) -> torch.Tensor | None:
             return None
         ids = torch.randint(3, 64, (1, 150), generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
-            found: torch.Tensor = model.eval()(ids).logits
+            first = model.eval()(ids[:, :-1], use_cache=True)
+            step = model(ids[:, -1:], past_key_values=first.past_key_values)
+            found = torch.cat([first.logits, step.logits], dim=1)
     except Exception:
         return None
     return found
