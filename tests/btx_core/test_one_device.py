@@ -13,9 +13,10 @@ from pretended_gpu import CPU, GPU, TwoDevices, pretended_gpu
 
 from btx_core.measuring import ensemble, harness
 from btx_core.measuring.attribution import Reader
-from btx_core.measuring.evaluation import evaluate, heldout_windows
+from btx_core.measuring.evaluation import evaluate
+from btx_core.measuring.samples import Limits, sample
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.texts import split
+from btx_core.tokens import Tokens
 from btx_core.training.branch import train
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
@@ -83,7 +84,7 @@ def voted(setting: Setting) -> object:
     from btx_core.machine import load
 
     tokenizer = AutoTokenizer.from_pretrained(setting.seed)
-    heldout = heldout_windows(split(setting.corpora / "math").heldout, tokenizer, 64, 200)
+    heldout = sample(Tokens.of(setting.corpora / "math", tokenizer), Limits(200, 64))
     models = [load(folder, dtype=torch.float32) for folder in (setting.seed, setting.root / "math")]
     return ensemble.bits_per_byte(models, heldout, top_k=1)
 

@@ -15,9 +15,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from btx_core.checkpoints.dense import write_dense
+from btx_core.machine import Machine
 from btx_core.mixing.mix import MixRecipe
 from btx_core.problems import BtxError
+from btx_core.training.write_back import write_branch
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.mix_once import compose
 from pipelines.jobs.register import register
@@ -147,8 +148,7 @@ def test_a_branch_has_its_seeds_tensor_names_dtypes_and_config(
     branch = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         branch.model.layers[0].mlp.up_proj.weight += 0.1
-    (tmp_path / "out").mkdir()
-    write_dense(branch, folder, tmp_path / "out")
+    write_branch(branch, folder, tmp_path / "out", Machine(), {})
     before, after = load_file(folder / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
     assert {name: (tensor.dtype, tensor.shape) for name, tensor in before.items()} == {
         name: (tensor.dtype, tensor.shape) for name, tensor in after.items()
