@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.workspace.terminal import UNSEEN, console, table_of, visible
+from registry.units import size
 
 if TYPE_CHECKING:
     from registry.records.answers import Answer, PlannedStage
@@ -53,7 +54,18 @@ def place_text(place: "PlannedStage") -> str:
         counts.append((place.threads, "thread"))
     plural = {"process": "processes"}
     words = [f"{n} {name if n == 1 else plural.get(name, name + 's')}" for n, name in counts if n]
-    return f"{place.executor}: {', '.join(words)}"
+    return f"{place.executor}: {', '.join(words)}{_memory_text(place)}"
+
+
+def _memory_text(place: "PlannedStage") -> str:
+    if place.needed_bytes is None:
+        return ""
+    each = "" if place.processes == 1 else " a process"
+    needs = f"; needs about {size(place.needed_bytes)}{each}"
+    if place.available_bytes is None:
+        return needs
+    verdict = "" if place.fits else ": DOES NOT FIT"
+    return f"{needs} of {size(place.available_bytes)}{verdict}"
 
 
 def print_answer(answer: "Document", as_json: bool, text: str) -> None:

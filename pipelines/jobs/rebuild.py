@@ -21,11 +21,11 @@ from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
-from pipelines.workspace import fitted, folders, orders, reports
+from pipelines.stages.executors import EXECUTOR, Clusters, check, placed, resolved
+from pipelines.workspace import fitted, folders, memory_need, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
-from pipelines.workspace.placement import ExecutorName, StageName
+from pipelines.workspace.placement import ExecutorName, Resources, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
@@ -115,7 +115,7 @@ def rebuild(
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
-        _places(workspace, executor)
+        _places(workspace, planned, executor)
         number = workspace.next_number(Kind.BUILD, "")
         asked = _ask(workspace, planned, f"build/{number}")
         shards = _shards(workspace, planned)
@@ -173,19 +173,31 @@ def look_ahead(
         cost=expected.cost,
         refused_by=_refusals(workspace, planned),
         measured_on=expected.measured_on,
-        stages=_places(workspace, executor),
+        stages=_places(workspace, planned, executor),
         chosen=planned.chosen,
     )
 
 
-def _places(workspace: Workspace, executor: ExecutorName | None) -> tuple[PlannedStage, ...]:
+def _places(
+    workspace: Workspace, planned: Plan, executor: ExecutorName | None
+) -> tuple[PlannedStage, ...]:
     """Return where each stage runs. Raises Invalid for resources that cannot be honoured."""
     settings, places = workspace.settings, [MIX]
     for stage in PLACED:
         resources = settings.resources(stage, executor)
         check(resources, Clusters.of(settings))
-        places.append(placed(stage, resources))
+        needed = _tuning_need(workspace, planned, resolved(resources)) if stage == "tune" else None
+        places.append(placed(stage, resources, needed))
     return tuple(places)
+
+
+def _tuning_need(workspace: Workspace, planned: Plan, resources: Resources) -> int | None:
+    """Return the bytes that a process of the tuning needs."""
+    mixed = recipe(MixRecipe, planned.ordered.mix)
+    tuned = recipe(TuneRecipe, planned.ordered.tune)
+    experts = len(planned.members) + int(mixed.seed_expert)
+    seed = folders.folder_of(workspace.root, planned.seed)
+    return memory_need.of_tuning(seed, experts, (mixed, tuned), resources)
 
 
 def _unchanged(planned: Plan) -> RebuildAnswer:

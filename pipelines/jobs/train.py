@@ -17,14 +17,14 @@ from btx_core.files import replace_text
 from btx_core.training.fitting import for_training
 from btx_core.training.recipes import TrainRecipe
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import Clusters, check, execute, placed
+from pipelines.stages.executors import Clusters, check, execute, placed, resolved
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log
-from pipelines.workspace import fitted, folders, orders
+from pipelines.workspace import fitted, folders, memory_need, orders
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
-from pipelines.workspace.recipe_reader import recipe
+from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Invalid, Refused
 from registry.records.answers import PlannedBranch, TrainForecastAnswer
@@ -139,7 +139,17 @@ def look_ahead(
                 action="reuse" if reused else "train",
             )
         )
-    return TrainForecastAnswer(branches=tuple(branches), place=placed("train", resources))
+    needed = memory_need.worst(
+        [
+            memory_need.of_training(
+                folders.folder_of(workspace.root, base),
+                recipe(TrainRecipe, complete(order.recipe, order.chosen)),
+                resolved(resources),
+            )
+            for order in ordered.values()
+        ]
+    )
+    return TrainForecastAnswer(branches=tuple(branches), place=placed("train", resources, needed))
 
 
 def newest_seed(workspace: Workspace) -> str:

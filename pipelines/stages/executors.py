@@ -72,10 +72,20 @@ def check(resources: Resources, clusters: Clusters) -> None:
         local_processes.check(resources)
 
 
-def placed(stage: str, resources: Resources) -> PlannedStage:
-    """Return where a stage would run, as an answer says it."""
-    if resources.executor == "local":
-        resources = local_processes.resolved(resources)
+def resolved(resources: Resources) -> Resources:
+    """Return the resources with the number of GPUs that a stage takes."""
+    return local_processes.resolved(resources) if resources.executor == "local" else resources
+
+
+def placed(stage: str, resources: Resources, needed_bytes: int | None = None) -> PlannedStage:
+    """Return where a stage would run, as an answer says it.
+
+    Args:
+        stage: its name.
+        resources: what it is given.
+        needed_bytes: of memory, by each of its processes.
+    """
+    resources = resolved(resources)
     return PlannedStage(
         stage=stage,
         executor=resources.executor,
@@ -83,7 +93,18 @@ def placed(stage: str, resources: Resources) -> PlannedStage:
         processes=resources.processes,
         gpus=resources.gpus or 0,
         threads=None if resources.gpus else resources.threads,
+        needed_bytes=needed_bytes,
+        available_bytes=_available(resources),
     )
+
+
+def _available(resources: Resources) -> int | None:
+    """Return the memory that each process has; None where it cannot be seen from here."""
+    if resources.executor == "local":
+        return local_processes.memory_each(resources)
+    if resources.gpus or resources.memory_gb is None:
+        return None
+    return int(resources.memory_gb * 1e9) // resources.processes_per_node
 
 
 def execute(

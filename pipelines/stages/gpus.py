@@ -35,6 +35,24 @@ def visible_gpus() -> list[str]:
     return listed.stdout.split()
 
 
+def memory_of_smallest() -> int | None:
+    """Return the bytes of the visible GPU that has the fewest; None where nobody says."""
+    visible = visible_gpus()
+    if not visible:
+        return None
+    query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", f"--id={','.join(visible)}", *query],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return min(int(line) for line in listed.stdout.split()) << 20
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+
+
 class Claim:
     """GPUs that no other stage of this machine takes until they are let go.
 

@@ -47,6 +47,20 @@ def resolved(resources: Resources) -> Resources:
     return replace(resources, gpus=resources.processes if gpus.visible_gpus() else 0)
 
 
+def memory_each(resources: Resources) -> int | None:
+    """Return the bytes that each process of a stage has: of its GPU, or its part of this machine's.
+
+    Args:
+        resources: resolved.
+    """
+    if resources.gpus:
+        return gpus.memory_of_smallest()
+    total: int = psutil.virtual_memory().total
+    if resources.memory_gb is not None:
+        total = min(total, int(resources.memory_gb * 1e9))
+    return total // resources.processes_per_node
+
+
 def check(resources: Resources) -> None:
     """Refuse what this machine does not have, or this executor cannot do.
 

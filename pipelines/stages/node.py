@@ -61,7 +61,11 @@ def environment(resources: Resources, devices: Sequence[str]) -> dict[str, str]:
         resources: of the stage.
         devices: the GPUs that the node's processes see; without any they compute on the CPU.
     """
-    variables = {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
+    variables = {
+        "CUDA_VISIBLE_DEVICES": ",".join(devices),
+        "BTX_EXPERT_PARALLEL": str(resources.expert_parallel),
+        "BTX_RECOMPUTE": str(int(resources.recompute)),
+    }
     if not devices:
         variables["OMP_NUM_THREADS"] = str(resources.threads)
         variables["ACCELERATE_USE_CPU"] = "true"

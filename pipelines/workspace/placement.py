@@ -31,6 +31,8 @@ class StageSettings(BaseModel):
         memory_gb: of a node.
         minutes: after which the stage is stopped, or queued again to go on.
         rendezvous: HOST:PORT of the first node, where the local executor uses several.
+        expert_parallel: processes that divide the experts of a mixture among them.
+        recompute: compute activations again on the way back instead of keeping them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,8 @@ class StageSettings(BaseModel):
     memory_gb: Annotated[float, Field(gt=0)] | None = None
     minutes: Count | None = None
     rendezvous: Annotated[str, Field(pattern=r"^[^:\s]+:\d+$")] | None = None
+    expert_parallel: Count | None = None
+    recompute: bool | None = None
 
 
 class MachineSettings(StageSettings):
@@ -93,6 +97,8 @@ class Resources:
     memory_gb: float | None = None
     minutes: int | None = None
     rendezvous: str | None = None
+    expert_parallel: int = 1
+    recompute: bool = False
 
     @property
     def processes_per_node(self) -> int:
@@ -137,6 +143,8 @@ def resources_of(
         memory_gb=own.memory_gb,
         minutes=own.minutes,
         rendezvous=own.rendezvous,
+        expert_parallel=own.expert_parallel or 1,
+        recompute=bool(own.recompute),
     )
 
 
@@ -180,4 +188,11 @@ def check_counts(resources: Resources) -> None:
             found=f"{gpus} for {processes} processes",
             expected=f"{processes}, one a process, or 0 to compute on the CPU",
             next="change gpus or processes",
+        )
+    if processes % resources.expert_parallel:
+        raise Invalid(
+            "btx.toml, [machine] expert_parallel",
+            found=f"{resources.expert_parallel} for {processes} processes",
+            expected="a divisor of the number of processes",
+            next="change expert_parallel or processes",
         )

@@ -212,6 +212,8 @@ class PlannedStage(Answer):
 
     Attributes:
         threads: of each process; None where it computes on GPUs, or takes every core.
+        needed_bytes: of memory, for each process, by the sizes of the model; None: not known.
+        available_bytes: what each process has there; None: not known from here.
     """
 
     stage: str
@@ -220,6 +222,15 @@ class PlannedStage(Answer):
     processes: int
     gpus: int
     threads: int | None
+    needed_bytes: int | None = None
+    available_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the memory is enough; None where that is not known."""
+        if self.needed_bytes is None or self.available_bytes is None:
+            return None
+        return self.needed_bytes <= self.available_bytes
 
 
 class PlannedBranch(Answer):

@@ -1,0 +1,89 @@
+"""What memory a stage would need, from its seed's config and its recipe; nothing is loaded.
+
+In:  registered versions, recipes, resources.  Out: bytes of one process, or None where the config
+does not say enough. The formula is `btx_core.training.memory`'s; what there is, the executor's.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from btx_core.mixing.recipe import MixRecipe
+from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
+from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe
+from pipelines.workspace.placement import Resources
+
+# The libraries, and what an allocator leaves unused, on the CPU and on a GPU.
+LIBRARIES, LIBRARIES_ON_GPU = 1 << 30, 4 << 30
+# Logits are computed for so many numbers at a time; see `btx_core.training.losses`.
+LOGITS_AT_ONCE = 1 << 25
+
+
+def of_training(seed: Path, recipe: TrainRecipe, resources: Resources) -> int | None:
+    """Return the bytes that a process of a training needs.
+
+    Args:
+        seed: the seed's folder.
+        recipe: every key resolved.
+        resources: of the stage.
+    """
+    shape = _shape(seed)
+    if shape is None:
+        return None
+    trains: Trains = "feed-forward" if recipe.mode == "anchored" else "all"
+    # Beside the seed a frozen copy of its blocks runs.
+    teacher = shape if recipe.beside else None
+    return _need(shape, trains, recipe, resources, teacher)
+
+
+def of_tuning(
+    seed: Path, experts: int, recipes: tuple[MixRecipe, TuneRecipe], resources: Resources
+) -> int | None:
+    """Return the bytes that a process of a tuning needs.
+
+    Args:
+        seed: the seed's folder.
+        experts: of the mixture, the seed's own among them.
+        recipes: how it is mixed and tuned, every key resolved.
+        resources: of the stage.
+    """
+    mixed, tuned = recipes
+    shape = _shape(seed)
+    if shape is None or tuned.mode == "none":
+        return None
+    taken = experts if mixed.routing == "soft" else mixed.top_k
+    teacher = shape if tuned.keep else None
+    return _need(shape.mixed(experts, taken), tuned.mode, tuned, resources, teacher)
+
+
+def worst(needs: Sequence[int | None]) -> int | None:
+    """Return the largest of several needs; None where one is not known."""
+    known = [need for need in needs if need is not None]
+    return max(known) if known and len(known) == len(needs) else None
+
+
+def _need(
+    shape: ModelShape,
+    trains: Trains,
+    recipe: Optimisation,
+    resources: Resources,
+    teacher: ModelShape | None,
+) -> int:
+    run = RunShape(
+        trains=trains,
+        batch=recipe.batch,
+        sequence=recipe.sequence,
+        accumulate=recipe.accumulate,
+        bfloat16=recipe.precision == "bfloat16",
+        recompute=resources.recompute,
+        logits_chunk=max(1, LOGITS_AT_ONCE // shape.vocabulary),
+        processes=resources.processes,
+    )
+    libraries = LIBRARIES_ON_GPU if resources.gpus else LIBRARIES
+    return memory_of(shape, run, teacher).total + libraries
+
+
+def _shape(seed: Path) -> ModelShape | None:
+    try:
+        return ModelShape.in_folder(seed)
+    except (OSError, KeyError, TypeError, ValueError):
+        return None

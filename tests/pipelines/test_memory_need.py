@@ -1,0 +1,81 @@
+"""Whether a stage fits is known before it starts: from the seed's config and the recipe alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from btx_core.mixing.recipe import MixRecipe
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
+from pipelines.cli.output import place_text
+from pipelines.stages import executors, gpus
+from pipelines.workspace import memory_need
+from pipelines.workspace.placement import Resources, check_counts
+from registry.errors import Invalid
+
+# Llama 3 8B.
+CONFIG = {
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128_256,
+}
+TRAIN = TrainRecipe(batch=16, sequence=4096, precision="bfloat16")
+TUNE = TuneRecipe(batch=16, sequence=4096, precision="bfloat16", mode="shared")
+GPU = 80 << 30
+
+
+@pytest.fixture
+def seed(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def on(count: int, *, recompute: bool = True) -> Resources:
+    return Resources(processes=count, gpus=count, recompute=recompute)
+
+
+def test_an_8b_branch_fits_eight_gpus_and_not_one(
+    seed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "memory_of_smallest", lambda: GPU)
+    fits = {}
+    for count in (1, 8):
+        need = memory_need.of_training(seed, TRAIN, on(count))
+        place = executors.placed("train", on(count), need)
+        fits[count] = place.fits
+        assert ("DOES NOT FIT" in place_text(place)) == (not place.fits)
+    assert fits == {1: False, 8: True}
+
+
+def test_what_lowers_the_need_lowers_what_is_said(seed: Path) -> None:
+    kept = memory_need.of_training(seed, TRAIN, on(8, recompute=False))
+    again = memory_need.of_training(seed, TRAIN, on(8))
+    recipes = (MixRecipe(), TUNE)
+    four, eight = (memory_need.of_tuning(seed, count, recipes, on(8)) for count in (5, 9))
+    needs = [need or 0 for need in (again, kept, four, eight)]
+    assert all(needs)
+    assert needs[0] < needs[1]
+    assert needs[2] < needs[3]
+
+
+def test_a_config_that_does_not_say_enough_is_no_number(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"hidden_size": 8}')
+    assert memory_need.of_training(tmp_path, TRAIN, on(1)) is None
+    assert executors.placed("train", Resources(), None).fits is None
+    assert memory_need.worst([1, None]) is None
+    assert memory_need.worst([1, 3, 2]) == 3
+
+
+def test_the_processes_of_a_cpu_share_its_memory() -> None:
+    one, four = (
+        executors.placed("train", Resources(processes=count, gpus=0), 1) for count in (1, 4)
+    )
+    assert four.available_bytes == (one.available_bytes or 0) // 4 > 0
+
+
+def test_experts_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(Invalid, match="expert_parallel"):
+        check_counts(Resources(processes=4, expert_parallel=3))
