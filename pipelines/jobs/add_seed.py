@@ -125,16 +125,21 @@ def _checkpoint(workspace: Workspace, source: Path) -> Iterator[SeedSource]:
         yield SeedSource(source, taken=contents.taken, left_out=contents.left_out)
         return
     header = read_gguf_header(source)
-    with temporary_path(workspace.work, "gguf") as folder:
-        folder.mkdir(parents=True)
-        write_plain(header, folder)
-        yield SeedSource(
-            folder,
-            SourceFile(
-                name=source.name,
-                sha256=sha256_file(source),
-                bytes=source.stat().st_size,
-                format="gguf",
-                quantisation=header.quantisation,
-            ),
-        )
+    was_there = workspace.work.exists()
+    try:
+        with temporary_path(workspace.work, "gguf") as folder:
+            folder.mkdir(parents=True)
+            write_plain(header, folder)
+            yield SeedSource(
+                folder,
+                SourceFile(
+                    name=source.name,
+                    sha256=sha256_file(source),
+                    bytes=source.stat().st_size,
+                    format="gguf",
+                    quantisation=header.quantisation,
+                ),
+            )
+    finally:
+        if not was_there and workspace.work.is_dir() and not any(workspace.work.iterdir()):
+            workspace.work.rmdir()
