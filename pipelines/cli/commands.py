@@ -35,6 +35,7 @@ from registry.records.answers import (
     RegisteredAnswer,
     ReleaseAnswer,
     ReportAnswer,
+    RestoreAnswer,
     RevokedAnswer,
     SeedRow,
     TokenAnswer,
@@ -81,6 +82,8 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "registry head": HeadAnswer,
     "registry dump": DumpAnswer,
     "registry load": LoadAnswer,
+    "registry backup": DumpAnswer,
+    "registry restore": RestoreAnswer,
     "registry gc": CollectAnswer,
     "export": ExportAnswer,
 }

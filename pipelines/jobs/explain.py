@@ -48,7 +48,8 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
             next="ask about one part at a time",
         )
     facts = build.facts
-    read = _opened(folders.build_folder(workspace.root, build), build.digest).read(text)
+    folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
+    read = _opened(folder, build.digest).read(text)
     if not read.tokens:
         raise Invalid(
             "text",

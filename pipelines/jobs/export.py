@@ -59,6 +59,7 @@ def export(
         raise Conflict(
             str(out), found="something there", expected="a new folder", next="name another folder"
         )
+    folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
     out = out.resolve()
     incoming = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):
@@ -67,7 +68,7 @@ def export(
         shutil.rmtree(incoming, ignore_errors=True)
         try:
             export_checkpoint(
-                folders.build_folder(workspace.root, build),
+                folder,
                 incoming,
                 fused=request.fused,
                 target=request.target,

@@ -446,6 +446,7 @@ class CollectAnswer(Answer):
 
     deleted: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()  # what was left as it is, and why
 
 
 class LoadAnswer(Answer):
@@ -462,6 +463,12 @@ class DumpAnswer(LoadAnswer):
     """What a dump wrote, and where."""
 
     folder: str
+
+
+class RestoreAnswer(LoadAnswer):
+    """What a restore read, and the version folders here that are newer."""
+
+    newer: tuple[str, ...] = ()
 
 
 class ReportAnswer(Answer):
