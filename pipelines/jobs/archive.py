@@ -128,7 +128,7 @@ def collect(
                 folders.verify(where, version.files, str(version.ref))
                 folders.track(workspace.root, where, version.files)
             deleted = tuple(store.sweep(lambda: _needed(workspace), grace_s=grace_s))
-        reason = _why_not_dvc(workspace)
+        reason = _why_not_dvc(workspace, restored)
         if reason:
             skipped.append(reason)
         elif not dry_run:
@@ -147,14 +147,19 @@ def _lost(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
     return lost
 
 
-def _why_not_dvc(workspace: Workspace) -> str | None:
-    """Say why DVC's cache is left as it is; None where it may be cleaned."""
+def _why_not_dvc(workspace: Workspace, restored: Sequence[str]) -> str | None:
+    """Say why DVC's cache is left as it is; None where it may be cleaned.
+
+    Args:
+        workspace: whose cache it is.
+        restored: the versions whose .dvc files are written again, or would be.
+    """
     cache = folders.cache_folder(workspace.root)
     if not cache.resolve().is_relative_to(workspace.root):
         return _shared("DVC's cache", cache)
     for version, where in _versions(workspace):
         md5 = _held_md5(version)
-        if md5 is None:
+        if md5 is None or str(version.ref) in restored:
             continue
         listing = cache / "files" / "md5" / md5[:2] / md5[2:]
         if _dvc_file(where).is_file() and not listing.is_file():
