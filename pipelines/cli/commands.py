@@ -41,6 +41,7 @@ from registry.records.answers import (
     ReleaseAnswer,
     RepairAnswer,
     ReportAnswer,
+    RestoreAnswer,
     RetractedAnswer,
     RevokedAnswer,
     SeedRow,
@@ -101,6 +102,8 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "registry head": HeadAnswer,
     "registry dump": DumpAnswer,
     "registry load": LoadAnswer,
+    "registry backup": DumpAnswer,
+    "registry restore": RestoreAnswer,
     "registry gc": CollectAnswer,
     "export": ExportAnswer,
 }

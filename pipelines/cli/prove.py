@@ -1,4 +1,4 @@
-"""The commands that prove and preserve: audit; registry head, dump, load and gc."""
+"""The commands that prove and preserve: audit, and registry with its own commands."""
 
 from datetime import UTC, datetime
 from json import dumps
@@ -219,6 +219,35 @@ def registry_load_command(folder: Path, json: Json = False) -> None:
     print_answer(answer, json, f"loaded {objects}   head {answer.head}")
 
 
+@registry_app.command("backup")
+def registry_backup_command(folder: Path, json: Json = False) -> None:
+    """Write the registry's rows and log into a new folder; the registry may be in use.
+
+    The files of versions are not in it: DVC's remote holds those.
+
+    Example: btx registry backup /mnt/backups/registry-2026-03-01
+    """
+    from pipelines.jobs.archive import backup
+
+    answer = backup(find_workspace(), folder)
+    print_answer(answer, json, f"{answer.folder}   head {answer.head}")
+
+
+@registry_app.command("restore")
+def registry_restore_command(folder: Path, json: Json = False) -> None:
+    """Fill this workspace's empty registry with a backup; folders stay as they are.
+
+    Folders that are newer than the backup are named; their numbers are not given again.
+
+    Example: btx registry restore /mnt/backups/registry-2026-03-01
+    """
+    from pipelines.jobs.archive import restore
+
+    answer = restore(find_workspace(), folder)
+    newer = "".join(f"\nnewer than the backup: {name}" for name in answer.newer)
+    print_answer(answer, json, f"restored   head {answer.head}{newer}")
+
+
 @registry_app.command("gc")
 def registry_gc_command(
     dry_run: Annotated[
@@ -236,4 +265,5 @@ def registry_gc_command(
 
     answer = collect(find_workspace(), dry_run=dry_run)
     objects = counted(len(answer.deleted), "object")
-    print_answer(answer, json, f"{objects} {'would go' if dry_run else 'deleted'}")
+    left = "".join(f"\nleft as it is: {reason}" for reason in answer.skipped)
+    print_answer(answer, json, f"{objects} {'would go' if dry_run else 'deleted'}{left}")

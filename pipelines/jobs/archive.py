@@ -1,4 +1,4 @@
-"""Carry the whole registry out as plain files and in again; remove what no version needs.
+"""Carry the registry out as plain files and in again; back it up; remove what no version needs.
 
 The form of the rows is the catalogue's. Here the objects get their folders and DVC files back.
 """
@@ -11,7 +11,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
 from registry.errors import Damaged
-from registry.records.answers import CollectAnswer, DumpAnswer, LoadAnswer
+from registry.records.answers import CollectAnswer, DumpAnswer, LoadAnswer, RestoreAnswer
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -54,10 +54,47 @@ def load(workspace: Workspace, folder: Path) -> LoadAnswer:
         Damaged: for a row or file that is not what was dumped.
     """
     with workspace.writing(f"registry load {folder}"):
-        about = plain_files.load(folder.resolve(), workspace.catalog, workspace.store)
+        about = plain_files.load(folder.resolve(), workspace.catalog_to_fill, workspace.store)
         for version, where in _versions(workspace):
             _show(workspace, version, where)
     return LoadAnswer(**about.to_json())
+
+
+def backup(workspace: Workspace, folder: Path) -> DumpAnswer:
+    """Write rows and log of one moment into the new `folder`; the registry may be in use.
+
+    The bytes are left to `dvc push`, and to copies of the store.
+
+    Raises:
+        Conflict: when the folder exists.
+        Damaged: for rows that are not what was registered.
+    """
+    target = folder.resolve()
+    written = plain_files.dump(workspace.catalog, None, target)
+    return DumpAnswer(folder=str(target), **written.to_json())
+
+
+def restore(workspace: Workspace, folder: Path) -> RestoreAnswer:
+    """Fill this workspace's empty registry with what `backup` wrote; no folder is touched.
+
+    Returns:
+        What was read, and the folders here that are newer than the backup: their numbers are not
+        given again.
+
+    Raises:
+        Conflict: when the registry holds something already.
+        Damaged: for a row that is not what was written.
+    """
+    with workspace.writing(f"registry restore {folder}"):
+        about = plain_files.load(folder.resolve(), workspace.catalog_to_fill, workspace.store)
+        known = {where for _, where in _versions(workspace)}
+    held = [workspace.root / name for name in workspace.held_here()]
+    newer = tuple(
+        path.with_suffix("").relative_to(workspace.root).as_posix()
+        for path in held
+        if path.with_suffix("") not in known
+    )
+    return RestoreAnswer(newer=newer, **about.to_json())
 
 
 def collect(
@@ -65,8 +102,9 @@ def collect(
 ) -> CollectAnswer:
     """Delete stored objects that no version needs, then let DVC do the same with its cache.
 
-    What withdrawn versions hold is needed too. DVC keeps what a .dvc file names: one that was lost
-    is written again first.
+    What withdrawn versions hold is needed too, and what other machines hold is left to them. DVC
+    keeps what a .dvc file names: one that was lost is written again first. A store or cache outside
+    the workspace may serve other workspaces, which nobody here knows: it is left as it is.
 
     Args:
         workspace: whose store is swept.
@@ -74,24 +112,71 @@ def collect(
         grace_s: seconds for which an object that nothing needs is left alone.
     """
     with workspace.writing("registry gc"):
-        lost = [
-            (version, where)
-            for version, where in _versions(workspace)
-            if not _dvc_file(where).is_file() and _held_md5(version) is not None
-        ]
+        lost = _lost(workspace)
         restored = tuple(str(version.ref) for version, _ in lost)
-        if dry_run:
+        store, skipped = workspace.store, []
+        if not store.root.resolve().is_relative_to(workspace.root):
+            skipped.append(_shared("the store", store.root.resolve()))
+        if dry_run or skipped:
             keep = _needed(workspace)
-            unneeded = tuple(one for one in workspace.store.objects() if one not in keep)
-            return CollectAnswer(deleted=unneeded, restored=restored)
-        for version, where in lost:
-            if not where.is_dir():
-                _show(workspace, version, where)
-            folders.verify(where, version.files, str(version.ref))
-            folders.track(workspace.root, where, version.files)
-        deleted = workspace.store.sweep(lambda: _needed(workspace), grace_s=grace_s)
-        folders.collect(workspace.root)
-    return CollectAnswer(deleted=tuple(deleted), restored=restored)
+            unneeded = tuple(one for one in store.objects() if one not in keep)
+            deleted = () if skipped else unneeded
+        else:
+            for version, where in lost:
+                if not where.is_dir():
+                    _show(workspace, version, where)
+                folders.verify(where, version.files, str(version.ref))
+                folders.track(workspace.root, where, version.files)
+            deleted = tuple(store.sweep(lambda: _needed(workspace), grace_s=grace_s))
+        reason = _why_not_dvc(workspace, restored)
+        if reason:
+            skipped.append(reason)
+        elif not dry_run:
+            folders.collect(workspace.root)
+    return CollectAnswer(deleted=deleted, restored=restored, skipped=tuple(skipped))
+
+
+def _lost(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
+    """Return the versions whose bytes are here and whose .dvc file is not."""
+    lost = []
+    for version, where in _versions(workspace):
+        if _dvc_file(where).is_file() or _held_md5(version) is None:
+            continue
+        if where.is_dir() or all(workspace.store.has(file.sha256) for file in version.files):
+            lost.append((version, where))
+    return lost
+
+
+def _why_not_dvc(workspace: Workspace, restored: Sequence[str]) -> str | None:
+    """Say why DVC's cache is left as it is; None where it may be cleaned.
+
+    Args:
+        workspace: whose cache it is.
+        restored: the versions whose .dvc files are written again, or would be.
+    """
+    cache = folders.cache_folder(workspace.root)
+    if not cache.resolve().is_relative_to(workspace.root):
+        return _shared("DVC's cache", cache)
+    for version, where in _versions(workspace):
+        md5 = _held_md5(version)
+        if md5 is None or str(version.ref) in restored:
+            continue
+        listing = cache / "files" / "md5" / md5[:2] / md5[2:]
+        if _dvc_file(where).is_file() and not listing.is_file():
+            return (
+                f"DVC's cache lacks {version.ref}, so DVC cannot tell what it needs: "
+                f"dvc pull {_dvc_file(where)}, or dvc commit --force {_dvc_file(where)}"
+            )
+        if not _dvc_file(where).is_file() and listing.is_file():
+            return (
+                f"DVC's cache holds {version.ref}, which no .dvc file here names: "
+                "git pull brings that file"
+            )
+    return None
+
+
+def _shared(what: str, where: Path) -> str:
+    return f"{what} lies outside the workspace, in {where}: others may need what it holds"
 
 
 def _needed(workspace: Workspace) -> set[str]:

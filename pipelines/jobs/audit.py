@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError, Unsupported
 from pipelines.workspace.recipe_reader import recipe
-from pipelines.workspace.workspace import Workspace
+from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.catalogue import checks, pins
 from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
@@ -322,6 +322,11 @@ def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
         if numbered["incoming"] or path.with_name(numbered["number"]) not in known:
             subject = str(path.relative_to(workspace.root))
             advice = "run the command that did not end again, or remove it"
+            if not unfinished_mark(workspace.root, path.with_name(numbered["number"])).exists():
+                advice = (
+                    "restore the newer registry that knows it, or register it again under the next "
+                    "number and remove it; its number is not given again here"
+                )
             findings.append(
                 finding("unfinished", subject, "no row", "a registered version", advice)
             )

@@ -50,7 +50,7 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
             next="ask about one part at a time",
         )
     facts = build.facts
-    folder = folders.build_folder(workspace.root, build)
+    folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
     read = _opened(folder, build.digest, build.files).read(text)
     if not read.tokens:
         raise Invalid(

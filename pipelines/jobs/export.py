@@ -73,6 +73,7 @@ def export(
         raise Conflict(
             str(out), found="something there", expected="a new folder", next="name another folder"
         )
+    folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
     out = out.resolve()
     incoming = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):

@@ -214,8 +214,13 @@ def _nothing_to_do(workspace: Workspace, planned: Plan) -> bool:
 
 
 def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
-    """Whether every file of the build is in its folder, with its size."""
+    """Whether every file of the build is in its folder, with its size.
+
+    One that another machine holds, and git names here, is not built again.
+    """
     folder = folders.build_folder(workspace.root, build)
+    if not folder.exists():
+        return folder.with_name(f"{folder.name}.dvc").is_file()
     for file in build.files:
         path = folder / file.path
         if not path.is_file() or path.stat().st_size != file.bytes:

@@ -259,6 +259,12 @@ def _require_same(repo: Repo, md5: str, subject: str, files: Sequence[FileFact])
         )
 
 
+def cache_folder(root: Path) -> Path:
+    """Return where DVC's cache lies."""
+    with Repo(str(root)) as repo:
+        return Path(repo.cache.local_cache_dir)
+
+
 def collect(root: Path) -> None:
     """Delete from DVC's cache what no .dvc file and no stage of the workspace names."""
     try:
@@ -277,8 +283,10 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
     """Check that `folder` holds exactly `files`.
 
     Raises:
+        NotFound: when it is not on this disk.
         Damaged: naming the first file that differs.
     """
+    require_here(folder, subject)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {file.path: file.sha256 for file in files}
     advice = "btx repair"
@@ -296,6 +304,18 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
                 expected=f"sha256 {registered}",
                 next=advice,
             )
+
+
+def require_here(folder: Path, subject: str) -> Path:
+    """Return the folder of a version. Raises NotFound where it is not on this disk."""
+    if folder.is_dir():
+        return folder
+    raise NotFound(
+        subject,
+        found="not on this disk",
+        expected=f"the folder {folder}",
+        next=f"dvc pull {folder}.dvc (after git pull, where that file is missing too)",
+    )
 
 
 def build_folder(root: Path, build: Version[BuildFacts]) -> Path:

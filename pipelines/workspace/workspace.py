@@ -41,6 +41,8 @@ from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
 SETTINGS = "btx.toml"
+# The .dvc files of versions.
+HELD = ("data/*/*.dvc", "seeds/*/*.dvc", "experts/*/*.dvc", "builds/*.dvc")
 # What git leaves alone. Metrics belong to git, so that DVC can compare them.
 IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"
 DEFAULT_SETTINGS = """\
@@ -212,8 +214,41 @@ class Workspace:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The open registry."""
+        """The open registry.
+
+        Raises:
+            NotFound: where there is none, and where it knows nothing of what lies here.
+        """
+        url = self.registry_url
+        path = Path(url.removeprefix("sqlite:///"))
+        if url.startswith("sqlite:///") and not path.exists():
+            raise self._no_registry(without_secrets(url), "no registry")
+        catalog = self.catalog_to_fill
+        held = self.held_here()
+        if held and not catalog.last():
+            found = f"an empty registry beside {held[0]}"
+            raise self._no_registry(without_secrets(url), found)
+        return catalog
+
+    @cached_property
+    def catalog_to_fill(self) -> Catalog:
+        """The open registry, made where there is none."""
         return Catalog(self.registry_url, actor=self.acting or actor())
+
+    def held_here(self) -> list[str]:
+        """Return the .dvc files of all versions that lie in this workspace, relative to it."""
+        paths = [path for pattern in HELD for path in self.root.glob(pattern)]
+        return sorted(path.relative_to(self.root).as_posix() for path in paths)
+
+    def _no_registry(self, where: str, found: str) -> NotFound:
+        if not self.held_here():
+            advice = "btx init makes one; or correct the address"
+        else:
+            advice = (
+                "name the registry that knows these versions: export BTX_REGISTRY_URL=...; or "
+                "bring it here: btx registry load DIR, of btx registry dump where it is"
+            )
+        return NotFound(where, found=found, expected="the registry of this workspace", next=advice)
 
     def acting_as(self, name: str) -> "Workspace":
         """Return this workspace with a catalogue of its own, in which another person writes."""
@@ -479,7 +514,7 @@ def create(root: Path) -> Workspace:
     _write_new(root / SETTINGS, DEFAULT_SETTINGS)
     workspace = Workspace.find(root)
     (root / ".btx").mkdir(exist_ok=True)
-    workspace.catalog.head()
+    workspace.catalog_to_fill.head()
     return workspace
 
 

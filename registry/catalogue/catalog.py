@@ -377,6 +377,11 @@ class Catalog:
         with self.database.read() as rows:
             return audit_log.head(rows)
 
+    def last(self) -> int:
+        """Return the number of the newest event; 0 where nothing has happened yet."""
+        with self.database.read() as rows:
+            return int(rows("SELECT COALESCE(MAX(seq), 0) FROM event")[0][0])
+
     def lineage(self, ref: str | Reference, *, down: bool = False) -> Graph:
         """Return what a version was made from, to the last ancestor; or what was made from it."""
         with self.database.read() as rows:

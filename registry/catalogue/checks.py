@@ -343,6 +343,11 @@ def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:
     The folder must hold nothing else.
     """
     folder = given.folders.get(version.ref)
+    if folder is not None and not folder.exists():
+        found, expected = "not on this disk", f"{len(version.files)} files in {folder}"
+        advice = f"dvc pull {folder}.dvc (after git pull, where that file is missing too)"
+        yield finding("files", str(version.ref), found, expected, advice)
+        folder = None
     for file in version.files:
         stored = given.store.path(file.sha256)
         if version.ref.kind in given.stored or stored.exists():

@@ -9,6 +9,7 @@ costs more than most answers take. What the rows mean is left to `catalog.py`.
 import errno
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 import sqlite3
@@ -21,6 +22,7 @@ from pathlib import Path
 
 # The two drivers' connections share no type, and a column's value may be of any.
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, Unavailable
@@ -116,7 +118,15 @@ class Database:
         self._local = threading.local()
         self._writing = threading.Lock()
         self._sqlalchemy_engine: Engine | None = None
-        if self._schema() != SCHEMA:
+        revision = self._schema()
+        if revision is not None and revision > SCHEMA:
+            raise Unavailable(
+                without_secrets(url),
+                found=f"schema {revision}, which a newer btx made",
+                expected=f"schema {SCHEMA} or older",
+                next="pip install --upgrade btx-registry, as on the machine that made it",
+            )
+        if revision != SCHEMA:
             self._migrate()
 
     @contextmanager
@@ -218,9 +228,7 @@ class Database:
 
     def _connect(self) -> Any:
         if self.path is not None:
-            connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
-            connection.execute("PRAGMA query_only = ON")
-            return connection
+            return _sqlite_reader(self.path)
         # Here, since SQLite must not pay for it.
         import psycopg
 
@@ -317,6 +325,22 @@ def _set_wal(path: Path) -> None:
         finally:
             connection.close()
         time.sleep(PAUSE_S)
+
+
+def _sqlite_reader(path: Path) -> sqlite3.Connection:
+    """Connect for reading, also where this account may write neither the file nor its folder."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        connection.execute("PRAGMA query_only = ON")
+        return connection
+    where = f"file:{quote(str(path))}?mode=ro"
+    # With the log's index of a writer that is at work, where there is one; else, with no writer and
+    # nothing in the log, the file as it lies there.
+    wal = path.with_name(f"{path.name}-wal")
+    unused = not wal.exists() or wal.stat().st_size == 0
+    return sqlite3.connect(
+        f"{where}&immutable=1" if unused else where, timeout=BUSY_S, isolation_level=None, uri=True
+    )
 
 
 @contextmanager

@@ -74,13 +74,18 @@ class Summary:
 
 
 def dump(
-    catalog: Catalog, store: Store, folder: Path, elsewhere: Mapping[str, Path] | None = None
+    catalog: Catalog,
+    store: Store | None,
+    folder: Path,
+    elsewhere: Mapping[str, Path] | None = None,
 ) -> Summary:
     """Write the registry to a new folder, visible whole or not at all.
 
+    Rows and log are those of one moment, whatever is written meanwhile.
+
     Args:
         catalog: the registry.
-        store: its objects.
+        store: its objects; None: rows and log alone.
         folder: the new folder.
         elsewhere: SHA-256 -> a file with these bytes, for what the store does not hold. What is in
             neither is named as missing.
@@ -102,13 +107,15 @@ def dump(
             counts = {table: _write_lines(rows, table, temporary) for table in TABLES}
             head = audit_log.head(rows)
             named = {sha256 for (sha256,) in rows("SELECT DISTINCT sha256 FROM file")}
-        copied = _copy_objects(store, named, elsewhere or {}, temporary / "objects")
+        copied: set[str] = set()
+        if store is not None:
+            copied = _copy_objects(store, named, elsewhere or {}, temporary / "objects")
         summary = Summary(
             format=FORMAT,
             head=head,
             rows=counts,
             objects=len(copied),
-            missing=tuple(sorted(named - copied)),
+            missing=tuple(sorted(named - copied)) if store is not None else (),
         )
         (temporary / ABOUT).write_bytes(canonical_json(summary.to_json()) + b"\n")
     return summary

@@ -517,6 +517,7 @@ class CollectAnswer(Answer):
 
     deleted: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()  # what was left as it is, and why
 
 
 class LoadAnswer(Answer):
@@ -533,6 +534,12 @@ class DumpAnswer(LoadAnswer):
     """What a dump wrote, and where."""
 
     folder: str
+
+
+class RestoreAnswer(LoadAnswer):
+    """What a restore read, and the version folders here that are newer."""
+
+    newer: tuple[str, ...] = ()
 
 
 class ReportAnswer(Answer):

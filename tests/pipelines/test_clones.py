@@ -1,0 +1,207 @@
+"""Several workspaces and one registry.
+
+What lies elsewhere is not here, and neither damaged nor built again; a registry that is missing or
+older is said to be, and numbers nothing twice; what others may need is not collected.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.jobs import archive
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.audit import audit
+from pipelines.jobs.explain import explain
+from pipelines.jobs.rebuild import rebuild
+from pipelines.workspace import folders, trust
+from pipelines.workspace.workspace import Workspace, create
+from registry.catalogue.catalog import Catalog
+from registry.errors import Damaged, NotFound
+from registry.records.facts import DataFacts, DataStatement
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SAID = DataStatement(license="MIT", source="s")
+
+
+def corpus(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "a.txt").write_text(f"{text}\n" * 30)
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = create(tmp_path / "w")
+    for number in (1, 2):
+        add_data(made, "math", corpus(tmp_path / f"corpus-{number}", f"text {number}"), SAID)
+    return made
+
+
+def clone(workspace: Workspace, folder: Path) -> Path:
+    """Copy what git carries."""
+    ignore = shutil.ignore_patterns(".btx", "cache", "tmp", "1", "2", "3")
+    shutil.copytree(workspace.root, folder, ignore=ignore)
+    return folder
+
+
+def test_a_clone_without_its_registry_says_so_and_writes_nothing(
+    workspace: Workspace, tmp_path: Path, btx: Run
+) -> None:
+    root = clone(workspace, tmp_path / "clone")
+    before = (root / "data/math/1.dvc").read_bytes()
+    other = str(corpus(tmp_path / "other", "other"))
+    add = ("data", "add", "math", other, "--license", "MIT", "--source", "s")
+    for arguments in (("list", "data"), add, ("audit", "data/math"), ("registry", "gc")):
+        ended = btx(root, *arguments)
+        assert ended.returncode == 1, ended.stdout
+        assert "btx registry load" in ended.stderr
+    assert "btx registry load" in btx(root, "init", ".").stderr
+    empty = btx(root, *add)
+    assert empty.returncode == 1
+    assert "data/math/1.dvc" in empty.stderr
+    assert (root / "data/math/1.dvc").read_bytes() == before
+    archive.dump(workspace, tmp_path / "out")
+    loaded = btx(root, "registry", "load", str(tmp_path / "out"))
+    assert loaded.returncode == 0, loaded.stderr
+    assert (root / "data/math/1.dvc").read_bytes() == before
+    added = btx(root, *add)
+    assert "data/math@3" in added.stdout, added.stderr
+
+
+@pytest.mark.parametrize("address", ["nowhere/x.db", ".btx/registri.db"])
+def test_a_mistyped_address_is_an_error_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    root = create(tmp_path / "w").root
+    monkeypatch.setenv("BTX_REGISTRY_URL", f"sqlite:///{address}")
+    with pytest.raises(NotFound, match="no registry"):
+        assert Workspace.find(root).catalog
+    assert not (root / address).exists()
+    assert not (root / "nowhere").exists()
+
+
+def test_a_backup_of_a_registry_in_use_comes_back_beside_newer_folders(
+    workspace: Workspace, tmp_path: Path, btx: Run
+) -> None:
+    with workspace.writing("something long"), workspace.catalog.database.write():
+        saved = archive.backup(workspace, tmp_path / "backup")
+    assert (saved.objects, saved.missing) == (0, ())
+    add_data(workspace, "math", corpus(tmp_path / "corpus-3", "text 3"), SAID)
+    shared = tmp_path / "newer"
+    shutil.copytree(workspace.root, shared, ignore=shutil.ignore_patterns(".btx"))
+    newer = (shared / "data/math/3.dvc").read_bytes()
+    restored = btx(shared, "registry", "restore", str(tmp_path / "backup"))
+    assert restored.returncode == 0, restored.stderr
+    assert "newer than the backup: data/math/3" in restored.stdout
+    again = Workspace.find(shared)
+    assert again.catalog.head() == saved.head
+    (finding, *_) = audit(again, "data/math").findings
+    assert "not given again" in finding.next
+    version = add_data(again, "math", corpus(tmp_path / "corpus-4", "text 4"), SAID)
+    assert version.ref.version == 4
+    assert (shared / "data/math/3.dvc").read_bytes() == newer
+    folders.verify(shared / "data/math/4", version.files, "data/math@4")
+
+
+def test_what_another_machine_holds_is_not_here_and_not_damaged(
+    own_story: Workspace, tmp_path: Path
+) -> None:
+    root = own_story.root
+    for name in ("builds/1", "experts/math/1"):
+        shutil.rmtree(root / name)
+    assert rebuild(own_story).status == "unchanged"
+    with pytest.raises(NotFound, match=r"dvc pull .*builds/1\.dvc"):
+        explain(own_story, "build/1", "one")
+    with pytest.raises(NotFound, match=r"dvc pull .*experts/math/1\.dvc"):
+        folders.opened(root, own_story.catalog.get("expert/math"))
+    findings = [one for one in audit(own_story, "build/1").findings if one.check == "files"]
+    absent = [one for one in findings if one.found == "not on this disk"]
+    assert {one.subject for one in absent} == {"build/1", "expert/math@1"}
+    assert findings == absent
+    (root / "data/math/1").joinpath("more.txt").write_text("x")
+    with pytest.raises(Damaged):
+        folders.opened(root, own_story.catalog.get("data/math"))
+
+
+def test_a_collection_leaves_what_others_may_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    cache = tmp_path / "shared-cache"
+    ours, theirs = create(tmp_path / "ours").root, create(tmp_path / "theirs").root
+    for root in (ours, theirs):
+        command = [sys.executable, "-m", "dvc", "cache", "dir", str(cache)]
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+        trust.confirm(root, Workspace.unconfirmed(root).statements())
+    add_data(Workspace.find(theirs), "mine", corpus(tmp_path / "c", "theirs"), SAID)
+    before = {path for path in cache.rglob("*") if path.is_file()}
+    answer = archive.collect(Workspace.find(ours), grace_s=0)
+    assert "others may need" in answer.skipped[0]
+    assert {path for path in cache.rglob("*") if path.is_file()} == before
+    shutil.rmtree(theirs / ".btx/store", ignore_errors=True)
+    store = tmp_path / "shared-store"
+    store.mkdir()
+    shutil.rmtree(ours / ".btx/store")
+    (ours / ".btx/store").symlink_to(store)
+    trust.confirm(ours, Workspace.unconfirmed(ours).statements())
+    (tmp_path / "object").write_text("x")
+    kept = Workspace.find(ours).store.put(tmp_path / "object")
+    answer = archive.collect(Workspace.find(ours), grace_s=0)
+    assert (answer.deleted, len(answer.skipped)) == ((), 2)
+    assert Workspace.find(ours).store.has(kept)
+
+
+def test_a_collection_goes_on_where_another_machine_registered_more(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    facts = workspace.catalog.get("data/math@1", DataFacts)
+    dvc = {"path": "data/law/1", "md5": "e" * 32 + ".dir"}
+    elsewhere = facts.facts.to_json() | {"domain": "law", "dvc": dvc}
+    workspace.catalog.register("law", DataFacts.from_json(elsewhere, "x"), files=facts.files)
+    (tmp_path / "stray").write_text("stray")
+    stray = workspace.store.put(tmp_path / "stray")
+    answer = archive.collect(workspace, grace_s=0)
+    assert (answer.deleted, answer.restored, answer.skipped) == ((stray,), (), ())
+    shutil.rmtree(workspace.root / ".dvc/cache")
+    assert "DVC's cache lacks data/math@1" in archive.collect(workspace).skipped[0]
+
+
+@pytest.mark.parametrize("revision", ["0002", "0117"])
+def test_a_newer_registry_under_an_older_program_is_one_clear_message(
+    workspace: Workspace, btx: Run, revision: str
+) -> None:
+    with sqlite3.connect(workspace.root / ".btx/registry.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    ended = btx(workspace.root, "list", "data")
+    assert ended.returncode == 1
+    assert f"schema {revision}" in ended.stderr
+    assert "--upgrade" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another account")
+def test_who_may_only_read_reads(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.catalog.close()
+    database = workspace.root / ".btx/registry.db"
+    program = (
+        "import os, sys; from registry.catalogue.catalog import Catalog\n"
+        "os.setuid(65534)\n"
+        "catalog = Catalog('sqlite:///' + sys.argv[1], actor='auditor')\n"
+        "print(catalog.head(), len(catalog.events()))\n"
+    )
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    command = [sys.executable, "-c", program, str(database)]
+    writing = Catalog(f"sqlite:///{database}", actor="ada")
+    for quiet in (True, False):
+        if not quiet:
+            writing.withdraw("data/math@2", "now in the log of the database alone")
+        read = subprocess.run(command, capture_output=True, text=True)
+        said = f"{writing.head()} {len(writing.events())}\n"
+        assert read.stdout == said, read.stderr
