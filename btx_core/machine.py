@@ -1,31 +1,290 @@
-"""Load a model onto this machine. No other module of the package does so.
+"""The processes and the device that a stage runs on, and the only place that loads a model.
 
-In:  a checkpoint folder in Hugging Face format.  Out: a stock transformers model.
+In:  what torchrun or accelerate started this process with; a checkpoint folder.
+Out: the machine; a stock transformers model on its device, whole, or one shard of it a process.
 Training, tuning, the teacher, the first router weights, evaluation, attribution and the harness all
-load here, so that device, dtype and sharding have one place where they are decided. Today a model
-is loaded whole, on the CPU; accelerate moves what is trained. Checking a folder that is not trusted
-is left to `btx_core.checkpoints.checkpoint`.
+load here, so device, dtype and sharding are decided in one place, and whoever computes with a model
+asks `device_of` where it is. Sharding is transformers' own (FSDP2, and expert parallelism for
+mixtures), which loads each process's share from the plain folder. Checking a folder that is not
+trusted is left to `btx_core.checkpoints.checkpoint`.
 """
 
+import os
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+import torch.distributed as dist
+from accelerate import PartialState
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Partial
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils.logging import disable_progress_bar
 
+from btx_core.problems import BtxError
 
-def load(folder: Path, dtype: torch.dtype | None = None) -> PreTrainedModel:
+# Variables of the environment; see `here`.
+EXPERT_PARALLEL, RECOMPUTE = "BTX_EXPERT_PARALLEL", "BTX_RECOMPUTE"
+
+T = TypeVar("T")
+# Called with a model: the names of some of its modules.
+Blocks = Callable[[PreTrainedModel], Iterable[str]]
+# Called with a loaded model: the names of the parameters that train.
+Trains = Callable[[PreTrainedModel], Container[str]]
+
+
+class OtherProcessFailed(BtxError):
+    """Another process of this run raised an error."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processes that run a stage together, and this one's device.
+
+    Attributes:
+        rank: of this process.
+        world: how many processes there are. More than one share every model that is loaded.
+        device: of this process.
+        expert_parallel: how many processes divide the experts of a mixture among them.
+        recompute: compute the layers' activations again on the way back instead of keeping them.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    expert_parallel: int = 1
+    recompute: bool = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes what is written once."""
+        return self.rank == 0
+
+    @property
+    def for_dense(self) -> "Machine":
+        """The machine as a dense model is loaded on it: no experts are divided."""
+        return replace(self, expert_parallel=1)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Leave the block only when every process has, and raise in all what one has raised.
+
+        Inside, no process may wait for another.
+
+        Raises:
+            OtherProcessFailed: in the processes that did not fail themselves.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        text = None if failure is None else f"{type(failure).__name__}: {failure}"
+        texts = self._gathered(text)
+        if failure is not None:
+            raise failure
+        for rank, found in enumerate(texts):
+            if found is not None:
+                raise OtherProcessFailed(
+                    f"process {rank}",
+                    found=found,
+                    expected="every process to get this far",
+                    next="fix what is named, then run the same command again",
+                )
+
+    def told(self, value: T) -> T:
+        """Return the main process's value in every process."""
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=_host_group())
+        return values[0]
+
+    def totals(self, values: Sequence[float]) -> list[float]:
+        """Add each number up over the processes."""
+        if self.world == 1:
+            return list(values)
+        summed = torch.tensor(list(values), dtype=torch.float64)
+        dist.all_reduce(summed, group=_host_group())
+        return cast(list[float], summed.tolist())
+
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a tensor over the processes, without a gradient."""
+        if self.world == 1:
+            return tensor.detach()
+        summed = tensor.detach().clone()
+        dist.all_reduce(summed)
+        return summed / self.world
+
+    def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Give parameters that every process holds whole the main process's values."""
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if not isinstance(parameter, DTensor):
+                dist.broadcast(parameter.data, src=0)
+
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Average the gradients of parameters that every process holds whole.
+
+        Those of sharded parameters have been averaged on the way back.
+        """
+        if self.world == 1:
+            return
+        for parameter in parameters:
+            if not isinstance(parameter, DTensor) and parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.world
+
+    def _gathered(self, text: str | None) -> list[str | None]:
+        if self.world == 1:
+            return [text]
+        texts: list[str | None] = [None] * self.world
+        dist.all_gather_object(texts, text, group=_host_group())
+        return texts
+
+
+@lru_cache(maxsize=1)
+def _host_group() -> dist.ProcessGroup:
+    """Return the group in which processes exchange what is in main memory."""
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
+
+
+def here() -> Machine:
+    """Return the machine that this process is a part of.
+
+    The environment says what cannot be seen: `BTX_EXPERT_PARALLEL`, how many processes divide the
+    experts of a mixture among them, which divides the number of processes and of experts; and
+    `BTX_RECOMPUTE`, "1" where activations are to be computed again on the way back.
+
+    Returns:
+        All processes that torchrun or `accelerate launch` started together; alone, the first GPU,
+        or else the CPU.
+    """
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    # Without being told, accelerate joins no processes on a CPU.
+    state = PartialState(cpu=asked or not torch.accelerator.is_available())
+    return Machine(
+        rank=state.process_index,
+        world=state.num_processes,
+        device=state.device,
+        expert_parallel=int(os.environ.get(EXPERT_PARALLEL, "1")) if state.num_processes > 1 else 1,
+        recompute=os.environ.get(RECOMPUTE) == "1",
+    )
+
+
+def load(
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    *,
+    machine: Machine | None = None,
+    trains: Trains | None = None,
+    compute: torch.dtype | None = None,
+    blocks: Blocks | None = None,
+) -> PreTrainedModel:
     """Load a dense or mixed causal language model.
 
     Args:
         folder: a checkpoint folder that stock transformers loads.
-        dtype: the dtype of every parameter; None keeps the one that the folder's config names.
+        dtype: of every parameter that trains; None keeps the one that the folder's config names.
+        machine: where it is to be; this process's own unless given.
+        trains: tells which parameters require a gradient; all do unless given.
+        compute: the dtype that is computed in, and of the parameters that do not train; None: the
+            same dtype as all others'.
+        blocks: names modules that are shared each by itself, so that it can be called alone.
 
     Returns:
-        The model in evaluation mode, every parameter requiring a gradient.
+        The model in evaluation mode on the machine's device. Several processes hold a share of each
+        parameter, and all must call together.
     """
+    machine = here() if machine is None else machine
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    stored = compute is not None and compute != dtype
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto" if dtype is None else dtype
+        folder,
+        dtype="auto" if dtype is None or stored else dtype,
+        distributed_config=_sharding(folder, machine, compute, blocks),
     )
+    trained = None if trains is None else trains(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained is None or name in trained)
+        if stored:
+            parameter.data = parameter.data.to(dtype if parameter.requires_grad else compute)
+    if machine.world == 1:
+        # transformers wraps `to` in a decorator that hides its parameters from the type checker.
+        model.to(machine.device)  # type: ignore[arg-type]
     return model
+
+
+def reshard(model: torch.nn.Module) -> None:
+    """Let this process hold no more than its share again, after forward passes without a way back.
+
+    Until then some modules of a model that several processes share keep whole parameters.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Return the device that a model computes on."""
+    return next(model.parameters()).device
+
+
+def whole(parameter: torch.Tensor) -> torch.Tensor:
+    """Return all of a parameter, of which this process may hold a share.
+
+    It must be called in every process. A gradient that flows back is averaged over the processes.
+    """
+    if not isinstance(parameter, DTensor):
+        return parameter
+    world = parameter.device_mesh.size()
+    full: torch.Tensor = parameter.full_tensor(
+        grad_placements=[Partial() for _ in parameter.placements]
+    )
+    if full.requires_grad:
+        full.register_hook(lambda gradient: gradient / world)  # type: ignore[no-untyped-call]
+    return full
+
+
+@torch.no_grad()
+def assign(parameter: torch.Tensor, values: torch.Tensor) -> None:
+    """Set a parameter, of which this process may hold a share, to whole values in place."""
+    values = values.to(device=parameter.device, dtype=parameter.dtype)
+    if isinstance(parameter, DTensor):
+        values = torch.distributed.tensor.distribute_tensor(
+            values, parameter.device_mesh, parameter.placements, src_data_rank=None
+        )
+    parameter.copy_(values)
+
+
+def _sharding(
+    folder: Path, machine: Machine, compute: torch.dtype | None, blocks: Blocks | None
+) -> DistributedConfig | None:
+    if machine.world == 1:
+        return None
+    plan = None
+    if blocks is not None:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder)
+            skeleton = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        plan = dict.fromkeys(map(_of_any_layer, blocks(skeleton)), "free_full_weight")
+    return DistributedConfig(
+        fsdp_size=machine.world,
+        fsdp_plan=plan,
+        ep_size=machine.expert_parallel,
+        fsdp_mixed_precision=compute == torch.bfloat16,
+    )
+
+
+def _of_any_layer(name: str) -> str:
+    """Return a module's name as plans of transformers have it, with * for the layer's number."""
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)

@@ -8,7 +8,7 @@ train is left to `btx_core.training.routing`, what they start with to
 Shapes: T tokens, E experts, K experts that one token takes, D model width.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from btx_core.machine import load
+from btx_core.machine import Machine, here, load, whole
 
 # What a tuning may change: the routers, these and all that is shared, or every parameter.
 Trainable = Literal["router", "shared", "all"]
@@ -54,11 +54,11 @@ class Router:
     @property
     def experts(self) -> int:
         """How many experts the router chooses from."""
-        return len(self.weight)
+        return self.weight.shape[0]
 
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Return the logits of hidden states, (T, E), float32."""
-        return linear(hidden_TD, self.weight).float()
+        return linear(hidden_TD, whole(self.weight)).float()
 
     def routing_weights(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Return what the routed block multiplies each expert's output with.
@@ -70,7 +70,10 @@ class Router:
             Weights (T, E), float32: a softmax over the K largest logits, zero elsewhere. A router
             that does not renormalise (Switch) weighs the K by the softmax over all experts.
         """
-        logits_TE = self.logits(hidden_TD)
+        return self.weights_of(self.logits(hidden_TD))
+
+    def weights_of(self, logits_TE: torch.Tensor) -> torch.Tensor:
+        """Return what `routing_weights` does, of logits (T, E) that are known."""
         largest_TK, index_TK = logits_TE.topk(self.top_k, -1)
         if getattr(self.module, "norm_topk_prob", True):
             weights_TK = largest_TK.softmax(-1)
@@ -100,10 +103,12 @@ class Recording:
 
     Attributes:
         inputs: by router name, the hidden states (T, D) that entered it, perhaps reduced.
+        logits: by router name, the logits (T, E) that it computed.
         choices: by the name of a layer's experts, what they were given.
     """
 
     inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    logits: dict[str, torch.Tensor] = field(default_factory=dict)
     choices: dict[str, ExpertChoice] = field(default_factory=dict)
 
 
@@ -121,14 +126,40 @@ class RoutedModel:
 
     Attributes:
         network: the stock transformers model.
+        machine: where it is.
     """
 
     network: PreTrainedModel
+    machine: Machine = field(default_factory=here)
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype | None = None) -> "RoutedModel":
-        """Load a mixture as `btx_core.machine.load` does."""
-        return cls(load(folder, dtype))
+    def load(
+        cls,
+        folder: Path,
+        dtype: torch.dtype | None = None,
+        *,
+        machine: Machine | None = None,
+        compute: torch.dtype | None = None,
+        trainable: Trainable = "all",
+    ) -> "RoutedModel":
+        """Load a mixture as `btx_core.machine.load` does.
+
+        Args:
+            folder: a dense or mixed checkpoint.
+            dtype: of the parameters that train; None: as they are stored.
+            machine: where it is to be; this process's own unless given.
+            compute: the dtype that is computed in; None: the same.
+            trainable: what may train, as `freeze` has it.
+        """
+        machine = here() if machine is None else machine
+        network = load(
+            folder,
+            dtype,
+            machine=machine,
+            trains=lambda network: trainable_names(network, trainable),
+            compute=compute,
+        )
+        return cls(network, machine)
 
     @cached_property
     def routers(self) -> tuple[Router, ...]:
@@ -137,12 +168,18 @@ class RoutedModel:
 
     @contextmanager
     def recording(
-        self, *, inputs: bool = False, choices: bool = False, reduce: Reduce | None = None
+        self,
+        *,
+        inputs: bool = False,
+        logits: bool = False,
+        choices: bool = False,
+        reduce: Reduce | None = None,
     ) -> Iterator[Recording]:
         """Record what passes through the routers in the forward passes inside the block.
 
         Args:
             inputs: record what enters each router.
+            logits: record what each router computed, with its gradient.
             choices: record what each layer's experts are given, whatever the router computed.
             reduce: called with a router's name and its input (T, D); what it returns is recorded
                 instead, so that no more than one layer's input is held.
@@ -155,6 +192,8 @@ class RoutedModel:
             if inputs:
                 modules = {router.name: router.module for router in self.routers}
                 stack.enter_context(recorded_inputs(modules, recording.inputs, reduce))
+            if logits:
+                stack.enter_context(_recorded_logits(self.routers, recording.logits))
             if choices:
                 stack.enter_context(_recorded_choices(self.network, recording.choices))
             yield recording
@@ -165,11 +204,26 @@ class RoutedModel:
         Args:
             trainable: "router": the routers; "shared": these and all outside the experts; "all".
         """
-        routers = {router.name for router in self.routers}
+        names = trainable_names(self.network, trainable)
         for name, parameter in self.network.named_parameters():
-            of_router = name.removesuffix(".weight") in routers
-            shared = trainable == "shared" and not is_expert_parameter(name)
-            parameter.requires_grad_(of_router or shared or trainable == "all")
+            parameter.requires_grad_(name in names)
+
+
+def trainable_names(network: torch.nn.Module, trainable: Trainable) -> set[str]:
+    """Return the names of the parameters that a tuning may change.
+
+    Args:
+        network: a mixture.
+        trainable: "router": the routers; "shared": these and all outside the experts; "all".
+    """
+    routers = {router.name for router in routers_of(network)}
+    names = set()
+    for name, _ in network.named_parameters():
+        of_router = name.removesuffix(".weight") in routers
+        shared = trainable == "shared" and not is_expert_parameter(name)
+        if of_router or shared or trainable == "all":
+            names.add(name)
+    return names
 
 
 def routers_of(network: torch.nn.Module) -> tuple[Router, ...]:
@@ -214,6 +268,41 @@ def is_expert_parameter(name: str) -> bool:
 
 
 @contextmanager
+def experts_computing_in(network: torch.nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Let the experts of a mixture compute in a dtype inside the block, their parameters as before.
+
+    Autocast does not reach them: their grouped product takes the dtype of its weights.
+
+    Args:
+        network: a mixture that one process holds whole; a dense model is left as it is.
+        dtype: what their parameters are converted to in every forward pass, with a gradient.
+    """
+    masters: dict[torch.nn.Module, dict[str, torch.nn.Parameter]] = {}
+
+    def convert(module: torch.nn.Module, _: object) -> None:
+        masters[module] = dict(module.named_parameters(recurse=False))
+        for name, parameter in masters[module].items():
+            del module._parameters[name]
+            setattr(module, name, parameter.to(dtype))
+
+    def restore(module: torch.nn.Module, _: object, __: object) -> None:
+        for name, parameter in masters.pop(module, {}).items():
+            delattr(module, name)
+            module.register_parameter(name, parameter)
+
+    handles = []
+    for name, module in network.named_modules():
+        if name.endswith(EXPERTS):
+            handles.append(module.register_forward_pre_hook(convert))
+            handles.append(module.register_forward_hook(restore, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def recorded_inputs(
     modules: Mapping[str, torch.nn.Module],
     inputs: dict[str, torch.Tensor],
@@ -236,6 +325,28 @@ def recorded_inputs(
         return hook
 
     handles = [module.register_forward_pre_hook(listen(name)) for name, module in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _recorded_logits(
+    routers: Sequence[Router], recorded: dict[str, torch.Tensor]
+) -> Iterator[None]:
+    """Record the logits of routers: what they return, or the first thing that they return."""
+
+    # Any: a stock router returns its logits, or a tuple that they lead.
+    def listen(name: str) -> Callable[[torch.nn.Module, Any, Any], None]:
+        def hook(module: torch.nn.Module, _: Any, output: Any) -> None:
+            logits_TE = output[0] if isinstance(output, tuple) else output
+            recorded[name] = logits_TE.reshape(-1, logits_TE.shape[-1]).float()
+
+        return hook
+
+    handles = [router.module.register_forward_hook(listen(router.name)) for router in routers]
     try:
         yield
     finally:

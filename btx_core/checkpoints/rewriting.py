@@ -37,18 +37,43 @@ def write_again(base: Checkpoint, value_of: ValueOf, out: Path) -> None:
     Raises:
         ShapeMismatch: for a value of another shape.
     """
+    copy_all(base, out)
+    for info in base.tensors.values():
+        value = value_of(info)
+        if value is not None:
+            write_value(info, value, out)
+
+
+def copy_all(base: Checkpoint, out: Path) -> None:
+    """Copy a checkpoint's weight files, its config and its tokenizer byte for byte.
+
+    Args:
+        base: the checkpoint.
+        out: an existing folder without these files.
+    """
     for file in base.weight_files():
         shutil.copyfile(file, out / file.name)
-        with open(out / file.name, "r+b") as stream:
-            for info in base.tensors.values():
-                value = value_of(info) if info.file == file else None
-                if value is not None:
-                    stream.seek(info.start)
-                    stream.write(_bytes(info, value))
     for name in ("config.json", INDEX):
         if (base.folder / name).exists():
             shutil.copyfile(base.folder / name, out / name)
     copy_tokenizer(base.folder, out)
+
+
+def write_value(info: TensorInfo, value: torch.Tensor, out: Path) -> None:
+    """Replace one tensor in a copy of its checkpoint.
+
+    Args:
+        info: the tensor, as the checkpoint holds it.
+        value: its new value; it is converted to the checkpoint's dtype.
+        out: the folder that `copy_all` filled.
+
+    Raises:
+        ShapeMismatch: for a value of another shape.
+    """
+    data = _bytes(info, value)
+    with open(out / info.file.name, "r+b") as stream:
+        stream.seek(info.start)
+        stream.write(data)
 
 
 def _bytes(info: TensorInfo, value: torch.Tensor) -> bytes:

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from btx_core.checkpoints.strict_json import read_json
+from btx_core.machine import device_of
 from btx_core.mixing.weight_files import PROVENANCE
 from btx_core.problems import Unsupported
 from btx_core.routed import RoutedModel
-from btx_core.texts import end_token
+from btx_core.tokens import end_token
 
 # Tokens of one window, where the model takes as many.
 LONGEST = 2048
@@ -149,8 +150,9 @@ def routing_shares(model: RoutedModel, ids: Sequence[int]) -> NDArray[np.float64
     Raises:
         Unsupported: for a dense model.
     """
+    read = torch.tensor([list(ids)]).to(device_of(model.network))
     with model.recording(choices=True) as recording:
-        model.network(input_ids=torch.tensor([list(ids)]), use_cache=False, logits_to_keep=1)
+        model.network(input_ids=read, use_cache=False, logits_to_keep=1)
     choices = recording.choices.values()
     if not choices:
         raise Unsupported(
@@ -162,12 +164,12 @@ def routing_shares(model: RoutedModel, ids: Sequence[int]) -> NDArray[np.float64
     experts = max(choice.experts for choice in choices)
     layers = []
     for choice in choices:
-        nothing_TE = torch.zeros(len(ids), experts, dtype=torch.float64)
+        nothing_TE = choice.weights_TK.new_zeros(len(ids), experts, dtype=torch.float64)
         layers.append(nothing_TE.scatter(-1, choice.index_TK, choice.weights_TK.double()))
     weights_TLE = torch.stack(layers, 1)
     # The one weight that Switch gives is below one.
     shares_TLE = weights_TLE / weights_TLE.sum(-1, keepdim=True)
-    return np.asarray(shares_TLE.numpy())
+    return np.asarray(shares_TLE.cpu().numpy())
 
 
 def token_texts(text: str, offsets: Sequence[tuple[int, int]]) -> tuple[str, ...]:

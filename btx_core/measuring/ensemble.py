@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
-from btx_core.measuring.evaluation import IGNORED, HeldOut, batches
+from btx_core.machine import device_of
+from btx_core.measuring.samples import HeldOut, batches
 
 
 @torch.inference_mode()
@@ -37,17 +38,19 @@ def bits_per_byte(
         raise ValueError(f"top_k {top_k} of {len(models)} models")
     nats = 0.0
     for batch in batches(heldout, batch_tokens):
-        targets = batch.targets.clamp(min=0)[..., None]
+        device = device_of(models[0])
+        wanted = batch.targets.to(device)
+        targets = wanted.clamp(min=0)[..., None]
         by_model = []
         for model in models:
-            logits = model(input_ids=batch.inputs, use_cache=False).logits
+            logits = model(input_ids=batch.inputs.to(device), use_cache=False).logits
             scores = logits.double().log_softmax(-1)
             by_model.append(scores.gather(-1, targets)[..., 0])
         log_probabilities_MBS = torch.stack(by_model)
         mixed_BS = torch.logsumexp(
             log_probabilities_MBS + posterior(log_probabilities_MBS, top_k), 0
         )
-        nats -= float(mixed_BS[batch.targets != IGNORED].sum())
+        nats -= float(mixed_BS[batch.predicted].sum())
     return nats / math.log(2) / heldout.text_bytes
 
 

@@ -291,9 +291,11 @@ def _model(folder: Path, batch_tokens: int) -> "HFLM":
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    from btx_core.machine import load
+    from btx_core.machine import device_of, load
 
-    model = HFLM(pretrained=load(folder), tokenizer=AutoTokenizer.from_pretrained(folder))
+    loaded = load(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = HFLM(pretrained=loaded, tokenizer=tokenizer, device=str(device_of(loaded)))
     model.batch_size_per_gpu = max(1, batch_tokens // model.max_length)
     return model
 

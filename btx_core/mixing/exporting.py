@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from btx_core.checkpoints.both_spellings import with_both_spellings
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.contents import INDEX, SINGLE
 from btx_core.checkpoints.mixture_layouts import LAYOUTS, Layout, Role
@@ -27,6 +28,20 @@ from btx_core.problems import Unsupported, WrongUsage
 from btx_core.progress import Progress
 
 TARGETS = ("transformers", "vllm", "llama.cpp")
+# Mixtures that transformers 4 reads, in names and settings: compared with 4.57 by their logits.
+IN_TRANSFORMERS_4 = frozenset(
+    {
+        "deepseek_v3",
+        "ernie4_5_moe",
+        "flex_olmo",
+        "glm4_moe",
+        "granitemoe",
+        "hunyuan_v1_moe",
+        "mixtral",
+        "qwen2_moe",
+        "qwen3_moe",
+    }
+)
 # Mixtures that llama.cpp's converter has no class for (its list of 2025).
 NOT_IN_LLAMA_CPP = ("flex_olmo", "granitemoe_swa")
 # llama.cpp wants Qwen2's shared expert to have a width; one of zeros gives zero.
@@ -109,7 +124,7 @@ def export_checkpoint(
         if not fused:
             file_of = {output.name: file for file, group in files.items() for output in group}
             write_json(temporary / INDEX, index_of(file_of))
-        write_json(temporary / "config.json", config)
+        write_json(temporary / "config.json", with_both_spellings(config))
         copy_tokenizer(folder, temporary)
         return sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
 
@@ -142,6 +157,24 @@ def check_target(built: Built, *, fused: bool, target: str) -> None:
             expected="a mixture that llama.cpp converts",
             next="export for transformers or vllm",
         )
+
+
+def least_transformers(built: Built, *, fused: bool) -> str:
+    """Return the least release of transformers that loads an export as what it is.
+
+    Args:
+        built: the build.
+        fused: whether all experts of a layer are written as one tensor.
+    """
+    model_type = built.layout.model_type
+    # Transformers 4 has one tensor an expert, or fills the experts with random values.
+    renamed = fused and not built.layout.fused
+    # There it takes windows for all layers from `max_window_layers` on, whatever the config lists.
+    kinds = built.checkpoint.config.get("layer_types") or ()
+    windows = model_type == "qwen2_moe" and "sliding_attention" in kinds
+    if model_type not in IN_TRANSFORMERS_4 or renamed or windows:
+        return "5"
+    return "4.57"
 
 
 def take(built: Built, name: str, new_name: str = "") -> Output:

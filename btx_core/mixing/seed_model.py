@@ -13,7 +13,8 @@ from pathlib import Path
 # A config's values are whatever its class defines.
 from typing import Any
 
-from btx_core.checkpoints.canonical import EMBEDDING, canonical
+from btx_core.checkpoints.both_spellings import with_both_spellings
+from btx_core.checkpoints.canonical import EMBEDDING, TIE, canonical
 from btx_core.checkpoints.checkpoint import TORCH_NAMES, Checkpoint
 from btx_core.checkpoints.families import Family, find_family
 from btx_core.checkpoints.pieces import Sizes
@@ -127,7 +128,10 @@ def mixture_config(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str
     config["architectures"] = [layout.architecture]
     # Named, since loaders take the first file's dtype otherwise.
     config["dtype"] = TORCH_NAMES[seed.dtype]
-    return config
+    # A head that differs from the embeddings is its own, which other loaders take from here alone.
+    if seed.config[TIE] is False:
+        config[TIE] = False
+    return with_both_spellings(config)
 
 
 def _mixture_settings(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str, Any]:

@@ -12,14 +12,15 @@ Shapes: B sequences of S tokens, V vocabulary, D model width.  After FlexOlmo (a
 """
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import cross_entropy, linear
 
 from btx_core.checkpoints.dense import feed_forward_blocks
+from btx_core.machine import Machine, device_of
 from btx_core.training.losses import kl_divergence, next_token_logits
 from btx_core.training.objectives import Batch
 
@@ -32,7 +33,8 @@ class BlockPair(torch.nn.Module):
 
     Attributes:
         own: the block that trains.
-        seed: the frozen copy.
+        seed: the frozen copy, or the seed model's own block.
+        machine: the processes that train together.
         router_weight: (2, D): of general text, of the domain's.
         routed_share: share of tokens that the router divides. Only the block computes the rest, so
             that the branch stays a model by itself.
@@ -40,13 +42,21 @@ class BlockPair(torch.nn.Module):
         router_logits_BS2: of the last forward pass.
     """
 
-    def __init__(self, block: torch.nn.Module, width: int, routed_share: float) -> None:
-        """Put a block of width D beside a frozen copy of itself."""
+    def __init__(
+        self,
+        block: torch.nn.Module,
+        seed_block: torch.nn.Module,
+        width: int,
+        routed_share: float,
+        machine: Machine,
+    ) -> None:
+        """Put a block of width D beside the seed model's."""
         super().__init__()
         self.own = block
-        self.seed = copy.deepcopy(block).requires_grad_(False)
-        self.router_weight = torch.nn.Parameter(torch.zeros(2, width))
+        self.seed = seed_block.requires_grad_(False)
+        self.router_weight = torch.nn.Parameter(torch.zeros(2, width, device=machine.device))
         self.routed_share = routed_share
+        self.machine = machine
         self.computes_seed = False
         self.router_logits_BS2 = torch.empty(0)
 
@@ -58,18 +68,34 @@ class BlockPair(torch.nn.Module):
             return seed_BSD
         self.router_logits_BS2 = linear(hidden_BSD, self.router_weight).float()
         share = self.router_logits_BS2.softmax(-1)[..., 1:].to(hidden_BSD.dtype)
-        share = torch.where(torch.rand_like(share) < self.routed_share, share, 1.0)
+        share = torch.where(self._drawn_as(share) < self.routed_share, share, 1.0)
         seed_BSD = self.seed(hidden_BSD)
         return torch.lerp(seed_BSD, self.own(hidden_BSD), share)
 
+    def _drawn_as(self, share: torch.Tensor) -> torch.Tensor:
+        """Draw a number for each token of all processes, and return those of this one's."""
+        sequences, *rest = share.shape
+        world, rank = self.machine.world, self.machine.rank
+        drawn = torch.rand(world * sequences, *rest, dtype=share.dtype, device=share.device)
+        return drawn[rank::world]
+
 
 @contextmanager
-def beside_seed(branch: torch.nn.Module, routed_share: float) -> Iterator[list[BlockPair]]:
-    """Let every feed-forward block of a branch run beside its frozen copy inside the block.
+def beside_seed(
+    branch: torch.nn.Module,
+    routed_share: float,
+    *,
+    machine: Machine | None = None,
+    seed_blocks: Mapping[str, torch.nn.Module] | None = None,
+) -> Iterator[list[BlockPair]]:
+    """Let every feed-forward block of a branch run beside the seed model's inside the block.
 
     Args:
         branch: an anchored branch, as yet equal to its seed model.
         routed_share: share of tokens that the routers divide.
+        machine: the processes that train together; this process alone unless given.
+        seed_blocks: the seed model's blocks by name; copies of the branch's unless given, which
+            several processes that share its parameters cannot make.
 
     Yields:
         The pairs in layer order. Afterwards each feed-forward block is by itself again.
@@ -77,7 +103,11 @@ def beside_seed(branch: torch.nn.Module, routed_share: float) -> Iterator[list[B
     blocks = feed_forward_blocks(branch)
     # Any model of transformers has a config; LoRA's wrapper hands it on.
     width: int = branch.config.hidden_size  # type: ignore[union-attr, assignment]
-    pairs = {name: BlockPair(block, width, routed_share) for name, block in blocks.items()}
+    alone = Machine(device=device_of(branch))
+    pairs = {}
+    for name, block in blocks.items():
+        seed_block = seed_blocks[name] if seed_blocks else copy.deepcopy(block)
+        pairs[name] = BlockPair(block, seed_block, width, routed_share, machine or alone)
     for name, pair in pairs.items():
         branch.set_submodule(name, pair)
     try:
@@ -99,17 +129,23 @@ class BesideSeed:
         end: the id of the end token.
         keep: weight of the KL divergence.
         tag: weight of the routers' cross-entropy.
+        machine: the processes that train together.
     """
 
     pairs: Sequence[BlockPair]
     end: int
     keep: float
     tag: float
+    machine: Machine = field(default_factory=Machine)
 
     @property
     def trains_through_model(self) -> bool:
         """Always."""
         return True
+
+    def attached(self) -> AbstractContextManager[None]:
+        """The pairs are in the model already."""
+        return nullcontext()
 
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
@@ -121,8 +157,15 @@ class BesideSeed:
             own_B = ~general_B
             text = cross_entropy(logits_BSV[own_B].flatten(0, 1), ids[own_B, 1:].flatten())
             loss = loss + text * own_B.float().mean()
+        several = self.machine.world > 1
+        if several:
+            # Every process goes back through the whole model, whatever its sequences are.
+            loss = loss + logits_BSV.sum() * 0.0
+        if several or general_B.any():
+            # Several processes compute every forward pass together.
+            read = ids[general_B] if general_B.any() else ids[:1]
+            target_logits = seed_logits(model, self.pairs, read, self.end)
         if general_B.any():
-            target_logits = seed_logits(model, self.pairs, ids[general_B], self.end)
             divergence = kl_divergence(logits_BSV[general_B], target_logits)
             loss = loss + self.keep * divergence * general_B.float().mean()
         return loss

@@ -12,36 +12,40 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from btx_core.checkpoints.dense import FEED_FORWARD, write_dense
-from btx_core.files import whole_folder
-from btx_core.machine import load
+from btx_core.batches import Corpus, Mixture
+from btx_core.checkpoints.dense import FEED_FORWARD, feed_forward_blocks
+from btx_core.machine import Machine, here, load
 from btx_core.problems import WrongUsage
-from btx_core.progress import Progress
-from btx_core.texts import Corpus, Mixture, end_token
+from btx_core.texts import AnyText
+from btx_core.tokens import end_token
 from btx_core.training.adapter import add_adapters
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed
-from btx_core.training.loop import Training, TrainingReport, optimise
+from btx_core.training.loop import UNWATCHED, Training, TrainingReport, Watch, optimise
 from btx_core.training.objectives import NextToken
 from btx_core.training.recipes import BranchMode, TrainRecipe
 from btx_core.training.run_state import RunCheckpoints
+from btx_core.training.write_back import write_branch
 
 # The domain of a branch's training that is its own text.
 OWN = "data"
+# The file beside a branch's checkpoint that tells how it was trained.
+REPORT = "btx-train.json"
 
 
 def train(
     seed_model: Path,
-    data: Sequence[Path],
+    data: Sequence[AnyText],
     recipe: TrainRecipe,
     out: Path,
     *,
-    general: Path | None = None,
-    progress: Progress | None = None,
+    general: AnyText | None = None,
+    watch: Watch = UNWATCHED,
 ) -> TrainingReport:
     """Train a copy of the seed model. Interrupted, the same call goes on at its last checkpoint.
+
+    Several processes that train together all call.
 
     Args:
         seed_model: a dense checkpoint folder.
@@ -51,7 +55,7 @@ def train(
         out: the folder to be made. Beside the checkpoint it holds btx-train.json: recipe and
             report.
         general: the data folder of the seed model's general text, for `replay` and `beside`.
-        progress: called as the training comes on.
+        watch: who is told how the training comes on.
 
     Returns:
         What the training took.
@@ -66,45 +70,82 @@ def train(
     beside = bool(recipe.beside) and general not in data
     if beside:
         _check_beside(recipe, mixture)
-    branch = load_branch(seed_model, recipe.mode)
+    machine = here()
+    compute = torch.bfloat16 if recipe.precision == "bfloat16" else None
+    branch = load_branch(seed_model, recipe.mode, machine=machine, compute=compute)
     adapted = add_adapters(branch, recipe.lora_rank) if recipe.lora_rank else None
     trained = branch if adapted is None else adapted
     checkpoints = RunCheckpoints.beside(out, recipe, seed_model, mixture)
     end = end_token(tokenizer)
     if beside:
-        with beside_seed(trained, recipe.beside) as pairs:
-            objective = BesideSeed(pairs, end, keep=recipe.keep, tag=recipe.tag)
-            training = Training(trained, mixture, objective)
-            report = optimise(training, recipe, checkpoints, progress)
+        copies = None if machine.world == 1 else seed_blocks(seed_model, machine, compute)
+        with beside_seed(trained, recipe.beside, machine=machine, seed_blocks=copies) as pairs:
+            objective = BesideSeed(pairs, end, recipe.keep, recipe.tag, machine)
+            training = Training(trained, mixture, objective, machine=machine)
+            done = optimise(training, recipe, checkpoints, watch)
     else:
-        training = Training(trained, mixture, NextToken(end))
-        report = optimise(training, recipe, checkpoints, progress)
-    if adapted is not None:
-        branch = adapted.merge_and_unload()
-    if PartialState().is_main_process:
-        _write(branch, seed_model, recipe, report, out)
-    return report
+        training = Training(trained, mixture, NextToken(end), machine=machine)
+        done = optimise(training, recipe, checkpoints, watch)
+    notes = {REPORT: json.dumps({"recipe": asdict(recipe), "report": done.to_json()}, indent=1)}
+    write_branch(trained, seed_model, out, machine, notes)
+    # Only now: until the result stands, the run may have to go on.
+    checkpoints.clear()
+    return done
 
 
-def load_branch(seed_model: Path, mode: BranchMode) -> PreTrainedModel:
+def load_branch(
+    seed_model: Path,
+    mode: BranchMode,
+    *,
+    machine: Machine | None = None,
+    compute: torch.dtype | None = None,
+) -> PreTrainedModel:
     """Load a seed model as a branch of it to be trained.
 
     Args:
         seed_model: a dense checkpoint folder.
         mode: "anchored": only feed-forward parameters require a gradient; "full": all do.
+        machine: where it is to be; this process's own unless given.
+        compute: the dtype that is computed in, and of what does not train; None: float32.
 
     Returns:
-        The model in float32.
+        The model; what trains is float32.
     """
-    model = load(seed_model, torch.float32)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(mode == "full" or bool(FEED_FORWARD.search(name)))
-    return model
+
+    def trains(model: PreTrainedModel) -> set[str]:
+        names = [name for name, _ in model.named_parameters()]
+        return {name for name in names if mode == "full" or FEED_FORWARD.search(name)}
+
+    return load(seed_model, torch.float32, machine=machine, trains=trains, compute=compute)
+
+
+def seed_blocks(
+    seed_model: Path, machine: Machine, compute: torch.dtype | None = None
+) -> dict[str, torch.nn.Module]:
+    """Load the feed-forward blocks of a seed model to run by themselves, shared by all processes.
+
+    Args:
+        seed_model: a dense checkpoint folder.
+        machine: the processes, which all call.
+        compute: the dtype that is computed in; None: float32.
+
+    Returns:
+        The blocks by name.
+    """
+    seed = load(
+        seed_model,
+        torch.float32,
+        machine=machine,
+        trains=lambda _: (),
+        compute=compute,
+        blocks=lambda model: feed_forward_blocks(model).keys(),
+    )
+    return feed_forward_blocks(seed)
 
 
 def _mixture(
-    data: Sequence[Path],
-    general: Path | None,
+    data: Sequence[AnyText],
+    general: AnyText | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: TrainRecipe,
 ) -> Mixture:
@@ -137,16 +178,3 @@ def _check_beside(recipe: TrainRecipe, mixture: Mixture) -> None:
                 "btx seed add NAME PATH --data data/NAME"
             ),
         )
-
-
-def _write(
-    branch: PreTrainedModel,
-    seed_model: Path,
-    recipe: TrainRecipe,
-    report: TrainingReport,
-    out: Path,
-) -> None:
-    trained = {"recipe": asdict(recipe), "report": report.to_json()}
-    with whole_folder(out) as folder:
-        write_dense(branch, seed_model, folder)
-        (folder / "btx-train.json").write_text(json.dumps(trained, indent=1))

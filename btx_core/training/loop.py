@@ -2,9 +2,10 @@
 
 In:  a model in memory, a mixture of text, an objective, a recipe.  Out: the same model trained, and
 what that cost.
-It runs on accelerate: on a CPU, a GPU, or several processes that `accelerate launch` starts. A
-batch depends on its step alone, so a run that died is taken up at its last checkpoint and ends in
-the bytes that it would have had. Loading and writing models is left to `branch` and `tune`.
+It runs on a CPU, a GPU, or several processes that torchrun or `accelerate launch` starts. A batch
+depends on its step alone, so a run that died is taken up at its last checkpoint and ends, on as
+many processes of a CPU, in the bytes that it would have had. Loading models is left to
+`btx_core.machine`, writing them to `write_back`.
 Shapes: B sequences of S tokens (ids hold one more).
 """
 
@@ -12,21 +13,24 @@ import math
 import os
 import resource
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
 
+from btx_core.batches import Mixture
+from btx_core.machine import Machine, device_of, here, reshard, whole
+from btx_core.problems import NotFinite, WrongUsage
 from btx_core.progress import Progress
-from btx_core.routed import is_expert_parameter, parameter_counts
-from btx_core.texts import Mixture
+from btx_core.routed import experts_computing_in, is_expert_parameter, parameter_counts
 from btx_core.training.objectives import Batch, Objective
 from btx_core.training.recipes import Optimisation
-from btx_core.training.run_state import RunCheckpoints, RunState
+from btx_core.training.run_state import RunCheckpoints, RunState, Trained
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,14 @@ class Training:
         mixture: the text.
         objective: the loss.
         rates: how much of the learning rate each parameter takes.
+        machine: the processes that train together.
     """
 
     model: torch.nn.Module
     mixture: Mixture
     objective: Objective
     rates: ParameterRates = field(default_factory=ParameterRates)
+    machine: Machine = field(default_factory=here)
 
 
 @contextmanager
@@ -107,62 +113,143 @@ def denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
+# Called with a step's number and what was measured of it, by name.
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how a run comes on, in the first of its processes alone.
+
+    Attributes:
+        progress: called at every point of the curve.
+        report: called after every step with its number and what was measured of it: `loss`, `rate`,
+            `gradient_norm`, `tokens_per_s`, `memory_bytes`, and `loss of DOMAIN` for each domain
+            that the step read, where the objective tells.
+    """
+
+    progress: Progress | None = None
+    report: Report | None = None
+
+
+UNWATCHED = Watch()
+
+
 @denormals_flushed()
 def optimise(
     training: Training,
     recipe: Optimisation,
     checkpoints: RunCheckpoints | None = None,
-    progress: Progress | None = None,
+    watch: Watch = UNWATCHED,
 ) -> TrainingReport:
     """Run AdamW with warm-up and cosine over the parameters that require a gradient.
 
-    Several processes take the sequences of a step in turn.
+    Several processes take the sequences of a step in turn, and compute every forward pass together
+    whatever their own sequences are.
 
     Args:
         training: what is trained, on what, towards what.
         recipe: steps, batch, rate and the like.
-        checkpoints: where the run leaves its state; None: it leaves none.
-        progress: called at every point of the curve.
+        checkpoints: where the run leaves its state; None: it leaves none. Who writes the result
+            clears them when it stands.
+        watch: who is told how it comes on.
 
     Returns:
         What the run took. The model ends where it trained, in evaluation mode.
+
+    Raises:
+        WrongUsage: for a batch that does not divide into equal parts.
+        NotFinite: at the first step whose loss or gradient is not finite; the last checkpoint
+            stays.
     """
     wall_started, cpu_started = time.monotonic(), _cpu_seconds()
+    machine = training.machine
+    check_parts(recipe, machine)
     torch.manual_seed(recipe.seed)
-    accelerator = Accelerator()
-    groups = _parameter_groups(training, recipe)
-    optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-    # Both may come back wrapped, for several processes or another device.
-    running, optimiser = accelerator.prepare(training.model, optimiser)
-    trained = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
-    state = checkpoints.load(accelerator) if checkpoints else RunState()
-    training.model.train()
-    while state.step < recipe.steps:
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * group["scale"] * schedule(state.step, recipe)
-        loss = _backward(accelerator, running, training, recipe, state.step)
-        accelerator.clip_grad_norm_(trained, recipe.clip)
-        optimiser.step()
-        optimiser.zero_grad()
-        if state.record(loss, recipe.steps) and progress:
-            progress(state.step, recipe.steps, f"loss {state.curve[-1][1]:.3f}")
-        if checkpoints and state.step % recipe.save_every == 0 and state.step < recipe.steps:
-            checkpoints.save(accelerator, state)
-    training.model.eval()
-    if checkpoints:
-        checkpoints.clear()
+    model = training.model
+    if device_of(model).type != machine.device.type:
+        model.to(machine.device)
+    reshard(model)
+    trained = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+    machine.share(trained.values())
+    optimiser = torch.optim.AdamW(
+        _parameter_groups(training, recipe), betas=(0.9, 0.95), fused=True
+    )
+    kept = Trained(trained, optimiser, machine.device)
+    state = checkpoints.load(kept) if checkpoints else RunState()
+    clock = _Clock(checkpoints.minutes if checkpoints else math.inf)
+    with _training_mode(training, recipe):
+        while state.step < recipe.steps:
+            rate = recipe.learning_rate * schedule(state.step, recipe)
+            for group in optimiser.param_groups:
+                group["lr"] = group["scale"] * rate
+            loss = _backward(training, recipe, state.step)
+            machine.average_gradients(trained.values())
+            norm = clipped_norm(list(trained.values()), recipe.clip)
+            measured = _measured(machine, state.step, loss, norm)
+            optimiser.step()
+            optimiser.zero_grad()
+            new_point = state.record(measured["loss"], recipe.steps)
+            if machine.is_main:
+                measured |= {"rate": rate, **clock.measured(recipe, machine)}
+                _tell(watch, state, recipe, measured, new_point=new_point)
+            if checkpoints and state.step < recipe.steps:
+                by_steps = state.step % recipe.save_every == 0
+                if machine.told(by_steps or clock.is_due()):
+                    checkpoints.save(kept, state)
+                    clock.saved()
+    reshard(model)
     tokens = recipe.steps * recipe.batch * recipe.sequence
     through = training.objective.trains_through_model
     return TrainingReport(
         tokens=tokens,
-        flops=tokens * flops_per_token(training.model, through=through),
+        flops=tokens * flops_per_token(model, through=through),
         wall_s=round(time.monotonic() - wall_started, 3),
         device_s=round(_cpu_seconds() - cpu_started, 3),
-        peak_bytes=_peak_bytes(accelerator.device),
-        parameters=parameter_counts(training.model).total,
-        trained_parameters=sum(parameter.numel() for parameter in trained),
+        peak_bytes=_peak_bytes(machine.device),
+        parameters=parameter_counts(model).total,
+        trained_parameters=sum(parameter.numel() for parameter in trained.values()),
         curve=state.curve,
     )
+
+
+def _tell(
+    watch: Watch,
+    state: RunState,
+    recipe: Optimisation,
+    measured: Mapping[str, float],
+    *,
+    new_point: bool,
+) -> None:
+    if new_point and watch.progress:
+        watch.progress(state.step, recipe.steps, f"loss {state.curve[-1][1]:.3f}")
+    if watch.report:
+        watch.report(state.step, measured)
+
+
+def check_parts(recipe: Optimisation, machine: Machine) -> None:
+    """Check that a step's sequences divide over the processes, and theirs into parts.
+
+    Raises:
+        WrongUsage: before anything is computed.
+    """
+    if recipe.batch % machine.world:
+        raise WrongUsage(
+            "recipe key batch",
+            found=f"{recipe.batch} sequences for {machine.world} processes",
+            expected=f"a multiple of {machine.world}",
+            next="change batch, or the number of processes",
+        )
+    rows = recipe.batch // machine.world
+    if recipe.accumulate > rows:
+        raise WrongUsage(
+            "recipe key accumulate",
+            found=f"{recipe.accumulate} parts of {rows} sequences, which is what a process takes",
+            expected=f"at most {rows}",
+            next="lower accumulate, or raise batch",
+        )
 
 
 def flops_per_token(model: torch.nn.Module, *, through: bool = True) -> float:
@@ -207,43 +294,154 @@ def schedule(step: int, recipe: Optimisation) -> float:
     return float(recipe.final_rate + (1 - recipe.final_rate) * cosine)
 
 
-def _backward(
-    accelerator: Accelerator,
-    running: torch.nn.Module,
-    training: Training,
-    recipe: Optimisation,
-    step: int,
-) -> float:
-    """Add up the gradients of one step, part by part, and return the mean loss."""
+@contextmanager
+def _training_mode(training: Training, recipe: Optimisation) -> Iterator[None]:
+    """Let the model compute as it does while it trains, and as it does otherwise afterwards."""
+    model, machine = training.model, training.machine
+    experts = (
+        experts_computing_in(model, torch.bfloat16)
+        if recipe.precision == "bfloat16" and machine.world == 1
+        else nullcontext()
+    )
+    model.train()
+    if machine.recompute:
+        model.activation_checkpointing_enable()  # type: ignore[operator]
+    try:
+        with training.objective.attached(), experts, repeatable(machine.device):
+            yield
+    finally:
+        if machine.recompute:
+            model.activation_checkpointing_disable()  # type: ignore[operator]
+        model.eval()
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Let a GPU compute the same bits from the same input inside the block, where it can.
+
+    On the CPU it does by itself. On CUDA attention with a mask may still differ in the last bits on
+    the way back: a run that went on is then equal to rounding, not to the byte.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        yield
+        return
+    # Read when the library is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    settings: Any = torch.utils.deterministic  # Any: its one setting has no type
+    filled = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = filled
+
+
+class _Clock:
+    """When a checkpoint is due, and how fast the steps are."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = minutes * 60
+        self.saved()
+        self.last = time.monotonic()
+
+    def saved(self) -> None:
+        self.since = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self.since > self.seconds
+
+    def measured(self, recipe: Optimisation, machine: Machine) -> dict[str, float]:
+        now, tokens = time.monotonic(), recipe.batch * recipe.sequence
+        rate, self.last = tokens / max(now - self.last, 1e-9), now
+        return {"tokens_per_s": rate, "memory_bytes": _peak_bytes(machine.device)}
+
+
+def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, float]:
+    """Add up the gradients of one step, part by part; return this process's mean losses by name."""
     ids, domains = training.mixture.batch(step, recipe.batch, recipe.sequence)
-    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    machine = training.machine
+    mine = slice(machine.rank, None, machine.world)
     ids, domains = ids[mine], domains[mine]
     bfloat16 = recipe.precision == "bfloat16"
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=machine.device)
     for numbers in np.array_split(np.arange(len(ids)), recipe.accumulate):
         part = Batch(
-            torch.from_numpy(ids[numbers]).to(accelerator.device),
+            torch.from_numpy(ids[numbers]).to(machine.device),
             tuple(domains[number] for number in numbers),
         )
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bfloat16):
-            loss = training.objective(running, part, step / recipe.steps)
+        with torch.autocast(machine.device.type, torch.bfloat16, enabled=bfloat16):
+            loss = training.objective(training.model, part, step / recipe.steps)
             loss = loss * (len(numbers) / len(ids))
-        accelerator.backward(loss)
-        total += float(loss.detach())
-    return total
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    return {"loss": float(total)}
+
+
+def _measured(
+    machine: Machine, step: int, losses: Mapping[str, float], norm: torch.Tensor
+) -> dict[str, float]:
+    """Return a step's mean losses over all processes, and the norm of its gradient.
+
+    Raises:
+        NotFinite: where one of them is not finite.
+    """
+    totals = machine.totals([*losses.values(), float(norm)])
+    means = [total / machine.world for total in totals]
+    measured = dict(zip([*losses, "gradient_norm"], means, strict=True))
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise NotFinite(
+                f"step {step + 1}",
+                found=f"{name.replace('_', ' ')} {value}",
+                expected="a finite number",
+                next="lower learning_rate, or look at the text; nothing was written",
+            )
+    return measured
+
+
+def clipped_norm(parameters: Sequence[torch.nn.Parameter], largest: float) -> torch.Tensor:
+    """Scale gradients down to a largest norm of all together.
+
+    Args:
+        parameters: whole or shared by several processes, in any mixture.
+        largest: the norm.
+
+    Returns:
+        The norm that they had.
+    """
+    groups: dict[DeviceMesh | None, list[torch.nn.Parameter]] = {}
+    for parameter in parameters:
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        groups.setdefault(mesh, []).append(parameter)
+    if list(groups) == [None]:
+        return torch.nn.utils.clip_grad_norm_(parameters, largest)
+    norms = []
+    for group in groups.values():
+        gradients = [one.grad for one in group if one.grad is not None]
+        if gradients:
+            norms.append(whole(torch.nn.utils.get_total_norm(gradients)))
+    norm: torch.Tensor = torch.stack(norms).norm()
+    for group in groups.values():
+        torch.nn.utils.clip_grads_with_norm_(group, largest, norm)
+    return norm
 
 
 # Any: a parameter group as torch.optim takes it.
 def _parameter_groups(training: Training, recipe: Optimisation) -> list[dict[str, Any]]:
     """Return one group per rate and decay: vectors and norms do not decay."""
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float, DeviceMesh | None], list[torch.nn.Parameter]] = {}
     for name, parameter in training.model.named_parameters():
         if parameter.requires_grad:
             decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((training.rates.of(name), decay), []).append(parameter)
+            # One group holds no parameters that are divided in two ways.
+            mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+            groups.setdefault((training.rates.of(name), decay, mesh), []).append(parameter)
     return [
         {"params": parameters, "scale": scale, "weight_decay": decay, "lr": 0.0}
-        for (scale, decay), parameters in groups.items()
+        for (scale, decay, _), parameters in groups.items()
     ]
 
 

@@ -6,14 +6,15 @@ in `btx_core.training.beside`. The single losses are left to `btx_core.training.
 Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, D model width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from btx_core.routed import RoutedModel
+from btx_core.routed import RoutedModel, Router
 from btx_core.training.losses import (
     balance_loss,
     kl_divergence,
@@ -49,6 +50,9 @@ class Objective(Protocol):
     def trains_through_model(self) -> bool:
         """Whether gradients flow back through the model, or stop at what is computed beside it."""
 
+    def attached(self) -> AbstractContextManager[None]:
+        """Return a block in which the model computes as this objective needs it, both ways."""
+
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the loss of a batch.
 
@@ -77,12 +81,16 @@ class NextToken:
         """Always."""
         return True
 
+    def attached(self) -> AbstractContextManager[None]:
+        """The stock model as it is."""
+        return nullcontext()
+
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the mean over all targets, nats per token."""
         return next_token_loss(model, batch.ids, self.end)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tuning:
     """The loss of a tuning: a weighted sum of up to five terms, the weights being its recipe's.
 
@@ -97,6 +105,7 @@ class Tuning:
         end: the id of the end token.
         own_experts: by domain, the index of the expert that its text trained.
         teacher: the seed model; None where nothing is held to it.
+        progress: the share of the run's steps that is done.
     """
 
     routed: RoutedModel
@@ -105,65 +114,99 @@ class Tuning:
     end: int
     own_experts: Mapping[str, int]
     teacher: torch.nn.Module | None
+    progress: float = 0.0
 
     @property
     def trains_through_model(self) -> bool:
         """Whether a term depends on the model's predictions."""
         return bool(self.recipe.text or self.recipe.keep)
 
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Let the routers choose as in training; on the way back too, where layers run again."""
+        with routing_in_training(self.routed.routers, self._how):
+            yield
+
+    def _how(self) -> RoutingInTraining:
+        temperature = 1 - self.progress * (1 - self.recipe.temperature)
+        return RoutingInTraining(self.routing, self.recipe.capacity, temperature)
+
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
-        logits_BSV, inputs = self._forward(model, batch, progress)
+        self.progress = progress
+        logits_BSV, routers = self._forward(model, batch)
         loss = self._text_term(logits_BSV, batch)
         divergence = self._seed_term(logits_BSV, batch)
         if divergence is not None:
             loss = loss + divergence
         for router in self.routed.routers:
             # One addition a term: another order of sums would give other bits.
-            for term in self._router_terms(router.layer, inputs[router.name], batch):
+            for term in self._router_terms(router, routers[router.name], batch):
                 loss = loss + term
         return loss
 
     def _forward(
-        self, model: torch.nn.Module, batch: Batch, progress: float
+        self, model: torch.nn.Module, batch: Batch
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Return the logits (B, S, V), and what entered each router (T, D) by its name."""
-        temperature = 1 - progress * (1 - self.recipe.temperature)
-        how = RoutingInTraining(self.routing, self.recipe.capacity, temperature)
+        """Return the logits (B, S, V), and those of each router (T, E) by its name."""
+        through = self.trains_through_model
         with (
-            torch.set_grad_enabled(self.trains_through_model),
-            self.routed.recording(inputs=True) as recording,
-            routing_in_training(self.routed.routers, how),
+            torch.set_grad_enabled(through),
+            self.routed.recording(inputs=not through, logits=through) as recording,
         ):
-            return next_token_logits(model, batch.ids, self.end), recording.inputs
+            logits_BSV = next_token_logits(model, batch.ids, self.end)
+        if through:
+            return logits_BSV, recording.logits
+        of_routers = {
+            router.name: router.logits(recording.inputs[router.name])
+            for router in self.routed.routers
+        }
+        return logits_BSV, of_routers
 
     def _text_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor:
         if not self.recipe.text:
-            return logits_BSV.new_zeros(())
+            # Every process goes back through the whole model, whatever its sequences are.
+            several = self.routed.machine.world > 1 and self.trains_through_model
+            return logits_BSV.sum() * 0.0 if several else logits_BSV.new_zeros(())
         targets = batch.ids[:, 1:].flatten()
         return self.recipe.text * cross_entropy(logits_BSV.flatten(0, 1), targets)
 
     def _seed_term(self, logits_BSV: torch.Tensor, batch: Batch) -> torch.Tensor | None:
         """Return the KL divergence from the seed model on its own text, where the batch has any."""
         general = [number for number, name in enumerate(batch.domains) if name == GENERAL]
-        if self.teacher is None or not general:
+        # Several processes compute every forward pass together.
+        if self.teacher is None or (not general and self.routed.machine.world == 1):
             return None
         with torch.no_grad():
-            target_logits = next_token_logits(self.teacher, batch.ids[general], self.end)
+            target_logits = next_token_logits(self.teacher, batch.ids[general or [0]], self.end)
+        if not general:
+            return None
         divergence = kl_divergence(logits_BSV[general], target_logits)
         return self.recipe.keep * divergence * len(general) / len(batch.domains)
 
     def _router_terms(
-        self, layer: int, hidden_TD: torch.Tensor, batch: Batch
+        self, router: Router, logits_TE: torch.Tensor, batch: Batch
     ) -> list[torch.Tensor]:
-        router = self.routed.routers[layer]
-        logits_TE = router.logits(hidden_TD)
-        weights_TE = router.routing_weights(hidden_TD)
+        weights_TE = router.weights_of(logits_TE)
         terms = [
-            self.recipe.balance * balance_loss(logits_TE, weights_TE),
+            self.recipe.balance * self._balance(logits_TE, weights_TE),
             self.recipe.z * z_loss(logits_TE),
         ]
         if self.recipe.home and self.own_experts:
             indices = [self.own_experts.get(name) for name in batch.domains]
             terms.append(self.recipe.home * own_expert_loss(logits_TE, indices))
         return terms
+
+    def _balance(self, logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
+        """Return the load balance over the sequences of all processes.
+
+        It multiplies means over the whole batch. A process knows its own with a gradient and the
+        others' without; the mean of what the processes return, and of its gradients, is the whole.
+        """
+        machine = self.routed.machine
+        if machine.world == 1:
+            return balance_loss(logits_TE, weights_TE)
+        taken_E, likely_E = weights_TE.mean(0), logits_TE.softmax(-1).mean(0)
+        all_taken_E, all_likely_E = machine.mean(taken_E), machine.mean(likely_E)
+        terms_E = taken_E * all_likely_E + all_taken_E * likely_E - all_taken_E * all_likely_E
+        return logits_TE.shape[1] * terms_E.sum()

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import feed_forward_blocks
-from btx_core.machine import load
+from btx_core.machine import assign, device_of, load, whole
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
-from btx_core.texts import Corpus
-from btx_core.training.losses import document_mask, next_token_logits
+from btx_core.training.losses import next_token_logits
 from btx_core.training.recipes import RouterStart
 
 # What a fitted router scores a state for its own expert: sharp enough to choose, soft enough to be
@@ -65,7 +65,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Sums over T states of one expert, for every layer, in float64.
+    """Sums over T states of one expert, for every layer, in float64, where its model computed.
 
     Attributes:
         tokens: T.
@@ -103,15 +103,38 @@ def statistics(
     Returns:
         The statistics of length × sequences tokens.
     """
-    states: dict[str, torch.Tensor] = {}
-    read = [corpus.sequence(number, length)[:-1] for number in range(sequences)]
-    ids = torch.from_numpy(np.stack(read))
-    mask = document_mask(ids, corpus.end)
-    blocks = feed_forward_blocks(dense)
-    with recorded_inputs(blocks, states, reduce=lambda _, hidden_TD: hidden_TD.double()):
-        dense(input_ids=ids, attention_mask=mask, use_cache=False)
-    states_LTD = torch.stack(list(states.values()))
-    return Statistics(states_LTD.shape[1], states_LTD.sum(1), states_LTD.mT @ states_LTD)
+    blocks, device = feed_forward_blocks(dense), device_of(dense)
+    sums = {name: _Sums() for name in blocks}
+    for number in range(sequences):
+        ids = torch.from_numpy(corpus.sequence(number, length))[None].to(device)
+        with recorded_inputs(blocks, {}, reduce=lambda name, hidden_TD: sums[name].add(hidden_TD)):
+            next_token_logits(dense, ids, corpus.end)
+    return Statistics(
+        length * sequences,
+        torch.stack([each.total_D for each in sums.values()]),
+        torch.stack([each.outer_DD for each in sums.values()]),
+    )
+
+
+class _Sums:
+    """The sums of one layer: products in float32, added up in float64, one sequence at a time."""
+
+    total_D: torch.Tensor
+    outer_DD: torch.Tensor
+
+    def __init__(self) -> None:
+        self.empty = True
+
+    def add(self, hidden_TD: torch.Tensor) -> torch.Tensor:
+        states_TD = hidden_TD.float()
+        total_D, outer_DD = states_TD.double().sum(0), (states_TD.T @ states_TD).double()
+        if self.empty:
+            self.total_D, self.outer_DD, self.empty = total_D, outer_DD, False
+        else:
+            self.total_D += total_D
+            self.outer_DD += outer_DD
+        # Nothing of the states themselves is kept.
+        return total_D
 
 
 def first_weights(
@@ -131,7 +154,8 @@ def first_weights(
     """
     means = {index: sums.total_LD / sums.tokens for index, sums in experts.items()}
     layers, width = next(iter(means.values())).shape
-    weights_LED = torch.zeros(layers, count, width, dtype=torch.float64)
+    device = next(iter(means.values())).device
+    weights_LED = torch.zeros(layers, count, width, dtype=torch.float64, device=device)
     if start == "centroid":
         middle_LD = torch.stack(list(means.values())).mean(0)
         for index, mean_LD in means.items():
@@ -141,7 +165,7 @@ def first_weights(
         weights_LED[:, index] = mean_LD
     outer_LDD = torch.stack([sums.outer_LDD / sums.tokens for sums in experts.values()]).sum(0)
     mean_square = outer_LDD.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
-    ridge = RIDGE * mean_square * torch.eye(width, dtype=torch.float64)
+    ridge = RIDGE * mean_square * torch.eye(width, dtype=torch.float64, device=device)
     fitted: torch.Tensor = torch.linalg.solve(outer_LDD + ridge, weights_LED.mT).mT
     return SCALE * fitted
 
@@ -166,9 +190,10 @@ def joining_weight(
     """
     states = torch.cat([own_TD, others_TD]).double()
     offset = (states @ staying_ED.double().T).logsumexp(-1)
-    targets = torch.cat([torch.ones(len(own_TD)), torch.zeros(len(others_TD))]).double()
+    targets = torch.zeros(len(states), dtype=torch.float64, device=states.device)
+    targets[: len(own_TD)] = 1
     sample_weights = torch.where(targets > 0, 0.5 / len(own_TD), 0.5 / len(others_TD))
-    weight = torch.zeros(states.shape[1], dtype=torch.float64, requires_grad=True)
+    weight = torch.zeros_like(states[0], requires_grad=True)
     search = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
 
     def cost() -> torch.Tensor:
@@ -193,6 +218,8 @@ def start_from_statistics(
 ) -> None:
     """Set every router to what one pass of each expert over its own text gives.
 
+    Every process computes the same, with its share of each model.
+
     Args:
         routed: the mixture; its routers are changed in place.
         own_experts: by domain, the expert that its text trained.
@@ -202,15 +229,16 @@ def start_from_statistics(
     """
     sums: dict[int, Statistics] = {}
     for domain, expert in own_experts.items():
-        dense = load(expert.folder, torch.float32)
+        dense = load(expert.folder, torch.float32, machine=routed.machine.for_dense)
         added = statistics(dense, corpora[domain], length)
         earlier = sums.get(expert.index)
         sums[expert.index] = added if earlier is None else earlier + added
     weights_LED = first_weights(sums, routed.routers[0].experts, start)
     for router, weights_ED in zip(routed.routers, weights_LED, strict=True):
-        router.weight.data.copy_(weights_ED)
+        assign(router.weight, weights_ED)
 
 
+@torch.no_grad()
 def take_over(routed: RoutedModel, grown: Grown) -> None:
     """Take a tuned build's shared parameters, and its router weights of the experts that stay.
 
@@ -218,14 +246,17 @@ def take_over(routed: RoutedModel, grown: Grown) -> None:
         routed: the mixture; it is changed in place.
         grown: the build, and which expert is which.
     """
-    before = dict(load(grown.folder, torch.float32).named_parameters())
+    build = load(grown.folder, torch.float32, machine=routed.machine)
+    before = dict(build.named_parameters())
     routers = {router.name for router in routed.routers}
     for name, parameter in routed.network.named_parameters():
         if name.removesuffix(".weight") in routers:
+            weights_ED, before_ED = whole(parameter).clone(), whole(before[name])
             for index, index_before in grown.index_before.items():
-                parameter.data[index] = before[name].data[index_before]
+                weights_ED[index] = before_ED[index_before]
+            assign(parameter, weights_ED)
         elif not is_expert_parameter(name):
-            parameter.data.copy_(before[name].data)
+            parameter.copy_(before[name])
 
 
 @torch.no_grad()
@@ -245,7 +276,7 @@ def router_states(
     states: dict[str, dict[str, torch.Tensor]] = {}
     for domain, corpus in corpora.items():
         read = [corpus.sequence(number, length) for number in range(SEQUENCES)]
-        ids = torch.from_numpy(np.stack(read))
+        ids = torch.from_numpy(np.stack(read)).to(device_of(routed.network))
         with routed.recording(inputs=True) as recording:
             next_token_logits(routed.network, ids, corpus.end)
         states[domain] = recording.inputs
@@ -276,9 +307,11 @@ def join(
         if not own or not others:
             continue
         for router in routed.routers:
-            router.weight.data[index] = joining_weight(
+            weights_ED = whole(router.weight).detach().clone()
+            weights_ED[index] = joining_weight(
                 torch.cat([by_name[router.name] for by_name in own]),
                 torch.cat([by_name[router.name] for by_name in others]),
-                router.weight.data[staying],
+                weights_ED[staying],
             )
+            assign(router.weight, weights_ED)
         staying.append(index)

@@ -22,7 +22,7 @@ Methods: Switch (arXiv:2101.03961); Gumbel softmax (arXiv:1611.01144) as Branch-
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -78,7 +78,7 @@ def within_capacity(output: RouterOutput, capacity: float) -> RouterOutput:
     """
     logits_TE, weights_TK, index_TK = output
     tokens, experts = logits_TE.shape
-    taken_TE = torch.nn.functional.one_hot(index_TK[:, 0], experts)
+    taken_TE = torch.zeros_like(logits_TE, dtype=torch.long).scatter(1, index_TK, 1)
     queue_TK = taken_TE.cumsum(0).gather(1, index_TK)
     room = math.ceil(capacity * tokens / experts)
     return logits_TE, weights_TK * (queue_TK <= room), index_TK
@@ -102,7 +102,9 @@ def drawn(output: RouterOutput, temperature: float) -> RouterOutput:
 
 
 @contextmanager
-def routing_in_training(routers: Sequence[Router], how: RoutingInTraining) -> Iterator[None]:
+def routing_in_training(
+    routers: Sequence[Router], how: Callable[[], RoutingInTraining]
+) -> Iterator[None]:
     """Let the routers choose as in training in the forward passes inside the block.
 
     `RoutedModel.recording` cannot do this: it only listens, and these hooks replace what the
@@ -110,7 +112,7 @@ def routing_in_training(routers: Sequence[Router], how: RoutingInTraining) -> It
 
     Args:
         routers: the routers of a mixture.
-        how: how they choose.
+        how: returns how they choose, asked in every forward pass.
 
     Raises:
         Unsupported: at the first forward pass, where the family's router does not return its
@@ -120,15 +122,15 @@ def routing_in_training(routers: Sequence[Router], how: RoutingInTraining) -> It
     def hook(module: torch.nn.Module, _: object, output: object) -> RouterOutput:
         experts = len(module.get_parameter("weight"))
         if isinstance(output, tuple) and len(output) == 3 and output[0].shape[-1] == experts:
-            return how.choose(output)
+            return how().choose(output)
         raise Unsupported(
-            f"routing {how.routing}",
+            f"routing {how().routing}",
             found=type(module).__name__,
             expected="a router that hands on logits, weights and index",
             next="choose routing top-k or soft for this family",
         )
 
-    changed = [] if how.as_stock else routers
+    changed = [] if how().as_stock else routers
     handles = [router.module.register_forward_hook(hook) for router in changed]
     try:
         yield

@@ -1,24 +1,40 @@
 """How far a run has come, and the checkpoint from which it goes on after it died.
 
-In:  what fixes a run: its recipe, its model's weights and its text.  Out: a hidden folder beside
-the run's output, whole at any time, which only the very same run takes up.
-When a checkpoint is due is left to `btx_core.training.loop`.
+In:  what fixes a run: its recipe, its model's weights and its text; what trains in it.
+Out: a hidden folder beside the run's output, with one folder a checkpoint, which only the very same
+run takes up, on as many processes as there are then.
+A checkpoint holds what trains, its moving averages and the random state, written by all processes
+(torch.distributed.checkpoint). It counts once its run.json is there, which is written last and
+names every file with its size; only then the one before is removed. When one is due is left to
+`btx_core.training.loop`, and when the run needs none any more to whoever writes its result.
 """
 
 import hashlib
 import json
-import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from accelerate import Accelerator
+import torch
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as read_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor.placement_types import _StridedShard
 
-from btx_core.texts import Mixture
+from btx_core.batches import Mixture
+from btx_core.files import replace_text
+from btx_core.machine import Machine, here
 from btx_core.training.recipes import Optimisation
 
 # How many points a run's curve has at most, one more where the last step falls between two.
 POINTS = 50
+RUN = "run.json"
+# What AdamW keeps of a parameter.
+STEP, AVERAGES = "step", ("exp_avg", "exp_avg_sq")
+RANDOM = "random"
 
 
 @dataclass
@@ -54,18 +70,67 @@ class RunState:
         return True
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What trains in a run.
+
+    Attributes:
+        parameters: by name.
+        optimiser: AdamW over them.
+        device: of this process.
+    """
+
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    device: torch.device
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the parameters and what the optimiser keeps of each; changed in place, they are.
+
+        A parameter that had no gradient as yet gets averages of zero.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"model.{name}"] = parameter.detach()
+            kept = self.optimiser.state[parameter]
+            if STEP not in kept:
+                kept[STEP] = torch.zeros((), dtype=torch.float32, device=self.device)
+                kept.update({key: torch.zeros_like(parameter).detach() for key in AVERAGES})
+            for key in (STEP, *AVERAGES):
+                tensors[f"optimiser.{name}.{key}"] = kept[key]
+        return tensors
+
+    def random(self) -> dict[str, torch.Tensor]:
+        """Return the random state, which is the same in every process."""
+        state = {f"{RANDOM}.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state[f"{RANDOM}.cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def set_random(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Set what `random` returned."""
+        for name, value in state.items():
+            if name.endswith("cuda"):
+                torch.cuda.set_rng_state(value, self.device)
+            else:
+                torch.set_rng_state(value)
+
+
 @dataclass(frozen=True)
 class RunCheckpoints:
     """Where a run leaves its state.
 
     Attributes:
-        folder: of the newest checkpoint. Beside it may be the one before (.old) and one that is
-            being written (.new).
+        folder: holds a folder for each checkpoint.
         key: a JSON text of all that fixes the run.
+        machine: the processes that run it.
+        minutes: after which a checkpoint is due, whatever the recipe says.
     """
 
     folder: Path
     key: str
+    machine: Machine = field(default_factory=here)
+    minutes: float = 10.0
 
     @classmethod
     def beside(
@@ -82,61 +147,128 @@ class RunCheckpoints:
         Returns:
             The checkpoints of exactly this run.
         """
+        machine = here()
         weights = {}
-        for file in sorted(model.glob("*.safetensors")):
-            with file.open("rb") as stream:
-                weights[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+        with machine.together():
+            for file in sorted(model.glob("*.safetensors")) if machine.is_main else ():
+                with file.open("rb") as stream:
+                    weights[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
         fixed = {
             "recipe": asdict(recipe),
-            "model": weights,
+            "model": machine.told(weights),
             "data": {name: corpus.digest for name, corpus in mixture.corpora.items()},
         }
-        return cls(out.with_name(f".{out.name}.training"), json.dumps(fixed, sort_keys=True))
+        key = json.dumps(fixed, sort_keys=True)
+        return cls(out.with_name(f".{out.name}.training"), key, machine)
 
-    def save(self, accelerator: Accelerator, state: RunState) -> None:
-        """Replace the newest checkpoint.
+    def save(self, trained: Trained, state: RunState) -> None:
+        """Write a checkpoint, and remove the one before once it is whole.
 
         Args:
-            accelerator: holds model, optimiser and random states.
+            trained: what trains.
             state: how far the run has come.
         """
-        new, old = self._beside("new"), self._beside("old")
-        shutil.rmtree(new, ignore_errors=True)
-        # accelerate warns of every tied embedding, which it restores.
-        logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)
-        accelerator.save_state(new)
-        run = {"key": self.key, "step": state.step, "curve": state.curve, "since": state.losses}
-        (new / "run.json").write_text(json.dumps(run))
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        new.rename(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        new = self.folder / f"step-{state.step:09}"
+        with self.machine.together():
+            if self.machine.is_main:
+                _remove(new)
+                new.mkdir(parents=True)
+        tensors = {name: _plainly_sharded(one) for name, one in trained.tensors().items()}
+        write_tensors(
+            {**tensors, **trained.random()}, checkpoint_id=new, no_dist=self.machine.world == 1
+        )
+        with self.machine.together():
+            if self.machine.is_main:
+                run = {
+                    "key": self.key,
+                    "step": state.step,
+                    "curve": state.curve,
+                    "since": state.losses,
+                    "files": {file.name: file.stat().st_size for file in sorted(new.iterdir())},
+                }
+                replace_text(new / RUN, json.dumps(run))
+                for folder in self._all():
+                    if folder != new:
+                        _remove(folder)
 
-    def load(self, accelerator: Accelerator) -> RunState:
+    def load(self, trained: Trained) -> RunState:
         """Take up the newest checkpoint of this very run.
 
         Args:
-            accelerator: its model, optimiser and random states become the checkpoint's.
+            trained: its parameters, averages and random state become the checkpoint's.
 
         Returns:
             How far the run had come; step 0 where there is no checkpoint of it.
         """
-        # The older one counts where death came between the two renames of `save`.
-        for folder in (self.folder, self._beside("old")):
-            if not (folder / "run.json").is_file():
-                continue
-            run = json.loads((folder / "run.json").read_text())
-            if run["key"] == self.key:
-                accelerator.load_state(folder)
-                curve = [(step, loss) for step, loss in run["curve"]]
-                return RunState(run["step"], curve, run["since"])
-        return RunState()
+        with self.machine.together():
+            found = self._newest() if self.machine.is_main else None
+        found = self.machine.told(found)
+        if found is None:
+            return RunState()
+        folder, run = found
+        tensors = trained.tensors()
+        sharded = {name: _plainly_sharded(tensor) for name, tensor in tensors.items()}
+        reader = FileSystemReader(folder)
+        stored = reader.read_metadata().state_dict_metadata
+        random = {name: one for name, one in trained.random().items() if name in stored}
+        read_tensors({**sharded, **random}, storage_reader=reader, no_dist=self.machine.world == 1)
+        for name, tensor in tensors.items():
+            read = sharded[name]
+            if isinstance(tensor, DTensor) and isinstance(read, DTensor) and read is not tensor:
+                tensor.copy_(read.redistribute(placements=tensor.placements))
+        trained.set_random(random)
+        return RunState(run["step"], [(step, loss) for step, loss in run["curve"]], run["since"])
 
     def clear(self) -> None:
-        """Remove every checkpoint of the run."""
-        for folder in (self.folder, self._beside("old"), self._beside("new")):
-            shutil.rmtree(folder, ignore_errors=True)
+        """Remove every checkpoint of the run: its result stands."""
+        with self.machine.together():
+            if self.machine.is_main:
+                for folder in self._all():
+                    _remove(folder)
+                shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _beside(self, ending: str) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.{ending}")
+    def _all(self) -> list[Path]:
+        """Return the folders of all checkpoints, whole or not, the newest first."""
+        return sorted(self.folder.glob("step-*"), reverse=True)
+
+    # Any: run.json as `save` wrote it.
+    def _newest(self) -> tuple[Path, dict[str, Any]] | None:
+        for folder in self._all():
+            run = _read_whole(folder)
+            if run is not None and run["key"] == self.key:
+                return folder, run
+        return None
+
+
+# Any: run.json as `save` wrote it.
+def _read_whole(folder: Path) -> dict[str, Any] | None:
+    """Return what run.json of a checkpoint says; None where a file that it names is not whole."""
+    try:
+        run: dict[str, Any] = json.loads((folder / RUN).read_text())
+        for name, size in run["files"].items():
+            if (folder / name).stat().st_size != size:
+                return None
+    except (OSError, ValueError):
+        return None
+    return run
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint; it stops counting before its first file is gone."""
+    (folder / RUN).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _plainly_sharded(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of which each shard is one stretch, which a checkpoint can describe.
+
+    What is sharded twice over one axis, as experts are, is redistributed.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    placements = [
+        Shard(each.dim) if isinstance(each, _StridedShard) else each for each in tensor.placements
+    ]
+    if list(tensor.placements) == placements:
+        return tensor
+    return tensor.redistribute(placements=placements)

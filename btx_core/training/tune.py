@@ -8,28 +8,30 @@ What is made small is left to `btx_core.training.objectives`, the routers' first
 """
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
-from safetensors.torch import save_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.core_model_loading import revert_weight_conversion
 
-from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.strict_json import read_json
-from btx_core.files import link_or_copy, whole_folder
 from btx_core.machine import load
 from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
 from btx_core.problems import WrongUsage
-from btx_core.progress import Progress
-from btx_core.routed import RoutedModel, is_expert_parameter
-from btx_core.texts import Corpus, Mixture, end_token
-from btx_core.training.loop import ParameterRates, Training, TrainingReport, optimise
+from btx_core.routed import RoutedModel
+from btx_core.texts import AnyText
+from btx_core.tokens import end_token
+from btx_core.training.loop import (
+    UNWATCHED,
+    ParameterRates,
+    Training,
+    TrainingReport,
+    Watch,
+    optimise,
+)
 from btx_core.training.objectives import GENERAL, Tuning
 from btx_core.training.recipes import TuneRecipe
 from btx_core.training.router_start import (
@@ -42,6 +44,7 @@ from btx_core.training.router_start import (
 )
 from btx_core.training.routing import Routing
 from btx_core.training.run_state import RunCheckpoints
+from btx_core.training.write_back import weight_files, write_tuned
 
 
 @dataclass(frozen=True)
@@ -59,22 +62,24 @@ class TuneInputs:
     """
 
     mixed: Path
-    texts: Mapping[str, Sequence[Path]]
+    texts: Mapping[str, Sequence[AnyText]]
     own_experts: Mapping[str, OwnExpert] = field(default_factory=dict)
     seed_model: Path | None = None
     grown: Grown | None = None
 
 
 def tune(
-    inputs: TuneInputs, recipe: TuneRecipe, out: Path, progress: Progress | None = None
+    inputs: TuneInputs, recipe: TuneRecipe, out: Path, watch: Watch = UNWATCHED
 ) -> TrainingReport | None:
     """Tune a mixture. Interrupted, the same call goes on at its last checkpoint.
+
+    Several processes that tune together all call.
 
     Args:
         inputs: the mixture, its text and what goes with it.
         recipe: how to tune.
         out: the folder to be made.
-        progress: called as the tuning comes on.
+        watch: who is told how the tuning comes on.
 
     Returns:
         What the tuning took; None for mode "none".
@@ -86,24 +91,27 @@ def tune(
         Unsupported: for a routing that the mixture's family cannot train.
     """
     job = TuneJob.load(inputs, recipe)
-    report = None
+    done = None
+    checkpoints = None
     if recipe.mode != "none":
         job.start_routers()
-        job.freeze()
-        report = job.run(out, progress)
-    if PartialState().is_main_process:
-        job.write(out)
-    return report
+        checkpoints = job.checkpoints(out)
+        done = job.run(checkpoints, watch)
+    job.write(out)
+    if checkpoints:
+        # Only now: until the result stands, the run may have to go on.
+        checkpoints.clear()
+    return done
 
 
 @dataclass(frozen=True, eq=False)
 class TuneJob:
-    """One tuning, step by step: load, start the routers, freeze, run, write.
+    """One tuning, step by step: load, start the routers, run, write.
 
     Attributes:
         inputs: what it is given.
         recipe: how to tune.
-        routed: the mixture in memory, float32.
+        routed: the mixture in memory; what trains is float32.
         tokenizer: the mixture's.
         routing: of the mixture's own recipe.
     """
@@ -116,7 +124,7 @@ class TuneJob:
 
     @classmethod
     def load(cls, inputs: TuneInputs, recipe: TuneRecipe) -> "TuneJob":
-        """Load the mixture.
+        """Load the mixture; exactly the parameters train that the recipe's mode names.
 
         Args:
             inputs: what the tuning is given.
@@ -135,7 +143,12 @@ class TuneJob:
                 expected='mode = "router"',
                 next="give text a weight: 1",
             )
-        routed = RoutedModel.load(inputs.mixed, torch.float32)
+        routed = RoutedModel.load(
+            inputs.mixed,
+            torch.float32,
+            compute=_compute(recipe),
+            trainable="all" if recipe.mode == "none" else recipe.mode,
+        )
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(inputs.mixed)
         routing: Routing = read_json(inputs.mixed / PROVENANCE)["recipe"]["routing"]
         return cls(inputs, recipe, routed, tokenizer, routing)
@@ -172,28 +185,38 @@ class TuneJob:
             states = router_states(self.routed, self.corpora, length)
             join(self.routed, self.grown, self.own_experts, states)
 
-    def freeze(self) -> None:
-        """Let exactly the parameters train that the recipe's mode names."""
-        if self.recipe.mode != "none":
-            self.routed.freeze(self.recipe.mode)
+    def checkpoints(self, out: Path) -> RunCheckpoints:
+        """Return where this tuning leaves its state, beside the folder that is to be made."""
+        return RunCheckpoints.beside(out, self._scaled_recipe, self.inputs.mixed, self._mixture)
 
-    def run(self, out: Path | None = None, progress: Progress | None = None) -> TrainingReport:
+    @cached_property
+    def _mixture(self) -> Mixture:
+        shares = domain_shares(list(self.inputs.texts), self.recipe.general_share)
+        return Mixture(self.corpora, shares)
+
+    def run(
+        self, checkpoints: RunCheckpoints | None = None, watch: Watch = UNWATCHED
+    ) -> TrainingReport:
         """Train the mixture in memory.
 
         Args:
-            out: the folder that is to be made; checkpoints are kept beside it. None: none are kept.
-            progress: called as the tuning comes on.
+            checkpoints: where the run leaves its state; None: it leaves none.
+            watch: who is told how the tuning comes on.
 
         Returns:
             What it took.
         """
-        recipe, inputs = self._scaled_recipe(), self.inputs
-        mixture = Mixture(
-            self.corpora, domain_shares(list(inputs.texts), self.recipe.general_share)
-        )
+        recipe, inputs = self._scaled_recipe, self.inputs
         teacher = None
         if inputs.seed_model and recipe.keep:
-            teacher = load(inputs.seed_model, torch.float32)
+            machine = self.routed.machine.for_dense
+            teacher = load(
+                inputs.seed_model,
+                torch.float32,
+                machine=machine,
+                trains=lambda _: (),
+                compute=_compute(recipe),
+            )
         objective = Tuning(
             routed=self.routed,
             recipe=recipe,
@@ -204,11 +227,9 @@ class TuneJob:
         )
         of_routers = {f"{router.name}.weight": 1.0 for router in self.routed.routers}
         rates = ParameterRates(of_routers, otherwise=recipe.shared_rate)
-        training = Training(self.routed.network, mixture, objective, rates)
-        checkpoints = None
-        if out is not None:
-            checkpoints = RunCheckpoints.beside(out, recipe, inputs.mixed, mixture)
-        return optimise(training, recipe, checkpoints, progress)
+        machine = self.routed.machine
+        training = Training(self.routed.network, self._mixture, objective, rates, machine)
+        return optimise(training, recipe, checkpoints, watch)
 
     def write(self, out: Path) -> None:
         """Write the tuned mixture as a whole folder.
@@ -222,9 +243,9 @@ class TuneJob:
             "shared": (ROUTER, SHARED),
             "all": weight_files(self.inputs.mixed),
         }[self.recipe.mode]
-        with whole_folder(out) as folder:
-            write_tuned(self.routed, self.inputs.mixed, changed, folder)
+        write_tuned(self.routed, self.inputs.mixed, changed, out)
 
+    @cached_property
     def _scaled_recipe(self) -> TuneRecipe:
         """Return the recipe with the steps and the rate that a tuning takes which goes on."""
         if not self.grown:
@@ -252,40 +273,5 @@ def domain_shares(domains: Sequence[str], general_share: float) -> dict[str, flo
     return shares | {GENERAL: general_share}
 
 
-def weight_files(mixed: Path) -> tuple[str, ...]:
-    """Return the names of a folder's weight files, sorted."""
-    return tuple(sorted(file.name for file in mixed.glob("*.safetensors")))
-
-
-def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out: Path) -> None:
-    """Write a tuned mixture: the changed files anew, every other as a hard link.
-
-    Args:
-        routed: the mixture in memory.
-        mixed: the folder that it was loaded from.
-        changed: names of the weight files that the tuning changed; they get the same tensors under
-            the same names and dtypes.
-        out: an existing, empty folder.
-    """
-    opened = Checkpoint.open(mixed)
-    whole = changed == weight_files(mixed)
-    state = {
-        name: tensor.detach()
-        for name, tensor in routed.network.state_dict().items()
-        if whole or not is_expert_parameter(name)
-    }
-    on_disk = revert_weight_conversion(routed.network, state)
-    for file in sorted(mixed.iterdir()):
-        if file.is_dir():
-            shutil.copytree(file, out / file.name)
-            continue
-        if file.name not in changed:
-            link_or_copy(file, out / file.name)
-            continue
-        tensors = {}
-        for name, info in opened.tensors.items():
-            if info.file.name == file.name:
-                tensors[name] = on_disk[name].to(opened.read(name).dtype).contiguous()
-        # One metadata key: safetensors writes several in any order.
-        save_file(tensors, out / file.name, metadata={"format": "pt"})
-        (out / file.name).chmod(0o644)
+def _compute(recipe: TuneRecipe) -> torch.dtype | None:
+    return torch.bfloat16 if recipe.precision == "bfloat16" else None

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 from rich.text import Text
 
-from pipelines.cli.options import Build, Json, find_workspace, require_choice
-from pipelines.cli.output import print_answer, print_json, print_line
+from pipelines.cli.options import (
+    Build,
+    Executor,
+    Json,
+    executor_named,
+    find_workspace,
+    require_choice,
+)
+from pipelines.cli.output import place_text, print_answer, print_json, print_line
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import console, table_of
 from registry.units import duration, percent, size
@@ -61,6 +68,7 @@ def rebuild_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, write nothing")
     ] = False,
+    executor: Executor = None,
     json: Json = False,
 ) -> None:
     """Compose the model of all experts in good standing; only what changed runs.
@@ -83,11 +91,12 @@ def rebuild_command(
         to=to,
         recipes=read_recipes(recipe) if recipe else None,
     )
+    chosen = executor_named(executor)
     workspace = find_workspace()
     if dry_run:
-        _print_answer(look_ahead(workspace, request), json, _print_forecast)
+        _print_answer(look_ahead(workspace, request, executor=chosen), json, _print_forecast)
     else:
-        _print_answer(rebuild(workspace, request), json, _print_rebuild)
+        _print_answer(rebuild(workspace, request, executor=chosen), json, _print_rebuild)
 
 
 def _print_answer(answer: A, json: bool, print_text: Callable[[A], None]) -> None:
@@ -123,6 +132,8 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
         print_line(f"  time    {', '.join(stages)}, by {answer.measured_on}")
     elif answer.ran:
         print_line("  time    not known: no build like it has been measured yet")
+    for place in answer.stages:
+        print_line(f"  on      {place.stage} {place_text(place)}")
     if answer.cost.get("flops"):
         tokens, flops = answer.cost["tokens"], answer.cost["flops"]
         print_line(f"  cost    {tokens:.0f} tokens, {flops:.3g} FLOPs of tuning")

@@ -42,5 +42,7 @@ def export_command(
         answer = export(workspace, build, directory, request, progress)
     written = size(answer.bytes_written)
     print_answer(answer, json, f"{answer.ref}   {answer.folder}   {written} written")
+    if not json:
+        print_line(f"loads in transformers {answer.transformers} or newer")
     if answer.verify and not json:
         print_line(f"to check it without btx: {answer.verify}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pipelines.workspace.placement import ExecutorName
     from pipelines.workspace.workspace import Workspace
 
 Json = Annotated[
@@ -16,6 +17,16 @@ Json = Annotated[
 ]
 Ref = Annotated[str, typer.Argument(metavar="REF", help="kind/name@version, or build/N")]
 Build = Annotated[str, typer.Argument(metavar="BUILD")]
+
+
+Executor = Annotated[
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="local|ray|slurm",
+        help="where the stages run; default: [machine] executor in btx.toml",
+    ),
+]
 
 
 def find_workspace() -> "Workspace":
@@ -28,6 +39,18 @@ def find_workspace() -> "Workspace":
     from pipelines.workspace.workspace import Workspace
 
     return Workspace.find()
+
+
+def executor_named(value: str | None) -> "ExecutorName | None":
+    """Return the executor that `--executor` names; None where the option was left out.
+
+    Raises:
+        typer.BadParameter: if there is no such executor.
+    """
+    from pipelines.workspace.placement import EXECUTOR_NAMES
+
+    require_choice("--executor", value, EXECUTOR_NAMES)
+    return next((name for name in EXECUTOR_NAMES if name == value), None)
 
 
 def require_choice(option: str, value: str | None, choices: Sequence[str]) -> None:

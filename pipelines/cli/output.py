@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.workspace.terminal import UNSEEN, console, table_of, visible
 
 if TYPE_CHECKING:
-    from registry.records.answers import Answer
+    from registry.records.answers import Answer, PlannedStage
 
     Document = Answer | Sequence[Answer]
 
@@ -44,6 +44,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     A narrow terminal folds the cells. Without a terminal there is no colour and no limit of width.
     """
     console(sys.stdout).print(table_of(columns, rows))
+
+
+def place_text(place: "PlannedStage") -> str:
+    """Return where a stage would run, as people read it."""
+    counts = [(place.nodes, "node"), (place.processes, "process"), (place.gpus, "GPU")]
+    if place.threads is not None:
+        counts.append((place.threads, "thread"))
+    plural = {"process": "processes"}
+    words = [f"{n} {name if n == 1 else plural.get(name, name + 's')}" for n, name in counts if n]
+    return f"{place.executor}: {', '.join(words)}"
 
 
 def print_answer(answer: "Document", as_json: bool, text: str) -> None:

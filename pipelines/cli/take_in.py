@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, find_workspace, require_choice
-from pipelines.cli.output import print_answer, print_json
+from pipelines.cli.options import Executor, Json, executor_named, find_workspace, require_choice
+from pipelines.cli.output import place_text, print_answer, print_json
 from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
-    from registry.records.answers import RegisteredAnswer
+    from registry.records.answers import RegisteredAnswer, TrainForecastAnswer
     from registry.records.facts import Facts
     from registry.records.version import Version
 
@@ -84,6 +84,13 @@ def data_add_command(
     retain_until: Annotated[
         str | None, typer.Option(metavar="DATE", help="ISO date after which it must not be used")
     ] = None,
+    use: Annotated[
+        str,
+        typer.Option(
+            metavar="training|evaluation",
+            help="evaluation: never trained on, but every expert and build is measured on it",
+        ),
+    ] = "training",
     json: Json = False,
 ) -> None:
     """Register a corpus as a data version: text files here, or at a URL that DVC can fetch.
@@ -94,10 +101,14 @@ def data_add_command(
     Example: btx data add math ./corpora/math --license CC0-1.0 --source "my own" --pii none
 
     Example: btx data add law https://example.org/law.jsonl --license CC-BY-4.0 --pii none
+
+    Example: btx data add news ./corpora/news --license CC-BY-4.0 --use evaluation
     """
     from pipelines.jobs.add_data import add_data
     from registry.records.facts import DataStatement
+    from registry.records.kinds import DataUse
 
+    require_choice("--use", use, tuple(DataUse))
     if pii is not None:
         require_choice("--pii", pii, ("none", "reviewed", "present"))
     statement = DataStatement(
@@ -109,6 +120,7 @@ def data_add_command(
         language=language,
         pii=pii,
         retain_until=retain_until,
+        use=None if use == DataUse.TRAINING else use,
     )
     corpus = path if "://" in path else Path(path)
     _print_version(add_data(find_workspace(), name, corpus, statement), json)
@@ -152,7 +164,10 @@ def train_command(
         str | None, typer.Option(metavar="seed/NAME[@V]", help="default: the only seed there is")
     ] = None,
     mode: Annotated[str | None, typer.Option(metavar="anchored|full")] = None,
-    executor: Annotated[str, typer.Option(metavar="local|ray|slurm")] = "local",
+    executor: Executor = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train copies of the seed side by side, one on each data version; register each as an expert.
@@ -160,11 +175,10 @@ def train_command(
     Example: btx train math --data data/math
     """
     from pipelines.jobs.register import register
-    from pipelines.jobs.train import train
-    from pipelines.stages.executors import EXECUTORS
+    from pipelines.jobs.train import look_ahead, train
 
     require_choice("--mode", mode, ("anchored", "full"))
-    require_choice("--executor", executor, tuple(EXECUTORS))
+    chosen = executor_named(executor)
     corpora = data or [f"data/{expert}" for expert in experts]
     if len(corpora) != len(experts):
         raise typer.BadParameter(
@@ -173,7 +187,11 @@ def train_command(
         )
     workspace = find_workspace()
     domains = dict(zip(experts, corpora, strict=True))
-    branches = train(workspace, domains, seed=seed, mode=mode, executor=executor)
+    if dry_run:
+        plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
+        print_answer(plan, json, _forecast_text(plan))
+        return
+    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen)
     versions = []
     for name, branch in branches.items():
         version = register(
@@ -215,6 +233,12 @@ def register_command(
     workspace = find_workspace()
     seed = seed or newest_seed(workspace)
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
+
+
+def _forecast_text(plan: "TrainForecastAnswer") -> str:
+    """Return a line for every branch, and one for where they would be trained."""
+    lines = [f"{one.expert}   {one.action}   {one.seed}   {one.data}" for one in plan.branches]
+    return "\n".join([*lines, f"  on      {place_text(plan.place)}"])
 
 
 def _registration(version: "Version[Facts]") -> "RegisteredAnswer":

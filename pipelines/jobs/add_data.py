@@ -11,7 +11,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement
-from registry.records.kinds import Gate, Kind, Status
+from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind, Status
 from registry.records.version import Version
 from registry.urls import without_secrets
 
@@ -37,8 +37,10 @@ def add_data(
     _check_date(statement.retain_until)
     statement = statement.model_copy(update=_licence(statement))
     catalog = workspace.catalog
-    with workspace.writing(f"data add {name}"):
-        number = catalog.next_version(Kind.DATA, name)
+    with (
+        workspace.writing(f"data add {name}"),
+        workspace.numbering(Kind.DATA, name) as number,
+    ):
         ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
         with folders.incoming(source, target) as incoming:
             _check_text(incoming, source)
@@ -52,10 +54,9 @@ def add_data(
             gates.ask(
                 workspace, Gate.REGISTER, ref, collect_evidence.of_data(ref, facts, len(files))
             )
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        facts = facts.model_copy(update={"dvc": held})
-        return catalog.register(name, facts, files=files, version=number)
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                facts = facts.model_copy(update={"dvc": held})
+                return catalog.register(name, facts, files=files, version=number)
 
 
 def _licence(statement: DataStatement) -> dict[str, str | None]:
@@ -79,7 +80,10 @@ def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -
     url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
     stated["source"] = statement.source or url
-    facts = DataFacts(domain=name, bytes=size, **stated)
+    # What is for evaluation alone is held out whole.
+    only_measured = statement.use == DataUse.EVALUATION
+    held_out = HeldOutRule.ALL if only_measured else HeldOutRule.DOCUMENTS
+    facts = DataFacts(domain=name, bytes=size, held_out=held_out, **stated)
     return facts.model_copy(update={"url": url}) if url else facts
 
 

@@ -13,6 +13,7 @@ from btx_core.mixing.distances import all_finite
 from btx_core.mixing.seed_model import open_seed
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
+from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
@@ -64,10 +65,13 @@ def add_seed(
         Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
-    with workspace.writing(f"seed add {name}"):
-        number = catalog.next_version(Kind.SEED, name)
+    with (
+        workspace.writing(f"seed add {name}"),
+        workspace.numbering(Kind.SEED, name) as number,
+    ):
         ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
         parents = [catalog.get(reference, DataFacts) for reference in data]
+        refuse_evaluation_data(parents)
         with (
             _checkpoint(workspace, source) as checked,
             folders.incoming(checked.folder, target, taken=checked.taken) as incoming,
@@ -93,17 +97,16 @@ def add_seed(
                 if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
             gates.ask(workspace, Gate.REGISTER, ref, collect_evidence.of_seed(ref, facts))
-            folders.accept(incoming, target)
-        held = folders.track(workspace.root, target)
-        for file in files:
-            workspace.store.put(target / file.path, file.sha256)
-        return catalog.register(
-            name,
-            facts.model_copy(update={"dvc": held}),
-            files=files,
-            version=number,
-            parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
-        )
+            with folders.placed(workspace.root, incoming, target, files) as held:
+                for file in files:
+                    workspace.store.put(target / file.path, file.sha256)
+                return catalog.register(
+                    name,
+                    facts.model_copy(update={"dvc": held}),
+                    files=files,
+                    version=number,
+                    parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
+                )
 
 
 @contextmanager

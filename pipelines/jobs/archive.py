@@ -88,7 +88,7 @@ def collect(
             if not where.is_dir():
                 _show(workspace, version, where)
             folders.verify(where, version.files, str(version.ref))
-            folders.track(workspace.root, where)
+            folders.track(workspace.root, where, version.files)
         deleted = workspace.store.sweep(lambda: _needed(workspace), grace_s=grace_s)
         folders.collect(workspace.root)
     return CollectAnswer(deleted=tuple(deleted), restored=restored)
@@ -121,7 +121,7 @@ def _show(workspace: Workspace, version: Version[Facts], where: Path) -> None:
     recorded = _held_md5(version)
     if recorded is None:
         return
-    held = folders.track(workspace.root, where)
+    held = folders.track(workspace.root, where, version.files)
     if held.md5 != recorded:
         raise Damaged(
             str(version.ref),

@@ -20,6 +20,14 @@ from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.kinds import Gate, Relation
 
+# The end of an export's card.
+LOADING = """
+## Loading
+
+Loads in transformers {least} or newer. An older release may load it as another model, with no more
+than a warning.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
@@ -50,7 +58,7 @@ def export(
         Conflict: when `out` exists.
     """
     # Imported here: torch stays out of the light commands.
-    from btx_core.mixing.exporting import export_checkpoint
+    from btx_core.mixing.exporting import Built, export_checkpoint, least_transformers
 
     request = request or ExportRequest()
     catalog = workspace.catalog
@@ -66,20 +74,23 @@ def export(
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
+            folder = folders.build_folder(workspace.root, build)
+            least = least_transformers(Built.open(folder), fused=request.fused)
             export_checkpoint(
-                folders.build_folder(workspace.root, build),
+                folder,
                 incoming,
                 fused=request.fused,
                 target=request.target,
                 progress=progress,
             )
             card = render(collect(catalog, str(build.ref)), "model-card")
-            (incoming / "README.md").write_text(card)
+            (incoming / "README.md").write_text(card + LOADING.format(least=least))
             facts = ExportFacts(
                 folder=str(out),
                 target=request.target,
                 fused=request.fused,
                 verdict=verdict.outcome,
+                transformers=least,
             )
             if request.sign:
                 key = _sign(catalog.actor, incoming)
@@ -103,6 +114,7 @@ def export(
         fused=request.fused,
         verdict=verdict.outcome,
         bytes_written=sum(file.bytes for file in files),
+        transformers=facts.transformers,
         verify=_verify(out, people.model_key(catalog.actor)) if request.sign else None,
         public_key=facts.public_key,
     )

@@ -7,9 +7,10 @@ Out: builds/N, whole or not at all, and its rows.
 """
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from btx_core.files import replace_text
@@ -20,20 +21,24 @@ from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
+from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
+from pipelines.workspace.placement import ExecutorName, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
-from registry.records.answers import ForecastAnswer, RebuildAnswer
+from registry.records.answers import ForecastAnswer, PlannedStage, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.facts import (
     Architecture,
     BuildFacts,
     BuildRecipe,
     Cost,
+    DataFacts,
+    DvcFolder,
     Facts,
     Member,
     RoutedShare,
@@ -44,10 +49,13 @@ from registry.records.facts import (
 )
 from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
 from registry.records.references import parse
-from registry.records.results import Result, Specialist
+from registry.records.results import Result, Specialist, beside_seed, same_sample
 from registry.records.version import FileFact, Version
 
 STAGES = ("mix", "tune", "evaluate")
+# Mixing runs where the command does.
+MIX = PlannedStage(stage="mix", executor="local", nodes=1, processes=1, gpus=0, threads=None)
+PLACED: tuple[StageName, ...] = ("tune", "evaluate")
 LINKED_AGAIN = (SHARED, expert_file(SEED_EXPERT))
 
 # Shards of earlier builds by slot and member digest.
@@ -61,7 +69,8 @@ class Run:
     Attributes:
         workspace: where it runs.
         planned: what it composes.
-        number: of the build.
+        number: of the build, unless another machine takes it meanwhile.
+        asked: the digest of the event that logged the gate's verdict.
         started: on the monotonic clock, in seconds.
         shards: what earlier builds wrote of the members.
         snapshot: the frozen members.
@@ -70,22 +79,30 @@ class Run:
     workspace: Workspace
     planned: Plan
     number: int
+    asked: str
     started: float
     shards: Shards
     snapshot: Version[SnapshotFacts]
 
 
-def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnswer:
+def rebuild(
+    workspace: Workspace,
+    request: Request | None = None,
+    *,
+    executor: ExecutorName | None = None,
+) -> RebuildAnswer:
     """Build what the plan says, or say "unchanged".
 
     Args:
         workspace: where the experts are registered.
         request: what is asked for beside what the workspace says.
+        executor: local, ray or slurm; the settings' unless it is given.
 
     Returns:
         The build, what ran and what was reused.
 
     Raises:
+        Invalid: for resources that an executor cannot honour.
         Refused: when the gate says no.
         Damaged: when a registered file on disk is not what was registered.
     """
@@ -96,18 +113,20 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
-        number = workspace.catalog.next_version(Kind.BUILD, "")
-        _ask(workspace, planned, f"build/{number}")
+        _places(workspace, executor)
+        number = workspace.next_number(Kind.BUILD, "")
+        asked = _ask(workspace, planned, f"build/{number}")
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
-        run = Run(workspace, planned, number, started, shards, snapshot)
+        run = Run(workspace, planned, number, asked, started, shards, snapshot)
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
         def log(stage: str, ran: StageRan) -> None:
             workspace.catalog.event(ran, f"build/{number}")
 
-        done = dvc_runs.reproduce(workspace.root, STAGES, log)
+        variables = {EXECUTOR: executor} if executor else {}
+        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables)
         build = _record(run, order)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(
@@ -121,7 +140,12 @@ def rebuild(workspace: Workspace, request: Request | None = None) -> RebuildAnsw
     )
 
 
-def look_ahead(workspace: Workspace, request: Request | None = None) -> ForecastAnswer:
+def look_ahead(
+    workspace: Workspace,
+    request: Request | None = None,
+    *,
+    executor: ExecutorName | None = None,
+) -> ForecastAnswer:
     """Say what a rebuild would do; nothing is written."""
     planned = plan(workspace, request or Request())
     if _nothing_to_do(workspace, planned):
@@ -144,7 +168,18 @@ def look_ahead(workspace: Workspace, request: Request | None = None) -> Forecast
         weights=tuple(expected.weights),
         cost=expected.cost,
         measured_on=expected.measured_on,
+        stages=_places(workspace, executor),
     )
+
+
+def _places(workspace: Workspace, executor: ExecutorName | None) -> tuple[PlannedStage, ...]:
+    """Return where each stage runs. Raises Invalid for resources that cannot be honoured."""
+    settings, places = workspace.settings, [MIX]
+    for stage in PLACED:
+        resources = settings.resources(stage, executor)
+        check(resources, Clusters.of(settings))
+        places.append(placed(stage, resources))
+    return tuple(places)
 
 
 def _unchanged(planned: Plan) -> RebuildAnswer:
@@ -170,11 +205,17 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     return True
 
 
-def _ask(workspace: Workspace, planned: Plan, ref: str) -> None:
+def _ask(workspace: Workspace, planned: Plan, ref: str) -> str:
+    """Ask the gate, and return the digest of the event that logs its verdict."""
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
     candidate = collect_evidence.of_candidate(workspace.catalog, ref, seed, members)
     gates.ask(workspace, Gate.BUILD, ref, candidate)
+    return _last_verdict(workspace, ref)
+
+
+def _last_verdict(workspace: Workspace, ref: str) -> str:
+    return workspace.catalog.events(ref, "verdict")[-1].digest
 
 
 def _reused(planned: Plan, shards: Shards) -> tuple[str, ...]:
@@ -227,10 +268,12 @@ def _order(run: Run) -> BuildOrder:
         members=_member_orders(run),
         domains={ref: _folder(workspace, catalog.get(ref)) for ref in planned.data},
         general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
+        evaluation=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.evaluation),
         previous=_previous_mix(run),
         grown_from=_grown_from(run),
         recipe=planned.ordered,
-        threads=workspace.settings.train.threads,
+        threads=workspace.settings.resources("tune").threads,
+        processes=workspace.settings.resources("tune").processes,
     )
 
 
@@ -260,6 +303,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         ref=str(version.ref),
         path=_relative(workspace, folder),
         digest=folders.files_digest(version.files),
+        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
     )
 
 
@@ -335,9 +379,25 @@ def _relative(workspace: Workspace, path: Path) -> str:
 def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     """Take the tuned folder in as builds/N and write its row.
 
+    Where another machine took the number while the stages ran, it is the next one, under which the
+    gate is asked again.
+
     Raises:
         Conflict: if a member was withdrawn while the stages ran.
     """
+    workspace = run.workspace
+    with workspace.numbering(Kind.BUILD, "") as number:
+        ref = f"build/{number}"
+        if number != run.number:
+            print(f"build/{run.number} was taken meanwhile: this is {ref}", file=sys.stderr)
+            run = replace(run, number=number, asked=_ask(workspace, run.planned, ref))
+        elif _last_verdict(workspace, ref) != run.asked:
+            # A verdict speaks of one candidate, and another one asked under this number too.
+            run = replace(run, asked=_ask(workspace, run.planned, ref))
+        return _record_numbered(run, order)
+
+
+def _record_numbered(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     workspace = run.workspace
     for member in run.planned.members:
         if workspace.catalog.status(member.version.ref) in UNUSABLE:
@@ -350,19 +410,25 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     tuned = workspace.work / "tuned"
     folder = workspace.folder(Kind.BUILD, "", run.number)
     known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
-    files = _taken_in(workspace, tuned, folder, known)
-    # The tuned one may differ; the next mix links this one.
-    workspace.store.put(workspace.work / "mixed" / SHARED)
-    facts = _facts(run, order, folder)
+    incoming = folder.with_name(f".{folder.name}.incoming")
+    try:
+        files = _linked(workspace, tuned, incoming, known)
+        # The tuned one may differ; the next mix links this one.
+        workspace.store.put(workspace.work / "mixed" / SHARED)
+    except BaseException:
+        shutil.rmtree(incoming, ignore_errors=True)
+        raise
     parents = [(run.snapshot.ref, Relation.COMPOSED_FROM)]
-    parents += [(parse(ref), Relation.TUNED_ON) for ref in facts.tuned_on]
     if order.grown_from:
         parents.append((parse(order.grown_from.ref), Relation.GROWN_FROM))
     catalog = workspace.catalog
-    return catalog.register("", facts, files=files, version=run.number, parents=parents)
+    with folders.placed(workspace.root, incoming, folder, files) as held:
+        facts = _facts(run, order, folder, held)
+        parents += [(parse(ref), Relation.TUNED_ON) for ref in facts.tuned_on]
+        return catalog.register("", facts, files=files, version=run.number, parents=parents)
 
 
-def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
+def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildFacts:
     workspace, planned = run.workspace, run.planned
     tuned = workspace.work / "tuned"
     mix, tune = reports.mix_report(tuned), reports.tune_report(tuned)
@@ -390,7 +456,7 @@ def _facts(run: Run, order: BuildOrder, folder: Path) -> BuildFacts:
         architecture=_architecture(recipe(MixRecipe, mix.recipe), measured, len(members)),
         tuned=tuned_with,
         folder=_relative(workspace, folder),
-        dvc=folders.track(workspace.root, folder),
+        dvc=held,
         tensors=folders.tensors(folder),
         status=Status.EVALUATED,
         results=_results(planned, measured),
@@ -416,25 +482,22 @@ def _architecture(mixed: MixRecipe, measured: MeasuredReport, members: int) -> A
     )
 
 
-def _taken_in(
-    workspace: Workspace, source: Path, folder: Path, proven: Mapping[int, str]
+def _linked(
+    workspace: Workspace, source: Path, incoming: Path, proven: Mapping[int, str]
 ) -> list[FileFact]:
-    """Put every file into the store and show it in `folder` by link.
+    """Put every file into the store and show it in a new folder by link.
 
     Args:
         workspace: whose store it is.
         source: the folder that the stages wrote.
-        folder: appears whole, under its name.
+        incoming: the new folder; one that an attempt left there is replaced.
         proven: inode to digest of objects that were read a moment ago; a link to one is not read
             again.
 
     Returns:
         The files; `linked` where the store had these very bytes before.
     """
-    incoming = folder.with_name(f".{folder.name}.incoming")
     shutil.rmtree(incoming, ignore_errors=True)
-    # Of an attempt that died before its row was written.
-    shutil.rmtree(folder, ignore_errors=True)
     files = []
     for path, sha256 in _digests(source, proven).items():
         relative = path.relative_to(source)
@@ -445,7 +508,6 @@ def _taken_in(
         workspace.store.link(sha256, incoming / relative)
         size = path.stat().st_size
         files.append(FileFact(relative.as_posix(), size, sha256, linked=linked))
-    incoming.rename(folder)
     return files
 
 
@@ -460,16 +522,15 @@ def _digests(source: Path, proven: Mapping[int, str]) -> dict[Path, str]:
 def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
     """Return the build's figures, one result a data version.
 
-    Beside them stand those of the seed and of every member that was trained on this data, as they
-    were measured when the members were registered; none that was measured on another amount of it.
+    Beside them stand those of the seed, measured with the build, and of every member that was
+    trained on this data, as they were measured when it was registered; none that was measured on
+    another part of the text.
     """
     known_to_seed = set(planned.seed.facts.data)
     results = []
-    for data in planned.data:
-        figures = measured.domains[data]
-        recorded = _own_results(planned, data)
-        own = [(ref, one) for ref, one in recorded if one.tokens == figures.tokens]
-        beside = own[0][1] if own else None
+    for data, figures in measured.domains.items():
+        seed, recorded = measured.seed.get(data), _own_results(planned, data)
+        own = [(ref, one) for ref, one in recorded if same_sample(one, figures)]
         specialists = tuple(
             Specialist(ref=ref, bits_per_byte=one.bits_per_byte, accuracy=one.accuracy)
             for ref, one in own
@@ -479,10 +540,10 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
                 data=data,
                 domain=parse(data).name,
                 **figures.to_json(),
-                seed_bits_per_byte=beside.seed_bits_per_byte if beside else None,
-                seed_accuracy=beside.seed_accuracy if beside else None,
+                **(beside_seed(seed) if seed else {}),
                 specialists=specialists,
                 new_to_seed=data not in known_to_seed,
+                general=data in planned.general,
             )
         )
     return tuple(results)

@@ -15,13 +15,17 @@ from typing import Any
 from btx_core.files import replace_text
 from btx_core.training.recipes import TrainRecipe
 from pipelines.stages import dvc_runs
-from pipelines.stages.dvc_runs import Log
-from pipelines.stages.executors import Needs, execute
+from pipelines.stages.executors import Clusters, check, execute, placed
+from pipelines.stages.task import Task
+from pipelines.stages.watch import Log
 from pipelines.workspace import folders, orders
+from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
+from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Invalid, Refused
+from registry.records.answers import PlannedBranch, TrainForecastAnswer
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
@@ -53,7 +57,7 @@ def train(
     *,
     seed: str | None = None,
     mode: str | None = None,
-    executor: str = "local",
+    executor: ExecutorName | None = None,
 ) -> dict[str, Branch]:
     """Train a branch for every expert, or find it trained already.
 
@@ -62,12 +66,13 @@ def train(
         experts: the expert's name to the data version that it is trained on.
         seed: the seed version; the newest of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
-        executor: local, ray or slurm.
+        executor: local, ray or slurm; the settings' unless it is given.
 
     Returns:
         The branches, by expert.
 
     Raises:
+        Invalid: for resources that the executor cannot honour.
         Refused: for withdrawn data.
         Damaged: for data that changed on disk.
         StageFailed: for a training that did not end.
@@ -75,27 +80,64 @@ def train(
     for name in experts:
         # At the registration, hours later, would be too late.
         check_expert_name(name)
+    resources = workspace.settings.resources("train", executor)
+    check(resources, Clusters.of(workspace.settings))
     catalog = workspace.catalog
 
     def log(name: str, ran: StageRan) -> None:
         catalog.event(ran, f"train@{name}")
 
     with workspace.writing(f"train {' '.join(experts)}"):
-        base = catalog.get(seed or newest_seed(workspace), SeedFacts)
-        corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
-        for version in (base, *corpora.values()):
-            _check_usable(workspace, version)
+        base, corpora = _inputs(workspace, experts, seed)
+        refuse_evaluation_data(corpora.values())
         ordered = _orders(workspace, base, corpora, mode)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
         logger.info("%d of %d branches are stale", len(stale), len(targets))
-        _run(workspace, {target: targets[target] for target in stale}, executor, log)
+        _run(workspace, {target: targets[target] for target in stale}, resources, log)
     folder = workspace.work / "branches"
     return {
         name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale)
         for name in experts
     }
+
+
+def look_ahead(
+    workspace: Workspace,
+    experts: Mapping[str, str],
+    *,
+    seed: str | None = None,
+    mode: str | None = None,
+    executor: ExecutorName | None = None,
+) -> TrainForecastAnswer:
+    """Say which branches `train` would train, and where; nothing is written.
+
+    The arguments and the errors are those of `train`.
+    """
+    for name in experts:
+        check_expert_name(name)
+    resources = workspace.settings.resources("train", executor)
+    clusters = Clusters.of(workspace.settings)
+    check(resources, clusters)
+    base, corpora = _inputs(workspace, experts, seed)
+    ordered = _orders(workspace, base, corpora, mode)
+    before = orders.read_branches(workspace.root)
+    # DVC knows only of the orders that are written.
+    same = [name for name in experts if before.get(name) == ordered[name]]
+    stale = dvc_runs.stale(workspace.root, [f"train@{name}" for name in same]) if same else []
+    branches = []
+    for name, corpus in corpora.items():
+        reused = name in same and f"train@{name}" not in stale
+        branches.append(
+            PlannedBranch(
+                expert=name,
+                seed=str(base.ref),
+                data=str(corpus.ref),
+                action="reuse" if reused else "train",
+            )
+        )
+    return TrainForecastAnswer(branches=tuple(branches), place=placed("train", resources))
 
 
 def newest_seed(workspace: Workspace) -> str:
@@ -109,6 +151,18 @@ def newest_seed(workspace: Workspace) -> str:
             next="name it: --seed seed/NAME",
         )
     return f"seed/{names.pop()}"
+
+
+def _inputs(
+    workspace: Workspace, experts: Mapping[str, str], seed: str | None
+) -> tuple[Version[SeedFacts], dict[str, Version[DataFacts]]]:
+    """Return the seed, and by expert the data; refused if one of them may not be used."""
+    catalog = workspace.catalog
+    base = catalog.get(seed or newest_seed(workspace), SeedFacts)
+    corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
+    for version in (base, *corpora.values()):
+        _check_usable(workspace, version)
+    return base, corpora
 
 
 def _check_usable(workspace: Workspace, version: Version[Facts]) -> None:
@@ -128,7 +182,7 @@ def _orders(
     corpora: Mapping[str, Version[DataFacts]],
     mode: str | None,
 ) -> dict[str, BranchOrder]:
-    settings = workspace.settings
+    settings, resources = workspace.settings, workspace.settings.resources("train")
     chosen = settings.recipe.train | ({"mode": mode} if mode else {})
     # A wrong key is told before anything starts.
     recipe(TrainRecipe, chosen)
@@ -136,10 +190,10 @@ def _orders(
         "seed": _folder(workspace, base),
         "general": tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data),
         "recipe": chosen,
-        "threads": settings.train.threads,
+        "threads": resources.threads,
     }
-    if settings.train.processes > 1:
-        shared["processes"] = settings.train.processes
+    if resources.processes > 1:
+        shared["processes"] = resources.processes
     return {
         name: BranchOrder(data=_folder(workspace, corpus), **shared)
         for name, corpus in corpora.items()
@@ -152,6 +206,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         ref=str(version.ref),
         path=folder.relative_to(workspace.root).as_posix(),
         digest=folders.files_digest(version.files),
+        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
     )
 
 
@@ -161,7 +216,7 @@ def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
     replace_text(root / orders.BRANCHES, orders.branches_text(every))
 
 
-def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log) -> None:
+def _run(workspace: Workspace, stale: Mapping[str, str], resources: Resources, log: Log) -> None:
     """Train the branches of these stages anew.
 
     What ended well is DVC's, whatever became of the others.
@@ -170,16 +225,13 @@ def _run(workspace: Workspace, stale: Mapping[str, str], executor: str, log: Log
     for folder in folders_of.values():
         # Of an order that has changed since.
         shutil.rmtree(folder, ignore_errors=True)
-    settings = workspace.settings
-    needs = Needs(
-        cpus=settings.train.threads,
-        gpus=settings.train.gpus,
-        processes=settings.train.processes,
-        ray=settings.ray,
-        slurm=settings.slurm,
+    tasks, clusters = (
+        [Task("train", name) for name in stale.values()],
+        Clusters.of(workspace.settings),
     )
     try:
-        execute(executor, workspace.root, list(stale.values()), needs, log)
+        if tasks:
+            execute(workspace.root, tasks, resources, clusters, log)
     finally:
         ended = [target for target, folder in folders_of.items() if folder.is_dir()]
         dvc_runs.commit(workspace.root, ended)

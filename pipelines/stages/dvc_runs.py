@@ -12,11 +12,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from btx_core.problems import BtxError
+from pipelines.stages import run_lock
+from pipelines.stages.lifeline import environment_below
+from pipelines.stages.watch import Log
 from pipelines.workspace.environment import child_environment
 from registry.records.events import StageRan
 
@@ -24,8 +28,6 @@ logger = logging.getLogger(__name__)
 
 _RAN = re.compile(r"^Running stage '([^']+)'")
 _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
-# Called with the name of a stage or branch, and what happened to it.
-Log = Callable[[str, StageRan], None]
 
 
 class StageFailed(BtxError):
@@ -34,6 +36,8 @@ class StageFailed(BtxError):
 
 class Interrupted(BtxError):
     """Ctrl-C: what ended is kept, and nothing half done is visible."""
+
+    exit_status = 130
 
     def __init__(self, subject: str) -> None:
         super().__init__(
@@ -49,7 +53,12 @@ class Reproduced:
     skipped: list[str]
 
 
-def reproduce(root: Path, stages: Sequence[str], log: Log = lambda name, ran: None) -> Reproduced:
+def reproduce(
+    root: Path,
+    stages: Sequence[str],
+    log: Log = lambda name, ran: None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Reproduced:
     """Run these stages through DVC in a workspace, in this order, and no others.
 
     Stages that somebody else added to the workspace do not run, whatever they are to make.
@@ -59,6 +68,7 @@ def reproduce(root: Path, stages: Sequence[str], log: Log = lambda name, ran: No
         root: the workspace.
         stages: their names.
         log: called when a stage starts and when it ends, fails or is interrupted.
+        variables: of the environment that the stages run in.
 
     Raises:
         StageFailed: naming the stage.
@@ -66,14 +76,15 @@ def reproduce(root: Path, stages: Sequence[str], log: Log = lambda name, ran: No
     """
     # Stages call `python`: it must be the one that runs now, whether or not its environment is
     # activated.
-    environment = child_environment() | {
+    environment = environment_below() | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "BTX_WORKSPACE": str(root),
+        **variables,
     }
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
-    # It inherits the write lock: when this process is killed alone, DVC goes on, and the next
-    # command must wait for it. It has a process group of its own: a Ctrl-C reaches DVC and its
-    # stage once, through this process, which waits until both are gone.
+    # It inherits the write lock: when this process is killed alone, its stage ends soon and DVC
+    # after it, and the next command must wait until then. It has a process group of its own: a
+    # Ctrl-C reaches DVC and its stage once, through this process, which waits until both are gone.
     process = subprocess.Popen(
         command,
         cwd=root,
@@ -107,10 +118,13 @@ def reproduce(root: Path, stages: Sequence[str], log: Log = lambda name, ran: No
         os.killpg(process.pid, signal.SIGINT)
         process.communicate()
         ended("interrupted")
-        raise Interrupted(f"stage {ran[-1] if ran else stages[0]}") from None
+        at = ran[-1] if ran else stages[0]
+        run_lock.wait_until_gone(root, at)
+        raise Interrupted(f"stage {at}") from None
     ended("failed" if status else "ended")
     if status:
         at = ran[-1] if ran else stages[0]
+        run_lock.wait_until_gone(root, at)
         raise StageFailed(
             f"stage {at}",
             found=f"exit status {status}",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.workspace import folders, reports
-from pipelines.workspace.bars import bar, bar_or_notes, note_of
+from pipelines.workspace.bars import bar, bar_or_notes, is_first_process, note_of
 from pipelines.workspace.failures import error_text
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
@@ -22,6 +22,7 @@ from registry.digest import sha256_file
 from registry.errors import Damaged
 
 if TYPE_CHECKING:
+    from btx_core.texts import TextFolder
     from btx_core.training.router_start import OwnExpert
 
 ROOT = Path()  # a stage runs in the workspace's root
@@ -30,22 +31,21 @@ WORK = Path("work")
 
 def train(name: str) -> None:
     """Train the branch of this name."""
-    import torch
-
     from btx_core.training.branch import train as train_branch
+    from btx_core.training.loop import Watch
     from btx_core.training.recipes import TrainRecipe
 
     order = read_branches(ROOT)[name]
-    torch.set_num_threads(order.threads)
-    general = [_proven(folder) for folder in order.general]
+    _set_threads(order.threads)
+    general = [_text(folder) for folder in order.general]
     with bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress:
         train_branch(
             _proven(order.seed),
-            [_proven(order.data)],
+            [_text(order.data)],
             recipe(TrainRecipe, order.recipe),
             WORK / "branches" / name,
             general=general[0] if general else None,
-            progress=progress,
+            watch=Watch(progress),
         )
 
 
@@ -81,6 +81,8 @@ def mix() -> None:
 
 def tune() -> None:
     """Tune the mixture on the text of its members and its seed."""
+    from btx_core.machine import here
+    from btx_core.training.loop import Watch
     from btx_core.training.objectives import GENERAL
     from btx_core.training.recipes import TuneRecipe
     from btx_core.training.router_start import Grown
@@ -89,36 +91,43 @@ def tune() -> None:
 
     order = _build_order()
     general = {folder.ref for folder in order.general}
-    domains: dict[str, list[Path]] = {}
+    domains: dict[str, list[TextFolder]] = {}
     for folder in _texts(order).values():
         domain = GENERAL if folder.ref in general else folder.ref
-        domains.setdefault(domain, []).append(_proven(folder))
+        domains.setdefault(domain, []).append(_text(folder))
     before = order.grown_from
     grown = Grown(_proven(before), dict(before.kept)) if before else None
     chosen, out = recipe(TuneRecipe, order.recipe.tune), WORK / "tuned"
     own_experts, seed = _own_experts(order), _proven(order.seed)
     inputs = TuneInputs(WORK / "mixed", domains, own_experts, seed, grown)
-    with bar("tune") as progress:
-        report = tune_mixed(inputs, chosen, out, progress)
+    with bar_or_notes("tune", note_of(ROOT, "tune")) as progress:
+        report = tune_mixed(inputs, chosen, out, Watch(progress))
     nothing = {"tokens": 0, "flops": 0.0, "wall_s": 0.0}
     spent = report.to_json() if report else nothing
-    _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
+    if here().is_main:
+        _write(out / reports.TUNED, {"recipe": asdict(chosen), **spent})
 
 
 def evaluate() -> None:
-    """Measure the tuned mixture on the held-out text of every data version."""
+    """Measure the tuned mixture and its seed on the held-out text of every data version."""
+    from btx_core.machine import here
     from btx_core.measuring.evaluation import evaluate as measure
 
     started = time.monotonic()
     order = _build_order()
     chosen = recipe(EvaluateRecipe, order.recipe.evaluate)
-    texts = {data: _proven(folder) for data, folder in order.domains.items()}
-    with bar("evaluate") as progress:
+    measured = (*order.domains.values(), *order.general, *order.evaluation)
+    texts = {folder.ref: _text(folder) for folder in measured}
+    with bar_or_notes("evaluate", note_of(ROOT, "evaluate")) as progress:
         result = measure(WORK / "tuned", texts, progress=progress, **chosen.text).to_json()
+    with bar("evaluate the seed") as progress:
+        seed = measure(_proven(order.seed), texts, progress=progress, **chosen.text)
+    result["seed"] = seed.to_json()["domains"]
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
     seconds = round(time.monotonic() - started, 3)
-    _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
+    if here().is_main:
+        _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
 
 
 def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:
@@ -160,22 +169,28 @@ def _tasks(
                 expected=f"{sha256}, as when the rebuild began",
                 next="btx rebuild",
             )
-    with bar("tasks") as progress:
+    with bar_or_notes("tasks", note_of(ROOT, "evaluate")) as progress:
         return harness.run(
             WORK / "tuned", list(frozen), ROOT, batch_tokens=batch_tokens, progress=progress
         )
 
 
 def _build_order() -> BuildOrder:
-    """Return the rebuild that is ordered, and set the threads that it is to run with.
+    """Return the rebuild that is ordered, and set the threads that it is to run with."""
+    order = read_build(ROOT)
+    _set_threads(order.threads)
+    return order
 
-    The order of float additions follows the number of threads.
+
+def _set_threads(count: int) -> None:
+    """Set the threads of a stage that computes on the CPU.
+
+    The order of float additions follows their number. On a GPU they only prepare its work.
     """
     import torch
 
-    order = read_build(ROOT)
-    torch.set_num_threads(order.threads)
-    return order
+    if not torch.cuda.is_available():
+        torch.set_num_threads(count)
 
 
 def _proven(order: FolderOrder) -> Path:
@@ -196,8 +211,15 @@ def _proven(order: FolderOrder) -> Path:
     return folder
 
 
+def _text(order: FolderOrder) -> "TextFolder":
+    """Return a data version's text; raises Damaged as `_proven` does."""
+    return folders.text_folder(_proven(order), order.held_out, folders.TOKENS)
+
+
 def _write(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")
+    """Write a report, once where several processes compute the stage."""
+    if is_first_process():
+        path.write_text(json.dumps(value, indent=1) + "\n")
 
 
 STAGES: dict[str, Callable[..., None]] = {

@@ -22,17 +22,19 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from btx_core.machine import load
 from btx_core.measuring import ensemble
-from btx_core.measuring.evaluation import Evaluation, Limits, evaluate_model, heldout_windows
+from btx_core.measuring.evaluation import Evaluation, evaluate_model
+from btx_core.measuring.samples import Limits, sample
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.mixing.weight_files import ROUTER, SHARED
 from btx_core.routed import RoutedModel
-from btx_core.texts import split
+from btx_core.tokens import Tokens
 from btx_core.training.branch import train
 from btx_core.training.loop import flops_per_token
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
-from btx_core.training.tune import TuneInputs, TuneJob, write_tuned
+from btx_core.training.tune import TuneInputs, TuneJob
+from btx_core.training.write_back import write_tuned
 from pipelines.story import corpora
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from registry.records.results import share_of_gain
@@ -485,8 +487,7 @@ def merged(setup: Setup, top_k: int, name: str) -> Row:
     limits = setup.limits
     bits_per_byte = {}
     for domain, data in setup.data.items():
-        documents = split(data).heldout
-        heldout = heldout_windows(documents, setup.tokenizer, limits.sequence, limits.max_tokens)
+        heldout = sample(Tokens.of(data, setup.tokenizer), limits)
         bits_per_byte[domain] = ensemble.bits_per_byte(models, heldout, top_k=top_k)
     cost = setup.cost("full")
     return Row(name, setup.random_seed, bits_per_byte, cost.tokens, cost.flops)
@@ -518,7 +519,6 @@ def grown(setup: Setup, variant: Variant, joining: str, name: str) -> Row:
     first = composed(setup, variant, branches)
     previous = setup.folder / "before"
     shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir()
     write_tuned(RoutedModel(first.model), setup.folder / "mixed", (ROUTER, SHARED), previous)
     # The joining expert comes last, so that every other one keeps its index.
     stay = range(len(branches) + int(variant.mixing.seed_expert))
@@ -563,7 +563,6 @@ def composed(
     inputs = TuneInputs(out, texts, own_experts, setup.seed, previous)
     job = TuneJob.load(inputs, replace(variant.tuning, seed=setup.random_seed))
     job.start_routers()
-    job.freeze()
     report = job.run()
     return Composed(job.routed.network, Cost(report.tokens, report.flops))
 

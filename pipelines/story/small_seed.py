@@ -12,10 +12,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.files import whole_folder
 from btx_core.progress import Progress
-from btx_core.texts import Corpus, Mixture, end_token, split
-from btx_core.training.loop import Training, TrainingReport, optimise
+from btx_core.texts import AnyText, split
+from btx_core.tokens import end_token
+from btx_core.training.loop import Training, TrainingReport, Watch, optimise
 from btx_core.training.objectives import NextToken
 from btx_core.training.recipes import TrainRecipe
 
@@ -36,7 +38,7 @@ class PretrainConfig:
 
 def pretrain(
     config: PretrainConfig,
-    data: Sequence[Path],
+    data: Sequence[AnyText],
     recipe: TrainRecipe,
     out: Path,
     progress: Progress | None = None,
@@ -73,7 +75,7 @@ def pretrain(
     )
     mixture = Mixture({"data": Corpus.of(data, tokenizer, recipe.seed)}, {"data": 1.0})
     training = Training(model, mixture, NextToken(end_token(tokenizer)))
-    report = optimise(training, recipe, progress=progress)
+    report = optimise(training, recipe, watch=Watch(progress))
     with whole_folder(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

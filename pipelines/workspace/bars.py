@@ -69,10 +69,20 @@ def note_of(root: Path, name: str) -> Path:
     return root / "work" / "progress" / f"{name}.json"
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all that compute a stage together, or is alone."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def bar_or_notes(label: str, path: Path) -> Iterator[Report]:
-    """Leave notes in `path` where another process reads them; else open a bar."""
-    if WATCHED in os.environ:
+    """Leave notes in `path` where another process reads them; else open a bar.
+
+    Of several processes that compute a stage together only the first does either.
+    """
+    if not is_first_process():
+        yield lambda done, total, text: None
+    elif WATCHED in os.environ:
         yield lambda done, total, text: Note(done, total, text, os.getpid()).write(path)
     else:
         with bar(label) as report:

@@ -5,25 +5,66 @@ Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and path, bytes and SHA-256 of 
 DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
 """
 
+import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+# Any: what DVC hands to its own progress bars.
+from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc_data.hashfile._progress import QueryingProgress
 
+from btx_core import texts
 from btx_core.files import path_inside
+from btx_core.problems import BtxError
+from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
+from pipelines.workspace.terminal import visible
+from pipelines.workspace.workspace import unfinished_mark
 from registry.digest import digest, sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
-from registry.records.facts import BuildFacts, DvcFolder, Facts, Held
+from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held
+from registry.records.kinds import HeldOutRule
 from registry.records.version import FileFact, Version
 from registry.urls import from_environment, in_words, without_secrets
 
+# What DVC skips, or takes for its own, wherever it lies.
+NOT_HELD = frozenset({".git", ".hg", ".dvc", ".dvcignore", "dvc.yaml", "dvc.lock"})
+# DVC's progress bars format the path of the cache, in which a brace would name a value.
+_start_bar: Callable[..., None] = QueryingProgress.__init__
+
+
+def _start_bar_anywhere(
+    self: QueryingProgress,
+    iterable: Any = None,
+    total: int | None = None,
+    name: str | None = None,
+    phase: str = "Querying",
+) -> None:
+    plain = name.replace("{", "{{").replace("}", "}}") if name else name
+    _start_bar(self, iterable, total, plain, phase)
+
+
+QueryingProgress.__init__ = _start_bar_anywhere  # type: ignore[method-assign]
+
+# How a data version is divided, by what its row says.
+RULES: Mapping[HeldOutRule | None, texts.HeldOutRule] = {
+    None: "files",
+    HeldOutRule.FILES: "files",
+    HeldOutRule.DOCUMENTS: "documents",
+    HeldOutRule.ALL: "all",
+}
+# Where token files are kept, for every stage and job.
+TOKENS = Path("work/tokens")
 # Hashing more bytes than this is worth a progress bar.
 LONG = 1 << 30
 
@@ -37,7 +78,8 @@ def incoming(
 ) -> Iterator[Path]:
     """Copy `source` beside `target` and yield the copy.
 
-    A copy that was not accepted is gone when the context ends.
+    What DVC would not hold is left out, and said on stderr. A copy that was not accepted is gone
+    when the context ends.
 
     Args:
         source: a file or folder here, or a URL that DVC can fetch: https, s3, gs, ssh and so on;
@@ -47,7 +89,8 @@ def incoming(
 
     Raises:
         NotFound: for a missing source.
-        Invalid: for an empty source, or one with a link that leaves it.
+        Invalid: for an empty source, or one with a link that leaves it or a name that is no text;
+            then nothing was copied.
     """
     if isinstance(source, Path) and not source.exists():
         raise NotFound(
@@ -76,13 +119,51 @@ def incoming(
             target.parent.rmdir()
 
 
-def accept(copy: Path, target: Path) -> None:
-    """Make the copy the version's folder.
+@contextmanager
+def placed(root: Path, copy: Path, target: Path, files: Sequence[FileFact]) -> Iterator[DvcFolder]:
+    """Make the copy the version's folder, held by DVC, while its row is written.
 
-    What an attempt left there that died before its row was written is replaced.
+    When the block raises, or DVC cannot hold the folder, neither it nor its .dvc file stays. What
+    an attempt left there that was killed before its row was written is replaced.
+
+    Args:
+        root: the workspace.
+        copy: what `incoming` yielded.
+        target: the version's folder; nobody else's, as `Workspace.next_number` finds out.
+        files: what it holds.
+
+    Yields:
+        What DVC holds.
     """
+    mark = unfinished_mark(root, target)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        copy.rename(target)
+        yield track(root, target, files)
+    except BaseException:
+        _forget(root, target)
+        mark.unlink(missing_ok=True)
+        raise
+    mark.unlink(missing_ok=True)
+
+
+def _forget(root: Path, target: Path) -> None:
+    """Remove a version's folder, its .dvc file, and its line among what git leaves alone."""
     shutil.rmtree(target, ignore_errors=True)
-    copy.rename(target)
+    target.with_name(f"{target.name}.dvc").unlink(missing_ok=True)
+    ignore = target.parent / ".gitignore"
+    if ignore.is_file():
+        lines = ignore.read_text().splitlines()
+        kept = [line for line in lines if line != f"/{target.name}"]
+        if kept:
+            ignore.write_text("\n".join(kept) + "\n")
+        else:
+            ignore.unlink()
+    with suppress(OSError):
+        # Where nothing else of this name is registered.
+        target.parent.rmdir()
 
 
 def manifest(folder: Path) -> list[FileFact]:
@@ -131,22 +212,51 @@ def files_digest(files: Sequence[FileFact]) -> str:
     return digest([[file.path, file.sha256] for file in files])
 
 
-def track(root: Path, folder: Path) -> DvcFolder:
-    """Put a folder under DVC, and make its files links into DVC's cache."""
+def track(root: Path, folder: Path, files: Sequence[FileFact]) -> DvcFolder:
+    """Put a folder under DVC, and make its files links into DVC's cache.
+
+    Args:
+        root: the workspace.
+        folder: the folder.
+        files: what it holds.
+
+    Raises:
+        Invalid: when DVC cannot hold the folder, or would not hold exactly these files.
+    """
     relative = str(folder.relative_to(root))
     try:
         with Repo(str(root)) as repo:
-            # Absolute: DVC reads a relative path from the current folder.
+            # Absolute: DVC reads a relative path from the current folder. It looks for ${...} in
+            # the whole path, and a workspace may lie anywhere.
             (stage,) = repo.add([str(folder)])
             repo.checkout([f"{folder}.dvc"], relink=True, force=True)
-            return DvcFolder(path=relative, md5=stage.outs[0].hash_info.value)
-    except DvcException as error:
+            held = stage.outs[0].hash_info.value
+            _require_same(repo, held, relative, files)
+            return DvcFolder(path=relative, md5=held)
+    except BtxError:
+        raise
+    # DVC and its parts have no common base of errors.
+    except Exception as error:
         raise Invalid(
             relative,
-            found=str(error),
+            found=f"{type(error).__name__}: {error}"[:300],
             expected="a folder that DVC can hold",
             next="fix what DVC names",
         ) from error
+
+
+def _require_same(repo: Repo, md5: str, subject: str, files: Sequence[FileFact]) -> None:
+    """Compare what DVC holds of a folder with the files: another machine gets no more than that."""
+    listing = Path(repo.cache.local.oid_to_path(md5))
+    held = {entry["relpath"] for entry in json.loads(listing.read_text())}
+    different = sorted(held ^ {file.path for file in files})
+    if different:
+        raise Invalid(
+            f"{subject}, {different[0]}",
+            found="held by DVC" if different[0] in held else "not held by DVC",
+            expected="exactly the registered files in DVC's cache",
+            next="remove the file from the folder, or rename it, and run the command again",
+        )
 
 
 def collect(root: Path) -> None:
@@ -225,34 +335,138 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     return folder
 
 
+def opened_text(root: Path, version: Version[DataFacts]) -> TextFolder:
+    """Return the text of a data version, its folder proven to hold its registered bytes."""
+    return text_folder(opened(root, version), version.facts.held_out, root / TOKENS)
+
+
+def text_folder(path: Path, held_out: HeldOutRule | None, tokens: Path) -> TextFolder:
+    """Return a data version's folder as text.
+
+    Args:
+        path: the folder.
+        held_out: the rule by which it is divided, as its row says.
+        tokens: where token files are kept.
+    """
+    return TextFolder(path, RULES[held_out], tokens)
+
+
 def _copy_files(taken: Mapping[str, Path], target: Path) -> None:
     for name, path in taken.items():
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / name)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy with the links resolved.
+@dataclass(frozen=True)
+class _Contents:
+    """What is taken in of a folder: its files by their paths in it, and what is left out."""
 
-    A link that leads outside the folder is refused: its target is not what was named.
+    files: Mapping[str, Path]
+    left_out: Sequence[str]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy with the links resolved; refused before a byte is copied."""
+    contents = _contents(source)
+    for relative, path in contents.files.items():
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target / relative)
+    target.mkdir(parents=True, exist_ok=True)
+    _say_left_out(source, contents.left_out)
+
+
+def _contents(source: Path) -> _Contents:
+    """List what is to be copied.
+
+    Raises:
+        Invalid: for a link that leads outside the folder, since its target is not what was named,
+            or to nothing, and for a name that is no text.
     """
-    target.mkdir(parents=True)
-    if source.is_file():
-        shutil.copyfile(source, target / source.name)
-        return
+    if not source.is_dir():
+        if not source.is_file():
+            raise _refused(source, "no file or folder", "a file or folder", "name one")
+        return _Contents({source.name: source}, ())
+    files: dict[str, Path] = {}
+    left_out: list[str] = []
+    allowed = _link_targets(source)
+    for folder, names, file_names in os.walk(source):
+        here = Path(folder)
+        for name in sorted(names):
+            path = here / name
+            _require_text(path)
+            if path.is_symlink():
+                _require_inside(path, allowed)
+            if name in NOT_HELD or path.is_symlink():
+                left_out.append(path.relative_to(source).as_posix())
+        names[:] = sorted(name for name in names if name not in NOT_HELD)
+        for name in sorted(file_names):
+            path = here / name
+            _require_text(path)
+            if path.is_symlink():
+                _require_inside(path, allowed)
+            relative = path.relative_to(source).as_posix()
+            if name in NOT_HELD or name.endswith(".dvc") or not path.is_file():
+                left_out.append(relative)
+            else:
+                files[relative] = path
+    return _Contents(dict(sorted(files.items())), left_out)
+
+
+def _link_targets(source: Path) -> Sequence[Path]:
+    """Return where links in a folder may lead.
+
+    That is the folder itself; and of a snapshot in Hugging Face's cache, models--X/snapshots/Y, its
+    files in models--X/blobs.
+    """
     root = source.resolve()
-    for path in sorted(source.rglob("*")):
-        if not path.resolve().is_relative_to(root):
-            raise Invalid(
-                str(path),
-                found=f"a link to {os.readlink(path)}",
-                expected="files inside the folder",
-                next="copy the file in, or remove the link",
-            )
-        if path.is_dir():
-            (target / path.relative_to(source)).mkdir(exist_ok=True)
+    if root.parent.name == "snapshots":
+        return (root, root.parents[1] / "blobs")
+    return (root,)
+
+
+def _require_inside(path: Path, allowed: Sequence[Path]) -> None:
+    if not any(path.resolve().is_relative_to(root) for root in allowed):
+        advice = "copy the file in, or remove the link"
+        raise _refused(path, f"a link to {os.readlink(path)}", "files inside the folder", advice)
+    if not path.exists():
+        found = f"a link to {os.readlink(path)}, where nothing is"
+        raise _refused(path, found, "files inside the folder", "remove the link")
+
+
+def _require_text(path: Path) -> None:
+    """Refuse a name that is no UTF-8, which neither DVC nor a row can hold."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        advice = "rename the file"
+        raise _refused(
+            ascii(str(path)), "a name that is no UTF-8", "a name in UTF-8", advice
+        ) from None
+
+
+def _refused(subject: object, found: str, expected: str, advice: str) -> Invalid:
+    return Invalid(str(subject), found=found, expected=expected, next=advice)
+
+
+def _say_left_out(source: Path | str, names: Sequence[str]) -> None:
+    if names:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        print(
+            visible(f"left out of {source}, since DVC holds no such files: {shown}"),
+            file=sys.stderr,
+        )
+
+
+def _leave_out(folder: Path, source: str) -> None:
+    """Remove from a folder that was fetched what DVC would not hold."""
+    left_out = _contents(folder).left_out
+    for name in left_out:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            shutil.copyfile(path, target / path.relative_to(source))
+            path.unlink()
+    _say_left_out(source, left_out)
 
 
 def _fetch(url: str, target: Path) -> None:
@@ -268,3 +482,4 @@ def _fetch(url: str, target: Path) -> None:
             expected="a file or folder that DVC can fetch",
             next="dvc get-url URL tries the same",
         ) from None
+    _leave_out(target, without_secrets(url))

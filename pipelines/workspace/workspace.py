@@ -24,9 +24,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.workspace import trust
 from pipelines.workspace.environment import child_environment
+from pipelines.workspace.placement import (
+    STAGE_NAMES,
+    ExecutorName,
+    MachineSettings,
+    OlderTrainSettings,
+    Resources,
+    StageName,
+    resources_of,
+)
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
+from registry.records.kinds import Kind
 from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
@@ -38,10 +48,13 @@ DEFAULT_SETTINGS = """\
 [registry]
 url = "sqlite:///.btx/registry.db"   # or postgresql+psycopg://user@host/database
 
-[train]
-threads = 1   # CPU threads per branch; as many branches run at once as there are cores
-gpus = 0      # per branch; if any, as many run at once as there are GPUs
-processes = 1 # that train one branch together
+# What each training, tuning and evaluation may use. A table for one of them, such as
+# [machine.tune], goes before it. docs/many-machines.md describes every key.
+[machine]
+executor = "local"   # or ray, slurm
+threads = 1          # of each process that computes on the CPU
+# gpus = 4           # left out: one for each process, if this machine has any
+# processes = 4      # that compute one stage together; left out: one for each GPU
 
 # Recipes: what is not named keeps its default. A key that a step does not know is refused, with
 # the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
@@ -84,21 +97,6 @@ class _RecipeFile(_Section):
     recipe: Recipes
 
 
-class TrainSettings(_Section):
-    """What trainings and stages may use.
-
-    Attributes:
-        threads: of a branch or stage. They are a part of its order, since the order of float
-            additions follows them.
-        gpus: of a branch.
-        processes: that train one branch together, through accelerate; a part of its order too.
-    """
-
-    threads: int = 1
-    gpus: int = 0
-    processes: int = 1
-
-
 class RaySettings(_Section):
     """The cluster of the executor `ray`; without an address RAY_ADDRESS, or else this machine."""
 
@@ -118,7 +116,8 @@ class Settings(_Section):
 
     Attributes:
         registry: where the database is.
-        train: what trainings may use.
+        machine: where the stages run, and what each may use.
+        train: the same of older workspaces.
         ray: where the cluster is; read by the executor `ray`.
         slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
         recipe: the settings of each step.
@@ -126,11 +125,16 @@ class Settings(_Section):
     """
 
     registry: RegistrySettings = RegistrySettings()
-    train: TrainSettings = TrainSettings()
+    machine: MachineSettings = MachineSettings()
+    train: OlderTrainSettings = OlderTrainSettings()
     ray: RaySettings = RaySettings()
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     line: dict[str, LineSettings] = {}
+
+    def resources(self, stage: StageName, executor: ExecutorName | None = None) -> Resources:
+        """Return what a stage is given; `executor` goes before the one in the settings."""
+        return resources_of(stage, self.machine, self.train, executor)
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,10 @@ class Workspace:
         named = {f"[slurm] {key}": str(value) for key, value in settings.slurm.items()}
         if settings.ray.address is not None:
             named["[ray] address"] = settings.ray.address
+        for stage in STAGE_NAMES:
+            rendezvous = settings.resources(stage).rendezvous
+            if rendezvous is not None:
+                named[f"[machine] rendezvous of {stage}"] = rendezvous
         # The environment, which is the user's own, goes before the setting.
         url = settings.registry.url
         if "BTX_REGISTRY_URL" not in os.environ and trust.outside(self.root, url):
@@ -235,6 +243,37 @@ class Workspace:
         return self.root / plural / name / str(version)
 
     @contextmanager
+    def numbering(self, kind: Kind, name: str) -> Iterator[int]:
+        """Hold the next number of a name while a version takes it.
+
+        Nobody else on this registry, on whatever machine, takes the number meanwhile: whoever wants
+        the same name waits.
+
+        Args:
+            kind: of the version.
+            name: its name; empty for a build.
+
+        Yields:
+            The number.
+        """
+        with self.catalog.database.lock(f"{kind}/{name}"):
+            yield self.next_number(kind, name)
+
+    def next_number(self, kind: Kind, name: str) -> int:
+        """Return the number that the next version of this name gets here.
+
+        It is none that lies in this workspace already, with or without a row: a registry may be
+        older than the folders, and what git or DVC holds under a number means that for ever.
+        """
+        number = self.catalog.next_version(kind, name)
+        parent = self.folder(kind, name, number).parent
+        there = [path.name.removesuffix(".dvc") for path in parent.glob("[0-9]*")]
+        for held in sorted({int(one) for one in there if one.isdecimal()}):
+            if held >= number and not unfinished_mark(self.root, parent / str(held)).exists():
+                number = held + 1
+        return number
+
+    @contextmanager
     def writing(self, what: str) -> Iterator[None]:
         """Hold the workspace's one write lock.
 
@@ -274,6 +313,11 @@ class Workspace:
             except BlockingIOError:
                 return True
         return False
+
+
+def unfinished_mark(root: Path, target: Path) -> Path:
+    """Return the file that is there while a version's folder has no row yet."""
+    return root / ".btx" / "unfinished" / target.relative_to(root).as_posix().replace("/", "-")
 
 
 def _forget_the_killed(path: Path) -> None:

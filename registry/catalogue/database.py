@@ -7,6 +7,8 @@ costs more than most answers take. What the rows mean is left to `catalog.py`.
 """
 
 import errno
+import fcntl
+import hashlib
 import re
 import shutil
 import sqlite3
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 BUSY_S = 60.0
 # Between two looks at a lock that SQLite does not wait for.
 PAUSE_S = 0.02
+# Where the advisory locks of names begin on PostgreSQL, beside the one of the event chain.
+LOCKS = 1 << 40
 # The newest migration.
 SCHEMA = "0001"
 # With less room than this, SQLite's I/O errors mean a full disk.
@@ -165,6 +169,30 @@ class Database:
                 writer.rows("SELECT pg_advisory_xact_lock(hashtext('btx event chain'))")
             yield writer
 
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Let nobody else on this registry, on whatever machine, hold the lock of this name.
+
+        Others wait. It ends with the process that holds it.
+
+        Raises:
+            Unavailable: when the database does not answer.
+        """
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
+        if self.path is not None:
+            with self.path.with_name(f"{self.path.name}.locks").open("ab") as file:
+                # Of one byte that need not exist; another name is another byte.
+                fcntl.lockf(file, fcntl.LOCK_EX, 1, number)
+                yield
+            return
+        with _errors_in_words(self.url):
+            connection = self._connect()
+            connection.execute("SELECT pg_advisory_lock(%s)", (LOCKS + number,))
+        try:
+            yield
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close this thread's connection and the writer's."""
         connection = getattr(self._local, "connection", None)
@@ -246,15 +274,17 @@ def _psycopg(sql: str) -> str:
 
 
 def _make_engine(url: str) -> "Engine":
-    from sqlalchemy import create_engine, event
+    from sqlalchemy import URL, create_engine, event
 
     if not url.startswith("sqlite"):
         return create_engine(url, pool_size=1, max_overflow=7, pool_pre_ping=True)
+    # By its parts: a path may hold what means something in a URL.
+    address = URL.create("sqlite", database=url.removeprefix("sqlite:///"))
     # One connection, kept: closing the last one makes SQLite fold its log into the file, which
     # costs twice as much as a registration.
     options = {"timeout": BUSY_S, "check_same_thread": False}
     engine = create_engine(
-        url, connect_args=options, pool_size=1, max_overflow=0, pool_timeout=BUSY_S
+        address, connect_args=options, pool_size=1, max_overflow=0, pool_timeout=BUSY_S
     )
 
     @event.listens_for(engine, "connect")

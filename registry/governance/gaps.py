@@ -13,7 +13,7 @@ from registry.errors import Invalid
 from registry.governance import people
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver
-from registry.licences import spelled
+from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
 from registry.records.events import Judged
 from registry.records.evidence import (
@@ -163,6 +163,9 @@ def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequen
         for name, judged in evidence.stated().items():
             if name != "license":
                 pairs.append((name, judged, registered[name]))
+        if evidence.license_alternatives:
+            ways = alternatives(facts.applying_license or "")
+            pairs.append(("license_alternatives", evidence.license_alternatives, ways))
     if isinstance(facts, SeedFacts) and isinstance(evidence, SeedEvidence):
         pairs.append(("license", _licence(evidence.license), _licence(facts.license)))
     if isinstance(facts, ExpertFacts) and isinstance(evidence, ExpertEvidence):
@@ -184,6 +187,7 @@ def _compared_expert(evidence: ExpertEvidence, facts: ExpertFacts) -> list[Compa
         ("data", judged_on, sorted(facts.data)),
         ("weights", evidence.weights, facts.preflight),
         ("results", *_figures(evidence.results, facts.results)),
+        ("general", *_figures(evidence.general, facts.general)),
         ("contamination", evidence.contamination, facts.contamination),
     ]
 
@@ -213,7 +217,8 @@ def _figures(
 
     def stripped(line: ResultLine) -> ResultLine:
         own = {name: getattr(line, name) for name in ResultLine.model_fields}
-        own["previous_bits_per_byte"] = None
+        # Of a release that may have been another one.
+        own |= {name: None for name in own if name.startswith("previous_")}
         if line.domain in unnamed:
             own["data"] = ""
         return ResultLine(**own)

@@ -207,9 +207,41 @@ class PlannedFile(Answer):
     action: Literal["write", "link"]
 
 
+class PlannedStage(Answer):
+    """Where a stage would run.
+
+    Attributes:
+        threads: of each process; None where it computes on GPUs, or takes every core.
+    """
+
+    stage: str
+    executor: str
+    nodes: int
+    processes: int
+    gpus: int
+    threads: int | None
+
+
+class PlannedBranch(Answer):
+    """A branch, and whether it would be trained or is there already: `train` or `reuse`."""
+
+    expert: str
+    seed: str
+    data: str
+    action: str
+
+
+class TrainForecastAnswer(Answer):
+    """What a training would do."""
+
+    branches: tuple[PlannedBranch, ...]
+    place: PlannedStage
+
+
 class ForecastAnswer(RebuildAnswer):
     """What a rebuild would do."""
 
+    stages: tuple[PlannedStage, ...] = ()
     line: str | None = None
     changes: tuple[MemberChange, ...] = ()
     weights: tuple[PlannedFile, ...] = ()
@@ -439,6 +471,7 @@ class ExportAnswer(Answer):
     fused: bool
     verdict: str
     bytes_written: int
+    transformers: str | None = None  # the least release that loads it
     verify: str | None = None  # the command that checks the signature
     public_key: str | None = None
 
@@ -714,6 +747,7 @@ class ShownExportAnswer(Shown):
     target: str | None = None
     fused: bool | None = None
     verdict: str | None = None
+    transformers: str | None = None
     public_key: str | None = None
 
 

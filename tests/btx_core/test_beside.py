@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import FEED_FORWARD
 from btx_core.machine import load
 from btx_core.problems import WrongUsage
-from btx_core.texts import Corpus
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, seed_logits
 from btx_core.training.branch import OWN, load_branch, train
+from btx_core.training.loop import Watch
 from btx_core.training.losses import kl_divergence, next_token_logits, next_token_loss
 from btx_core.training.objectives import Batch
 from btx_core.training.recipes import TrainRecipe
@@ -137,14 +138,14 @@ def test_cut_off_it_goes_on_and_ends_in_the_same_bytes(
     again: list[int] = []
     math, prose = [tiny_corpora / "math"], tiny_corpora / "prose"
     with pytest.raises(Died):
-        train(tiny_seed, math, RECIPE, tmp_path / "out", general=prose, progress=die)
+        train(tiny_seed, math, RECIPE, tmp_path / "out", general=prose, watch=Watch(die))
     train(
         tiny_seed,
         math,
         RECIPE,
         tmp_path / "out",
         general=prose,
-        progress=lambda done, total, text: again.append(done),
+        watch=Watch(lambda done, total, text: again.append(done)),
     )
     assert again[0] == 52, "it began anew"
     digests = {

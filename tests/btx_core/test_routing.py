@@ -69,7 +69,7 @@ def test_the_language_model_loss_reaches_the_router(
 ) -> None:
     model, ids = RoutedModel.load(mixtures[routing], torch.float32), torch.arange(40)[None]
     stock = model.network(input_ids=ids).logits
-    with routing_in_training(model.routers, RoutingInTraining(routing, 1.0, 0.7)):
+    with routing_in_training(model.routers, lambda: RoutingInTraining(routing, 1.0, 0.7)):
         found = model.network(input_ids=ids).logits
     found.logsumexp(-1).sum().backward()
     assert len(model.routers) == 2
@@ -96,7 +96,9 @@ def gradient(router: Router) -> float:
 def test_a_router_that_keeps_its_choice_to_itself_is_refused_by_name() -> None:
     silent = torch.nn.Linear(4, 2)
     with (
-        routing_in_training([Router("gate", 0, silent)], RoutingInTraining("switch", 1.5, 1.0)),
+        routing_in_training(
+            [Router("gate", 0, silent)], lambda: RoutingInTraining("switch", 1.5, 1.0)
+        ),
         pytest.raises(Unsupported, match="routing switch"),
     ):
         silent(torch.zeros(3, 4))

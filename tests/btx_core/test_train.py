@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from btx_core.checkpoints.dense import FEED_FORWARD
 from btx_core.machine import load
 from btx_core.training.branch import train
-from btx_core.training.loop import schedule
+from btx_core.training.loop import Watch, schedule
 from btx_core.training.losses import document_mask, next_token_loss
 from btx_core.training.recipes import TrainRecipe
 
@@ -25,11 +25,13 @@ import sys
 import torch
 from pathlib import Path
 from btx_core.training.branch import train
+from btx_core.training.loop import Watch
 from btx_core.training.recipes import TrainRecipe
 torch.set_num_threads(1)
 seed, data, out, steps = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 recipe = TrainRecipe(steps=steps, sequence=32, save_every=8)
-train(seed, [data], recipe, out, progress=lambda done, total, text: print(done, flush=True))
+watch = Watch(lambda done, total, text: print(done, flush=True))
+train(seed, [data], recipe, out, watch=watch)
 """
 
 
@@ -130,7 +132,8 @@ def test_a_run_killed_outright_goes_on_and_ends_in_the_same_bytes(
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
     assert not killed.exists()
-    taken_up = json.loads((tmp_path / ".killed.training/run.json").read_text())["step"]
+    (left,) = (tmp_path / ".killed.training").glob("step-*/run.json")
+    taken_up = json.loads(left.read_text())["step"]
     assert 8 <= taken_up < steps
 
     done = subprocess.run(
@@ -153,8 +156,8 @@ def test_the_state_of_another_recipe_is_not_taken_up(
 
     data = [tiny_corpora / "math"]
     with pytest.raises(Died):
-        train(tiny_seed, data, RECIPE, tmp_path / "out", progress=die)
-    assert (tmp_path / ".out.training/run.json").is_file()
+        train(tiny_seed, data, RECIPE, tmp_path / "out", watch=Watch(die))
+    assert list((tmp_path / ".out.training").glob("step-*/run.json"))
     other = TrainRecipe(steps=24, sequence=32, save_every=8, seed=1)
     train(tiny_seed, data, other, tmp_path / "out")
     train(tiny_seed, data, other, tmp_path / "fresh")

@@ -223,7 +223,7 @@ def test_holding_to_the_seed_keeps_its_predictions_nearer(
 
 def divergence(seed: Path, tuned: Path, text: Path) -> float:
     """Of the tuned model's predictions from the seed's, on sequences of text; nats per token."""
-    from btx_core.texts import Corpus
+    from btx_core.batches import Corpus
 
     corpus = Corpus.of([text], AutoTokenizer.from_pretrained(seed))
     ids = torch.stack([torch.from_numpy(corpus.sequence(number, 32)[:-1]) for number in range(8)])
@@ -259,6 +259,7 @@ def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
 RUN = """
 import sys, torch
 from pathlib import Path
+from btx_core.training.loop import Watch
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TuneRecipe
 from btx_core.training.tune import TuneInputs, tune
@@ -266,7 +267,8 @@ torch.set_num_threads(1)
 mixed, corpora, out = map(Path, sys.argv[1:])
 recipe = TuneRecipe(steps=24, sequence=32, warmup_steps=2, save_every=6)
 texts = {GENERAL: [corpora / "prose"], "math": [corpora / "math"], "code": [corpora / "code"]}
-tune(TuneInputs(mixed, texts), recipe, out, lambda done, total, text: print(done, flush=True))
+watch = Watch(lambda done, total, text: print(done, flush=True))
+tune(TuneInputs(mixed, texts), recipe, out, watch)
 """
 
 
@@ -286,7 +288,8 @@ def test_a_tuning_killed_outright_goes_on_and_ends_in_the_same_bytes(
             break
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
-    taken_up = json.loads((tmp_path / ".killed.training/run.json").read_text())["step"]
+    (left,) = (tmp_path / ".killed.training").glob("step-*/run.json")
+    taken_up = json.loads(left.read_text())["step"]
     done = subprocess.run(
         [*command, str(tmp_path / "killed")], check=True, capture_output=True, text=True
     ).stdout.split()

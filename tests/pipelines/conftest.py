@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,20 @@ def own_story(story, tmp_path: Path) -> Workspace:
         ["cp", "-a", str(story.root), str(root)], check=True
     )  # -a keeps hard links among the copied files
     return Workspace.find(root)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes, a core each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    made = cluster_utils.Cluster(
+        initialize_head=True, head_node_args={**node, "include_dashboard": False}
+    )
+    made.add_node(**node)
+    yield made
+    made.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ On this machine's processes, on a real Ray cluster, and as submitit's jobs.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
-from pipelines.stages.executors import Needs, Watch, devices_at_once, execute
+from pipelines.stages.executors import Clusters, execute
+from pipelines.stages.task import Task
+from pipelines.stages.watch import Watch
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.folders import manifest
+from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.workspace import Workspace
+from registry.errors import Invalid
 from registry.records.events import StageRan
 from registry.records.facts import DataStatement
 
@@ -91,20 +96,6 @@ def one_after_another(ordered: Callable[[], Path]) -> dict[str, dict[str, str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Two nodes, a core each."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    made = cluster_utils.Cluster(
-        initialize_head=True, head_node_args={**node, "include_dashboard": False}
-    )
-    made.add_node(**node)
-    yield made
-    made.shutdown()
-
-
 class Said:
     """The log that an executor writes."""
 
@@ -117,11 +108,14 @@ class Said:
 
 @pytest.mark.parametrize("executor", ["local", "slurm"])
 def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
-    ordered: Callable[[], Path], one_after_another: dict[str, dict[str, str]], executor: str
+    ordered: Callable[[], Path],
+    one_after_another: dict[str, dict[str, str]],
+    executor: ExecutorName,
 ) -> None:
     root, said = ordered(), Said()
     names = NAMES if executor == "local" else NAMES[:1]
-    execute(executor, root, names, Needs(), said)
+    tasks = [Task("train", name) for name in names]
+    execute(root, tasks, Resources(executor=executor), Clusters(), said)
     assert {name: weights(root, name) for name in names} == {
         name: one_after_another[name] for name in names
     }
@@ -129,6 +123,11 @@ def test_four_branches_side_by_side_have_the_bytes_of_one_after_another(
     assert sorted(told) == sorted(
         [(name, state) for name in names for state in ("started", "ended")]
     )
+
+
+def run_states(root: Path, name: str) -> list[Path]:
+    """Every whole run state of a branch."""
+    return list((root / f"work/branches/.{name}.training").glob("**/run.json"))
 
 
 @pytest.mark.slow
@@ -150,22 +149,19 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
         def look(self) -> None:
             super().look()
             for name in () if killed else NAMES:
-                state, note = (
-                    root / f"work/branches/.{name}.training/run.json",
-                    Note.read(note_of(root, name)),
-                )
-                if note and state.exists():
+                note, left = Note.read(note_of(root, name)), run_states(root, name)
+                if note and left:
                     os.kill(note.process, signal.SIGSTOP)
-                    if state.exists():
-                        state.write_text(
-                            json.dumps(json.loads(state.read_text()) | {"curve": [[0, 99.0]]})
-                        )
-                        killed.append(name)
+                    for state in left:
+                        run = json.loads(state.read_text()) | {"curve": [[0, 99.0]]}
+                        state.write_text(json.dumps(run))
+                        killed[:] = [name]
                     os.kill(note.process, signal.SIGKILL if killed else signal.SIGCONT)
                     break
 
     monkeypatch.setattr("pipelines.stages.executors.Watch", KillsOnce)
-    execute("ray", root, NAMES, Needs(), Said())
+    tasks = [Task("train", name) for name in NAMES]
+    execute(root, tasks, Resources(executor="ray"), Clusters(), Said())
     assert killed
     curve = json.loads((root / f"work/branches/{killed[0]}/btx-train.json").read_text())["report"][
         "curve"
@@ -174,6 +170,75 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
     assert {name: weights(root, name) for name in NAMES} == one_after_another
     workers = {note.process for name in NAMES if (note := Note.read(note_of(root, name)))}
     assert len(workers) > 1, "on both nodes"
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(ordered: Callable[[], Path]) -> dict[str, str]:
+    """A branch that two processes of this machine trained together."""
+    root = ordered()
+    execute(root, [Task("train", "a")], Resources(processes=2), Clusters())
+    return weights(root, "a")
+
+
+def test_two_processes_are_an_order_of_their_own(
+    by_two_processes: dict[str, str], one_after_another: dict[str, dict[str, str]]
+) -> None:
+    assert by_two_processes.keys() == one_after_another["a"].keys()
+    assert by_two_processes != one_after_another["a"], "they add in another order"
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_job_of_slurm_give_the_bytes_of_two_here(
+    ordered: Callable[[], Path], by_two_processes: dict[str, str]
+) -> None:
+    root = ordered()
+    execute(root, [Task("train", "a")], Resources("slurm", processes=2), Clusters())
+    assert weights(root, "a") == by_two_processes
+
+
+@pytest.mark.slow
+def test_two_processes_of_a_ray_cluster_give_the_bytes_of_two_here(
+    ordered: Callable[[], Path],
+    by_two_processes: dict[str, str],
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    root, tasks = ordered(), [Task("train", "a")]
+    with pytest.raises(Invalid, match=r"\[machine\] threads, processes"):
+        # No node has two cores.
+        execute(root, tasks, Resources("ray", processes=2), Clusters())
+    execute(root, tasks, Resources("ray", nodes=2, processes=2), Clusters())
+    assert weights(root, "a") == by_two_processes
+
+
+@pytest.mark.slow
+def test_two_nodes_that_meet_give_the_bytes_of_two_processes_here(
+    ordered: Callable[[], Path], by_two_processes: dict[str, str]
+) -> None:
+    root, address = ordered(), f"127.0.0.1:{free_port()}"
+    table = f'[machine]\nnodes = 2\nprocesses = 2\nrendezvous = "{address}"\n'
+    with (root / "btx.toml").open("a") as file:
+        file.write(table)
+    document = yaml.safe_load((root / "branches.yaml").read_text())
+    document["branches"]["a"]["processes"] = 2
+    (root / "branches.yaml").write_text(yaml.safe_dump(document))
+    first = [sys.executable, "-m", "pipelines.stages", "train", "a"]
+    nodes = [
+        subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True)
+        for command in (first, [*first[:3], "--join", *first[3:]])
+    ]
+    said = [node.communicate()[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "python -m pipelines.stages --join train a" in said[0]
+    assert weights(root, "a") == by_two_processes
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def test_a_branch_that_fails_is_named_and_the_others_are_kept(
@@ -225,14 +290,13 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         preexec_fn=interruptible,
     )
-    checkpoint = own_story.root / "work/branches/.again.training/run.json"
-    while not checkpoint.exists():
+    while not run_states(own_story.root, "again"):
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     assert running.stderr is not None
     said = running.stderr.read()
-    assert running.wait() == 1
+    assert running.wait() == 130
     assert "Interrupted: training of again" in said
     assert "Traceback" not in said
     assert not own_story.being_written, "nothing goes on in the background"
@@ -260,16 +324,5 @@ def test_ctrl_c_stops_every_process_says_so_and_the_same_command_goes_on(
     )
 
 
-def test_places_follow_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert devices_at_once(Needs(cpus=3)) == [None, None]
-    assert devices_at_once(Needs(cpus=16)) == devices_at_once(Needs(cpus=2, processes=3)) == [None]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    assert devices_at_once(Needs(gpus=1)) == ["0", "3", "5"]
-    assert devices_at_once(Needs(gpus=2)) == ["0,3"]
-    with pytest.raises(StageFailed, match="3 GPUs here"):
-        devices_at_once(Needs(gpus=4))
-
-
 def test_an_interruption_is_an_answer_of_its_own() -> None:
-    assert (Interrupted("x").exit_status, "same command" in str(Interrupted("x"))) == (1, True)
+    assert (Interrupted("x").exit_status, "same command" in str(Interrupted("x"))) == (130, True)

@@ -3,7 +3,10 @@
 It is copied whole or not at all, held by DVC, and every later change is seen.
 """
 
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,9 +15,14 @@ from threading import Thread
 
 import pytest
 
+from pipelines.jobs.add_data import add_data
 from pipelines.workspace import folders
-from pipelines.workspace.workspace import create
+from pipelines.workspace.workspace import Workspace, create, unfinished_mark
+from registry.catalogue.catalog import Catalog
 from registry.errors import Damaged, Invalid, NotFound
+from registry.governance.gaps import ungated
+from registry.records.facts import DataFacts, DataStatement
+from registry.records.kinds import Kind
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -41,8 +49,9 @@ def test_an_accepted_folder_is_linked_into_dvcs_cache_and_verifies(
     target = workspace.folder("data", "x", 1)
     with folders.incoming(corpus, target) as aside:
         files = folders.manifest(aside)
-        folders.accept(aside, target)
-    held = folders.track(workspace.root, target)
+        with folders.placed(workspace.root, aside, target, files) as held:
+            assert unfinished_mark(workspace.root, target).exists()
+    assert not unfinished_mark(workspace.root, target).exists()
     assert held.path == "data/x/1"
     assert held.md5 is not None
     assert held.md5.endswith(".dir")
@@ -121,3 +130,200 @@ def test_a_url_is_fetched_and_one_that_is_not_there_is_named(tmp_path: Path, cor
         pass
     server.shutdown()
     assert not (tmp_path / "data" / "x").exists()
+
+
+def git(folder: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+
+
+def dvc(folder: Path) -> None:
+    (folder / "sub/.dvc").mkdir(parents=True)
+    (folder / "sub/.dvc/config").write_text("[core]\n    no_scm = True\n")
+    (folder / "sub/inside.txt").write_text("kept")
+
+
+def broken_pipeline(folder: Path) -> None:
+    (folder / "dvc.yaml").write_text("stages: [")
+    (folder / "dvc.lock").write_text("{")
+
+
+def pipeline(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/dvc.yaml").write_text("stages:\n  x:\n    cmd: echo\n")
+    (folder / "raw.csv.dvc").write_text("outs:\n- path: raw.csv\n")
+
+
+def ignore(folder: Path) -> None:
+    (folder / ".dvcignore").write_text("*.txt\n")
+
+
+def pipe(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def linked_folder(folder: Path) -> None:
+    (folder / "again").symlink_to(folder / "heldout")
+
+
+UNUSUAL = (git, dvc, broken_pipeline, pipeline, ignore, pipe, linked_folder)
+
+
+@pytest.mark.parametrize("make", UNUSUAL, ids=lambda make: make.__name__)
+def test_what_is_taken_in_is_exactly_what_another_machine_gets(
+    tmp_path: Path, corpus: Path, btx: Run, make: Callable[[Path], None]
+) -> None:
+    root = create(tmp_path / "w").root
+    (corpus / "a.txt").write_text("one\n" * 30)
+    make(corpus)
+    added = btx(root, "data", "add", "x", str(corpus), "--license", "MIT", "--source", "s")
+    assert added.returncode == 0, added.stderr
+    assert "left out of" in added.stderr
+    version = Workspace.find(root).catalog.get("data/x", DataFacts)
+    kept = {"a.txt", "heldout/b.txt"} | ({"sub/inside.txt"} if make is dvc else set())
+    assert {file.path for file in version.files} == kept
+    shutil.rmtree(root / "data/x/1")
+    checkout = [sys.executable, "-m", "dvc", "checkout", "--quiet"]
+    subprocess.run(checkout, cwd=root, check=True)
+    folders.verify(root / "data/x/1", version.files, "data/x@1")
+
+
+def bad_name(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+
+
+def dangling(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub/link").symlink_to(folder / "nothing.txt")
+
+
+def folder_outside(folder: Path) -> None:
+    (folder / "etc").symlink_to("/etc")
+
+
+@pytest.mark.parametrize("make", [bad_name, dangling, folder_outside], ids=lambda one: one.__name__)
+def test_what_cannot_be_taken_in_is_refused_before_a_byte_is_copied(
+    tmp_path: Path, corpus: Path, make: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(corpus)
+    monkeypatch.setattr(shutil, "copyfile", lambda *paths: pytest.fail("copied"))
+    target = tmp_path / "data/x/1"
+    with pytest.raises(Invalid), folders.incoming(corpus, target):
+        pass
+    assert not target.parent.exists()
+
+
+@pytest.mark.parametrize("culprit", ["DVC", "the row"])
+def test_a_refusal_at_the_end_leaves_nothing(
+    tmp_path: Path, corpus: Path, culprit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = create(tmp_path / "w")
+    statement = DataStatement(license="MIT", source="s")
+    (corpus / "a.txt").write_text("one\n" * 30)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no")
+
+    def state() -> set[str]:
+        kinds = ("data", ".btx/unfinished")
+        return {str(path) for kind in kinds for path in (workspace.root / kind).rglob("*")}
+
+    add_data(workspace, "x", corpus, statement)
+    before = state()
+    owner = folders.Repo if culprit == "DVC" else workspace.catalog
+    for name in ("x", "y"):
+        (corpus / "a.txt").write_text("two\n" * 30)
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, "checkout" if culprit == "DVC" else "register", refuse)
+            with pytest.raises((Invalid, RuntimeError)):
+                add_data(workspace, name, corpus, statement)
+        assert state() == before
+    assert add_data(workspace, "x", corpus, statement).ref.version == 2
+
+
+def test_a_snapshot_in_the_cache_of_hugging_face_is_taken_with_its_blobs(
+    tmp_path: Path, corpus: Path
+) -> None:
+    cache = tmp_path / "models--a--b"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "blobs/aa").write_text("weights")
+    (cache / "snapshots/rev").mkdir(parents=True)
+    (cache / "snapshots/rev/model.bin").symlink_to("../../blobs/aa")
+    with folders.incoming(cache / "snapshots/rev", tmp_path / "seeds/x/1") as copy:
+        assert (copy / "model.bin").read_text() == "weights"
+    (cache / "snapshots/rev/out").symlink_to("../../../corpus/a.txt")
+    with (
+        pytest.raises(Invalid, match="a link to"),
+        folders.incoming(cache / "snapshots/rev", tmp_path / "seeds/x/1"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a?b", "100%20c", "${HOME}", "a#b&c=d", "${item.seed}%s"])
+def test_a_workspace_lies_wherever_a_file_system_lets_it(
+    tmp_path: Path, corpus: Path, btx: Run, name: str
+) -> None:
+    root = tmp_path / name
+    (corpus / "a.txt").write_text("one\n" * 30)
+    said = ("--license", "MIT", "--source", "s")
+    assert btx(tmp_path, "init", name).returncode == 0
+    added = btx(root, "data", "add", "x", str(corpus), *said)
+    assert added.returncode == 0, added.stderr
+    assert btx(root, "audit", "data/x").returncode == 0
+    assert (root / ".btx/registry.db").is_file()
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()].count("a") == 0
+
+
+def test_a_number_that_lies_here_is_not_given_again(tmp_path: Path, corpus: Path) -> None:
+    workspace = create(tmp_path / "w")
+    assert workspace.next_number(Kind.DATA, "x") == 1
+    for name in ("data/x/3", "data/y/9"):
+        (workspace.root / name).mkdir(parents=True)
+    (workspace.root / "data/x/5.dvc").write_text("outs: []\n")
+    (workspace.root / "builds").mkdir(exist_ok=True)
+    (workspace.root / "builds/2.dvc").write_text("outs: []\n")
+    assert workspace.next_number(Kind.DATA, "x") == 6
+    assert workspace.next_number(Kind.BUILD, "") == 3
+    mark = unfinished_mark(workspace.root, workspace.root / "data/x/5")
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    assert workspace.next_number(Kind.DATA, "x") == 4, "what a killed command left is replaced"
+
+
+def test_two_clones_that_register_one_name_at_once_both_end_with_their_own_version(
+    tmp_path: Path, btx: Run
+) -> None:
+    url = f"sqlite:///{tmp_path}/shared/registry.db"
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from pipelines.workspace.workspace import Workspace\n"
+        "from pipelines.jobs.add_data import add_data\n"
+        "from registry.records.facts import DataStatement\n"
+        "root, corpora = map(Path, sys.argv[1:])\n"
+        "for corpus in sorted(corpora.iterdir()):\n"
+        "    said = DataStatement(license='MIT', source='s')\n"
+        "    add_data(Workspace.find(root), 'shared', corpus, said)\n"
+    )
+    environment = {**os.environ, "BTX_REGISTRY_URL": url}
+    running = []
+    for clone in "ab":
+        create(tmp_path / clone)
+        for number in range(3):
+            (tmp_path / f"corpora-{clone}/{number}").mkdir(parents=True)
+            (tmp_path / f"corpora-{clone}/{number}/t.txt").write_text(f"{clone}{number}\n" * 30)
+    Catalog(url, actor="ada").close()
+    for clone in "ab":
+        command = [sys.executable, "-c", program, tmp_path / clone, tmp_path / f"corpora-{clone}"]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE))
+    for process in running:
+        assert process.wait() == 0, process.stderr and process.stderr.read()
+    catalog = Catalog(url, actor="ada")
+    versions = catalog.versions(DataFacts)
+    assert [version.ref.version for version in versions] == [1, 2, 3, 4, 5, 6]
+    for version in versions:
+        assert ungated(catalog, str(version.ref)) == []
+        holders = [
+            c for c in "ab" if (tmp_path / c / f"data/shared/{version.ref.version}").is_dir()
+        ]
+        assert len(holders) == 1
+        held = tmp_path / holders[0] / f"data/shared/{version.ref.version}"
+        folders.verify(held, version.files, str(version.ref))

@@ -86,7 +86,7 @@ def test_what_was_registered_past_the_gate_is_found(governed: Any) -> None:
 
 def test_a_refused_expert_that_was_registered_all_the_same_is_found(governed: Any) -> None:
     governed.seed()
-    bad = governed.data("law", license="CC-BY-NC-4.0")
+    bad = governed.data("law", license="AGPL-3.0-only")
     governed.build(governed.expert(bad))
     found = gaps.ungated(governed.as_("ann"), "build/1")
     assert {(gap.subject, gap.found) for gap in found} == {
@@ -126,6 +126,17 @@ def test_a_verdict_on_other_facts_than_the_registered_ones_is_found(
     (gap,) = gaps.ungated(catalog, "data/x@2")
     judged = data_evidence(governed).to_json()[key]
     assert gap.found == f"judged on {key} {judged!r} where {other!r} is registered"
+
+
+def test_a_verdict_on_another_reading_of_the_licence_is_found(governed: Any) -> None:
+    catalog = governed.as_("ann")
+    facts = governed.data_facts(domain="x", license="CC-BY-NC-4.0")
+    told = collect_evidence.of_data("data/x@1", facts, files=1)
+    forged = told.model_copy(update={"license_alternatives": (("MIT",),)})
+    assert governed.decide("register", forged).outcome == "allowed"
+    catalog.register("x", facts)
+    (gap,) = gaps.ungated(catalog, "data/x@1")
+    assert gap.found.startswith("judged on license_alternatives (('MIT',),)")
 
 
 @pytest.mark.parametrize(
@@ -283,7 +294,7 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     people.waive(
         as_ben, "licence/allowed", "data/law@1", ben, until=days(governed, 10), why="contract 4711"
     )
-    build = governed.build(governed.expert(governed.data(license="LicenseRef-Contract")))
+    build = governed.build(governed.expert(governed.data(license="AGPL-3.0-only")))
     people.approve(as_ben, str(build.ref), ben)
     catalog = governed.as_("ann")
     about = governed.build_evidence(catalog.get("expert/law@1"))
@@ -470,5 +481,7 @@ def test_check_logs_nothing(governed: Any) -> None:
 
 def data_evidence(governed: Any, **change: Any) -> DataEvidence:
     """Return the evidence on data/x@1, of which everything is stated as a gate wants it."""
-    known = collect_evidence.of_data("data/x@1", governed.data_facts(domain="x"), files=1)
+    stated = {name: change[name] for name in change if name in DataFacts.model_fields}
+    facts = governed.data_facts(**{"domain": "x"} | stated)
+    known = collect_evidence.of_data("data/x@1", facts, files=1)
     return DataEvidence.from_json(known.to_json() | change, "evidence of a test")

@@ -191,7 +191,9 @@ def test_a_warning_does_not_refuse_and_is_reported() -> None:
 
 
 def test_a_waiver_counts_for_its_rule_subject_and_days_only() -> None:
-    evidence = changed(suite("data")["evidence"], {"license": "Other"})
+    evidence = changed(
+        suite("data")["evidence"], {"license": "Other", "license_alternatives": [["Other"]]}
+    )
 
     def outcome(**change: str) -> str:
         waiver = Waiver(

@@ -1,0 +1,217 @@
+"""How much memory a process of a training or tuning takes, before anything starts.
+
+In:  the shape of a model, how it is trained, and over how many processes.
+Out: bytes by what they are for. Arithmetic alone: no weights are read, and torch is not imported.
+What is left out is named in `Memory`: the libraries' own memory, which does not grow with the
+model, is a constant that the caller adds. Whether it fits is left to whoever knows the machine.
+Shapes: S tokens of a sequence, D model width, F feed-forward width, E experts, K experts a token.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+FLOAT32, BFLOAT16 = 4, 2
+# A moving average of the gradient, and one of its square.
+ADAM_AVERAGES = 2
+# Tensors of width D that the way back needs of one layer and token: the inputs of two norms, of
+# attention and of the feed-forward block, the normed states, attention's result and its projection.
+KEPT_STATES = 8
+# Tensors of width F that it needs of one expert and token: gate, up, the activation, their product.
+KEPT_FEED_FORWARD = 4
+# Copies of the logits: float32, their log-softmax, its gradient.
+LOGITS = 3
+Trains = Literal["feed-forward", "all", "router", "shared"]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """The sizes of a decoder, dense (one expert) or mixed.
+
+    Attributes:
+        layers: how many.
+        width: D.
+        feed_forward: F, of one expert.
+        heads_width: all query heads together.
+        key_value_width: all key heads together.
+        vocabulary: tokens.
+        tied: whether the head is the embedding.
+        experts: E.
+        experts_per_token: K.
+    """
+
+    layers: int
+    width: int
+    feed_forward: int
+    heads_width: int
+    key_value_width: int
+    vocabulary: int
+    tied: bool
+    experts: int = 1
+    experts_per_token: int = 1
+
+    # Any: a config as transformers writes it.
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "ModelShape":
+        """Return the sizes that a config.json of a dense model or a mixture names."""
+        heads = config["num_attention_heads"]
+        head = config.get("head_dim") or config["hidden_size"] // heads
+        experts = config.get("num_local_experts") or config.get("num_experts") or 1
+        return cls(
+            layers=config["num_hidden_layers"],
+            width=config["hidden_size"],
+            feed_forward=config.get("moe_intermediate_size") or config["intermediate_size"],
+            heads_width=heads * head,
+            key_value_width=(config.get("num_key_value_heads") or heads) * head,
+            vocabulary=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", False)),
+            experts=experts,
+            experts_per_token=config.get("num_experts_per_tok", 1) if experts > 1 else 1,
+        )
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> "ModelShape":
+        """Return the sizes that a checkpoint folder's config names."""
+        return cls.of(json.loads((folder / "config.json").read_text()))
+
+    def mixed(self, experts: int, experts_per_token: int = 2) -> "ModelShape":
+        """Return the mixture of so many experts of this dense shape."""
+        sizes = {each.name: getattr(self, each.name) for each in fields(self)}
+        return ModelShape(
+            **sizes | {"experts": experts, "experts_per_token": min(experts, experts_per_token)}
+        )
+
+    @property
+    def expert_parameters(self) -> int:
+        """Of all experts in all layers."""
+        return self.layers * self.experts * 3 * self.width * self.feed_forward
+
+    @property
+    def router_parameters(self) -> int:
+        """Of all routers."""
+        return self.layers * self.experts * self.width if self.experts > 1 else 0
+
+    @property
+    def shared_parameters(self) -> int:
+        """Of all else, the norms of every layer included."""
+        attention = 2 * self.width * (self.heads_width + self.key_value_width)
+        per_layer = attention + 2 * self.width
+        embeddings = self.vocabulary * self.width * (1 if self.tied else 2)
+        return self.layers * per_layer + embeddings + self.width
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return self.expert_parameters + self.router_parameters + self.shared_parameters
+
+    def trained(self, trains: Trains) -> int:
+        """Return how many parameters train."""
+        return {
+            "feed-forward": self.expert_parameters,
+            "all": self.parameters,
+            "router": self.router_parameters,
+            "shared": self.router_parameters + self.shared_parameters,
+        }[trains]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunShape:
+    """How a model is trained.
+
+    Attributes:
+        trains: which parameters do.
+        batch: sequences a step, over all processes.
+        sequence: S.
+        accumulate: parts that a process computes its sequences in.
+        bfloat16: whether it computes in bfloat16, and holds in it what does not train.
+        recompute: whether activations are computed again on the way back.
+        logits_chunk: targets whose logits are in memory at a time; 0: all of a part.
+        processes: that share the model; 1: it is whole.
+    """
+
+    trains: Trains
+    batch: int
+    sequence: int
+    accumulate: int = 1
+    bfloat16: bool = False
+    recompute: bool = False
+    logits_chunk: int = 0
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that one process holds at the peak of a step.
+
+    Not counted: the libraries, buffers of communication, and what the allocator leaves unused.
+
+    Attributes:
+        weights: of the model, its own share.
+        gradients: of what trains, its share.
+        averages: AdamW's, its share.
+        gathered: parameters of the layers that are whole while they compute.
+        activations: kept for the way back.
+        logits: of the part that is computed.
+        teacher: the seed model that general text is held to, its share.
+    """
+
+    weights: int
+    gradients: int
+    averages: int
+    gathered: int
+    activations: int
+    logits: int
+    teacher: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(getattr(self, each.name) for each in fields(self))
+
+
+def memory_of(model: ModelShape, run: RunShape, teacher: ModelShape | None = None) -> Memory:
+    """Estimate what one process of a run holds at the peak of a step.
+
+    Args:
+        model: what is trained.
+        run: how, and over how many processes.
+        teacher: a frozen model beside it.
+
+    Returns:
+        Bytes by what they are for.
+    """
+    computed = BFLOAT16 if run.bfloat16 else FLOAT32
+    trained = model.trained(run.trains)
+    frozen = model.parameters - trained
+    share = run.processes
+    rows = -(-run.batch // (run.processes * run.accumulate))
+    tokens = rows * run.sequence
+    layer = (model.expert_parameters + model.router_parameters) // model.layers
+    layer += 2 * model.width * (model.heads_width + model.key_value_width + 1)
+    head = model.vocabulary * model.width
+    # Two layers, one computing and one on its way, and the embedding and head, which stay.
+    gathered = (2 * layer + head) * computed if share > 1 else 0
+    # Its gradient is whole too until it is divided.
+    gathered += layer * computed if share > 1 and run.trains in ("all", "feed-forward") else 0
+    kept = _kept(model) * tokens * computed
+    states = model.layers * model.width * tokens * computed
+    activations = states + kept if run.recompute else model.layers * kept
+    targets = min(tokens, run.logits_chunk) if run.logits_chunk else tokens
+    return Memory(
+        weights=(trained * FLOAT32 + frozen * computed) // share,
+        gradients=trained * FLOAT32 // share,
+        averages=ADAM_AVERAGES * trained * FLOAT32 // share,
+        gathered=gathered,
+        activations=activations,
+        logits=LOGITS * targets * model.vocabulary * FLOAT32,
+        teacher=teacher.parameters * computed // share if teacher else 0,
+    )
+
+
+def _kept(model: ModelShape) -> int:
+    """Return how many numbers of one layer and token the way back needs."""
+    attention = model.heads_width + 2 * model.key_value_width
+    experts = model.experts_per_token * (KEPT_FEED_FORWARD * model.feed_forward + model.width)
+    return KEPT_STATES * model.width + attention + experts

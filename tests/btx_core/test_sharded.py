@@ -1,0 +1,121 @@
+"""Several processes that share a model: what one computes, kept and gone on from to the byte."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sharded_runs
+from safetensors.torch import load_file
+from sharded_runs import BRANCHES, FOUR, TUNINGS
+
+Start = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def ground(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    sharded_runs.prepare(tiny_seed, tiny_corpora, folder)
+    return folder
+
+
+def start(
+    ground: Path, out: Path, *names: str, processes: int = 2, experts: int = 1, stop: int = 0
+) -> subprocess.CompletedProcess[str]:
+    out.mkdir(exist_ok=True)
+    environment = os.environ | {
+        "BTX_EXPERT_PARALLEL": str(experts),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    command = [sys.executable, *launch, sharded_runs.__file__]
+    return subprocess.run(
+        [*command, str(ground), str(out), str(stop), *names],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def check_alike(one: Path, several: Path, name: str) -> None:
+    """Compare losses and every tensor of two runs."""
+    losses = [
+        json.loads((folder / f"{name}.json").read_text())["losses"] for folder in (one, several)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert {file.name for file in (one / name).iterdir()} == {
+        file.name for file in (several / name).iterdir()
+    }
+    for file in sorted((one / name).glob("*.safetensors")):
+        alone, shared = load_file(file), load_file(several / name / file.name)
+        assert alone.keys() == shared.keys()
+        for tensor, values in alone.items():
+            assert float((values - shared[tensor]).abs().max()) < 1e-5, (file.name, tensor)
+
+
+def digest(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def test_two_processes_compute_what_one_does(ground: Path, tmp_path: Path) -> None:
+    names = [*BRANCHES, *TUNINGS]
+    done = start(ground, tmp_path / "two", *names)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "one").mkdir()
+    for name in names:
+        sharded_runs.run(name, ground, tmp_path / "one")
+        check_alike(tmp_path / "one", tmp_path / "two", name)
+
+
+def test_two_processes_that_died_go_on_and_end_in_the_same_bytes(
+    ground: Path, tmp_path: Path
+) -> None:
+    whole, died = tmp_path / "whole", tmp_path / "died"
+    assert start(ground, whole, "all").returncode == 0
+    assert start(ground, died, "all", stop=3).returncode != 0
+    assert not (died / "all").exists()
+    shutil.copytree(died, tmp_path / "alone")
+    assert start(ground, died, "all").returncode == 0
+    assert json.loads((died / "all.json").read_text())["first"] == 3, "it began anew"
+    assert digest(died / "all") == digest(whole / "all")
+    assert not list(died.glob(".*")), "the state goes when the result stands"
+    sharded_runs.run("all", ground, tmp_path / "alone")
+    assert json.loads((tmp_path / "alone/all.json").read_text())["first"] == 3
+    for file in (whole / "all").glob("*.safetensors"):
+        other = load_file(tmp_path / "alone/all" / file.name)
+        for tensor, values in load_file(file).items():
+            assert float((values - other[tensor]).abs().max()) < 1e-5
+
+
+def test_an_error_of_one_process_ends_both_and_names_it(ground: Path, tmp_path: Path) -> None:
+    (tmp_path / "two" / "anchored").mkdir(parents=True)
+    (tmp_path / "two" / "anchored" / "mine").touch()
+    done = start(ground, tmp_path / "two", "anchored")
+    assert done.returncode == 1
+    assert "OtherProcessFailed: process 0" in done.stderr
+    assert "something there already" in done.stderr
+    assert [file.name for file in (tmp_path / "two" / "anchored").iterdir()] == ["mine"]
+
+
+@pytest.mark.slow
+def test_four_processes_that_divide_the_experts_compute_what_one_does(
+    ground: Path, tmp_path: Path
+) -> None:
+    done = start(ground, tmp_path / "four", *FOUR, processes=4, experts=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "one").mkdir()
+    for name in FOUR:
+        sharded_runs.run(name, ground, tmp_path / "one")
+        check_alike(tmp_path / "one", tmp_path / "four", name)
+    assert start(ground, tmp_path / "died", *FOUR, processes=4, experts=2, stop=3).returncode != 0
+    done = start(ground, tmp_path / "died", *FOUR, processes=4, experts=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digest(tmp_path / "died/four-shared") == digest(tmp_path / "four/four-shared")

@@ -1,0 +1,102 @@
+"""Runs for tests that start several processes: `python sharded_runs.py GROUND OUT STOP NAME ...`.
+
+Each name is a way to train or tune tiny models, in the folders that `prepare` makes. Its result
+goes to OUT/NAME and its losses to OUT/NAME.json. With a STOP above 0 the process dies after that
+step.
+"""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from btx_core.machine import here
+from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.training.branch import train
+from btx_core.training.loop import Watch
+from btx_core.training.objectives import GENERAL
+from btx_core.training.recipes import TrainRecipe, TuneRecipe
+from btx_core.training.router_start import Grown, OwnExpert
+from btx_core.training.tune import TuneInputs, tune
+
+TRAIN = TrainRecipe(steps=5, batch=4, sequence=16, warmup_steps=2, save_every=2)
+TUNE = TuneRecipe(steps=5, batch=4, sequence=16, warmup_steps=2, save_every=2)
+BRANCHES = {
+    "anchored": TRAIN,
+    "full": replace(TRAIN, mode="full"),
+    "parts": replace(TRAIN, accumulate=2),
+    "lora": replace(TRAIN, lora_rank=2),
+    "beside": replace(TRAIN, beside=0.7, replay=0.5),
+}
+TUNINGS = {
+    "router": replace(TUNE, mode="router"),
+    "own": replace(TUNE, mode="router", text=0.0, keep=0.0, home=1.0),
+    "shared": TUNE,
+    "all": replace(TUNE, mode="all"),
+    "grow": replace(TUNE, grow=0.8),
+}
+# Of the seed and three experts, so that the experts divide by two.
+FOUR = {"four-shared": TUNE, "four-all": replace(TUNE, mode="all")}
+
+
+def prepare(seed: Path, corpora: Path, ground: Path) -> None:
+    """Make the branches, mixtures and build that the runs start from."""
+    (ground / "seed").symlink_to(seed)
+    (ground / "text").symlink_to(corpora)
+    for name in ("math", "units"):
+        train(seed, [corpora / name], TRAIN, ground / name)
+    folders = {"math": "math", "units": "units", "third": "math"}
+    for name, count in {"mixed": 2, "four": 3}.items():
+        members = [
+            Member(member, slot, ground / folder)
+            for slot, (member, folder) in enumerate(list(folders.items())[:count], 1)
+        ]
+        mix(seed, members, MixRecipe(), ground / name)
+    bare = TuneInputs(ground / "mixed", {"math": [corpora / "math"]})
+    tune(bare, replace(TUNE, start="random"), ground / "before")
+
+
+def run(name: str, ground: Path, out: Path, stop: int = 0) -> None:
+    """Train or tune by name."""
+    losses: list[float] = []
+    first: list[int] = []
+
+    def report(step: int, measured: dict[str, float]) -> None:
+        first.append(step)
+        losses.append(measured["loss"])
+        if step == stop:
+            os._exit(9)
+
+    watch, text = Watch(report=report), ground / "text"
+    if name in BRANCHES:
+        recipe = BRANCHES[name]
+        train(
+            ground / "seed",
+            [text / "math"],
+            recipe,
+            out / name,
+            general=text / "prose",
+            watch=watch,
+        )
+    else:
+        texts = {GENERAL: [text / "prose"], "math": [text / "math"], "units": [text / "units"]}
+        own = {GENERAL: OwnExpert(0, ground / "seed")} | {
+            domain: OwnExpert(index, ground / domain)
+            for index, domain in enumerate(("math", "units"), 1)
+        }
+        mixed = ground / ("four" if name in FOUR else "mixed")
+        grown = Grown(ground / "before", {0: 0, 1: 1})
+        inputs = TuneInputs(mixed, texts, own, ground / "seed", grown)
+        tune(inputs, (TUNINGS | FOUR)[name], out / name, watch)
+    if here().is_main:
+        (out / f"{name}.json").write_text(json.dumps({"losses": losses, "first": first[0]}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    ground, out, stop, *names = sys.argv[1:]
+    for each in names:
+        run(each, Path(ground), Path(out), int(stop))
