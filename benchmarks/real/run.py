@@ -82,7 +82,7 @@ SCALES = {
         text=400_000,
         heldout=40_000,
         settings=f"""\
-[train]
+[machine]
 threads = 1
 [recipe.train]
 steps = 80
@@ -104,8 +104,6 @@ max_tokens = 4000
         text=20_000_000,
         heldout=400_000,
         settings=f"""\
-[train]
-gpus = 1
 [recipe.train]
 steps = 300
 batch = 32
