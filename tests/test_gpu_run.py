@@ -32,7 +32,7 @@ def texts(folder: Path) -> Path:
             part.mkdir(parents=True)
             lines = [json.dumps({"text": word * (10 + n)}) + "\n" for n in range(count)]
             (part / "text.jsonl").write_text("".join(lines))
-        statement = {"license": "CC0-1.0", "source": "made for a test"}
+        statement = {"license": "CC0-1.0", "source": "made for a test", "pii": "none"}
         (folder / f"{name}.statement.json").write_text(json.dumps(statement))
     return folder
 

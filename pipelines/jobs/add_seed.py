@@ -122,8 +122,8 @@ def _checkpoint(workspace: Workspace, source: Path) -> Iterator[SeedSource]:
         yield SeedSource(source, taken=contents.taken, left_out=contents.left_out)
         return
     header = read_gguf_header(source)
-    with temporary_path(workspace.work, "gguf") as folder:
-        folder.mkdir(parents=True)
+    with temporary_path(workspace.root / ".btx", "gguf") as folder:
+        folder.mkdir()
         write_plain(header, folder)
         yield SeedSource(
             folder,
