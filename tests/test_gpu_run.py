@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -26,13 +27,15 @@ def run(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def texts(folder: Path) -> Path:
-    """Text as `benchmarks/real/run.py --prepare` leaves it."""
-    for name, word in {"general": "the cat ", "japanese": "ls -a ", "perl": "my $x; "}.items():
+    """Text as `benchmarks/real/run.py --prepare` leaves it: of each domain its own few letters."""
+    letters = random.Random(0)
+    for name, alphabet in {"general": "abc", "japanese": "xyz", "perl": "$;{"}.items():
         for part, count in ((folder / name, 60), (folder / name / "heldout", 8)):
             part.mkdir(parents=True)
-            lines = [json.dumps({"text": word * (10 + n)}) + "\n" for n in range(count)]
+            documents = ["".join(letters.choices(alphabet + " ", k=400)) for _ in range(count)]
+            lines = [json.dumps({"text": text}) + "\n" for text in documents]
             (part / "text.jsonl").write_text("".join(lines))
-        statement = {"license": "CC0-1.0", "source": "made for a test"}
+        statement = {"license": "CC0-1.0", "source": "made for a test", "pii": "none"}
         (folder / f"{name}.statement.json").write_text(json.dumps(statement))
     return folder
 

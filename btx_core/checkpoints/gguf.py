@@ -11,6 +11,7 @@ model once, and one tensor in float32. The model is never run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -48,12 +49,14 @@ class GgufHeader:
     Attributes:
         file: where it lies.
         tensor_types: the storage type of every tensor, such as Q4_1, by its name in the file.
+        vocabulary: how many tokens it names.
         tokenizer_kind: such as gpt2 or llama; None without a tokenizer.
         splitting: the rule by which text is split before it is merged; None where none is named.
     """
 
     file: Path
     tensor_types: Mapping[str, str]
+    vocabulary: int
     tokenizer_kind: str | None
     splitting: str | None
 
@@ -112,6 +115,7 @@ def read_gguf_header(file: Path) -> GgufHeader:
             name: field.contents() if name in (KIND, RULES, "split.count") else None
             for name, field in reader.fields.items()
         }
+        vocabulary = len(reader.fields[TOKENS].data) if TOKENS in reader.fields else 0
         ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
         types = {str(tensor.name): tensor.tensor_type.name for tensor in reader.tensors}
     # The reader trusts every length: a torn file ends in whatever numpy or struct raise.
@@ -139,7 +143,7 @@ def read_gguf_header(file: Path) -> GgufHeader:
             next="join them: llama-gguf-split --merge FIRST OUT",
         )
     kind = fields.get(KIND) if TOKENS in fields else None
-    return GgufHeader(file, types, _text(kind), _text(fields.get(RULES)))
+    return GgufHeader(file, types, vocabulary, _text(kind), _text(fields.get(RULES)))
 
 
 def write_plain(header: GgufHeader, out: Path) -> None:
@@ -163,6 +167,7 @@ def write_plain(header: GgufHeader, out: Path) -> None:
         tokenizer = _tokenizer(header)
         _write_weights(header, getattr(torch, header.dtype), out)
         tokenizer.save_pretrained(out)
+    _drop_tokens_beyond(header.vocabulary, out / "tokenizer.json")
 
 
 def _text(value: object) -> str | None:
@@ -217,6 +222,14 @@ def _tokenizer(header: GgufHeader) -> PreTrainedTokenizerBase:
             [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
         )
     return tokenizer
+
+
+def _drop_tokens_beyond(vocabulary: int, path: Path) -> None:
+    """Take out the tokens that transformers adds where the file names no unknown token."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kept = [token for token in content["added_tokens"] if token["id"] < vocabulary]
+    if len(kept) < len(content["added_tokens"]):
+        path.write_text(json.dumps(content | {"added_tokens": kept}, ensure_ascii=False))
 
 
 def _write_weights(header: GgufHeader, dtype: torch.dtype, out: Path) -> None:

@@ -16,7 +16,6 @@ from pipelines.workspace import folders
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
-from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
 from registry.records.kinds import Gate, Kind, Relation
 from registry.records.version import Version
@@ -97,9 +96,7 @@ def add_seed(
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
-            seen = seen_before.of_weights(catalog, facts.tensors)
-            asked = collect_evidence.of_seed(ref, facts, files, seen)
-            gates.ask(workspace, Gate.REGISTER, ref, asked)
+            gates.ask(workspace, Gate.REGISTER, ref, collect_evidence.of_seed(ref, facts))
             with folders.placed(workspace.root, incoming, target, files) as held:
                 for file in files:
                     workspace.store.put(target / file.path, file.sha256)
@@ -125,21 +122,16 @@ def _checkpoint(workspace: Workspace, source: Path) -> Iterator[SeedSource]:
         yield SeedSource(source, taken=contents.taken, left_out=contents.left_out)
         return
     header = read_gguf_header(source)
-    was_there = workspace.work.exists()
-    try:
-        with temporary_path(workspace.work, "gguf") as folder:
-            folder.mkdir(parents=True)
-            write_plain(header, folder)
-            yield SeedSource(
-                folder,
-                SourceFile(
-                    name=source.name,
-                    sha256=sha256_file(source),
-                    bytes=source.stat().st_size,
-                    format="gguf",
-                    quantisation=header.quantisation,
-                ),
-            )
-    finally:
-        if not was_there and workspace.work.is_dir() and not any(workspace.work.iterdir()):
-            workspace.work.rmdir()
+    with temporary_path(workspace.root / ".btx", "gguf") as folder:
+        folder.mkdir()
+        write_plain(header, folder)
+        yield SeedSource(
+            folder,
+            SourceFile(
+                name=source.name,
+                sha256=sha256_file(source),
+                bytes=source.stat().st_size,
+                format="gguf",
+                quantisation=header.quantisation,
+            ),
+        )

@@ -21,11 +21,15 @@ from registry.governance.policies import (
     Policy,
     Verdict,
     Waiver,
+    evidence_shapes,
     judge,
     load,
     moment,
     read_strict_yaml,
 )
+
+# What governance adds: a test states it, or it is not there.
+TOLD = ("waivers", "actor")
 
 
 class _Settings(BaseModel):
@@ -164,7 +168,8 @@ def verdict_of(policies: Sequence[Policy], suite: Suite, case: Case) -> Verdict:
         Invalid: for a change of a fact that the suite's evidence does not hold, or a date that is
             none.
     """
-    evidence = changed(suite.evidence, case.change)
+    shape = evidence_shapes().get(str(suite.evidence.get("kind")), {})
+    evidence = changed(completed(suite.evidence, shape), case.change)
     waivers = [
         Waiver(waiver.rule, waiver.subject, waiver.until, waiver.actor, waiver.why)
         for waiver in case.waivers
@@ -173,7 +178,28 @@ def verdict_of(policies: Sequence[Policy], suite: Suite, case: Case) -> Verdict:
     return judge(policies, candidate, at=moment(case.at or suite.at), waivers=waivers)
 
 
-# Any: the facts are JSON of every form, as YAML holds it.
+# Any: the facts are JSON of every form, as YAML holds it; a shape is JSON too.
+def completed(facts: Any, shape: Any) -> Any:
+    """Copy facts with every fact that evidence has: one that the test leaves out is unknown.
+
+    So a test that was written before there was a fact stays as it was.
+
+    Args:
+        facts: as a test file holds them.
+        shape: their shape, in its JSON form.
+    """
+    if isinstance(shape, Mapping) and "*" in shape and isinstance(facts, Mapping):
+        return {key: completed(value, shape["*"]) for key, value in facts.items()}
+    if isinstance(shape, Mapping) and isinstance(facts, Mapping):
+        unknown = {key: [] if isinstance(one, list) else None for key, one in shape.items()}
+        known = {key: completed(value, shape.get(key)) for key, value in facts.items()}
+        return {key: value for key, value in unknown.items() if key not in TOLD} | known
+    if isinstance(shape, list) and isinstance(facts, list):
+        return [completed(value, shape[0]) for value in facts]
+    return facts
+
+
+# Any: as above.
 def changed(facts: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """Copy facts with new values at some paths.
 

@@ -38,7 +38,7 @@ def test_a_gguf_file_becomes_a_seed_that_names_it(workspace: Workspace, tmp_path
     }
     assert seed.facts.parameters == sum(p.numel() for p in tiny().parameters())
     assert (workspace.root / "seeds/base/1/model.safetensors").exists()
-    assert not list(workspace.work.iterdir())
+    assert not list((workspace.root / ".btx").glob(".gguf*"))
     assert not add_seed(workspace, "base", file, license="Apache-2.0").created
 
 
