@@ -27,7 +27,7 @@ from btx_core.files import path_inside
 from btx_core.problems import BtxError
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import visible
-from pipelines.workspace.workspace import unfinished_mark
+from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DvcFolder, Facts, Held
@@ -284,6 +284,20 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
                 expected=f"sha256 {registered}",
                 next=advice,
             )
+
+
+def verify_here(workspace: Workspace, version: Version[Facts]) -> None:
+    """Check the files of a version where its folder is on this machine; elsewhere it may not be.
+
+    Raises:
+        Damaged: naming the first file that differs.
+    """
+    ref = version.ref
+    if not isinstance(version.facts, Held):
+        return
+    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    if folder.is_dir():
+        verify(folder, version.files, str(ref))
 
 
 def build_folder(root: Path, build: Version[BuildFacts]) -> Path:
