@@ -1,40 +1,55 @@
-"""Documents of a data version, and the token batches made of them.
+"""Documents of a data version: which are trained on, and which are only measured on.
 
-In:  a data folder (files of text), a tokenizer.
-Out: its training and held-out documents; batches that (file digests, random seed, step) fix.
+In:  a data folder (files of text) and the rule by which it is divided.
+Out: its training and held-out documents, read as streams: one document is in memory at a time.
 A *.jsonl file holds one document a line, {"text"} or {"prompt", "answer"}; every other file is one
-document of UTF-8 text. Held out is what lies under heldout/; without that folder one file in twenty
-by digest, and of a single file its last twentieth. What is trained on the batches is left to
-`btx_core.training`, what is measured on the held-out documents to `btx_core.measuring`.
-Shapes: B sequences a batch, S tokens a sequence; one token more than S, so that every one has a
-target.
+document of UTF-8 text. What lies under heldout/ is held out; without that folder the rule decides.
+Tokens are left to `btx_core.tokens`, batches to `btx_core.batches`, measuring on the held-out
+documents to `btx_core.measuring`.
 """
 
+import codecs
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from btx_core.problems import BtxError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 HELDOUT = "heldout"
 # One file, document or line in so many is held out where the folder does not say which.
 ONE_IN = 20
-GOLDEN_RATIO = 0.6180339887498949
-Ids = NDArray[np.int64]
+READ_BYTES = 1 << 20
+# What is held out of a folder without heldout/. "files": one file in twenty by its digest, and of a
+# single file its last twentieth. "documents": one document in twenty by its digest, from all files.
+# "all": everything; nothing is trained on.
+HeldOutRule = Literal["files", "documents", "all"]
 
 
 class Unreadable(BtxError):
     """A data folder or file that does not hold text as promised."""
+
+
+@dataclass(frozen=True)
+class TextFolder:
+    """A data folder, and how it is read.
+
+    Attributes:
+        path: the folder.
+        rule: what is held out where the folder does not say.
+        tokens: the folder that keeps token files of it for every later reader; None: none are kept.
+    """
+
+    path: Path
+    rule: HeldOutRule = "files"
+    tokens: Path | None = None
+
+
+# A bare path is a folder that is divided by the rule "files".
+AnyText = Path | TextFolder
 
 
 @dataclass(frozen=True)
@@ -53,62 +68,161 @@ class Document:
 
 
 @dataclass(frozen=True)
+class PartOfDocument:
+    """A document, and on which side of the division it is."""
+
+    held_out: bool
+    document: Document
+
+
+@dataclass(frozen=True)
 class Split:
-    """A data version, divided.
+    """A data folder, divided.
 
     Attributes:
-        train: the documents that are trained on.
-        heldout: the documents that are only measured on.
-        digest: SHA-256 of every file's path and bytes: the data's part in what fixes a batch.
+        folder: what is divided.
+        files: the SHA-256 of every file's bytes, by path and sorted.
     """
 
-    train: tuple[Document, ...]
-    heldout: tuple[Document, ...]
-    digest: str
+    folder: TextFolder
+    files: Mapping[Path, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of every file's path and bytes, and of the rule: the data's part in a batch."""
+        path = self.folder.path
+        named = [f"{sha256} {file.relative_to(path).as_posix()}" for file, sha256 in self._sorted]
+        if self.folder.rule != "files":
+            named.append(self.folder.rule)
+        return hashlib.sha256("\n".join(named).encode()).hexdigest()
+
+    @property
+    def train(self) -> Iterator[Document]:
+        """The documents that are trained on, read anew each time."""
+        return (part.document for part in self.documents() if not part.held_out)
+
+    @property
+    def heldout(self) -> Iterator[Document]:
+        """The documents that are only measured on, read anew each time."""
+        return (part.document for part in self.documents() if part.held_out)
+
+    def documents(self) -> Iterator[PartOfDocument]:
+        """Read every document once, in the order of the files.
+
+        Yields:
+            The documents with their sides; of a folder that is one document, two parts of it.
+
+        Raises:
+            Unreadable: naming the first file and line that is no text.
+        """
+        if self._is_one_document:
+            yield from _cut(next(_all_documents(self.files)))
+            return
+        is_held_out = self._division
+        number = 0
+        for file in self.files:
+            for document in _documents(file):
+                yield PartOfDocument(is_held_out(file, number, document), document)
+                number += 1
+
+    @property
+    def _sorted(self) -> list[tuple[Path, str]]:
+        return sorted(self.files.items())
+
+    @cached_property
+    def _below_heldout(self) -> frozenset[Path]:
+        """The files that lie in a folder called heldout."""
+        path = self.folder.path
+        return frozenset(f for f in self.files if HELDOUT in f.relative_to(path).parts[:-1])
+
+    @cached_property
+    def _is_one_document(self) -> bool:
+        """Whether the folder is a single document that nothing but a cut can divide."""
+        if self.folder.rule == "all" or self._below_heldout:
+            return False
+        if self.folder.rule == "files" and len(self.files) != 1:
+            return False
+        documents = _all_documents(self.files)
+        return next(documents, None) is not None and next(documents, None) is None
+
+    @cached_property
+    def _division(self) -> Callable[[Path, int, Document], bool]:
+        """Tell for a file, a document's number and the document whether it is held out."""
+        rule = self.folder.rule
+        if rule == "all":
+            return lambda file, number, document: True
+        if self._below_heldout:
+            return lambda file, number, document: file in self._below_heldout
+        if rule == "documents":
+            key = _held_out_below(_all_documents(self.files))
+            return lambda file, number, document: _key(document) < key
+        if len(self.files) > 1:
+            by_digest = sorted(self.files, key=lambda file: self.files[file])
+            held_out = set(by_digest[: -(-len(by_digest) // ONE_IN)])
+            return lambda file, number, document: file in held_out
+        count = sum(1 for _ in _all_documents(self.files))
+        keep = _kept(count)
+        return lambda file, number, document: number >= keep
 
 
-def split(folder: Path) -> Split:
-    """Read a data folder whole and divide it.
+def split(source: AnyText) -> Split:
+    """Divide a data folder. Its files are read once, for their digests; documents only when asked.
 
     Args:
-        folder: of a data version; what is hidden in it does not count.
+        source: the folder of a data version; what is hidden in it does not count.
 
     Returns:
         Its training and held-out documents.
 
     Raises:
-        Unreadable: for what is no text, and where one of the two is empty.
+        Unreadable: where there is no such folder.
     """
-    files = _files(folder)
-    digests = {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-    held_out = _held_out(folder, digests)
-    train = _all_documents(file for file in files if file not in held_out)
-    heldout = _all_documents(file for file in files if file in held_out)
-    if not held_out:
-        train, heldout = _cut(train)
-    if not train or not heldout:
-        raise Unreadable(
-            folder,
-            found=f"{len(train)} training, {len(heldout)} held-out documents",
-            expected="one of each at least",
-            next="add text",
-        )
-    named = "\n".join(f"{digests[file]} {file.relative_to(folder).as_posix()}" for file in files)
-    return Split(train, heldout, hashlib.sha256(named.encode()).hexdigest())
+    folder = text_folder(source)
+    digests = {}
+    for file in _files(folder.path):
+        with file.open("rb") as stream:
+            digests[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Split(folder, digests)
 
 
-def check(folder: Path) -> None:
-    """Check that a data folder holds text as promised, one file in memory at a time.
+def text_folder(source: AnyText) -> TextFolder:
+    """Return a data folder with its rule; that of a bare path is "files"."""
+    return source if isinstance(source, TextFolder) else TextFolder(source)
+
+
+def check(source: AnyText) -> None:
+    """Check that a data folder holds text as promised, one document in memory at a time.
 
     Args:
-        folder: of a data version.
+        source: the folder of a data version.
 
     Raises:
         Unreadable: naming the first file and line that do not.
     """
-    for file in _files(folder):
-        for _ in _documents(file):
-            pass
+    for _ in _all_documents(_files(text_folder(source).path)):
+        pass
+
+
+def refuse_empty(source: AnyText, train: int, heldout: int) -> None:
+    """Refuse a folder that has nothing to train on or nothing to measure on.
+
+    Args:
+        source: the folder.
+        train: how many training documents it has.
+        heldout: how many held-out ones.
+
+    Raises:
+        Unreadable: where one is missing that the folder's rule promises.
+    """
+    folder = text_folder(source)
+    if heldout and (train or folder.rule == "all"):
+        return
+    raise Unreadable(
+        folder.path,
+        found=f"{train} training, {heldout} held-out documents",
+        expected="one of each at least",
+        next="add text",
+    )
 
 
 def every(folder: Path) -> Iterator[Document]:
@@ -135,43 +249,68 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _held_out(folder: Path, digests: Mapping[Path, str]) -> set[Path]:
-    """Return the files that are held out whole; none where the folder's only file is to be cut."""
-    held_out = {file for file in digests if HELDOUT in file.relative_to(folder).parts[:-1]}
-    if held_out or len(digests) <= 1:
-        return held_out
-    by_digest = sorted(digests, key=lambda file: digests[file])
-    return set(by_digest[: -(-len(digests) // ONE_IN)])
-
-
-def _all_documents(files: Iterable[Path]) -> tuple[Document, ...]:
-    return tuple(document for file in files for document in _documents(file))
+def _all_documents(files: Iterable[Path]) -> Iterator[Document]:
+    return (document for file in files for document in _documents(file))
 
 
 def _documents(file: Path) -> Iterator[Document]:
-    try:
-        text = file.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise Unreadable(
-            file,
-            found=f"byte {error.start} is no UTF-8",
-            expected="UTF-8 text or JSON lines",
-            next="convert or remove it",
-        ) from error
+    """Read the documents of one file; raises Unreadable for what is no text."""
     if file.suffix != ".jsonl":
+        text = _text(file)
         if text.strip():
             yield Document(text)
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(file), 1):
         if line.strip():
             yield _json_document(line, f"{file}:{number}")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file, error.start) from error
+
+
+def _lines(file: Path) -> Iterator[str]:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            yield from stream
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file, _first_bad_byte(file)) from error
+
+
+def _first_bad_byte(file: Path) -> int:
+    """Return the position of the first byte that is no UTF-8."""
+    decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
+    with file.open("rb") as stream:
+        while True:
+            chunk = stream.read(READ_BYTES)
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                return position - pending + error.start
+            position += len(chunk)
+
+
+def _not_utf8(file: Path, position: int) -> Unreadable:
+    return Unreadable(
+        file,
+        found=f"byte {position} is no UTF-8",
+        expected="UTF-8 text or JSON lines",
+        next="convert or remove it",
+    )
 
 
 def _json_document(line: str, where: str) -> Document:
     """Return the document of one JSON line, or raise Unreadable, naming where it is."""
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError:
+        if "\\u" in line:
+            # Half of a surrogate pair is what JSON can spell and UTF-8 cannot.
+            json.dumps(fields, ensure_ascii=False).encode()
+    except ValueError:
         fields = None
     match fields:
         case {"text": str(text)}:
@@ -180,24 +319,19 @@ def _json_document(line: str, where: str) -> Document:
             return Document(f"{prompt} {answer}", prompt, answer)
     raise Unreadable(
         where,
-        found=line[:60],
+        found=line.rstrip("\n")[:60],
         expected='{"text": ...} or {"prompt": ..., "answer": ...}',
         next="fix the line",
     )
 
 
-def _cut(documents: tuple[Document, ...]) -> tuple[tuple[Document, ...], tuple[Document, ...]]:
-    """Hold out the last twentieth of a file: of its documents, or of its one document's lines."""
-    if len(documents) != 1:
-        keep = _kept(len(documents))
-        return documents[:keep], documents[keep:]
-    lines = documents[0].text.splitlines(keepends=True)
+def _cut(document: Document) -> Iterator[PartOfDocument]:
+    """Hold out the last twentieth of a document's lines."""
+    lines = document.text.splitlines(keepends=True)
     keep = _kept(len(lines))
-    train, heldout = "".join(lines[:keep]), "".join(lines[keep:])
-    return (
-        (Document(train),) if train else (),
-        (Document(heldout),) if heldout else (),
-    )
+    for held_out, part in ((False, lines[:keep]), (True, lines[keep:])):
+        if part:
+            yield PartOfDocument(held_out, Document("".join(part)))
 
 
 def _kept(count: int) -> int:
@@ -205,170 +339,23 @@ def _kept(count: int) -> int:
     return count - max(1, count // ONE_IN)
 
 
-def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return the id of the token that stands before and after every document.
+def _key(document: Document) -> int:
+    """Return a number below 2^64 that the document's text fixes."""
+    return int.from_bytes(hashlib.sha256(document.text.encode()).digest()[:8], "big")
 
-    Args:
-        tokenizer: of the model that is trained or measured.
 
-    Returns:
-        Its end-of-text token, else its begin-of-text token.
+def _held_out_below(documents: Iterable[Document]) -> int:
+    """Return the key below which a document is held out: one in twenty of all keys.
 
-    Raises:
-        Unreadable: where the tokenizer names neither.
+    Where that leaves nothing to train on or nothing to measure on, it is the document of the
+    smallest key. Of a large corpus no more than the first documents are read.
     """
-    for candidate in (tokenizer.eos_token_id, tokenizer.bos_token_id):
-        if isinstance(candidate, int):
-            return candidate
-    raise Unreadable(
-        "tokenizer",
-        found="no end-of-text token",
-        expected="eos_token",
-        next="name one in tokenizer_config.json",
-    )
-
-
-def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of texts, without any special token.
-
-    Args:
-        tokenizer: called once for all texts.
-        texts: any number of them.
-
-    Returns:
-        One list of ids per text.
-    """
-    if not texts:
-        return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)
-    return list(encoded["input_ids"])
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The training documents of one domain as tokens.
-
-    A sequence is a pure function of data, random seed and its number. Documents are packed, so that
-    an epoch holds each token once.
-
-    Attributes:
-        documents: the ids of each, its end token included.
-        digest: of the data.
-        random_seed: of the order of documents.
-    """
-
-    documents: tuple[Ids, ...]
-    digest: str
-    random_seed: int = 0
-    # The stream of the epoch that was read last, by epoch and length of a sequence.
-    _epochs: dict[tuple[int, int], Ids] = field(default_factory=dict, compare=False, repr=False)
-
-    @classmethod
-    def of(
-        cls, folders: Sequence[Path], tokenizer: "PreTrainedTokenizerBase", random_seed: int = 0
-    ) -> "Corpus":
-        """Read the training documents of data folders.
-
-        Args:
-            folders: of one or more data versions.
-            tokenizer: of the model that is trained.
-            random_seed: of the order of documents.
-
-        Returns:
-            The documents as tokens.
-
-        Raises:
-            Unreadable: as `split` and `end_token`.
-        """
-        splits = [split(folder) for folder in folders]
-        end = end_token(tokenizer)
-        texts = [document.text for part in splits for document in part.train]
-        documents = [np.array([*ids, end], dtype=np.int64) for ids in encode(tokenizer, texts)]
-        digest = "+".join(part.digest for part in splits)
-        return cls(tuple(documents), digest, random_seed)
-
-    @cached_property
-    def tokens(self) -> int:
-        """How many tokens an epoch has."""
-        return sum(len(document) for document in self.documents)
-
-    @property
-    def end(self) -> int:
-        """The id of the end token."""
-        return int(self.documents[0][-1])
-
-    def sequence(self, number: int, length: int) -> Ids:
-        """Return one sequence of the corpus.
-
-        Documents are shuffled anew in each epoch and cut where a sequence ends.
-
-        Args:
-            number: of the sequence, from 0 and without end.
-            length: S.
-
-        Returns:
-            S + 1 token ids.
-        """
-        count = max(1, (self.tokens - 1) // length)
-        epoch, position = divmod(number, count)
-        if (epoch, length) not in self._epochs:
-            self._epochs.clear()
-            self._epochs[epoch, length] = self._packed(epoch, length, count)
-        start = position * length
-        return self._epochs[epoch, length][start : start + length + 1]
-
-    def _packed(self, epoch: int, length: int, count: int) -> Ids:
-        """Return the tokens of one epoch in its order, as many as its sequences take."""
-        order = self._random("epoch", epoch).permutation(len(self.documents))
-        stream = np.concatenate([self.documents[index] for index in order])
-        return np.resize(stream, count * length + 1)
-
-    def _random(self, *keys: object) -> np.random.Generator:
-        text = "/".join(map(str, (self.digest, self.random_seed, *keys)))
-        first_bytes = hashlib.sha256(text.encode()).digest()[:8]
-        return np.random.default_rng(int.from_bytes(first_bytes, "big"))
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Sequences of several corpora in fixed proportion, spread evenly over the steps.
-
-    Attributes:
-        corpora: by domain.
-        shares: of the sequences, by domain; they need not sum to 1.
-    """
-
-    corpora: Mapping[str, Corpus]
-    shares: Mapping[str, float]
-
-    def batch(self, step: int, count: int, length: int) -> tuple[Ids, list[str]]:
-        """Return the sequences of one step, the same for the same step whatever ran before.
-
-        Args:
-            step: from 0.
-            count: B.
-            length: S.
-
-        Returns:
-            Token ids (B, S + 1), and the domain of each of the B sequences.
-        """
-        names = [name for name, share in self.shares.items() if share > 0]
-        walk = self._walk((step + 1) * count)
-        before, now = walk[: step * count], walk[step * count :]
-        drawn = np.bincount(before, minlength=len(names))
-        sequences = []
-        for index in now:
-            corpus = self.corpora[names[index]]
-            sequences.append(corpus.sequence(int(drawn[index]), length))
-            drawn[index] += 1
-        return np.stack(sequences), [names[index] for index in now]
-
-    def _walk(self, count: int) -> Ids:
-        """Return the domains of the first `count` sequences, by their indices.
-
-        A golden-ratio walk through the shares: any stretch of sequences holds them in proportion.
-        """
-        edges = np.cumsum([share for share in self.shares.values() if share > 0])
-        positions = (0.5 + np.arange(count) * GOLDEN_RATIO) % 1.0 * edges[-1]
-        indices = np.searchsorted(edges, positions, side="right")
-        return np.asarray(np.minimum(indices, len(edges) - 1))
+    limit, smallest = (1 << 64) // ONE_IN, 1 << 64
+    sides = set()
+    for document in documents:
+        key = _key(document)
+        smallest = min(smallest, key)
+        sides.add(key < limit)
+        if len(sides) == 2:
+            return limit
+    return smallest + 1

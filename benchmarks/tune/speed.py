@@ -26,9 +26,9 @@ import torch
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer, Trainer, TrainingArguments
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.machine import load
 from btx_core.mixing.mix import Member, MixRecipe, mix
-from btx_core.texts import Corpus, Mixture
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import OwnExpert

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from btx_core.measuring.attribution import Reader
-from btx_core.texts import end_token
+from btx_core.tokens import end_token
 
 TEXT = "def area(r):\n    return 3.14 * r ** 2\n\nHow many metres are 3 km? 12 + 30 = 42.\n"
 # How often the text is repeated.

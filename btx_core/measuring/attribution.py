@@ -23,7 +23,7 @@ from btx_core.machine import device_of
 from btx_core.mixing.weight_files import PROVENANCE
 from btx_core.problems import Unsupported
 from btx_core.routed import RoutedModel
-from btx_core.texts import end_token
+from btx_core.tokens import end_token
 
 # Tokens of one window, where the model takes as many.
 LONGEST = 2048

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from btx_core.machine import device_of
-from btx_core.measuring.evaluation import IGNORED, HeldOut, batches
+from btx_core.measuring.samples import HeldOut, batches
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def bits_per_byte(
         mixed_BS = torch.logsumexp(
             log_probabilities_MBS + posterior(log_probabilities_MBS, top_k), 0
         )
-        nats -= float(mixed_BS[wanted != IGNORED].sum())
+        nats -= float(mixed_BS[batch.predicted].sum())
     return nats / math.log(2) / heldout.text_bytes
 
 

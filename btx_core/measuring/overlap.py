@@ -7,7 +7,8 @@ arXiv:2204.02311). A window is 64 bytes, about the 13 words of GPT-3 (arXiv:2005
 case and spacing aside. A shorter document counts when a training document equals it.
 Windows are counted, not estimated: MinHash compares whole documents, and a short test item inside a
 long file is what it misses. They are compared by 64-bit hashes: with 10^6 held-out and 10^9
-training windows, 5e-5 false hits are expected.
+training windows, 5e-5 false hits are expected. Training text is read as a stream; of held-out text
+that is too long to be held, a part of the documents is looked for.
 Shapes: N bytes of a document, N - 63 windows.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from btx_core.texts import Document, every, split
+from btx_core.texts import AnyText, Document, Split, every, split
 
 # Bytes of a window.
 WINDOW = 64
@@ -26,6 +27,8 @@ WINDOW = 64
 MOST = 0.7
 # Bytes hashed at once.
 PIECE = 1 << 20
+# Bytes of held-out text that are looked for, more or less; of more text a part of its documents.
+LOOKED_FOR = 1 << 22
 Hashes = NDArray[np.uint64]
 
 _BYTE_HASHES: Hashes = np.random.default_rng(0).integers(0, 1 << 64, 256, dtype=np.uint64)
@@ -33,7 +36,7 @@ _BYTE_HASHES: Hashes = np.random.default_rng(0).integers(0, 1 << 64, 256, dtype=
 _BASE = 0x9E3779B97F4A7C15
 
 
-def contamination(folders: Sequence[Path]) -> float:
+def contamination(folders: Sequence[AnyText]) -> float:
     """Measure how much of the held-out text stands in training text.
 
     Args:
@@ -46,7 +49,7 @@ def contamination(folders: Sequence[Path]) -> float:
         Unreadable: for a folder that does not hold text as promised.
     """
     splits = [split(folder) for folder in folders]
-    heldout = [plain(document) for part in splits for document in part.heldout]
+    heldout = _looked_for(splits)
     train = (plain(document) for part in splits for document in part.train)
     trained_windows, trained_texts = _in_training(heldout, train)
     trained_bytes = 0
@@ -104,6 +107,23 @@ def _mixed(hashes: Hashes) -> Hashes:
     mixed = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def _looked_for(splits: Sequence[Split]) -> list[bytes]:
+    """Return the held-out documents; of too much text those whose digests are smallest."""
+    limit, kept = 1 << 64, dict[int, list[bytes]]()
+    size = 0
+    for document in (document for part in splits for document in part.heldout):
+        text = plain(document)
+        key = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+        if key < limit:
+            kept.setdefault(key, []).append(text)
+            size += len(text)
+        while size > LOOKED_FOR and len(kept) > 1:
+            limit = sorted(kept)[len(kept) // 2]
+            kept = {key: texts for key, texts in kept.items() if key < limit}
+            size = sum(len(text) for texts in kept.values() for text in texts)
+    return [text for texts in kept.values() for text in texts]
 
 
 def plain(document: Document) -> bytes:

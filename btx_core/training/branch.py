@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.dense import FEED_FORWARD, feed_forward_blocks
 from btx_core.machine import Machine, here, load
 from btx_core.problems import WrongUsage
-from btx_core.texts import Corpus, Mixture, end_token
+from btx_core.texts import AnyText
+from btx_core.tokens import end_token
 from btx_core.training.adapter import add_adapters
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed
 from btx_core.training.loop import UNWATCHED, Training, TrainingReport, Watch, optimise
@@ -34,11 +36,11 @@ REPORT = "btx-train.json"
 
 def train(
     seed_model: Path,
-    data: Sequence[Path],
+    data: Sequence[AnyText],
     recipe: TrainRecipe,
     out: Path,
     *,
-    general: Path | None = None,
+    general: AnyText | None = None,
     watch: Watch = UNWATCHED,
 ) -> TrainingReport:
     """Train a copy of the seed model. Interrupted, the same call goes on at its last checkpoint.
@@ -142,8 +144,8 @@ def seed_blocks(
 
 
 def _mixture(
-    data: Sequence[Path],
-    general: Path | None,
+    data: Sequence[AnyText],
+    general: AnyText | None,
     tokenizer: PreTrainedTokenizerBase,
     recipe: TrainRecipe,
 ) -> Mixture:

@@ -23,11 +23,11 @@ import torch
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from btx_core.batches import Mixture
 from btx_core.machine import Machine, device_of, here, reshard, whole
 from btx_core.problems import NotFinite, WrongUsage
 from btx_core.progress import Progress
 from btx_core.routed import experts_computing_in, is_expert_parameter, parameter_counts
-from btx_core.texts import Mixture
 from btx_core.training.objectives import Batch, Objective
 from btx_core.training.recipes import Optimisation
 from btx_core.training.run_state import RunCheckpoints, RunState, Trained

@@ -3,8 +3,7 @@
 In:  the shape of a model, how it is trained, and over how many processes.
 Out: bytes by what they are for. Arithmetic alone: no weights are read, and torch is not imported.
 What is left out is named in `Memory`: the libraries' own memory, which does not grow with the
-model, is a constant that the caller adds. Whether it fits is left to the caller, who knows the
-machine.
+model, is a constant that the caller adds. Whether it fits is left to whoever knows the machine.
 Shapes: S tokens of a sequence, D model width, F feed-forward width, E experts, K experts a token.
 """
 

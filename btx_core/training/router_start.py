@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import assign, device_of, load, whole
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
-from btx_core.texts import Corpus
 from btx_core.training.losses import next_token_logits
 from btx_core.training.recipes import RouterStart
 

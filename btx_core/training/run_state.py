@@ -24,9 +24,9 @@ from torch.distributed.checkpoint.state_dict_saver import save as write_tensors
 from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
+from btx_core.batches import Mixture
 from btx_core.files import replace_text
 from btx_core.machine import Machine, here
-from btx_core.texts import Mixture
 from btx_core.training.recipes import Optimisation
 
 # How many points a run's curve has at most, one more where the last step falls between two.

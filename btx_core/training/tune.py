@@ -16,12 +16,14 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.machine import load
 from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
 from btx_core.problems import WrongUsage
 from btx_core.routed import RoutedModel
-from btx_core.texts import Corpus, Mixture, end_token
+from btx_core.texts import AnyText
+from btx_core.tokens import end_token
 from btx_core.training.loop import (
     UNWATCHED,
     ParameterRates,
@@ -60,7 +62,7 @@ class TuneInputs:
     """
 
     mixed: Path
-    texts: Mapping[str, Sequence[Path]]
+    texts: Mapping[str, Sequence[AnyText]]
     own_experts: Mapping[str, OwnExpert] = field(default_factory=dict)
     seed_model: Path | None = None
     grown: Grown | None = None

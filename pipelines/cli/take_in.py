@@ -84,6 +84,13 @@ def data_add_command(
     retain_until: Annotated[
         str | None, typer.Option(metavar="DATE", help="ISO date after which it must not be used")
     ] = None,
+    use: Annotated[
+        str,
+        typer.Option(
+            metavar="training|evaluation",
+            help="evaluation: never trained on, but every expert and build is measured on it",
+        ),
+    ] = "training",
     json: Json = False,
 ) -> None:
     """Register a corpus as a data version: text files here, or at a URL that DVC can fetch.
@@ -94,10 +101,14 @@ def data_add_command(
     Example: btx data add math ./corpora/math --license CC0-1.0 --source "my own" --pii none
 
     Example: btx data add law https://example.org/law.jsonl --license CC-BY-4.0 --pii none
+
+    Example: btx data add news ./corpora/news --license CC-BY-4.0 --use evaluation
     """
     from pipelines.jobs.add_data import add_data
     from registry.records.facts import DataStatement
+    from registry.records.kinds import DataUse
 
+    require_choice("--use", use, tuple(DataUse))
     if pii is not None:
         require_choice("--pii", pii, ("none", "reviewed", "present"))
     statement = DataStatement(
@@ -109,6 +120,7 @@ def data_add_command(
         language=language,
         pii=pii,
         retain_until=retain_until,
+        use=None if use == DataUse.TRAINING else use,
     )
     corpus = path if "://" in path else Path(path)
     _print_version(add_data(find_workspace(), name, corpus, statement), json)

@@ -14,7 +14,7 @@ from registry.errors import Invalid
 from registry.governance import seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, Sketch
-from registry.records.kinds import Gate, Kind, Status
+from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind, Status
 from registry.records.version import Version
 from registry.urls import without_secrets
 
@@ -93,7 +93,10 @@ def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -
     url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
     stated["source"] = statement.source or url
-    facts = DataFacts(domain=name, bytes=size, **stated)
+    # What is for evaluation alone is held out whole.
+    only_measured = statement.use == DataUse.EVALUATION
+    held_out = HeldOutRule.ALL if only_measured else HeldOutRule.DOCUMENTS
+    facts = DataFacts(domain=name, bytes=size, held_out=held_out, **stated)
     return facts.model_copy(update={"url": url}) if url else facts
 
 

@@ -13,6 +13,7 @@ from btx_core.mixing.distances import all_finite
 from btx_core.mixing.seed_model import open_seed
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
+from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.governance import seen_before
@@ -71,6 +72,7 @@ def add_seed(
     ):
         ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
         parents = [catalog.get(reference, DataFacts) for reference in data]
+        refuse_evaluation_data(parents)
         with (
             _checkpoint(workspace, source) as checked,
             folders.incoming(checked.folder, target, taken=checked.taken) as incoming,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.measuring import harness
+from pipelines.workspace.general import general_data
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
@@ -78,6 +79,7 @@ class Plan:
         mode: anchored, unless a member is a full branch.
         given: the recipe as the settings write it; what is not named keeps its default.
         resolved: of a build that is gone back to: its recipe with every key, as it was then.
+        general: data versions that show what the seed could do.
     """
 
     line: str
@@ -87,13 +89,15 @@ class Plan:
     mode: Mode
     given: BuildRecipe
     resolved: BuildRecipe | None = None
+    general: tuple[str, ...] = ()
 
     @property
     def content(self) -> str:
         """Digest of what fixes the composed model: same content, same build."""
         members = [[str(m.version.ref), m.slot, m.version.digest] for m in self.members]
         seed = [str(self.seed.ref), self.seed.digest]
-        return digest({"seed": seed, "members": members, "recipe": self.given.to_json()})
+        fixed = {"seed": seed, "members": members, "recipe": self.given.to_json()}
+        return digest(fixed | ({"evaluation": self.evaluation} if self.evaluation else {}))
 
     @property
     def ordered(self) -> BuildRecipe:
@@ -110,6 +114,12 @@ class Plan:
         """Every data version that a member was trained on, by reference."""
         named = {ref for member in self.members for ref in member.version.facts.data}
         return tuple(sorted(named, key=lambda ref: parse(ref)))
+
+    @property
+    def evaluation(self) -> tuple[str, ...]:
+        """Every data version that the build is only measured on."""
+        trained_on = {*self.data, *self.seed.facts.data}
+        return tuple(ref for ref in self.general if ref not in trained_on)
 
 
 def plan(workspace: Workspace, request: Request) -> Plan:
@@ -138,7 +148,8 @@ def plan(workspace: Workspace, request: Request) -> Plan:
     history: list[Composed] = [*builds, *own, *([target] if target else [])]
     base = catalog.get(seed, SeedFacts)
     members = slots(history, chosen)
-    return Plan(request.line, base, members, newest, mode, given, resolved)
+    general = tuple(str(version.ref) for version in general_data(workspace, base))
+    return Plan(request.line, base, members, newest, mode, given, resolved, general)
 
 
 def slots(

@@ -82,6 +82,7 @@ def of_expert(
         data=data_lines(catalog, facts.data),
         weights=facts.preflight,
         results=results,
+        general=result_lines(facts.general),
         evaluation=worst(results),
         contamination=facts.contamination,
         seen_before=tuple(seen),
@@ -136,7 +137,7 @@ def of_build(
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
     own = catalog.results(build)
-    earlier = catalog.results(before) if before else []
+    earlier = catalog.results(before) if before else ()
     known = _comparable(earlier, own)
     results = result_lines(own, known)
     named = labels(results)
@@ -191,11 +192,11 @@ def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
     )
 
 
-def _comparable(before: Sequence[Result], now: Sequence[Result]) -> dict[str, float | None]:
-    """Return the figures of the release before that today's stand on the same text as."""
+def _comparable(before: Sequence[Result], now: Sequence[Result]) -> dict[str, Result]:
+    """Return the results of the release before that today's are of the same text as."""
     today = by_data(now)
     return {
-        result.data: result.bits_per_byte
+        result.data: result
         for result in before
         if result.data in today and same_text(result, today[result.data])
     }

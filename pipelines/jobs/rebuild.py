@@ -39,6 +39,7 @@ from registry.records.facts import (
     BuildFacts,
     BuildRecipe,
     Cost,
+    DataFacts,
     DvcFolder,
     Facts,
     Member,
@@ -50,7 +51,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
 from registry.records.references import parse
-from registry.records.results import Result, Specialist
+from registry.records.results import Result, Specialist, beside_seed, same_sample
 from registry.records.version import FileFact, Version
 
 STAGES = ("mix", "tune", "evaluate")
@@ -281,6 +282,7 @@ def _order(run: Run) -> BuildOrder:
         members=_member_orders(run),
         domains={ref: _folder(workspace, catalog.get(ref)) for ref in planned.data},
         general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
+        evaluation=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.evaluation),
         previous=_previous_mix(run),
         grown_from=_grown_from(run),
         recipe=planned.ordered,
@@ -315,6 +317,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         ref=str(version.ref),
         path=_relative(workspace, folder),
         digest=folders.files_digest(version.files),
+        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
     )
 
 
@@ -544,16 +547,15 @@ def _digests(source: Path, proven: Mapping[int, str]) -> dict[Path, str]:
 def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
     """Return the build's figures, one result a data version.
 
-    Beside them stand those of the seed and of every member that was trained on this data, as they
-    were measured when the members were registered; none that was measured on another amount of it.
+    Beside them stand those of the seed, measured with the build, and of every member that was
+    trained on this data, as they were measured when it was registered; none that was measured on
+    another part of the text.
     """
     known_to_seed = set(planned.seed.facts.data)
     results = []
-    for data in planned.data:
-        figures = measured.domains[data]
-        recorded = _own_results(planned, data)
-        own = [(ref, one) for ref, one in recorded if one.tokens == figures.tokens]
-        beside = own[0][1] if own else None
+    for data, figures in measured.domains.items():
+        seed, recorded = measured.seed.get(data), _own_results(planned, data)
+        own = [(ref, one) for ref, one in recorded if same_sample(one, figures)]
         specialists = tuple(
             Specialist(ref=ref, bits_per_byte=one.bits_per_byte, accuracy=one.accuracy)
             for ref, one in own
@@ -563,10 +565,10 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
                 data=data,
                 domain=parse(data).name,
                 **figures.to_json(),
-                seed_bits_per_byte=beside.seed_bits_per_byte if beside else None,
-                seed_accuracy=beside.seed_accuracy if beside else None,
+                **(beside_seed(seed) if seed else {}),
                 specialists=specialists,
                 new_to_seed=data not in known_to_seed,
+                general=data in planned.general,
             )
         )
     return tuple(results)

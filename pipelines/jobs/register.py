@@ -9,17 +9,20 @@ from btx_core.checkpoints.contents import ADAPTER_CONFIG, contents_of
 from btx_core.measuring.evaluation import evaluate
 from btx_core.measuring.overlap import contamination
 from btx_core.mixing.preflight import preflight
+from btx_core.texts import TextFolder
 from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.bars import Show
 from pipelines.workspace.environment import environment
+from pipelines.workspace.general import general_data, refuse_evaluation_data
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.governance import seen_before
 from registry.records.facts import DataFacts, ExpertFacts, SeedFacts, Weights
 from registry.records.kinds import UNUSABLE, Gate, Kind, Mode, Relation
-from registry.records.results import Figures, Result
+from registry.records.references import parse
+from registry.records.results import Figures, Result, beside_seed
 from registry.records.version import Version
 
 
@@ -32,19 +35,26 @@ class Candidate:
         seed: the seed that it was branched from.
         seed_folder: the seed's folder, proven to hold its registered bytes.
         corpora: what it was trained on.
-        texts: data version to its folder, proven as well.
+        general: what else shows what the seed could do.
+        texts: each of these data versions to its text, proven as well.
     """
 
     name: str
     seed: Version[SeedFacts]
     seed_folder: Path
     corpora: Sequence[Version[DataFacts]]
-    texts: Mapping[str, Path]
+    general: Sequence[Version[DataFacts]]
+    texts: Mapping[str, TextFolder]
 
     @property
     def data(self) -> tuple[str, ...]:
         """The data versions, in the order that the caller named them."""
         return tuple(str(corpus.ref) for corpus in self.corpora)
+
+    @property
+    def own_texts(self) -> list[TextFolder]:
+        """What it was trained on, as text."""
+        return [self.texts[data] for data in self.data]
 
 
 def register(
@@ -114,13 +124,18 @@ def _candidate(workspace: Workspace, name: str, data: Sequence[str], seed: str) 
     catalog = workspace.catalog
     base = catalog.get(seed, SeedFacts)
     named = [catalog.get(reference, DataFacts) for reference in data]
+    refuse_evaluation_data(named)
     corpora = list({corpus.ref: corpus for corpus in named}.values())
+    general = [one for one in general_data(workspace, base) if one not in corpora]
     return Candidate(
         name=name,
         seed=base,
         seed_folder=folders.opened(workspace.root, base),
         corpora=corpora,
-        texts={str(one.ref): folders.opened(workspace.root, one) for one in corpora},
+        general=general,
+        texts={
+            str(one.ref): folders.opened_text(workspace.root, one) for one in (*corpora, *general)
+        },
     )
 
 
@@ -138,7 +153,7 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
     checked = preflight(candidate.seed_folder, folder, "full", others=others, name=candidate.name)
     weights = Weights.from_json(checked.to_json(), f"preflight of {candidate.name}")
     identical = bool(weights.ancestry and weights.ancestry.shared_identical)
-    results = () if weights.problems else _results(workspace, candidate, folder, show)
+    results = {} if weights.problems else _results(workspace, candidate, folder, show)
     report = training_report(folder)
     return ExpertFacts(
         domain=candidate.corpora[0].ref.name,
@@ -147,8 +162,9 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
         licenses=_licenses(candidate.corpora),
         mode=Mode.ANCHORED if identical else Mode.FULL,
         preflight=weights,
-        results=results,
-        contamination=contamination(list(candidate.texts.values())),
+        results=tuple(results[data] for data in candidate.data if results),
+        general=tuple(results[str(one.ref)] for one in candidate.general if results),
+        contamination=contamination(candidate.own_texts),
         train=report,
         # A branch that was trained elsewhere was made by programs that nobody told us.
         environment=environment() if report else None,
@@ -211,29 +227,29 @@ def _merged(base: Path, folder: Path, source: Path) -> dict[str, str]:
 
 def _results(
     workspace: Workspace, candidate: Candidate, folder: Path, show: Show
-) -> tuple[Result, ...]:
+) -> dict[str, Result]:
     """Measure expert and seed on the held-out text of every data version."""
     expert = _measured(workspace, folder, candidate.texts, show, "evaluate expert")
     seed = _measured(
         workspace, candidate.seed_folder, candidate.texts, show, f"evaluate {candidate.seed.ref}"
     )
-    results = []
-    for corpus in candidate.corpora:
-        data = str(corpus.ref)
-        own, base = expert[data], seed[data]
-        results.append(
-            Result(
-                data=data,
-                domain=corpus.ref.name,
-                **own.to_json(),
-                **{f"seed_{name}": value for name, value in base.to_json().items()},
-            )
+    known_to_seed = set(candidate.seed.facts.data)
+    general = {*known_to_seed, *(str(one.ref) for one in candidate.general)}
+    return {
+        data: Result(
+            data=data,
+            domain=parse(data).name,
+            **own.to_json(),
+            **beside_seed(seed[data]),
+            new_to_seed=data not in known_to_seed,
+            general=data in general,
         )
-    return tuple(results)
+        for data, own in expert.items()
+    }
 
 
 def _measured(
-    workspace: Workspace, folder: Path, texts: Mapping[str, Path], show: Show, label: str
+    workspace: Workspace, folder: Path, texts: Mapping[str, TextFolder], show: Show, label: str
 ) -> dict[str, Figures]:
     """Return the figures of one model by data version."""
     settings = recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text

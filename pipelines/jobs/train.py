@@ -19,6 +19,7 @@ from pipelines.stages.executors import Clusters, check, execute, placed
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log
 from pipelines.workspace import folders, orders
+from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import recipe
@@ -88,6 +89,7 @@ def train(
 
     with workspace.writing(f"train {' '.join(experts)}"):
         base, corpora = _inputs(workspace, experts, seed)
+        refuse_evaluation_data(corpora.values())
         ordered = _orders(workspace, base, corpora, mode)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
@@ -204,6 +206,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         ref=str(version.ref),
         path=folder.relative_to(workspace.root).as_posix(),
         digest=folders.files_digest(version.files),
+        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
     )
 
 

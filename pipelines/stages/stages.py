@@ -22,6 +22,7 @@ from registry.digest import sha256_file
 from registry.errors import Damaged
 
 if TYPE_CHECKING:
+    from btx_core.texts import TextFolder
     from btx_core.training.router_start import OwnExpert
 
 ROOT = Path()  # a stage runs in the workspace's root
@@ -36,11 +37,11 @@ def train(name: str) -> None:
 
     order = read_branches(ROOT)[name]
     _set_threads(order.threads)
-    general = [_proven(folder) for folder in order.general]
+    general = [_text(folder) for folder in order.general]
     with bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress:
         train_branch(
             _proven(order.seed),
-            [_proven(order.data)],
+            [_text(order.data)],
             recipe(TrainRecipe, order.recipe),
             WORK / "branches" / name,
             general=general[0] if general else None,
@@ -90,10 +91,10 @@ def tune() -> None:
 
     order = _build_order()
     general = {folder.ref for folder in order.general}
-    domains: dict[str, list[Path]] = {}
+    domains: dict[str, list[TextFolder]] = {}
     for folder in _texts(order).values():
         domain = GENERAL if folder.ref in general else folder.ref
-        domains.setdefault(domain, []).append(_proven(folder))
+        domains.setdefault(domain, []).append(_text(folder))
     before = order.grown_from
     grown = Grown(_proven(before), dict(before.kept)) if before else None
     chosen, out = recipe(TuneRecipe, order.recipe.tune), WORK / "tuned"
@@ -108,16 +109,20 @@ def tune() -> None:
 
 
 def evaluate() -> None:
-    """Measure the tuned mixture on the held-out text of every data version."""
+    """Measure the tuned mixture and its seed on the held-out text of every data version."""
     from btx_core.machine import here
     from btx_core.measuring.evaluation import evaluate as measure
 
     started = time.monotonic()
     order = _build_order()
     chosen = recipe(EvaluateRecipe, order.recipe.evaluate)
-    texts = {data: _proven(folder) for data, folder in order.domains.items()}
+    measured = (*order.domains.values(), *order.general, *order.evaluation)
+    texts = {folder.ref: _text(folder) for folder in measured}
     with bar_or_notes("evaluate", note_of(ROOT, "evaluate")) as progress:
         result = measure(WORK / "tuned", texts, progress=progress, **chosen.text).to_json()
+    with bar("evaluate the seed") as progress:
+        seed = measure(_proven(order.seed), texts, progress=progress, **chosen.text)
+    result["seed"] = seed.to_json()["domains"]
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
     seconds = round(time.monotonic() - started, 3)
@@ -204,6 +209,11 @@ def _proven(order: FolderOrder) -> Path:
             next=f"dvc checkout --force {folder}.dvc",
         )
     return folder
+
+
+def _text(order: FolderOrder) -> "TextFolder":
+    """Return a data version's text; raises Damaged as `_proven` does."""
+    return folders.text_folder(_proven(order), order.held_out, folders.TOKENS)
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -22,11 +22,12 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from btx_core.machine import load
 from btx_core.measuring import ensemble
-from btx_core.measuring.evaluation import Evaluation, Limits, evaluate_model, heldout_windows
+from btx_core.measuring.evaluation import Evaluation, evaluate_model
+from btx_core.measuring.samples import Limits, sample
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.mixing.weight_files import ROUTER, SHARED
 from btx_core.routed import RoutedModel
-from btx_core.texts import split
+from btx_core.tokens import Tokens
 from btx_core.training.branch import train
 from btx_core.training.loop import flops_per_token
 from btx_core.training.objectives import GENERAL
@@ -486,8 +487,7 @@ def merged(setup: Setup, top_k: int, name: str) -> Row:
     limits = setup.limits
     bits_per_byte = {}
     for domain, data in setup.data.items():
-        documents = split(data).heldout
-        heldout = heldout_windows(documents, setup.tokenizer, limits.sequence, limits.max_tokens)
+        heldout = sample(Tokens.of(data, setup.tokenizer), limits)
         bits_per_byte[domain] = ensemble.bits_per_byte(models, heldout, top_k=top_k)
     cost = setup.cost("full")
     return Row(name, setup.random_seed, bits_per_byte, cost.tokens, cost.flops)

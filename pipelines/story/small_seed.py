@@ -12,9 +12,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from btx_core.batches import Corpus, Mixture
 from btx_core.files import whole_folder
 from btx_core.progress import Progress
-from btx_core.texts import Corpus, Mixture, end_token, split
+from btx_core.texts import AnyText, split
+from btx_core.tokens import end_token
 from btx_core.training.loop import Training, TrainingReport, Watch, optimise
 from btx_core.training.objectives import NextToken
 from btx_core.training.recipes import TrainRecipe
@@ -36,7 +38,7 @@ class PretrainConfig:
 
 def pretrain(
     config: PretrainConfig,
-    data: Sequence[Path],
+    data: Sequence[AnyText],
     recipe: TrainRecipe,
     out: Path,
     progress: Progress | None = None,

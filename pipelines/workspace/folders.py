@@ -23,14 +23,17 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.hashfile._progress import QueryingProgress
 
+from btx_core import texts
 from btx_core.files import path_inside
 from btx_core.problems import BtxError
+from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import visible
 from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
-from registry.records.facts import BuildFacts, DvcFolder, Facts, Held
+from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held
+from registry.records.kinds import HeldOutRule
 from registry.records.version import FileFact, Version, content_digest
 from registry.urls import from_environment, in_words, without_secrets
 
@@ -53,6 +56,15 @@ def _start_bar_anywhere(
 
 QueryingProgress.__init__ = _start_bar_anywhere  # type: ignore[method-assign]
 
+# How a data version is divided, by what its row says.
+RULES: Mapping[HeldOutRule | None, texts.HeldOutRule] = {
+    None: "files",
+    HeldOutRule.FILES: "files",
+    HeldOutRule.DOCUMENTS: "documents",
+    HeldOutRule.ALL: "all",
+}
+# Where token files are kept, for every stage and job.
+TOKENS = Path("work/tokens")
 # Hashing more bytes than this is worth a progress bar.
 LONG = 1 << 30
 
@@ -335,6 +347,22 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder
+
+
+def opened_text(root: Path, version: Version[DataFacts]) -> TextFolder:
+    """Return the text of a data version, its folder proven to hold its registered bytes."""
+    return text_folder(opened(root, version), version.facts.held_out, root / TOKENS)
+
+
+def text_folder(path: Path, held_out: HeldOutRule | None, tokens: Path) -> TextFolder:
+    """Return a data version's folder as text.
+
+    Args:
+        path: the folder.
+        held_out: the rule by which it is divided, as its row says.
+        tokens: where token files are kept.
+    """
+    return TextFolder(path, RULES[held_out], tokens)
 
 
 def _copy_files(taken: Mapping[str, Path], target: Path) -> None:

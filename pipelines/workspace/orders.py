@@ -13,6 +13,7 @@ import yaml
 from registry.errors import Damaged
 from registry.records.base import JsonObject, Record, read_object
 from registry.records.facts import BuildRecipe, FolderPath
+from registry.records.kinds import HeldOutRule
 
 BRANCHES = "branches.yaml"
 SNAPSHOT = "snapshot.json"
@@ -26,12 +27,14 @@ class FolderOrder(Record):
         path: its folder, relative to the workspace.
         digest: of its paths and their SHA-256.
         tensors: SHA-256 of every tensor, where the stage needs them.
+        held_out: of a data version, by which rule it is divided; None: the oldest one.
     """
 
     ref: str
     path: FolderPath
     digest: str
     tensors: Mapping[str, str] | None = None
+    held_out: HeldOutRule | None = None
 
 
 class MemberOrder(FolderOrder):
@@ -78,6 +81,7 @@ class BuildOrder(Record):
         ref: the snapshot.
         domains: data version to its folder, for everything that the members were trained on.
         general: what the seed was trained on.
+        evaluation: data versions that are only measured on.
         previous: a folder with what the last mix of this seed wrote and no member can change.
         grown_from: the build that tuning goes on from.
         recipe: every key of every step, resolved.
@@ -90,6 +94,7 @@ class BuildOrder(Record):
     members: tuple[MemberOrder, ...]
     domains: Mapping[str, FolderOrder]
     general: tuple[FolderOrder, ...]
+    evaluation: tuple[FolderOrder, ...] = ()
     previous: FolderPath | None
     grown_from: GrownFrom | None
     recipe: BuildRecipe

@@ -40,6 +40,7 @@ class MeasuredReport(Record):
 
     Attributes:
         domains: data version to figures.
+        seed: data version to the seed's figures on the same text.
         routing: data version to the share of every expert, layer by layer.
         dead: experts that no text uses.
         dominant: experts that take nearly every text.
@@ -47,6 +48,7 @@ class MeasuredReport(Record):
     """
 
     domains: Mapping[str, Figures]
+    seed: Mapping[str, Figures] = {}
     routing: Mapping[str, tuple[tuple[float, ...], ...]] | None = None
     dead: tuple[str, ...] = ()
     dominant: tuple[str, ...] = ()

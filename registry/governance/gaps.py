@@ -282,6 +282,7 @@ def _compared_expert(evidence: ExpertEvidence, facts: ExpertFacts) -> list[Compa
         ("data", judged_on, sorted(facts.data)),
         ("weights", evidence.weights, facts.preflight),
         ("results", *_figures(evidence.results, facts.results)),
+        ("general", *_figures(evidence.general, facts.general)),
         ("contamination", evidence.contamination, facts.contamination),
     ]
 
@@ -311,7 +312,8 @@ def _figures(
 
     def stripped(line: ResultLine) -> ResultLine:
         own = {name: getattr(line, name) for name in ResultLine.model_fields}
-        own["previous_bits_per_byte"] = None
+        # Of a release that may have been another one.
+        own |= {name: None for name in own if name.startswith("previous_")}
         if line.domain in unnamed:
             own["data"] = ""
         return ResultLine(**own)

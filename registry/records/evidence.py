@@ -17,7 +17,7 @@ from registry.records import older
 from registry.records.base import Record
 from registry.records.facts import DataStatement, Spent, Weights
 from registry.records.kinds import Kind
-from registry.records.results import Result, labels, worst_of
+from registry.records.results import Result, labels, ratio_interval, worst_of
 
 # A shape as policies' documents write it: "text", "number", "truth", "any", [shape], {key: shape}.
 Shape = str | list[Any] | dict[str, Any]
@@ -85,7 +85,12 @@ class DataLine(Record):
 
 
 class ResultLine(Record):
-    """The figures of one data version."""
+    """The figures of one data version.
+
+    `low` and `high` are the ends of the 95 % interval of the bits per byte; the factors those of
+    their ratio to the seed's and to the last release's on the same text, block by block. They are
+    null where the text was not measured in blocks.
+    """
 
     data: str
     domain: str
@@ -96,6 +101,15 @@ class ResultLine(Record):
     accuracy: float | None = None
     seed_accuracy: float | None = None
     new_to_seed: bool | None = None
+    general: bool | None = None  # shows what the seed could do: its own data, or for evaluation
+    sample: str | None = None  # digest of the text that was measured
+    tokens: int | None = None  # of it
+    low: float | None = None
+    high: float | None = None
+    seed_factor_low: float | None = None
+    seed_factor_high: float | None = None
+    previous_factor_low: float | None = None
+    previous_factor_high: float | None = None
 
 
 class DataEvidence(Evidence, DataStatement):
@@ -146,6 +160,7 @@ class ExpertEvidence(Evidence):
     data: tuple[DataLine, ...] = ()
     weights: Weights | None = None
     results: tuple[ResultLine, ...] = ()
+    general: tuple[ResultLine, ...] = ()  # on what the seed could do, beside its own data
     evaluation: ExpertFigures | None = None  # older
     contamination: float | None = None
     cost: Spent | None = None
@@ -238,30 +253,40 @@ EVIDENCE: Mapping[Kind, type[Evidence]] = {
 
 
 def result_lines(
-    results: Sequence[Result], before: Mapping[str, float | None] | None = None
+    results: Sequence[Result], before: Mapping[str, Result] | None = None
 ) -> tuple[ResultLine, ...]:
     """Return the figures as policies read them.
 
     Args:
         results: of an expert or a build.
-        before: bits per byte of the last release, by data version.
+        before: the last release's on the same text, by data version.
     """
-    lines = []
-    for result in results:
-        best = result.specialist
-        line = ResultLine(
-            data=result.data,
-            domain=result.domain,
-            bits_per_byte=result.bits_per_byte,
-            seed_bits_per_byte=result.seed_bits_per_byte,
-            specialist_bits_per_byte=best.bits_per_byte if best else None,
-            previous_bits_per_byte=(before or {}).get(result.data),
-            accuracy=result.accuracy,
-            seed_accuracy=result.seed_accuracy,
-            new_to_seed=result.new_to_seed,
-        )
-        lines.append(line)
-    return tuple(lines)
+    return tuple(_line(result, (before or {}).get(result.data)) for result in results)
+
+
+def _line(result: Result, previous: Result | None) -> ResultLine:
+    best, own, seed = result.specialist, result.interval, result.seed_factor
+    fall = ratio_interval(result.block_bits, previous.block_bits) if previous else None
+    return ResultLine(
+        data=result.data,
+        domain=result.domain,
+        bits_per_byte=result.bits_per_byte,
+        seed_bits_per_byte=result.seed_bits_per_byte,
+        specialist_bits_per_byte=best.bits_per_byte if best else None,
+        previous_bits_per_byte=previous.bits_per_byte if previous else None,
+        accuracy=result.accuracy,
+        seed_accuracy=result.seed_accuracy,
+        new_to_seed=result.new_to_seed,
+        general=result.general,
+        sample=result.sample.digest if result.sample else None,
+        tokens=result.tokens if result.sample else None,
+        low=own.low if own else None,
+        high=own.high if own else None,
+        seed_factor_low=seed.low if seed else None,
+        seed_factor_high=seed.high if seed else None,
+        previous_factor_low=fall.low if fall else None,
+        previous_factor_high=fall.high if fall else None,
+    )
 
 
 def worst(lines: Sequence[ResultLine]) -> ExpertFigures | None:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from btx_core.files import stays_inside
 from registry.records import older
 from registry.records.base import JsonObject, Record
-from registry.records.kinds import Kind, Mode, Status
+from registry.records.kinds import HeldOutRule, Kind, Mode, Status
 from registry.records.results import Result
 
 
@@ -125,6 +125,7 @@ class DataStatement(Record):
     language: str | None = None  # that it is written in: a BCP 47 tag, such as en or de-CH
     pii: str | None = None  # personal data: none | reviewed | present
     retain_until: str | None = None  # ISO date after which it must not be used
+    use: str | None = None  # evaluation: it is only measured on; None: it is trained on too
 
     @property
     def applying_license(self) -> str | None:
@@ -144,6 +145,7 @@ class DataFacts(Held, DataStatement):
     domain: str | None = None
     bytes: int | None = None
     url: str | None = None
+    held_out: HeldOutRule | None = None  # None in rows from before there was a choice: files
     sketch: str | None = None  # digest of the document with a sample of its text's windows
 
 
@@ -203,6 +205,7 @@ class ExpertFacts(Held):
     mode: Mode | None = None
     preflight: Weights | None = None
     results: tuple[Result, ...] = ()  # one for each data version, in the order of `data`
+    general: tuple[Result, ...] = ()  # on what the seed could do, beside `data`
     contamination: float | None = None  # share of the held-out text that stands in training text
     train: TrainingReport | None = None
     environment: Environment | None = None

@@ -65,6 +65,21 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
+class DataUse(StrEnum):
+    """What a data version may be used for."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+class HeldOutRule(StrEnum):
+    """What is held out of a data version that has no folder heldout/."""
+
+    FILES = "files"  # one file in twenty; of a single file its last twentieth
+    DOCUMENTS = "documents"  # one document in twenty
+    ALL = "all"
+
+
 class Relation(StrEnum):
     """How one version was made from another."""
 

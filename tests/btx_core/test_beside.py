@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import FEED_FORWARD
 from btx_core.machine import load
 from btx_core.problems import WrongUsage
-from btx_core.texts import Corpus
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, seed_logits
 from btx_core.training.branch import OWN, load_branch, train
 from btx_core.training.loop import Watch

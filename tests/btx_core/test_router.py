@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from btx_core.batches import Corpus
 from btx_core.machine import load
-from btx_core.texts import Corpus
 from btx_core.training.router_start import (
     RIDGE,
     Statistics,

@@ -223,7 +223,7 @@ def test_holding_to_the_seed_keeps_its_predictions_nearer(
 
 def divergence(seed: Path, tuned: Path, text: Path) -> float:
     """Of the tuned model's predictions from the seed's, on sequences of text; nats per token."""
-    from btx_core.texts import Corpus
+    from btx_core.batches import Corpus
 
     corpus = Corpus.of([text], AutoTokenizer.from_pretrained(seed))
     ids = torch.stack([torch.from_numpy(corpus.sequence(number, 32)[:-1]) for number in range(8)])

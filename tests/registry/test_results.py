@@ -113,7 +113,8 @@ def test_the_worst_data_version_stands_for_an_expert_in_older_rules() -> None:
 
 def test_a_line_of_results_compares_with_the_last_release_on_the_same_data_version() -> None:
     two = [result(data="data/law@1", bits_per_byte=0.5), result(data="data/law@2")]
-    lines = result_lines(two, {"data/law@1": 0.6, "data/gone@1": 0.1})
+    before = [result(data="data/law@1", bits_per_byte=0.6), result(data="data/gone@1")]
+    lines = result_lines(two, by_data(before))
     assert [line.previous_bits_per_byte for line in lines] == [0.6, None]
     assert [line.bits_per_byte for line in lines] == [0.5, None]
 
