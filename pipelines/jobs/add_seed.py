@@ -16,6 +16,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
+from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
 from registry.records.kinds import Gate, Kind, Relation
 from registry.records.version import Version
@@ -96,7 +97,9 @@ def add_seed(
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:
                     return replace(newest, created=False)
-            gates.ask(workspace, Gate.REGISTER, ref, collect_evidence.of_seed(ref, facts))
+            seen = seen_before.of_weights(catalog, facts.tensors)
+            asked = collect_evidence.of_seed(ref, facts, files, seen)
+            gates.ask(workspace, Gate.REGISTER, ref, asked)
             with folders.placed(workspace.root, incoming, target, files) as held:
                 for file in files:
                     workspace.store.put(target / file.path, file.sha256)
@@ -122,6 +125,7 @@ def _checkpoint(workspace: Workspace, source: Path) -> Iterator[SeedSource]:
         yield SeedSource(source, taken=contents.taken, left_out=contents.left_out)
         return
     header = read_gguf_header(source)
+    # Not in work/, which a refusal must not leave behind.
     with temporary_path(workspace.root / ".btx", "gguf") as folder:
         folder.mkdir()
         write_plain(header, folder)

@@ -40,7 +40,7 @@ def release(workspace: Workspace, reference: str) -> ReleaseAnswer:
     """
     catalog = workspace.catalog
     build = catalog.get(reference, BuildFacts)
-    folders.opened(workspace.root, build)
+    folders.verify_here(workspace, build)
     asked = build_evidence(workspace, build)
     verdict = gates.ask(workspace, Gate.RELEASE, str(build.ref), asked)
     envelope = people.vouched(catalog, Released.logged_as, str(build.ref), build.digest)

@@ -20,7 +20,6 @@ from registry.formats import STATEMENTS, Dossier, collect, in_toto, render
 from registry.governance import attestations, people
 from registry.governance.people import Signer
 from registry.records.answers import ReportAnswer
-from registry.records.facts import Held
 
 SIGNED = "urn:btx:report:v1"
 
@@ -72,7 +71,7 @@ def report(
         )
     if by:
         people.require_listed(catalog, by)
-        _verify(workspace, reference)
+        folders.verify_here(workspace, catalog.get(reference))
     text = render(dossier, form)
     if by and form in STATEMENTS:
         text = in_toto.envelope(text, by.key)
@@ -91,16 +90,6 @@ def report(
         sha256=file.sha256,
         signature=signed,
     )
-
-
-def _verify(workspace: Workspace, reference: str) -> None:
-    """Check the files that lie here of what a signature speaks for; on another machine none may."""
-    version = workspace.catalog.get(reference)
-    ref = version.ref
-    if isinstance(version.facts, Held):
-        folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
-        if folder.is_dir():
-            folders.verify(folder, version.files, str(ref))
 
 
 def _signature(dossier: Dossier, file: _File, by: Signer) -> str:

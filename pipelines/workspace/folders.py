@@ -29,7 +29,7 @@ from btx_core.problems import BtxError
 from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import visible
-from pipelines.workspace.workspace import unfinished_mark
+from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held
@@ -316,6 +316,20 @@ def require_here(folder: Path, subject: str) -> Path:
         expected=f"the folder {folder}",
         next=f"dvc pull {folder}.dvc (after git pull, where that file is missing too)",
     )
+
+
+def verify_here(workspace: Workspace, version: Version[Facts]) -> None:
+    """Check the files of a version where its folder is on this machine; elsewhere it may not be.
+
+    Raises:
+        Damaged: naming the first file that differs.
+    """
+    ref = version.ref
+    if not isinstance(version.facts, Held):
+        return
+    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    if folder.is_dir():
+        verify(folder, version.files, str(ref))
 
 
 def build_folder(root: Path, build: Version[BuildFacts]) -> Path:

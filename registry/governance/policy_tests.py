@@ -191,7 +191,9 @@ def completed(facts: Any, shape: Any) -> Any:
     if isinstance(shape, Mapping) and "*" in shape and isinstance(facts, Mapping):
         return {key: completed(value, shape["*"]) for key, value in facts.items()}
     if isinstance(shape, Mapping) and isinstance(facts, Mapping):
-        unknown = {key: [] if isinstance(one, list) else None for key, one in shape.items()}
+        unknown: dict[str, Any] = {
+            key: [] if isinstance(one, list) else None for key, one in shape.items()
+        }
         known = {key: completed(value, shape.get(key)) for key, value in facts.items()}
         return {key: value for key, value in unknown.items() if key not in TOLD} | known
     if isinstance(shape, list) and isinstance(facts, list):

@@ -14,7 +14,9 @@ from registry.errors import Refused
 from registry.records.events import Acted
 from registry.records.facts import DataStatement
 
-STATED = DataStatement(license="CC0-1.0", source="the test", holder="the state", purpose="tests")
+STATED = DataStatement(
+    license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
+)
 
 
 @pytest.fixture

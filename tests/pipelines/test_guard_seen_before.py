@@ -22,7 +22,9 @@ from registry.records.evidence import SeenBefore
 from registry.records.facts import DataStatement, ExpertFacts, Sketch
 from registry.records.version import FileFact
 
-STATED = DataStatement(license="CC0-1.0", source="the test", holder="the state", purpose="tests")
+STATED = DataStatement(
+    license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
+)
 
 
 @pytest.fixture(scope="module")
