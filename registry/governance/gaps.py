@@ -56,6 +56,19 @@ SIGNED: Mapping[str, type[EventBody]] = {
 
 # A fact that the evidence and the row both state: its name, as judged, as registered.
 Compared = tuple[str, object, object]
+# The figures that evidence had before it named samples.
+ALWAYS_TOLD = frozenset(
+    {
+        "data",
+        "domain",
+        "bits_per_byte",
+        "seed_bits_per_byte",
+        "specialist_bits_per_byte",
+        "accuracy",
+        "seed_accuracy",
+        "new_to_seed",
+    }
+)
 
 
 class Gap(NamedTuple):
@@ -305,13 +318,17 @@ def _figures(
 ) -> tuple[set[ResultLine], set[ResultLine]]:
     """Return the figures that were judged and those that are registered, as far as both say.
 
-    Of a domain that a row of older code names without a version, the data version is left out.
+    Of a domain that a row of older code names without a version, the data version is left out, and
+    so is what came with samples, where the evidence is from before there were any.
     """
     lines = result_lines(registered)
+    told = ALWAYS_TOLD
+    if any(line.sample for line in judged):
+        told |= ResultLine.model_fields.keys()
     unnamed = {line.domain for line in lines if parse(line.data).version is None}
 
     def stripped(line: ResultLine) -> ResultLine:
-        own = {name: getattr(line, name) for name in ResultLine.model_fields}
+        own = {name: getattr(line, name) for name in ResultLine.model_fields if name in told}
         # Of a release that may have been another one.
         own |= {name: None for name in own if name.startswith("previous_")}
         if line.domain in unnamed:
