@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from transformers import PreTrainedConfig
+from transformers.masking_utils import create_causal_mask
 
 from btx_core.problems import Unsupported
 
@@ -21,7 +22,9 @@ from btx_core.problems import Unsupported
 MASKED = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
 # Kinds of layers that hand a state from token to token, and the name of their module in a layer.
 RECURRENT = {"conv": "conv", "linear_attention": "linear_attn"}
-RECURRENT_MODULE = re.compile(rf"\.layers\.\d+\.({'|'.join(RECURRENT.values())})$")
+RECURRENT_MODULE = re.compile(rf"\.layers\.\d+\.({'|'.join(RECURRENT.values())}|mamba)$")
+# Model types that build their masks without the positions, and take masks by kind of layer.
+TAKES_MASKS = frozenset({"granitemoehybrid"})
 
 
 class DocumentRows(NamedTuple):
@@ -96,11 +99,28 @@ def packed(
     numbers_S = torch.arange(ids.shape[1], device=ids.device)
     begun_BS = torch.where(begins_BS, numbers_S, 0).cummax(1).values
     arguments: dict[str, Any] = {"position_ids": numbers_S - begun_BS}
+    if config.model_type in TAKES_MASKS:
+        arguments["attention_mask"] = _masks_by_kind(arguments["position_ids"], config)
     if str(config._attn_implementation).startswith("flash_attention"):
         arguments |= _flash_arguments(begins_BS)
     if kinds & RECURRENT.keys():
         arguments["document_rows"] = document_rows(begins_BS)
     return arguments
+
+
+def _masks_by_kind(
+    positions_BS: torch.Tensor, config: PreTrainedConfig
+) -> dict[str, Any]:  # masks of whatever form the attention takes
+    """Return the mask of each kind of layer; a layer that hands a state on has none."""
+    states_BSD = torch.empty((*positions_BS.shape, 1), device=positions_BS.device)
+    mask = create_causal_mask(
+        config=config,
+        inputs_embeds=states_BSD,
+        attention_mask=None,
+        past_key_values=None,
+        position_ids=positions_BS,
+    )
+    return {"full_attention": mask, "linear_attention": None}
 
 
 def document_rows(begins_BS: torch.Tensor) -> DocumentRows:

@@ -118,8 +118,8 @@ def audit(
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
-    answer = _with_check(answer, "class", len(builds), _misfits(workspace, builds))
     if request.recompute:
+        answer = _with_check(answer, "class", len(builds), _misfits(workspace, builds))
         again: list[Finding] = []
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
@@ -361,7 +361,7 @@ def _misfits(workspace: Workspace, builds: Sequence[Version[BuildFacts]]) -> lis
         if folder is None or not folder.is_dir():
             # The check of the files says so.
             continue
-        # Imported here: an audit without builds needs no torch.
+        # Imported here: only this check and the next need torch.
         from btx_core.mixing.exporting import misfits_of_build
 
         try:

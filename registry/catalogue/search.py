@@ -44,7 +44,14 @@ FILTERS = (
     "before",
 )
 _OWN = ("bits_per_byte", "tokens", "accuracy", "answers", "seed_bits_per_byte", "seed_accuracy")
-FIGURES = (*_OWN, "specialist_bits_per_byte", "specialist_accuracy")
+# The last two are labels of older rows alone.
+FIGURES = (
+    *_OWN,
+    "specialist_bits_per_byte",
+    "specialist_accuracy",
+    "seed_tokens",
+    "seed_answers",
+)
 
 # A condition over a version v, and the values that it names.
 Condition = tuple[str, dict[str, str | float]]

@@ -191,6 +191,8 @@ def beside_seed(seed: Figures) -> dict[str, Any]:  # the fields of a result, of 
     return {
         "seed_bits_per_byte": seed.bits_per_byte,
         "seed_accuracy": seed.accuracy,
+        "seed_answers": seed.answers,
+        "seed_tokens": seed.tokens,
         "seed_block_bits": seed.block_bits,
     }
 
