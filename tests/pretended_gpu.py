@@ -187,10 +187,14 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     PartialState._shared_state["device"] = GPU
     capability = torch.cuda.get_device_capability
     torch.cuda.get_device_capability = lambda *_: (9, 0)
+    # What stands on the pretended device is computed by the CPU, and so is its autocast.
+    autocast = torch.autocast
+    torch.autocast = lambda _, *arguments, **named: autocast("cpu", *arguments, **named)
     gpu = PretendedGpu()
     try:
         with _Devices(gpu), _Operations(gpu):
             yield gpu
     finally:
         torch.cuda.get_device_capability = capability
+        torch.autocast = autocast
         AcceleratorState._reset_state(True)

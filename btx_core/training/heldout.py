@@ -101,10 +101,11 @@ class HeldOutLooks:
             The loss, nats per token.
         """
         device = next(model.parameters()).device
-        training, devices = model.training, [device] if device.type == "cuda" else []
+        training = model.training
         model.eval()
         total = 0.0
-        with torch.random.fork_rng(devices), torch.no_grad():
+        # In evaluation mode nothing is drawn on a device.
+        with torch.random.fork_rng([]), torch.no_grad():
             for ids in torch.split(self.ids, batch):
                 total += float(next_token_loss(model, ids.to(device), self.end)) * len(ids)
         model.train(training)

@@ -185,7 +185,8 @@ def optimise(
     kept = Trained(trained, optimiser, machine.device)
     if training.heldout:
         # Before a checkpoint is loaded: what the run is compared with is the model as it came.
-        training.heldout.look(model, 0)
+        with _precision(recipe, machine):
+            training.heldout.look(model, 0)
     state = checkpoints.load(kept) if checkpoints else RunState()
     clock = _Clock(checkpoints.minutes if checkpoints else math.inf)
     with _training_mode(training, recipe):
@@ -246,7 +247,8 @@ def _look(
     looks = training.heldout
     if looks is None or not looks.is_due(step, recipe.steps):
         return None
-    measured["heldout_loss"] = looks.look(training.model, step)
+    with _precision(recipe, training.machine):
+        measured["heldout_loss"] = looks.look(training.model, step)
     return looks.judge(recipe)
 
 
@@ -386,19 +388,24 @@ def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, 
     machine = training.machine
     mine = slice(machine.rank, None, machine.world)
     ids, domains = ids[mine], domains[mine]
-    bfloat16 = recipe.precision == "bfloat16"
     total = torch.zeros((), dtype=torch.float64, device=machine.device)
     for numbers in np.array_split(np.arange(len(ids)), recipe.accumulate):
         part = Batch(
             torch.from_numpy(ids[numbers]).to(machine.device),
             tuple(domains[number] for number in numbers),
         )
-        with torch.autocast(machine.device.type, torch.bfloat16, enabled=bfloat16):
+        with _precision(recipe, machine):
             loss = training.objective(training.model, part, step / recipe.steps)
             loss = loss * (len(numbers) / len(ids))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return {"loss": float(total)}
+
+
+def _precision(recipe: Optimisation, machine: Machine) -> torch.autocast:
+    """Return the context in which a run computes as precisely as its recipe says."""
+    bfloat16 = recipe.precision == "bfloat16"
+    return torch.autocast(machine.device.type, torch.bfloat16, enabled=bfloat16)
 
 
 def _measured(

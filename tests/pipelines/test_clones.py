@@ -26,7 +26,7 @@ from registry.errors import Damaged, NotFound
 from registry.records.facts import DataFacts, DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SAID = DataStatement(license="MIT", source="s")
+SAID = DataStatement(license="MIT", source="s", pii="none")
 
 
 def corpus(folder: Path, text: str) -> Path:
@@ -56,7 +56,7 @@ def test_a_clone_without_its_registry_says_so_and_writes_nothing(
     root = clone(workspace, tmp_path / "clone")
     before = (root / "data/math/1.dvc").read_bytes()
     other = str(corpus(tmp_path / "other", "other"))
-    add = ("data", "add", "math", other, "--license", "MIT", "--source", "s")
+    add = ("data", "add", "math", other, "--license", "MIT", "--source", "s", "--pii", "none")
     for arguments in (("list", "data"), add, ("audit", "data/math"), ("registry", "gc")):
         ended = btx(root, *arguments)
         assert ended.returncode == 1, ended.stdout

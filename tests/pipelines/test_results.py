@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.jobs import policy
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.diff import diff
@@ -82,8 +83,9 @@ def test_what_the_seed_knew_is_told_of_the_right_data_version(
     registered: Callable[..., Version[ExpertFacts]],
     order: Sequence[str],
 ) -> None:
-    policy = own_story.policies / "quality.yaml"
-    policy.write_text(policy.read_text().replace("may_lose: {}", "may_lose: {prose: 2.0}"))
+    quality = own_story.policies / "quality.yaml"
+    quality.write_text(quality.read_text().replace("may_lose: {}", "may_lose: {prose: 2.0}"))
+    policy.adopt(own_story)
     registered(own_story, "mixed", *(f"data/{name}" for name in order))
     rebuild(own_story, Request(without=["math", "code"], tune="none"))
     found = results(own_story, "build/2")

@@ -194,7 +194,9 @@ def test_nothing_is_imported_from_the_folder_that_a_command_runs_in(
     (root / "corpus").mkdir()
     (root / "corpus/a.txt").write_text("one\n" * 30)
     assert btx(root, "init", ".").returncode == 0
-    added = btx(root, "data", "add", "a", "corpus", "--license", "MIT", "--source", "s")
+    added = btx(
+        root, "data", "add", "a", "corpus", "--license", "MIT", "--source", "s", "--pii", "none"
+    )
     assert added.returncode == 0, added.stderr
     stage_run = [sys.executable, "-m", "pipelines.stages", "mix"]
     ended = subprocess.run(

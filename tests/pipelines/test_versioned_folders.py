@@ -100,7 +100,7 @@ def test_what_a_url_needs_in_secret_is_used_and_never_kept_or_shown(
     root = create(tmp_path / "w").root
     (corpus / "a.txt").write_text("one\n" * 30)
     monkeypatch.setenv("A_WORD", "hunter2")
-    said = ("--license", "MIT", "--verbose")[:2]
+    said = ("--license", "MIT", "--pii", "none")
     for url in (f"http://{address}/a.txt?{secret}", f"http://{address}/a.txt?key=${{A_WORD}}"):
         added = btx(root, "data", "add", "x", url, *said)
         assert added.returncode == 0, added.stderr
@@ -175,7 +175,9 @@ def test_what_is_taken_in_is_exactly_what_another_machine_gets(
     root = create(tmp_path / "w").root
     (corpus / "a.txt").write_text("one\n" * 30)
     make(corpus)
-    added = btx(root, "data", "add", "x", str(corpus), "--license", "MIT", "--source", "s")
+    added = btx(
+        root, "data", "add", "x", str(corpus), "--license", "MIT", "--source", "s", "--pii", "none"
+    )
     assert added.returncode == 0, added.stderr
     assert "left out of" in added.stderr
     version = Workspace.find(root).catalog.get("data/x", DataFacts)
@@ -217,7 +219,7 @@ def test_a_refusal_at_the_end_leaves_nothing(
     tmp_path: Path, corpus: Path, culprit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = create(tmp_path / "w")
-    statement = DataStatement(license="MIT", source="s")
+    statement = DataStatement(license="MIT", source="s", pii="none")
     (corpus / "a.txt").write_text("one\n" * 30)
 
     def refuse(*_: object, **__: object) -> None:
@@ -264,7 +266,7 @@ def test_a_workspace_lies_wherever_a_file_system_lets_it(
 ) -> None:
     root = tmp_path / name
     (corpus / "a.txt").write_text("one\n" * 30)
-    said = ("--license", "MIT", "--source", "s")
+    said = ("--license", "MIT", "--source", "s", "--pii", "none")
     assert btx(tmp_path, "init", name).returncode == 0
     added = btx(root, "data", "add", "x", str(corpus), *said)
     assert added.returncode == 0, added.stderr
@@ -300,7 +302,7 @@ def test_two_clones_that_register_one_name_at_once_both_end_with_their_own_versi
         "from registry.records.facts import DataStatement\n"
         "root, corpora = map(Path, sys.argv[1:])\n"
         "for corpus in sorted(corpora.iterdir()):\n"
-        "    said = DataStatement(license='MIT', source='s')\n"
+        "    said = DataStatement(license='MIT', source='s', pii='none')\n"
         "    add_data(Workspace.find(root), 'shared', corpus, said)\n"
     )
     environment = {**os.environ, "BTX_REGISTRY_URL": url}
