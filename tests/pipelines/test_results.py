@@ -249,5 +249,5 @@ def test_a_release_is_judged_beside_its_seed_on_the_very_same_text(
     settings.write_text(settings.read_text().replace("max_tokens = 2000", "max_tokens = 1000"))
     rebuild(Workspace.find(own_story.root))
     asked = btx(own_story.root, "policy", "check", "build/2")
-    assert "release-quality/measured" in asked.stdout
+    assert "refused  release/second-person" in asked.stdout
     assert "release-quality/seed-measured" not in asked.stdout
