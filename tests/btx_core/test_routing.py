@@ -70,7 +70,10 @@ def test_the_language_model_loss_reaches_the_router(
     model, ids = RoutedModel.load(mixtures[routing], torch.float32), torch.arange(40)[None]
     stock = model.network(input_ids=ids).logits
     with routing_in_training(model.routers, lambda: RoutingInTraining(routing, 1.0, 0.7)):
+        assert torch.equal(model.network(input_ids=ids).logits, stock), "nothing trains yet"
+        model.network.train()
         found = model.network(input_ids=ids).logits
+    model.network.eval()
     found.logsumexp(-1).sum().backward()
     assert len(model.routers) == 2
     assert all(gradient(router) > 0 for router in model.routers)

@@ -17,6 +17,7 @@ import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from pipelines.jobs.policy import adopt
 from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
 from registry.governance import people
@@ -77,6 +78,7 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     for policy in (root / "policies").glob("release-*.yaml"):
         policy.unlink()
     workspace, keys = Workspace.find(root), tmp_path_factory.mktemp("keys")
+    adopt(workspace)
     made = {name: people.new_key(name, keys / f"{name}.pem") for name in ("max", "dora", "ann")}
     for name, role, by in (
         ("max", "auditor", None),
