@@ -189,7 +189,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     torch.cuda.get_device_capability = lambda *_: (9, 0)
     # What stands on the pretended device is computed by the CPU, and so is its autocast.
     autocast = torch.autocast
-    torch.autocast = lambda _, *arguments, **named: autocast("cpu", *arguments, **named)
+    torch.autocast = lambda device_type, **named: autocast("cpu", **named)
     gpu = PretendedGpu()
     try:
         with _Devices(gpu), _Operations(gpu):

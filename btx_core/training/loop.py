@@ -187,6 +187,8 @@ def optimise(
         # Before a checkpoint is loaded: what the run is compared with is the model as it came.
         with _precision(recipe, machine):
             training.heldout.look(model, 0)
+        # Else whole parameters as they came would hide what the checkpoint loads.
+        reshard(model)
     state = checkpoints.load(kept) if checkpoints else RunState()
     clock = _Clock(checkpoints.minutes if checkpoints else math.inf)
     with _training_mode(training, recipe):
@@ -249,6 +251,7 @@ def _look(
         return None
     with _precision(recipe, training.machine):
         measured["heldout_loss"] = looks.look(training.model, step)
+    reshard(training.model)
     return looks.judge(recipe)
 
 
@@ -405,7 +408,7 @@ def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, 
 def _precision(recipe: Optimisation, machine: Machine) -> torch.autocast:
     """Return the context in which a run computes as precisely as its recipe says."""
     bfloat16 = recipe.precision == "bfloat16"
-    return torch.autocast(machine.device.type, torch.bfloat16, enabled=bfloat16)
+    return torch.autocast(machine.device.type, dtype=torch.bfloat16, enabled=bfloat16)
 
 
 def _measured(

@@ -75,6 +75,7 @@ def test_two_processes_compute_what_one_does(ground: Path, tmp_path: Path) -> No
         check_alike(tmp_path / "one", tmp_path / "two", name)
 
 
+@pytest.mark.slow
 def test_two_processes_that_died_go_on_and_end_in_the_same_bytes(
     ground: Path, tmp_path: Path
 ) -> None:
