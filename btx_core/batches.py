@@ -44,12 +44,14 @@ class Corpus:
         end: the id of the end token, which ends every document.
         digest: of the data.
         random_seed: of the order of sequences.
+        heldout: token ids of the documents that are only measured on, of each data version.
     """
 
     parts: tuple[StoredIds, ...]
     end: int
     digest: str
     random_seed: int = 0
+    heldout: tuple[StoredIds, ...] = ()
 
     @classmethod
     def of(
@@ -74,6 +76,7 @@ class Corpus:
             versions[0].end,
             "+".join(version.digest for version in versions),
             random_seed,
+            tuple(version.heldout.ids for version in versions),
         )
 
     @cached_property

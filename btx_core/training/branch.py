@@ -78,7 +78,7 @@ def train(
     trained = branch if adapted is None else adapted
     checkpoints = RunCheckpoints.beside(out, recipe, seed_model, mixture)
     end = end_token(tokenizer)
-    heldout = HeldOutLooks.of(data, tokenizer, end, recipe)
+    heldout = HeldOutLooks.of([mixture.corpora[OWN]], end, recipe)
     if beside:
         copies = None if machine.world == 1 else seed_blocks(seed_model, machine, compute)
         with beside_seed(trained, recipe.beside, machine=machine, seed_blocks=copies) as pairs:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
+from btx_core.batches import Corpus
 from btx_core.problems import BtxError
-from btx_core.texts import AnyText, split
 from btx_core.training.losses import next_token_loss
 from btx_core.training.recipes import Optimisation
 
@@ -48,33 +47,23 @@ class HeldOutLooks:
     losses: list[tuple[int, float]] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls,
-        folders: Iterable[AnyText],
-        tokenizer: PreTrainedTokenizerBase,
-        end: int,
-        recipe: Optimisation,
-    ) -> "HeldOutLooks":
-        """Take the first held-out documents of each data folder, in equal parts.
+    def of(cls, corpora: Iterable[Corpus], end: int, recipe: Optimisation) -> "HeldOutLooks":
+        """Take the first held-out tokens of each data version, in equal parts.
 
         Args:
-            folders: of data versions.
-            tokenizer: of the model.
+            corpora: what the run trains on.
             end: the id of the end token.
             recipe: the run's, which says how long sequences are, and how much is worth its time.
 
         Returns:
             Looks, none taken yet.
-
-        Raises:
-            Unreadable: for a folder that does not hold text as promised.
         """
-        sources = list(folders)
+        sources = [ids for corpus in corpora for ids in corpus.heldout]
         of_run = int(SHARE_OF_RUN * recipe.steps * recipe.batch * recipe.sequence)
         wanted = max(4 * recipe.sequence, min(MOST_TOKENS, of_run)) // len(sources)
         sequences = []
-        for folder in sources:
-            ids = _first_tokens(folder, tokenizer, end, wanted + 1)
+        for stored in sources:
+            ids = [end, *stored[: max(1, wanted)].tolist()]
             length = min(recipe.sequence, len(ids) - 1)
             for start in range(0, len(ids) - length, length):
                 row = torch.full((recipe.sequence + 1,), end)
@@ -154,18 +143,3 @@ class HeldOutLooks:
     def to_json(self) -> dict[str, Any]:
         """Return the looks as a JSON object."""
         return {"losses": self.losses, "worse": self.worse}
-
-
-def _first_tokens(
-    folder: AnyText, tokenizer: PreTrainedTokenizerBase, end: int, count: int
-) -> list[int]:
-    """Return the first held-out documents, each led by the end token, up to so many tokens."""
-    ids: list[int] = []
-    for document in split(folder).heldout:
-        # A token is a character at least, so no document is encoded further than it is read.
-        text = document.text[: 16 * count]
-        encoded = tokenizer(text, add_special_tokens=False, verbose=False)
-        ids += [end, *encoded["input_ids"]]
-        if len(ids) >= count:
-            break
-    return [*ids, end][: max(2, count)]

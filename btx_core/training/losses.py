@@ -116,20 +116,6 @@ def predict(model: torch.nn.Module, ids: torch.Tensor, end: int) -> Predictions:
         return Predictions(run_packed(model, ids[:, :-1], end).logits, head)
 
 
-def next_token_logits(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
-    """Return the logits of every next token at once.
-
-    Args:
-        model: a causal language model.
-        ids: token ids (B, S + 1); the last of each sequence is only a target.
-        end: the id of the end token.
-
-    Returns:
-        Logits (B, S, V), float32.
-    """
-    return predict(model, ids, end).logits()
-
-
 def next_token_loss(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
     """Return the cross-entropy of every next token.
 

@@ -230,14 +230,13 @@ class TuneJob:
         of_routers = {f"{router.name}.weight": 1.0 for router in self.routed.routers}
         rates = ParameterRates(of_routers, otherwise=recipe.shared_rate)
         machine = self.routed.machine
-        texts = [text for texts in inputs.texts.values() for text in texts]
         training = Training(
             self.routed.network,
             self._mixture,
             objective,
             rates,
             machine,
-            HeldOutLooks.of(texts, self.tokenizer, end, recipe),
+            HeldOutLooks.of(self.corpora.values(), end, recipe),
         )
         return optimise(training, recipe, checkpoints, watch)
 

@@ -27,7 +27,7 @@ from registry.catalogue.database import Rows
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
-from registry.governance.policies import Policy, load
+from registry.governance.policies import load
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.facts import (
     BuildFacts,
@@ -152,7 +152,7 @@ def _policies(workspace: Workspace, valid: adoption.Adoption) -> tuple[int, list
     digest = adoption.set_digest(policies)
     if digest == valid.digest:
         return len(policies), []
-    changed = _changed(adoption.policies_of(workspace.catalog, valid), policies)
+    changed = adoption.differing(adoption.policies_of(workspace.catalog, valid), policies)
     found = f"the set {digest[:12]}, which differs in {', '.join(changed)}"
     return len(policies), [finding("policies", str(workspace.policies), found, expected, advice)]
 
@@ -187,11 +187,6 @@ def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Fin
         )
         for row in rows
     ]
-
-
-def _changed(before: Sequence[Policy], after: Sequence[Policy]) -> list[str]:
-    old, new = ({one.name: one.to_json() for one in policies} for policies in (before, after))
-    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
 def _notes(workspace: Workspace, request: AuditRequest) -> tuple[str, ...]:

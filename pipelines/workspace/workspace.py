@@ -274,7 +274,9 @@ class Workspace:
             raise Invalid(
                 f"{self.root / SETTINGS}, [registry] url",
                 found="a password in a file that git keeps and others read",
-                expected="one from the environment: postgresql+psycopg://user:${NAME}@host/database",
+                expected=(
+                    "one from the environment: postgresql+psycopg://user:${NAME}@host/database"
+                ),
                 next="write ${NAME} in its place, or leave it out and use PGPASSWORD or ~/.pgpass",
             )
         return from_environment(url)

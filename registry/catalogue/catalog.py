@@ -492,7 +492,8 @@ def rows_digests(
 def _with_spdx(facts: F) -> F:
     """Return the facts as they are stored: the licence in its SPDX spelling."""
     if isinstance(facts, DataFacts | SeedFacts) and facts.license is not None:
-        return facts.model_copy(update={"license": spelled(facts.license)})  # type: ignore[return-value]
+        stored = {"license": spelled(facts.license)}
+        return facts.model_copy(update=stored)  # type: ignore[return-value]
     return facts
 
 

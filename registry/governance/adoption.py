@@ -117,11 +117,17 @@ def policies_of(catalog: Catalog, adoption: Adoption) -> list[Policy]:
     return from_document(catalog.document(adoption.document))
 
 
+def differing(before: Sequence[Policy], after: Sequence[Policy]) -> list[str]:
+    """Return the names of the policies in which two sets differ."""
+    old, new = _texts(before), _texts(after)
+    return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+
+
 def changes(before: Sequence[Policy], after: Sequence[Policy]) -> list[str]:
     """Return what differs between two sets, in the form of a unified diff, policy by policy."""
     old, new = _texts(before), _texts(after)
     lines: list[str] = []
-    for name in sorted(old.keys() | new.keys()):
+    for name in differing(before, after):
         lines += difflib.unified_diff(
             old.get(name, []), new.get(name, []), f"{name} as adopted", name, lineterm="", n=1
         )
