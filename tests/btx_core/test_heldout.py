@@ -66,7 +66,13 @@ def test_a_ruinous_rate_is_told_long_before_the_end_and_stands_in_the_result(
 ) -> None:
     told: list[tuple[int, str]] = []
     figures: dict[int, Any] = {}
-    ruinous = {"mode": "full", "steps": 40, "sequence": 32, "warmup_steps": 2, "learning_rate": 3.0}
+    ruinous = {
+        "mode": "full",
+        "steps": 40,
+        "sequence": 32,
+        "warmup_steps": 2,
+        "learning_rate": 30.0,
+    }
     watch = Watch(lambda done, _, text: told.append((done, text)), figures.__setitem__)
     train(
         tiny_seed, [tiny_corpora / "prose"], TrainRecipe(**ruinous), tmp_path / "bad", watch=watch
