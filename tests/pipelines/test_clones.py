@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,8 +196,9 @@ def test_who_may_only_read_reads(workspace: Workspace, tmp_path: Path) -> None:
         "catalog = Catalog('sqlite:///' + sys.argv[1], actor='auditor')\n"
         "print(catalog.head(), len(catalog.events()))\n"
     )
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.is_relative_to(tempfile.gettempdir()) and folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
     command = [sys.executable, "-c", program, str(database)]
     writing = Catalog(f"sqlite:///{database}", actor="ada")
     for quiet in (True, False):
