@@ -22,9 +22,10 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from btx_core.columns import Document, Unreadable
 from btx_core.files import whole_folder
 from btx_core.problems import WrongUsage
-from btx_core.texts import AnyText, Document, Split, Unreadable, refuse_empty, split, text_folder
+from btx_core.texts import AnyText, Split, refuse_empty, split, text_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -91,9 +91,18 @@ def data_add_command(
             help="evaluation: never trained on, but every expert and build is measured on it",
         ),
     ] = "training",
+    text_field: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="that holds the text of every row"),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Register a corpus as a data version: text files here, or at a URL that DVC can fetch.
+    """Register a corpus as a data version: files here, or at a URL that DVC can fetch.
+
+    Read are text and Markdown (a document a file), .jsonl, .json, .csv, .parquet and folders that
+    the datasets library saved (a document a row), text also as .gz and .zst. A row is {"text"},
+    {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "input", "output"} or
+    {"messages"}; its columns id, author and license are known too.
 
     Of a URL, user, password and what follows ? are used and never recorded or shown. ${NAME} in it
     is taken from the environment.
@@ -103,6 +112,8 @@ def data_add_command(
     Example: btx data add law https://example.org/law.jsonl --license CC-BY-4.0 --pii none
 
     Example: btx data add news ./corpora/news --license CC-BY-4.0 --use evaluation
+
+    Example: btx data add code ./code.parquet --text-field content --license MIT --pii none
     """
     from pipelines.jobs.add_data import add_data
     from registry.records.facts import DataStatement
@@ -123,7 +134,7 @@ def data_add_command(
         use=None if use == DataUse.TRAINING else use,
     )
     corpus = path if "://" in path else Path(path)
-    _print_version(add_data(find_workspace(), name, corpus, statement), json)
+    _print_version(add_data(find_workspace(), name, corpus, statement, text_field=text_field), json)
 
 
 @seed_app.command("add")

@@ -175,7 +175,7 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
 
 def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str | None, ...]:
     """Return every licence once; None where one is not stated, so that a rule can see it."""
-    licenses = {one.facts.applying_license for one in corpora}
+    licenses = {license for one in corpora for license in one.facts.every_license}
     return tuple(sorted(licenses, key=lambda license: (license is None, license or "")))
 
 

@@ -238,7 +238,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         path=folder.relative_to(workspace.root).as_posix(),
         digest=folders.files_digest(version.files),
         held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    )
+    ).read_as(version.facts)
 
 
 def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
