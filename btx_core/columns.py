@@ -70,6 +70,7 @@ class Document:
         tools: of a conversation.
         about: what else is known of it.
         number: of its line, row or item in its file, from 1; None: the file is one document.
+        where: its file and row, for error messages.
     """
 
     text: str
@@ -80,6 +81,20 @@ class Document:
     tools: Sequence[Tool] = ()
     about: AboutDocument = field(default=UNKNOWN, compare=False)
     number: int | None = field(default=None, compare=False)
+    where: str = field(default="", compare=False)
+
+    @property
+    def is_partly_learnt(self) -> bool:
+        """Whether only a part of it is trained on and measured."""
+        return bool(self.messages) or self.learns_answer_only
+
+    @property
+    def learnt_text(self) -> str:
+        """What is trained on and measured: of a conversation what the assistant says."""
+        if self.messages:
+            said = [_said(one) or "" for one in self.messages if one["role"] == "assistant"]
+            return "\n".join(said)
+        return (self.answer or "") if self.learns_answer_only else self.text
 
 
 def document(row: object, where: str, number: int, text_field: str | None = None) -> Document:
@@ -119,6 +134,7 @@ def document(row: object, where: str, number: int, text_field: str | None = None
         content.tools,
         _about(row),
         number,
+        where,
     )
 
 

@@ -168,7 +168,7 @@ class Split:
         documents = self._every()
         first = next(documents, None)
         # Neither a conversation nor an answer to learn can be cut.
-        is_text = first is not None and not (first.messages or first.learns_answer_only)
+        is_text = first is not None and not first.is_partly_learnt
         return is_text and next(documents, None) is None
 
     @cached_property
@@ -290,7 +290,7 @@ def refuse_unusable(source: AnyText) -> None:
     folder = text_folder(source)
     train = heldout = 0
     for part in split(folder).documents():
-        if part.document.text.strip():
+        if part.document.learnt_text.strip():
             heldout += part.held_out
             train += not part.held_out
         if heldout and (train or folder.rule == "all"):

@@ -38,7 +38,12 @@ def test_documents_are_found_by_author_and_by_id_in_every_version(
     unsigned = {"text": "A list of things."}
     first = add_data(workspace, "poems", written(tmp_path / "1.jsonl", [by_ann, unsigned]), STATED)
     second = add_data(workspace, "poems", written(tmp_path / "2.jsonl", [by_ben, by_ann]), STATED)
-    none = add_data(workspace, "lists", written(tmp_path / "3.jsonl", [unsigned] * 2), STATED)
+    none = add_data(
+        workspace,
+        "lists",
+        written(tmp_path / "3.jsonl", [unsigned, {"text": "Another list."}]),
+        STATED,
+    )
     refs = [str(version.ref) for version in (first, second, none)]
     assert find_documents(workspace, Sought(author="Ann")).versions == (refs[0], refs[1])
     assert find_documents(workspace, Sought(author="Cy")).versions == (refs[1],)
@@ -95,7 +100,7 @@ def test_what_training_would_die_of_is_refused_before_by_the_path_that_was_given
 def test_the_named_column_is_read_by_every_later_reader(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    rows = [{"body": f"text {number}", "title": "t"} for number in range(3)]
+    rows = [{"body": f"text {number}", "title": f"title {number}"} for number in range(3)]
     corpus = written(tmp_path / "a.jsonl", rows)
     version = add_data(workspace, "named", corpus, STATED, text_field="body")
     again = add_data(workspace, "named", corpus, STATED, text_field="body")
