@@ -10,6 +10,9 @@ from pipelines.cli.output import place_text, print_answer, print_json
 from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.errors import Refused
     from registry.records.answers import RegisteredAnswer, TrainForecastAnswer
     from registry.records.facts import Facts
     from registry.records.version import Version
@@ -179,14 +182,21 @@ def train_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="train what the gate would refuse, to have it waived")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train copies of the seed side by side, one on each data version; register each as an expert.
+
+    What the gate would refuse whatever training brings, it refuses before: duplicates of held-out
+    text, licences, retention, conversations that the seed has no chat template for.
 
     Example: btx train math --data data/math
     """
     from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
+    from registry.errors import Refused
 
     require_choice("--mode", mode, ("anchored", "full"))
     chosen = executor_named(executor)
@@ -202,18 +212,24 @@ def train_command(
         plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
         print_answer(plan, json, _forecast_text(plan))
         return
-    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen)
-    versions = []
+    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)
+    versions, refused = [], []
     for name, branch in branches.items():
-        version = register(
-            workspace,
-            name,
-            branch.folder,
-            data=[str(branch.data.ref)],
-            seed=str(branch.seed.ref),
-            show=bar,
-        )
-        versions.append(version)
+        try:
+            version = register(
+                workspace,
+                name,
+                branch.folder,
+                data=[str(branch.data.ref)],
+                seed=str(branch.seed.ref),
+                show=bar,
+            )
+        except Refused as error:
+            refused.append(error)
+        else:
+            versions.append(version)
+    if refused:
+        raise _with_registered(refused, versions)
     if json and len(versions) > 1:
         print_json([_registration(version) for version in versions])
         return
@@ -244,6 +260,21 @@ def register_command(
     workspace = find_workspace()
     seed = seed or newest_seed(workspace)
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
+
+
+def _with_registered(
+    refused: "Sequence[Refused]", versions: "Sequence[Version[Facts]]"
+) -> "Refused":
+    """Return one refusal for several branches, that says too which of them are registered."""
+    from registry.errors import Refused
+
+    registered = [f"{version.ref} is registered" for version in versions]
+    return Refused(
+        "; ".join(error.subject for error in refused),
+        found="; ".join([*(error.found for error in refused), *registered]),
+        expected=refused[0].expected,
+        next="; ".join(dict.fromkeys(error.next for error in refused)),
+    )
 
 
 def _forecast_text(plan: "TrainForecastAnswer") -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
 from btx_core.training.recipes import TrainRecipe
+from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.task import Task
@@ -62,6 +63,7 @@ def train(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
+    anyway: bool = False,
 ) -> dict[str, Branch]:
     """Train a branch for every expert, or find it trained already.
 
@@ -71,13 +73,15 @@ def train(
         seed: the seed version; the newest of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
         executor: local, ray or slurm; the settings' unless it is given.
+        anyway: train also what the gate would refuse whatever training brings.
 
     Returns:
         The branches, by expert.
 
     Raises:
         Invalid: for resources that the executor cannot honour.
-        Refused: for withdrawn data.
+        Refused: for withdrawn data, and where the gate would refuse every branch of this data.
+        Unreadable: for conversations that the seed's chat template does not take.
         Damaged: for data that changed on disk.
         StageFailed: for a training that did not end.
     """
@@ -99,6 +103,10 @@ def train(
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
         logger.info("%d of %d branches are stale", len(stale), len(targets))
+        intents = [Intent(targets[one], base, corpora[targets[one]]) for one in stale]
+        require_readable(workspace, intents, keep=True)
+        if not anyway:
+            require_admissible(workspace, intents)
         _run(workspace, {target: targets[target] for target in stale}, resources, log)
     folder = workspace.work / "branches"
     return {
@@ -141,6 +149,13 @@ def look_ahead(
                 action="reuse" if reused else "train",
             )
         )
+    intents = [
+        Intent(branch.expert, base, corpora[branch.expert])
+        for branch in branches
+        if branch.action == "train"
+    ]
+    require_readable(workspace, intents, keep=False)
+    require_admissible(workspace, intents)
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)
