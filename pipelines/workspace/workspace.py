@@ -45,8 +45,8 @@ SETTINGS = "btx.toml"
 HELD = ("data/*/*.dvc", "seeds/*/*.dvc", "experts/*/*.dvc", "builds/*.dvc")
 # What git leaves alone. Metrics belong to git, so that DVC can compare them.
 IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"
-# What each clone writes for itself stays its own when git merges. The first command that writes in a
-# clone sets the driver there: git takes none from a repository.
+# What each clone writes for itself stays its own when git merges. The first command that writes in
+# a clone sets the driver there: git takes none from a repository.
 DRIVER = "btx-own"
 ATTRIBUTES = f"""\
 dvc.lock merge={DRIVER}
