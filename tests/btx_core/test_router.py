@@ -77,13 +77,16 @@ def test_fitted_rows_are_the_ridge_solution() -> None:
 
 OF_A_REAL_SIZE = """
 import torch
-from btx_core.training.router_start import Statistics, first_weights
+from btx_core.training.router_start import RIDGE, Statistics, first_weights
 torch.set_num_threads(2)
 torch.manual_seed(0)
 states = torch.randn(4, 1200, 576, dtype=torch.float64)
 sums = Statistics(1200, states.sum(1), states.mT @ states)
 weights = first_weights([(0, sums)], 1, "fitted")
-assert ((states @ weights.mT).mean() - 4 * weights.shape[1]).abs() < 4
+second = states.mT @ states / 1200
+ridge = RIDGE * second.diagonal(dim1=1, dim2=2).mean(-1)[:, None] * weights[:, 0]
+found = (second @ weights[:, 0, :, None])[..., 0] + ridge
+assert torch.allclose(found, 4 * sums.total_LD / 1200, atol=1e-9)
 print("fitted")
 """
 
