@@ -112,8 +112,9 @@ def audit(
         ended = _unless_damaged(catalog, lambda: _ended(workspace, versions))
         if ended is not None:
             answer = _with_check(answer, "due", len(versions), ended)
-        pointers = _dvc_files(workspace, versions)
-        answer = _with_check(answer, "dvc", *pointers)
+        pointers = _unless_damaged(catalog, lambda: _dvc_files(workspace, versions))
+        if pointers:
+            answer = _with_check(answer, "dvc", *pointers)
         acts = _unless_damaged(catalog, lambda: unsigned(catalog))
         if acts:
             named = [finding("acts", *gap) for gap in acts[1]]

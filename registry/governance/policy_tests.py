@@ -147,7 +147,7 @@ def run(folder: Path, name: str | None = None) -> list[Result]:
             asked = case if name is None else _only(case, name)
             verdict = verdict_of(judging, suite, asked)
             result = _result(verdict if name is None else _covered(verdict), path.stem, asked)
-            if name is None or _says(result):
+            if name is None or names == {name} or _says(result):
                 results.append(result)
             broken.update(case.refused, case.warned)
     for policy in tested:

@@ -24,7 +24,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     """
     made = Workspace(tmp_path, Settings())
     (tmp_path / ".btx").mkdir()
-    catalog = made.catalog
+    catalog = made.catalog_to_fill
     for name, licence in (("prose", "PSF-2.0"), ("contracts", "CC0-1.0 AND (MIT AND ISC)")):
         catalog.register(name, DataFacts(license=licence, pii="none", retain_until=None))
     catalog.register(

@@ -266,8 +266,8 @@ def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(
         )
     )
     running = start(own_story.root, "rebuild", "--json")
-    states = own_story.work / ".tuned.training"
-    while not list(states.glob("*/run.json")):
+    saved = own_story.work / ".tuned.training"
+    while not list(saved.glob("*/run.json")):
         assert running.poll() is None
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
@@ -286,7 +286,7 @@ def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(
         ("tune", "started"),
         ("tune", "interrupted"),
     ]
-    state = max(states.glob("*/run.json"))
+    state = max(saved.glob("*/run.json"))
     reached = json.loads(state.read_text())["step"]
     state.write_text(
         json.dumps(json.loads(state.read_text()) | {"curve": [[reached, 99.0]]})
