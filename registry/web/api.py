@@ -234,7 +234,11 @@ def report(
     return Response(render(dossier, form), media_type=media_type, headers=headers)
 
 
-@router.get("/search")
+@router.get(
+    "/search",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}, JSON: {}}}},
+)
 def search(
     here: Here,
     q: Annotated[str, Query(max_length=500, description="terms, such as holder=Acme")] = "",
