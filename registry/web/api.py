@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, collect, render
-from registry.governance import people
+from registry.governance import lookup, people
 from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
@@ -232,6 +232,25 @@ def report(
     }
     media_type = MEDIA_TYPES.get(form, JSON)
     return Response(render(dossier, form), media_type=media_type, headers=headers)
+
+
+@router.get(
+    "/search",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}, JSON: {}}}},
+)
+def search(
+    here: Here,
+    q: Annotated[str, Query(max_length=500, description="terms, such as holder=Acme")] = "",
+    file_format: Annotated[str, Query(alias="format", pattern="^(json|csv)$")] = "json",
+) -> Response:
+    """The versions of which every term holds, as `btx search` finds them."""
+    rows = lookup.search(here.catalog, lookup.split_words(q))
+    if file_format == "csv":
+        headers = {"content-disposition": 'attachment; filename="search.csv"'}
+        return Response(lookup.as_csv(rows), media_type="text/csv", headers=headers)
+    text = json.dumps([row.to_json() for row in rows], ensure_ascii=False)
+    return Response(text, media_type=JSON)
 
 
 @router.get("/lineage", response_model_exclude_none=True)
