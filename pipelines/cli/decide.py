@@ -148,7 +148,8 @@ def _print_test(answer: "PolicyTestAnswer") -> None:
     for case in answer.failed:
         print_line(f"FAIL  {case.suite}: {case.case}")
         print_line(f"  found {case.found}   expected {case.expected}")
-    counts = f"{answer.policies} policies, {answer.rules} rules, {answer.cases} cases"
+    policies = "policy" if answer.policies == 1 else "policies"
+    counts = f"{answer.policies} {policies}, {answer.rules} rules, {answer.cases} cases"
     print_line(f"{counts}: {len(answer.failed) or 'none'} failed")
 
 

@@ -56,6 +56,7 @@ branches.yaml merge={DRIVER}
 work/evaluation.json merge={DRIVER}
 .gitignore merge=union
 """
+SHIPPED_FACTS = Path(__file__).with_name("facts.yaml")
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]
@@ -499,7 +500,7 @@ def _read(kind: type[S], path: Path) -> S:
 
 
 def template() -> Path:
-    """Return the folder that holds dvc.yaml, policies/ and facts.yaml.
+    """Return the folder that holds dvc.yaml and policies/.
 
     That is the checkout's own, or their copy inside the installed package.
     """
@@ -517,8 +518,8 @@ def create(root: Path) -> Workspace:
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
     trust.require(root, before.statements())
-    for name in ("dvc.yaml", "policies", "facts.yaml"):
-        _copy_new(template() / name, root / name)
+    for source in (template() / "dvc.yaml", template() / "policies", SHIPPED_FACTS):
+        _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if not (root / ".git").is_dir():
         _run(root, "git", "init", "--quiet")

@@ -20,7 +20,7 @@ from registry.records.kinds import Gate
 from registry.records.own_facts import Attachment
 
 EXAMPLES = Path(__file__).parents[2] / "policies" / "examples"
-FACTS = Path(__file__).parents[2] / "facts.yaml"
+FACTS = Path(__file__).parents[2] / "pipelines/workspace/facts.yaml"
 SCHEMA = stating.read_schema(FACTS)
 PAPER = Attachment(name="dpia.pdf", sha256="a" * 64, bytes=3)
 Candidate = tuple[Gate, Evidence]
