@@ -43,7 +43,7 @@ from registry.records.version import Event, Version, content_digest
 
 # Bodies that carry the signature of whoever let something in or out.
 SignedBody = Judged | Released | Exported | Withdrawn | TokenIssued
-ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted"})
+ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted", "declared", "fact"})
 # What is signed where the list of actors is closed, by the kind of event.
 SIGNED: Mapping[str, type[EventBody]] = {
     **dict.fromkeys(ACTS, Acted),

@@ -14,6 +14,7 @@ from btx_core.files import stays_inside
 from registry.records import older
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import HeldOutRule, Kind, Mode, Status
+from registry.records.own_facts import OwnValues
 from registry.records.results import Result
 
 
@@ -103,6 +104,8 @@ class Facts(Record):
     kind: ClassVar[Kind]
 
     status: Status | None = None  # how far its making had come when the row was written
+    # A company's own facts, as they were stated with the registration.
+    own: OwnValues = Field(default_factory=dict)
 
 
 class Held(Facts):
