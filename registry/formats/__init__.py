@@ -18,9 +18,10 @@ from registry.formats import (
     report,
     spdx,
 )
+from registry.formats.audience import public
 from registry.formats.dossier import Dossier, collect
 
-__all__ = ["FORMATS", "STATEMENTS", "Dossier", "collect", "render"]
+__all__ = ["FORMATS", "STATEMENTS", "Dossier", "collect", "public", "render"]
 
 FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "html": report.html,

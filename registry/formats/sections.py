@@ -58,12 +58,16 @@ def overview(dossier: Dossier) -> list[Section]:
         sections.append(Section("Members", recorded=(tables.members(dossier),)))
     if dossier.results:
         sections.append(Section("Quality", recorded=(tables.quality(dossier), _measure(dossier))))
+    if licence := tables.licence(dossier):
+        sections.append(Section("Licence", recorded=(licence,)))
     data = tables.data(dossier) if dossier.of(DataFacts) else "No data version is recorded."
     sections.append(Section("Data and licences", recorded=(data,)))
     if reached := tables.reached(dossier):
         sections.append(Section("What was made from it", recorded=(reached,)))
     if dossier.kind != Kind.DATA:
         sections.append(Section("Cost", recorded=(tables.cost(dossier),)))
+    if dossier.public:
+        return sections
     waivers = tables.waivers(dossier) if dossier.waivers() else "No rule was waived."
     sections.append(Section("Waivers", recorded=(waivers,)))
     gates = tables.gates(dossier) if dossier.verdicts else "No gate was asked."
@@ -77,6 +81,13 @@ def attention(dossier: Dossier) -> list[str]:
     lines = [f"Not to be used: it is {status}."] if status in UNUSABLE else []
     lines += withdrawals(dossier)
     lines += _refusals(dossier)
+    if dossier.licence and not dossier.licence.expression:
+        lines.append(
+            "Nobody has said under which licence it may be passed on: "
+            f"{'; '.join(dossier.licence.questions)}."
+        )
+    if dossier.public:
+        return [*lines, *_shortcomings(dossier)]
     if dossier.build and not dossier.releases:
         approvers = ", ".join(line.actor for line in dossier.approvals) or "nobody"
         lines.append(f"Not released; approved by {approvers}.")
@@ -88,15 +99,22 @@ def attention(dossier: Dossier) -> list[str]:
             f"Waived: {waiver.rule} for {waiver.subject} until {waiver.until[:10]}, "
             f"signed by {waiver.actor}."
         )
-    if worse := tables.worse(dossier):
-        lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
-    if dossier.dead_experts:
-        lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
+    lines += _shortcomings(dossier)
     for rule, refs in _warnings(dossier).items():
         lines.append(f"Warned by {rule}: {_some(refs)}.")
     if dossier.kind != Kind.DATA:
         lines.append(_unanswered(ANNEX_IV, annex_iv(dossier)))
     lines.append(_unanswered(TRAINING_SUMMARY, training_summary(dossier)))
+    return lines
+
+
+def _shortcomings(dossier: Dossier) -> list[str]:
+    """Return what the model does badly, a sentence each."""
+    lines = []
+    if worse := tables.worse(dossier):
+        lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
+    if dossier.dead_experts:
+        lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
     return lines
 
 

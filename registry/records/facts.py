@@ -355,6 +355,7 @@ class ExportFacts(Facts):
     transformers: str | None = None  # the least release that loads it
     public_key: str | None = None  # PEM, where the folder is signed
     draft: bool | None = None  # whether it is marked as a draft; only then stated
+    license: str | None = None  # under which it went out; None where counsel had to be asked
 
     @field_validator("verdict", mode="before")
     @classmethod
