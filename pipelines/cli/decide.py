@@ -91,8 +91,8 @@ def policy_adopt_command(
 ) -> None:
     """Make the policies that lie in policies/ the valid set, and show what changes.
 
-    Gates refuse to judge by any other set. Once an auditor keeps the list of actors, an auditor
-    signs this.
+    Gates refuse to judge by any other set. What facts.yaml declares is adopted with it. Once an
+    auditor keeps the list of actors, an auditor signs this.
 
     Example: btx policy adopt --why "counsel agreed to CC-BY-NC-4.0 for research"
     """
@@ -105,6 +105,8 @@ def policy_adopt_command(
     for line in answer.changes:
         print_line(f"  {line}")
     print_line(f"{answer.policies} policies   {answer.status}   {answer.digest[:12]}")
+    if answer.facts != "unchanged":
+        print_line(f"facts.yaml   {answer.facts}")
 
 
 @policy_app.command("try")

@@ -4,11 +4,13 @@ Declarations and checks of what was typed; printing is left to `output`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from pipelines.workspace.given_facts import GivenFacts
     from pipelines.workspace.placement import ExecutorName
     from pipelines.workspace.workspace import Workspace
 
@@ -27,6 +29,30 @@ Executor = Annotated[
         help="where the stages run; default: [machine] executor in btx.toml",
     ),
 ]
+
+
+Facts = Annotated[
+    list[str] | None,
+    typer.Option("--fact", metavar="KEY=VALUE", help="a fact of facts.yaml; may be repeated"),
+]
+FactsFile = Annotated[
+    Path | None, typer.Option("--facts", metavar="FILE", help="facts in YAML, KEY: VALUE")
+]
+Attached = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attach", metavar="KEY=FILE", help="a file that is kept beside it; may be repeated"
+    ),
+]
+
+
+def given_facts(
+    pairs: Sequence[str] | None, file: Path | None, attached: Sequence[str] | None
+) -> "GivenFacts":
+    """Return the own facts that the options of a command state."""
+    from pipelines.workspace.given_facts import GivenFacts
+
+    return GivenFacts(tuple(pairs or ()), file, tuple(attached or ()))
 
 
 def find_workspace() -> "Workspace":

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.jobs import gates
+from pipelines.jobs import gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace import folders
 from pipelines.workspace.bars import Report
@@ -22,7 +22,7 @@ from registry.governance import attestations, people
 from registry.records.answers import ExportAnswer
 from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
-from registry.records.kinds import Gate, Relation
+from registry.records.kinds import Gate, Kind, Relation
 from registry.records.own_facts import Attachment
 
 # The file that says that a folder is one.
@@ -77,12 +77,14 @@ def export(
         raise Conflict(
             str(out), found="something there", expected="a new folder", next="name another folder"
         )
+    own = state_facts.stated(workspace, Kind.EXPORT)
     folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
     out = out.resolve()
     incoming = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):
         folder = folders.opened(workspace.root, build)
-        asked = build_evidence(workspace, build).model_copy(update={"draft": request.draft})
+        stated = {"draft": request.draft, "export_own": own.evidence}
+        asked = build_evidence(workspace, build).model_copy(update=stated)
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
@@ -109,6 +111,7 @@ def export(
                 transformers=least,
                 license=dossier.licence.expression if dossier.licence else None,
             )
+            own.keep(workspace)
             if request.draft:
                 facts = facts.model_copy(update={"draft": True})
             if request.sign:
@@ -118,7 +121,7 @@ def export(
             # The row first: an export that nobody recorded would be missed when its data must go.
             catalog.register(
                 f"build-{build.ref.version}",
-                facts,
+                own.on(facts),
                 files=files,
                 parents=[(build.ref, Relation.EXPORTED_FROM)],
             )

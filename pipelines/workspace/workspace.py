@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.workspace import trust
 from pipelines.workspace.environment import child_environment
+from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
     STAGE_NAMES,
     ExecutorName,
@@ -165,6 +166,8 @@ class Workspace:
     root: Path
     settings: Settings
     acting: str | None = None  # who writes in it; the account that runs the program, unless given
+    # Own facts that are stated of what is registered through it.
+    given: GivenFacts = field(default_factory=GivenFacts)
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
@@ -254,6 +257,10 @@ class Workspace:
         """Return this workspace with a catalogue of its own, in which another person writes."""
         return replace(self, acting=name)
 
+    def stating(self, given: GivenFacts) -> "Workspace":
+        """Return this workspace, through which versions are registered with these own facts."""
+        return replace(self, given=given) if given.any else self
+
     @cached_property
     def store(self) -> Store:
         """The content store."""
@@ -285,6 +292,11 @@ class Workspace:
     def policies(self) -> Path:
         """The folder of the policies."""
         return self.root / "policies"
+
+    @property
+    def facts(self) -> Path:
+        """The file that says which facts of its own the company states."""
+        return self.root / "facts.yaml"
 
     @property
     def work(self) -> Path:
@@ -476,7 +488,7 @@ def _read(kind: type[S], path: Path) -> S:
 
 
 def template() -> Path:
-    """Return the folder that holds dvc.yaml and policies/.
+    """Return the folder that holds dvc.yaml, policies/ and facts.yaml.
 
     That is the checkout's own, or their copy inside the installed package.
     """
@@ -485,7 +497,7 @@ def template() -> Path:
 
 
 def create(root: Path) -> Workspace:
-    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/.
+    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/, facts.yaml.
 
     What is already there stays as it is.
     """
@@ -494,7 +506,7 @@ def create(root: Path) -> Workspace:
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
     trust.require(root, before.statements())
-    for name in ("dvc.yaml", "policies"):
+    for name in ("dvc.yaml", "policies", "facts.yaml"):
         _copy_new(template() / name, root / name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if not (root / ".git").is_dir():

@@ -23,7 +23,7 @@ from registry.governance import people
 from registry.governance.policies import read_strict_yaml
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted
-from registry.records.facts import FACTS, Facts
+from registry.records.facts import Facts
 from registry.records.own_facts import (
     KINDS_STATED,
     ORGANISATION,
@@ -34,6 +34,7 @@ from registry.records.own_facts import (
     OwnFact,
     OwnValue,
     OwnValues,
+    attachment,
     checked,
 )
 from registry.records.references import Reference, parse
@@ -231,32 +232,6 @@ def amend(
     return people.sign(catalog, act, by)
 
 
-def attachments(catalog: Catalog) -> dict[str, set[str]]:
-    """Return the digests of every attachment that was ever stated, each with what it is of."""
-    found: dict[str, set[str]] = {}
-    for facts in FACTS.values():
-        for version in catalog.versions(facts, files=False):
-            for value in version.facts.own.values():
-                _note(found, str(version.ref), value)
-    for event in catalog.events(kind=STATED):
-        act = people.stated(event)
-        for value in (act.facts or {}).values() if act else ():
-            _note(found, event.subject, _attachment(value))
-    return found
-
-
-def _note(found: dict[str, set[str]], subject: str, value: object) -> None:
-    if isinstance(value, Attachment):
-        found.setdefault(value.sha256, set()).add(subject)
-
-
-def _attachment(value: object) -> Attachment | None:
-    try:
-        return Attachment.model_validate(value)
-    except ValidationError:
-        return None
-
-
 @dataclass(frozen=True)
 class _Adopted:
     """A schema, and the number of the event that made it valid."""
@@ -304,9 +279,25 @@ class Statements:
                     facts[key] = self._fact(key, known, version.registered_at, version.actor)
         return self._amended(facts, str(version.ref), version.digest)
 
+    def of_ref(self, ref: str) -> dict[str, OwnFact]:
+        """Return the own facts under a reference with its number; none where nothing is there.
+
+        A row is read only where there is something to find.
+        """
+        if ref not in self.events and ref not in self._with_own:
+            return {}
+        try:
+            return self.of(self.catalog.get(ref))
+        except NotFound:
+            return {}
+
     def of_organisation(self) -> dict[str, OwnFact]:
         """Return the facts of the organisation itself, by name."""
         return self._amended({}, ORGANISATION, None)
+
+    @cached_property
+    def _with_own(self) -> frozenset[str]:
+        return frozenset(map(str, self.catalog.with_own()))
 
     @cached_property
     def _roll(self) -> people.Roll:
@@ -357,7 +348,7 @@ class Statements:
             return None
         schema = self._then(by[0])
         definition = schema.facts[key] if schema else _undeclared(value)
-        typed = _attachment(value) if isinstance(value, Mapping) else value
+        typed = attachment(value) if isinstance(value, Mapping) else value
         try:
             return checked(key, definition, typed)
         except BtxError:

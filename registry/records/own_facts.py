@@ -17,6 +17,7 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
+    ValidationError,
     model_validator,
 )
 
@@ -145,6 +146,22 @@ class OwnFact(Record):
     def text(self) -> str:
         """The value as people read it."""
         return value_text(self.value)
+
+
+def attachment(value: object) -> Attachment | None:
+    """Return an attached file from plain JSON; None for anything else."""
+    try:
+        return Attachment.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def plain(values: OwnValues) -> dict[str, Any]:
+    """Return values as plain JSON, as gates are shown them."""
+    return {
+        key: value.to_json() if isinstance(value, Attachment) else value
+        for key, value in values.items()
+    }
 
 
 def value_text(value: OwnValue) -> str:

@@ -61,7 +61,7 @@ def test_facts_are_stored_as_what_they_were_and_read_back_with_their_types(
     facts = own_facts_of(catalog, ref)
     assert stating.own_values(facts) == {**EU, "dpia": paper}
     assert {key for key, fact in facts.items() if fact.public} == {"residency"}
-    assert stating.attachments(catalog) == {"a" * 64: {ref}}
+    assert catalog.attached() == {"a" * 64: {ref}}
 
 
 def test_a_row_without_own_facts_has_the_text_and_digest_that_it_always_had(
