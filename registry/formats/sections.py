@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.formats import tables
+from registry.formats.audience import public
 from registry.formats.dossier import Dossier
 from registry.formats.legal_answers import ANSWERS, Answer, withdrawals
-from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY, LegalText, Point
+from registry.formats.legal_texts import ANNEX_XI, TRAINING_SUMMARY, LegalText, Point
+from registry.formats.stated_answers import applies, stated
 from registry.formats.tables import Part
 from registry.records.facts import DataFacts
 from registry.records.kinds import UNUSABLE, Kind
@@ -103,8 +105,8 @@ def attention(dossier: Dossier) -> list[str]:
     for rule, refs in _warnings(dossier).items():
         lines.append(f"Warned by {rule}: {_some(refs)}.")
     if dossier.kind != Kind.DATA:
-        lines.append(_unanswered(ANNEX_IV, annex_iv(dossier)))
-    lines.append(_unanswered(TRAINING_SUMMARY, training_summary(dossier)))
+        lines.append(_unanswered(ANNEX_XI, answered(ANNEX_XI, dossier)))
+        lines.append(_unanswered(TRAINING_SUMMARY, answered(TRAINING_SUMMARY, public(dossier))))
     return lines
 
 
@@ -118,23 +120,22 @@ def _shortcomings(dossier: Dossier) -> list[str]:
     return lines
 
 
-def annex_iv(dossier: Dossier) -> list[Section]:
-    """Return a section for each point of the EU AI Act's Annex IV."""
-    return [_answered(point, dossier) for point in ANNEX_IV.points]
-
-
-def training_summary(dossier: Dossier) -> list[Section]:
-    """Return a section for each point of the template for the summary of training content."""
-    return [_answered(point, dossier) for point in TRAINING_SUMMARY.points]
+def answered(law: LegalText, dossier: Dossier) -> list[Section]:
+    """Return a section for each point of a legal text, in its order."""
+    return [_answered(point, dossier) for point in law.points]
 
 
 def _answered(point: Point, dossier: Dossier) -> Section:
-    answer = ANSWERS[point.answer](dossier) if point.answer else Answer()
+    said = stated(point, dossier)
+    # What does not apply needs no answer of the registry's either.
+    answer = (
+        ANSWERS[point.answer](dossier) if point.answer and applies(point, dossier) else Answer()
+    )
     return Section(
         point.heading,
-        point.needs,
-        recorded=(*answer.recorded, *point.recorded),
-        missing=(*answer.missing, *point.missing),
+        point.asks,
+        recorded=(*answer.recorded, *point.recorded, *said.recorded),
+        missing=(*answer.missing, *point.missing, *said.missing),
     )
 
 

@@ -250,6 +250,7 @@ class Architecture(Record):
     seed_expert: bool  # whether the seed's own blocks are one of the experts
     active_parameters: int | None = None  # that work on each token
     total_parameters: int | None = None
+    context_length: int | None = None  # tokens that it reads and writes at most
 
 
 class RoutedShare(Record):
