@@ -46,6 +46,7 @@ from registry.records.answers import (
     RestoreAnswer,
     RetractedAnswer,
     RevokedAnswer,
+    SearchRow,
     SeedRow,
     TokenAnswer,
     TokenRow,
@@ -89,6 +90,7 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "release": ReleaseAnswer,
     "withdraw": WithdrawAnswer,
     "due": DueRow,
+    "search": SearchRow,
     "fact set": FactsAnswer,
     "fact list": FactRow,
     "actor add": ActorAnswer,
@@ -125,6 +127,7 @@ ARRAYS: Collection[str] = frozenset(
         "upgrade",
         "due",
         "fact list",
+        "search",
         "actor list",
         "token list",
     }

@@ -54,18 +54,28 @@ def _print_verdicts(answer: "PolicyCheckAnswer") -> None:
 
 
 @policy_app.command("test")
-def policy_test_command(json: Json = False) -> None:
+def policy_test_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="one policy; default: all")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="of the policies; default: policies/"),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Judge every case of policies/tests; status 1 if one comes out otherwise than it says.
 
     A rule that no case breaks counts as a failed case.
 
-    Example: btx policy test
+    Example: btx policy test licence
     """
     from registry.governance import policies, policy_tests
     from registry.records.answers import FailedCase, PolicyTestAnswer
 
-    folder = find_workspace().policies
-    loaded, results = policies.load(folder), policy_tests.run(folder)
+    folder = folder or find_workspace().policies
+    loaded, results = policies.load(folder), policy_tests.run(folder, name)
+    loaded = [policy for policy in loaded if name in (None, policy.name)]
     failed = [result for result in results if not result.ok]
     answer = PolicyTestAnswer(
         policies=len(loaded),

@@ -23,7 +23,7 @@ from registry.formats import (
 from registry.formats.audience import public
 from registry.formats.dossier import Dossier, collect
 
-__all__ = ["FORMATS", "STATEMENTS", "Dossier", "collect", "public", "render"]
+__all__ = ["FORMATS", "PAGES", "STATEMENTS", "Dossier", "collect", "public", "render"]
 
 FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "html": report.html,

@@ -7,13 +7,14 @@ see the catalogue.
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import TypeVar
 
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.lineage import Graph, Impact
+from registry.digest import sha256_bytes
 from registry.governance import people
 from registry.governance.build_licence import BuildLicence, of_build
 from registry.governance.gate import verdicts
@@ -266,6 +267,30 @@ def uuid_of(*parts: str) -> uuid.UUID:
 def seconds(moment: str) -> str:
     """Return a logged moment without its fraction: the one form that every schema takes."""
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def files_digest(version: Version[Facts]) -> str | None:
+    r"""Return one digest of a version's files that anybody can compute; None without files.
+
+    It is the SHA-256 of what `sha256sum` prints for them in the order of their paths' bytes:
+    `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum`.
+    """
+    files = sorted(version.files, key=lambda file: file.path.encode())
+    listing = "".join(f"{file.sha256}  {file.path}\n" for file in files)
+    return sha256_bytes(listing.encode()) if files else None
+
+
+def started(version: Version[Facts]) -> str | None:
+    """Return when the making of a version began, where its length was reported."""
+    facts = version.facts
+    report = training(version)
+    length = report.wall_s if report else None
+    if isinstance(facts, BuildFacts):
+        length = facts.cost.seconds.total
+    if length is None:
+        return None
+    end = datetime.fromisoformat(version.registered_at)
+    return seconds((end - timedelta(seconds=length)).isoformat())
 
 
 def stated_license(version: Version[Facts]) -> str | None:

@@ -5,6 +5,7 @@ base_model, datasets, model-index. The hub takes its own identifiers only: a see
 named where the company states its identifier there, as the own fact `hub_id`.
 """
 
+import re
 from collections.abc import Sequence
 
 import yaml
@@ -21,6 +22,8 @@ from registry.records.results import Result, labels
 from registry.records.version import Version
 
 HUB_ID = "hub_id"
+# How the hub writes the name of a repository.
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def text(dossier: Dossier) -> str:
@@ -82,7 +85,7 @@ def _languages(dossier: Dossier) -> list[str]:
 
 def _hub_ids(dossier: Dossier, versions: Sequence[Version[Facts]]) -> list[str]:
     stated = [dossier.own.get(str(version.ref), {}).get(HUB_ID) for version in versions]
-    return [fact.text for fact in stated if fact is not None]
+    return [fact.text for fact in stated if fact is not None and _REPOSITORY.fullmatch(fact.text)]
 
 
 def _results(dossier: Dossier) -> list[Document]:

@@ -463,6 +463,16 @@ class PolicyAdoptAnswer(Answer):
     facts: str = "unchanged"  # the schema of own facts: adopted | unchanged | planned
 
 
+class SearchRow(Answer):
+    """A version that was found, with the values of the fields that were asked about."""
+
+    ref: str
+    kind: str
+    status: str
+    registered_at: str
+    values: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
 class FactRow(Answer):
     """A fact of the company's own: what is stated, or that nothing is."""
 

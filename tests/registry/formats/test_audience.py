@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.formats import FORMATS, Dossier, collect, public, render
+from registry.formats import FORMATS, PAGES, Dossier, collect, public, render
 from registry.governance import people
 from registry.records.events import Exported, Released
 from registry.records.kinds import Kind
@@ -19,6 +19,8 @@ def texts_of(governed: Any, ref: str, *, outside: bool) -> dict[str, str]:
     dossier = collect(governed.as_("ann"), ref)
     shown: Dossier = public(dossier) if outside else dossier
     forms = [form for form in FORMATS if form != "croissant" or shown.kind == Kind.DATA]
+    if shown.kind != Kind.BUILD:
+        forms = [form for form in forms if form not in PAGES]
     if outside:
         # A verdict is nothing for everybody.
         forms.remove("vsa")
