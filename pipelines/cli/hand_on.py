@@ -59,5 +59,8 @@ def export_command(
     print_answer(answer, json, f"{answer.ref}   {answer.folder}   {written} written")
     if not json:
         print_line(f"loads in transformers {answer.transformers} or newer")
+        print_line(f"licence: {answer.license or 'ask counsel'}")
+        for question in answer.open:
+            print_line(f"open: {question}")
     if answer.verify and not json:
         print_line(f"to check it without btx: {answer.verify}")

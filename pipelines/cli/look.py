@@ -328,7 +328,8 @@ def report_command(
         str,
         typer.Option(
             "--format",
-            metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
+            metavar="html|md|model-card|annex-xi|annex-xii|annex-iv|cop-model-documentation|"
+            "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
         ),
     ] = "md",
     out: Annotated[
@@ -342,15 +343,25 @@ def report_command(
             "every other FILE by FILE.dsse.json beside it",
         ),
     ] = False,
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="for everybody: without people, waivers and contracts"),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Write what is recorded of REF: for people (html, md, model-card) or for other tools.
+    """Write what is recorded of REF: for people, for the law, or for other tools.
+
+    The law's forms are pages where FILE ends in .html: annex-xi (documentation of a general-purpose
+    model), annex-xii (for those who build on it), cop-model-documentation (Code of Practice),
+    training-summary (for everybody), annex-iv (of a high-risk system).
 
     Example: btx report build/2 --format html -o build-2.html
+
+    Example: btx report build/2 --format training-summary -o summary.html
     """
     from pipelines.jobs.write_report import report
 
-    answer = report(find_workspace(), ref, format, out=out, sign=sign)
+    answer = report(find_workspace(), ref, format, out=out, sign=sign, outside=public)
     if json:
         print_json(answer)
     elif answer.text is not None:

@@ -46,12 +46,27 @@ Attached = Annotated[
 ]
 
 
+LicenceText = Annotated[
+    Path | None,
+    typer.Option(
+        "--license-text",
+        metavar="FILE",
+        help="the text of a LicenseRef; kept, and passed on with every export",
+    ),
+]
+
+
 def given_facts(
-    pairs: Sequence[str] | None, file: Path | None, attached: Sequence[str] | None
+    pairs: Sequence[str] | None,
+    file: Path | None,
+    attached: Sequence[str] | None,
+    licence_text: Path | None = None,
 ) -> "GivenFacts":
     """Return the own facts that the options of a command state."""
     from pipelines.workspace.given_facts import GivenFacts
 
+    if licence_text is not None:
+        attached = [*(attached or ()), f"licence_text={licence_text}"]
     return GivenFacts(tuple(pairs or ()), file, tuple(attached or ()))
 
 

@@ -11,6 +11,7 @@ from pipelines.cli.options import (
     Facts,
     FactsFile,
     Json,
+    LicenceText,
     executor_named,
     find_workspace,
     given_facts,
@@ -104,6 +105,7 @@ def data_add_command(
     fact: Facts = None,
     facts: FactsFile = None,
     attach: Attached = None,
+    license_text: LicenceText = None,
     json: Json = False,
 ) -> None:
     """Register a corpus as a data version: text files here, or at a URL that DVC can fetch.
@@ -136,7 +138,7 @@ def data_add_command(
         use=None if use == DataUse.TRAINING else use,
     )
     corpus = path if "://" in path else Path(path)
-    workspace = find_workspace().stating(given_facts(fact, facts, attach))
+    workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))
     _print_version(add_data(workspace, name, corpus, statement), json)
 
 
@@ -154,6 +156,7 @@ def seed_add_command(
     fact: Facts = None,
     facts: FactsFile = None,
     attach: Attached = None,
+    license_text: LicenceText = None,
     json: Json = False,
 ) -> None:
     """Register a dense checkpoint as a seed: a folder in Hugging Face format, or a GGUF file.
@@ -164,7 +167,7 @@ def seed_add_command(
     """
     from pipelines.jobs.add_seed import add_seed
 
-    workspace = find_workspace().stating(given_facts(fact, facts, attach))
+    workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))
     version = add_seed(workspace, name, path, data=data or (), license=license)
     _print_version(version, json)
 

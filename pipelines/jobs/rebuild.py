@@ -6,6 +6,7 @@ In:  the catalogue's usable experts, the workspace's recipes.
 Out: builds/N, whole or not at all, and its rows.
 """
 
+import json
 import shutil
 import sys
 import time
@@ -502,7 +503,9 @@ def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildF
         content=planned.content,
         recipe=BuildRecipe(mix=mix.recipe, tune=tune.recipe, evaluate=evaluate),
         given_recipe=planned.given,
-        architecture=_architecture(recipe(MixRecipe, mix.recipe), measured, len(members)),
+        architecture=_architecture(
+            recipe(MixRecipe, mix.recipe), measured, len(members)
+        ).model_copy(update={"context_length": _context_length(tuned)}),
         tuned=tuned_with,
         folder=_relative(workspace, folder),
         dvc=held,
@@ -529,6 +532,13 @@ def _architecture(mixed: MixRecipe, measured: MeasuredReport, members: int) -> A
         active_parameters=measured.active_parameters,
         total_parameters=measured.total_parameters,
     )
+
+
+def _context_length(model: Path) -> int | None:
+    """Return how many tokens a model reads and writes at most, as its config says."""
+    config = json.loads((model / "config.json").read_text())
+    length = config.get("max_position_embeddings")
+    return length if isinstance(length, int) else None
 
 
 def _linked(

@@ -546,6 +546,8 @@ class ExportAnswer(Answer):
     transformers: str | None = None  # the least release that loads it
     verify: str | None = None  # the command that checks the signature
     public_key: str | None = None
+    license: str | None = None  # under which it goes out; None where counsel has to be asked
+    open: tuple[str, ...] = ()  # what of licences nobody has answered
 
 
 class CollectAnswer(Answer):

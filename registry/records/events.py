@@ -160,6 +160,7 @@ class Exported(EventBody):
     verdict: str | None = None
     public_key: str | None = None
     draft: bool | None = None
+    license: str | None = None  # under which it went out
     envelope: Envelope | None = None  # signed where the list of actors is closed
 
 

@@ -250,6 +250,7 @@ class Architecture(Record):
     seed_expert: bool  # whether the seed's own blocks are one of the experts
     active_parameters: int | None = None  # that work on each token
     total_parameters: int | None = None
+    context_length: int | None = None  # tokens that it reads and writes at most
 
 
 class RoutedShare(Record):
@@ -355,6 +356,7 @@ class ExportFacts(Facts):
     transformers: str | None = None  # the least release that loads it
     public_key: str | None = None  # PEM, where the folder is signed
     draft: bool | None = None  # whether it is marked as a draft; only then stated
+    license: str | None = None  # under which it went out; None where counsel had to be asked
 
     @field_validator("verdict", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.cli.options import given_facts
 from pipelines.jobs import archive, policy, state_facts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
@@ -16,6 +17,7 @@ from registry.governance.gate import readable_verdicts
 from registry.governance.stating import own_facts_of, own_values
 from registry.records.events import Judged
 from registry.records.facts import DataStatement
+from registry.records.own_facts import Attachment
 
 STATED = DataStatement(
     license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
@@ -132,3 +134,17 @@ def test_the_command_lists_shows_and_amends_what_is_stated(
         "reviewed_on": "2026-02-01",
     }
     assert "Acme" in btx(workspace.root, "fact", "list", "organisation").stdout
+
+
+def test_the_text_of_a_licence_is_kept_and_found_for_what_goes_out(
+    tmp_path: Path, tiny_corpora: Path
+) -> None:
+    made = create(tmp_path / "licensed")
+    paper = tmp_path / "acme.txt"
+    paper.write_text("You may.\n")
+    workspace = made.stating(given_facts(None, None, None, paper))
+    ref = add_data(workspace, "prose", tiny_corpora / "prose", STATED).ref
+    fact = own_facts_of(workspace.catalog, ref)["licence_text"]
+    assert isinstance(fact.value, Attachment)
+    assert fact.public
+    assert workspace.store.path(fact.value.sha256).read_text() == "You may.\n"
