@@ -6,7 +6,7 @@ training can bring is taken at its best, so a rule that says no says no to what 
 Nothing is logged: the gate is asked again, of the branch itself, when it is registered.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import AutoTokenizer
@@ -15,7 +15,7 @@ from btx_core.columns import Unreadable
 from btx_core.measuring.overlap import contamination
 from btx_core.texts import TextFolder
 from btx_core.tokens import Tokens
-from pipelines.jobs import collect_evidence, gates
+from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.governance import gate
@@ -88,15 +88,16 @@ def require_admissible(workspace: Workspace, intents: Sequence[Intent]) -> None:
     Raises:
         Refused: naming the rules that say no to the first branch that is refused.
     """
-    overlaps: Mapping[str, float] = {}
+    own = state_facts.stated(workspace, Kind.EXPERT, dry_run=True)
+    overlaps: dict[str, float] = {}
     for intent in intents:
         data = str(intent.data.ref)
         if data not in overlaps:
             text = folders.opened_text(workspace.root, intent.data)
-            overlaps = {**overlaps, data: contamination([text])}
+            overlaps[data] = contamination([text])
         number = workspace.next_number(Kind.EXPERT, intent.name)
         ref = f"expert/{intent.name}@{number}"
-        facts = _at_best(intent, overlaps[data])
+        facts = own.on(_at_best(intent, overlaps[data]))
         evidence = collect_evidence.of_expert(workspace.catalog, ref, facts, ())
         question = gates.question(workspace, Gate.REGISTER, ref, evidence)
         verdict = gate.check(workspace.catalog, question)
