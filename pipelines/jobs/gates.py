@@ -1,15 +1,17 @@
 """Ask a gate from a job: judge under the workspace's policies, log the verdict, stop on a no."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Refused
+from registry.errors import Conflict, Refused
 from registry.governance import adoption, gate
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, Verdict, load
 from registry.records.evidence import Evidence
-from registry.records.kinds import Gate
+from registry.records.facts import Facts
+from registry.records.kinds import UNUSABLE, Gate
+from registry.records.version import Version
 
 
 def question(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Question:
@@ -59,3 +61,24 @@ def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Ver
             next="; ".join(remedies) or f"btx policy check {subject}",
         )
     return verdict
+
+
+def withdrawn_meanwhile(
+    workspace: Workspace, versions: Iterable[Version[Facts]], advice: str
+) -> Conflict | None:
+    """Say which of these versions may not be used any more, though stages run that use it.
+
+    Args:
+        workspace: where they are registered.
+        versions: what the stages use.
+        advice: the command to run next.
+    """
+    for ref, status in workspace.catalog.statuses(versions).items():
+        if status in UNUSABLE:
+            return Conflict(
+                str(ref),
+                found=f"{status} while the stages ran",
+                expected="members and data that may be used",
+                next=advice,
+            )
+    return None

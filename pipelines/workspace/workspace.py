@@ -287,6 +287,11 @@ class Workspace:
         return self.root / "policies"
 
     @property
+    def private(self) -> Path:
+        """The folder of words that the log holds by digest alone."""
+        return self.root / ".btx" / "private"
+
+    @property
     def work(self) -> Path:
         """The folder of what the stages make."""
         return self.root / "work"

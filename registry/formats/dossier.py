@@ -74,6 +74,7 @@ class Dossier:
         releases: the events that released the subject.
         exports: the events that exported the subject.
         withdrawals: the events that withdrew a version of the graph.
+        erasures: the tombstones of versions of the graph.
         head: the digest of the log's newest event when this was collected.
         made_at: when this was collected.
         previous: earlier builds, where the subject is a build.
@@ -89,6 +90,7 @@ class Dossier:
     releases: tuple[Event, ...] = ()
     exports: tuple[Event, ...] = ()
     withdrawals: tuple[Event, ...] = ()
+    erasures: tuple[Event, ...] = ()
     head: str = ""
     made_at: str = ""
     previous: tuple[str, ...] = ()
@@ -218,6 +220,7 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
         releases=tuple(catalog.events(subject.ref, "released")),
         exports=tuple(catalog.events(subject.ref, "exported")),
         withdrawals=tuple(withdrawn[name] for name in refs if name in withdrawn),
+        erasures=tuple(one for one in catalog.events(kind="erased") if one.subject in refs),
         head=catalog.head(),
         made_at=moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         previous=_earlier_builds(catalog, subject),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
 from registry.formats.tables import Part, Pointer
-from registry.records.events import Withdrawn
+from registry.records.events import Erased, Withdrawn
 from registry.records.facts import (
     Architecture,
     BuildFacts,
@@ -192,11 +192,14 @@ def withdrawn_sources(dossier: Dossier) -> Answer:
 
 
 def withdrawals(dossier: Dossier) -> tuple[str, ...]:
-    """Return a sentence for each withdrawal of the subject or of what it was made from."""
+    """Return a sentence for each withdrawal and erasure of the subject or what it was made from."""
     sentences = []
     for event in dossier.withdrawals:
         why = event.read(Withdrawn).why or "no reason given"
         sentences.append(f"{event.subject} was withdrawn {event.at[:10]}: {why}.")
+    for event in dossier.erasures:
+        documents = counted(len(event.read(Erased).part.documents), "document")
+        sentences.append(f"{documents} of {event.subject} were erased {event.at[:10]}.")
     return tuple(sentences)
 
 

@@ -171,7 +171,7 @@ def _cure(
         keeps=tuple(member for member in members if member not in experts),
         drops=tuple(member for member in members if member in experts),
         commands=(
-            *([] if status == Status.WITHDRAWN else [withdrawal]),
+            *([] if status in (Status.WITHDRAWN, Status.ERASED) else [withdrawal]),
             *map(_rebuild, lines),
         ),
     )
