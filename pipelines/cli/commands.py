@@ -17,6 +17,7 @@ from registry.records.answers import (
     BenchRow,
     BuildRow,
     CollectAnswer,
+    ContestedAnswer,
     DataRow,
     DemoAnswer,
     DiffAnswer,
@@ -46,6 +47,7 @@ from registry.records.answers import (
     RetractedAnswer,
     RevokedAnswer,
     SeedRow,
+    ShreddedAnswer,
     TokenAnswer,
     TokenRow,
     TrainForecastAnswer,
@@ -88,6 +90,7 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "release": ReleaseAnswer,
     "withdraw": WithdrawAnswer,
     "erase": EraseAnswer,
+    "contest": ContestedAnswer,
     "due": DueRow,
     "actor add": ActorAnswer,
     "actor list": ActorRow,
@@ -107,6 +110,7 @@ ANSWERS: Mapping[str, type[Answer]] = {
     "registry backup": DumpAnswer,
     "registry restore": RestoreAnswer,
     "registry gc": CollectAnswer,
+    "registry shred": ShreddedAnswer,
     "export": ExportAnswer,
 }
 

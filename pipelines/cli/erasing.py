@@ -36,9 +36,6 @@ def erase_command(
     confirm: Annotated[
         int | None, typer.Option(metavar="N", help="confirm what another person asked for")
     ] = None,
-    shred: Annotated[
-        int | None, typer.Option(metavar="N", help="forget the reason and names of erasure N")
-    ] = None,
     json: Json = False,
 ) -> None:
     """Erase a data version, or documents of it, for good: one person asks, another confirms.
@@ -53,17 +50,15 @@ def erase_command(
     """
     from pipelines.jobs import erase
 
-    given = [value is not None for value in (ref, confirm, shred)]
-    if sum(given) != 1 or sum(value is not None for value in (document, author, file)) > 1:
+    if (ref is None) == (confirm is None) or sum(
+        value is not None for value in (document, author, file)
+    ) > 1:
         raise typer.BadParameter(
-            "expected REF with at most one of --document, --author and --file; or --confirm N; "
-            "or --shred N"
+            "expected REF with at most one of --document, --author and --file; or --confirm N"
         )
     workspace = find_workspace()
     if confirm is not None:
         answer = erase.confirm(workspace, confirm)
-    elif shred is not None:
-        answer = erase.shred(workspace, shred)
     else:
         selection = erase.Selection(ref=ref or "", document=document, author=author, file=file)
         if dry_run:

@@ -10,8 +10,16 @@ from btx_core.files import path_inside
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
-from registry.errors import Damaged
-from registry.records.answers import CollectAnswer, DumpAnswer, LoadAnswer, RestoreAnswer
+from registry.errors import Damaged, NotFound
+from registry.governance import private_words
+from registry.records.answers import (
+    CollectAnswer,
+    DumpAnswer,
+    LoadAnswer,
+    RestoreAnswer,
+    ShreddedAnswer,
+)
+from registry.records.events import Contested, Erased, ErasureAsked
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -95,6 +103,24 @@ def restore(workspace: Workspace, folder: Path) -> RestoreAnswer:
         if path.with_suffix("") not in known
     )
     return RestoreAnswer(newer=newer, **about.to_json())
+
+
+def shred(workspace: Workspace, number: int) -> ShreddedAnswer:
+    """Forget the words behind an event, such as why an erasure was asked for.
+
+    Raises:
+        NotFound: for an event without such words, and where they are not kept on this machine.
+    """
+    for event in workspace.catalog.events():
+        if event.seq == number and isinstance(event.body, ErasureAsked | Erased | Contested):
+            private_words.shred(workspace.private, event.body.private)
+            return ShreddedAnswer(number=number, ref=event.subject, digest=event.body.private)
+    raise NotFound(
+        f"event {number}",
+        found="no words outside the log",
+        expected="an erasure that was asked for, or a withdrawal that was contested",
+        next="btx serve shows the log with its numbers",
+    )
 
 
 def collect(

@@ -125,16 +125,6 @@ def confirm(workspace: Workspace, number: int) -> EraseAnswer:
     return answer.model_copy(update=told)
 
 
-def shred(workspace: Workspace, number: int) -> EraseAnswer:
-    """Forget why, and for whose documents, an erasure was asked for; its digest stays."""
-    event = erasure.asked(workspace.catalog, number)
-    body = event.read(ErasureAsked)
-    private_words.shred(workspace.private, body.private)
-    status = "erased" if erasure.tombstones_of(workspace.catalog, event) else "asked"
-    answer = _answer(workspace, body.parts, status, ())
-    return answer.model_copy(update={"number": number})
-
-
 def _cures(answer: EraseAnswer) -> list[str]:
     names = [one.ref.partition("/")[2].partition("@")[0] for one in answer.cost.experts]
     trained = [f"btx train {' '.join(names)}"] if names else []

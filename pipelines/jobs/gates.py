@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict, Refused
-from registry.governance import adoption, gate
+from registry.governance import adoption, gate, people
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, Verdict, load
 from registry.records.evidence import Evidence
@@ -14,7 +14,13 @@ from registry.records.kinds import UNUSABLE, Gate
 from registry.records.version import Version
 
 
-def question(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Question:
+def question(
+    workspace: Workspace,
+    of: Gate,
+    subject: str,
+    evidence: Evidence,
+    sent: people.Sent | None = None,
+) -> Question:
     """Return the question as it stands now, under the workspace's policies."""
     return Question(
         gate=of,
@@ -22,6 +28,7 @@ def question(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -
         evidence=evidence,
         policies=load(workspace.policies),
         at=datetime.now(UTC),
+        sent=sent,
     )
 
 
@@ -39,8 +46,21 @@ def _adopt_first(workspace: Workspace, policies: Sequence[Policy]) -> None:
     adoption.adopt(catalog, policies, why="the set of a new workspace")
 
 
-def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Verdict:
+def ask(
+    workspace: Workspace,
+    of: Gate,
+    subject: str,
+    evidence: Evidence,
+    sent: people.Sent | None = None,
+) -> Verdict:
     """Ask the gate, and log its verdict.
+
+    Args:
+        workspace: whose policies are asked.
+        of: the gate.
+        subject: the candidate's reference.
+        evidence: what is known of it.
+        sent: what the person who asks signed elsewhere.
 
     Returns:
         The verdict, allowed or waived.
@@ -48,9 +68,16 @@ def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Ver
     Raises:
         Refused: naming every rule that said no, and how to satisfy it.
     """
-    asked = question(workspace, of, subject, evidence)
+    asked = question(workspace, of, subject, evidence, sent)
     _adopt_first(workspace, asked.policies)
     verdict = gate.decide(workspace.catalog, asked)
+    require_passed(verdict)
+    return verdict
+
+
+def require_passed(verdict: Verdict) -> None:
+    """Raise Refused for a refusal, naming every rule that said no, and how to satisfy it."""
+    subject, of = verdict.subject, verdict.gate
     if verdict.outcome == "refused":
         broken = verdict.refusals()
         remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)
@@ -60,7 +87,6 @@ def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Ver
             expected="every rule of the gate satisfied or waived",
             next="; ".join(remedies) or f"btx policy check {subject}",
         )
-    return verdict
 
 
 def withdrawn_meanwhile(

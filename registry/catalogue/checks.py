@@ -328,13 +328,20 @@ def _withdrawn(
             continue
         if subject in withdrawals:
             at, actor = withdrawals[subject]
-            found = f"withdrawn by {actor} at {at}"
+            found = f"withdrawn by {actor} at {at}{_contested(rows, subject)}"
             yield finding("standing", subject, found, "nothing withdrawn in it", "btx rebuild")
         elif not _waived(rows, subject, "seen-before/withdrawn"):
             for holder in _same_bytes(rows, version, withdrawals):
                 found = f"holds files of {holder}, which is withdrawn"
                 advice = f"btx withdraw {subject}"
                 yield finding("standing", subject, found, "nothing withdrawn in it", advice)
+
+
+def _contested(rows: Rows, subject: str) -> str:
+    """Say who contests the withdrawal of a version; nothing where nobody does."""
+    query = "SELECT actor FROM event WHERE subject = :subject AND kind = 'contested' ORDER BY seq"
+    names = dict.fromkeys(str(actor) for (actor,) in rows(query, subject=subject))
+    return f", contested by {', '.join(names)}" if names else ""
 
 
 def _waived(rows: Rows, subject: str, rule: str) -> bool:

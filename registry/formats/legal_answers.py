@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
 from registry.formats.tables import Part, Pointer
+from registry.governance import contesting
 from registry.records.events import Erased, Withdrawn
 from registry.records.facts import (
     Architecture,
@@ -197,6 +198,8 @@ def withdrawals(dossier: Dossier) -> tuple[str, ...]:
     for event in dossier.withdrawals:
         why = event.read(Withdrawn).why or "no reason given"
         sentences.append(f"{event.subject} was withdrawn {event.at[:10]}: {why}.")
+        contests = [one for one in dossier.contests if one.subject == event.subject]
+        sentences += map(contesting.sentence, contests)
     for event in dossier.erasures:
         documents = counted(len(event.read(Erased).part.documents), "document")
         sentences.append(f"{documents} of {event.subject} were erased {event.at[:10]}.")

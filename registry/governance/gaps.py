@@ -199,7 +199,8 @@ def _unsigned(people_then: people.Roll, event: Event) -> str | None:
     body = event.read(SIGNED[event.kind])
     if not isinstance(body, SignedBody):
         return None
-    if people_then.vouches(event, body.envelope, _signed_digest(body)):
+    why = body.why if isinstance(body, Withdrawn) else None
+    if people_then.vouches(event, body.envelope, _signed_digest(body), why):
         return None
     return f"{event.kind} in the name of {event.actor}, without their signature"
 

@@ -402,6 +402,23 @@ class WithdrawAnswer(Answer):
     next: str | None = None
 
 
+class ContestedAnswer(Answer):
+    """A withdrawal is contested, and stands."""
+
+    ref: str
+    withdrawn_by: str
+    contested_by: str
+    at: str
+
+
+class ShreddedAnswer(Answer):
+    """The words behind an event are gone; their digest stays."""
+
+    number: int
+    ref: str
+    digest: str
+
+
 class TrainAgain(WithoutNulls):
     """A seed or an expert that has to be trained again, and what it took before."""
 
@@ -807,6 +824,14 @@ class RoutingShares(Answer):
     dominant: tuple[str, ...] = ()
 
 
+class ContestLine(WithoutNulls):
+    """Who contests a withdrawal, and when; why, where the words are kept on this machine."""
+
+    by: str
+    at: str
+    why: str | None = None
+
+
 class Shown(AsStored):
     """Everything that is recorded of one version."""
 
@@ -817,6 +842,7 @@ class Shown(AsStored):
     digest: str
     registered_at: str
     actor: str
+    contested: tuple[ContestLine, ...] = ()  # of a withdrawn version
     files: tuple[FileLine, ...] = ()
     gates: tuple[Judged, ...] = ()
 

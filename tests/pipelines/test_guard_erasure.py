@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from pipelines.jobs import erase
 from pipelines.jobs.add_data import add_data
-from pipelines.jobs.archive import collect, dump
+from pipelines.jobs.archive import collect, dump, shred
 from pipelines.jobs.audit import audit
 from pipelines.jobs.erase import Selection
 from pipelines.jobs.rebuild import rebuild
@@ -416,10 +416,10 @@ def test_the_reason_lies_outside_the_log_and_can_be_shredded(small: Workspace) -
     answer = erased(small, author="ada")
     places = holding([small.root], {WHY.encode(), b'"author": "ada"'})
     assert {Path(path).parent for path in places} == {small.private}
-    erase.shred(small, answer.number)
+    shred(small, answer.number)
     assert holding([small.root], {WHY.encode(), b'"author": "ada"'}) == set()
     with pytest.raises(NotFound):
-        erase.shred(small, answer.number)
+        shred(small, answer.number)
     assert audit(small, None).findings == ()
 
 
