@@ -123,9 +123,10 @@ def require_tokenizer(checkpoint: Checkpoint, rows: int) -> None:
         )
     tokenizer = read_tokenizer(folder)
     # Some classes add special tokens of their own to what the files hold; no text gives their ids.
-    own = tokenizer.get_vocab().keys() - tokenizer.get_added_vocab().keys()
-    named = {str(tokenizer.eos_token or tokenizer.bos_token)} & tokenizer.get_vocab().keys()
-    ids = {token: tokenizer.get_vocab()[token] for token in own | named}
+    vocabulary = tokenizer.get_vocab()  # once: each call copies it all
+    own = vocabulary.keys() - tokenizer.get_added_vocab().keys()
+    named = {str(tokenizer.eos_token or tokenizer.bos_token)} & vocabulary.keys()
+    ids = {token: vocabulary[token] for token in own | named}
     token, last = max(ids.items(), key=lambda entry: entry[1])
     if last >= rows:
         raise ShapeMismatch(

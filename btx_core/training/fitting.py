@@ -10,7 +10,7 @@ ruins a model and 3e-4 improves it (benchmarks/btx_table, benchmarks/auto).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 # The settings that are chosen where a recipe does not name them, or names them "auto".
@@ -27,10 +27,6 @@ MOST_STEPS, LEAST_STEPS, MOST_EPOCHS, MOST_WARMUP = 20_000, 200, 4, 100
 TUNED_SHARE = {"router": 0.05, "shared": 0.25, "all": 0.25}
 # Longest sequences, by the parameters from which on they are taken.
 SEQUENCES = ((10**9, 4096), (10**8, 2048), (10**7, 512), (0, 128))
-# Float32 numbers that a layer keeps of one token for its gradient, for each of the model's width.
-KEPT_A_LAYER = 34
-# A parameter that trains: itself, its gradient, two moving averages, float32.
-BYTES_A_PARAMETER = 16
 
 Chosen = dict[str, int | float]
 
@@ -43,17 +39,11 @@ class Scope:
         parameters: of the seed model.
         text_bytes: of the text that is trained on.
         positions: the longest sequence that the model takes; None: it does not say.
-        layers: of the seed model.
-        width: of the seed model's hidden states.
-        memory: bytes of the device; None: nobody knows them yet.
     """
 
     parameters: int
     text_bytes: int
     positions: int | None = None
-    layers: int = 0
-    width: int = 0
-    memory: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -96,6 +86,25 @@ def for_tuning(scope: Scope, given: Mapping[str, object]) -> Chosen:
     return _open(given, _chosen(scope, given, scope.tokens * share, rate))
 
 
+def in_parts(
+    chosen: Chosen, rows: int, need: Callable[[Chosen], int | None], memory: int | None
+) -> Chosen:
+    """Choose in how many parts a process computes a step: the fewest that fit its memory.
+
+    Args:
+        chosen: what was chosen; where the parts were given, they are not in it and stay.
+        rows: sequences of a step that one process computes.
+        need: says the bytes that a choice takes; None where nobody knows.
+        memory: bytes of a process; None where nobody knows.
+    """
+    if memory is None or "accumulate" not in chosen:
+        return chosen
+    parts = 1
+    while parts < rows and (need(chosen | {"accumulate": parts}) or 0) > memory:
+        parts = min(rows, 2 * parts)
+    return chosen | {"accumulate": parts}
+
+
 def branch_rate(parameters: int) -> float:
     """Return the peak rate at which a model of this size is trained on."""
     rate = LARGE_RATE * math.sqrt(LARGE / max(1, parameters))
@@ -120,7 +129,7 @@ def _chosen(scope: Scope, given: Mapping[str, object], tokens: float, rate: floa
         "sequence": sequence,
         "learning_rate": float(f"{rate:.1e}"),
         "warmup_steps": min(MOST_WARMUP, max(1, steps // 10)),
-        "accumulate": _parts(scope, batch, sequence),
+        "accumulate": 1,
     }
 
 
@@ -134,16 +143,6 @@ def _batch(scope: Scope, tokens: float, sequence: int) -> int:
     """Return as many sequences as leave the text a few hundred steps; more for large models."""
     most = min(2**20, 512 * max(1.0, scope.parameters / 10**6) ** 0.8)
     return _power_of_two(min(most, max(512, tokens / 500)) / sequence)
-
-
-def _parts(scope: Scope, batch: int, sequence: int) -> int:
-    """Return in how many parts a step's sequences fit the memory."""
-    if scope.memory is None:
-        return 1
-    left = 0.8 * scope.memory - BYTES_A_PARAMETER * scope.parameters
-    a_sequence = 4 * KEPT_A_LAYER * scope.layers * scope.width * sequence
-    at_once = max(1, int(left // max(1, a_sequence)))
-    return math.ceil(batch / at_once)
 
 
 def _power_of_two(value: float) -> int:

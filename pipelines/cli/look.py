@@ -332,6 +332,14 @@ def serve_command(
     ] = None,
     cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate, PEM")] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="its key, PEM")] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="where browsers find it behind a proxy that speaks TLS"),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="of that proxy: it says who asks"),
+    ] = None,
     reads_per_s: Annotated[
         float, typer.Option(min=1, help="requests a token may read with in a second")
     ] = 50.0,
@@ -341,8 +349,17 @@ def serve_command(
     Example: btx serve --role auditor
     """
     from pipelines.jobs.serve import Address, serve
+    from registry.web.public import PublicAddress
 
-    address = Address(host=host, port=port, names=tuple(name or ()), cert=cert, key=key)
+    address = Address(
+        host=host,
+        port=port,
+        names=tuple(name or ()),
+        cert=cert,
+        key=key,
+        public=PublicAddress.of(public_url) if public_url else None,
+        proxies=tuple(trusted_proxy or ()),
+    )
     serve(find_workspace(), address, role or (), reads_per_s=reads_per_s, on_start=_print_address)
 
 

@@ -7,13 +7,18 @@ that it names. What a plan would cost is `forecast`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from btx_core.measuring import harness
-from btx_core.training.fitting import Scope, for_tuning
-from pipelines.workspace import fitted
+from btx_core.mixing.recipe import Member, MixRecipe, check_members
+from btx_core.training.fitting import Scope, for_tuning, in_parts
+from btx_core.training.recipes import TuneRecipe
+from pipelines.stages.executors import available, resolved
+from pipelines.workspace import fitted, folders, memory_need
 from pipelines.workspace.general import general_data
+from pipelines.workspace.placement import Resources
 from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
@@ -31,10 +36,6 @@ from registry.records.facts import (
 from registry.records.kinds import UNUSABLE, Mode
 from registry.records.references import parse
 from registry.records.version import Version
-
-if TYPE_CHECKING:
-    from btx_core.mixing.mix import MixRecipe
-    from btx_core.training.recipes import TuneRecipe
 
 MAIN = "main"
 
@@ -172,10 +173,36 @@ def _fitted(workspace: Workspace, planned: Plan) -> Plan:
     catalog = workspace.catalog
     refs = {*planned.seed.facts.data, *planned.data}
     texts = [catalog.get(ref, DataFacts) for ref in sorted(refs)]
-    scope = fitted.scope(
-        workspace, planned.seed, texts, gpus=workspace.settings.resources("tune").gpus or 0
+    scope, resources = (
+        fitted.scope(workspace, planned.seed, texts),
+        workspace.settings.resources("tune"),
     )
-    return replace(planned, scope=scope, chosen=for_tuning(scope, planned.given.tune))
+    chosen = for_tuning(scope, planned.given.tune)
+    needs = partial(tuning_need, workspace, planned, resources)
+    rows = recipe(TuneRecipe, complete(planned.given.tune, chosen)).batch
+    chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
+    return replace(planned, scope=scope, chosen=chosen)
+
+
+def tuning_need(
+    workspace: Workspace,
+    planned: Plan,
+    resources: Resources,
+    chosen: Mapping[str, int | float],
+) -> int | None:
+    """Return the bytes that a process of the tuning needs.
+
+    Args:
+        workspace: where the seed lies.
+        planned: what is tuned.
+        resources: of the stage.
+        chosen: what the recipe leaves open.
+    """
+    ordered = replace(planned, chosen=chosen).ordered
+    mixed, tuned = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)
+    experts = len(planned.members) + int(mixed.seed_expert)
+    seed = folders.folder_of(workspace.root, planned.seed)
+    return memory_need.of_tuning(seed, experts, (mixed, tuned), resolved(resources))
 
 
 def slots(
@@ -219,17 +246,13 @@ def changes(planned: Plan) -> list[MemberChange]:
     return found + gone
 
 
-def recipes_of(planned: Plan) -> "tuple[MixRecipe, TuneRecipe]":
+def recipes_of(planned: Plan) -> tuple[MixRecipe, TuneRecipe]:
     """Return what the stages will read.
 
     Raises:
         Invalid: naming the key, for what one of the stages would refuse.
         WrongUsage: for settings that contradict each other or the members.
     """
-    # Imported here: a rebuild with nothing to do needs no torch.
-    from btx_core.mixing.recipe import Member, MixRecipe, check_members
-    from btx_core.training.recipes import TuneRecipe
-
     ordered = planned.ordered
     mix, tune = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)
     members = [Member(m.version.ref.name, m.slot, Path()) for m in planned.members]

@@ -18,14 +18,14 @@ from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
 from btx_core.training.recipes import TuneRecipe
 from pipelines.jobs import collect_evidence, gates
-from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of
+from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import EXECUTOR, Clusters, check, placed, resolved
-from pipelines.workspace import fitted, folders, memory_need, orders, reports
+from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
+from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
-from pipelines.workspace.placement import ExecutorName, Resources, StageName
+from pipelines.workspace.placement import ExecutorName, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
@@ -186,18 +186,10 @@ def _places(
     for stage in PLACED:
         resources = settings.resources(stage, executor)
         check(resources, Clusters.of(settings))
-        needed = _tuning_need(workspace, planned, resolved(resources)) if stage == "tune" else None
+        tunes = stage == "tune"
+        needed = tuning_need(workspace, planned, resources, planned.chosen) if tunes else None
         places.append(placed(stage, resources, needed))
     return tuple(places)
-
-
-def _tuning_need(workspace: Workspace, planned: Plan, resources: Resources) -> int | None:
-    """Return the bytes that a process of the tuning needs."""
-    mixed = recipe(MixRecipe, planned.ordered.mix)
-    tuned = recipe(TuneRecipe, planned.ordered.tune)
-    experts = len(planned.members) + int(mixed.seed_expert)
-    seed = folders.folder_of(workspace.root, planned.seed)
-    return memory_need.of_tuning(seed, experts, (mixed, tuned), resources)
 
 
 def _unchanged(planned: Plan) -> RebuildAnswer:

@@ -10,15 +10,16 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from btx_core.files import replace_text
-from btx_core.training.fitting import for_training
+from btx_core.training.fitting import for_training, in_parts
 from btx_core.training.recipes import TrainRecipe
 from pipelines.jobs import gates
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import Clusters, check, execute, placed, resolved
+from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log
 from pipelines.workspace import fitted, folders, memory_need, orders
@@ -29,6 +30,7 @@ from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Conflict, Invalid, Refused
 from registry.records.answers import PlannedBranch, TrainForecastAnswer
+from registry.records.base import JsonObject
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
@@ -150,11 +152,7 @@ def look_ahead(
         )
     needed = memory_need.worst(
         [
-            memory_need.of_training(
-                folders.folder_of(workspace.root, base),
-                recipe(TrainRecipe, complete(order.recipe, order.chosen)),
-                resolved(resources),
-            )
+            _need(workspace, base, order.recipe, resources, order.chosen)
             for order in ordered.values()
         ]
     )
@@ -217,13 +215,29 @@ def _orders(
         shared["processes"] = resources.processes
     ordered, before = {}, orders.read_branches(workspace.root)
     for name, corpus in corpora.items():
-        scope = fitted.scope(workspace, base, [corpus], gpus=resources.gpus or 0)
+        scope = fitted.scope(workspace, base, [corpus])
         chosen = for_training(scope, given)
+        needs = partial(_need, workspace, base, given, resources)
+        rows = recipe(TrainRecipe, complete(given, chosen)).batch
+        chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
         order = BranchOrder(data=_folder(workspace, corpus), chosen=chosen, **shared)
         ordered[name] = fitted.kept(before.get(name), order)
         if ordered[name].chosen:
             print(f"{name}: {fitted.sentence(chosen, scope)}", file=sys.stderr)
     return ordered
+
+
+def _need(
+    workspace: Workspace,
+    base: Version[SeedFacts],
+    given: JsonObject,
+    resources: Resources,
+    chosen: JsonObject | None,
+) -> int | None:
+    """Return the bytes that a process of a training needs."""
+    seed = folders.folder_of(workspace.root, base)
+    ordered = recipe(TrainRecipe, complete(given, chosen))
+    return memory_need.of_training(seed, ordered, resolved(resources))
 
 
 def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:

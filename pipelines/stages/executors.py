@@ -95,12 +95,13 @@ def placed(stage: str, resources: Resources, needed_bytes: int | None = None) ->
         gpus=resources.gpus or 0,
         threads=None if resources.gpus else resources.threads,
         needed_bytes=needed_bytes,
-        available_bytes=_available(resources),
+        available_bytes=available(resources),
     )
 
 
-def _available(resources: Resources) -> int | None:
+def available(resources: Resources) -> int | None:
     """Return the memory that each process has; None where it cannot be seen from here."""
+    resources = resolved(resources)
     if resources.executor == "local":
         return local_processes.memory_each(resources)
     if resources.gpus or resources.memory_gb is None:

@@ -1,10 +1,9 @@
-"""What recipes leave open, fitted to what is registered of the seed, the text and this machine.
+"""What recipes leave open, fitted to what is registered of the seed and the text.
 
 In:  registered versions, the settings as written.  Out: the open settings, chosen, and a sentence
 about them. The rules are `btx_core.training.fitting`'s; that a choice is kept is the orders'.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 
 from btx_core.checkpoints.strict_json import read_json
@@ -19,11 +18,7 @@ from registry.units import size
 
 
 def scope(
-    workspace: Workspace,
-    seed: Version[SeedFacts],
-    texts: Sequence[Version[DataFacts]],
-    *,
-    gpus: int = 0,
+    workspace: Workspace, seed: Version[SeedFacts], texts: Sequence[Version[DataFacts]]
 ) -> Scope:
     """Return what a run of this seed on these texts is fitted to.
 
@@ -31,7 +26,6 @@ def scope(
         workspace: where the seed lies.
         seed: the seed.
         texts: the data versions that are trained on.
-        gpus: of the run; with any, its memory is not this machine's.
     """
     file = folders.folder_of(workspace.root, seed) / "config.json"
     config = read_json(file) if file.is_file() else {}
@@ -39,9 +33,6 @@ def scope(
         parameters=seed.facts.parameters or 0,
         text_bytes=sum(file.bytes for version in texts for file in version.files),
         positions=_whole(config, "max_position_embeddings") or None,
-        layers=_whole(config, "num_hidden_layers"),
-        width=_whole(config, "hidden_size"),
-        memory=None if gpus else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )
 
 

@@ -45,6 +45,16 @@ SETTINGS = "btx.toml"
 HELD = ("data/*/*.dvc", "seeds/*/*.dvc", "experts/*/*.dvc", "builds/*.dvc")
 # What git leaves alone. Metrics belong to git, so that DVC can compare them.
 IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"
+# What each clone writes for itself stays its own when git merges. The first command that writes in
+# a clone sets the driver there: git takes none from a repository.
+DRIVER = "btx-own"
+ATTRIBUTES = f"""\
+dvc.lock merge={DRIVER}
+snapshot.json merge={DRIVER}
+branches.yaml merge={DRIVER}
+work/evaluation.json merge={DRIVER}
+.gitignore merge=union
+"""
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]
@@ -360,6 +370,7 @@ class Workspace:
             lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")
             lock.flush()
             _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
+            _set_driver(self.root)
             yield
 
     @property
@@ -511,18 +522,35 @@ def create(root: Path) -> Workspace:
         # stop every command after it.
         for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
-    ignore = root / ".gitignore"
-    known = ignore.read_text().splitlines() if ignore.exists() else []
-    missing = [line for line in IGNORED.splitlines() if line not in known]
-    if missing:
-        with ignore.open("a") as file:
-            file.write("\n".join(missing) + "\n")
+    _add_lines(root / ".gitignore", IGNORED)
+    _add_lines(root / ".gitattributes", ATTRIBUTES)
+    _set_driver(root)
     # Last: with it the folder is a workspace.
     _write_new(root / SETTINGS, DEFAULT_SETTINGS)
     workspace = Workspace.find(root)
     (root / ".btx").mkdir(exist_ok=True)
     workspace.catalog_to_fill.head()
     return workspace
+
+
+def _add_lines(path: Path, lines: str) -> None:
+    """Add the lines that a file lacks."""
+    known = path.read_text().splitlines() if path.exists() else []
+    missing = [line for line in lines.splitlines() if line not in known]
+    if missing:
+        with path.open("a") as file:
+            file.write("\n".join(missing) + "\n")
+
+
+def _set_driver(root: Path) -> None:
+    """Let git keep this clone's own files on a merge, where the workspace asks for that."""
+    attributes = root / ".gitattributes"
+    if not attributes.is_file() or DRIVER not in attributes.read_text():
+        return
+    key = f"merge.{DRIVER}.driver"
+    # `true` leaves the file of this clone as it is. Outside of a git repository nothing is set.
+    if subprocess.run(["git", "config", "--get", key], cwd=root, capture_output=True).returncode:
+        subprocess.run(["git", "config", key, "true"], cwd=root, capture_output=True, check=False)
 
 
 def _copy_new(source: Path, target: Path) -> None:

@@ -128,6 +128,10 @@ def login(
     """Begin a session."""
     cookie = here.sessions.begin(token.strip())
     if cookie is None:
+        address, limits = request.client.host if request.client else "", here.limits
+        wait_s = here.wrong_tokens.wait_s(address, limits.wrong_tokens, limits.burst_s)
+        if wait_s:
+            raise HTTPException(429, "more wrong tokens", {"retry-after": str(int(wait_s) + 1)})
         return HTMLResponse(page("login.html", then=then, wrong=True), 401)
     inside = then.startswith("/") and not then.startswith(("//", "/\\"))
     answer = RedirectResponse(then if inside else "/", 303)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +19,7 @@ from btx_core.training.fitting import (
     branch_rate,
     for_training,
     for_tuning,
+    in_parts,
 )
 from btx_core.training.recipes import TuneRecipe
 
@@ -82,9 +86,16 @@ def test_what_tuning_shares_with_the_branches_trains_at_their_rate() -> None:
     assert tokens[0] < tokens[1] / 3 < scope.tokens / 3
 
 
-def test_a_step_that_does_not_fit_the_memory_is_computed_in_parts() -> None:
-    roomy, tight = (
-        Scope(10**9, 10**9, layers=16, width=2048, memory=memory * 2**30) for memory in (512, 40)
-    )
-    assert for_training(roomy, {"batch": 8})["accumulate"] == 1
-    assert 1 < for_training(tight, {"batch": 8})["accumulate"] <= 8
+def test_a_step_is_computed_in_the_fewest_parts_that_fit() -> None:
+    chosen = for_training(Scope(10**9, 10**9), {"batch": 8})
+
+    def need(parts: Mapping[str, int | float]) -> int:
+        return 10 + math.ceil(12 / parts["accumulate"])
+
+    found = [
+        in_parts(chosen, 6, need, memory)["accumulate"] for memory in (None, 22, 21, 13, 12, 0)
+    ]
+    assert found == [1, 1, 2, 4, 6, 6], "never more parts than rows"
+    given = for_training(Scope(10**9, 10**9), {"accumulate": 3})
+    assert "accumulate" not in in_parts(given, 6, need, 0), "what was given stays"
+    assert in_parts(chosen, 6, lambda parts: None, 1)["accumulate"] == 1

@@ -1,11 +1,15 @@
 """Whether a stage fits is known before it starts: from the seed's config and the recipe alone."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from btx_core.mixing.recipe import MixRecipe
+from btx_core.training.fitting import in_parts
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.cli.output import place_text
 from pipelines.stages import executors, gpus
@@ -59,6 +63,26 @@ def test_what_lowers_the_need_lowers_what_is_said(seed: Path) -> None:
     assert all(needs)
     assert needs[0] < needs[1]
     assert needs[2] < needs[3]
+
+
+def test_an_8b_step_is_divided_over_the_processes_before_it_is_computed_in_parts(
+    seed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpus, "memory_of_smallest", lambda: GPU)
+    parts = {}
+    for count, recompute in ((8, True), (8, False), (16, False)):
+        resources = on(count, recompute=recompute)
+        need = partial(_of_training, seed, resources)
+        chosen = in_parts({"accumulate": 1}, 256 // count, need, executors.available(resources))
+        parts[count, recompute] = chosen["accumulate"]
+        assert (need(chosen) or 0) <= GPU, "and then it fits"
+    assert parts[8, True] < parts[8, False]
+    assert 1 < parts[16, False] < parts[8, False] <= 32
+
+
+def _of_training(seed: Path, resources: Resources, chosen: Mapping[str, float]) -> int | None:
+    recipe = replace(TRAIN, batch=256, accumulate=int(chosen["accumulate"]))
+    return memory_need.of_training(seed, recipe, resources)
 
 
 def test_a_config_that_does_not_say_enough_is_no_number(tmp_path: Path) -> None:
