@@ -99,6 +99,9 @@ def audit(
         signed=_kept_heads(workspace, request),
         on_check=on_check,
     )
+    attached = _unless_damaged(catalog, lambda: _attached(workspace))
+    if attached and attached[0]:
+        answer = _with_check(answer, "attachments", *attached)
     past = _unless_damaged(
         catalog, lambda: [finding("gates", *gap) for gap in _past_gates(catalog, reference)]
     )
@@ -186,6 +189,23 @@ def _erased(workspace: Workspace, versions: Sequence[Version[Facts]]) -> tuple[i
 def _number(catalog: Catalog, digest: str) -> int | None:
     """Return the number of the event of this digest."""
     return next((one.seq for one in catalog.events(kind="erasure") if one.digest == digest), None)
+
+
+def _attached(workspace: Workspace) -> tuple[int, list[Finding]]:
+    """Read every file that was attached to something, wherever it is of."""
+    attached = workspace.catalog.attached()
+    damaged = [
+        finding(
+            "attachments",
+            f"attachment of {', '.join(sorted(subjects))}",
+            "no whole copy in the store",
+            f"sha256 {sha256}",
+            "attach the file again: btx fact set REF --attach KEY=FILE --why TEXT",
+        )
+        for sha256, subjects in sorted(attached.items())
+        if not workspace.store.verify(sha256)
+    ]
+    return len(attached), damaged
 
 
 def _dvc_files(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict, Refused
-from registry.governance import adoption, gate, people
+from registry.governance import adoption, gate, people, stating
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, Verdict, load
 from registry.records.evidence import Evidence
@@ -29,6 +29,7 @@ def question(
         policies=load(workspace.policies),
         at=datetime.now(UTC),
         sent=sent,
+        schema=stating.read_schema(workspace.facts),
     )
 
 

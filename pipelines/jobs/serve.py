@@ -6,6 +6,7 @@ is given: a token must not travel unencrypted.
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from pipelines.jobs import gates
 from pipelines.jobs.audit import AuditRequest, audit
+from pipelines.jobs.find import saved_searches
 from pipelines.jobs.release import build_evidence, drafted, release
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
@@ -163,8 +165,15 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
         tokens=tokens(workspace),
         hosts=address.hosts(),
         limits=limits,
+        saved=lambda: _searches(workspace),
         public=address.public,
     )
+
+
+def _searches(workspace: Workspace) -> dict[str, str]:
+    """Return the saved searches, each as a person would type it."""
+    saved = saved_searches(workspace)
+    return {name: shlex.join(one.terms) for name, one in saved.items()}
 
 
 def serve(

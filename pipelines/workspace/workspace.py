@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.workspace import trust
 from pipelines.workspace.environment import child_environment
+from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
     STAGE_NAMES,
     ExecutorName,
@@ -55,6 +56,7 @@ branches.yaml merge={DRIVER}
 work/evaluation.json merge={DRIVER}
 .gitignore merge=union
 """
+SHIPPED_FACTS = Path(__file__).with_name("facts.yaml")
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]
@@ -175,6 +177,8 @@ class Workspace:
     root: Path
     settings: Settings
     acting: str | None = None  # who writes in it; the account that runs the program, unless given
+    # Own facts that are stated of what is registered through it.
+    given: GivenFacts = field(default_factory=GivenFacts)
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
@@ -264,6 +268,10 @@ class Workspace:
         """Return this workspace with a catalogue of its own, in which another person writes."""
         return replace(self, acting=name)
 
+    def stating(self, given: GivenFacts) -> "Workspace":
+        """Return this workspace, through which versions are registered with these own facts."""
+        return replace(self, given=given) if given.any else self
+
     @cached_property
     def store(self) -> Store:
         """The content store."""
@@ -300,6 +308,11 @@ class Workspace:
     def private(self) -> Path:
         """The folder of words that the log holds by digest alone."""
         return self.root / ".btx" / "private"
+
+    @property
+    def facts(self) -> Path:
+        """The file that says which facts of its own the company states."""
+        return self.root / "facts.yaml"
 
     @property
     def work(self) -> Path:
@@ -501,7 +514,7 @@ def template() -> Path:
 
 
 def create(root: Path) -> Workspace:
-    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/.
+    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/, facts.yaml.
 
     What is already there stays as it is.
     """
@@ -510,8 +523,8 @@ def create(root: Path) -> Workspace:
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
     trust.require(root, before.statements())
-    for name in ("dvc.yaml", "policies"):
-        _copy_new(template() / name, root / name)
+    for source in (template() / "dvc.yaml", template() / "policies", SHIPPED_FACTS):
+        _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if not (root / ".git").is_dir():
         _run(root, "git", "init", "--quiet")

@@ -334,6 +334,16 @@ class Catalog:
                     holders[found.ref] = found.files
         return holders
 
+    def with_own(self) -> list[Reference]:
+        """Return the versions that were registered with facts of the company's own."""
+        with self.database.read() as rows:
+            return [one.ref for one in reading.with_own(rows)]
+
+    def attached(self) -> dict[str, set[str]]:
+        """Return the digest of every file that was ever attached, with what it was attached to."""
+        with self.database.read() as rows:
+            return reading.attached(rows)
+
     def needed(self) -> Needed:
         """Return what no garbage collection may delete: the bytes of every registered version.
 
@@ -349,6 +359,7 @@ class Catalog:
             )
             query = f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.facts LIKE '%\"dvc\":%'"
             held = [version(row) for row in rows(query)]
+            attached = reading.attached(rows)
         folders = [
             one.facts.dvc
             for one in held
@@ -358,7 +369,7 @@ class Catalog:
         kept = [row for row in files if row[2] != Kind.DATA or row[0] not in gone_files]
         md5 = {folder.md5 for folder in folders if folder} | {row[1] for row in kept}
         return Needed(
-            frozenset(row[0] for row in kept),
+            frozenset({row[0] for row in kept} | attached.keys()),
             frozenset(one for one in md5 if one is not None),
         )
 

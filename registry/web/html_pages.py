@@ -14,8 +14,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from btx_core.problems import BtxError
-from registry.errors import Refused
-from registry.governance import people
+from registry.errors import Invalid, Refused
+from registry.governance import lookup, people
 from registry.records.answers import ErrorAnswer
 from registry.records.kinds import Kind
 from registry.web import api, charts, graph, history, relations, views
@@ -30,6 +30,7 @@ MENU = (
     ("/builds", "Builds"),
     ("/experts", "Experts"),
     ("/data", "Data"),
+    ("/search", "Search"),
     ("/lineage", "Lineage"),
     ("/impact", "Impact"),
     ("/explain", "Explain"),
@@ -49,6 +50,7 @@ ABOUT: Mapping[Kind, str] = {
     Kind.DATA: "Named, licensed corpora, fixed by digest.",
 }
 EVENTS = 50  # on one page of the log
+FOUND = 200  # versions on the page of a search
 SOON = 20  # looks at an explanation that has just begun
 LOOK_EVERY_S = 0.05
 EXAMPLE = "def area(r):\n    return 3.14 * r ** 2\n\nHow many metres are 3 km?"
@@ -182,6 +184,29 @@ def listing(
         about=ABOUT[kind],
         text=text,
         page_length=views.PAGE,
+    )
+
+
+@router.get("/search")
+def search(
+    request: Request, here: Here, asking: Visitor, q: Annotated[str, Query(max_length=500)] = ""
+) -> HTMLResponse:
+    """Versions by anything that is recorded, stated or logged of them."""
+    wrong, rows = None, []
+    try:
+        rows = lookup.search(here.catalog, lookup.split_words(q)) if q.strip() else []
+    except Invalid as error:
+        wrong = error
+    saved = here.saved()
+    return show(
+        request,
+        "search.html",
+        asking,
+        q=q,
+        rows=rows[:FOUND],
+        all=len(rows),
+        wrong=wrong,
+        saved=saved,
     )
 
 

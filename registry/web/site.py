@@ -6,7 +6,7 @@ floor does not import.  Out: what a request needs beside the catalogue's own ans
 
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -70,6 +70,7 @@ class Site:
         tokens: who may ask.
         hosts: the values of the Host header under which the server answers.
         limits: how much and how often one person may ask.
+        saved: returns the searches that are kept in the workspace, each as one line.
         public: where browsers find it behind a proxy.
     """
 
@@ -78,6 +79,7 @@ class Site:
     tokens: Tokens
     hosts: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
+    saved: Callable[[], Mapping[str, str]] = dict
     public: PublicAddress | None = None
 
     @cached_property

@@ -11,7 +11,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from registry.formats import Dossier, collect, model_card, render
-from registry.formats.sections import annex_iv, attention, overview, training_summary
+from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY
+from registry.formats.sections import answered, attention, overview
 from registry.records.events import Exported, Released
 from registry.records.facts import Architecture, BuildFacts, Environment, ExpertFacts
 from registry.records.results import Result, Specialist
@@ -52,8 +53,8 @@ def test_the_page_needs_nothing_beside_itself_and_is_well_formed(governed: Any) 
 def test_all_nine_points_of_annex_iv_and_the_whole_template_are_answered(governed: Any) -> None:
     governed.story()
     dossier = collect(governed.as_("ann"), "build/1")
-    assert {section.title[0] for section in annex_iv(dossier)} == set("123456789")
-    assert [section.title.split()[0] for section in training_summary(dossier)] == [
+    assert {section.title[0] for section in answered(ANNEX_IV, dossier)} == set("123456789")
+    assert [section.title.split()[0] for section in answered(TRAINING_SUMMARY, dossier)] == [
         "1.1",
         "1.2",
         "1.3",
@@ -62,7 +63,7 @@ def test_all_nine_points_of_annex_iv_and_the_whole_template_are_answered(governe
         "3.2",
         "3.3",
     ]
-    for section in (*annex_iv(dossier), *training_summary(dossier)):
+    for section in (*answered(ANNEX_IV, dossier), *answered(TRAINING_SUMMARY, dossier)):
         assert section.needs
         assert section.recorded or section.missing, f"{section.title} says nothing"
 
@@ -75,7 +76,7 @@ def test_what_nobody_recorded_is_said_to_be_missing(governed: Any, key: str, wor
     governed.seed()
     governed.build(governed.expert(governed.data(**{key: None})))
     dossier = collect(governed.as_("ann"), "build/1")
-    missing = [line for section in training_summary(dossier) for line in section.missing]
+    missing = [line for section in answered(TRAINING_SUMMARY, dossier) for line in section.missing]
     assert words in missing
     for form in ("html", "md"):
         assert words in render(dossier, form)
