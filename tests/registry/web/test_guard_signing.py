@@ -14,9 +14,9 @@ REF, WHY = "data/law@1", "the holder took it back"
 DRAFT_WITHDRAWAL = f"/api/withdrawal-statement?ref={REF}&why={WHY}"
 
 
-def approved(web: Any) -> None:
+def approved(web: Any, why: str = "reviewed") -> None:
     done = web.client.post(
-        "/api/builds/1/approvals", json=web.signed("dora"), headers=web.as_("dora")
+        "/api/builds/1/approvals", json=web.signed("dora", why=why), headers=web.as_("dora")
     )
     assert done.status_code == 201, done.text
 
@@ -100,7 +100,7 @@ def test_a_release_is_signed_anew_when_what_the_gate_is_told_has_changed(
     envelopes = web.sealed(web.statements("ann", DRAFT_RELEASE), "ann")
     for event in people.standing_acts(web.site.catalog, "approved", "build/1"):
         people.retract(governed.as_("dora"), event, web.keys["dora"], "read again")
-    approved(web)
+    approved(web, "read again, and found good")
     assert "no fresh signature" in release(web, envelopes).json()["found"]
     envelopes = web.sealed(web.statements("ann", DRAFT_RELEASE), "ann")
     assert release(web, envelopes).status_code == 200
