@@ -14,12 +14,12 @@ Shapes: N bytes of a document, N - 63 windows.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btx_core.texts import AnyText, Document, Split, every, split
+from btx_core.columns import Document
+from btx_core.texts import AnyText, Split, every, split
 
 # Bytes of a window.
 WINDOW = 64
@@ -79,7 +79,7 @@ def _looked_for(splits: Sequence[Split]) -> list[bytes]:
     return [text for texts in kept.values() for text in texts]
 
 
-def sketch(folder: Path, most: int = 2048) -> tuple[int, list[int]]:
+def sketch(folder: AnyText, most: int = 2048) -> tuple[int, list[int]]:
     """Sample the windows of a folder's text, so that others can be compared with it later.
 
     A window counts when the first bits of its hash are zero (FracMinHash,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from btx_core.files import copy_file
 from btx_core.measuring import overlap
+from btx_core.texts import TextFolder
 from pipelines.workspace import erased_bytes, folders, held_documents
 from pipelines.workspace.held_documents import HeldDocument
 from pipelines.workspace.workspace import Workspace
@@ -170,14 +171,20 @@ def _chosen(
     folders.require_here(folder, str(ref))
     return [
         one
-        for one in held_documents.documents(folder)
+        for one in held_documents.documents(_text(version, folder))
         if one.path in wanted and _is_meant(one, selection)
     ]
 
 
+def _text(version: Version[DataFacts], folder: Path) -> TextFolder:
+    """Return the text of a data version, read as its row says."""
+    how = folders.HowRead(version.facts.held_out, version.facts.reading)
+    return replace(folders.text_folder(folder, how, folder), tokens=None)
+
+
 def _is_meant(document: HeldDocument, selection: Selection) -> bool:
     if selection.author is not None:
-        return document.author == selection.author
+        return selection.author in document.authors
     if selection.document is None:
         return True
     name = selection.document
@@ -239,7 +246,7 @@ def _holders(workspace: Workspace, sha256s: Iterable[str], texts: Iterable[str])
 
 
 def _look(held: _Held, folder: Path, wanted: set[str]) -> None:
-    for document in held_documents.documents(folder):
+    for document in held_documents.documents(_text(held.version, folder)):
         if document.digest in wanted:
             held.documents.setdefault(document.path, set()).add(document.digest)
         else:
@@ -265,13 +272,17 @@ def _part(workspace: Workspace, held: _Held, paths: set[str]) -> ErasedPart:
 
 def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
     """Copy what is left of a version into work/left; None where its folder is not here."""
-    version = workspace.catalog.get(part.ref)
+    version = workspace.catalog.get(part.ref, DataFacts)
     ref = version.ref
     folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
     target = workspace.work / "left" / f"{ref.name}-{ref.version}"
     erased = {file.path for file in part.files}
     if not folder.is_dir() or not any((folder / path).is_file() for path in erased):
         return target if target.is_dir() else None
+    gone: dict[str, set[int | None]] = {}
+    for document in held_documents.documents(_text(version, folder)):
+        if document.digest in part.documents:
+            gone.setdefault(document.path, set()).add(document.number)
     for file in version.files:
         source, copy = folder / file.path, target / file.path
         if not source.is_file():
@@ -281,14 +292,12 @@ def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
         if file.path not in erased:
             copy_file(source, copy)
         elif source.suffix == ".jsonl":
-            _copy_other_lines(source, copy, set(part.documents))
+            _copy_other_lines(source, copy, gone.get(file.path, set()))
     return target
 
 
-def _copy_other_lines(source: Path, target: Path, erased: set[str]) -> None:
+def _copy_other_lines(source: Path, target: Path, gone: set[int | None]) -> None:
     """Copy the lines whose documents stay; no file where none does."""
-    documents = held_documents.of_file(source, source.name)
-    gone = {document.line for document in documents if document.digest in erased}
     with source.open(encoding="utf-8") as lines:
         kept = [line for number, line in enumerate(lines, 1) if number not in gone]
     if any(line.strip() for line in kept):

@@ -1,13 +1,14 @@
 """Ask a gate from a job: judge under the workspace's policies, log the verdict, stop on a no."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict, Refused
 from registry.governance import adoption, gate, people, stating
 from registry.governance.gate import Question
-from registry.governance.policies import Policy, Verdict, load
+from registry.governance.policies import Policy, RuleResult, Verdict, load
 from registry.records.evidence import Evidence
 from registry.records.facts import Facts
 from registry.records.kinds import UNUSABLE, Gate
@@ -53,15 +54,19 @@ def ask(
     subject: str,
     evidence: Evidence,
     sent: people.Sent | None = None,
+    *,
+    at_best: Evidence | None = None,
 ) -> Verdict:
     """Ask the gate, and log its verdict.
 
     Args:
-        workspace: whose policies are asked.
+        workspace: whose policies are asked, and where the verdict is logged.
         of: the gate.
         subject: the candidate's reference.
         evidence: what is known of it.
         sent: what the person who asks signed elsewhere.
+        at_best: the same with what could not be measured at its best. A rule that would then say
+            yes is named last, as one that was not measured.
 
     Returns:
         The verdict, allowed or waived.
@@ -72,22 +77,29 @@ def ask(
     asked = question(workspace, of, subject, evidence, sent)
     _adopt_first(workspace, asked.policies)
     verdict = gate.decide(workspace.catalog, asked)
-    require_passed(verdict)
+    unmeasured: set[str] = set()
+    if verdict.outcome == "refused" and at_best is not None:
+        best = gate.check(workspace.catalog, replace(asked, evidence=at_best))
+        refused = {rule.name for rule in verdict.refusals()}
+        unmeasured = refused - {rule.name for rule in best.refusals()}
+    require_passed(verdict, unmeasured)
     return verdict
 
 
-def require_passed(verdict: Verdict) -> None:
-    """Raise Refused for a refusal, naming every rule that said no, and how to satisfy it."""
-    subject, of = verdict.subject, verdict.gate
-    if verdict.outcome == "refused":
-        broken = verdict.refusals()
-        remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)
-        raise Refused(
-            f"{subject} at gate {of}",
-            found="; ".join(f"{rule.name}: {rule.message}" for rule in broken),
-            expected="every rule of the gate satisfied or waived",
-            next="; ".join(remedies) or f"btx policy check {subject}",
-        )
+def require_passed(verdict: Verdict, unmeasured: Collection[str] = ()) -> None:
+    """Raise Refused for a refusal, naming every rule that said no, and how to satisfy it.
+
+    Args:
+        verdict: of the gate.
+        unmeasured: the names of rules that say no because something was not measured.
+    """
+    if verdict.outcome != "refused":
+        return
+    broken = verdict.refusals()
+    # Where nothing else says no, these are the causes themselves.
+    causes = [rule for rule in broken if rule.name not in unmeasured] or broken
+    left = sorted(unmeasured) if causes is not broken else []
+    raise refusal(f"{verdict.subject} at gate {verdict.gate}", causes, not_measured=left)
 
 
 def withdrawn_meanwhile(
@@ -109,3 +121,31 @@ def withdrawn_meanwhile(
                 next=advice,
             )
     return None
+
+
+def refusal(
+    subject: str,
+    broken: Sequence[RuleResult],
+    *,
+    not_measured: Sequence[str] = (),
+    advice: str = "",
+) -> Refused:
+    """Return the error that names every rule that said no, and how to satisfy it.
+
+    Args:
+        subject: the candidate, and where it was asked about.
+        broken: the rules.
+        not_measured: the names of rules that could not be answered because of these.
+        advice: what else can be done.
+    """
+    remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)
+    found = "; ".join(f"{rule.name}: {rule.message}" for rule in broken)
+    if not_measured:
+        found += f" (because of that not measured: {', '.join(not_measured)})"
+    steps = [*remedies, *([advice] if advice else [])]
+    return Refused(
+        subject,
+        found=found,
+        expected="every rule of the gate satisfied or waived",
+        next="; ".join(steps) or f"btx policy check {subject}",
+    )

@@ -342,7 +342,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         path=_relative(workspace, folder),
         digest=folders.files_digest(version.files),
         held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    )
+    ).read_as(version.facts)
 
 
 def _previous_mix(run: Run) -> str | None:

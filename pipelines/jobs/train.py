@@ -18,6 +18,7 @@ from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
 from btx_core.training.recipes import TrainRecipe
 from pipelines.jobs import gates, state_facts
+from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.task import Task
@@ -63,6 +64,7 @@ def train(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
+    anyway: bool = False,
 ) -> dict[str, Branch]:
     """Train a branch for every expert, or find it trained already.
 
@@ -72,13 +74,15 @@ def train(
         seed: the seed version; the newest of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
         executor: local, ray or slurm; the settings' unless it is given.
+        anyway: train also what the gate would refuse whatever training brings.
 
     Returns:
         The branches, by expert.
 
     Raises:
         Invalid: for resources that the executor cannot honour.
-        Refused: for withdrawn data.
+        Refused: for withdrawn data, and where the gate would refuse every branch of this data.
+        Unreadable: for conversations that the seed's chat template does not take.
         Damaged: for data that changed on disk.
         Conflict: when the seed or data is withdrawn while a branch trains; it stops.
         StageFailed: for a training that did not end.
@@ -108,6 +112,10 @@ def train(
             versions += [catalog.get(ref) for ref in base.facts.data]
             return gates.withdrawn_meanwhile(workspace, versions, "btx train on other data")
 
+        intents = [Intent(targets[one], base, corpora[targets[one]]) for one in stale]
+        require_readable(workspace, intents, keep=True)
+        if not anyway:
+            require_admissible(workspace, intents)
         branches = {target: targets[target] for target in stale}
         _run(workspace, branches, resources, log, withdrawn)
     folder = workspace.work / "branches"
@@ -151,6 +159,13 @@ def look_ahead(
                 action="reuse" if reused else "train",
             )
         )
+    intents = [
+        Intent(branch.expert, base, corpora[branch.expert])
+        for branch in branches
+        if branch.action == "train"
+    ]
+    require_readable(workspace, intents, keep=False)
+    require_admissible(workspace, intents)
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)
@@ -248,7 +263,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         path=folder.relative_to(workspace.root).as_posix(),
         digest=folders.files_digest(version.files),
         held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    )
+    ).read_as(version.facts)
 
 
 def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
