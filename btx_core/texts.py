@@ -219,6 +219,25 @@ def text_folder(source: AnyText) -> TextFolder:
     return source if isinstance(source, TextFolder) else TextFolder(source)
 
 
+def every_document(source: AnyText) -> Iterator[tuple[str, Document]]:
+    """Read every document of a data folder with the path of its file, in the order of the files.
+
+    Args:
+        source: the folder of a data version.
+
+    Yields:
+        The documents, those that are held out among them.
+
+    Raises:
+        Unreadable: naming the first file and line that is no text.
+    """
+    folder = text_folder(source)
+    for file in _files(folder.path):
+        relative = file.relative_to(folder.path).as_posix()
+        for document in corpus_files.documents(file, folder.reading):
+            yield relative, document
+
+
 def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
     """Read a data folder, and say of every document where it stands and what is known of it.
 
@@ -233,20 +252,16 @@ def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
     Raises:
         Unreadable: naming the first file and line that is no text.
     """
-    folder = text_folder(source)
-    for file in _files(folder.path):
-        relative = file.relative_to(folder.path).as_posix()
-        for document in corpus_files.documents(file, folder.reading):
-            text = document.text.encode()
-            digest = hashlib.sha256(text).hexdigest()
-            yield IndexedDocument(
-                file=relative,
-                number=document.number,
-                about=document.about,
-                digest=digest,
-                text_bytes=len(text),
-                is_conversation=bool(document.messages),
-            )
+    for file, document in every_document(source):
+        text = document.text.encode()
+        yield IndexedDocument(
+            file=file,
+            number=document.number,
+            about=document.about,
+            digest=hashlib.sha256(text).hexdigest(),
+            text_bytes=len(text),
+            is_conversation=bool(document.messages),
+        )
 
 
 def refuse_empty(source: AnyText, train: int, heldout: int) -> None:
