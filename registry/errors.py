@@ -3,6 +3,9 @@
 All of them are `BtxError`: they carry the subject, what was found and expected, and the next step.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from btx_core.problems import BtxError
 
 
@@ -28,7 +31,52 @@ class Unavailable(BtxError):
     """The disk is full, or the database cannot be reached or written now; nothing was changed."""
 
 
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule that refuses: its name, POLICY/RULE, what it says, and what a person can do."""
+
+    rule: str
+    message: str
+    remedy: str = ""
+
+
 class Refused(BtxError):
-    """A rule says no."""
+    """A rule says no.
+
+    Attributes:
+        rules: of a gate, the rules that refuse.
+    """
 
     exit_status = 3
+    rules: tuple[BrokenRule, ...] = ()
+
+    @classmethod
+    def by(cls, subject: str, rules: Sequence[BrokenRule], *, otherwise: str) -> "Refused":
+        """Return the refusal of a gate.
+
+        Args:
+            subject: the candidate, and the gate that was asked.
+            rules: those that refuse.
+            otherwise: the next step where no rule has a remedy.
+        """
+        remedies = dict.fromkeys(rule.remedy for rule in rules if rule.remedy)
+        refusal = cls(
+            subject,
+            found="; ".join(f"{rule.rule}: {rule.message}" for rule in rules),
+            expected="every rule of the gate satisfied or waived",
+            next="; ".join(remedies) or otherwise,
+        )
+        refusal.rules = tuple(rules)
+        return refusal
+
+    def __str__(self) -> str:
+        if not self.rules:
+            return super().__str__()
+        lines = [f"{type(self).__name__}: {self.subject}", f"  expected {self.expected}"]
+        for rule in self.rules:
+            lines.append(f"  {rule.rule}: {rule.message}")
+            if rule.remedy:
+                lines.append(f"    next: {rule.remedy}")
+        if not any(rule.remedy for rule in self.rules):
+            lines.append(f"  next: {self.next}")
+        return "\n".join(lines)

@@ -240,7 +240,7 @@ def due_command(
         print_json(rows)
         return
     lines = [[row.state, row.until[:10], row.what, row.ref, row.next] for row in rows]
-    print_table(("", "until", "what", "of", "next"), lines)
+    print_table(("state", "until", "what", "of", "next"), lines)
 
 
 @app.command("release")

@@ -4,19 +4,41 @@ Declarations and checks of what was typed; printing is left to `output`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from btx_core.problems import BtxError
 
 if TYPE_CHECKING:
     from pipelines.workspace.placement import ExecutorName
     from pipelines.workspace.workspace import Workspace
 
+
+def registered(incomplete: str) -> list[str]:
+    """Return the references that complete what the user has typed, for the shell."""
+    from pipelines.jobs.show import LISTED, listed
+
+    found: list[str] = []
+    # A shell that completes shows no errors.
+    with suppress(BtxError, OSError):
+        workspace = find_workspace()
+        for plural, facts in LISTED.items():
+            start = f"{facts.kind}/"
+            if start.startswith(incomplete) or incomplete.startswith(start):
+                found += [row.ref for row in listed(workspace, plural, {})]
+    return [ref for ref in found if ref.startswith(incomplete)]
+
+
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")
 ]
-Ref = Annotated[str, typer.Argument(metavar="REF", help="kind/name@version, or build/N")]
-Build = Annotated[str, typer.Argument(metavar="BUILD")]
+Ref = Annotated[
+    str,
+    typer.Argument(metavar="REF", help="kind/name@version, or build/N", autocompletion=registered),
+]
+Build = Annotated[str, typer.Argument(metavar="BUILD", autocompletion=registered)]
 
 
 Executor = Annotated[

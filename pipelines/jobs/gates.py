@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Refused
+from registry.errors import BrokenRule, Refused
 from registry.governance import adoption, gate
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, Verdict, load
@@ -44,18 +44,12 @@ def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Ver
         The verdict, allowed or waived.
 
     Raises:
-        Refused: naming every rule that said no, and how to satisfy it.
+        Refused: with every rule that said no, and how to satisfy it.
     """
     asked = question(workspace, of, subject, evidence)
     _adopt_first(workspace, asked.policies)
     verdict = gate.decide(workspace.catalog, asked)
     if verdict.outcome == "refused":
-        broken = verdict.refusals()
-        remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)
-        raise Refused(
-            f"{subject} at gate {of}",
-            found="; ".join(f"{rule.name}: {rule.message}" for rule in broken),
-            expected="every rule of the gate satisfied or waived",
-            next="; ".join(remedies) or f"btx policy check {subject}",
-        )
+        broken = [BrokenRule(rule.name, rule.message, rule.remedy) for rule in verdict.refusals()]
+        raise Refused.by(f"{subject} at gate {of}", broken, otherwise=f"btx policy check {subject}")
     return verdict

@@ -7,7 +7,6 @@ Out: builds/N, whole or not at all, and its rows.
 """
 
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from pipelines.jobs.forecast import forecast
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import fitted, folders, orders, reports
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
 from pipelines.workspace.placement import ExecutorName, StageName
@@ -122,7 +122,7 @@ def rebuild(
         snapshot = _freeze(workspace, planned)
         run = Run(workspace, planned, number, asked, started, shards, snapshot)
         if planned.chosen and planned.scope:
-            print(f"tune: {fitted.sentence(planned.chosen, planned.scope)}", file=sys.stderr)
+            remark(f"tune: {fitted.sentence(planned.chosen, planned.scope)}")
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
@@ -415,7 +415,7 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     with workspace.numbering(Kind.BUILD, "") as number:
         ref = f"build/{number}"
         if number != run.number:
-            print(f"build/{run.number} was taken meanwhile: this is {ref}", file=sys.stderr)
+            remark(f"build/{run.number} was taken meanwhile: this is {ref}")
             run = replace(run, number=number, asked=_ask(workspace, run.planned, ref))
         elif _last_verdict(workspace, ref) != run.asked:
             # A verdict speaks of one candidate, and another one asked under this number too.

@@ -7,7 +7,6 @@ edited it on purpose.
 
 import logging
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from pipelines.stages.executors import Clusters, available, check, execute, plac
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log
 from pipelines.workspace import fitted, folders, memory_need, orders
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
@@ -214,7 +214,7 @@ def _orders(
         order = BranchOrder(data=_folder(workspace, corpus), chosen=chosen, **shared)
         ordered[name] = fitted.kept(before.get(name), order)
         if ordered[name].chosen:
-            print(f"{name}: {fitted.sentence(chosen, scope)}", file=sys.stderr)
+            remark(f"{name}: {fitted.sentence(chosen, scope)}")
     return ordered
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.workspace import trust
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import child_environment
 from pipelines.workspace.placement import (
     STAGE_NAMES,
@@ -349,7 +350,7 @@ class Workspace:
             except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read().strip() or "another command"
-                print(f"waiting: {holder} is writing to {self.root}", file=sys.stderr)
+                remark(f"waiting: {holder} is writing to {self.root}")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")

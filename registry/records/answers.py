@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from btx_core.problems import BtxError
 from registry.digest import canonical_json
+from registry.errors import Refused
 from registry.records.base import JsonObject, Record
 from registry.records.events import Judged
 from registry.records.facts import (
@@ -599,7 +601,7 @@ class RepairAnswer(Answer):
     lost: tuple[LostFile, ...] = ()
 
 
-class UpgradeStep(Answer):
+class UpgradeRow(Answer):
     """One thing that leads an older workspace to what a new one has."""
 
     what: str
@@ -727,13 +729,41 @@ class DemoAnswer(Answer):
 
 
 class ErrorAnswer(Answer):
-    """A failure."""
+    """A failure: what was looked at, what was there, what should have been, what to do now."""
 
-    kind: str
+    kind: str  # Refused, NotFound, Invalid, ...: what a caller does differently
     subject: str
     found: str
     expected: str
     next: str
+
+
+class RefusingRule(Answer):
+    """A rule that refuses, by its name POLICY/RULE, and what a person can do."""
+
+    rule: str
+    message: str
+    remedy: str
+
+
+class FailureAnswer(Answer):
+    """What a command prints with `--json` where it fails or is refused."""
+
+    error: ErrorAnswer
+    rules: tuple[RefusingRule, ...] = ()  # where a gate refused
+
+
+def failure_of(problem: BtxError) -> FailureAnswer:
+    """Return the answer that a failure is, with its rules where a gate refused."""
+    error = ErrorAnswer(
+        kind=type(problem).__name__,
+        subject=problem.subject,
+        found=problem.found,
+        expected=problem.expected,
+        next=problem.next,
+    )
+    broken = problem.rules if isinstance(problem, Refused) else ()
+    return FailureAnswer(error=error, rules=tuple(RefusingRule(**vars(rule)) for rule in broken))
 
 
 class DomainFigures(WithoutNulls):
