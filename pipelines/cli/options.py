@@ -31,14 +31,30 @@ def registered(incomplete: str) -> list[str]:
     return [ref for ref in found if ref.startswith(incomplete)]
 
 
+def behind_alias(text: str) -> str:
+    """Return the reference that an alias stands for; any other text as it is."""
+    if "/" not in text:
+        # Without a workspace the command itself says so.
+        with suppress(BtxError):
+            return find_workspace().catalog.aliases().get(text, text)
+    return text
+
+
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")
 ]
 Ref = Annotated[
     str,
-    typer.Argument(metavar="REF", help="kind/name@version, or build/N", autocompletion=registered),
+    typer.Argument(
+        metavar="REF",
+        help="kind/name@version, build/N, or an alias",
+        autocompletion=registered,
+        callback=behind_alias,
+    ),
 ]
-Build = Annotated[str, typer.Argument(metavar="BUILD", autocompletion=registered)]
+Build = Annotated[
+    str, typer.Argument(metavar="BUILD", autocompletion=registered, callback=behind_alias)
+]
 
 
 Executor = Annotated[

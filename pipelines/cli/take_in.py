@@ -10,7 +10,7 @@ from pipelines.cli.output import place_text, print_answer, print_json
 from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
-    from registry.records.answers import RegisteredAnswer, TrainForecastAnswer
+    from registry.records.answers import TrainForecastAnswer
     from registry.records.facts import Facts
     from registry.records.version import Version
 
@@ -176,6 +176,7 @@ def train_command(
     """
     from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
+    from registry.records.answers import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
     chosen = executor_named(executor)
@@ -204,7 +205,7 @@ def train_command(
         )
         versions.append(version)
     if json and len(versions) > 1:
-        print_json([_registration(version) for version in versions])
+        print_json([registered(version) for version in versions])
         return
     for version in versions:
         _print_version(version, json)
@@ -241,20 +242,10 @@ def _forecast_text(plan: "TrainForecastAnswer") -> str:
     return "\n".join([*lines, f"  on      {place_text(plan.place)}"])
 
 
-def _registration(version: "Version[Facts]") -> "RegisteredAnswer":
-    """Return the answer of every command that registers something."""
-    from registry.records.answers import RegisteredAnswer
-
-    return RegisteredAnswer(
-        ref=str(version.ref),
-        status="registered" if version.created else "unchanged",
-        digest=version.digest,
-        left_out=getattr(version.facts, "left_out", ()) if version.created else (),
-    )
-
-
 def _print_version(version: "Version[Facts]", json: bool) -> None:
-    answer = _registration(version)
+    from registry.records.answers import registered
+
+    answer = registered(version)
     text = f"{answer.ref}   {answer.status}   {answer.digest[:12]}"
     if answer.left_out:
         text += f"\nleft out, as no part of the model: {', '.join(answer.left_out)}"

@@ -140,6 +140,6 @@ def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataF
         return None
     if folders.files_digest(newest.files) != content:
         return None
-    # What was withdrawn is no answer: it asks the gate, which is shown what it holds.
-    withdrawn = workspace.catalog.status(newest.ref) == Status.WITHDRAWN
-    return None if withdrawn else newest
+    # What was withdrawn or retired is no answer: it asks the gate, which is shown what it holds.
+    out_of_use = workspace.catalog.status(newest.ref) in (Status.WITHDRAWN, Status.RETIRED)
+    return None if out_of_use else newest

@@ -316,6 +316,19 @@ class Workspace:
         with self.catalog.database.lock(f"{kind}/{name}"):
             yield self.next_number(kind, name)
 
+    def writer(self) -> str | None:
+        """Return who holds the write lock now; None where nobody does."""
+        path = self.root / ".btx" / "lock"
+        try:
+            with path.open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return lock.read().strip() or "another command"
+        except FileNotFoundError:
+            pass
+        return None
+
     def next_number(self, kind: Kind, name: str) -> int:
         """Return the number that the next version of this name gets here.
 

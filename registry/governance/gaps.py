@@ -18,10 +18,13 @@ from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
 from registry.records.events import (
     Acted,
+    AliasMoved,
     EventBody,
     Exported,
     Judged,
+    Noted,
     Released,
+    Retired,
     TokenIssued,
     Withdrawn,
 )
@@ -42,7 +45,7 @@ from registry.records.results import Result
 from registry.records.version import Event, Version, content_digest
 
 # Bodies that carry the signature of whoever let something in or out.
-SignedBody = Judged | Released | Exported | Withdrawn | TokenIssued
+SignedBody = Judged | Released | Exported | Withdrawn | TokenIssued | Retired | AliasMoved | Noted
 ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted"})
 # What is signed where the list of actors is closed, by the kind of event.
 SIGNED: Mapping[str, type[EventBody]] = {
@@ -51,6 +54,9 @@ SIGNED: Mapping[str, type[EventBody]] = {
     "released": Released,
     "exported": Exported,
     "withdrawn": Withdrawn,
+    "retired": Retired,
+    "alias": AliasMoved,
+    "noted": Noted,
     "token": TokenIssued,
 }
 
@@ -191,6 +197,8 @@ def _unsigned(people_then: people.Roll, event: Event) -> str | None:
     if not isinstance(body, SignedBody):
         return None
     digest = body.digest if isinstance(body, Withdrawn) else None
+    if isinstance(body, Retired | AliasMoved | Noted):
+        digest = body.signed
     if isinstance(body, Judged) and len(body.documents) > 1:
         digest = body.evidence
     if people_then.vouches(event, body.envelope, digest):

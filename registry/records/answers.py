@@ -23,6 +23,7 @@ from registry.records.facts import (
     DataStatement,
     DvcFolder,
     Environment,
+    Facts,
     Member,
     Routing,
     SourceFile,
@@ -32,6 +33,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import Kind
 from registry.records.results import Result, Specialist, labels, worst_of
+from registry.records.version import Version
 
 
 class Answer(Record):
@@ -96,6 +98,16 @@ class RegisteredAnswer(Answer):
     left_out: tuple[str, ...] = ()  # of a checkpoint folder: what was not taken
 
 
+def registered(version: Version[Facts]) -> RegisteredAnswer:
+    """Return the answer of everything that registers a version."""
+    return RegisteredAnswer(
+        ref=str(version.ref),
+        status="registered" if version.created else "unchanged",
+        digest=version.digest,
+        left_out=getattr(version.facts, "left_out", ()) if version.created else (),
+    )
+
+
 class WorkspaceAnswer(Answer):
     """A workspace was made."""
 
@@ -121,11 +133,17 @@ class Row(Answer):
 class RowEnd(Row):
     """What every line of a list ends with."""
 
-    printed_last = ("status", "digest", "registered_at")
+    printed_last = ("status", "digest", "registered_at", "aliases")
 
     status: str
     digest: str
     registered_at: str
+    aliases: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of every row; `aliases` only where there is one."""
+        printed = super().to_json()
+        return printed if self.aliases else {k: v for k, v in printed.items() if k != "aliases"}
 
 
 class SeedRow(RowEnd):
@@ -621,6 +639,35 @@ class DueRow(Answer):
     next: str
 
 
+class Waiting(Answer):
+    """What waits for a person, and the command that they would give."""
+
+    what: str
+    who: str
+    next: str
+
+
+class DiskUse(Answer):
+    """How much a part of a workspace takes; what another part links is not counted again."""
+
+    part: str
+    bytes: int
+
+
+class StatusAnswer(Answer):
+    """How a workspace is now."""
+
+    workspace: str
+    head: str
+    counts: Mapping[str, int]  # of what is in use, by kind
+    newest_build: str | None
+    aliases: Mapping[str, str] = {}
+    running: tuple[str, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    due: tuple[DueRow, ...] = ()
+    disk: tuple[DiskUse, ...] = ()
+
+
 class ActorRow(Answer):
     """A person who is on the list of actors, or was; without a role, taken off it."""
 
@@ -689,6 +736,41 @@ class TokenRow(Answer):
     issued: str
     expires: str
     revoked: str | None = None
+
+
+class AliasAnswer(Answer):
+    """An alias was moved; without a reference it stands for nothing any more."""
+
+    alias: str
+    ref: str | None
+    before: str | None
+
+
+class AliasRow(Answer):
+    """What an alias stands for now."""
+
+    alias: str
+    ref: str
+    status: str
+    set_by: str
+    since: str
+
+
+class NoteAnswer(Answer):
+    """A note was written."""
+
+    ref: str
+    text: str
+    actor: str
+    at: str
+
+
+class RetireAnswer(Answer):
+    """A version that was registered by mistake was retired."""
+
+    ref: str
+    status: str
+    why: str
 
 
 class RevokedAnswer(Answer):
@@ -812,6 +894,8 @@ class Shown(AsStored):
     actor: str
     files: tuple[FileLine, ...] = ()
     gates: tuple[Judged, ...] = ()
+    aliases: tuple[str, ...] = ()
+    notes: tuple[NoteAnswer, ...] = ()
 
 
 class ShownDataAnswer(DataStatement, Shown):

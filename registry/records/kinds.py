@@ -34,11 +34,13 @@ class Status(StrEnum):
     RELEASED = "released"
     WITHDRAWN = "withdrawn"
     TAINTED = "tainted"
+    RETIRED = "retired"
     REFUSED = "refused"
 
 
-# Withdrawn itself, or made from something that was withdrawn: no gate lets it pass.
-UNUSABLE: Collection[Status] = frozenset({Status.WITHDRAWN, Status.TAINTED})
+# Withdrawn itself, made from something that was withdrawn, or registered by mistake: no gate lets
+# it pass.
+UNUSABLE: Collection[Status] = frozenset({Status.WITHDRAWN, Status.TAINTED, Status.RETIRED})
 
 
 class Mode(StrEnum):
@@ -95,7 +97,13 @@ class Relation(StrEnum):
 
 
 def status_of(
-    *, withdrawn: bool, tainted: bool, released: bool, progress: str | None, recorded: str | None
+    *,
+    withdrawn: bool,
+    tainted: bool,
+    released: bool,
+    progress: str | None,
+    recorded: str | None,
+    retired: bool = False,
 ) -> Status:
     """Decide what a version is good for now.
 
@@ -105,15 +113,19 @@ def status_of(
         released: the log releases it.
         progress: the newest status that the log reports of its making.
         recorded: the status that its own row was written with.
+        retired: the log says that it was registered by mistake.
 
     Returns:
-        The first that applies, in the order of the arguments; else `registered`.
+        Withdrawn, retired, or the first of the others that applies, in the order of the arguments;
+        else `registered`.
 
     Raises:
         ValueError: for a reported or recorded status that is no status.
     """
     if withdrawn:
         return Status.WITHDRAWN
+    if retired:
+        return Status.RETIRED
     if tainted:
         return Status.TAINTED
     if released:

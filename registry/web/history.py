@@ -13,10 +13,13 @@ from registry.governance.gate import readable_verdicts
 from registry.records.events import (
     Act,
     Acted,
+    AliasMoved,
     EventBody,
     Exported,
     Judged,
+    Noted,
     Reason,
+    Retired,
     StageRan,
     Withdrawn,
 )
@@ -108,8 +111,12 @@ def words(kind: str, body: EventBody) -> str:
             return _stage_words(body)
         case Acted():
             return _act_words(kind, body.act)
-        case Withdrawn():
+        case Withdrawn() | Retired():
             return body.why
+        case AliasMoved():
+            return f"{body.alias} {'set' if body.set else 'removed'} {body.why}".strip()
+        case Noted():
+            return body.text
         case Exported():
             return body.folder
         case _:
