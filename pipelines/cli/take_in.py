@@ -164,6 +164,10 @@ def train_command(
         str | None, typer.Option(metavar="seed/NAME[@V]", help="default: the only seed there is")
     ] = None,
     mode: Annotated[str | None, typer.Option(metavar="anchored|full")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML with [recipe.train] ... instead of btx.toml's"),
+    ] = None,
     executor: Executor = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
@@ -176,6 +180,7 @@ def train_command(
     """
     from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
+    from pipelines.workspace.workspace import read_recipes
     from registry.records.answers import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
@@ -188,11 +193,14 @@ def train_command(
         )
     workspace = find_workspace()
     domains = dict(zip(experts, corpora, strict=True))
+    recipes = read_recipes(recipe) if recipe else None
     if dry_run:
-        plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
+        plan = look_ahead(
+            workspace, domains, seed=seed, mode=mode, executor=chosen, recipes=recipes
+        )
         print_answer(plan, json, _forecast_text(plan))
         return
-    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen)
+    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, recipes=recipes)
     versions = []
     for name, branch in branches.items():
         version = register(

@@ -26,7 +26,7 @@ from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
-from pipelines.workspace.workspace import Workspace, check_expert_name
+from pipelines.workspace.workspace import Recipes, Workspace, check_expert_name
 from registry.errors import Invalid, Refused
 from registry.records.answers import PlannedBranch, TrainForecastAnswer
 from registry.records.base import JsonObject
@@ -62,6 +62,7 @@ def train(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
+    recipes: Recipes | None = None,
 ) -> dict[str, Branch]:
     """Train a branch for every expert, or find it trained already.
 
@@ -71,6 +72,7 @@ def train(
         seed: the seed version; the newest of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
         executor: local, ray or slurm; the settings' unless it is given.
+        recipes: instead of those in btx.toml.
 
     Returns:
         The branches, by expert.
@@ -94,7 +96,7 @@ def train(
     with workspace.writing(f"train {' '.join(experts)}"):
         base, corpora = _inputs(workspace, experts, seed)
         refuse_evaluation_data(corpora.values())
-        ordered = _orders(workspace, base, corpora, mode)
+        ordered = _orders(workspace, base, corpora, _Given(mode, recipes))
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
@@ -114,6 +116,7 @@ def look_ahead(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
+    recipes: Recipes | None = None,
 ) -> TrainForecastAnswer:
     """Say which branches `train` would train, and where; nothing is written.
 
@@ -125,7 +128,7 @@ def look_ahead(
     clusters = Clusters.of(workspace.settings)
     check(resources, clusters)
     base, corpora = _inputs(workspace, experts, seed)
-    ordered = _orders(workspace, base, corpora, mode)
+    ordered = _orders(workspace, base, corpora, _Given(mode, recipes))
     before = orders.read_branches(workspace.root)
     # DVC knows only of the orders that are written.
     same = [name for name in experts if before.get(name) == ordered[name]]
@@ -186,32 +189,45 @@ def _check_usable(workspace: Workspace, version: Version[Facts]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the caller gives of how to train, beside what btx.toml says."""
+
+    mode: str | None
+    recipes: Recipes | None
+
+
 def _orders(
     workspace: Workspace,
     base: Version[SeedFacts],
     corpora: Mapping[str, Version[DataFacts]],
-    mode: str | None,
+    asked: _Given,
 ) -> dict[str, BranchOrder]:
-    settings, resources = workspace.settings, workspace.settings.resources("train")
-    given = settings.recipe.train | ({"mode": mode} if mode else {})
-    # A wrong key is told before anything starts.
-    recipe(TrainRecipe, given)
+    resources = workspace.settings.resources("train")
+    general = tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data)
     shared: dict[str, Any] = {
         "seed": _folder(workspace, base),
-        "general": tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data),
-        "recipe": given,
+        "general": general,
         "threads": resources.threads,
     }
     if resources.processes > 1:
         shared["processes"] = resources.processes
+    recipes = asked.recipes or workspace.settings.recipe
+    own = {"mode": asked.mode} if asked.mode else {}
+    given_by_name = {name: recipes.of_expert(name) | own for name in corpora}
+    # A wrong key is told before anything starts.
+    for given in given_by_name.values():
+        recipe(TrainRecipe, given)
     ordered, before = {}, orders.read_branches(workspace.root)
     for name, corpus in corpora.items():
+        given = given_by_name[name]
         scope = fitted.scope(workspace, base, [corpus])
         chosen = for_training(scope, given)
         needs = partial(_need, workspace, base, given, resources)
         rows = recipe(TrainRecipe, complete(given, chosen)).batch
         chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
-        order = BranchOrder(data=_folder(workspace, corpus), chosen=chosen, **shared)
+        own_text = _folder(workspace, corpus)
+        order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
         ordered[name] = fitted.kept(before.get(name), order)
         if ordered[name].chosen:
             remark(f"{name}: {fitted.sentence(chosen, scope)}")

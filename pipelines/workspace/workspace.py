@@ -68,6 +68,8 @@ threads = 1          # of each process that computes on the CPU
 [recipe.mix]
 [recipe.tune]
 [recipe.evaluate]
+# [recipe.expert.legal]   # keys of [recipe.train] for this expert alone
+# steps = 500
 
 # Every step's loss, rate, gradient norm, speed and memory are in work/metrics. Trackers are told
 # too: trackio, tensorboard, wandb, mlflow.
@@ -95,12 +97,25 @@ class RegistrySettings(_Section):
 
 
 class Recipes(_Section):
-    """A plain table for each step; the step itself knows its keys and refuses an unknown one."""
+    """A plain table for each step; the step itself knows its keys and refuses an unknown one.
+
+    Attributes:
+        train: how branches are trained.
+        mix: how experts are composed.
+        tune: what is trained after that.
+        evaluate: what is measured.
+        expert: by the name of an expert, keys of `train` that hold for its branch alone.
+    """
 
     train: dict[str, Any] = {}
     mix: dict[str, Any] = {}
     tune: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
+    expert: dict[str, dict[str, Any]] = {}
+
+    def of_expert(self, name: str) -> dict[str, Any]:
+        """Return how the branch of one expert is trained."""
+        return self.train | self.expert.get(name, {})
 
 
 class _RecipeFile(_Section):

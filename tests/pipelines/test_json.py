@@ -5,6 +5,7 @@ One table names a call of every command; a command without one fails the first t
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ CALLS: Mapping[str, str] = {
     "actor list": "actor list",
     "approve": "approve build/1 --why seen",
     "retract": "retract build/1 --why again",
-    "waive": "waive licence/allowed data/extra@1 --until 2999-12-31 --why test",
+    "waive": "waive licence/allowed data/extra@1 --until {day} --why test",
     "release": "release build/1",
     "export": "export build/1 {out}/export --draft",
     "show export": "show export/build-1",
@@ -145,6 +146,7 @@ def test_every_answer_is_what_its_published_schema_says(
     )
     named = {"new": new, "out": out, "text": text, "seed": story.seed, "checkpoint": checkpoint}
     named["key"] = tmp_path / "own"
+    named["day"] = (datetime.now(UTC) + timedelta(days=9)).date()
     monkeypatch.setenv("BTX_KEY_FILE", f"{named['key']}.pem")
     monkeypatch.setattr("pipelines.story.bench.bench", lambda *given: [BENCH])
     monkeypatch.setattr("pipelines.story.bench.markdown", lambda rows: "")
@@ -220,7 +222,7 @@ def test_every_command_that_is_refused_says_so_in_its_document(
 
 def _with_something(command: str, folder: Path) -> str:
     """Fill in what a call names with a path at which nothing is."""
-    names = ("new", "out", "seed", "text", "token", "checkpoint", "key")
+    names = ("new", "out", "seed", "text", "token", "checkpoint", "key", "day")
     return command.format(**dict.fromkeys(names, str(folder / "nothing")))
 
 
