@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import actors, compose, decide, failing, hand_on, look, prove, take_in
+from pipelines.cli import actors, compose, decide, failing, hand_on, look, prove, state, take_in
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.terminal import write_what_it_can
 
@@ -42,6 +42,7 @@ app = typer.Typer(
 level_app = typer.Typer(add_completion=False)
 # In the order of a life: what is taken in is composed, looked at, decided on, proven, handed on.
 app.add_typer(take_in.app)
+app.add_typer(state.app)
 app.add_typer(compose.app)
 app.add_typer(look.app)
 app.add_typer(decide.app)

@@ -1,6 +1,10 @@
 """A recipe's keys and values are checked before anything starts."""
 
+import json
+import subprocess
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,8 @@ from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.errors import Invalid
 from registry.records.facts import BuildFacts
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize(
