@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.errors import BrokenRule, Refused
 from registry.governance import adoption, gate, stating
@@ -39,7 +40,7 @@ def _adopt_first(workspace: Workspace, policies: Sequence[Policy]) -> None:
 
 
 def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Verdict:
-    """Ask the gate, and log its verdict.
+    """Ask the gate, log its verdict, and say what it warns of.
 
     Returns:
         The verdict, allowed or waived.
@@ -53,4 +54,8 @@ def ask(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -> Ver
     if verdict.outcome == "refused":
         broken = [BrokenRule(rule.name, rule.message, rule.remedy) for rule in verdict.refusals()]
         raise Refused.by(f"{subject} at gate {of}", broken, otherwise=f"btx policy check {subject}")
+    for rule in verdict.rules:
+        if rule.outcome == "warned":
+            remark(f"warning: {subject} at gate {of}: {rule.name}: {rule.message}")
+            remark(f"  next: {rule.remedy}")
     return verdict

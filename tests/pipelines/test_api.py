@@ -15,6 +15,7 @@ from pipelines import BtxError, Refused
 from pipelines.workspace.workspace import Workspace as Opened
 from registry.records.answers import RegisteredAnswer
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 # Parameters may be added; what is here may not change.
 SURFACE = {
@@ -128,3 +129,17 @@ def test_data_is_registered_under_what_is_stated_of_it(own_story: Opened, tmp_pa
     draft = workspace.export("build/1", tmp_path / "draft", draft=True)
     assert (tmp_path / "draft/config.json").is_file()
     assert draft.ref == "build/1"
+
+
+def test_the_notebook_runs(
+    own_story: Opened, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebook = json.loads((ROOT / "examples/workspace.ipynb").read_text())
+    monkeypatch.setenv("BTX_WORKSPACE", str(own_story.root))
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert "expert/math@1" in capsys.readouterr().out
+    assert names["answer"].ref == "data/notes@1"
+    assert [check.name for check in names["audit"].checks if not check.ok] == []

@@ -125,6 +125,21 @@ def test_a_command_that_waits_says_so_unless_it_is_to_be_quiet(dashes: Path) -> 
     assert said("--quiet") == ""
 
 
+def test_what_a_gate_warns_of_is_said_when_it_is_asked(tmp_path: Path, btx: Run) -> None:
+    root = create(tmp_path / "w").root
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"Sentence {n} of a text.\n" for n in range(400)))
+    command = f"data add laws {text} --license MIT --source test --pii none".split()
+    held = btx(root, *command, "--holder", "us", "--purpose", "tests")
+    assert (held.returncode, held.stderr) == (0, "")
+    vague = btx(root, *command[:2], "vague", *command[3:], "--json")
+    assert vague.returncode == 0
+    assert json.loads(vague.stdout)["status"] == "registered"
+    assert "warning: data/vague@1 at gate register: provenance-complete/" in vague.stderr
+    assert "  next: " in vague.stderr
+    assert btx(root, *command[:2], "still", *command[3:], "--quiet").stderr == ""
+
+
 def test_the_shell_completes_commands_and_references(dashes: Path) -> None:
     def completed(words: str) -> list[str]:
         environment = {**os.environ, "_BTX_COMPLETE": "complete_bash", "COMP_WORDS": words}

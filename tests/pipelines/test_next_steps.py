@@ -55,7 +55,8 @@ def unknown_in(text: str) -> list[str]:
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
         named = {word for word in words if re.fullmatch(r"--[a-z-]+", word)}
-        if hasattr(command, "commands") or named - options - {"--help"}:
+        incomplete = hasattr(command, "commands") and named != {"--help"}
+        if incomplete or named - options - {"--help"}:
             unknown.append(said)
     return unknown
 
