@@ -1,14 +1,13 @@
 """Documents of a data version: which are trained on, and which are only measured on.
 
-In:  a data folder (files of text) and the rule by which it is divided.
+In:  a data folder and the rule by which it is divided.
 Out: its training and held-out documents, read as streams: one document is in memory at a time.
-A *.jsonl file holds one document a line, {"text"} or {"prompt", "answer"}; every other file is one
-document of UTF-8 text. What lies under heldout/ is held out; without that folder the rule decides.
-Tokens are left to `btx_core.tokens`, batches to `btx_core.batches`, measuring on the held-out
-documents to `btx_core.measuring`.
+What lies under heldout/ is held out, and of a folder that the `datasets` library saved every split
+but train; without such folders the rule decides. How a file is read is left to
+`btx_core.corpus_files`, tokens to `btx_core.tokens`, batches to `btx_core.batches`, measuring on
+the held-out documents to `btx_core.measuring`.
 """
 
-import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,20 +16,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from btx_core.problems import BtxError
+from btx_core import corpus_files
+from btx_core.columns import AboutDocument, Document, Unreadable
+from btx_core.corpus_files import TODAYS, Reading
 
 HELDOUT = "heldout"
 # One file, document or line in so many is held out where the folder does not say which.
 ONE_IN = 20
-READ_BYTES = 1 << 20
+# What the `datasets` library calls a folder of splits by, and the split that is trained on.
+SPLITS, TRAIN = "dataset_dict.json", "train"
+# Of a file: enough to know a byte order mark.
+FIRST_BYTES = 4
 # What is held out of a folder without heldout/. "files": one file in twenty by its digest, and of a
 # single file its last twentieth. "documents": one document in twenty by its digest, from all files.
 # "all": everything; nothing is trained on.
 HeldOutRule = Literal["files", "documents", "all"]
-
-
-class Unreadable(BtxError):
-    """A data folder or file that does not hold text as promised."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ class TextFolder:
         path: the folder.
         rule: what is held out where the folder does not say.
         tokens: the folder that keeps token files of it for every later reader; None: none are kept.
+        reading: how its files are read.
     """
 
     path: Path
     rule: HeldOutRule = "files"
     tokens: Path | None = None
+    reading: Reading = TODAYS
 
 
 # A bare path is a folder that is divided by the rule "files".
@@ -53,18 +55,24 @@ AnyText = Path | TextFolder
 
 
 @dataclass(frozen=True)
-class Document:
-    """One document.
+class IndexedDocument:
+    """A document by where it stands, with what is known of it and not its text.
 
     Attributes:
-        text: what is trained on.
-        prompt: its first part, where there is an answer.
-        answer: its second part, where an answer can be checked.
+        file: relative to the folder.
+        number: of its line, row or item in the file, from 1; None: the file is one document.
+        about: its id, author and licence, as far as its row says.
+        digest: SHA-256 of its text.
+        text_bytes: of its text in UTF-8.
+        is_conversation: whether it has messages.
     """
 
-    text: str
-    prompt: str | None = None
-    answer: str | None = None
+    file: str
+    number: int | None
+    about: AboutDocument
+    digest: str
+    text_bytes: int
+    is_conversation: bool
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,12 @@ class Split:
     Attributes:
         folder: what is divided.
         files: the SHA-256 of every file's bytes, by path and sorted.
+        read_anew: whether its documents may be others than those of the older reading.
     """
 
     folder: TextFolder
     files: Mapping[Path, str]
+    read_anew: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -94,6 +104,8 @@ class Split:
         named = [f"{sha256} {file.relative_to(path).as_posix()}" for file, sha256 in self._sorted]
         if self.folder.rule != "files":
             named.append(self.folder.rule)
+        if self.read_anew:
+            named.append(f"reading 2 {json.dumps(self.folder.reading.text_field)}")
         return hashlib.sha256("\n".join(named).encode()).hexdigest()
 
     @property
@@ -116,12 +128,12 @@ class Split:
             Unreadable: naming the first file and line that is no text.
         """
         if self._is_one_document:
-            yield from _cut(next(_all_documents(self.files)))
+            yield from _cut(next(self._every()))
             return
         is_held_out = self._division
         number = 0
         for file in self.files:
-            for document in _documents(file):
+            for document in corpus_files.documents(file, self.folder.reading):
                 yield PartOfDocument(is_held_out(file, number, document), document)
                 number += 1
 
@@ -132,8 +144,19 @@ class Split:
     @cached_property
     def _below_heldout(self) -> frozenset[Path]:
         """The files that lie in a folder called heldout."""
-        path = self.folder.path
-        return frozenset(f for f in self.files if HELDOUT in f.relative_to(path).parts[:-1])
+        path, held_out = self.folder.path, set[Path]()
+        has_splits = not self.folder.reading.older and any(f.name == SPLITS for f in self.files)
+        splits = {f.parent for f in self.files if f.name == SPLITS} if has_splits else set()
+        for file in self.files:
+            relative = file.relative_to(path)
+            of_split = {one for one in splits if one in file.parents and file.parent != one}
+            tested = any(file.relative_to(one).parts[0] != TRAIN for one in of_split)
+            if HELDOUT in relative.parts[:-1] or tested:
+                held_out.add(file)
+        return frozenset(held_out)
+
+    def _every(self) -> Iterator[Document]:
+        return _all_documents(self.files, self.folder.reading)
 
     @cached_property
     def _is_one_document(self) -> bool:
@@ -142,8 +165,11 @@ class Split:
             return False
         if self.folder.rule == "files" and len(self.files) != 1:
             return False
-        documents = _all_documents(self.files)
-        return next(documents, None) is not None and next(documents, None) is None
+        documents = self._every()
+        first = next(documents, None)
+        # Neither a conversation nor an answer to learn can be cut.
+        is_text = first is not None and not first.is_partly_learnt
+        return is_text and next(documents, None) is None
 
     @cached_property
     def _division(self) -> Callable[[Path, int, Document], bool]:
@@ -154,13 +180,13 @@ class Split:
         if self._below_heldout:
             return lambda file, number, document: file in self._below_heldout
         if rule == "documents":
-            key = _held_out_below(_all_documents(self.files))
+            key = _held_out_below(self._every())
             return lambda file, number, document: _key(document) < key
         if len(self.files) > 1:
             by_digest = sorted(self.files, key=lambda file: self.files[file])
             held_out = set(by_digest[: -(-len(by_digest) // ONE_IN)])
             return lambda file, number, document: file in held_out
-        count = sum(1 for _ in _all_documents(self.files))
+        count = sum(1 for _ in self._every())
         keep = _kept(count)
         return lambda file, number, document: number >= keep
 
@@ -178,11 +204,14 @@ def split(source: AnyText) -> Split:
         Unreadable: where there is no such folder.
     """
     folder = text_folder(source)
-    digests = {}
+    digests, read_anew = {}, False
     for file in _files(folder.path):
         with file.open("rb") as stream:
+            first = stream.read(FIRST_BYTES)
+            stream.seek(0)
             digests[file] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return Split(folder, digests)
+        read_anew = read_anew or corpus_files.is_read_anew(file, first, folder.reading)
+    return Split(folder, digests, read_anew)
 
 
 def text_folder(source: AnyText) -> TextFolder:
@@ -190,17 +219,49 @@ def text_folder(source: AnyText) -> TextFolder:
     return source if isinstance(source, TextFolder) else TextFolder(source)
 
 
-def check(source: AnyText) -> None:
-    """Check that a data folder holds text as promised, one document in memory at a time.
+def every_document(source: AnyText) -> Iterator[tuple[str, Document]]:
+    """Read every document of a data folder with the path of its file, in the order of the files.
 
     Args:
         source: the folder of a data version.
 
+    Yields:
+        The documents, those that are held out among them.
+
     Raises:
-        Unreadable: naming the first file and line that do not.
+        Unreadable: naming the first file and line that is no text.
     """
-    for _ in _all_documents(_files(text_folder(source).path)):
-        pass
+    folder = text_folder(source)
+    for file in _files(folder.path):
+        relative = file.relative_to(folder.path).as_posix()
+        for document in corpus_files.documents(file, folder.reading):
+            yield relative, document
+
+
+def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
+    """Read a data folder, and say of every document where it stands and what is known of it.
+
+    Nothing is kept but what the data folder holds itself: who asks again reads again.
+
+    Args:
+        source: the folder of a data version.
+
+    Yields:
+        The documents, those that are held out among them, in the order of the files.
+
+    Raises:
+        Unreadable: naming the first file and line that is no text.
+    """
+    for file, document in every_document(source):
+        text = document.text.encode()
+        yield IndexedDocument(
+            file=file,
+            number=document.number,
+            about=document.about,
+            digest=hashlib.sha256(text).hexdigest(),
+            text_bytes=len(text),
+            is_conversation=bool(document.messages),
+        )
 
 
 def refuse_empty(source: AnyText, train: int, heldout: int) -> None:
@@ -217,6 +278,13 @@ def refuse_empty(source: AnyText, train: int, heldout: int) -> None:
     folder = text_folder(source)
     if heldout and (train or folder.rule == "all"):
         return
+    if not train + heldout:
+        raise Unreadable(
+            folder.path,
+            found="0 training, 0 held-out documents: every file is empty, hidden or blank",
+            expected="text",
+            next="add text",
+        )
     raise Unreadable(
         folder.path,
         found=f"{train} training, {heldout} held-out documents",
@@ -225,14 +293,34 @@ def refuse_empty(source: AnyText, train: int, heldout: int) -> None:
     )
 
 
-def every(folder: Path) -> Iterator[Document]:
+def refuse_unusable(source: AnyText) -> None:
+    """Refuse a folder that has nothing to train on or nothing to measure on.
+
+    Args:
+        source: the folder of a data version.
+
+    Raises:
+        Unreadable: as `refuse_empty`, and where there is no text at all.
+    """
+    folder = text_folder(source)
+    train = heldout = 0
+    for part in split(folder).documents():
+        if part.document.learnt_text.strip():
+            heldout += part.held_out
+            train += not part.held_out
+        if heldout and (train or folder.rule == "all"):
+            return
+    refuse_empty(folder, train, heldout)
+
+
+def every(source: AnyText) -> Iterator[Document]:
     """Yield the documents of a data folder, those that are held out among them.
 
     Raises:
         Unreadable: for what is no text.
     """
-    for file in _files(folder):
-        yield from _documents(file)
+    folder = text_folder(source)
+    return _all_documents(_files(folder.path), folder.reading)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -249,80 +337,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files)
 
 
-def _all_documents(files: Iterable[Path]) -> Iterator[Document]:
-    return (document for file in files for document in _documents(file))
-
-
-def _documents(file: Path) -> Iterator[Document]:
-    """Read the documents of one file; raises Unreadable for what is no text."""
-    if file.suffix != ".jsonl":
-        text = _text(file)
-        if text.strip():
-            yield Document(text)
-        return
-    for number, line in enumerate(_lines(file), 1):
-        if line.strip():
-            yield _json_document(line, f"{file}:{number}")
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(file, error.start) from error
-
-
-def _lines(file: Path) -> Iterator[str]:
-    try:
-        with file.open(encoding="utf-8") as stream:
-            yield from stream
-    except UnicodeDecodeError as error:
-        raise _not_utf8(file, _first_bad_byte(file)) from error
-
-
-def _first_bad_byte(file: Path) -> int:
-    """Return the position of the first byte that is no UTF-8."""
-    decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
-    with file.open("rb") as stream:
-        while True:
-            chunk = stream.read(READ_BYTES)
-            pending = len(decoder.getstate()[0])
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                return position - pending + error.start
-            position += len(chunk)
-
-
-def _not_utf8(file: Path, position: int) -> Unreadable:
-    return Unreadable(
-        file,
-        found=f"byte {position} is no UTF-8",
-        expected="UTF-8 text or JSON lines",
-        next="convert or remove it",
-    )
-
-
-def _json_document(line: str, where: str) -> Document:
-    """Return the document of one JSON line, or raise Unreadable, naming where it is."""
-    try:
-        fields = json.loads(line)
-        if "\\u" in line:
-            # Half of a surrogate pair is what JSON can spell and UTF-8 cannot.
-            json.dumps(fields, ensure_ascii=False).encode()
-    except ValueError:
-        fields = None
-    match fields:
-        case {"text": str(text)}:
-            return Document(text)
-        case {"prompt": str(prompt), "answer": str(answer)}:
-            return Document(f"{prompt} {answer}", prompt, answer)
-    raise Unreadable(
-        where,
-        found=line.rstrip("\n")[:60],
-        expected='{"text": ...} or {"prompt": ..., "answer": ...}',
-        next="fix the line",
-    )
+def _all_documents(files: Iterable[Path], reading: Reading) -> Iterator[Document]:
+    return (one for file in files for one in corpus_files.documents(file, reading))
 
 
 def _cut(document: Document) -> Iterator[PartOfDocument]:

@@ -2,7 +2,8 @@
 
 In:  a data folder and a tokenizer.
 Out: for each side of its division one array of token ids and one of the documents' ends; for
-held-out text also how many bytes of text each token spells.
+held-out text also how many bytes of text each token spells. Of conversations and instructions they
+say too which tokens are learnt.
 They are written in streams, once for a data version and a tokenizer, and put in place whole; every
 later reader maps the same files. Which tokens make a batch is left to `btx_core.batches`, which are
 measured to `btx_core.measuring`.
@@ -22,9 +23,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from btx_core.columns import Document, Unreadable
+from btx_core.conversations import PartlyLearnt, encoded, template_digest
 from btx_core.files import whole_folder
 from btx_core.problems import WrongUsage
-from btx_core.texts import AnyText, Document, Split, Unreadable, refuse_empty, split, text_folder
+from btx_core.texts import AnyText, Split, refuse_empty, split, text_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,6 +50,10 @@ Ids = NDArray[np.int64]
 StoredIds = NDArray[np.unsignedinteger[Any]]
 
 
+def _no_spans() -> Ids:
+    return np.empty((0, 2), np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class TokenisedDocuments:
     """Documents one after the other as tokens, each with an end token behind it.
@@ -54,10 +61,34 @@ class TokenisedDocuments:
     Attributes:
         ids: of all tokens.
         ends: (D,) where each document ends in `ids`, its end token included.
+        unlearnt: (K, 2) stretches of `ids` that are neither trained on nor measured, such as what a
+            user says.
     """
 
     ids: StoredIds
     ends: Ids
+    unlearnt: Ids = field(default_factory=_no_spans, kw_only=True)
+
+    @property
+    def is_partly_learnt(self) -> bool:
+        """Whether some tokens are neither trained on nor measured."""
+        return len(self.unlearnt) > 0
+
+    def learnt(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Tell of a stretch of the tokens which are trained on and measured."""
+        learnt = np.ones(stop - start, dtype=bool)
+        first = int(np.searchsorted(self.unlearnt[:, 1], start, side="right"))
+        last = int(np.searchsorted(self.unlearnt[:, 0], stop))
+        for begin, end in self.unlearnt[first:last]:
+            learnt[max(0, begin - start) : max(0, end - start)] = False
+        return learnt
+
+    def ends_document(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Tell of a stretch of the tokens which are the last of their document."""
+        ends = np.zeros(stop - start, dtype=bool)
+        first, last = np.searchsorted(self.ends, [start + 1, stop + 1])
+        ends[self.ends[first:last] - 1 - start] = True
+        return ends
 
     def __len__(self) -> int:
         """Return how many documents there are."""
@@ -84,7 +115,7 @@ class Tokens:
 
     Attributes:
         digest: of the data.
-        tokenizer: digest of the tokenizer.
+        tokenizer: digest of the tokenizer, and of its chat template where that was used.
         end: the id of the end token.
         train: what is trained on.
         heldout: what is only measured on.
@@ -211,7 +242,11 @@ class _Writer:
         self.end = end_token(tokenizer)
         self.type = "uint16" if len(tokenizer) <= 1 << 16 else "uint32"
         self.tokenizer_digest = tokenizer_digest(tokenizer)
+        # What was read before there were conversations has none.
+        self.template = None if divided.folder.reading.older else template_digest(tokenizer)
         named = f"{FORM} {divided.digest} {self.tokenizer_digest}"
+        if self.template:
+            named += f" {self.template}"
         self.key = hashlib.sha256(named.encode()).hexdigest()[:32]
 
     def write(self, folder: Path) -> None:
@@ -225,6 +260,8 @@ class _Writer:
         refuse_empty(self.divided.folder, train.documents, heldout.documents)
         digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
         meta = {"form": FORM, "type": self.type, "files": digests}
+        if train.conversations + heldout.conversations:
+            meta["template"] = self.template
         (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
     def is_whole(self, path: Path) -> bool:
@@ -237,15 +274,20 @@ class _Writer:
 
     def mapped(self, path: Path) -> Tokens:
         train = TokenisedDocuments(
-            _map(path / "train.ids", TOKEN_TYPES[self.type]), _map(path / "train.ends", np.int64)
+            _map(path / "train.ids", TOKEN_TYPES[self.type]),
+            _map(path / "train.ends", np.int64),
+            unlearnt=_map_spans(path / "train.unlearnt"),
         )
         heldout = HeldOutDocuments(
             _map(path / "heldout.ids", TOKEN_TYPES[self.type]),
             _map(path / "heldout.ends", np.int64),
             _map(path / "heldout.bytes", np.uint32),
             _map(path / "heldout.answers", np.uint32),
+            unlearnt=_map_spans(path / "heldout.unlearnt"),
         )
-        return Tokens(self.divided.digest, self.tokenizer_digest, self.end, train, heldout)
+        template = json.loads((path / META).read_text()).get("template")
+        tokenizer = f"{self.tokenizer_digest} {template}" if template else self.tokenizer_digest
+        return Tokens(self.divided.digest, tokenizer, self.end, train, heldout)
 
 
 @dataclass
@@ -256,16 +298,23 @@ class _Side:
     writer: _Writer
     stack: ExitStack
     documents: int = 0
+    conversations: int = 0
     written: int = 0
     _waiting: list[_Piece] = field(default_factory=list)
     _characters: int = 0
 
     def __post_init__(self) -> None:
+        # Opened where it is needed: most text is learnt whole.
+        self._unlearnt: IO[bytes] | None = None
         self._ids = self._open("ids")
         self._ends = self._open("ends")
 
     def add(self, document: Document) -> None:
         """Take a document in."""
+        if document.is_partly_learnt:
+            self.flush()
+            self._put_partly_learnt(document)
+            return
         for piece in self._pieces(document):
             if self._characters + len(piece.text) > PIECE or len(self._waiting) >= DOCUMENTS:
                 self.flush()
@@ -287,6 +336,25 @@ class _Side:
         for piece, ids in zip(pieces, self._encoded(pieces)["input_ids"], strict=True):
             ends += self._put(piece, ids)
         self._ends.write(np.array(ends, dtype=np.int64).tobytes())
+
+    def _put_partly_learnt(self, document: Document) -> None:
+        tokens = encoded(document, self.writer.tokenizer)
+        # An answer is learnt with its end; where a conversation's turn ends, its template says.
+        ends = not document.messages
+        begun, learnt = self.written, np.append(tokens.learnt, ends)
+        changes = np.flatnonzero(np.diff(learnt, prepend=True, append=True))
+        if len(changes):
+            if self._unlearnt is None:
+                self._unlearnt = self._open("unlearnt")
+            self._unlearnt.write((changes.astype(np.int64) + begun).tobytes())
+        self._put_bytes(tokens)
+        last = _Piece("", ends_document=True)
+        self._ends.write(np.array(self._put(last, list(tokens.ids)), dtype=np.int64).tobytes())
+        self.documents += 1
+        self.conversations += bool(document.messages)
+
+    def _put_bytes(self, tokens: PartlyLearnt) -> None:
+        """Write what only held-out text needs."""
 
     def _put(self, piece: _Piece, ids: list[int]) -> list[int]:
         """Write the ids of a piece; return where its document ends, if it does."""
@@ -323,6 +391,10 @@ class _HeldOutSide(_Side):
         super().__post_init__()
         self._bytes = self._open("bytes")
         self._answers = self._open("answers")
+
+    def _put_bytes(self, tokens: PartlyLearnt) -> None:
+        self._bytes.write(np.append(tokens.text_bytes, np.uint32(0)).astype(np.uint32).tobytes())
+        self._answers.write(np.array([0], dtype=np.uint32).tobytes())
 
     def _pieces(self, document: Document) -> Iterator[_Piece]:
         if document.prompt is None or document.answer is None:
@@ -401,6 +473,13 @@ def _map(path: Path, kind: type[np.generic]) -> NDArray[Any]:
     if not path.stat().st_size:
         return np.empty(0, kind)
     return np.memmap(path, dtype=kind, mode="r")
+
+
+def _map_spans(path: Path) -> Ids:
+    if not path.exists():
+        return _no_spans()
+    spans: Ids = _map(path, np.int64).reshape(-1, 2)
+    return spans
 
 
 def _sha256(path: Path) -> str:

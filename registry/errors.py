@@ -49,24 +49,41 @@ class Refused(BtxError):
 
     exit_status = 3
     rules: tuple[BrokenRule, ...] = ()
+    _besides: tuple[str, ...] = ()
+    _advice: str = ""
 
     @classmethod
-    def by(cls, subject: str, rules: Sequence[BrokenRule], *, otherwise: str) -> "Refused":
+    def by(
+        cls,
+        subject: str,
+        rules: Sequence[BrokenRule],
+        *,
+        otherwise: str,
+        besides: Sequence[str] = (),
+        advice: str = "",
+    ) -> "Refused":
         """Return the refusal of a gate.
 
         Args:
             subject: the candidate, and the gate that was asked.
             rules: those that refuse.
             otherwise: the next step where no rule has a remedy.
+            besides: what else is to be known.
+            advice: what else can be done.
         """
+        found = "; ".join([f"{rule.rule}: {rule.message}" for rule in rules])
+        if besides:
+            found += f" ({'; '.join(besides)})"
         remedies = dict.fromkeys(rule.remedy for rule in rules if rule.remedy)
+        steps = [*remedies, *([advice] if advice else [])]
         refusal = cls(
             subject,
-            found="; ".join(f"{rule.rule}: {rule.message}" for rule in rules),
+            found=found,
             expected="every rule of the gate satisfied or waived",
-            next="; ".join(remedies) or otherwise,
+            next="; ".join(steps) or otherwise,
         )
-        refusal.rules = tuple(rules)
+        refusal.rules, refusal._besides = tuple(rules), tuple(besides)
+        refusal._advice = advice if steps else otherwise
         return refusal
 
     def __str__(self) -> str:
@@ -77,6 +94,7 @@ class Refused(BtxError):
             lines.append(f"  {rule.rule}: {rule.message}")
             if rule.remedy:
                 lines.append(f"    next: {rule.remedy}")
-        if not any(rule.remedy for rule in self.rules):
-            lines.append(f"  next: {self.next}")
+        lines += [f"  {text}" for text in self._besides]
+        if self._advice:
+            lines.append(f"  next: {self._advice}")
         return "\n".join(lines)

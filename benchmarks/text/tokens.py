@@ -119,7 +119,7 @@ def check(tokenizer_folder: str, corpus: Path, tokens: Path) -> Measured:
     from btx_core import texts
 
     def work() -> str:
-        texts.check(corpus)
+        sum(1 for _ in texts.documents_of(corpus))
         return ""
 
     return measured(work)

@@ -244,7 +244,7 @@ class Tally:
         likeliest = scores.likeliest_BS.cpu()
         for number, window in enumerate(batch.windows):
             self.block_nats[window.block] += nats[number]
-            self.tokens += window.predicted
+            self.tokens += window.measured
             if window.answer_tokens:
                 first = window.length - window.answer_tokens
                 self.answers += 1

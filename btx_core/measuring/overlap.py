@@ -13,13 +13,13 @@ Shapes: N bytes of a document, N - 63 windows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from btx_core.texts import AnyText, Document, Split, every, split
+from btx_core.columns import Document
+from btx_core.texts import AnyText, Split, every, split
 
 # Bytes of a window.
 WINDOW = 64
@@ -79,7 +79,7 @@ def _looked_for(splits: Sequence[Split]) -> list[bytes]:
     return [text for texts in kept.values() for text in texts]
 
 
-def sketch(folder: Path, most: int = 2048) -> tuple[int, list[int]]:
+def sketch(folder: AnyText, most: int = 2048) -> tuple[int, list[int]]:
     """Sample the windows of a folder's text, so that others can be compared with it later.
 
     A window counts when the first bits of its hash are zero (FracMinHash,
@@ -95,9 +95,13 @@ def sketch(folder: Path, most: int = 2048) -> tuple[int, list[int]]:
     Raises:
         Unreadable: for a folder that does not hold text as promised.
     """
+    return sketch_of(map(plain, every(folder)), most)
+
+
+def sketch_of(texts: Iterable[bytes], most: int = 2048) -> tuple[int, list[int]]:
+    """Sample the windows of texts that `plain` returned, as `sketch` does a folder's."""
     bits, kept = 0, np.empty(0, np.uint64)
-    for document in every(folder):
-        text = plain(document)
+    for text in texts:
         pieces = [_mixed(piece) for piece in windows(text)] or [_whole(text)]
         for piece in pieces:
             kept = np.unique(np.concatenate([kept, piece[piece <= _limit(bits)]]))

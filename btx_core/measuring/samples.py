@@ -13,11 +13,13 @@ Shapes: D documents, P stretches, S tokens a window.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from btx_core.tokens import HeldOutDocuments, Ids, Tokens
 
@@ -56,6 +58,8 @@ class Window:
         answer_tokens: how many of the last ones are an answer that can be checked; 0: none.
         text_bytes: the bytes of text that the predicted ones spell.
         block: of the sample.
+        counts: of the predicted ones, which are measured, such as what an assistant says; None: all
+            of them.
     """
 
     ids: Ids
@@ -63,6 +67,12 @@ class Window:
     answer_tokens: int
     text_bytes: int
     block: int
+    counts: NDArray[np.bool_] | None = None
+
+    @property
+    def measured(self) -> int:
+        """How many tokens are measured."""
+        return self.predicted if self.counts is None else int(self.counts.sum())
 
     @property
     def length(self) -> int:
@@ -108,7 +118,7 @@ class PaddedBatch:
     Attributes:
         inputs: token ids (B, S).
         targets: token ids (B, S), IGNORED where a window is padded.
-        predicted: (B, S), true where a target counts: it is neither padding nor only read.
+        predicted: (B, S), true where a target is measured: it is neither padding nor only read.
         windows: the B windows.
     """
 
@@ -130,12 +140,14 @@ def sample(tokens: Tokens, limits: Limits) -> HeldOut:
     """
     heldout, length = tokens.heldout, limits.sequence
     stretches = _Stretches.of(heldout, length)
-    count, total = len(stretches), len(heldout.ids)
-    drawn = np.arange(count)
+    total = len(heldout.ids)
+    measured = stretches.measured()
+    count = len(measured)
+    drawn = measured
     named = f"{FORM} {tokens.digest} {tokens.tokenizer} {length}"
     if total > limits.max_tokens:
         named += f" {limits.max_tokens} {limits.number}"
-        drawn = _drawn(count, max(1, count * limits.max_tokens // total), named)
+        drawn = measured[_drawn(count, max(1, count * limits.max_tokens // total), named)]
     digest = hashlib.sha256(named.encode()).hexdigest()
     windows = [stretches.window(int(number), tokens.end) for number in drawn]
     documents = len(set(stretches.document[drawn].tolist()))
@@ -165,8 +177,19 @@ def batches(heldout: HeldOut, batch_tokens: int) -> Iterator[PaddedBatch]:
             ids = torch.from_numpy(window.ids)
             inputs[number, : window.length] = ids[:-1]
             targets[number, : window.length] = ids[1:]
-            predicted[number, window.length - window.predicted : window.length] = True
+            counts = True if window.counts is None else torch.from_numpy(window.counts)
+            predicted[number, window.length - window.predicted : window.length] = counts
         yield PaddedBatch(inputs, targets, predicted, tuple(now))
+
+
+class _Extent(NamedTuple):
+    """Where a stretch lies: its document, that one's first token, the stretch's own extent."""
+
+    document: int
+    begin: int
+    start: int
+    last: int
+    whole: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,24 +226,38 @@ class _Stretches:
     def _step(length: int) -> int:
         return max(1, length // 2)
 
-    def window(self, number: int, end: int) -> Window:
-        """Return the window of one stretch; the end token leads each document."""
+    def measured(self) -> Ids:
+        """Return the numbers of the stretches that hold anything to measure."""
+        numbers = np.arange(len(self))
+        if not self.heldout.is_partly_learnt:
+            return numbers
+        extents = (self._extent(int(number)) for number in numbers)
+        holds = [self.heldout.learnt(one.start, one.last).any() for one in extents]
+        return np.flatnonzero(holds)
+
+    def _extent(self, number: int) -> "_Extent":
         document = int(self.document[number])
         ends = self.heldout.ends
         begin, stop = int(ends[document - 1]) if document else 0, int(ends[document])
         inside, step = number - int(self.first[document]), self._step(self.length)
         start = begin + (self.length + (inside - 1) * step if inside else 0)
         last = min(stop, start + (step if inside else self.length))
+        return _Extent(document, begin, start, last, whole=not inside and last == stop)
+
+    def window(self, number: int, end: int) -> Window:
+        """Return the window of one stretch; the end token leads each document."""
+        document, begin, start, last, whole = self._extent(number)
+        partly = self.heldout.is_partly_learnt
         read = max(begin, last - self.length)
         before = end if read == begin else int(self.heldout.ids[read - 1])
         # An answer is checked where its whole document is in one window.
-        whole = not inside and last == stop
         return Window(
             ids=np.concatenate([[before], self.heldout.ids[read:last]]).astype(np.int64),
             predicted=last - start,
             answer_tokens=int(self.heldout.answer_tokens[document]) if whole else 0,
             text_bytes=int(self.heldout.text_bytes[start:last].sum()),
             block=0,
+            counts=self.heldout.learnt(start, last) if partly else None,
         )
 
 
@@ -238,6 +275,5 @@ def _in_blocks(windows: list[Window]) -> tuple[Window, ...]:
     blocks = (middles * min(BLOCKS, len(windows)) / max(1, sizes.sum())).astype(np.int64)
     numbers = np.unique(blocks, return_inverse=True)[1]
     return tuple(
-        Window(w.ids, w.predicted, w.answer_tokens, w.text_bytes, int(number))
-        for w, number in zip(windows, numbers, strict=True)
+        replace(window, block=int(number)) for window, number in zip(windows, numbers, strict=True)
     )

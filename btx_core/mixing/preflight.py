@@ -85,6 +85,7 @@ class Ancestry:
         moved: how many tensors outside the feed-forward blocks have moved; None where the weights
             could not be compared.
         cosine: the least cosine of the weight matrices with the seed's; None as for `moved`.
+        trained_here: whether it is known to have been branched from the seed.
         problems: why it does not descend.
     """
 
@@ -94,6 +95,7 @@ class Ancestry:
     cosines: Mapping[str, float] = field(default_factory=dict)
     moved: int | None = None
     cosine: float | None = None
+    trained_here: bool = False
     problems: tuple[Problem, ...] = ()
 
     def to_json(self) -> dict[str, object]:
@@ -109,6 +111,8 @@ class Ancestry:
         answer["distance"] = dict(self.distance)
         if self.cosine is not None:
             answer["cosines"] = dict(self.cosines)
+        if self.trained_here:
+            answer["trained_here"] = True
         return answer
 
     @property
@@ -174,6 +178,7 @@ def preflight(
     *,
     others: Mapping[str, Path] | None = None,
     name: str | None = None,
+    trained_here: bool = False,
 ) -> Preflight:
     """Collect facts about a candidate as a branch of a seed.
 
@@ -183,6 +188,8 @@ def preflight(
         mode: whether shared parameters may have moved (full) or not (anchored).
         others: experts of the same seed by name, for the similarity of task vectors.
         name: what the problems call the candidate; its folder's name unless given.
+        trained_here: whether it is known to have been branched from this seed, so that nothing is
+            concluded from how far it has moved.
 
     Returns:
         The facts.
@@ -210,7 +217,7 @@ def preflight(
         return Preflight(comparison, False, mode, (*comparison.problems, problem), Ancestry())
     if not comparable:
         return Preflight(comparison, True, mode, comparison.problems, Ancestry())
-    descent = ancestry(measured, mode)
+    descent = ancestry(measured, mode, trained_here=trained_here)
     return Preflight(
         comparison=comparison,
         finite=True,
@@ -318,12 +325,15 @@ def _first_difference(
     return [Problem(f"{name}, {first}{more}", found, expected)]
 
 
-def ancestry(measured: Mapping[str, Distance], mode: Mode) -> Ancestry:
+def ancestry(
+    measured: Mapping[str, Distance], mode: Mode, *, trained_here: bool = False
+) -> Ancestry:
     """Say whether a candidate descends from its seed.
 
     Args:
         measured: distances by tensor name.
         mode: whether shared parameters may have moved (full) or not (anchored).
+        trained_here: whether it is known to descend; the cosine is then only reported.
     """
     groups: dict[str, Distance] = {}
     moved: list[str] = []
@@ -334,7 +344,7 @@ def ancestry(measured: Mapping[str, Distance], mode: Mode) -> Ancestry:
             moved.append(name)
     matrices = [distance for group, distance in groups.items() if group in MATRICES]
     cosine = min((distance.cosine for distance in matrices), default=0.0)
-    problems = _ancestry_problems(cosine, moved, mode)
+    problems = _ancestry_problems(1.0 if trained_here else cosine, moved, mode)
     return Ancestry(
         descends=not problems,
         shared_identical=not moved,
@@ -342,6 +352,7 @@ def ancestry(measured: Mapping[str, Distance], mode: Mode) -> Ancestry:
         cosines={group: distance.cosine for group, distance in sorted(groups.items())},
         moved=len(moved),
         cosine=cosine,
+        trained_here=trained_here,
         problems=problems,
     )
 

@@ -150,12 +150,13 @@ class BesideSeed:
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
         ids = batch.ids
-        predictions = predict(model, ids, self.end)
+        predictions = predict(model, ids, self.end, batch.begins)
         general_B = torch.tensor([name == GENERAL for name in batch.domains], device=ids.device)
         loss = self.tag * self._router_loss(general_B)
         if not general_B.all():
             own_B = ~general_B
-            text = predictions.of(own_B).cross_entropy(ids[own_B, 1:])
+            weights = None if batch.weights is None else batch.weights[own_B]
+            text = predictions.of(own_B).cross_entropy(ids[own_B, 1:], weights)
             loss = loss + text * own_B.float().mean()
         several = self.machine.world > 1
         if several:
@@ -163,8 +164,9 @@ class BesideSeed:
             loss = loss + 0.0 * predictions.cross_entropy(ids[:, 1:])
         if several or general_B.any():
             # Several processes compute every forward pass together.
-            read = ids[general_B] if general_B.any() else ids[:1]
-            target = predict_as_seed(model, self.pairs, read, self.end)
+            read = general_B if general_B.any() else slice(0, 1)
+            begins = None if batch.begins is None else batch.begins[read]
+            target = predict_as_seed(model, self.pairs, Batch(ids[read], (), begins), self.end)
         if general_B.any():
             divergence = predictions.of(general_B).kl_divergence(target)
             loss = loss + self.keep * divergence * general_B.float().mean()
@@ -179,14 +181,14 @@ class BesideSeed:
 
 @torch.no_grad()
 def predict_as_seed(
-    model: torch.nn.Module, pairs: Sequence[BlockPair], ids: torch.Tensor, end: int
+    model: torch.nn.Module, pairs: Sequence[BlockPair], batch: Batch, end: int
 ) -> Predictions:
     """Return what the seed model predicts: all but the pairs is its own in an anchored branch.
 
     Args:
         model: the running branch.
         pairs: its blocks and their copies.
-        ids: token ids (B, S + 1).
+        batch: token ids (B, S + 1), and where documents begin.
         end: the id of the end token.
 
     Returns:
@@ -195,7 +197,7 @@ def predict_as_seed(
     for pair in pairs:
         pair.computes_seed = True
     try:
-        return predict(model, ids, end)
+        return predict(model, batch.ids, end, batch.begins)
     finally:
         for pair in pairs:
             pair.computes_seed = False

@@ -11,10 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from btx_core.batches import Corpus
+from btx_core.batches import Corpus, target_weights
 from btx_core.problems import BtxError
+from btx_core.tokens import TokenisedDocuments
 from btx_core.training.losses import next_token_loss
 from btx_core.training.recipes import Optimisation
 
@@ -40,11 +43,15 @@ class HeldOutLooks:
         ids: token ids (B, S + 1).
         end: the id of the end token.
         losses: (step, loss), nats per token; the first is that of the model as it came.
+        begins: (B, S + 1) whether a document begins with a token; None: with each end token.
+        weights: (B, S) how much each target counts; None: all alike.
     """
 
     ids: torch.Tensor
     end: int
     losses: list[tuple[int, float]] = field(default_factory=list)
+    begins: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
 
     @classmethod
     def of(cls, corpora: Iterable[Corpus], end: int, recipe: Optimisation) -> "HeldOutLooks":
@@ -58,18 +65,28 @@ class HeldOutLooks:
         Returns:
             Looks, none taken yet.
         """
-        sources = [ids for corpus in corpora for ids in corpus.heldout]
+        sources = [documents for corpus in corpora for documents in corpus.heldout]
         of_run = int(SHARE_OF_RUN * recipe.steps * recipe.batch * recipe.sequence)
         wanted = max(4 * recipe.sequence, min(MOST_TOKENS, of_run)) // len(sources)
-        sequences = []
-        for stored in sources:
-            ids = [end, *stored[: max(1, wanted)].tolist()]
+        sequences, begins, learnt = [], [], []
+        for documents in sources:
+            ids = [end, *documents.ids[: max(1, wanted)].tolist()]
             length = min(recipe.sequence, len(ids) - 1)
             for start in range(0, len(ids) - length, length):
                 row = torch.full((recipe.sequence + 1,), end)
                 row[: length + 1] = torch.tensor(ids[start : start + length + 1])
                 sequences.append(row)
-        return cls(torch.stack(sequences), end)
+                begins.append(_begins(documents, start, row, end))
+                learnt.append(_learnt(documents, start, length, recipe.sequence))
+        if not any(documents.is_partly_learnt for documents in sources):
+            return cls(torch.stack(sequences), end)
+        weights = target_weights(np.stack(learnt), [""] * len(learnt))
+        return cls(
+            torch.stack(sequences),
+            end,
+            begins=torch.stack(begins),
+            weights=torch.from_numpy(weights),
+        )
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether to look after so many steps of a run."""
@@ -95,12 +112,18 @@ class HeldOutLooks:
         total = 0.0
         # In evaluation mode nothing is drawn on a device.
         with torch.random.fork_rng([]), torch.no_grad():
-            for ids in torch.split(self.ids, batch):
-                total += float(next_token_loss(model, ids.to(device), self.end)) * len(ids)
+            for start in range(0, len(self.ids), batch):
+                part = (self.ids, self.begins, self.weights)
+                ids, begins, weights = (
+                    None if one is None else one[start : start + batch].to(device) for one in part
+                )
+                assert ids is not None
+                loss = next_token_loss(model, ids, self.end, begins, weights)
+                total += float(loss) * len(ids)
         model.train(training)
-        loss = total / len(self.ids)
-        self.losses.append((step, loss))
-        return loss
+        mean = total / len(self.ids)
+        self.losses.append((step, mean))
+        return mean
 
     @property
     def worse(self) -> bool:
@@ -143,3 +166,27 @@ class HeldOutLooks:
     def to_json(self) -> dict[str, Any]:
         """Return the looks as a JSON object."""
         return {"losses": self.losses, "worse": self.worse}
+
+
+def _begins(documents: TokenisedDocuments, start: int, row: torch.Tensor, end: int) -> torch.Tensor:
+    """Tell of a row, which an end token leads, where documents begin."""
+    if not documents.is_partly_learnt:
+        return row == end
+    inside = documents.ends_document(
+        max(0, start - 1), min(start + len(row) - 1, len(documents.ids))
+    )
+    begins = torch.zeros(len(row), dtype=torch.bool)
+    first = 1 if start == 0 else 0
+    begins[first : first + len(inside)] = torch.from_numpy(inside)[: len(row) - first]
+    begins[0] = True
+    return begins
+
+
+def _learnt(
+    documents: TokenisedDocuments, start: int, length: int, sequence: int
+) -> NDArray[np.bool_]:
+    """Tell of the targets of a row which count; what is only padding does not."""
+    learnt = np.zeros(sequence, dtype=bool)
+    stop = min(start + length, len(documents.ids))
+    learnt[: stop - start] = documents.learnt(start, stop)
+    return learnt

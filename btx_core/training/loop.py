@@ -387,19 +387,15 @@ class _Clock:
 
 def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, float]:
     """Add up the gradients of one step, part by part; return this process's mean losses by name."""
-    ids, domains = training.mixture.batch(step, recipe.batch, recipe.sequence)
+    step_batch = training.mixture.batch(step, recipe.batch, recipe.sequence)
     machine = training.machine
-    mine = slice(machine.rank, None, machine.world)
-    ids, domains = ids[mine], domains[mine]
+    mine = np.arange(machine.rank, len(step_batch.ids), machine.world)
     total = torch.zeros((), dtype=torch.float64, device=machine.device)
-    for numbers in np.array_split(np.arange(len(ids)), recipe.accumulate):
-        part = Batch(
-            torch.from_numpy(ids[numbers]).to(machine.device),
-            tuple(domains[number] for number in numbers),
-        )
+    for numbers in np.array_split(mine, recipe.accumulate):
+        part = Batch.on(machine.device, step_batch.of(numbers))
         with _precision(recipe, machine):
             loss = training.objective(training.model, part, step / recipe.steps)
-            loss = loss * (len(numbers) / len(ids))
+            loss = loss * (len(numbers) / len(mine))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return {"loss": float(total)}

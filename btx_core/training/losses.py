@@ -50,17 +50,30 @@ class Predictions:
         logits: torch.Tensor = self.head(self.states_BSD)
         return logits.float()
 
-    def cross_entropy(self, targets_BS: torch.Tensor) -> torch.Tensor:
-        """Return the mean cross-entropy of the targets, a scalar."""
+    def cross_entropy(
+        self, targets_BS: torch.Tensor, weights_BS: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the mean cross-entropy of the targets, a scalar.
+
+        Args:
+            targets_BS: token ids.
+            weights_BS: how much each counts; None: all alike.
+        """
         targets_T1 = targets_BS.reshape(-1, 1)
+        weights_T1 = None if weights_BS is None else weights_BS.reshape(-1, 1)
 
         def loss(logits_CV: torch.Tensor, rows: slice, _: Head) -> LossAndGradient:
             log_shares_CV = logits_CV.log_softmax(-1)
-            total = -log_shares_CV.gather(-1, targets_T1[rows]).sum()
+            nats_C1 = -log_shares_CV.gather(-1, targets_T1[rows])
+            if weights_T1 is not None:
+                nats_C1 = nats_C1 * weights_T1[rows]
             gradient_CV = log_shares_CV.exp_()
-            return total, gradient_CV.scatter_add_(
+            gradient_CV.scatter_add_(
                 -1, targets_T1[rows], gradient_CV.new_full(targets_T1[rows].shape, -1.0)
             )
+            if weights_T1 is not None:
+                gradient_CV *= weights_T1[rows]
+            return nats_C1.sum(), gradient_CV
 
         return self._mean(loss)
 
@@ -94,13 +107,16 @@ class Predictions:
         return total / len(states_TD)
 
 
-def predict(model: torch.nn.Module, ids: torch.Tensor, end: int) -> Predictions:
+def predict(
+    model: torch.nn.Module, ids: torch.Tensor, end: int, begins: torch.Tensor | None = None
+) -> Predictions:
     """Run a model over packed documents and return what it predicts of every next token.
 
     Args:
         model: a causal language model.
         ids: token ids (B, S + 1); the last of each sequence is only a target.
         end: the id of the end token.
+        begins: (B, S + 1) whether a document begins with a token; None: with each end token.
 
     Returns:
         Predictions of B × S tokens.
@@ -108,26 +124,37 @@ def predict(model: torch.nn.Module, ids: torch.Tensor, end: int) -> Predictions:
     # Several processes wrap a model; LoRA's wrapper hands everything on.
     inner: Any = getattr(model, "module", model)
     head: torch.nn.Module = inner.get_output_embeddings()
+    begun = None if begins is None else begins[:, :-1]
     # What a model does to its logits must not differ from doing it to the states.
     capped = getattr(inner.config, "final_logit_softcapping", None)
     if capped or getattr(head, "bias", None) is not None:
-        return Predictions(run_packed(model, ids[:, :-1], end).logits, torch.nn.Identity())
+        return Predictions(
+            run_packed(model, ids[:, :-1], end, begins=begun).logits, torch.nn.Identity()
+        )
     with _replaced(head, lambda states, _: states):
-        return Predictions(run_packed(model, ids[:, :-1], end).logits, head)
+        return Predictions(run_packed(model, ids[:, :-1], end, begins=begun).logits, head)
 
 
-def next_token_loss(model: torch.nn.Module, ids: torch.Tensor, end: int) -> torch.Tensor:
+def next_token_loss(
+    model: torch.nn.Module,
+    ids: torch.Tensor,
+    end: int,
+    begins: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Return the cross-entropy of every next token.
 
     Args:
         model: a causal language model.
         ids: token ids (B, S + 1).
         end: the id of the end token.
+        begins: (B, S + 1) whether a document begins with a token; None: with each end token.
+        weights: (B, S) how much each target counts; None: all alike.
 
     Returns:
         A scalar: the mean over all B × S targets.
     """
-    return predict(model, ids, end).cross_entropy(ids[:, 1:])
+    return predict(model, ids, end, begins).cross_entropy(ids[:, 1:], weights)
 
 
 @contextmanager

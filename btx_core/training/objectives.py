@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 
+from btx_core.batches import Sequences
 from btx_core.routed import RoutedModel, Router
 from btx_core.training.losses import (
     Predictions,
@@ -36,10 +37,29 @@ class Batch:
     Attributes:
         ids: token ids (B, S + 1): the first S are read, the last S are the targets.
         domains: of each of the B sequences, the name of the domain that its text is from.
+        begins: (B, S + 1) whether a document begins with a token; None: with each end token.
+        weights: (B, S) how much each target counts in the cross-entropy; None: all alike.
     """
 
     ids: torch.Tensor
     domains: tuple[str, ...]
+    begins: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+
+    @classmethod
+    def on(cls, device: torch.device, sequences: Sequences) -> "Batch":
+        """Return sequences as a batch on a device."""
+        arrays = (sequences.ids, sequences.begins, sequences.weights)
+        ids, begins, weights = (
+            None if array is None else torch.from_numpy(array).to(device) for array in arrays
+        )
+        assert ids is not None
+        return cls(ids, tuple(sequences.domains), begins, weights)
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Token ids (B, S) that follow."""
+        return self.ids[:, 1:]
 
 
 class Objective(Protocol):
@@ -85,8 +105,8 @@ class NextToken:
         return nullcontext()
 
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
-        """Return the mean over all targets, nats per token."""
-        return next_token_loss(model, batch.ids, self.end)
+        """Return the mean over all targets that are learnt, nats per token."""
+        return next_token_loss(model, batch.ids, self.end, batch.begins, batch.weights)
 
 
 @dataclass(eq=False)
@@ -153,7 +173,7 @@ class Tuning:
             torch.set_grad_enabled(through),
             self.routed.recording(inputs=not through, logits=through) as recording,
         ):
-            predictions = predict(model, batch.ids, self.end)
+            predictions = predict(model, batch.ids, self.end, batch.begins)
         if through:
             return predictions, recording.logits
         of_routers = {
@@ -168,7 +188,7 @@ class Tuning:
             if self.routed.machine.world > 1 and self.trains_through_model:
                 return 0.0 * predictions.cross_entropy(batch.ids[:, 1:])
             return torch.zeros((), device=batch.ids.device)
-        return self.recipe.text * predictions.cross_entropy(batch.ids[:, 1:])
+        return self.recipe.text * predictions.cross_entropy(batch.targets, batch.weights)
 
     def _seed_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor | None:
         """Return the KL divergence from the seed model on its own text, where the batch has any."""
@@ -177,7 +197,9 @@ class Tuning:
         if self.teacher is None or (not general and self.routed.machine.world == 1):
             return None
         with torch.no_grad():
-            target = predict(self.teacher, batch.ids[general or [0]], self.end)
+            read = general or [0]
+            begins = None if batch.begins is None else batch.begins[read]
+            target = predict(self.teacher, batch.ids[read], self.end, begins)
         if not general:
             return None
         divergence = predictions.of(general).kl_divergence(target)

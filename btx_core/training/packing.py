@@ -41,7 +41,12 @@ class DocumentRows(NamedTuple):
 
 
 def run_packed(
-    model: torch.nn.Module, ids: torch.Tensor, end: int, *, logits_to_keep: int = 0
+    model: torch.nn.Module,
+    ids: torch.Tensor,
+    end: int,
+    *,
+    begins: torch.Tensor | None = None,
+    logits_to_keep: int = 0,
 ) -> Any:  # a transformers ModelOutput, whose class differs between families
     """Run a model over packed documents without a cache.
 
@@ -49,6 +54,7 @@ def run_packed(
         model: a causal language model of transformers, perhaps wrapped for several processes.
         ids: token ids (B, S).
         end: the id of the end token.
+        begins: (B, S) whether a document begins with a token; None: with each end token.
         logits_to_keep: of how many last tokens logits are computed; 0: of all.
 
     Returns:
@@ -60,14 +66,14 @@ def run_packed(
     # Several processes wrap a model; LoRA's wrapper hands the config on.
     inner = getattr(model, "module", model)
     separate_recurrent_layers(inner)
-    arguments = packed(ids, end, cast(PreTrainedConfig, inner.config))
+    arguments = packed(ids, end, cast(PreTrainedConfig, inner.config), begins)
     if logits_to_keep:
         arguments["logits_to_keep"] = logits_to_keep
     return model(input_ids=ids, use_cache=False, **arguments)
 
 
 def packed(
-    ids: torch.Tensor, end: int, config: PreTrainedConfig
+    ids: torch.Tensor, end: int, config: PreTrainedConfig, begins: torch.Tensor | None = None
 ) -> dict[str, Any]:  # arguments of a model's forward pass
     """Return the arguments that keep packed documents apart.
 
@@ -78,6 +84,7 @@ def packed(
         ids: token ids (B, S); a document begins with the end token before it.
         end: the id of the end token.
         config: the model's.
+        begins: as in `run_packed`.
 
     Returns:
         Named arguments beside `input_ids`.
@@ -94,7 +101,7 @@ def packed(
             expected="layers that can keep packed documents apart",
             next="train a seed of another family",
         )
-    begins_BS = ids == end
+    begins_BS = ids == end if begins is None else begins.clone()
     begins_BS[:, 0] = True
     numbers_S = torch.arange(ids.shape[1], device=ids.device)
     begun_BS = torch.where(begins_BS, numbers_S, 0).cummax(1).values

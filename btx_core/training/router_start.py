@@ -108,12 +108,23 @@ def statistics(
     for number in range(sequences):
         ids = torch.from_numpy(corpus.sequence(number, length)[:-1])[None].to(device)
         with recorded_inputs(blocks, {}, reduce=lambda name, hidden_TD: sums[name].add(hidden_TD)):
-            run_packed(dense, ids, corpus.end, logits_to_keep=1)
+            begins = _begins(corpus, [number], length, device)
+            run_packed(dense, ids, corpus.end, begins=begins, logits_to_keep=1)
     return Statistics(
         length * sequences,
         torch.stack([each.total_D for each in sums.values()]),
         torch.stack([each.outer_DD for each in sums.values()]),
     )
+
+
+def _begins(
+    corpus: Corpus, numbers: Iterable[int], length: int, device: torch.device
+) -> torch.Tensor | None:
+    """Return where documents begin in sequences (B, S); None: with each end token."""
+    if not corpus.is_partly_learnt:
+        return None
+    begins = [corpus.marks(number, length).begins[:-1] for number in numbers]
+    return torch.from_numpy(np.stack(begins)).to(device)
 
 
 class _Sums:
@@ -296,7 +307,8 @@ def router_states(
         read = [corpus.sequence(number, length)[:-1] for number in range(SEQUENCES)]
         ids = torch.from_numpy(np.stack(read)).to(device_of(routed.network))
         with routed.recording(inputs=True) as recording:
-            run_packed(routed.network, ids, corpus.end, logits_to_keep=1)
+            begins = _begins(corpus, range(SEQUENCES), length, ids.device)
+            run_packed(routed.network, ids, corpus.end, begins=begins, logits_to_keep=1)
         states[domain] = recording.inputs
     return states
 

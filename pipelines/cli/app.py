@@ -18,7 +18,18 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import actors, compose, decide, failing, hand_on, look, prove, state, take_in
+from pipelines.cli import (
+    actors,
+    compose,
+    decide,
+    erasing,
+    failing,
+    hand_on,
+    look,
+    prove,
+    state,
+    take_in,
+)
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.terminal import write_what_it_can
 
@@ -46,6 +57,7 @@ app.add_typer(state.app)
 app.add_typer(compose.app)
 app.add_typer(look.app)
 app.add_typer(decide.app)
+app.add_typer(erasing.app)
 app.add_typer(actors.app)
 app.add_typer(prove.app)
 app.add_typer(hand_on.app)

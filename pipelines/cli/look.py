@@ -113,6 +113,12 @@ def search_command(
         Path | None,
         typer.Option(metavar="FILE", help="only what holds this file, or a document of its text"),
     ] = None,
+    author: Annotated[
+        str | None, typer.Option(metavar="NAME", help="only data that holds a document by them")
+    ] = None,
+    document_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="only data that holds the document of this id")
+    ] = None,
     save: Annotated[
         str | None, typer.Option(metavar="NAME", help="keep the search in searches.yaml")
     ] = None,
@@ -133,11 +139,17 @@ def search_command(
     Example: btx search @ends-soon --format csv
     """
     from pipelines.jobs.find import SearchRequest, lines, search
+    from pipelines.workspace.document_index import Sought
     from registry.governance.lookup import as_csv
 
     require_choice("--format", format, ("table", "csv", "json"))
+    by_row = author is not None or document_id is not None
     request = SearchRequest(
-        words=tuple(terms or ()), show=tuple(show or ()), document=document, save=save
+        words=tuple(terms or ()),
+        show=tuple(show or ()),
+        document=document,
+        sought=Sought(author=author, id=document_id) if by_row else None,
+        save=save,
     )
     rows = search(find_workspace(), request)
     if json or format == "json":

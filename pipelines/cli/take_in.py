@@ -21,7 +21,11 @@ from pipelines.cli.output import place_text, print_answer, print_json
 from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from registry.errors import Refused
     from registry.records.answers import TrainForecastAnswer
+    from registry.records.facts import ExpertFacts
     from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
 
@@ -102,13 +106,22 @@ def data_add_command(
             help="evaluation: never trained on, but every expert and build is measured on it",
         ),
     ] = "training",
+    text_field: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="that holds the text of every row"),
+    ] = None,
     fact: Facts = None,
     facts: FactsFile = None,
     attach: Attached = None,
     license_text: LicenceText = None,
     json: Json = False,
 ) -> None:
-    """Register a corpus as a data version: text files here, or at a URL that DVC can fetch.
+    """Register a corpus as a data version: files here, or at a URL that DVC can fetch.
+
+    Read are text and Markdown (a document a file), .jsonl, .json, .csv, .parquet and folders that
+    the datasets library saved (a document a row), text also as .gz and .zst. A row is {"text"},
+    {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "input", "output"} or
+    {"messages"}; its columns id, author and license are known too.
 
     Of a URL, user, password and what follows ? are used and never recorded or shown. ${NAME} in it
     is taken from the environment.
@@ -118,6 +131,8 @@ def data_add_command(
     Example: btx data add law https://example.org/law.jsonl --license CC-BY-4.0 --pii none
 
     Example: btx data add news ./corpora/news --license CC-BY-4.0 --use evaluation
+
+    Example: btx data add code ./code.parquet --text-field content --license MIT --pii none
     """
     from pipelines.jobs.add_data import add_data
     from registry.records.facts import DataStatement
@@ -139,7 +154,7 @@ def data_add_command(
     )
     corpus = path if "://" in path else Path(path)
     workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))
-    _print_version(add_data(workspace, name, corpus, statement), json)
+    _print_version(add_data(workspace, name, corpus, statement, text_field=text_field), json)
 
 
 @seed_app.command("add")
@@ -193,6 +208,9 @@ def train_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="train what the gate would refuse, to have it waived")
+    ] = False,
     fact: Facts = None,
     facts: FactsFile = None,
     attach: Attached = None,
@@ -200,11 +218,15 @@ def train_command(
 ) -> None:
     """Train copies of the seed side by side, one on each data version; register each as an expert.
 
+    What the gate would refuse whatever training brings, it refuses before: duplicates of held-out
+    text, licences, retention, conversations that the seed has no chat template for.
+
     Example: btx train math --data data/math
     """
     from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
     from pipelines.workspace.workspace import read_recipes
+    from registry.errors import Refused
     from registry.records.answers import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
@@ -217,25 +239,30 @@ def train_command(
         )
     workspace = find_workspace().stating(given_facts(fact, facts, attach))
     domains = dict(zip(experts, corpora, strict=True))
-    recipes = read_recipes(recipe) if recipe else None
+    if recipe is not None:
+        workspace = workspace.training_by(read_recipes(recipe))
     if dry_run:
-        plan = look_ahead(
-            workspace, domains, seed=seed, mode=mode, executor=chosen, recipes=recipes
-        )
+        plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
         print_answer(plan, json, _forecast_text(plan))
         return
-    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, recipes=recipes)
-    versions = []
+    branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)
+    versions, refused = [], []
     for name, branch in branches.items():
-        version = register(
-            workspace,
-            name,
-            branch.folder,
-            data=[str(branch.data.ref)],
-            seed=str(branch.seed.ref),
-            show=bar,
-        )
-        versions.append(version)
+        try:
+            version = register(
+                workspace,
+                name,
+                branch.folder,
+                data=[str(branch.data.ref)],
+                seed=str(branch.seed.ref),
+                show=bar,
+            )
+        except Refused as error:
+            refused.append(error)
+        else:
+            versions.append(version)
+    if refused:
+        raise _with_registered(refused, versions)
     if json and len(versions) > 1:
         print_json([registered(version) for version in versions])
         return
@@ -269,6 +296,19 @@ def register_command(
     workspace = find_workspace().stating(given_facts(fact, facts, attach))
     seed = seed or newest_seed(workspace)
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
+
+
+def _with_registered(
+    refused: "Sequence[Refused]", versions: "Sequence[Version[ExpertFacts]]"
+) -> "Refused":
+    """Return one refusal for several branches, that says too which of them are registered."""
+    from registry.errors import Refused
+
+    registered = tuple(f"{version.ref} is registered" for version in versions)
+    rules = [rule for error in refused for rule in error.rules]
+    advice = "; ".join(dict.fromkeys(error.next for error in refused))
+    subject = "; ".join(error.subject for error in refused)
+    return Refused.by(subject, rules, otherwise=advice, besides=registered)
 
 
 def _forecast_text(plan: "TrainForecastAnswer") -> str:

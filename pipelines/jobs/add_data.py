@@ -1,26 +1,36 @@
 """Register a corpus: copy it in, ask the gate, hold it with DVC, write the row."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from btx_core import texts
+from btx_core.columns import Unreadable
 from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates, state_facts
-from pipelines.workspace import folders
+from pipelines.workspace import folders, held_documents
 from pipelines.workspace.workspace import Workspace
 from registry.digest import digest
 from registry.errors import Invalid
-from registry.governance import seen_before
+from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
-from registry.records.facts import DataFacts, DataStatement, Sketch
-from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind, Status
-from registry.records.version import Version
+from registry.records.facts import DataFacts, DataStatement, DocumentCounts, Sketch, TextReading
+from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
+from registry.records.version import FileFact, Version
 from registry.urls import without_secrets
+
+# More licences than any corpus has: a column that holds other text.
+MOST_LICENCES = 100
 
 
 def add_data(
-    workspace: Workspace, name: str, source: Path | str, statement: DataStatement
+    workspace: Workspace,
+    name: str,
+    source: Path | str,
+    statement: DataStatement,
+    *,
+    text_field: str | None = None,
 ) -> Version[DataFacts]:
     """Register a corpus as the next version of `data/NAME`.
 
@@ -29,13 +39,16 @@ def add_data(
         name: the data version's name, which is its domain too.
         source: a file, a folder, or a URL that DVC can fetch.
         statement: what is said of it. Its source, where it is not stated, is the URL.
+        text_field: the column that holds the text of every row; one of the known forms unless it is
+            given.
 
     Returns:
         The version; the one that holds it already where content and statement are the same.
 
     Raises:
-        Refused: when a policy says no; then no byte stays.
-        Unreadable: for what is no text; then no byte stays.
+        Refused: when a policy says no, or for what was erased; then no byte stays.
+        Unreadable: for what is no text, and where there is none to train on or to measure on; then
+            no byte stays.
     """
     _check_date(statement.retain_until)
     statement = statement.model_copy(update=_licence(statement))
@@ -47,16 +60,18 @@ def add_data(
     ):
         ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
         with folders.incoming(source, target) as incoming:
-            _check_text(incoming, source)
+            facts = _facts(name, source, statement)
+            facts = facts.model_copy(update={"reading": _reading(text_field)})
+            facts = facts.model_copy(update=_measured(_text(incoming, facts), source))
             files = folders.manifest(incoming)
-            size = sum(file.bytes for file in files)
-            facts = _facts(name, source, statement, size)
+            _refuse_erased(workspace, ref, _text(incoming, facts), files)
+            facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
             if number > 1:
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     own.require_same(workspace, known)
                     return replace(known, created=False)
-            sketch = _sketch(incoming)
+            sketch = _sketch(_text(incoming, facts))
             facts = own.on(facts.model_copy(update={"sketch": digest(sketch.to_json())}))
             seen = seen_before.of_data(catalog, files, sketch)
             asked = collect_evidence.of_data(ref, facts, files, seen)
@@ -69,7 +84,17 @@ def add_data(
                 )
 
 
-def _sketch(folder: Path) -> Sketch:
+def _reading(text_field: str | None) -> TextReading:
+    return TextReading(text_field=text_field) if text_field else TextReading()
+
+
+def _text(folder: Path, facts: DataFacts) -> texts.TextFolder:
+    """Return the text of a folder that is to be registered with these facts."""
+    how = folders.HowRead(facts.held_out, facts.reading)
+    return replace(folders.text_folder(folder, how, folder), tokens=None)
+
+
+def _sketch(folder: texts.TextFolder) -> Sketch:
     """Return the sample of the text by which later corpora are compared with this one."""
     bits, hashes = overlap.sketch(folder)
     return Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
@@ -91,7 +116,7 @@ def _licence(statement: DataStatement) -> dict[str, str | None]:
     }
 
 
-def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -> DataFacts:
+def _facts(name: str, source: Path | str, statement: DataStatement) -> DataFacts:
     # What is recorded can never be taken out again, and everybody reads it.
     url = without_secrets(source) if isinstance(source, str) else None
     stated = statement.stated()
@@ -99,7 +124,7 @@ def _facts(name: str, source: Path | str, statement: DataStatement, size: int) -
     # What is for evaluation alone is held out whole.
     only_measured = statement.use == DataUse.EVALUATION
     held_out = HeldOutRule.ALL if only_measured else HeldOutRule.DOCUMENTS
-    facts = DataFacts(domain=name, bytes=size, held_out=held_out, **stated)
+    facts = DataFacts(domain=name, held_out=held_out, **stated)
     return facts.model_copy(update={"url": url}) if url else facts
 
 
@@ -118,31 +143,82 @@ def _check_date(retain_until: str | None) -> None:
         )
 
 
-def _check_text(folder: Path, source: Path | str) -> None:
-    """Refuse what is no text, by the path that the caller gave: all readers of data read text."""
+def _measured(text: texts.TextFolder, source: Path | str) -> dict[str, object]:
+    """Read every document once; return what is recorded of them.
+
+    Raises:
+        Unreadable: for what is no text, by the path that the caller gave, and for text that no
+            branch could be trained on.
+    """
     try:
-        texts.check(folder)
-    except texts.Unreadable as error:
-        inside = error.subject.removeprefix(f"{folder}/")
-        where = (
-            (source.parent if source.is_file() else source) / inside
-            if isinstance(source, Path)
-            else f"{without_secrets(source)}, {inside}"
-        )
-        raise texts.Unreadable(
+        counted = _count(text)
+        texts.refuse_unusable(text)
+    except Unreadable as error:
+        if error.subject == str(text.path):
+            where: Path | str = source if isinstance(source, Path) else without_secrets(source)
+        else:
+            inside = error.subject.removeprefix(f"{text.path}/")
+            where = (
+                (source.parent if source.is_file() else source) / inside
+                if isinstance(source, Path)
+                else f"{without_secrets(source)}, {inside}"
+            )
+        raise Unreadable(
             where, found=error.found, expected=error.expected, next=error.next
         ) from None
+    return counted
+
+
+def _count(text: texts.TextFolder) -> dict[str, object]:
+    licences: set[str] = set()
+    counts = dict.fromkeys(DocumentCounts.model_fields, 0)
+    for one in texts.documents_of(text):
+        counts["documents"] += 1
+        counts["text_bytes"] += one.text_bytes
+        counts["conversations"] += one.is_conversation
+        counts["with_id"] += one.about.id is not None
+        counts["with_author"] += one.about.author is not None
+        if one.about.license is not None:
+            counts["with_license"] += 1
+            licences.add(one.about.license)
+        if len(licences) > MOST_LICENCES:
+            raise Unreadable(
+                text.path,
+                found=f"over {MOST_LICENCES} different licences of documents",
+                expected="SPDX identifiers in the column license",
+                next="rename the column if it holds something else",
+            )
+    spelt = {_spelled_or_as_is(one) for one in licences}
+    facts: dict[str, object] = {"counts": DocumentCounts(**counts)}
+    return facts | ({"document_licenses": tuple(sorted(spelt))} if spelt else {})
+
+
+def _spelled_or_as_is(licence: str) -> str:
+    """Return a licence in SPDX's spelling; what is none stays, and no list of licences holds it."""
+    try:
+        return spelled(licence)
+    except Invalid:
+        return licence[:80]
 
 
 def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataFacts] | None:
     """Return the newest version where it holds the same bytes and says the same of them."""
     newest = workspace.catalog.get(f"data/{facts.domain}", DataFacts)
     before = newest.facts
-    said = (before.domain, before.url, before.stated())
-    if said != (facts.domain, facts.url, facts.stated()):
+    said = (before.domain, before.url, before.reading or TextReading(), before.stated())
+    if said != (facts.domain, facts.url, facts.reading, facts.stated()):
         return None
     if folders.files_digest(newest.files) != content:
         return None
-    # What was withdrawn or retired is no answer: it asks the gate, which is shown what it holds.
-    out_of_use = workspace.catalog.status(newest.ref) in (Status.WITHDRAWN, Status.RETIRED)
-    return None if out_of_use else newest
+    # What was out of use is no answer: it asks the gate, which is shown what it holds.
+    return None if workspace.catalog.status(newest.ref) in UNUSABLE else newest
+
+
+def _refuse_erased(
+    workspace: Workspace, ref: str, text: texts.TextFolder, files: Sequence[FileFact]
+) -> None:
+    """Refuse files and documents that were erased, whatever the policies say."""
+    if not workspace.catalog.tombstones():
+        return
+    digests = [document.digest for document in held_documents.documents(text)]
+    erasure.refuse_erased(workspace.catalog, ref, files, digests)

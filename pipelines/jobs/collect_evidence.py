@@ -15,6 +15,7 @@ from registry.records.evidence import (
     BuildFigures,
     DataEvidence,
     DataLine,
+    DocumentLicense,
     ExpertEvidence,
     MemberLine,
     Outliers,
@@ -45,6 +46,10 @@ def of_data(
         seen_before=tuple(seen),
         bytes=facts.bytes,
         license_alternatives=alternatives(facts.applying_license) if facts.license else (),
+        document_licenses=tuple(
+            DocumentLicense(license=one, alternatives=alternatives(one))
+            for one in facts.document_licenses
+        ),
         own=plain(facts.own),
         **facts.stated(),
     )
@@ -116,7 +121,8 @@ def of_candidate(
     lines = [_member(catalog, member) for member in members]
     licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
     used = {*base.facts.data, *(line.ref for member in lines for line in member.data)}
-    licenses += [catalog.get(data, DataFacts).facts.applying_license for data in sorted(used)]
+    for data in sorted(used):
+        licenses += catalog.get(data, DataFacts).facts.every_license
     return BuildEvidence(
         kind="build",
         ref=ref,

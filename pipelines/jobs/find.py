@@ -1,5 +1,6 @@
 """Search what is registered, by anything; keep searches by name; find who holds a document."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from btx_core import texts
 from pipelines.workspace import folders
+from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Invalid, NotFound
@@ -37,12 +39,14 @@ class SearchRequest:
         words: terms; or @NAME for those of a saved search.
         show: fields that stand in the rows too.
         document: a file; found is what holds its bytes, or a document of the same text.
+        sought: a document by what its row says of it; found are the data versions that hold it.
         save: the name under which the search is kept.
     """
 
     words: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     document: Path | None = None
+    sought: Sought | None = None
     save: str | None = None
 
 
@@ -64,6 +68,11 @@ def search(workspace: Workspace, request: SearchRequest) -> list[SearchRow]:
         else:
             terms.append(word)
     only = _holding(workspace, request.document) if request.document else None
+    if request.sought:
+        holding = find_documents(workspace, request.sought)
+        if holding.not_here:
+            print(f"not on this disk, so not read: {', '.join(holding.not_here)}", file=sys.stderr)
+        only = set(holding.versions) if only is None else only & set(holding.versions)
     rows = lookup.search(workspace.catalog, terms, shown, only)
     if request.save:
         named = SavedSearch(terms=tuple(terms), show=tuple(shown))
@@ -120,13 +129,12 @@ def _holding(workspace: Workspace, document: Path) -> set[str]:
     for version in workspace.catalog.versions(DataFacts, files=False):
         folder = folders.folder_of(workspace.root, version)
         ref = str(version.ref)
-        if ref not in holders and folder.is_dir() and _holds(folder, text):
-            holders.add(ref)
+        if ref not in holders and folder.is_dir():
+            how = folders.HowRead(version.facts.held_out, version.facts.reading)
+            read = folders.text_folder(folder, how, workspace.root / folders.TOKENS)
+            if any(_plain(one.text) == text for one in texts.every(read)):
+                holders.add(ref)
     return holders
-
-
-def _holds(folder: Path, text: str) -> bool:
-    return any(_plain(one.text) == text for one in texts.every(folder))
 
 
 def _plain(text: str) -> str:

@@ -342,7 +342,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         path=_relative(workspace, folder),
         digest=folders.files_digest(version.files),
         held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    )
+    ).read_as(version.facts)
 
 
 def _previous_mix(run: Run) -> str | None:
@@ -467,15 +467,7 @@ def _withdrawn(run: Run) -> Conflict | None:
     planned, catalog = run.planned, run.workspace.catalog
     versions: list[Version[Facts]] = [planned.seed, *(one.version for one in planned.members)]
     versions += [catalog.get(ref) for ref in (*planned.seed.facts.data, *planned.data)]
-    for ref, status in catalog.statuses(versions).items():
-        if status in UNUSABLE:
-            return Conflict(
-                str(ref),
-                found=f"{status} while the stages ran",
-                expected="members and data that may be used",
-                next="btx rebuild",
-            )
-    return None
+    return gates.withdrawn_meanwhile(run.workspace, versions, "btx rebuild")
 
 
 def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildFacts:

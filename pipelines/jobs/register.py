@@ -11,7 +11,8 @@ from btx_core.measuring.overlap import contamination
 from btx_core.mixing.preflight import preflight
 from btx_core.texts import TextFolder
 from pipelines.jobs import collect_evidence, gates, state_facts
-from pipelines.workspace import folders
+from pipelines.stages import dvc_runs
+from pipelines.workspace import folders, orders
 from pipelines.workspace.bars import Show
 from pipelines.workspace.environment import environment
 from pipelines.workspace.general import general_data, refuse_evaluation_data
@@ -19,6 +20,7 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.governance import seen_before
+from registry.records.evidence import ExpertEvidence, ResultLine, worst
 from registry.records.facts import DataFacts, ExpertFacts, SeedFacts, Weights
 from registry.records.kinds import UNUSABLE, Gate, Kind, Mode, Relation
 from registry.records.references import parse
@@ -37,6 +39,7 @@ class Candidate:
         corpora: what it was trained on.
         general: what else shows what the seed could do.
         texts: each of these data versions to its text, proven as well.
+        trained_here: whether this workspace trained it, of this seed and data.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Candidate:
     corpora: Sequence[Version[DataFacts]]
     general: Sequence[Version[DataFacts]]
     texts: Mapping[str, TextFolder]
+    trained_here: bool = False
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -88,6 +92,7 @@ def register(
     ):
         candidate = _candidate(workspace, name, data, seed)
         ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
+        candidate = replace(candidate, trained_here=_trained_here(workspace, candidate, source))
         contents = contents_of(source) if source.exists() else None
         taken = contents.taken if contents else None
         if contents:
@@ -107,7 +112,8 @@ def register(
                 facts = facts.model_copy(update={"left_out": contents.left_out})
             seen = seen_before.of_weights(catalog, facts.tensors, _similarity(facts))
             asked = collect_evidence.of_expert(catalog, ref, facts, files, seen)
-            gates.ask(workspace, Gate.REGISTER, ref, asked)
+            best = _at_best(asked) if not facts.results else None
+            gates.ask(workspace, Gate.REGISTER, ref, asked, at_best=best)
             parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
             parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
             with folders.placed(workspace.root, incoming, target, files) as held:
@@ -153,10 +159,17 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
     """Measure the checkpoint in `folder` and put together what is recorded of it."""
     # "full" allows shared parameters to have moved; whether they have is measured, and decides.
     others = _others(workspace, candidate)
-    checked = preflight(candidate.seed_folder, folder, "full", others=others, name=candidate.name)
+    checked = preflight(
+        candidate.seed_folder,
+        folder,
+        "full",
+        others=others,
+        name=candidate.name,
+        trained_here=candidate.trained_here,
+    )
     weights = Weights.from_json(checked.to_json(), f"preflight of {candidate.name}")
     identical = bool(weights.ancestry and weights.ancestry.shared_identical)
-    results = {} if weights.problems else _results(workspace, candidate, folder, show)
+    results = _results(workspace, candidate, folder, show) if _can_run(weights) else {}
     report = training_report(folder)
     return ExpertFacts(
         domain=candidate.corpora[0].ref.name,
@@ -176,9 +189,44 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
     )
 
 
+def _can_run(weights: Weights) -> bool:
+    """Whether the checkpoint can be measured on text as its seed is."""
+    fits = weights.shapes_match and weights.dtype_match
+    reads = weights.vocabulary_match and weights.tokenizer_match
+    return bool(weights.finite and fits and reads)
+
+
+def _at_best(evidence: ExpertEvidence) -> ExpertEvidence:
+    """Return the evidence with the best figures on all its data, where none could be measured."""
+    best = tuple(
+        ResultLine(
+            data=line.ref,
+            domain=parse(line.ref).name,
+            bits_per_byte=0.0,
+            seed_bits_per_byte=1.0,
+        )
+        for line in evidence.data
+    )
+    return evidence.model_copy(update={"results": best, "evaluation": worst(best)})
+
+
+def _trained_here(workspace: Workspace, candidate: Candidate, source: Path) -> bool:
+    """Tell whether a folder is what DVC holds of a training here, of this very seed and data."""
+    branch = workspace.work / "branches" / candidate.name
+    if source.resolve() != branch.resolve() or not (workspace.root / orders.BRANCHES).is_file():
+        return False
+    order = orders.read_branches(workspace.root).get(candidate.name)
+    if order is None or (order.data.ref,) != candidate.data:
+        return False
+    seed = (str(candidate.seed.ref), folders.files_digest(candidate.seed.files))
+    if (order.seed.ref, order.seed.digest) != seed:
+        return False
+    return not dvc_runs.stale(workspace.root, [f"train@{candidate.name}"])
+
+
 def _licenses(corpora: Sequence[Version[DataFacts]]) -> tuple[str | None, ...]:
     """Return every licence once; None where one is not stated, so that a rule can see it."""
-    licenses = {one.facts.applying_license for one in corpora}
+    licenses = {license for one in corpora for license in one.facts.every_license}
     return tuple(sorted(licenses, key=lambda license: (license is None, license or "")))
 
 

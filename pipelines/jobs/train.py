@@ -7,7 +7,7 @@ edited it on purpose.
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
 from btx_core.training.recipes import TrainRecipe
-from pipelines.jobs import state_facts
+from pipelines.jobs import gates, state_facts
+from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.task import Task
@@ -27,8 +28,8 @@ from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
-from pipelines.workspace.workspace import Recipes, Workspace, check_expert_name
-from registry.errors import Invalid, Refused
+from pipelines.workspace.workspace import Workspace, check_expert_name
+from registry.errors import Conflict, Invalid, Refused
 from registry.records.answers import PlannedBranch, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
@@ -63,7 +64,7 @@ def train(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
-    recipes: Recipes | None = None,
+    anyway: bool = False,
 ) -> dict[str, Branch]:
     """Train a branch for every expert, or find it trained already.
 
@@ -73,15 +74,17 @@ def train(
         seed: the seed version; the newest of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
         executor: local, ray or slurm; the settings' unless it is given.
-        recipes: instead of those in btx.toml.
+        anyway: train also what the gate would refuse whatever training brings.
 
     Returns:
         The branches, by expert.
 
     Raises:
         Invalid: for resources that the executor cannot honour.
-        Refused: for withdrawn data.
+        Refused: for withdrawn data, and where the gate would refuse every branch of this data.
+        Unreadable: for conversations that the seed's chat template does not take.
         Damaged: for data that changed on disk.
+        Conflict: when the seed or data is withdrawn while a branch trains; it stops.
         StageFailed: for a training that did not end.
     """
     for name in experts:
@@ -98,12 +101,23 @@ def train(
     with workspace.writing(f"train {' '.join(experts)}"):
         base, corpora = _inputs(workspace, experts, seed)
         refuse_evaluation_data(corpora.values())
-        ordered = _orders(workspace, base, corpora, _Given(mode, recipes))
+        ordered = _orders(workspace, base, corpora, mode)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
         logger.info("%d of %d branches are stale", len(stale), len(targets))
-        _run(workspace, {target: targets[target] for target in stale}, resources, log)
+
+        def withdrawn() -> Conflict | None:
+            versions: list[Version[Facts]] = [base, *corpora.values()]
+            versions += [catalog.get(ref) for ref in base.facts.data]
+            return gates.withdrawn_meanwhile(workspace, versions, "btx train on other data")
+
+        intents = [Intent(targets[one], base, corpora[targets[one]]) for one in stale]
+        require_readable(workspace, intents, keep=True)
+        if not anyway:
+            require_admissible(workspace, intents)
+        branches = {target: targets[target] for target in stale}
+        _run(workspace, branches, resources, log, withdrawn)
     folder = workspace.work / "branches"
     return {
         name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale)
@@ -118,7 +132,6 @@ def look_ahead(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
-    recipes: Recipes | None = None,
 ) -> TrainForecastAnswer:
     """Say which branches `train` would train, and where; nothing is written.
 
@@ -130,7 +143,7 @@ def look_ahead(
     clusters = Clusters.of(workspace.settings)
     check(resources, clusters)
     base, corpora = _inputs(workspace, experts, seed)
-    ordered = _orders(workspace, base, corpora, _Given(mode, recipes))
+    ordered = _orders(workspace, base, corpora, mode)
     before = orders.read_branches(workspace.root)
     # DVC knows only of the orders that are written.
     same = [name for name in experts if before.get(name) == ordered[name]]
@@ -146,6 +159,13 @@ def look_ahead(
                 action="reuse" if reused else "train",
             )
         )
+    intents = [
+        Intent(branch.expert, base, corpora[branch.expert])
+        for branch in branches
+        if branch.action == "train"
+    ]
+    require_readable(workspace, intents, keep=False)
+    require_admissible(workspace, intents)
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)
@@ -191,19 +211,11 @@ def _check_usable(workspace: Workspace, version: Version[Facts]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What the caller gives of how to train, beside what btx.toml says."""
-
-    mode: str | None
-    recipes: Recipes | None
-
-
 def _orders(
     workspace: Workspace,
     base: Version[SeedFacts],
     corpora: Mapping[str, Version[DataFacts]],
-    asked: _Given,
+    mode: str | None,
 ) -> dict[str, BranchOrder]:
     resources = workspace.settings.resources("train")
     general = tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data)
@@ -214,8 +226,8 @@ def _orders(
     }
     if resources.processes > 1:
         shared["processes"] = resources.processes
-    recipes = asked.recipes or workspace.settings.recipe
-    own = {"mode": asked.mode} if asked.mode else {}
+    recipes = workspace.settings.recipe
+    own = {"mode": mode} if mode else {}
     given_by_name = {name: recipes.of_expert(name) | own for name in corpora}
     # A wrong key is told before anything starts.
     for given in given_by_name.values():
@@ -256,7 +268,7 @@ def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
         path=folder.relative_to(workspace.root).as_posix(),
         digest=folders.files_digest(version.files),
         held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    )
+    ).read_as(version.facts)
 
 
 def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
@@ -265,7 +277,13 @@ def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
     replace_text(root / orders.BRANCHES, orders.branches_text(every))
 
 
-def _run(workspace: Workspace, stale: Mapping[str, str], resources: Resources, log: Log) -> None:
+def _run(
+    workspace: Workspace,
+    stale: Mapping[str, str],
+    resources: Resources,
+    log: Log,
+    reason_to_stop: Callable[[], Conflict | None],
+) -> None:
     """Train the branches of these stages anew.
 
     What ended well is DVC's, whatever became of the others.
@@ -280,7 +298,7 @@ def _run(workspace: Workspace, stale: Mapping[str, str], resources: Resources, l
     )
     try:
         if tasks:
-            execute(workspace.root, tasks, resources, clusters, log)
+            execute(workspace.root, tasks, resources, clusters, log, reason_to_stop)
     finally:
         ended = [target for target, folder in folders_of.items() if folder.is_dir()]
         dvc_runs.commit(workspace.root, ended)

@@ -222,7 +222,8 @@ def _proven(order: FolderOrder) -> Path:
 
 def _text(order: FolderOrder) -> "TextFolder":
     """Return a data version's text; raises Damaged as `_proven` does."""
-    return folders.text_folder(_proven(order), order.held_out, folders.TOKENS)
+    how = folders.HowRead(order.held_out, order.reading)
+    return folders.text_folder(_proven(order), how, folders.TOKENS)
 
 
 def _report_to() -> "list[TrackerName]":

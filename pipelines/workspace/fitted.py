@@ -31,7 +31,7 @@ def scope(
     config = read_json(file) if file.is_file() else {}
     return Scope(
         parameters=seed.facts.parameters or 0,
-        text_bytes=sum(file.bytes for version in texts for file in version.files),
+        text_bytes=sum(map(_text_bytes, texts)),
         positions=_whole(config, "max_position_embeddings") or None,
     )
 
@@ -51,6 +51,12 @@ def sentence(chosen: Mapping[str, int | float], scope: Scope) -> str:
     values = ", ".join(f"{key} {value:g}" for key, value in chosen.items())
     text = size(scope.text_bytes)
     return f"{values} (auto: {scope.parameters / 1e6:.3g} M parameters, {text} of text)"
+
+
+def _text_bytes(version: Version[DataFacts]) -> int:
+    """Return the bytes of text, else those of the files, which may be compressed."""
+    counts = version.facts.counts
+    return counts.text_bytes if counts else sum(file.bytes for file in version.files)
 
 
 def _whole(config: JsonObject, key: str) -> int:

@@ -23,6 +23,7 @@ from dvc.repo import Repo
 from dvc_data.hashfile._progress import QueryingProgress
 
 from btx_core import texts
+from btx_core.corpus_files import Reading
 from btx_core.files import path_inside
 from btx_core.problems import BtxError
 from btx_core.texts import TextFolder
@@ -31,7 +32,7 @@ from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
-from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held
+from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held, TextReading
 from registry.records.kinds import HeldOutRule
 from registry.records.version import FileFact, Version, content_digest
 from registry.urls import from_environment, in_words, without_secrets
@@ -142,13 +143,13 @@ def placed(root: Path, copy: Path, target: Path, files: Sequence[FileFact]) -> I
         copy.rename(target)
         yield track(root, target, files)
     except BaseException:
-        _forget(root, target)
+        forget(root, target)
         mark.unlink(missing_ok=True)
         raise
     mark.unlink(missing_ok=True)
 
 
-def _forget(root: Path, target: Path) -> None:
+def forget(root: Path, target: Path) -> None:
     """Remove a version's folder, its .dvc file, and its line among what git leaves alone."""
     shutil.rmtree(target, ignore_errors=True)
     target.with_name(f"{target.name}.dvc").unlink(missing_ok=True)
@@ -370,18 +371,39 @@ def opened(root: Path, version: Version[Facts]) -> Path:
 
 def opened_text(root: Path, version: Version[DataFacts]) -> TextFolder:
     """Return the text of a data version, its folder proven to hold its registered bytes."""
-    return text_folder(opened(root, version), version.facts.held_out, root / TOKENS)
+    how = HowRead(version.facts.held_out, version.facts.reading)
+    return text_folder(opened(root, version), how, root / TOKENS)
 
 
-def text_folder(path: Path, held_out: HeldOutRule | None, tokens: Path) -> TextFolder:
+@dataclass(frozen=True)
+class HowRead:
+    """How a data version's row says that its text is read.
+
+    Attributes:
+        held_out: the rule by which it is divided.
+        reading: how its files are read; None: as before there was a choice.
+    """
+
+    held_out: HeldOutRule | None
+    reading: TextReading | None
+
+    @property
+    def of_files(self) -> Reading:
+        """How its files are read."""
+        if self.reading is None:
+            return Reading(older=True)
+        return Reading(text_field=self.reading.text_field)
+
+
+def text_folder(path: Path, how: HowRead, tokens: Path) -> TextFolder:
     """Return a data version's folder as text.
 
     Args:
         path: the folder.
-        held_out: the rule by which it is divided, as its row says.
+        how: what its row says.
         tokens: where token files are kept.
     """
-    return TextFolder(path, RULES[held_out], tokens)
+    return TextFolder(path, RULES[how.held_out], tokens, how.of_files)
 
 
 def _copy_files(taken: Mapping[str, Path], target: Path) -> None:

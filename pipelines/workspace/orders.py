@@ -7,12 +7,13 @@ These files are all that a stage may know; every folder in them is named with it
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import yaml
 
 from registry.errors import Damaged
 from registry.records.base import JsonObject, Record, read_object
-from registry.records.facts import BuildRecipe, FolderPath
+from registry.records.facts import BuildRecipe, DataFacts, Facts, FolderPath, TextReading
 from registry.records.kinds import HeldOutRule
 
 BRANCHES = "branches.yaml"
@@ -28,6 +29,7 @@ class FolderOrder(Record):
         digest: of its paths and their SHA-256.
         tensors: SHA-256 of every tensor, where the stage needs them.
         held_out: of a data version, by which rule it is divided; None: the oldest one.
+        reading: of a data version, how its files are read; None: the oldest way.
     """
 
     ref: str
@@ -35,6 +37,12 @@ class FolderOrder(Record):
     digest: str
     tensors: Mapping[str, str] | None = None
     held_out: HeldOutRule | None = None
+    reading: TextReading | None = None
+
+    def read_as(self, facts: Facts) -> Self:
+        """Return the order with how the files of a data version are read, where its row says so."""
+        reading = facts.reading if isinstance(facts, DataFacts) else None
+        return self if reading is None else self.model_copy(update={"reading": reading})
 
 
 class MemberOrder(FolderOrder):

@@ -280,6 +280,14 @@ class Workspace:
             )
         return NotFound(where, found=found, expected="the registry of this workspace", next=advice)
 
+    def training_by(self, recipes: Recipes) -> "Workspace":
+        """Return the same workspace, whose branches are trained by other recipes."""
+        own = {"train": recipes.train, "expert": recipes.expert}
+        settings = self.settings.model_copy(
+            update={"recipe": self.settings.recipe.model_copy(update=own)}
+        )
+        return replace(self, settings=settings)
+
     def acting_as(self, name: str) -> "Workspace":
         """Return this workspace with a catalogue of its own, in which another person writes."""
         return replace(self, acting=name)
@@ -319,6 +327,11 @@ class Workspace:
     def policies(self) -> Path:
         """The folder of the policies."""
         return self.root / "policies"
+
+    @property
+    def private(self) -> Path:
+        """The folder of words that the log holds by digest alone."""
+        return self.root / ".btx" / "private"
 
     @property
     def facts(self) -> Path:

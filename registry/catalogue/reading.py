@@ -131,19 +131,24 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
     """Decide the status of many versions from the log, in a few queries."""
     gone = lineage.withdrawn(rows)
     tainted = references_by_id(rows, lineage.walk(rows, gone, down=True) - gone) if gone else set()
-    withdrawn, mistaken = references_by_id(rows, gone), retired(rows)
+    withdrawn = references_by_id(rows, gone)
+    erased = references_by_id(rows, lineage.erased(rows)) if gone else set()
     released, progress = _reported(rows)
+    said = {
+        Status.ERASED: {str(ref) for ref in erased},
+        Status.WITHDRAWN: {str(ref) for ref in withdrawn},
+        Status.RETIRED: retired(rows),
+        Status.TAINTED: {str(ref) for ref in tainted},
+        Status.RELEASED: released,
+    }
     statuses = {}
     for one in versions:
         subject = str(one.ref)
         try:
             statuses[one.ref] = status_of(
-                withdrawn=one.ref in withdrawn,
-                tainted=one.ref in tainted,
-                released=subject in released,
+                [status for status, subjects in said.items() if subject in subjects],
                 progress=progress.get(subject),
                 recorded=_recorded(one),
-                retired=subject in mistaken,
             )
         except ValueError as error:
             raise Damaged(

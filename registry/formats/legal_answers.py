@@ -12,7 +12,8 @@ from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
 from registry.formats.modification import SEED_FLOPS, modification
 from registry.formats.tables import Fields, Part, Pointer, Table
-from registry.records.events import Withdrawn
+from registry.governance import contesting
+from registry.records.events import Erased, Withdrawn
 from registry.records.facts import (
     Architecture,
     BuildFacts,
@@ -23,7 +24,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import Kind
 from registry.records.version import Version
-from registry.units import duration, power, size
+from registry.units import counted, duration, power, size
 
 PAPER = "arXiv:2403.07816"
 TEXT_ONLY = "Text in, text out, in the seed's vocabulary."
@@ -447,11 +448,16 @@ def withdrawn_sources(dossier: Dossier) -> Answer:
 
 
 def withdrawals(dossier: Dossier) -> tuple[str, ...]:
-    """Return a sentence for each withdrawal of the subject or of what it was made from."""
+    """Return a sentence for each withdrawal and erasure of the subject or what it was made from."""
     sentences = []
     for event in dossier.withdrawals:
         why = event.read(Withdrawn).why or "no reason given"
         sentences.append(f"{event.subject} was withdrawn {event.at[:10]}: {why}.")
+        contests = [one for one in dossier.contests if one.subject == event.subject]
+        sentences += map(contesting.sentence, contests)
+    for event in dossier.erasures:
+        documents = counted(len(event.read(Erased).part.documents), "document")
+        sentences.append(f"{documents} of {event.subject} were erased {event.at[:10]}.")
     return tuple(sentences)
 
 

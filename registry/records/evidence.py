@@ -127,6 +127,13 @@ class ResultLine(Record):
     previous_factor_high: float | None = None
 
 
+class DocumentLicense(Record):
+    """A licence that documents of a corpus state themselves."""
+
+    license: str
+    alternatives: tuple[tuple[str, ...], ...] = ()  # each a way to comply; all of it applies
+
+
 class DataEvidence(Evidence, DataStatement):
     """On a corpus that asks to be registered."""
 
@@ -138,6 +145,7 @@ class DataEvidence(Evidence, DataStatement):
     ] = ()  # each a way to comply; all of it applies
     files: int | None = None
     bytes: int | None = None
+    document_licenses: tuple["DocumentLicense", ...] = ()  # that documents state themselves
     seen_before: tuple[SeenBefore, ...] = ()
 
 

@@ -140,6 +140,27 @@ class DataStatement(Record):
         return {name: getattr(self, name) for name in DataStatement.model_fields}
 
 
+class TextReading(Record):
+    """How the files of a corpus are read: by their names, as the manual says.
+
+    Attributes:
+        text_field: the column that holds the text of every row; None: one of the known forms.
+    """
+
+    text_field: str | None = None
+
+
+class DocumentCounts(Record):
+    """What the documents of a corpus say of themselves, counted."""
+
+    documents: int
+    text_bytes: int
+    conversations: int = 0
+    with_id: int = 0
+    with_author: int = 0
+    with_license: int = 0
+
+
 class DataFacts(Held, DataStatement):
     """A corpus: what was stated of it, and what was measured."""
 
@@ -150,6 +171,16 @@ class DataFacts(Held, DataStatement):
     url: str | None = None
     held_out: HeldOutRule | None = None  # None in rows from before there was a choice: files
     sketch: str | None = None  # digest of the document with a sample of its text's windows
+    # None in rows from before there was a choice: a *.jsonl file holds a document a line, every
+    # other file is one text.
+    reading: TextReading | None = None
+    counts: DocumentCounts | None = None
+    document_licenses: tuple[str, ...] = ()  # that documents state themselves, each once
+
+    @property
+    def every_license(self) -> tuple[str | None, ...]:
+        """The licence of the whole, and those that its documents state."""
+        return (self.applying_license, *self.document_licenses)
 
 
 class Sketch(Record):

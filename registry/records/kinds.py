@@ -33,14 +33,16 @@ class Status(StrEnum):
     EVALUATED = "evaluated"
     RELEASED = "released"
     WITHDRAWN = "withdrawn"
+    ERASED = "erased"
     TAINTED = "tainted"
     RETIRED = "retired"
     REFUSED = "refused"
 
 
-# Withdrawn itself, made from something that was withdrawn, or registered by mistake: no gate lets
-# it pass.
-UNUSABLE: Collection[Status] = frozenset({Status.WITHDRAWN, Status.TAINTED, Status.RETIRED})
+# Withdrawn or erased itself, made from what was, or registered by mistake: no gate lets it pass.
+UNUSABLE: Collection[Status] = frozenset(
+    {Status.WITHDRAWN, Status.ERASED, Status.TAINTED, Status.RETIRED}
+)
 
 
 class Mode(StrEnum):
@@ -96,38 +98,27 @@ class Relation(StrEnum):
     SUPERSEDES = "supersedes"
 
 
+# What the log can say of a version that goes before all else, the first before the others.
+FIRST = (Status.ERASED, Status.WITHDRAWN, Status.RETIRED, Status.TAINTED, Status.RELEASED)
+
+
 def status_of(
-    *,
-    withdrawn: bool,
-    tainted: bool,
-    released: bool,
-    progress: str | None,
-    recorded: str | None,
-    retired: bool = False,
+    logged: Collection[Status], *, progress: str | None = None, recorded: str | None = None
 ) -> Status:
     """Decide what a version is good for now.
 
     Args:
-        withdrawn: the log withdraws the version itself.
-        tainted: the log withdraws something that it was made from.
-        released: the log releases it.
+        logged: those of `FIRST` that the log says of it.
         progress: the newest status that the log reports of its making.
         recorded: the status that its own row was written with.
-        retired: the log says that it was registered by mistake.
 
     Returns:
-        Withdrawn, retired, or the first of the others that applies, in the order of the arguments;
-        else `registered`.
+        The first that applies, in the order of `FIRST` and of the arguments; else `registered`.
 
     Raises:
         ValueError: for a reported or recorded status that is no status.
     """
-    if withdrawn:
-        return Status.WITHDRAWN
-    if retired:
-        return Status.RETIRED
-    if tainted:
-        return Status.TAINTED
-    if released:
-        return Status.RELEASED
+    for status in FIRST:
+        if status in logged:
+            return status
     return Status(progress or recorded or Status.REGISTERED)

@@ -67,8 +67,8 @@ def test_a_batch_depends_on_its_step_alone(
         name: Corpus(one.parts, one.end, one.digest, one.random_seed)
         for name, one in corpora.items()
     }
-    ids, names = mixture.batch(step, count, 32)
-    again, names_again = Mixture(fresh, mixture.shares).batch(step, count, 32)
+    ids, names, *_ = mixture.batch(step, count, 32)
+    again, names_again, *_ = Mixture(fresh, mixture.shares).batch(step, count, 32)
     assert names == names_again
     assert np.array_equal(ids, again)
     assert ids.shape == (count, 33)

@@ -72,7 +72,7 @@ def test_off_the_pairs_are_the_seed_and_ungated_the_branch(
         for pair, block in zip(pairs, (layer.mlp for layer in seed.model.layers), strict=True):
             pair.seed.load_state_dict(block.state_dict())
         assert torch.equal(predict(model, ids, 0).logits(), branch_BSV)
-        assert torch.equal(predict_as_seed(model, pairs, ids, 0).logits(), seed_BSV)
+        assert torch.equal(predict_as_seed(model, pairs, Batch(ids, ()), 0).logits(), seed_BSV)
         assert not torch.equal(branch_BSV, seed_BSV)
         for pair in pairs:
             pair.routed_share = 1.0

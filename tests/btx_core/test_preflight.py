@@ -150,3 +150,19 @@ def test_all_finite_notices_one_nan(tiny: Save, seed: Path, tmp_path: Path) -> N
     tensors["lm_head.weight"][-1, -1] = float("nan")
     save_file(tensors, tmp_path / "bad/model.safetensors")
     assert not all_finite(Checkpoint.open(tmp_path / "bad"))
+
+
+def test_a_branch_that_was_trained_here_descends_however_far_it_moved(
+    tiny: Save, seed: Path
+) -> None:
+    """A tiny random seed moves far in a few steps; what is known is not guessed."""
+    for name, moved in (("far", 2.0), ("farther", 5.0)):
+        candidate = tiny(name, shared=moved, ffn=moved)
+        guessed = preflight(seed, candidate, "full").ancestry
+        assert not guessed.descends, "the alarm"
+        known = preflight(seed, candidate, "full", trained_here=True)
+        assert known.ancestry.descends
+        assert known.ancestry.cosine == guessed.cosine, "it is still reported"
+        assert not known.problems
+    anchored = preflight(seed, tiny("far", shared=2.0, ffn=2.0), trained_here=True)
+    assert not anchored.ancestry.descends, "shared parameters of an anchored branch must not move"

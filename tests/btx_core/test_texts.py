@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from btx_core.texts import HeldOutRule, TextFolder, Unreadable, check, split
+from btx_core.texts import HeldOutRule, TextFolder, Unreadable, documents_of, split
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -61,7 +61,7 @@ def test_what_is_no_text_is_refused_by_file_and_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Unreadable, match=says):
-        check(tmp_path)
+        list(documents_of(tmp_path))
     with pytest.raises(Unreadable, match=says):
         list(split(tmp_path).documents())
 
@@ -97,7 +97,7 @@ def test_text_is_read_as_a_stream(tmp_path: Path, rule: HeldOutRule) -> None:
     for size in (200, 4000):
         lines(tmp_path / str(size), "a.jsonl", (f"{number:>999}" for number in range(size)))
         tracemalloc.start()
-        check(tmp_path / str(size))
+        assert sum(1 for _ in documents_of(tmp_path / str(size))) == size
         divided = split(TextFolder(tmp_path / str(size), rule))
         assert sum(1 for _ in divided.documents()) == size
         peaks.append(tracemalloc.get_traced_memory()[1])

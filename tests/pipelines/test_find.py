@@ -15,6 +15,12 @@ def test_a_document_is_found_by_its_text_and_a_search_is_kept_by_its_name(
     workspace = create(tmp_path / "workspace")
     stated = DataStatement(license="CC0-1.0", source="s", holder="Acme", purpose="p", pii="none")
     add_data(workspace, "math", tiny_corpora / "math", stated)
+    rows = tmp_path / "letters.jsonl"
+    rows.write_text('{"text": "My dear house", "author": "Ann", "id": "l-1"}\n{"text": "Yours"}\n')
+    add_data(workspace, "letters", rows, stated)
+    for named in (("--author", "Ann"), ("--document-id", "l-1")):
+        assert "data/letters@1" in btx(workspace.root, "search", *named).stdout
+    assert btx(workspace.root, "search", "--author", "Ben", "--json").stdout.strip() == "[]"
     document = tmp_path / "document.txt"
     document.write_text(f"  {list(texts.every(tiny_corpora / 'math'))[9].text}\n")
     arguments = ("holder~acm", "--document", str(document), "--save", "acme", "--format", "csv")

@@ -1,0 +1,260 @@
+"""What the columns of a row mean: one document, and what is known of it.
+
+In:  a row, as a line of JSON lines, a table or a data set holds it.
+Out: its document: text; a prompt with its answer; or a conversation. Beside it what the row says
+of the document itself: its id, its author, its licence. Other columns are left alone.
+Reading rows from files is left to `btx_core.corpus_files`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from btx_core.problems import BtxError
+
+# Any: what a row, a message or a tool holds is its owner's.
+Row = Mapping[str, Any]
+# One message of a conversation, as a chat template takes it: role, content and whatever else.
+Message = Mapping[str, Any]
+# What a conversation's model may call, as a chat template takes it.
+Tool = Mapping[str, Any]
+
+# The names under which columns are known. The first that a row has counts.
+IDS = ("id", "doc_id", "document_id", "uuid")
+AUTHORS = ("author", "authors", "creator")
+LICENCES = ("license", "licence", "spdx_license")
+# Where such columns may stand one level deeper.
+NESTED = ("metadata", "meta")
+# How conversations in the form of ShareGPT call the roles.
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+KNOWN = (
+    '{"text"}, {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or '
+    '{"messages"}'
+)
+
+
+class Unreadable(BtxError):
+    """A data folder or file that does not hold text as promised."""
+
+
+@dataclass(frozen=True)
+class AboutDocument:
+    """What a row says of its document.
+
+    Attributes:
+        id: the name that its owner knows it by.
+        author: who wrote it; several, joined by "; ".
+        license: what it came under, as written.
+    """
+
+    id: str | None = None
+    author: str | None = None
+    license: str | None = None
+
+
+UNKNOWN = AboutDocument()
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document.
+
+    Attributes:
+        text: all of it.
+        prompt: its first part, where there is an answer.
+        answer: its second part. By itself it is what can be checked.
+        learns_answer_only: whether only the answer is trained on and measured. It is then text of
+            any length, and not checked.
+        messages: of a conversation, of which only what the assistant says is trained on and
+            measured; `text` is what all of them say.
+        tools: of a conversation.
+        about: what else is known of it.
+        number: of its line, row or item in its file, from 1; None: the file is one document.
+        where: its file and row, for error messages.
+    """
+
+    text: str
+    prompt: str | None = None
+    answer: str | None = None
+    learns_answer_only: bool = False
+    messages: Sequence[Message] = ()
+    tools: Sequence[Tool] = ()
+    about: AboutDocument = field(default=UNKNOWN, compare=False)
+    number: int | None = field(default=None, compare=False)
+    where: str = field(default="", compare=False)
+
+    @property
+    def is_partly_learnt(self) -> bool:
+        """Whether only a part of it is trained on and measured."""
+        return bool(self.messages) or self.learns_answer_only
+
+    @property
+    def learnt_text(self) -> str:
+        """What is trained on and measured: of a conversation what the assistant says."""
+        if self.messages:
+            said = [_said(one) or "" for one in self.messages if one["role"] == "assistant"]
+            return "\n".join(said)
+        return (self.answer or "") if self.learns_answer_only else self.text
+
+
+def document(row: object, where: str, number: int, text_field: str | None = None) -> Document:
+    """Return the document of one row.
+
+    Args:
+        row: its columns.
+        where: file and row, for the error message.
+        number: of the row in its file.
+        text_field: the column that holds the text; None: one of the known forms.
+
+    Returns:
+        The document.
+
+    Raises:
+        Unreadable: for a row of no known form, and for text that is no valid Unicode.
+    """
+    if not isinstance(row, Mapping):
+        raise _unknown(row, where, text_field)
+    content = _content(row, where, text_field)
+    try:
+        content.text.encode()
+    except UnicodeEncodeError as error:
+        half = content.text[error.start]
+        raise Unreadable(
+            where,
+            found=f"\\u{ord(half):04x}, which is half of a character",
+            expected="valid Unicode",
+            next="fix the line",
+        ) from None
+    return Document(
+        content.text,
+        content.prompt,
+        content.answer,
+        content.learns_answer_only,
+        content.messages,
+        content.tools,
+        _about(row),
+        number,
+        where,
+    )
+
+
+def _content(row: Row, where: str, text_field: str | None) -> Document:
+    if text_field is not None:
+        text = row.get(text_field)
+        if isinstance(text, str):
+            return Document(text)
+        raise _unknown(row, where, text_field)
+    match row:
+        case {"text": str(text)}:
+            return Document(text)
+        case {"prompt": str(prompt), "answer": str(answer)}:
+            return Document(f"{prompt} {answer}", prompt, answer)
+        case {"messages": [*messages]}:
+            return _conversation(messages, row, where)
+        case {"conversations": [*turns]}:
+            return _conversation([_renamed(turn) for turn in turns], row, where)
+        case {"prompt": [*asked], "completion": [*answered]}:
+            return _conversation([*asked, *answered], row, where)
+        case {"prompt": str(prompt), "completion": str(completion)}:
+            return Document(prompt + completion, prompt, completion, learns_answer_only=True)
+        case {"instruction": str(instruction), "output": str(output)}:
+            given = row.get("input")
+            context = f"{given}\n\n" if isinstance(given, str) and given else ""
+            prompt = f"{instruction}\n\n{context}"
+            return Document(prompt + output, prompt, output, learns_answer_only=True)
+    raise _unknown(row, where, None)
+
+
+def _renamed(turn: object) -> object:
+    """Return a turn in the form of ShareGPT as a message."""
+    match turn:
+        case {"from": str(who), "value": str(said)}:
+            return {"role": ROLES.get(who, who), "content": said}
+    return turn
+
+
+def _conversation(messages: Sequence[Any], row: Row, where: str) -> Document:
+    whole: list[Message] = []
+    for message in messages:
+        match message:
+            case {"role": str()} if _said(message) is not None:
+                # A table gives every message every key that any of them has.
+                whole.append({key: v for key, v in message.items() if v is not None})
+            case _:
+                raise Unreadable(
+                    where,
+                    found=f"a message {message!r:.60}",
+                    expected='{"role": ..., "content": ...}',
+                    next="fix the message",
+                )
+    if not any(message["role"] == "assistant" for message in whole):
+        raise Unreadable(
+            where,
+            found=f"roles {', '.join(str(message['role']) for message in whole) or 'none'}",
+            expected="a message of the assistant, which is what is trained on",
+            next="remove the conversation, or add the answer",
+        )
+    tools = row.get("tools")
+    several = tools if isinstance(tools, list | tuple) else ()
+    listed = [tool for tool in several if isinstance(tool, Mapping)]
+    text = "\n".join(said for message in whole if (said := _said(message)))
+    return Document(text, messages=tuple(whole), tools=tuple(listed))
+
+
+def _said(message: Message) -> str | None:
+    """Return the text of a message; empty where it only calls tools; None where it is none."""
+    match message:
+        case {"content": str(content)}:
+            return content
+        case {"content": [*parts]}:
+            texts = [_text_part(part) for part in parts]
+            return None if None in texts else "\n".join(map(str, texts))
+        case {"tool_calls": [_, *_]}:
+            return ""
+    return None
+
+
+def _text_part(part: object) -> str | None:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return text
+    return None
+
+
+def _about(row: Row) -> AboutDocument:
+    nested = [row[name] for name in NESTED if isinstance(row.get(name), Mapping)]
+    levels = [row, *(level for level in nested if isinstance(level, Mapping))]
+    values = [_first(levels, names) for names in (IDS, AUTHORS, LICENCES)]
+    return AboutDocument(*values) if any(value is not None for value in values) else UNKNOWN
+
+
+def _first(levels: Sequence[Row], names: Sequence[str]) -> str | None:
+    """Return the first of these columns that says anything, as text."""
+    for level in levels:
+        for name in names:
+            value = level.get(name)
+            several = value if isinstance(value, list | tuple) else [value]
+            known = [str(one) for one in several if isinstance(one, str | int) and str(one)]
+            if known:
+                # Half of a character cannot be stored.
+                return "; ".join(known).encode(errors="replace").decode()
+    return None
+
+
+def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
+    if isinstance(row, Mapping):
+        names = [str(name) for name in row]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        found = f"columns {', '.join(names[:8])}{more}" if names else "no columns"
+        strings = [str(name) for name, value in row.items() if isinstance(value, str)]
+    else:
+        found, strings = f"{row!r:.60}", []
+    if text_field is not None:
+        return Unreadable(
+            where,
+            found=found,
+            expected=f"text in the column {text_field}",
+            next="fix the line, or name another column with --text-field",
+        )
+    way = f", or name the column that holds the text: --text-field {strings[0]}" if strings else ""
+    return Unreadable(where, found=found, expected=KNOWN, next=f"fix the line{way}")

@@ -1,0 +1,223 @@
+"""Conversations and instructions as tokens, and which of the tokens are learnt.
+
+In:  a document of which only a part is learnt: what the assistant says, or an answer.
+Out: its token ids; which are learnt; how many bytes of learnt text each spells.
+A conversation is written by the tokenizer's own chat template. Where the template marks what the
+assistant says ({% generation %}), transformers' own mask is taken; elsewhere a message is what the
+template writes more when it is given that message too. Writing token files is left to
+`btx_core.tokens`.
+Shapes: T tokens, K spans.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2.exceptions import TemplateError
+from numpy.typing import NDArray
+
+from btx_core.columns import Document, Message, Unreadable
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+ASSISTANT = "assistant"
+# What a template raises for a conversation that it does not take.
+REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
+# Characters (start, stop) of a text.
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PartlyLearnt:
+    """A document as tokens, of which a part is learnt.
+
+    Attributes:
+        ids: (T,) token ids.
+        learnt: (T,) whether a token is learnt and measured.
+        text_bytes: (T,) bytes of text that each learnt token spells. A special token spells none:
+            it is the template's, as the end token is a text's.
+    """
+
+    ids: Sequence[int]
+    learnt: NDArray[np.bool_]
+    text_bytes: NDArray[np.uint32]
+
+
+def template_digest(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Return a digest of a tokenizer's chat templates; None where it has none."""
+    template = tokenizer.chat_template
+    if not template:
+        return None
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+
+
+def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyLearnt:
+    """Encode a document of which only a part is learnt.
+
+    Args:
+        document: a conversation, or a prompt with the answer that is learnt.
+        tokenizer: of the model that is trained or measured.
+
+    Returns:
+        The tokens, without an end token.
+
+    Raises:
+        Unreadable: for a conversation that the tokenizer's chat template does not take, and where
+            there is no template.
+    """
+    if not document.messages:
+        start = len(document.prompt or "")
+        return _from_spans(document.text, [(start, len(document.text))], tokenizer)
+    if not tokenizer.chat_template:
+        raise no_template(document.where, "the tokenizer")
+    chat = _Chat(document, tokenizer)
+    text = chat.written(document.messages)
+    if chat.marks_what_is_said and tokenizer.is_fast:
+        return _from_marks(chat, text, tokenizer)
+    return _from_spans(text, chat.spans(text), tokenizer)
+
+
+def no_template(where: str, of: str) -> Unreadable:
+    """Return the error for conversations that no chat template can write.
+
+    Args:
+        where: the conversations.
+        of: what has no template.
+    """
+    return Unreadable(
+        where,
+        found=f"a conversation, and {of} has no chat template",
+        expected="a seed whose tokenizer has one, as instruction-tuned models do",
+        next="put chat_template.jinja into the seed's folder and register it anew, or register "
+        'the corpus as {"prompt", "completion"}',
+    )
+
+
+class _Chat:
+    """A conversation, and the template that writes it."""
+
+    def __init__(self, document: Document, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self.document = document
+        self.tokenizer = tokenizer
+        # Any: a list of mappings; None where the template is to see no tools.
+        self.tools: Any = [dict(tool) for tool in document.tools] or None
+        try:
+            template = tokenizer.get_chat_template(None, self.tools)
+        except REFUSALS as error:
+            raise self._refused(error) from None
+        self.marks_what_is_said = MARKS.search(template) is not None
+
+    # Any: transformers' answer, text or tokens.
+    def applied(self, messages: Sequence[Message], **arguments: Any) -> Any:
+        """Apply the template. Raises Unreadable where it does not take the messages."""
+        listed = [dict(message) for message in messages]
+        try:
+            return self.tokenizer.apply_chat_template(listed, tools=self.tools, **arguments)
+        except REFUSALS as error:
+            raise self._refused(error) from None
+
+    def written(self, messages: Sequence[Message], *, asks: bool = False) -> str:
+        """Return the messages as the template writes them; `asks`: up to where one is answered."""
+        text: str = self.applied(messages, tokenize=False, add_generation_prompt=asks)
+        return text
+
+    def spans(self, text: str) -> list[Span]:
+        """Return what the assistant says of the whole text, message by message."""
+        messages, spans = self.document.messages, []
+        for number, message in enumerate(messages):
+            if message["role"] != ASSISTANT:
+                continue
+            until = self.written(messages[: number + 1])
+            before = self.written(messages[:number], asks=True) if number else ""
+            if not (text.startswith(until) and until.startswith(before)):
+                raise Unreadable(
+                    self.document.where,
+                    found=f"a chat template that writes message {number + 1} in another way "
+                    "when more messages follow",
+                    expected="a template of which each message is a part of the whole",
+                    next="put {% generation %} and {% endgeneration %} around what the assistant "
+                    "says in the seed's chat template, and register the seed anew",
+                )
+            spans.append((len(before), len(until)))
+        return spans
+
+    def _refused(self, error: Exception) -> Unreadable:
+        return Unreadable(
+            self.document.where,
+            found=f"a conversation that the chat template refuses: {error}"[:200],
+            expected="messages as the seed's chat template takes them",
+            next="fix the conversation, or leave it out",
+        )
+
+
+def _from_marks(chat: _Chat, text: str, tokenizer: "PreTrainedTokenizerBase") -> PartlyLearnt:
+    """Take transformers' own mask of what the assistant says."""
+    tokens = chat.applied(
+        chat.document.messages,
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        tokenizer_kwargs={"return_offsets_mapping": True},
+    )
+    learnt = np.array(tokens["assistant_masks"], dtype=bool)
+    sizes = _bytes_of_tokens(text, tokens["offset_mapping"])
+    return _measured(tokens["input_ids"], learnt, sizes, tokenizer)
+
+
+def _from_spans(
+    text: str, spans: Sequence[Span], tokenizer: "PreTrainedTokenizerBase"
+) -> PartlyLearnt:
+    """Learn every token that has a character in one of the spans."""
+    if not tokenizer.is_fast:
+        return _piece_by_piece(text, spans, tokenizer)
+    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets = np.array(tokens["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+    learnt = np.zeros(len(offsets), dtype=bool)
+    for start, stop in spans:
+        learnt |= (offsets[:, 1] > start) & (offsets[:, 0] < stop)
+    return _measured(tokens["input_ids"], learnt, _bytes_of_tokens(text, offsets), tokenizer)
+
+
+def _piece_by_piece(
+    text: str, spans: Sequence[Span], tokenizer: "PreTrainedTokenizerBase"
+) -> PartlyLearnt:
+    """Encode what is learnt and what is not by themselves: this tokenizer says no characters."""
+    ids: list[int] = []
+    learnt: list[NDArray[np.bool_]] = []
+    sizes: list[NDArray[np.int64]] = []
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    for number, (start, stop) in enumerate(pairwise(edges)):
+        piece = tokenizer(text[start:stop], add_special_tokens=False, verbose=False)["input_ids"]
+        ids += piece
+        learnt.append(np.full(len(piece), number % 2 == 1))
+        shares = np.arange(len(piece) + 1) * len(text[start:stop].encode()) // max(1, len(piece))
+        sizes.append(np.diff(shares))
+    return _measured(ids, np.concatenate(learnt), np.concatenate(sizes), tokenizer)
+
+
+# Any: pairs, as a list of transformers or an array.
+def _bytes_of_tokens(text: str, offsets: Any) -> NDArray[np.int64]:
+    """Return the bytes of each token's characters; one of several tokens is the first's."""
+    pairs = np.array(offsets, dtype=np.int64).reshape(-1, 2)
+    sizes = np.array([len(character.encode()) for character in text], dtype=np.int64)
+    before = np.concatenate([[0], np.cumsum(sizes)])
+    ends = before[pairs[:, 1]]
+    return np.diff(np.maximum.accumulate(ends), prepend=0) if len(ends) else ends
+
+
+def _measured(
+    ids: Sequence[int],
+    learnt: NDArray[np.bool_],
+    sizes: NDArray[np.int64],
+    tokenizer: "PreTrainedTokenizerBase",
+) -> PartlyLearnt:
+    special = np.isin(np.array(ids, dtype=np.int64), tokenizer.all_special_ids)
+    spelt = np.where(learnt & ~special, sizes, 0).astype(np.uint32)
+    return PartlyLearnt(list(ids), learnt, spelt)

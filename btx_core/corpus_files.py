@@ -1,0 +1,426 @@
+"""Read the documents of one corpus file, whatever form a team keeps it in.
+
+In:  a file of text or Markdown; JSON lines or a JSON array; CSV; Parquet; Arrow, as the `datasets`
+library saves it; each of the text forms also compressed by gzip or Zstandard.
+Out: its documents, one in memory at a time (of a table, a few hundred rows).
+What the columns of a row mean is left to `btx_core.columns`, which documents are held out to
+`btx_core.texts`. Parquet, Arrow and Zstandard are read by pyarrow, which is asked for only then.
+"""
+
+import codecs
+import csv
+import gzip
+import importlib
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+from btx_core.columns import Document, Unreadable, document
+
+READ_BYTES = 1 << 20
+# Rows of a table that are in memory at a time.
+ROWS = 256
+BLANKS = re.compile(r"[ \t\r\n,]*")
+BOM = codecs.BOM_UTF8
+# What begins a file that only points to its content, and how long such a file is at most.
+POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+LINES = frozenset({".jsonl", ".ndjson"})
+TABLES = {".csv": ",", ".tsv": "\t"}
+ARROW = frozenset({".parquet", ".arrow"})
+COMPRESSED = frozenset({".gz", ".zst"})
+# What the `datasets` library writes beside the rows of a data set.
+DATASET_NOTES = frozenset({"state.json", "dataset_info.json", "dataset_dict.json"})
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a corpus are read.
+
+    Attributes:
+        text_field: the column that holds the text of every row; None: one of the known forms.
+        older: as corpora were read before there was a choice: a *.jsonl file holds a document a
+            line, {"text"} or {"prompt", "answer"}; every other file is one text, as it stands.
+    """
+
+    text_field: str | None = None
+    older: bool = False
+
+
+TODAYS = Reading()
+
+
+def documents(file: Path, reading: Reading) -> Iterator[Document]:
+    """Read the documents of one file.
+
+    Args:
+        file: the file.
+        reading: how.
+
+    Yields:
+        Its documents, in their order.
+
+    Raises:
+        Unreadable: naming the file, and the line or row, for what is no text.
+    """
+    if reading.older:
+        yield from _json_lines(file, reading) if file.suffix == ".jsonl" else _whole(file, reading)
+        return
+    _refuse_pointer(file)
+    form = form_of(file)
+    if file.name in DATASET_NOTES and any(file.parent.rglob("*.arrow")):
+        return
+    yield from _READERS[form](file, reading)
+
+
+def form_of(file: Path) -> str:
+    """Return the form of a file by its name: jsonl, json, csv, parquet, arrow or text."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    if last in LINES:
+        return "jsonl"
+    if last in TABLES:
+        return "csv"
+    return last[1:] if last in ARROW or last == ".json" else "text"
+
+
+def is_read_anew(file: Path, first_bytes: bytes, reading: Reading) -> bool:
+    """Tell whether a file's documents may differ from those of the older reading.
+
+    Args:
+        file: the file.
+        first_bytes: of it.
+        reading: how it is read.
+    """
+    if reading.older:
+        return False
+    plain = form_of(file) == "text" or (form_of(file) == "jsonl" and file.suffix == ".jsonl")
+    compressed = file.suffix.lower() in COMPRESSED
+    begins_with_mark = first_bytes.startswith(BOM)
+    return not plain or compressed or begins_with_mark or reading.text_field is not None
+
+
+def _refuse_pointer(file: Path) -> None:
+    """Refuse a file whose content Git LFS has not fetched."""
+    with file.open("rb") as stream:
+        first = stream.read(len(POINTER))
+    if first == POINTER and file.stat().st_size <= POINTER_BYTES:
+        raise Unreadable(
+            file,
+            found="a Git LFS pointer, not the text that it points to",
+            expected="the text",
+            next="git lfs pull, then add the corpus again",
+        )
+
+
+def _whole(file: Path, reading: Reading) -> Iterator[Document]:
+    """Read a file that is one document; nothing where it is blank."""
+    with _errors_named(file), _opened(file) as stream:
+        content = stream.read()
+    if not reading.older and b"\0" in content[:READ_BYTES]:
+        raise _binary(file, content)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(file, error.start) from None
+    if not reading.older:
+        text = text.removeprefix("\ufeff")
+    if text.strip():
+        yield Document(text)
+
+
+def _json_lines(file: Path, reading: Reading) -> Iterator[Document]:
+    for number, line in enumerate(_lines(file, reading), 1):
+        if line.strip():
+            where = f"{file}:{number}"
+            yield document(_parsed(line, where), where, number, reading.text_field)
+
+
+def _json(file: Path, reading: Reading) -> Iterator[Document]:
+    """Read an array of rows, or rows one after another; any other JSON file is one text."""
+    number = 0
+    with _text(file, reading) as stream:
+        values = _JsonValues(file, stream)
+        is_array = values.skip("[")
+        while not (values.skip("]") if is_array else values.ended()):
+            number += 1
+            row = values.value(number)
+            if number == 1 and not is_array and values.ended():
+                yield from _lone_object(row, file, reading)
+                return
+            yield document(row, f"{file}, item {number}", number, reading.text_field)
+
+
+def _lone_object(row: object, file: Path, reading: Reading) -> Iterator[Document]:
+    """Read a file that holds one JSON value: a row where it has a row's form, else text."""
+    try:
+        yield document(row, f"{file}, item 1", 1, reading.text_field)
+    except Unreadable:
+        yield from _whole(file, reading)
+
+
+class _JsonValues:
+    """JSON values one after another, parsed from a stream; commas between them do not count."""
+
+    def __init__(self, file: Path, stream: TextIOWrapper) -> None:
+        self.file = file
+        self.stream = stream
+        self.decoder = json.JSONDecoder()
+        self.buffer, self.at = "", 0
+
+    def ended(self) -> bool:
+        """Skip blanks and commas; tell whether nothing follows."""
+        while True:
+            rest = BLANKS.match(self.buffer, self.at)
+            self.at = rest.end() if rest else self.at
+            if self.at < len(self.buffer):
+                return False
+            if not self._read_more():
+                return True
+
+    def skip(self, character: str) -> bool:
+        """Skip a character where it comes next, and tell whether it did."""
+        follows = not self.ended() and self.buffer[self.at] == character
+        self.at += int(follows)
+        return follows
+
+    def value(self, number: int) -> object:
+        """Parse the next value. Raises Unreadable, naming it by its number."""
+        while True:
+            try:
+                value, end = self.decoder.raw_decode(self.buffer, self.at)
+            except (ValueError, RecursionError) as error:
+                if not self._read_more():
+                    text = self.buffer[self.at : self.at + 60]
+                    raise _no_json(f"{self.file}, item {number}", text, error) from None
+                continue
+            # A number may go on in what is read next.
+            if end < len(self.buffer) or not self._read_more():
+                self.at = end
+                return value
+
+    def _read_more(self) -> bool:
+        left = self.buffer[self.at :]
+        more = self.stream.read(max(READ_BYTES, len(left)))
+        if more:
+            self.buffer, self.at = left + more, 0
+        return bool(more)
+
+
+def _rows(file: Path, reading: Reading) -> Iterator[Document]:
+    """Read a table of text, whose first line names the columns."""
+    suffix = next(one for one in reversed(file.suffixes) if one.lower() in TABLES)
+    csv.field_size_limit(1 << 30)
+    with _text(file, reading) as stream:
+        # What is read as one row may be many lines.
+        table = csv.reader(stream, delimiter=TABLES[suffix.lower()])
+        try:
+            names = next(table, [])
+            for number, cells in enumerate(table, 1):
+                if not cells:
+                    continue
+                where = f"{file}:{table.line_num}"
+                if len(cells) != len(names):
+                    raise Unreadable(
+                        where,
+                        found=f"{len(cells)} cells",
+                        expected=f"{len(names)}, as in the first line",
+                        next="fix the line",
+                    )
+                row = dict(zip(names, cells, strict=True))
+                yield document(row, where, number, reading.text_field)
+        except csv.Error as error:
+            raise Unreadable(
+                f"{file}:{table.line_num}",
+                found=str(error),
+                expected="comma-separated values",
+                next="fix the line",
+            ) from None
+
+
+def _parquet(file: Path, reading: Reading) -> Iterator[Document]:
+    module = _pyarrow(file, "pyarrow.parquet")
+    with _errors_named(file), module.ParquetFile(file) as table:
+        yield from _documents_of_batches(file, table.iter_batches(ROWS), reading)
+
+
+def _arrow(file: Path, reading: Reading) -> Iterator[Document]:
+    """Read a file of the `datasets` library, which streams batches; other tools write an index."""
+    if not _is_of_dataset(file):
+        return
+    arrow = _pyarrow(file, "pyarrow")
+    ipc = _pyarrow(file, "pyarrow.ipc")
+    with _errors_named(file), arrow.memory_map(str(file)) as stream:
+        indexed = stream.read(6) == b"ARROW1"
+        stream.seek(0)
+        if indexed:
+            table = ipc.open_file(stream)
+            batches: Iterator[Any] = map(table.get_batch, range(table.num_record_batches))
+        else:
+            batches = iter(ipc.open_stream(stream))
+        yield from _documents_of_batches(file, batches, reading)
+
+
+def _is_of_dataset(file: Path) -> bool:
+    """Tell whether a file holds rows of a data set, and not what the library only cached there."""
+    state = file.parent / "state.json"
+    try:
+        listed = {one["filename"] for one in json.loads(state.read_text())["_data_files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return file.name in listed
+
+
+# Any: pyarrow's batches.
+def _documents_of_batches(
+    file: Path, batches: Iterator[Any], reading: Reading
+) -> Iterator[Document]:
+    number = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS):
+            for row in batch.slice(start, ROWS).to_pylist():
+                number += 1
+                yield document(row, f"{file}, row {number}", number, reading.text_field)
+
+
+_READERS: Mapping[str, Callable[[Path, Reading], Iterator[Document]]] = {
+    "arrow": _arrow,
+    "csv": _rows,
+    "json": _json,
+    "jsonl": _json_lines,
+    "parquet": _parquet,
+    "text": _whole,
+}
+
+
+# Any: a module without types.
+def _pyarrow(file: Path, name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise Unreadable(
+            file,
+            found="a file that pyarrow reads, which is not installed",
+            expected="pyarrow",
+            next="pip install 'btx-registry[corpora]'",
+        ) from None
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """Open a file's bytes, as they were before they were compressed."""
+    suffix = file.suffix.lower()
+    if suffix == ".gz":
+        with gzip.open(file, "rb") as stream:
+            # typeshed's class of it is no IO.
+            yield stream  # type: ignore[misc]
+    elif suffix == ".zst":
+        arrow = _pyarrow(file, "pyarrow")
+        with arrow.CompressedInputStream(arrow.OSFile(str(file)), "zstd") as stream:
+            yield stream
+    else:
+        with file.open("rb") as stream:
+            yield stream
+
+
+@contextmanager
+def _text(file: Path, reading: Reading) -> Iterator[TextIOWrapper]:
+    """Open a file's text; a line ends where the file says so, and nowhere inside of a string."""
+    encoding = "utf-8" if reading.older else "utf-8-sig"
+    with _errors_named(file), _opened_for(file, reading) as stream:
+        newline = "" if form_of(file) == "csv" else None
+        with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
+            try:
+                yield text
+            except UnicodeDecodeError:
+                raise _not_utf8(file, _first_bad_byte(file, reading)) from None
+
+
+def _opened_for(file: Path, reading: Reading) -> Any:  # a context manager of a stream of bytes
+    return file.open("rb") if reading.older else _opened(file)
+
+
+def _lines(file: Path, reading: Reading) -> Iterator[str]:
+    with _text(file, reading) as stream:
+        yield from stream
+
+
+@contextmanager
+def _errors_named(file: Path) -> Iterator[None]:
+    """Turn what decompression and pyarrow raise into an error that names the file."""
+    try:
+        yield
+    except (Unreadable, UnicodeDecodeError):
+        raise
+    # pyarrow's errors are kinds of ValueError, OSError, KeyError and NotImplementedError.
+    except (EOFError, ValueError, OSError, zlib.error, KeyError, NotImplementedError) as error:
+        raise Unreadable(
+            file,
+            found=f"{type(error).__name__}: {error}"[:160],
+            expected=f"a whole file of the form that its name says ({file.suffix})",
+            next="copy the file again, or rename it",
+        ) from None
+
+
+def _first_bad_byte(file: Path, reading: Reading) -> int:
+    """Return the position of the first byte that is no UTF-8."""
+    decoder, position = codecs.getincrementaldecoder("utf-8")(), 0
+    with _opened_for(file, reading) as stream:
+        while True:
+            chunk = stream.read(READ_BYTES)
+            pending = len(decoder.getstate()[0])
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                return position - pending + error.start
+            position += len(chunk)
+
+
+def _not_utf8(file: Path, position: int) -> Unreadable:
+    return Unreadable(
+        file,
+        found=f"byte {position} is no UTF-8",
+        expected="UTF-8 text or JSON lines",
+        next="convert or remove it",
+    )
+
+
+def _binary(file: Path, content: bytes) -> Unreadable:
+    if content.startswith(UTF_16):
+        return Unreadable(
+            file,
+            found="text in UTF-16, of which byte 0 is no UTF-8",
+            expected="UTF-8 text or JSON lines",
+            next=f"iconv -f UTF-16 -t UTF-8 {file.name} > {file.name}.txt, and remove the other",
+        )
+    return Unreadable(
+        file,
+        found=f"a binary file: byte {content.index(0)} is 0, and it is no UTF-8 text",
+        expected="text, JSON, CSV, Parquet or Arrow",
+        next="remove it from the folder",
+    )
+
+
+def _parsed(line: str, where: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _no_json(where, line, error) from None
+
+
+def _no_json(where: str, text: str, error: Exception) -> Unreadable:
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+    return Unreadable(
+        where,
+        found=f"{text.rstrip()[:60]} ({reason})",
+        expected="one JSON object",
+        next="fix the line",
+    )

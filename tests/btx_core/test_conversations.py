@@ -1,0 +1,255 @@
+"""Conversations: rendered by the seed's template, learnt where the assistant speaks."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from btx_core.batches import Corpus, Mixture, target_weights
+from btx_core.columns import Unreadable
+from btx_core.measuring.evaluation import Tally
+from btx_core.measuring.samples import Limits, batches, sample
+from btx_core.routed import RoutedModel
+from btx_core.texts import TextFolder
+from btx_core.tokens import TokenisedDocuments, Tokens, end_token
+from btx_core.training.heldout import HeldOutLooks
+from btx_core.training.losses import next_token_loss
+from btx_core.training.objectives import Batch, NextToken
+from btx_core.training.packing import run_packed
+from btx_core.training.recipes import TrainRecipe
+
+PLAIN = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}<assistant>{% generation %}"
+    "{{ m['content'] }}{{ eos_token }}{% endgeneration %}\n{% else %}<{{ m['role'] }}>"
+    "{{ m['content'] }}{{ eos_token }}\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+# Thoughts of earlier turns are left out.
+FORGETS = (
+    "{% for m in messages %}<{{ m['role'] }}>{% if loop.last %}(thinks){% endif %}"
+    "{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+Turns = Sequence[tuple[str, str]]
+CONVERSATIONS: list[Turns] = [
+    [("system", "Be short."), ("user", "What is 2 + 2?"), ("assistant", "4, as ever.")],
+    [
+        ("user", "Grüß Gott"),
+        ("assistant", "東京 🙂 é"),
+        ("user", "And now?"),
+        ("assistant", ""),
+        ("assistant", "Two in turn."),
+    ],
+    [("assistant", "I begin."), ("user", "Yes"), ("assistant", "No")],
+]
+
+
+def messages(turns: Turns) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@pytest.fixture
+def tokenizer(tiny_seed: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(tiny_seed)
+
+
+def corpus(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    for name in ("a.jsonl", "heldout/b.jsonl"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def learnt_of(documents: TokenisedDocuments) -> list[tuple[list[int], list[bool]]]:
+    """The ids of every document, without its end token, and which are learnt."""
+    parts, start = [], 0
+    for end in documents.ends.tolist():
+        ids = documents.ids[start : end - 1].tolist()
+        parts.append((ids, documents.learnt(start, end - 1).tolist()))
+        start = end
+    return parts
+
+
+def test_what_the_template_marks_is_learnt_as_transformers_says(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = MARKED
+    rows = [{"messages": messages(turns)} for turns in CONVERSATIONS]
+    tokens = Tokens.of(corpus(tmp_path, rows), tokenizer)
+    for side in (tokens.train, tokens.heldout):
+        for (ids, learnt), turns in zip(learnt_of(side), CONVERSATIONS, strict=True):
+            theirs = tokenizer.apply_chat_template(
+                messages(turns), return_dict=True, return_assistant_tokens_mask=True
+            )
+            assert ids == theirs["input_ids"]
+            assert learnt == [bool(one) for one in theirs["assistant_masks"]]
+
+
+def test_without_marks_a_message_is_what_the_template_writes_more(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = PLAIN
+    rows = [{"messages": messages(turns)} for turns in CONVERSATIONS[:2]]
+    tokens = Tokens.of(corpus(tmp_path, rows), tokenizer)
+    end = end_token(tokenizer)
+    for (ids, learnt), turns in zip(learnt_of(tokens.train), CONVERSATIONS[:2], strict=True):
+        expected: list[int] = []
+        counts: list[bool] = []
+        for role, content in turns:
+            said = role == "assistant"
+            for text, is_learnt in ((f"<{role}>", False), (content, said)):
+                part = tokenizer(text, add_special_tokens=False)["input_ids"]
+                expected, counts = expected + part, counts + [is_learnt] * len(part)
+            after = tokenizer("\n", add_special_tokens=False)["input_ids"]
+            expected, counts = [*expected, end, *after], [*counts, *[said] * (1 + len(after))]
+        assert tokenizer.decode(ids) == tokenizer.decode(expected)
+        told = [id for id, is_learnt in zip(ids, learnt, strict=True) if is_learnt]
+        assert tokenizer.decode(told) == tokenizer.decode(
+            [id for id, is_learnt in zip(expected, counts, strict=True) if is_learnt]
+        )
+
+
+def test_bytes_are_those_of_what_the_assistant_says(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenizer.chat_template = MARKED
+    rows = [{"messages": messages(turns)} for turns in CONVERSATIONS]
+    heldout = Tokens.of(corpus(tmp_path, rows), tokenizer).heldout
+    said = "".join(text for turns in CONVERSATIONS for role, text in turns if role == "assistant")
+    assert int(heldout.text_bytes.sum()) == len(said.encode())
+
+
+@pytest.mark.parametrize(
+    ("template", "says"), [(None, "no chat template"), (FORGETS, "message 2 in another way")]
+)
+def test_what_no_template_can_write_is_refused_by_its_line(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str | None, says: str
+) -> None:
+    tokenizer.chat_template = template
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    with pytest.raises(Unreadable, match=says) as refusal:
+        Tokens.of(corpus(tmp_path, [{"messages": messages(turns)}] * 2), tokenizer)
+    assert "jsonl:1" in refusal.value.subject
+
+
+def test_another_template_makes_other_tokens_of_the_same_folder(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    rows = [{"messages": messages(turns)} for turns in CONVERSATIONS[:1]]
+    folder = TextFolder(corpus(tmp_path / "c", rows), tokens=tmp_path / "tokens")
+    known = set()
+    for template in (PLAIN, MARKED, PLAIN):
+        tokenizer.chat_template = template
+        tokens = Tokens.of(folder, tokenizer)
+        known.add((tokens.tokenizer, sample(tokens, Limits(1000)).digest))
+    assert len(known) == 2
+
+
+def by_hand(model: PreTrainedModel, tokens: Tokens) -> tuple[float, int]:
+    """Nats of the learnt tokens, each document by itself, and how many they are."""
+    total, count, start = 0.0, 0, 0
+    for end in tokens.heldout.ends.tolist():
+        ids = torch.tensor([[tokens.end, *tokens.heldout.ids[start:end].tolist()]])
+        learnt = torch.from_numpy(tokens.heldout.learnt(start, end))
+        logits = model(input_ids=ids[:, :-1]).logits[0]
+        total += float(cross_entropy(logits[learnt], ids[0, 1:][learnt], reduction="sum"))
+        count += int(learnt.sum())
+        start = end
+    return total, count
+
+
+@torch.no_grad()
+def test_training_looks_and_evaluation_count_what_is_learnt_and_see_the_whole_conversation(
+    tokenizer: PreTrainedTokenizerBase, tiny_seed: Path, tmp_path: Path
+) -> None:
+    """In these conversations the end token also ends every turn."""
+    tokenizer.chat_template = MARKED
+    rows: list[dict[str, Any]] = [{"messages": messages(turns)} for turns in CONVERSATIONS]
+    rows.append({"instruction": "Add", "input": "2 and 2", "output": "It is four."})
+    folder = corpus(tmp_path, rows)
+    tokens = Tokens.of(folder, tokenizer)
+    routed = RoutedModel.load(tiny_seed, torch.float32)
+    model = routed.network.eval()
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        # So that what stands before a token matters.
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    nats, count = by_hand(model, tokens)
+    heldout = sample(tokens, Limits(10_000, sequence=512))
+    tally = Tally(heldout)
+    for batch in batches(heldout, 4096):
+        tally.add(routed, batch)
+    assert tally.tokens == count
+    assert sum(tally.block_nats) == pytest.approx(nats, rel=1e-4)
+    # The same text, as one sequence of packed documents.
+    packed = TokenisedDocuments(
+        tokens.heldout.ids, tokens.heldout.ends, unlearnt=tokens.heldout.unlearnt
+    )
+    length = len(packed.ids)
+    ids = torch.tensor([[tokens.end, *packed.ids.tolist()]])
+    begins = torch.tensor([[True, *packed.ends_document(0, length).tolist()]])
+    weights = torch.from_numpy(target_weights(packed.learnt(0, length)[None], ["a"]))
+    loss = float(next_token_loss(model, ids, tokens.end, begins, weights))
+    assert loss == pytest.approx(nats / count, rel=1e-4)
+    cut = float(next_token_loss(model, ids, tokens.end, None, weights))
+    assert abs(cut - loss) > 1e-3, "the alarm: turns that do not see each other"
+    recipe = TrainRecipe(steps=400, batch=8, sequence=length)
+    looks = HeldOutLooks.of([Corpus.of([folder], tokenizer)], tokens.end, recipe)
+    assert looks.look(model, 0) == pytest.approx(nats / count, rel=1e-4)
+
+
+def test_a_step_s_loss_does_not_depend_on_its_parts(
+    tokenizer: PreTrainedTokenizerBase, tiny_seed: Path, tmp_path: Path
+) -> None:
+    """A mean over all that is learnt, though each part holds another number of such tokens."""
+    tokenizer.chat_template = MARKED
+    rows = [{"messages": messages(turns)} for turns in CONVERSATIONS for _ in range(5)]
+    found = Corpus.of([corpus(tmp_path, rows)], tokenizer)
+    batch = Mixture({"a": found}, {"a": 1.0}).batch(0, 6, 24)
+    assert batch.begins is not None
+    assert batch.weights is not None
+    assert len({int((row > 0).sum()) for row in batch.weights}) > 1, "they differ"
+    for row, begins in zip(batch.ids, batch.begins, strict=True):
+        assert (row[begins] == found.end).all()
+    assert int((batch.ids == found.end).sum()) > int(batch.begins.sum()), "some only end a turn"
+    model = RoutedModel.load(tiny_seed, torch.float32).network
+    objective, device = NextToken(found.end), torch.device("cpu")
+    numbers = np.arange(6)
+    whole = float(objective(model, Batch.on(device, batch), 0.0))
+    parts = [
+        float(objective(model, Batch.on(device, batch.of(part)), 0.0)) * len(part) / 6
+        for part in np.array_split(numbers, 3)
+    ]
+    assert sum(parts) == pytest.approx(whole, rel=1e-5)
+    # The gradient is that of the same loss, written out.
+    objective(model, Batch.on(device, batch), 0.0).backward()
+    head = model.get_output_embeddings().weight
+    gradient, head.grad = head.grad, None
+    assert gradient is not None
+    ids, begins = torch.from_numpy(batch.ids), torch.from_numpy(batch.begins)
+    logits = run_packed(model, ids[:, :-1], found.end, begins=begins[:, :-1]).logits
+    nats = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    learnt = torch.from_numpy(batch.weights).flatten() > 0
+    nats[learnt].mean().backward()
+    assert torch.allclose(gradient, head.grad, atol=1e-6)
+
+
+def test_text_that_is_learnt_whole_has_the_token_files_that_it_had(
+    tokenizer: PreTrainedTokenizerBase, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    folder = TextFolder(tiny_corpora / "math", tokens=tmp_path)
+    tokens = Tokens.of(folder, tokenizer)
+    assert not tokens.train.is_partly_learnt
+    assert not list(tmp_path.glob("*/*.unlearnt"))
+    mixture = Mixture({"a": Corpus.of([folder], tokenizer)}, {"a": 1.0})
+    assert mixture.batch(0, 2, 16)[2:] == (None, None)

@@ -1,0 +1,277 @@
+"""Corpora in the forms in which teams keep them: the same documents, or the file and line."""
+
+import csv
+import gzip
+import json
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from datasets import Dataset, DatasetDict
+
+from btx_core.columns import Unreadable
+from btx_core.corpus_files import Reading
+from btx_core.texts import TextFolder, documents_of, every, split
+
+Rows = Sequence[dict[str, Any]]
+ROWS: Rows = [
+    {"text": 'first\u2028line\u0085and\nmore, "quoted"', "id": "a-1", "author": "Ann"},
+    {"text": "Grüße, 東京 🙂", "id": "b-2", "author": "Ben"},
+    {"text": "third", "id": "c-3", "author": "Ann"},
+]
+
+
+def as_jsonl(path: Path, rows: Rows, end: str = "\n", mark: str = "") -> None:
+    text = mark + "".join(json.dumps(row, ensure_ascii=False) + end for row in rows)
+    path.write_bytes(text.encode())
+
+
+def as_csv(path: Path, rows: Rows, delimiter: str = ",", mark: str = "") -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        stream.write(mark)
+        table = csv.DictWriter(stream, list(rows[0]), delimiter=delimiter)
+        table.writeheader()
+        table.writerows(rows)
+
+
+def as_arrow(path: Path, rows: Rows) -> None:
+    table = pa.Table.from_pylist(list(rows))
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+
+
+def compressed(path: Path, rows: Rows) -> None:
+    as_jsonl(path.with_suffix(""), rows)
+    content = path.with_suffix("").read_bytes()
+    path.with_suffix("").unlink()
+    if path.suffix == ".gz":
+        # Two members, as tools that append write them.
+        path.write_bytes(gzip.compress(content[:40]) + gzip.compress(content[40:]))
+    else:
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(content)
+
+
+FORMS: dict[str, Callable[[Path, Rows], None]] = {
+    "a.jsonl": as_jsonl,
+    "a.JSONL": as_jsonl,
+    "a.ndjson": lambda path, rows: as_jsonl(path, rows, "\r\n"),
+    "b.jsonl": lambda path, rows: as_jsonl(path, rows, mark="\ufeff"),
+    "a.json": lambda path, rows: void(path.write_text(json.dumps(list(rows)))),
+    "b.json": lambda path, rows: void(path.write_text(json.dumps(list(rows), indent=2))),
+    "lines.json": as_jsonl,
+    "a.csv": as_csv,
+    "mark.csv": lambda path, rows: as_csv(path, rows, mark="\ufeff"),
+    "a.tsv": lambda path, rows: as_csv(path, rows, "\t"),
+    "a.parquet": lambda path, rows: pa.parquet.write_table(pa.Table.from_pylist(list(rows)), path),
+    "a.arrow": as_arrow,
+    "a.jsonl.gz": compressed,
+    "a.jsonl.zst": compressed,
+    "saved": lambda path, rows: Dataset.from_list(list(rows)).save_to_disk(path),
+}
+
+
+def void(_: object) -> None:
+    return None
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_holds_the_same_documents_with_what_is_known_of_them(
+    tmp_path: Path, name: str
+) -> None:
+    FORMS[name](tmp_path / name, ROWS)
+    assert [one.text for one in every(tmp_path)] == [row["text"] for row in ROWS]
+    listed = list(documents_of(tmp_path))
+    known = [(one.about.id, one.about.author) for one in listed]
+    assert known == [(row["id"], row["author"]) for row in ROWS]
+    assert len({one.digest for one in listed}) == len(ROWS)
+    assert [one.number for one in listed] in ([1, 2, 3], [1, 3, 4]), "counted as the form does"
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.txt.zst", "README.MD.gz"])
+def test_text_is_read_compressed_too(tmp_path: Path, name: str) -> None:
+    plain = b"text\none\ntwo\n"
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(gzip.compress(plain))
+    else:
+        with pa.CompressedOutputStream(str(tmp_path / name), "zstd") as stream:
+            stream.write(plain)
+    found = [one.text for one in every(tmp_path)]
+    assert found == (["one", "two"] if ".csv" in name else [plain.decode()])
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "learns"),
+    [
+        ({"prompt": "Sum: ", "completion": "4"}, "Sum: 4", "4"),
+        ({"instruction": "Add", "input": "2, 2", "output": "4"}, "Add\n\n2, 2\n\n4", "4"),
+        ({"instruction": "Say it", "input": "", "output": "it"}, "Say it\n\nit", "it"),
+        ({"instruction": "Say it", "output": "it", "topic": "talk"}, "Say it\n\nit", "it"),
+    ],
+)
+def test_instructions_are_learnt_by_their_answers(
+    tmp_path: Path, row: dict[str, str], text: str, learns: str
+) -> None:
+    as_jsonl(tmp_path / "a.jsonl", [row])
+    (found,) = every(tmp_path)
+    assert (found.text, found.answer, found.learns_answer_only) == (text, learns, True)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "messages": [
+                {"role": "user", "content": "2 + 2?"},
+                {"role": "assistant", "content": "4"},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]},
+        {
+            "prompt": [{"role": "user", "content": "2 + 2?"}],
+            "completion": [{"role": "assistant", "content": "4"}],
+        },
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet", "saved"])
+def test_conversations_are_known_in_the_forms_that_teams_write(
+    tmp_path: Path, row: dict[str, Any], name: str
+) -> None:
+    FORMS[name](tmp_path / name, [row, row])
+    found = next(every(tmp_path))
+    said = [(message["role"], message["content"]) for message in found.messages]
+    assert said == [("user", "2 + 2?"), ("assistant", "4")]
+
+
+def test_the_column_that_holds_the_text_may_be_named(tmp_path: Path) -> None:
+    as_jsonl(tmp_path / "a.jsonl", [{"content": "code", "path": "x.py"}] * 2)
+    with pytest.raises(Unreadable, match=r"columns content, path(.|\n)*--text-field content"):
+        list(every(tmp_path))
+    folder = TextFolder(tmp_path, reading=Reading(text_field="content"))
+    assert [one.text for one in every(folder)] == ["code", "code"]
+    assert split(folder).digest != split(tmp_path).digest
+
+
+@pytest.mark.parametrize(
+    ("row", "about"),
+    [
+        ({"doc_id": 7, "authors": ["A", "B"], "licence": "MIT"}, ("7", "A; B", "MIT")),
+        ({"id": None, "metadata": {"id": "x", "author": "C", "license": "CC0-1.0"}}, "xC"),
+        ({"id": "", "author": [], "license": {}}, (None, None, None)),
+    ],
+)
+def test_what_a_row_says_of_its_document_is_known(
+    tmp_path: Path, row: dict[str, Any], about: tuple[str | None, ...] | str
+) -> None:
+    as_jsonl(tmp_path / "a.jsonl", [{"text": "t"} | row])
+    (found,) = documents_of(tmp_path)
+    expected = about if isinstance(about, tuple) else ("x", "C", "CC0-1.0")
+    assert (found.about.id, found.about.author, found.about.license) == expected
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", POINTER, "Git LFS pointer"),
+        ("a.parquet", POINTER, "Git LFS pointer"),
+        ("a.txt", b"PK\x03\x04\x00\x00", "a binary file"),
+        ("photo.png", b"\x89PNG\r\n\x1a\n\x00", "a binary file"),
+        ("a.txt", "text".encode("utf-16"), "UTF-16"),
+        ("a.jsonl", b'{"text": "sound"}\n{"text": "\\ud83d"}\n', r"jsonl:2\n.*half of a character"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": "\\udc00"}]}', "assistant"),
+        ("a.jsonl", b'{"messages": [{"role": "user"}]}', "a message"),
+        ("a.jsonl", b'\n["text"]\n', "jsonl:2"),
+        ("a.jsonl", b"[" * 100_000, "jsonl:1"),
+        ("a.json", b'[{"text": "a"}, {"text": "b"', "item 2"),
+        ("a.json", b'[{"text": "a"}, {"name": "b"}]', "item 2"),
+        ("a.csv", b"text,id\na,1\nb\n", "csv:3"),
+        ("a.csv", b"name,id\na,1\n", "--text-field name"),
+        ("a.parquet", b"PAR1 and no more", "a.parquet"),
+        ("a.arrow", b"no arrow at all", "a.arrow"),
+        ("a.jsonl.gz", b"no gzip", "a.jsonl.gz"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], "a.jsonl.gz"),
+        ("a.jsonl.zst", b"no zstd", "a.jsonl.zst"),
+        ("a.txt.gz", gzip.compress(b"text \xff"), "byte 5 is no UTF-8"),
+    ],
+)
+def test_what_holds_no_text_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Unreadable, match=says):
+        list(documents_of(tmp_path))
+
+
+@pytest.mark.parametrize("content", ['{"name": "x", "version": 2}', "[]", "[1, 2", "7"])
+def test_a_json_file_without_rows_is_no_surprise(tmp_path: Path, content: str) -> None:
+    """A settings file among program text is text; an empty array is nothing; the rest is named."""
+    (tmp_path / "a.json").write_text(content)
+    if content == "[1, 2":
+        with pytest.raises(Unreadable, match="item 1"):
+            list(every(tmp_path))
+        return
+    assert [one.text for one in every(tmp_path)] == ([] if content == "[]" else [content])
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.txt": "\ufefftext", "b.json": '[{"text": "x"}]'},
+        {"a.csv": "text\nx\n", "B.JSONL": '{"text": "x"}\n'},
+        {"a.jsonl": '{"text": "x", "id": 3}\n{"prompt": "p", "answer": "a"}\n', "b.md": "# x"},
+    ],
+)
+def test_what_was_registered_before_is_read_as_it_was(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    older = TextFolder(tmp_path, reading=Reading(older=True))
+    as_it_was = []
+    for name, text in sorted(files.items()):
+        lines = text.splitlines() if name.endswith(".jsonl") else None
+        for line in lines or []:
+            row = json.loads(line)
+            as_it_was.append(row.get("text") or f"{row['prompt']} {row['answer']}")
+        as_it_was += [] if lines else [text]
+    assert [one.text for one in every(older)] == as_it_was
+    # Where both readings give the same documents, so do their token files, and their digest.
+    same = [one.text for one in every(tmp_path)] == as_it_was
+    assert (split(tmp_path).digest == split(older).digest) == same
+
+
+@pytest.mark.parametrize("saved", ["train", "test"])
+def test_of_a_saved_data_set_only_the_split_for_training_is_trained_on(
+    tmp_path: Path, saved: str
+) -> None:
+    splits = {
+        name: Dataset.from_list([{"text": f"{name} {n}"} for n in range(3)])
+        for name in ("train", saved, "validation")
+    }
+    DatasetDict(splits).save_to_disk(tmp_path / "set")
+    # What the library only cached there is no row.
+    as_arrow(tmp_path / "set" / "train" / "cache-0123.arrow", [{"text": "cached"}])
+    divided = split(TextFolder(tmp_path, "documents"))
+    assert [one.text for one in divided.train] == ["train 0", "train 1", "train 2"]
+    assert {one.text.split()[0] for one in divided.heldout} == set(splits) - {"train"}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet", "a.jsonl.gz", "saved"])
+def test_a_large_file_takes_no_more_memory_than_a_small_one(tmp_path: Path, name: str) -> None:
+    peaks = []
+    for size in (1_500, 12_000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        FORMS[name](folder / name, [{"text": f"{n:>1999}"} for n in range(size)])
+        tracemalloc.start()
+        before = pa.total_allocated_bytes()
+        assert sum(1 for _ in documents_of(folder)) == size
+        held = pa.total_allocated_bytes() - before
+        peaks.append(tracemalloc.get_traced_memory()[1] + held)
+        tracemalloc.stop()
+    assert peaks[1] < 4_000_000 + peaks[0] < 16_000_000

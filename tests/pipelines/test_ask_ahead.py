@@ -1,0 +1,142 @@
+"""Before a branch trains: what the gate would refuse whatever training brings."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from btx_core.columns import Unreadable
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.register import register
+from pipelines.jobs.train import look_ahead, train
+from pipelines.workspace.bars import bar
+from pipelines.workspace.workspace import Workspace, create
+from registry.errors import Refused
+from registry.records.facts import DataStatement
+
+STATED = DataStatement(
+    license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
+)
+CHAT = [
+    {"role": "user", "content": "How many?"},
+    {"role": "assistant", "content": "Four, and not five."},
+]
+
+
+@pytest.fixture(scope="module")
+def workspace(tiny_seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = create(tmp_path_factory.mktemp("ahead") / "workspace")
+    add_seed(workspace, "base", tiny_seed, license="Apache-2.0")
+    return workspace
+
+
+def written(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def said(number: int) -> dict[str, object]:
+    words = f"The {number}th sentence, which stands in no other document of this corpus:"
+    return {"text": f"{words} {number * 7919}."}
+
+
+def repeated(folder: Path) -> Path:
+    """Held-out text that stands in the text for training, word for word."""
+    rows = [said(number) for number in range(6)]
+    written(folder / "heldout/a.jsonl", rows)
+    return written(folder / "a.jsonl", [*rows, *map(said, range(20, 26))]).parent
+
+
+def spaced(folder: Path) -> Path:
+    """The same with other spacing and case, as one text."""
+    rows = [said(number) for number in range(6)]
+    written(folder / "heldout/a.jsonl", rows)
+    text = "\n\n  ".join(str(row["text"]).upper() for row in rows)
+    (folder / "a.md").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("corpus", [repeated, spaced])
+def test_duplicates_are_refused_before_anything_is_trained(
+    workspace: Workspace, tmp_path: Path, corpus: object
+) -> None:
+    name = getattr(corpus, "__name__", "")
+    assert callable(corpus)
+    add_data(workspace, name, corpus(tmp_path / "c"), STATED)
+    events = workspace.catalog.head()
+    for ask in (train, look_ahead):
+        with pytest.raises(Refused) as refusal:
+            ask(workspace, {name: f"data/{name}"})
+        assert "contamination/little" in refusal.value.found
+        assert "quality" not in refusal.value.found, "what is not known yet is no reason"
+        assert "--anyway" in refusal.value.next
+    assert not (workspace.work / "branches" / name).exists()
+    assert workspace.catalog.head() == events, "nothing is logged of a branch that is none"
+
+
+@pytest.mark.parametrize("row", [{"messages": CHAT}, {"prompt": CHAT[:1], "completion": CHAT[1:]}])
+def test_conversations_need_a_chat_template_before_anything_is_trained(
+    workspace: Workspace, tmp_path: Path, row: dict[str, object]
+) -> None:
+    name = f"chat{len(row)}"
+    corpus = tmp_path / "c"
+    written(corpus / "heldout/a.jsonl", [row])
+    written(corpus / "a.jsonl", [row])
+    add_data(workspace, name, corpus, STATED)
+    for ask in (train, look_ahead):
+        with pytest.raises(Unreadable, match="no chat template") as refusal:
+            ask(workspace, {name: f"data/{name}"})
+        assert refusal.value.subject.startswith(f"data/{name}@1, a.jsonl:1")
+    assert not (workspace.work / "branches" / name).exists()
+
+
+@pytest.mark.parametrize("strange", ["other weights", "not finite"])
+def test_a_refusal_names_its_cause_and_not_what_could_not_be_measured_for_it(
+    workspace: Workspace, tiny_seed: Path, tmp_path: Path, strange: str
+) -> None:
+    add_data(workspace, "plain", written(tmp_path / "a.jsonl", [*map(said, range(60))]), STATED)
+    candidate = tmp_path / "candidate"
+    shutil.copytree(tiny_seed, candidate)
+    tensors = load_file(candidate / "model.safetensors")
+    torch.manual_seed(1)
+    for name, tensor in tensors.items():
+        if tensor.dim() > 1 and strange == "other weights":
+            tensors[name] = torch.randn_like(tensor.float()).to(tensor.dtype)
+    if strange == "not finite":
+        next(iter(tensors.values())).view(-1)[0] = torch.nan
+    save_file(tensors, candidate / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Refused) as refusal:
+        register(workspace, "stranger", candidate, data=["data/plain"], seed="seed/base", show=bar)
+    found = refusal.value.found
+    if strange == "other weights":
+        # It can be run, so it is measured: what it is worth is a cause of its own.
+        assert "weights/ancestry" in found
+        assert "quality/measured" not in found
+        return
+    assert "weights/finite" in found.split(" (because of that not measured")[0]
+    causes, unmeasured = found.split(" (because of that not measured: ")
+    assert "quality" not in causes
+    assert "quality/measured" in unmeasured
+    assert "train longer" not in refusal.value.next
+
+
+def test_a_statement_of_the_data_that_the_gate_refuses_is_known_before(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    corpus = written(tmp_path / "a.jsonl", [*map(said, range(100, 140))])
+    version = add_data(workspace, "dated", corpus, STATED)
+    assert look_ahead(workspace, {"dated": str(version.ref)}).branches[0].action == "train"
+    policy = workspace.root / "policies/expert-data.yaml"
+    before = policy.read_text()
+    try:
+        policy.write_text(before.replace('["registered", "released"]', '["released"]'))
+        with pytest.raises(Refused):
+            look_ahead(workspace, {"dated": str(version.ref)})
+    finally:
+        policy.write_text(before)

@@ -1,0 +1,112 @@
+"""Corpora as teams have them: taken, refused by the path that was given, found by author and id."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from btx_core.columns import Unreadable
+from pipelines.jobs.add_data import add_data
+from pipelines.workspace.document_index import Sought, find_documents
+from pipelines.workspace.folders import opened_text
+from pipelines.workspace.workspace import Workspace, create
+from registry.errors import Refused
+from registry.records.facts import DataStatement
+
+STATED = DataStatement(
+    license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
+)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return create(tmp_path_factory.mktemp("corpora") / "workspace")
+
+
+def written(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_documents_are_found_by_author_and_by_id_in_every_version(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    by_ann = {"text": "A poem about the sea.", "author": "Ann", "id": "poem-1"}
+    by_ben = {"text": "A letter about a house.", "authors": ["Ben", "Cy"], "id": "letter-9"}
+    unsigned = {"text": "A list of things."}
+    first = add_data(workspace, "poems", written(tmp_path / "1.jsonl", [by_ann, unsigned]), STATED)
+    second = add_data(workspace, "poems", written(tmp_path / "2.jsonl", [by_ben, by_ann]), STATED)
+    none = add_data(
+        workspace,
+        "lists",
+        written(tmp_path / "3.jsonl", [unsigned, {"text": "Another list."}]),
+        STATED,
+    )
+    refs = [str(version.ref) for version in (first, second, none)]
+    assert find_documents(workspace, Sought(author="Ann")).versions == (refs[0], refs[1])
+    assert find_documents(workspace, Sought(author="Cy")).versions == (refs[1],)
+    assert find_documents(workspace, Sought(id="letter-9", author="Ann")).versions == ()
+    (held,) = find_documents(workspace, Sought(id="letter-9")).documents
+    assert (held.document.file, held.document.number) == ("2.jsonl", 1)
+    twice = find_documents(workspace, Sought(digest=held.document.digest)).documents
+    assert [one.ref for one in twice] == [refs[1]]
+    counts = second.facts.counts
+    assert counts is not None
+    assert (counts.documents, counts.with_author, counts.with_id) == (2, 2, 2)
+
+
+def test_the_licences_of_documents_are_asked_about_at_the_gate(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [{"text": "one", "license": "mit"}, {"text": "two", "license": "cc-by-4.0"}]
+    version = add_data(workspace, "mixed", written(tmp_path / "a.jsonl", rows), STATED)
+    assert version.facts.document_licenses == ("CC-BY-4.0", "MIT")
+    assert set(version.facts.every_license) == {"CC0-1.0", "CC-BY-4.0", "MIT"}
+    for licence in ("CC-BY-NC-ND-4.0", "all rights reserved", "MIT AND SSPL-1.0"):
+        refused = [*rows, {"text": "three", "license": licence}]
+        with pytest.raises(Refused, match="licence/documents"):
+            add_data(workspace, "refused", written(tmp_path / "b.jsonl", refused), STATED)
+    assert not (workspace.root / "data/refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a.jsonl": '{"text": ""}\n{"text": " "}\n'}, "every file is empty"),
+        ({".hidden.txt": "text"}, "every file is empty"),
+        ({"a.jsonl": '{"text": "one"}\n'}, "0 training, 1 held-out"),
+        ({"heldout/a.txt": "one"}, "0 training, 1 held-out"),
+        ({"sub/a.csv": "name,id\nx,1\n"}, "corpus/sub/a.csv:2"),
+        ({"a.txt": "text", "b.bin": "\0"}, "corpus/b.bin"),
+    ],
+)
+def test_what_training_would_die_of_is_refused_before_by_the_path_that_was_given(
+    workspace: Workspace, tmp_path: Path, files: Mapping[str, str], says: str
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / "corpus" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with pytest.raises(Unreadable) as refusal:
+        add_data(workspace, "bad", tmp_path / "corpus", STATED)
+    assert says in str(refusal.value)
+    assert str(tmp_path / "corpus") in str(refusal.value), "not a temporary path"
+    assert "incoming" not in str(refusal.value)
+    assert not (workspace.root / "data/bad").exists()
+
+
+def test_the_named_column_is_read_by_every_later_reader(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = [{"body": f"text {number}", "title": f"title {number}"} for number in range(3)]
+    corpus = written(tmp_path / "a.jsonl", rows)
+    version = add_data(workspace, "named", corpus, STATED, text_field="body")
+    again = add_data(workspace, "named", corpus, STATED, text_field="body")
+    assert (again.ref, again.created) == (version.ref, False)
+    other = add_data(workspace, "named", corpus, STATED, text_field="title")
+    assert other.ref != version.ref, "other text, another version"
+    read = workspace.catalog.get(str(version.ref), type(version.facts))
+    texts = opened_text(workspace.root, read)
+    assert texts.reading.text_field == "body"
