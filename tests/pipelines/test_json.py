@@ -82,13 +82,16 @@ CALLS: Mapping[str, str] = {
     "registry dump": "registry dump {out}/dump",
     "registry restore": "registry restore {out}/backup",
     "registry load": "registry load {out}/dump",
+    "erase": "erase data/extra@1 --file text.txt --why test --dry-run",
     "withdraw": "withdraw data/extra --why test",
+    "contest": "contest data/extra --why test",
+    "registry shred": "registry shred {event}",
     "bench": "bench --dir {out}/bench",
     "demo": "demo --dir {out}/demo",
 }
 
 # The others do not need an approver.
-BY_DORA = ("key new", "approve", "retract", "waive")
+BY_DORA = ("key new", "approve", "retract", "waive", "contest")
 # Half an hour and more: what they compute has tests of its own, here it is what they print.
 BENCH = BenchRow(name="btx", random_seed=0, bits_per_byte={"math": 1.5}, tokens=1, flops=1.0)
 DEMO = DemoAnswer(workspace="demo", builds=("build/1",), table={}, minutes=0.1)
@@ -165,6 +168,8 @@ def test_every_answer_is_what_its_published_schema_says(
         status, answer = call(command.format(**named))
         if entry == "token add":
             named["token"] = answer["id"]
+        if entry == "contest":
+            named["event"] = own_story.catalog.events(kind="contested")[-1].seq
         record = ANSWERS[entry]
         if "error" in answer:
             refused[entry], record = status, FailureAnswer
@@ -226,7 +231,7 @@ def test_every_command_that_is_refused_says_so_in_its_document(
 def _with_something(command: str, folder: Path) -> str:
     """Fill in what a call names with a path at which nothing is."""
     names = ("new", "out", "seed", "text", "token", "checkpoint", "key", "day")
-    return command.format(**dict.fromkeys(names, str(folder / "nothing")))
+    return command.format(**dict.fromkeys(names, str(folder / "nothing")), event=1)
 
 
 def test_a_gates_refusal_has_its_rules_each_with_its_remedy(
