@@ -42,6 +42,17 @@ class BtxError(Exception):
         return "\n".join(lines)
 
 
+class Interrupted(BtxError):
+    """Ctrl-C: what ended is kept, and nothing half done is visible."""
+
+    exit_status = 130
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            subject, found="interrupted", next="run the same command again: it goes on where it was"
+        )
+
+
 class WrongUsage(BtxError):
     """Settings that contradict each other or the folders given."""
 

@@ -3,6 +3,9 @@
 All of them are `BtxError`: they carry the subject, what was found and expected, and the next step.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from btx_core.problems import BtxError
 
 
@@ -28,7 +31,70 @@ class Unavailable(BtxError):
     """The disk is full, or the database cannot be reached or written now; nothing was changed."""
 
 
+@dataclass(frozen=True)
+class BrokenRule:
+    """A rule that refuses: its name, POLICY/RULE, what it says, and what a person can do."""
+
+    rule: str
+    message: str
+    remedy: str = ""
+
+
 class Refused(BtxError):
-    """A rule says no."""
+    """A rule says no.
+
+    Attributes:
+        rules: of a gate, the rules that refuse.
+    """
 
     exit_status = 3
+    rules: tuple[BrokenRule, ...] = ()
+    _besides: tuple[str, ...] = ()
+    _advice: str = ""
+
+    @classmethod
+    def by(
+        cls,
+        subject: str,
+        rules: Sequence[BrokenRule],
+        *,
+        otherwise: str,
+        besides: Sequence[str] = (),
+        advice: str = "",
+    ) -> "Refused":
+        """Return the refusal of a gate.
+
+        Args:
+            subject: the candidate, and the gate that was asked.
+            rules: those that refuse.
+            otherwise: the next step where no rule has a remedy.
+            besides: what else is to be known.
+            advice: what else can be done.
+        """
+        found = "; ".join([f"{rule.rule}: {rule.message}" for rule in rules])
+        if besides:
+            found += f" ({'; '.join(besides)})"
+        remedies = dict.fromkeys(rule.remedy for rule in rules if rule.remedy)
+        steps = [*remedies, *([advice] if advice else [])]
+        refusal = cls(
+            subject,
+            found=found,
+            expected="every rule of the gate satisfied or waived",
+            next="; ".join(steps) or otherwise,
+        )
+        refusal.rules, refusal._besides = tuple(rules), tuple(besides)
+        refusal._advice = advice if steps else otherwise
+        return refusal
+
+    def __str__(self) -> str:
+        if not self.rules:
+            return super().__str__()
+        lines = [f"{type(self).__name__}: {self.subject}", f"  expected {self.expected}"]
+        for rule in self.rules:
+            lines.append(f"  {rule.rule}: {rule.message}")
+            if rule.remedy:
+                lines.append(f"    next: {rule.remedy}")
+        lines += [f"  {text}" for text in self._besides]
+        if self._advice:
+            lines.append(f"  next: {self._advice}")
+        return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The commands that decide: policy, approve, retract, waive, due, release, withdraw, contest."""
+"""The commands that decide: policies, what people sign, releases, withdrawals, aliases, notes."""
 
 from json import dumps
 from pathlib import Path
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 REFUSED = 3
 
 app = typer.Typer()
+alias_app = typer.Typer(
+    help="Names that move from version to version: production.", no_args_is_help=True
+)
+app.add_typer(alias_app, name="alias")
 policy_app = typer.Typer(help="Policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 
@@ -253,7 +257,7 @@ def due_command(
         print_json(rows)
         return
     lines = [[row.state, row.until[:10], row.what, row.ref, row.next] for row in rows]
-    print_table(("", "until", "what", "of", "next"), lines)
+    print_table(("state", "until", "what", "of", "next"), lines)
 
 
 @app.command("release")
@@ -323,3 +327,81 @@ def _reached(item: "Reached") -> str:
     elif why:
         parts.append(why)
     return "   ".join(parts)
+
+
+@alias_app.command("set")
+def alias_set_command(
+    alias: str,
+    ref: Ref,
+    why: Annotated[str, typer.Option(metavar="TEXT")] = "",
+    json: Json = False,
+) -> None:
+    """Let a name stand for REF from now on, wherever a reference may be given.
+
+    Example: btx alias set production build/7
+    """
+    from pipelines.jobs.annotate import move_alias
+
+    answer = move_alias(find_workspace(), alias, ref, why)
+    before = f"   before {answer.before}" if answer.before else ""
+    print_answer(answer, json, f"{answer.alias}   {answer.ref}{before}")
+
+
+@alias_app.command("list")
+def alias_list_command(json: Json = False) -> None:
+    """List what each name stands for now.
+
+    Example: btx alias list
+    """
+    from pipelines.jobs.annotate import aliases
+
+    rows = aliases(find_workspace())
+    if json:
+        print_json(rows)
+        return
+    lines = [[row.alias, row.ref, row.status, row.set_by, row.since] for row in rows]
+    print_table(("alias", "ref", "status", "set by", "since"), lines)
+
+
+@alias_app.command("remove")
+def alias_remove_command(
+    alias: str, why: Annotated[str, typer.Option(metavar="TEXT")] = "", json: Json = False
+) -> None:
+    """Let a name stand for nothing any more. The log keeps what it stood for.
+
+    Example: btx alias remove production
+    """
+    from pipelines.jobs.annotate import remove_alias
+
+    answer = remove_alias(find_workspace(), alias, why)
+    print_answer(answer, json, f"{answer.alias}   no longer {answer.before}")
+
+
+@app.command("note")
+def note_command(
+    ref: Ref, text: Annotated[str, typer.Argument(metavar="TEXT")], json: Json = False
+) -> None:
+    """Write a note on REF, for everybody who looks at it.
+
+    Example: btx note expert/legal@2 "trained on the contracts of 2025 alone"
+    """
+    from pipelines.jobs.annotate import note
+
+    answer = note(find_workspace(), ref, text)
+    print_answer(answer, json, f"{answer.ref}   noted by {answer.actor}")
+
+
+@app.command("retire")
+def retire_command(
+    ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")], json: Json = False
+) -> None:
+    """Say that REF was registered by mistake, before anything was made from it.
+
+    Its number is never given again; the same content may be registered anew.
+
+    Example: btx retire data/legal@3 --why "the holder was mistyped"
+    """
+    from pipelines.jobs.annotate import retire
+
+    answer = retire(find_workspace(), ref, why)
+    print_answer(answer, json, f"{answer.ref}   {answer.status}: {answer.why}")

@@ -10,6 +10,7 @@ import typer
 from pipelines.cli.options import Json, Ref, find_workspace, require_choice
 from pipelines.cli.output import print_document, print_json, print_line, print_table
 from pipelines.workspace.terminal import cell
+from registry.records.kinds import UNUSABLE
 from registry.units import size
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         LineageFile,
         LineageNode,
         RowEnd,
+        StatusAnswer,
     )
     from registry.records.facts import Facts
     from registry.records.version import Version
@@ -88,7 +90,8 @@ def list_command(
 def _print_listing(rows: "Sequence[RowEnd]") -> None:
     """Print one line for each version; the reference stands for its name and number."""
     fields = rows[0].fields() if rows else ["ref"]
-    columns = [name for name in fields if name not in ("name", "version")]
+    left_out = {"name", "version"} | (set() if any(row.aliases for row in rows) else {"aliases"})
+    columns = [name for name in fields if name not in left_out]
     lines = []
     for row in rows:
         short = row.model_copy(update={"digest": row.digest[:12]})
@@ -285,7 +288,7 @@ class _Tree:
         parts = [ref, node.digest[:12]]
         if relation:
             parts.append(relation)
-        if node.status in ("withdrawn", "erased", "tainted"):
+        if node.status in UNUSABLE:
             parts.append(node.status)
         if again and below:
             parts.append("(above)")
@@ -383,6 +386,39 @@ def report_command(
         print_line(f"{answer.ref}   {answer.format}   {answer.file}   {sha256}")
         if answer.signature:
             print_line(f"signed: {answer.signature}")
+
+
+@app.command("status")
+def status_command(json: Json = False) -> None:
+    """Say what is here, what runs, what waits for whom, what ends soon, and the disk it takes.
+
+    Example: btx status
+    """
+    from pipelines.jobs.status import status
+
+    answer = status(find_workspace())
+    if json:
+        print_json(answer)
+    else:
+        _print_status(answer)
+
+
+def _print_status(answer: "StatusAnswer") -> None:
+    held = ", ".join(f"{kind} {number}" for kind, number in answer.counts.items())
+    print_line(f"{answer.workspace}   head {answer.head[:12]}")
+    print_line(f"  in use   {held}")
+    print_line(f"  newest   {answer.newest_build or 'no build yet'}")
+    for alias, ref in answer.aliases.items():
+        print_line(f"  alias    {alias} is {ref}")
+    for running in answer.running or ("nothing",):
+        print_line(f"  runs     {running}")
+    for waiting in answer.waiting:
+        print_line(f"  waits    {waiting.what} for {waiting.who}: {waiting.next}")
+    for row in answer.due:
+        print_line(f"  {row.state:<7}  {row.what} of {row.ref} {row.until[:10]}: {row.next}")
+    parts = ", ".join(f"{use.part} {size(use.bytes)}" for use in answer.disk)
+    total = size(sum(use.bytes for use in answer.disk))
+    print_line(f"  disk     {total}: {parts}")
 
 
 @app.command("serve")

@@ -4,21 +4,59 @@ Declarations and checks of what was typed; printing is left to `output`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from btx_core.problems import BtxError
 
 if TYPE_CHECKING:
     from pipelines.workspace.given_facts import GivenFacts
     from pipelines.workspace.placement import ExecutorName
     from pipelines.workspace.workspace import Workspace
 
+
+def registered(incomplete: str) -> list[str]:
+    """Return the references that complete what the user has typed, for the shell."""
+    from pipelines.jobs.show import LISTED, listed
+
+    found: list[str] = []
+    # A shell that completes shows no errors.
+    with suppress(BtxError, OSError):
+        workspace = find_workspace()
+        for plural, facts in LISTED.items():
+            start = f"{facts.kind}/"
+            if start.startswith(incomplete) or incomplete.startswith(start):
+                found += [row.ref for row in listed(workspace, plural, {})]
+    return [ref for ref in found if ref.startswith(incomplete)]
+
+
+def behind_alias(text: str) -> str:
+    """Return the reference that an alias stands for; any other text as it is."""
+    if "/" not in text:
+        # Without a workspace the command itself says so.
+        with suppress(BtxError):
+            return find_workspace().catalog.aliases().get(text, text)
+    return text
+
+
 Json = Annotated[
     bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")
 ]
-Ref = Annotated[str, typer.Argument(metavar="REF", help="kind/name@version, or build/N")]
-Build = Annotated[str, typer.Argument(metavar="BUILD")]
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="REF",
+        help="kind/name@version, build/N, or an alias",
+        autocompletion=registered,
+        callback=behind_alias,
+    ),
+]
+Build = Annotated[
+    str, typer.Argument(metavar="BUILD", autocompletion=registered, callback=behind_alias)
+]
 
 
 Executor = Annotated[

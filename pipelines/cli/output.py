@@ -9,10 +9,14 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.workspace.terminal import UNSEEN, console, table_of, visible
+from rich.text import Text
+
+from pipelines.workspace.terminal import UNSEEN, console, fitted_table, visible, writes_unicode
 from registry.units import size
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from registry.records.answers import Answer, PlannedStage
 
     Document = Answer | Sequence[Answer]
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
 def print_json(document: "Document") -> None:
     """Print one JSON document: an answer, or an array of answers."""
     # What a terminal would obey stands in strings alone, where JSON has the same escape for it.
-    text = json.dumps(document, indent=2, ensure_ascii=False, default=_json_of)
+    ascii_only = not writes_unicode(sys.stdout)
+    text = json.dumps(document, indent=2, ensure_ascii=ascii_only, default=_json_of)
     print(UNSEEN.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
 
@@ -42,9 +47,18 @@ def print_document(text: str) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a plain table whose numbers stand right.
 
-    A narrow terminal folds the cells. Without a terminal there is no colour and no limit of width.
+    A narrow terminal goes without the columns that are needed least, and is told which. Without a
+    terminal there is no colour and no limit of width.
     """
-    console(sys.stdout).print(table_of(columns, rows))
+    print_table_to(console(sys.stdout), columns, rows)
+
+
+def print_table_to(out: "Console", columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table that fits a console."""
+    fitted = fitted_table(columns, rows, out.width)
+    out.print(fitted.table)
+    if fitted.hidden:
+        out.print(Text(f"no room for {', '.join(fitted.hidden)}: --json has all"))
 
 
 def place_text(place: "PlannedStage") -> str:

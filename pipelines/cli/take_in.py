@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.errors import Refused
-    from registry.records.answers import RegisteredAnswer, TrainForecastAnswer
+    from registry.records.answers import TrainForecastAnswer
     from registry.records.facts import ExpertFacts
     from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
@@ -200,6 +200,10 @@ def train_command(
         str | None, typer.Option(metavar="seed/NAME[@V]", help="default: the only seed there is")
     ] = None,
     mode: Annotated[str | None, typer.Option(metavar="anchored|full")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML with [recipe.train] ... instead of btx.toml's"),
+    ] = None,
     executor: Executor = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
@@ -221,7 +225,9 @@ def train_command(
     """
     from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
+    from pipelines.workspace.workspace import read_recipes
     from registry.errors import Refused
+    from registry.records.answers import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
     chosen = executor_named(executor)
@@ -233,6 +239,8 @@ def train_command(
         )
     workspace = find_workspace().stating(given_facts(fact, facts, attach))
     domains = dict(zip(experts, corpora, strict=True))
+    if recipe is not None:
+        workspace = workspace.training_by(read_recipes(recipe))
     if dry_run:
         plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
         print_answer(plan, json, _forecast_text(plan))
@@ -256,7 +264,7 @@ def train_command(
     if refused:
         raise _with_registered(refused, versions)
     if json and len(versions) > 1:
-        print_json([_registration(version) for version in versions])
+        print_json([registered(version) for version in versions])
         return
     for version in versions:
         _print_version(version, json)
@@ -296,13 +304,11 @@ def _with_registered(
     """Return one refusal for several branches, that says too which of them are registered."""
     from registry.errors import Refused
 
-    registered = [f"{version.ref} is registered" for version in versions]
-    return Refused(
-        "; ".join(error.subject for error in refused),
-        found="; ".join([*(error.found for error in refused), *registered]),
-        expected=refused[0].expected,
-        next="; ".join(dict.fromkeys(error.next for error in refused)),
-    )
+    registered = tuple(f"{version.ref} is registered" for version in versions)
+    rules = [rule for error in refused for rule in error.rules]
+    advice = "; ".join(dict.fromkeys(error.next for error in refused))
+    subject = "; ".join(error.subject for error in refused)
+    return Refused.by(subject, rules, otherwise=advice, besides=registered)
 
 
 def _forecast_text(plan: "TrainForecastAnswer") -> str:
@@ -311,20 +317,10 @@ def _forecast_text(plan: "TrainForecastAnswer") -> str:
     return "\n".join([*lines, f"  on      {place_text(plan.place)}"])
 
 
-def _registration(version: "Version[Recorded]") -> "RegisteredAnswer":
-    """Return the answer of every command that registers something."""
-    from registry.records.answers import RegisteredAnswer
-
-    return RegisteredAnswer(
-        ref=str(version.ref),
-        status="registered" if version.created else "unchanged",
-        digest=version.digest,
-        left_out=getattr(version.facts, "left_out", ()) if version.created else (),
-    )
-
-
 def _print_version(version: "Version[Recorded]", json: bool) -> None:
-    answer = _registration(version)
+    from registry.records.answers import registered
+
+    answer = registered(version)
     text = f"{answer.ref}   {answer.status}   {answer.digest[:12]}"
     if answer.left_out:
         text += f"\nleft out, as no part of the model: {', '.join(answer.left_out)}"

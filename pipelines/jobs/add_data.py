@@ -210,7 +210,7 @@ def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataF
         return None
     if folders.files_digest(newest.files) != content:
         return None
-    # What was withdrawn is no answer: it asks the gate, which is shown what it holds.
+    # What was out of use is no answer: it asks the gate, which is shown what it holds.
     return None if workspace.catalog.status(newest.ref) in UNUSABLE else newest
 
 

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Conflict, Refused
+from registry.errors import BrokenRule, Conflict, Refused
 from registry.governance import adoption, gate, people, stating
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, RuleResult, Verdict, load
@@ -57,7 +58,7 @@ def ask(
     *,
     at_best: Evidence | None = None,
 ) -> Verdict:
-    """Ask the gate, and log its verdict.
+    """Ask the gate, log its verdict, and say what it warns of.
 
     Args:
         workspace: whose policies are asked, and where the verdict is logged.
@@ -72,7 +73,7 @@ def ask(
         The verdict, allowed or waived.
 
     Raises:
-        Refused: naming every rule that said no, and how to satisfy it.
+        Refused: with every rule that said no, and how to satisfy it.
     """
     asked = question(workspace, of, subject, evidence, sent)
     _adopt_first(workspace, asked.policies)
@@ -83,6 +84,10 @@ def ask(
         refused = {rule.name for rule in verdict.refusals()}
         unmeasured = refused - {rule.name for rule in best.refusals()}
     require_passed(verdict, unmeasured)
+    for rule in verdict.rules:
+        if rule.outcome == "warned":
+            remark(f"warning: {subject} at gate {of}: {rule.name}: {rule.message}")
+            remark(f"  next: {rule.remedy}")
     return verdict
 
 
@@ -138,14 +143,11 @@ def refusal(
         not_measured: the names of rules that could not be answered because of these.
         advice: what else can be done.
     """
-    remedies = dict.fromkeys(rule.remedy for rule in broken if rule.remedy)
-    found = "; ".join(f"{rule.name}: {rule.message}" for rule in broken)
-    if not_measured:
-        found += f" (because of that not measured: {', '.join(not_measured)})"
-    steps = [*remedies, *([advice] if advice else [])]
-    return Refused(
+    left = f"because of that not measured: {', '.join(not_measured)}"
+    return Refused.by(
         subject,
-        found=found,
-        expected="every rule of the gate satisfied or waived",
-        next="; ".join(steps) or f"btx policy check {subject}",
+        [BrokenRule(rule.name, rule.message, rule.remedy) for rule in broken],
+        otherwise=f"btx policy check {subject}",
+        besides=(left,) if not_measured else (),
+        advice=advice,
     )

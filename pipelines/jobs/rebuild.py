@@ -8,7 +8,6 @@ Out: builds/N, whole or not at all, and its rows.
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import fitted, folders, orders, reports
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
 from pipelines.workspace.placement import ExecutorName, StageName
@@ -129,7 +129,7 @@ def rebuild(
         snapshot = _freeze(workspace, planned)
         run = Run(workspace, planned, number, asked, started, shards, snapshot, own)
         if planned.chosen and planned.scope:
-            print(f"tune: {fitted.sentence(planned.chosen, planned.scope)}", file=sys.stderr)
+            remark(f"tune: {fitted.sentence(planned.chosen, planned.scope)}")
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
@@ -427,7 +427,7 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     with workspace.numbering(Kind.BUILD, "") as number:
         ref = f"build/{number}"
         if number != run.number:
-            print(f"build/{run.number} was taken meanwhile: this is {ref}", file=sys.stderr)
+            remark(f"build/{run.number} was taken meanwhile: this is {ref}")
             run = replace(run, number=number, asked=_ask(workspace, run.planned, ref, run.own))
         elif _last_verdict(workspace, ref) != run.asked:
             # A verdict speaks of one candidate, and another one asked under this number too.

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
+from registry.catalogue.reading import names_of
 from registry.errors import Invalid, NotFound
 from registry.records.answers import (
     SHOWN,
@@ -14,6 +15,7 @@ from registry.records.answers import (
     ExpertRow,
     ExportRow,
     FileLine,
+    NoteAnswer,
     RowEnd,
     SeedRow,
     Shown,
@@ -22,7 +24,7 @@ from registry.records.answers import (
     recipe_of,
     routing_of,
 )
-from registry.records.events import Contested, Judged
+from registry.records.events import Contested, Judged, Noted
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -33,7 +35,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import Kind, Status
 from registry.records.references import Reference
-from registry.records.version import Version
+from registry.records.version import Event, Version
 
 LISTED: Mapping[str, type[Facts]] = {
     facts.kind.plural: facts
@@ -63,10 +65,14 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[
         )
     versions = workspace.catalog.versions(LISTED[kind], files=False, **filters)
     statuses = workspace.catalog.statuses(versions)
-    return [_row(version, statuses[version.ref]) for version in versions]
+    aliases = workspace.catalog.aliases()
+    return [
+        _row(version, statuses[version.ref], names_of(aliases, str(version.ref)))
+        for version in versions
+    ]
 
 
-def _row(version: Version[Facts], status: Status) -> RowEnd:
+def _row(version: Version[Facts], status: Status, aliases: tuple[str, ...]) -> RowEnd:
     common: dict[str, Any] = {
         "ref": str(version.ref),
         "name": version.ref.name,
@@ -74,6 +80,7 @@ def _row(version: Version[Facts], status: Status) -> RowEnd:
         "status": str(status),
         "digest": version.digest,
         "registered_at": version.registered_at,
+        "aliases": aliases,
     }
     facts = version.facts
     rows: Mapping[Kind, type[RowEnd]] = {
@@ -123,7 +130,14 @@ def shown(workspace: Workspace, reference: str) -> Shown:
         own=own_facts_of(catalog, version.ref),
         files=tuple(FileLine(**vars(file)) for file in version.files),
         gates=tuple(verdicts),
+        aliases=names_of(catalog.aliases(), str(version.ref)),
+        notes=tuple(_note(event) for event in catalog.events(version.ref, Noted.logged_as)),
     )
+
+
+def _note(event: Event) -> NoteAnswer:
+    text = event.read(Noted).text
+    return NoteAnswer(ref=event.subject, text=text, actor=event.actor, at=event.at)
 
 
 def _contested(workspace: Workspace, version: Version[Facts]) -> dict[str, Any]:

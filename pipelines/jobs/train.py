@@ -7,7 +7,6 @@ edited it on purpose.
 
 import logging
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +23,7 @@ from pipelines.stages.executors import Clusters, available, check, execute, plac
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log
 from pipelines.workspace import fitted, folders, memory_need, orders
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
@@ -217,29 +217,34 @@ def _orders(
     corpora: Mapping[str, Version[DataFacts]],
     mode: str | None,
 ) -> dict[str, BranchOrder]:
-    settings, resources = workspace.settings, workspace.settings.resources("train")
-    given = settings.recipe.train | ({"mode": mode} if mode else {})
-    # A wrong key is told before anything starts.
-    recipe(TrainRecipe, given)
+    resources = workspace.settings.resources("train")
+    general = tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data)
     shared: dict[str, Any] = {
         "seed": _folder(workspace, base),
-        "general": tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data),
-        "recipe": given,
+        "general": general,
         "threads": resources.threads,
     }
     if resources.processes > 1:
         shared["processes"] = resources.processes
+    recipes = workspace.settings.recipe
+    own = {"mode": mode} if mode else {}
+    given_by_name = {name: recipes.of_expert(name) | own for name in corpora}
+    # A wrong key is told before anything starts.
+    for given in given_by_name.values():
+        recipe(TrainRecipe, given)
     ordered, before = {}, orders.read_branches(workspace.root)
     for name, corpus in corpora.items():
+        given = given_by_name[name]
         scope = fitted.scope(workspace, base, [corpus])
         chosen = for_training(scope, given)
         needs = partial(_need, workspace, base, given, resources)
         rows = recipe(TrainRecipe, complete(given, chosen)).batch
         chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
-        order = BranchOrder(data=_folder(workspace, corpus), chosen=chosen, **shared)
+        own_text = _folder(workspace, corpus)
+        order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
         ordered[name] = fitted.kept(before.get(name), order)
         if ordered[name].chosen:
-            print(f"{name}: {fitted.sentence(chosen, scope)}", file=sys.stderr)
+            remark(f"{name}: {fitted.sentence(chosen, scope)}")
     return ordered
 
 

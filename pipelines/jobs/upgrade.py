@@ -11,10 +11,10 @@ from pipelines.jobs import policy
 from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, template
 from registry.governance import adoption, people
 from registry.governance.policies import load
-from registry.records.answers import UpgradeStep
+from registry.records.answers import UpgradeRow
 
 
-def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeStep]:
+def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeRow]:
     """Return what an older workspace lacks; nothing where it lacks nothing.
 
     Args:
@@ -34,7 +34,7 @@ def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeStep]:
     ]
     if not people.is_closed(workspace.catalog):
         steps.append(
-            UpgradeStep(
+            UpgradeRow(
                 what="an auditor who keeps the list of actors",
                 why="on an open list names and approvals prove nobody",
                 command="btx key new, then btx actor add NAME --role auditor",
@@ -43,7 +43,7 @@ def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeStep]:
     return steps
 
 
-def _policies(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
+def _policies(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
     lacking = _lacking(template() / "policies", workspace.policies)
     if not lacking:
         return []
@@ -51,7 +51,7 @@ def _policies(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
         for name in lacking:
             shutil.copyfile(template() / "policies" / name, workspace.policies / name)
     return [
-        UpgradeStep(
+        UpgradeRow(
             what=f"policies {', '.join(Path(name).stem for name in lacking)}",
             why="new workspaces have them; yours are not changed",
             command="btx upgrade --apply",
@@ -60,13 +60,13 @@ def _policies(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
     ]
 
 
-def _facts(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
+def _facts(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
     if workspace.facts.exists():
         return []
     if apply:
         shutil.copyfile(SHIPPED_FACTS, workspace.facts)
     return [
-        UpgradeStep(
+        UpgradeRow(
             what=f"{workspace.facts.name}, the facts that a company states of its own",
             why="reports and policies ask for them; none is required as it comes",
             command="btx upgrade --apply",
@@ -79,14 +79,14 @@ def _lacking(shipped: Path, own: Path) -> list[str]:
     return [path.name for path in sorted(shipped.glob("*.yaml")) if not (own / path.name).exists()]
 
 
-def _adoption(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
+def _adoption(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
     valid = adoption.adopted(workspace.catalog)
     if valid and valid.digest == adoption.set_digest(load(workspace.policies)):
         return []
     if apply:
         policy.adopt(workspace, "upgrade of an older workspace")
     return [
-        UpgradeStep(
+        UpgradeRow(
             what="the adoption of the policies that lie in policies/",
             why="gates then refuse under any other set, and the audit finds what went past them",
             command="btx policy adopt --dry-run, then btx upgrade --apply",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from btx_core.problems import BtxError
+from btx_core.problems import BtxError, Interrupted
 from pipelines.stages import run_lock
 from pipelines.stages.lifeline import environment_below
 from pipelines.stages.watch import Log
@@ -37,17 +37,6 @@ _SKIPPED = re.compile(r"^Stage '([^']+)' didn't change")
 
 class StageFailed(BtxError):
     """A stage ended with an error, which is on stderr already."""
-
-
-class Interrupted(BtxError):
-    """Ctrl-C: what ended is kept, and nothing half done is visible."""
-
-    exit_status = 130
-
-    def __init__(self, subject: str) -> None:
-        super().__init__(
-            subject, found="interrupted", next="run the same command again: it goes on where it was"
-        )
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from btx_core.problems import BtxError
+from btx_core.problems import BtxError, Interrupted
 from pipelines.stages import local_processes, ray_cluster, run_lock, slurm_jobs
-from pipelines.stages.dvc_runs import Interrupted, StageFailed
+from pipelines.stages.dvc_runs import StageFailed
 from pipelines.stages.task import Task
 from pipelines.stages.watch import Log, Watch
 from pipelines.workspace.placement import Resources, check_counts

@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ from pipelines.story.narrator import Narrator
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.bars import Show
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Conflict, Refused
+from registry.errors import Conflict, NotFound, Refused
 from registry.records.answers import DemoAnswer, DemoDomain
 from registry.records.facts import BuildFacts, DataStatement
 from registry.records.results import Result, labels
@@ -74,7 +75,7 @@ NEXT_COMMANDS = (
 
 
 def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> DemoAnswer:
-    """Run the demonstration in a new workspace and print it step by step.
+    """Run the demonstration in a new workspace, or go on where it stopped; print it step by step.
 
     Args:
         directory: the workspace to be made.
@@ -86,13 +87,13 @@ def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> 
         The builds and their table.
 
     Raises:
-        Conflict: where the directory has files in it.
+        Conflict: where the directory has files in it that are no demonstration's.
     """
-    if directory.exists() and any(directory.iterdir()):
+    if directory.exists() and any(directory.iterdir()) and not _is_demo(directory):
         raise Conflict(
             str(directory),
             found="a folder with files",
-            expected="a new folder",
+            expected="a new folder, or that of a demonstration",
             next="btx demo --dir ANOTHER, or remove it",
         )
     story = _Story(directory, narrator, show)
@@ -107,8 +108,14 @@ def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> 
     return story.end()
 
 
+def _is_demo(directory: Path) -> bool:
+    """Say whether a demonstration was begun in a folder."""
+    settings = directory / "btx.toml"
+    return settings.is_file() and settings.read_text() == SETTINGS
+
+
 class _Story:
-    """The demonstration's steps; each prints what it does."""
+    """The demonstration's steps; each prints what it does, and does what is not done yet."""
 
     def __init__(self, directory: Path, narrator: Narrator, show: Show) -> None:
         self.narrator, self.show, self.started = narrator, show, time.monotonic()
@@ -121,6 +128,8 @@ class _Story:
 
     def seed(self, checkpoint: Path | None) -> None:
         self.narrator.chapter("A seed that knows only prose")
+        if self._is_there("seed/base"):
+            return
         self._add_data("prose")
         if checkpoint is None:
             checkpoint = self._train_seed()
@@ -136,12 +145,16 @@ class _Story:
 
     def three_experts(self) -> None:
         self.narrator.chapter("Three domain teams, each with a corpus of its own")
+        if all(self._is_there(f"expert/{name}") for name in ("math", "code", "prose")):
+            return
         for name in ("math", "code"):
             self._add_data(name)
         self._add_experts("math", "code", "prose")
 
     def fourth_expert(self) -> None:
         self.narrator.chapter("A fourth domain, one quarter later: the other three are not touched")
+        if self._is_there("expert/units"):
+            return
         self._add_data("units")
         self._add_experts("units")
 
@@ -170,6 +183,10 @@ class _Story:
             self.narrator.say(f"reached {reached.ref}{removal}")
 
     def build(self) -> None:
+        known = f"build/{len(self.builds) + 1}"
+        if self._is_there(known):
+            self.builds.append(self.workspace.catalog.get(known, BuildFacts))
+            return
         self.narrator.command("btx rebuild")
         answer = rebuild(self.workspace)
         assert answer.build is not None
@@ -181,6 +198,14 @@ class _Story:
         self.narrator.command("btx rebuild")
         self.narrator.say(rebuild(self.workspace).status)
         self._audit(answer.build)
+
+    def _is_there(self, ref: str) -> bool:
+        """Say whether an earlier run has come this far."""
+        with suppress(NotFound):
+            version = self.workspace.catalog.get(ref)
+            self.narrator.say(f"{version.ref}   was registered before")
+            return True
+        return False
 
     def end(self) -> DemoAnswer:
         results = self._results_by_domain()

@@ -25,6 +25,7 @@ from rich.progress import (
 
 from btx_core import progress
 from btx_core.files import replace_text
+from pipelines.workspace.diagnostics import is_quiet
 
 # Told how far a step has come. Total 0: nobody knows of how much.
 Report = progress.Progress
@@ -95,7 +96,7 @@ def bars(labels: Sequence[str]) -> Iterator[Callable[[str, Note], None]]:
 
     They go when the context ends. Without a terminal nothing is shown.
     """
-    if not sys.stderr.isatty():
+    if is_quiet() or not sys.stderr.isatty():
         yield lambda label, note: None
         return
     columns = (

@@ -8,10 +8,16 @@ import logging
 import os
 import sys
 
+from pipelines.workspace.terminal import visible
 from registry.errors import Invalid
 
 LEVEL = "BTX_LOG"
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING}
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
 PACKAGES = ("btx_core", "registry", "pipelines")
 
 
@@ -25,15 +31,26 @@ class _Stderr(logging.Handler):
             self.handleError(record)
 
 
-def show_diagnostics(*, verbose: bool = False) -> None:
+def is_quiet() -> bool:
+    """Say whether only errors are to be shown: no bars, and no word about what is being done."""
+    return os.environ.get(LEVEL, "").lower() == "error"
+
+
+def remark(text: str) -> None:
+    """Say on stderr what is being done, for the person who waits for it."""
+    if not is_quiet():
+        print(visible(text), file=sys.stderr)
+
+
+def show_diagnostics(*, at: str | None = None) -> None:
     """Show this project's log messages on stderr, from the level in BTX_LOG upwards.
 
     With BTX_LOG unset or empty only warnings are shown. Messages of other packages are left as
     they are.
 
     Args:
-        verbose: show at least the level info. BTX_LOG is set to it as well, so that the processes
-            that are started from here show the same.
+        at: the level that was asked for: `info` shows at least that, `error` only errors. BTX_LOG
+            is set to it as well, so that the processes that are started from here show the same.
 
     Raises:
         Invalid: if BTX_LOG holds something else than the name of a level.
@@ -46,8 +63,8 @@ def show_diagnostics(*, verbose: bool = False) -> None:
             expected=", ".join(LEVELS),
             next=f"set {LEVEL} to one of them, or unset it",
         )
-    if verbose and LEVELS[name] > logging.INFO:
-        name = os.environ[LEVEL] = "info"
+    if at == "error" or (at is not None and LEVELS[at] < LEVELS[name]):
+        name = os.environ[LEVEL] = at
     handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for package in PACKAGES:

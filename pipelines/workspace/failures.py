@@ -1,6 +1,6 @@
-"""Turn an exception into the message that a person reads.
+"""Turn an exception into the problem that a person can understand and act on.
 
-In:  any exception.  Out: its message, or None where no user can have caused it.
+In:  any exception.  Out: the problem, or its message; None where no user can have caused it.
 """
 
 import errno
@@ -11,22 +11,26 @@ from registry.errors import Unavailable
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def error_text(error: BaseException) -> str | None:
-    """Return the message of an error that a user can cause; None for any other."""
+def known_error(error: BaseException) -> BtxError | None:
+    """Return the problem that an error is, if a user can cause it; None for any other."""
     if isinstance(error, BtxError):
-        return str(error)
+        return error
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
     path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")
     if getattr(error, "errno", None) in FULL or "No space left" in text or "disk is full" in text:
         advice = "make room and run the command again; what was registered before is whole"
-        return str(Unavailable(path or "disk", found=text, expected="room to write", next=advice))
+        return Unavailable(path or "disk", found=text, expected="room to write", next=advice)
     if isinstance(error, OSError) and path:
-        return str(
-            Unavailable(
-                path,
-                found=text,
-                expected="a path that can be used",
-                next="fix it and run the command again",
-            )
+        return Unavailable(
+            path,
+            found=text,
+            expected="a path that can be used",
+            next="fix it and run the command again",
         )
     return None
+
+
+def error_text(error: BaseException) -> str | None:
+    """Return the message of an error that a user can cause; None for any other."""
+    problem = known_error(error)
+    return None if problem is None else str(problem)

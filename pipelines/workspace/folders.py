@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
@@ -29,7 +28,7 @@ from btx_core.files import path_inside
 from btx_core.problems import BtxError
 from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
-from pipelines.workspace.terminal import visible
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
@@ -507,10 +506,7 @@ def _refused(subject: object, found: str, expected: str, advice: str) -> Invalid
 def _say_left_out(source: Path | str, names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        print(
-            visible(f"left out of {source}, since DVC holds no such files: {shown}"),
-            file=sys.stderr,
-        )
+        remark(f"left out of {source}, since DVC holds no such files: {shown}")
 
 
 def _leave_out(folder: Path, source: str) -> None:

@@ -1,10 +1,14 @@
 """What a terminal shows: a console for a stream, a table, and a value as the text of a cell."""
 
+import codecs
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +17,41 @@ from rich.text import Text
 UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# What stands for a character of this program's own on a terminal that has not got it.
+PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "→": "->", "─": "-", "⁻": "-", "’": "'"}
+PLAIN |= {superscript: str(digit) for digit, superscript in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+_PLAIN_ERRORS = "btx_plain"
+# Columns that a narrow terminal goes without, the least needed first.
+LEAST_NEEDED = (
+    "digest",
+    "registered_at",
+    "issued",
+    "changed",
+    "key",
+    "id",
+    "folder",
+    "target",
+    "source",
+    "holder",
+    "parameters",
+    "bytes",
+    "snapshot",
+    "mode",
+    "model_type",
+    "seed",
+    "pii",
+    "licenses",
+    "license",
+    "members",
+    "data",
+    "state",
+)
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+# What a sentence in a cell is folded to at most; the characters between two columns, and at the
+# ends of a line.
+_SENTENCE_WIDTH = 16
+_BETWEEN = 3
+_AT_THE_ENDS = 2
 # Characters, where there is no terminal: a table takes only what it needs.
 NO_WIDTH = 10_000
 
@@ -25,24 +64,109 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def writes_unicode(stream: TextIO) -> bool:
+    """Say whether a stream can take every character."""
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
+def write_what_it_can(stream: TextIO) -> None:
+    """Let a stream that has not every character write a plain one, or an escape, instead."""
+    if isinstance(stream, TextIOWrapper) and not writes_unicode(stream):
+        codecs.register_error(_PLAIN_ERRORS, _in_plain_characters)
+        stream.reconfigure(errors=_PLAIN_ERRORS)
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    plain = []
+    for character in error.object[error.start : error.end]:
+        escaped = character.encode("ascii", "backslashreplace").decode()
+        plain.append(PLAIN.get(character, escaped))
+    return "".join(plain), error.end
+
+
 def console(stream: TextIO) -> Console:
     """Return a console that prints to the stream, without a width where it is no terminal."""
     return Console(file=stream, width=None if stream.isatty() else NO_WIDTH, highlight=False)
 
 
+@dataclass(frozen=True)
+class FittedTable:
+    """A table, and the columns that the width has no room for."""
+
+    table: Table
+    hidden: tuple[str, ...]
+
+
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """Lay rows of values of any type out as a table; columns of numbers are aligned right."""
-    rows = [list(row) for row in rows]
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, column in enumerate(columns):
-        numeric = bool(rows) and all(
-            isinstance(row[position], int | float) or row[position] is None for row in rows
+    return fitted_table(columns, rows, NO_WIDTH).table
+
+
+def fitted_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: int) -> FittedTable:
+    """Lay rows of values of any type out as a table that fits a width.
+
+    Sentences are folded between words. Where that is not enough, columns go, the least needed
+    first. Columns of numbers are aligned right.
+
+    Args:
+        columns: the headings.
+        rows: a value for every column.
+        width: characters of a line.
+    """
+    values = [list(row) for row in rows]
+    # As text of its own: rich would read a stranger's `[link=...]` as markup.
+    cells = [
+        [value if isinstance(value, Text) else Text(_table_cell(value)) for value in row]
+        for row in values
+    ]
+    shown = _columns_that_fit(columns, cells, width)
+    laid_out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position in shown:
+        numeric = bool(values) and all(
+            isinstance(row[position], int | float) or row[position] is None for row in values
         )
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        # As text of its own: rich would read a stranger's `[link=...]` as markup.
-        shown.add_row(*(value if isinstance(value, Text) else Text(cell(value)) for value in row))
-    return shown
+        texts = [columns[position], *(row[position].plain for row in cells)]
+        laid_out.add_column(
+            columns[position],
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=min(_longest_word(texts), width),
+        )
+    for row in cells:
+        laid_out.add_row(*(row[position] for position in shown))
+    hidden = [name for position, name in enumerate(columns) if position not in shown]
+    return FittedTable(laid_out, tuple(hidden))
+
+
+def _columns_that_fit(
+    columns: Sequence[str], cells: Sequence[Sequence[Text]], width: int
+) -> list[int]:
+    """Return the positions of the columns that a line has room for, in their order."""
+    widths = []
+    for position, name in enumerate(columns):
+        texts = [name, *(row[position].plain for row in cells)]
+        sentences = [min(cell_len(text), _SENTENCE_WIDTH) for text in texts]
+        widths.append(max([_longest_word(texts), *sentences]))
+    needed = [position for position, name in enumerate(columns) if name not in LEAST_NEEDED]
+    others = [columns.index(name) for name in reversed(LEAST_NEEDED) if name in columns]
+    shown = list(needed)
+    for position in others:
+        wider = [*shown, position]
+        if sum(widths[column] + _BETWEEN for column in wider) <= width + _BETWEEN - _AT_THE_ENDS:
+            shown = wider
+    return sorted(shown)
+
+
+def _longest_word(texts: Iterable[str]) -> int:
+    return max((cell_len(word) for text in texts for word in text.split()), default=0)
+
+
+def _table_cell(value: Any) -> str:
+    """Return a value as the text of a table's cell: a moment to the minute, else as `cell` does."""
+    text = cell(value)
+    return f"{text[:10]} {text[11:16]}" if _MOMENT.fullmatch(text) else text
 
 
 def cell(value: Any) -> str:

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.workspace import trust
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import child_environment
 from pipelines.workspace.existing_project import enclosing_repository, require_stages
 from pipelines.workspace.given_facts import GivenFacts
@@ -80,6 +81,8 @@ threads = 1          # of each process that computes on the CPU
 [recipe.mix]
 [recipe.tune]
 [recipe.evaluate]
+# [recipe.expert.legal]   # keys of [recipe.train] for this expert alone
+# steps = 500
 
 # Every step's loss, rate, gradient norm, speed and memory are in work/metrics. Trackers are told
 # too: trackio, tensorboard, wandb, mlflow.
@@ -107,12 +110,25 @@ class RegistrySettings(_Section):
 
 
 class Recipes(_Section):
-    """A plain table for each step; the step itself knows its keys and refuses an unknown one."""
+    """A plain table for each step; the step itself knows its keys and refuses an unknown one.
+
+    Attributes:
+        train: how branches are trained.
+        mix: how experts are composed.
+        tune: what is trained after that.
+        evaluate: what is measured.
+        expert: by the name of an expert, keys of `train` that hold for its branch alone.
+    """
 
     train: dict[str, Any] = {}
     mix: dict[str, Any] = {}
     tune: dict[str, Any] = {}
     evaluate: dict[str, Any] = {}
+    expert: dict[str, dict[str, Any]] = {}
+
+    def of_expert(self, name: str) -> dict[str, Any]:
+        """Return how the branch of one expert is trained."""
+        return self.train | self.expert.get(name, {})
 
 
 class _RecipeFile(_Section):
@@ -265,6 +281,14 @@ class Workspace:
             )
         return NotFound(where, found=found, expected="the registry of this workspace", next=advice)
 
+    def training_by(self, recipes: Recipes) -> "Workspace":
+        """Return the same workspace, whose branches are trained by other recipes."""
+        own = {"train": recipes.train, "expert": recipes.expert}
+        settings = self.settings.model_copy(
+            update={"recipe": self.settings.recipe.model_copy(update=own)}
+        )
+        return replace(self, settings=settings)
+
     def acting_as(self, name: str) -> "Workspace":
         """Return this workspace with a catalogue of its own, in which another person writes."""
         return replace(self, acting=name)
@@ -344,6 +368,19 @@ class Workspace:
         with self.catalog.database.lock(f"{kind}/{name}"):
             yield self.next_number(kind, name)
 
+    def writer(self) -> str | None:
+        """Return who holds the write lock now; None where nobody does."""
+        path = self.root / ".btx" / "lock"
+        try:
+            with path.open() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return lock.read().strip() or "another command"
+        except FileNotFoundError:
+            pass
+        return None
+
     def next_number(self, kind: Kind, name: str) -> int:
         """Return the number that the next version of this name gets here.
 
@@ -378,7 +415,7 @@ class Workspace:
             except BlockingIOError:
                 lock.seek(0)
                 holder = lock.read().strip() or "another command"
-                print(f"waiting: {holder} is writing to {self.root}", file=sys.stderr)
+                remark(f"waiting: {holder} is writing to {self.root}")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             lock.truncate(0)
             lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")

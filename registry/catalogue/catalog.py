@@ -22,9 +22,9 @@ from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.licences import spelled
 from registry.records.base import JsonObject, read_object
-from registry.records.events import Envelope, EventBody, Kept, Registered, Withdrawn
+from registry.records.events import Envelope, EventBody, Kept, Registered, Retired, Withdrawn
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, Held, SeedFacts
-from registry.records.kinds import Kind, Status
+from registry.records.kinds import UNUSABLE, Kind, Status
 from registry.records.references import Reference, parse
 from registry.records.results import Result
 from registry.records.version import Event, FileFact, Version
@@ -205,6 +205,21 @@ class Catalog:
                 body = body.model_copy(update={"envelope": envelope})
             return self._log(writer, body.logged_as, subject, body)
 
+    def retire(self, ref: str | Reference, why: str, envelope: Envelope | None = None) -> Event:
+        """Mark a version as registered by mistake, for good, before anything was made from it.
+
+        Raises:
+            Conflict: where something was made from it, or it was released or withdrawn.
+        """
+        with self.database.write() as writer:
+            found = reading.version_of(writer.rows, ref)
+            subject = str(found.ref)
+            _refuse_relied_on(writer.rows, found)
+            body = Retired(why=why, digest=found.digest)
+            if envelope is not None:
+                body = body.model_copy(update={"envelope": envelope})
+            return self._log(writer, body.logged_as, subject, body)
+
     def put_document(self, value: JsonObject) -> str:
         """Keep a JSON document and return its digest; logged when new, so its loss is noticed."""
         key, body = _document(value)
@@ -303,6 +318,11 @@ class Catalog:
         """Return the status of many, in a few queries."""
         with self.database.read() as rows:
             return reading.statuses_of(rows, versions)
+
+    def aliases(self) -> dict[str, str]:
+        """Return the reference that each alias stands for now, by alias."""
+        with self.database.read() as rows:
+            return reading.aliases(rows)
 
     def events(
         self, subject: str | Reference | None = None, kind: str | None = None
@@ -574,7 +594,7 @@ def _existing(rows: Rows, content: Content, number: int | None) -> Version[Facts
         digest=wanted,
         number=number or 0,
     )
-    same = []
+    same, mistaken = [], reading.retired(rows)
     for row in found:
         candidate = version(row)
         if number is not None and candidate.ref.version == number and candidate.digest != wanted:
@@ -584,6 +604,8 @@ def _existing(rows: Rows, content: Content, number: int | None) -> Version[Facts
                 expected=f"digest {wanted}",
                 next="register it as the next version",
             )
+        if str(candidate.ref) in mistaken and number is None:
+            continue
         if candidate.digest == wanted and number in (None, candidate.ref.version):
             same.append(row)
     if not same:
@@ -594,6 +616,14 @@ def _existing(rows: Rows, content: Content, number: int | None) -> Version[Facts
 def _refuse_withdrawn(rows: Rows, subject: str, parents: Sequence[Parent]) -> None:
     ancestors = lineage.walk(rows, [parent.id for parent in parents], down=False)
     withdrawn = ancestors & lineage.withdrawn(rows)
+    mistaken = reading.retired(rows) & {str(parent.ref) for parent in parents}
+    if mistaken:
+        raise Refused(
+            subject,
+            found=f"made from {', '.join(sorted(mistaken))}, retired",
+            expected="parents that may be used",
+            next="leave it out, or name another version",
+        )
     if withdrawn:
         names = [str(one.ref) for one in reading.versions_by_id(rows, sorted(withdrawn)).values()]
         raise Refused(
@@ -601,6 +631,23 @@ def _refuse_withdrawn(rows: Rows, subject: str, parents: Sequence[Parent]) -> No
             found=f"made from {', '.join(names)}, withdrawn",
             expected="parents that may be used",
             next="leave it out, or name another version",
+        )
+
+
+def _refuse_relied_on(rows: Rows, version: Version[Facts]) -> None:
+    """Check that nothing was made from a version, and that it is not handed on or out of use."""
+    row = reading.row_of(rows, version.ref)
+    above = reading.references_by_id(rows, lineage.walk(rows, [row[0]], down=True) - {row[0]})
+    status = reading.statuses_of(rows, [version])[version.ref]
+    found = ", ".join(f"{ref} was made from it" for ref in sorted(above)[:5])
+    if status in (Status.RELEASED, *UNUSABLE):
+        found = f"it is {status}"
+    if found:
+        raise Conflict(
+            str(version.ref),
+            found=found,
+            expected="a version that nothing stands on",
+            next=f"btx withdraw {version.ref} --why TEXT",
         )
 
 

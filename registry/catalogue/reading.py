@@ -4,14 +4,14 @@ In:  the rows of an open database, a reference or row ids.  Out: versions and st
 Pure over rows: reads only, keeps nothing. What was made from what is `lineage`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from registry.catalogue import lineage
 from registry.catalogue.database import Rows
 from registry.catalogue.rows import FILE_COLUMNS, VERSION_COLUMNS, file_fact, version
 from registry.errors import Damaged, NotFound
-from registry.records.events import Acted, Progress
+from registry.records.events import Acted, AliasMoved, Progress
 from registry.records.facts import Facts
 from registry.records.kinds import Kind, Status, status_of
 from registry.records.own_facts import Attachment, attachment
@@ -22,8 +22,11 @@ AT_ONCE = 1000  # row ids in one query
 
 
 def row_of(rows: Rows, ref: str | Reference) -> tuple[Any, ...]:
-    """Return the version's row; without a number, the newest. Raises NotFound."""
-    wanted = parse(ref)
+    """Return the version's row; without a number, the newest. Raises NotFound.
+
+    A word without a slash is an alias.
+    """
+    wanted = parse(_behind_alias(rows, ref))
     found = rows(
         f"SELECT {VERSION_COLUMNS} FROM version v "
         "WHERE v.kind = :kind AND v.name = :name AND v.number = COALESCE(:number, "
@@ -40,6 +43,36 @@ def row_of(rows: Rows, ref: str | Reference) -> tuple[Any, ...]:
             next=f"btx list {wanted.kind.plural}",
         )
     return found[0]
+
+
+def aliases(rows: Rows) -> dict[str, str]:
+    """Return the reference that each alias stands for now, by alias."""
+    holders: dict[str, str] = {}
+    query = "SELECT subject, body FROM event WHERE kind = 'alias' ORDER BY seq"
+    for subject, body in rows(query):
+        moved = AliasMoved.from_text(body, f"{subject}, alias")
+        if moved.set:
+            holders[moved.alias] = subject
+        else:
+            holders.pop(moved.alias, None)
+    return holders
+
+
+def names_of(aliases: Mapping[str, str], ref: str) -> tuple[str, ...]:
+    """Return the aliases that stand for a reference."""
+    return tuple(sorted(alias for alias, holder in aliases.items() if holder == ref))
+
+
+def retired(rows: Rows) -> set[str]:
+    """Return the references that were registered by mistake."""
+    return {row[0] for row in rows("SELECT subject FROM event WHERE kind = 'retired'")}
+
+
+def _behind_alias(rows: Rows, ref: str | Reference) -> str | Reference:
+    """Return the reference that an alias stands for; any other text as it is."""
+    if isinstance(ref, Reference) or "/" in ref or ref == Kind.BUILD:
+        return ref
+    return aliases(rows).get(ref, ref)
 
 
 def version_of(rows: Rows, ref: str | Reference) -> Version[Facts]:
@@ -101,15 +134,19 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
     withdrawn = references_by_id(rows, gone)
     erased = references_by_id(rows, lineage.erased(rows)) if gone else set()
     released, progress = _reported(rows)
+    said = {
+        Status.ERASED: {str(ref) for ref in erased},
+        Status.WITHDRAWN: {str(ref) for ref in withdrawn},
+        Status.RETIRED: retired(rows),
+        Status.TAINTED: {str(ref) for ref in tainted},
+        Status.RELEASED: released,
+    }
     statuses = {}
     for one in versions:
         subject = str(one.ref)
         try:
             statuses[one.ref] = status_of(
-                erased=one.ref in erased,
-                withdrawn=one.ref in withdrawn,
-                tainted=one.ref in tainted,
-                released=subject in released,
+                [status for status, subjects in said.items() if subject in subjects],
                 progress=progress.get(subject),
                 recorded=_recorded(one),
             )

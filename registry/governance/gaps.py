@@ -20,13 +20,16 @@ from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
 from registry.records.events import (
     Acted,
+    AliasMoved,
     Contested,
     Erased,
     ErasureAsked,
     EventBody,
     Exported,
     Judged,
+    Noted,
     Released,
+    Retired,
     TokenIssued,
     Withdrawn,
 )
@@ -49,7 +52,17 @@ from registry.records.version import Event, Version, content_digest
 
 # Bodies that carry the signature of whoever let something in or out.
 SignedBody = (
-    Judged | Released | Exported | Withdrawn | TokenIssued | ErasureAsked | Erased | Contested
+    Judged
+    | Released
+    | Exported
+    | Withdrawn
+    | TokenIssued
+    | ErasureAsked
+    | Erased
+    | Contested
+    | Retired
+    | AliasMoved
+    | Noted
 )
 ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted", "declared", "fact"})
 # What is signed where the list of actors is closed, by the kind of event.
@@ -59,6 +72,9 @@ SIGNED: Mapping[str, type[EventBody]] = {
     "released": Released,
     "exported": Exported,
     "withdrawn": Withdrawn,
+    "retired": Retired,
+    "alias": AliasMoved,
+    "noted": Noted,
     "token": TokenIssued,
     "erasure": ErasureAsked,
     "erased": Erased,
@@ -220,6 +236,8 @@ def _signed_digest(body: SignedBody) -> str | None:
             return digest_of(body.part.to_json())
         case Contested():
             return body.withdrawal
+        case Retired() | AliasMoved() | Noted():
+            return body.signed
         case _:
             return None
 

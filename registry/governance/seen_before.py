@@ -12,7 +12,7 @@ from registry.errors import NotFound
 from registry.records.events import Erased
 from registry.records.evidence import SeenBefore
 from registry.records.facts import DataFacts, ExpertFacts, Facts, SeedFacts, Sketch
-from registry.records.kinds import UNUSABLE
+from registry.records.kinds import UNUSABLE, Status
 from registry.records.references import Reference
 from registry.records.version import FileFact, Version
 
@@ -143,6 +143,9 @@ def _lines(
     wanted = [key for key, share in shares.items() if share >= LEAST_SHARE and key[0] in versions]
     statuses = catalog.statuses(versions[ref] for ref in _each(ref for ref, _ in wanted))
     for ref, by in sorted(wanted):
+        if statuses[ref] == Status.RETIRED:
+            # A mistake in the register, not in the bytes.
+            continue
         facts = versions[ref].facts
         stated = facts if isinstance(facts, DataFacts) else None
         lines.append(

@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from btx_core.problems import BtxError
 from registry.digest import canonical_json
+from registry.errors import Refused
 from registry.records.base import JsonObject, Record
 from registry.records.events import ErasedPart, Judged
 from registry.records.facts import (
@@ -21,6 +23,7 @@ from registry.records.facts import (
     DataStatement,
     DvcFolder,
     Environment,
+    Facts,
     Member,
     Routing,
     SourceFile,
@@ -31,6 +34,7 @@ from registry.records.facts import (
 from registry.records.kinds import Kind
 from registry.records.own_facts import OwnFact, OwnValue
 from registry.records.results import Result, Specialist, labels, worst_of
+from registry.records.version import Version
 
 
 class Answer(Record):
@@ -95,6 +99,16 @@ class RegisteredAnswer(Answer):
     left_out: tuple[str, ...] = ()  # of a checkpoint folder: what was not taken
 
 
+def registered(version: Version[Facts]) -> RegisteredAnswer:
+    """Return the answer of everything that registers a version."""
+    return RegisteredAnswer(
+        ref=str(version.ref),
+        status="registered" if version.created else "unchanged",
+        digest=version.digest,
+        left_out=getattr(version.facts, "left_out", ()) if version.created else (),
+    )
+
+
 class WorkspaceAnswer(Answer):
     """A workspace was made."""
 
@@ -120,11 +134,17 @@ class Row(Answer):
 class RowEnd(Row):
     """What every line of a list ends with."""
 
-    printed_last = ("status", "digest", "registered_at")
+    printed_last = ("status", "digest", "registered_at", "aliases")
 
     status: str
     digest: str
     registered_at: str
+    aliases: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of every row; `aliases` only where there is one."""
+        printed = super().to_json()
+        return printed if self.aliases else {k: v for k, v in printed.items() if k != "aliases"}
 
 
 class SeedRow(RowEnd):
@@ -691,7 +711,7 @@ class RepairAnswer(Answer):
     lost: tuple[LostFile, ...] = ()
 
 
-class UpgradeStep(Answer):
+class UpgradeRow(Answer):
     """One thing that leads an older workspace to what a new one has."""
 
     what: str
@@ -709,6 +729,35 @@ class DueRow(Answer):
     state: str  # ended | ends
     days: int | None = None  # until then; negative where it is past
     next: str
+
+
+class Waiting(Answer):
+    """What waits for a person, and the command that they would give."""
+
+    what: str
+    who: str
+    next: str
+
+
+class DiskUse(Answer):
+    """How much a part of a workspace takes; what another part links is not counted again."""
+
+    part: str
+    bytes: int
+
+
+class StatusAnswer(Answer):
+    """How a workspace is now."""
+
+    workspace: str
+    head: str
+    counts: Mapping[str, int]  # of what is in use, by kind
+    newest_build: str | None
+    aliases: Mapping[str, str] = {}
+    running: tuple[str, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    due: tuple[DueRow, ...] = ()
+    disk: tuple[DiskUse, ...] = ()
 
 
 class ActorRow(Answer):
@@ -781,6 +830,41 @@ class TokenRow(Answer):
     revoked: str | None = None
 
 
+class AliasAnswer(Answer):
+    """An alias was moved; without a reference it stands for nothing any more."""
+
+    alias: str
+    ref: str | None
+    before: str | None
+
+
+class AliasRow(Answer):
+    """What an alias stands for now."""
+
+    alias: str
+    ref: str
+    status: str
+    set_by: str
+    since: str
+
+
+class NoteAnswer(Answer):
+    """A note was written."""
+
+    ref: str
+    text: str
+    actor: str
+    at: str
+
+
+class RetireAnswer(Answer):
+    """A version that was registered by mistake was retired."""
+
+    ref: str
+    status: str
+    why: str
+
+
 class RevokedAnswer(Answer):
     """A token was ended."""
 
@@ -819,13 +903,41 @@ class DemoAnswer(Answer):
 
 
 class ErrorAnswer(Answer):
-    """A failure."""
+    """A failure: what was looked at, what was there, what should have been, what to do now."""
 
-    kind: str
+    kind: str  # Refused, NotFound, Invalid, ...: what a caller does differently
     subject: str
     found: str
     expected: str
     next: str
+
+
+class RefusingRule(Answer):
+    """A rule that refuses, by its name POLICY/RULE, and what a person can do."""
+
+    rule: str
+    message: str
+    remedy: str
+
+
+class FailureAnswer(Answer):
+    """What a command prints with `--json` where it fails or is refused."""
+
+    error: ErrorAnswer
+    rules: tuple[RefusingRule, ...] = ()  # where a gate refused
+
+
+def failure_of(problem: BtxError) -> FailureAnswer:
+    """Return the answer that a failure is, with its rules where a gate refused."""
+    error = ErrorAnswer(
+        kind=type(problem).__name__,
+        subject=problem.subject,
+        found=problem.found,
+        expected=problem.expected,
+        next=problem.next,
+    )
+    broken = problem.rules if isinstance(problem, Refused) else ()
+    return FailureAnswer(error=error, rules=tuple(RefusingRule(**vars(rule)) for rule in broken))
 
 
 class DomainFigures(WithoutNulls):
@@ -884,6 +996,8 @@ class Shown(AsStored):
     own: Mapping[str, OwnFact] = Field(default_factory=dict)  # as they are stated now
     files: tuple[FileLine, ...] = ()
     gates: tuple[Judged, ...] = ()
+    aliases: tuple[str, ...] = ()
+    notes: tuple[NoteAnswer, ...] = ()
 
 
 class ShownDataAnswer(DataStatement, Shown):

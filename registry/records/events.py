@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from registry.digest import digest
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import Gate, Outcome
 
@@ -192,6 +193,52 @@ class Progress(EventBody):
     status: str = "registered"
 
 
+class Retired(EventBody):
+    """A version was registered by mistake, and nothing was made from it."""
+
+    logged_as = "retired"
+
+    why: str
+    digest: str  # of the version
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+    @property
+    def signed(self) -> str:
+        """The digest that the envelope signs."""
+        return self.digest
+
+
+class AliasMoved(EventBody):
+    """An alias was moved to this version, or taken off it."""
+
+    logged_as = "alias"
+
+    alias: str
+    set: bool = True
+    before: str | None = None  # the version that had it until then
+    why: str = ""
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+    @property
+    def signed(self) -> str:
+        """The digest that the envelope signs."""
+        return digest({"alias": self.alias, "set": self.set})
+
+
+class Noted(EventBody):
+    """Somebody wrote a note on a version."""
+
+    logged_as = "noted"
+
+    text: str
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+    @property
+    def signed(self) -> str:
+        """The digest that the envelope signs."""
+        return digest({"text": self.text})
+
+
 class Released(EventBody):
     """A build was released."""
 
@@ -262,6 +309,9 @@ BODIES: Mapping[str, type[EventBody]] = {
             Kept,
             Judged,
             Withdrawn,
+            Retired,
+            AliasMoved,
+            Noted,
             ErasureAsked,
             Erased,
             Contested,

@@ -35,11 +35,14 @@ class Status(StrEnum):
     WITHDRAWN = "withdrawn"
     ERASED = "erased"
     TAINTED = "tainted"
+    RETIRED = "retired"
     REFUSED = "refused"
 
 
-# Withdrawn or erased itself, or made from what was: no gate lets it pass.
-UNUSABLE: Collection[Status] = frozenset({Status.WITHDRAWN, Status.ERASED, Status.TAINTED})
+# Withdrawn or erased itself, made from what was, or registered by mistake: no gate lets it pass.
+UNUSABLE: Collection[Status] = frozenset(
+    {Status.WITHDRAWN, Status.ERASED, Status.TAINTED, Status.RETIRED}
+)
 
 
 class Mode(StrEnum):
@@ -95,37 +98,27 @@ class Relation(StrEnum):
     SUPERSEDES = "supersedes"
 
 
+# What the log can say of a version that goes before all else, the first before the others.
+FIRST = (Status.ERASED, Status.WITHDRAWN, Status.RETIRED, Status.TAINTED, Status.RELEASED)
+
+
 def status_of(
-    *,
-    erased: bool,
-    withdrawn: bool,
-    tainted: bool,
-    released: bool,
-    progress: str | None,
-    recorded: str | None,
+    logged: Collection[Status], *, progress: str | None = None, recorded: str | None = None
 ) -> Status:
     """Decide what a version is good for now.
 
     Args:
-        erased: the log says that bytes of the version were erased.
-        withdrawn: the log withdraws the version itself.
-        tainted: the log withdraws or erases something that it was made from.
-        released: the log releases it.
+        logged: those of `FIRST` that the log says of it.
         progress: the newest status that the log reports of its making.
         recorded: the status that its own row was written with.
 
     Returns:
-        The first that applies, in the order of the arguments; else `registered`.
+        The first that applies, in the order of `FIRST` and of the arguments; else `registered`.
 
     Raises:
         ValueError: for a reported or recorded status that is no status.
     """
-    if erased:
-        return Status.ERASED
-    if withdrawn:
-        return Status.WITHDRAWN
-    if tainted:
-        return Status.TAINTED
-    if released:
-        return Status.RELEASED
+    for status in FIRST:
+        if status in logged:
+            return status
     return Status(progress or recorded or Status.REGISTERED)

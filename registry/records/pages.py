@@ -187,6 +187,7 @@ class VersionPage(Listed):
         default=(), description="every build that was made from it, at any distance"
     )
     approvals: tuple[ApprovalLine, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @field_serializer("facts")
     def _recorded(self, facts: Facts) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unavailable
-from registry.records.answers import ErrorAnswer
+from registry.records.answers import ErrorAnswer, failure_of
 from registry.web import api, html_pages
 from registry.web.middleware import HEADERS, RequestChecks
 from registry.web.public import UnderPrefix
@@ -80,14 +80,7 @@ def _key(site: Site, headers: Headers) -> str | None:
 
 async def _answer_known_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, BtxError)
-    answer = ErrorAnswer(
-        kind=type(error).__name__,
-        subject=error.subject,
-        found=error.found,
-        expected=error.expected,
-        next=error.next,
-    )
-    return _answer(request, STATUS.get(type(error), UNREADABLE), answer)
+    return _answer(request, STATUS.get(type(error), UNREADABLE), failure_of(error).error)
 
 
 async def _answer_unreadable(request: Request, error: Exception) -> Response:

@@ -13,12 +13,15 @@ from registry.governance.gate import readable_verdicts
 from registry.records.events import (
     Act,
     Acted,
+    AliasMoved,
     Erased,
     ErasureAsked,
     EventBody,
     Exported,
     Judged,
+    Noted,
     Reason,
+    Retired,
     StageRan,
     Withdrawn,
 )
@@ -110,8 +113,12 @@ def words(kind: str, body: EventBody) -> str:
             return _stage_words(body)
         case Acted():
             return _act_words(kind, body.act)
-        case Withdrawn():
+        case Withdrawn() | Retired():
             return body.why
+        case AliasMoved():
+            return f"{body.alias} {'set' if body.set else 'removed'} {body.why}".strip()
+        case Noted():
+            return body.text
         case Erased() | ErasureAsked():
             return _erasure_words(body)
         case Exported():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from registry.catalogue import reading
 from registry.catalogue.catalog import Catalog
 from registry.governance import contesting, due, people
 from registry.governance.people import approvals
@@ -155,6 +156,7 @@ def _page(
             made_from=relations.made_from(rows, version.ref),
             used_in=relations.used_in(rows, version.ref),
             builds=relations.builds_with(rows, version.ref),
+            aliases=reading.names_of(reading.aliases(rows), name),
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 PROGRAM = """
 import logging, subprocess, sys
 from pipelines.workspace.diagnostics import show_diagnostics
-show_diagnostics(verbose=sys.argv[1] == "verbose")
+show_diagnostics(at="info" if sys.argv[1] == "verbose" else None)
 logging.getLogger("pipelines.anything").info("ours")
 logging.getLogger("somebody.else").info("theirs")
 subprocess.run([sys.executable, "-c", "import os; print(os.environ.get('BTX_LOG'))"], check=True)

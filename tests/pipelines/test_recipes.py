@@ -1,6 +1,10 @@
 """A recipe's keys and values are checked before anything starts."""
 
+import json
+import subprocess
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +22,8 @@ from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.errors import Invalid
 from registry.records.facts import BuildFacts
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize(
@@ -103,3 +109,23 @@ def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspa
             rebuild(own_story, Request(recipes=Recipes(**tables)))
         assert getattr(raised.value, "exit_status", None) == 2
     assert own_story.catalog.head() == head
+
+
+def test_a_recipe_of_one_expert_changes_its_branch_alone(
+    own_story: Workspace, btx: Run, tmp_path: Path
+) -> None:
+    def planned(*options: str) -> dict[str, str]:
+        done = btx(own_story.root, "train", "math", "code", "--dry-run", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return {one["expert"]: one["action"] for one in json.loads(done.stdout)["branches"]}
+
+    assert planned() == {"math": "reuse", "code": "reuse"}
+    own = tmp_path / "recipe.toml"
+    own.write_text("[recipe.train]\nsteps = 61\n")
+    assert planned("--recipe", str(own)) == {"math": "train", "code": "train"}
+    settings = own_story.root / "btx.toml"
+    settings.write_text(f"{settings.read_text()}\n[recipe.expert.math]\nsteps = 61\n")
+    assert planned() == {"math": "train", "code": "reuse"}
+    settings.write_text(settings.read_text().replace("steps = 61", "stepz = 61"))
+    done = btx(own_story.root, "train", "math", "--dry-run")
+    assert (done.returncode, "stepz" in done.stderr) == (2, True)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from pipelines.jobs.release import release
 from pipelines.jobs.show import listed
 from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
+from pipelines.story import demo
+from pipelines.story.narrator import Narrator
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Damaged, Refused
+from registry.errors import Conflict, Damaged, Refused
 from registry.records.answers import RebuildAnswer
 from registry.records.facts import BuildFacts, DataFacts, DataStatement
 
@@ -235,3 +238,30 @@ def test_a_damaged_shard_is_not_linked_into_the_next_build(own_story: Workspace)
     flip(damaged)
     assert rebuild(own_story, Request(without=["code"])).build == "build/2"
     assert audit(own_story, "build/2", AuditRequest(recompute=True)).findings == ()
+
+
+def test_a_demonstration_goes_on_where_it_stopped(
+    own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again(*given: object, **more: object) -> None:
+        raise AssertionError("this was done before")
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    narrator = Narrator(StringIO())
+    with pytest.raises(Conflict):
+        demo.demo(tmp_path / "mine", None, narrator, again)
+    settings = (own_story.root / "btx.toml").read_text()
+    with pytest.raises(Conflict):
+        demo.demo(own_story.root, None, narrator, again)
+    monkeypatch.setattr(demo, "SETTINGS", settings)
+    monkeypatch.setattr(demo, "pretrain", again)
+    monkeypatch.setattr(demo, "rebuild", again)
+    # The seed and the first build are there, an expert of the first three is not.
+    monkeypatch.setattr(demo, "train", again)
+    with pytest.raises(AssertionError, match="done before"):
+        demo.demo(own_story.root, None, narrator, again)
+    begun = demo._Story(own_story.root, narrator, again)
+    begun.seed(None)
+    begun.build()
+    assert [str(build.ref) for build in begun.builds] == ["build/1"]

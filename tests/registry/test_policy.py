@@ -125,6 +125,22 @@ def test_a_refusal_says_what_was_found_and_how_to_fix_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ([1.4926182736455919, 0.000123456789], "1.49, 0.000123"),
+        ([1.4926182736455919, 1.4929], "1.4926, 1.4929"),
+        ([3.0, 123456.7], "3, 123457"),
+    ],
+)
+def test_figures_in_a_refusal_are_rounded_and_unlike_ones_stay_unlike(
+    figures: list[float], message: str
+) -> None:
+    rule = Validation(rule="it", expression="false", message="{evidence.figures}", remedy="train")
+    (refusal,) = judged("false", {"figures": figures}, validations=(rule,)).refusals()
+    assert refusal.message == message
+
+
+@pytest.mark.parametrize(
     "evidence",
     [
         {"files": math.nan},

@@ -441,29 +441,34 @@ def _missing(older: Any, today: Any, path: str = "") -> Any:
 
 
 @pytest.mark.parametrize(
-    ("erased", "withdrawn", "tainted", "released"), list(product([False, True], repeat=4))
+    ("erased", "withdrawn", "retired", "tainted", "released"),
+    list(product([False, True], repeat=5)),
 )
 @pytest.mark.parametrize("progress", [None, "mixed", "evaluated"])
 @pytest.mark.parametrize("recorded", [None, "registered", "tuned"])
 def test_a_status_is_the_first_that_applies(
     erased: bool,
     withdrawn: bool,
+    retired: bool,
     tainted: bool,
     released: bool,
     progress: str | None,
     recorded: str | None,
 ) -> None:
+    said = {
+        Status.RELEASED: released,
+        Status.TAINTED: tainted,
+        Status.RETIRED: retired,
+        Status.WITHDRAWN: withdrawn,
+        Status.ERASED: erased,
+    }
     found = status_of(
-        erased=erased,
-        withdrawn=withdrawn,
-        tainted=tainted,
-        released=released,
-        progress=progress,
-        recorded=recorded,
+        [status for status, holds in said.items() if holds], progress=progress, recorded=recorded
     )
     words = [
         "erased" if erased else None,
         "withdrawn" if withdrawn else None,
+        "retired" if retired else None,
         "tainted" if tainted else None,
         "released" if released else None,
         progress,
@@ -478,9 +483,8 @@ def test_a_status_is_the_first_that_applies(
 def test_a_status_that_nobody_knows_is_an_error(key: str) -> None:
     known: dict[str, Any] = {"progress": None, "recorded": None, key: "half done"}
     with pytest.raises(ValueError, match="half done"):
-        status_of(erased=False, withdrawn=False, tainted=False, released=False, **known)
-    known |= {"erased": False, "tainted": False, "released": False}
-    assert status_of(withdrawn=True, **known) == "withdrawn"
+        status_of([], **known)
+    assert status_of([Status.WITHDRAWN], **known) == "withdrawn"
 
 
 # Versions and events.

@@ -8,7 +8,7 @@ Which rules there are is left to `registry.governance.policies`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
@@ -32,6 +32,9 @@ LARGEST_EVIDENCE_BYTES = 1 << 20
 # Lists and mappings inside each other: more of them overflow the library's own stack.
 DEEPEST_EVIDENCE = 32
 _LONGEST_LIST_SHOWN = 20
+# Significant digits of a figure in a message; more only where unlike figures would look alike.
+_FEWEST_DIGITS = 3
+_MOST_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -202,14 +205,15 @@ def render(template: str, values: "cel.Activation") -> str:
         values: what the expressions read.
 
     Returns:
-        The text, with lists joined by commas, and with `unknown` for what cannot be evaluated.
+        The text, with figures rounded and lists joined by commas. What cannot be evaluated is
+        `unknown`.
 
     Raises:
         Invalid: for a brace that is not closed.
     """
-    return "".join(
-        part if isinstance(part, str) else _rendered(part, values) for part in _parts(template)
-    )
+    parts = [part if isinstance(part, str) else _values(part, values) for part in _parts(template)]
+    digits = _digits([value for part in parts if isinstance(part, list) for value in part])
+    return "".join(part if isinstance(part, str) else _joined(part, digits) for part in parts)
 
 
 @cache
@@ -218,25 +222,44 @@ def engine_version() -> str:
     return f"cel-expr-python {version('cel-expr-python')}"
 
 
-def _rendered(placeholder: Placeholder, values: "cel.Activation") -> str:
+def _values(placeholder: Placeholder, values: "cel.Activation") -> list[object]:
     try:
         answer = compile_expression(placeholder.expression).evaluate(values)
     except Invalid:
-        return "unknown"
+        return ["unknown"]
     if answer.kind in ("ERROR", "UNKNOWN"):
-        return "unknown"
+        return ["unknown"]
     if not isinstance(answer.value, list):
-        return _rendered_value(answer.value)
-    shown = [_rendered_value(value) for value in answer.value[:_LONGEST_LIST_SHOWN]]
-    return ", ".join(dict.fromkeys(shown)) or "none"
+        return [answer.value]
+    return answer.value[:_LONGEST_LIST_SHOWN] or ["none"]
 
 
-def _rendered_value(value: object) -> str:
+def _digits(values: Sequence[object]) -> int:
+    """Return how many digits show figures rounded, and unlike figures still unlike."""
+    figures = {value for value in values if isinstance(value, float)}
+    for digits in range(_FEWEST_DIGITS, _MOST_DIGITS):
+        if len({_rounded(value, digits) for value in figures}) == len(figures):
+            return digits
+    return _MOST_DIGITS
+
+
+def _joined(values: Sequence[object], digits: int) -> str:
+    shown = [_rendered_value(value, digits) for value in values]
+    return ", ".join(dict.fromkeys(shown))
+
+
+def _rendered_value(value: object, digits: int) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    if isinstance(value, float):
+        return _rounded(value, digits)
     return "not stated" if value is None else json.dumps(value, default=str)
+
+
+def _rounded(value: float, digits: int) -> str:
+    if value.is_integer() or abs(value) >= 10**digits:
+        return f"{value:.0f}"
+    return f"{value:.{digits}g}"
 
 
 @lru_cache(maxsize=1024)

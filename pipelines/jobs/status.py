@@ -1,0 +1,109 @@
+"""Say how a workspace is: its content, what runs and waits, what ends soon, its disk use."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.jobs.due_dates import due_dates
+from pipelines.workspace.bars import Note
+from pipelines.workspace.workspace import Workspace
+from registry.governance import people
+from registry.records.answers import DiskUse, StatusAnswer, Waiting
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    ExportFacts,
+    Facts,
+    SeedFacts,
+)
+from registry.records.kinds import UNUSABLE, Kind, Status
+
+KINDS: tuple[type[Facts], ...] = (SeedFacts, DataFacts, ExpertFacts, BuildFacts, ExportFacts)
+# In the order in which a file that several of them link is counted.
+PARTS = (
+    "data",
+    "seeds",
+    "experts",
+    "builds",
+    "exports",
+    ".btx/store",
+    ".dvc/cache",
+    "work",
+)
+
+
+def status(workspace: Workspace) -> StatusAnswer:
+    """Return how a workspace is now; nothing is logged."""
+    catalog = workspace.catalog
+    counts, waiting = {}, list[Waiting]()
+    newest_build = None
+    for kind in KINDS:
+        versions = catalog.versions(kind, files=False)
+        statuses = catalog.statuses(versions)
+        in_use = [one for one in versions if statuses[one.ref] not in UNUSABLE]
+        counts[kind.kind.plural] = len(in_use)
+        if kind.kind == Kind.BUILD and in_use:
+            newest = max(in_use, key=lambda one: one.ref)
+            newest_build = str(newest.ref)
+            if statuses[newest.ref] != Status.RELEASED:
+                waiting.append(_release(workspace, newest_build))
+    return StatusAnswer(
+        workspace=str(workspace.root),
+        head=catalog.head(),
+        counts=counts,
+        newest_build=newest_build,
+        aliases=catalog.aliases(),
+        running=_running(workspace),
+        waiting=tuple(waiting),
+        due=tuple(due_dates(workspace)),
+        disk=tuple(_disk(workspace.root)),
+    )
+
+
+def _release(workspace: Workspace, build: str) -> Waiting:
+    """Return who must act before the newest build can be released."""
+    catalog = workspace.catalog
+    if people.approvals(catalog, catalog.get(build, BuildFacts)):
+        who, command = "a registrar", f"btx release {build}"
+    else:
+        listed = people.roll(catalog).values()
+        approvers = [person.name for person in listed if "approver" in person.roles]
+        who, command = " or ".join(approvers) or "an approver", f"btx approve {build}"
+    return Waiting(what=build, who=who, next=command)
+
+
+def _running(workspace: Workspace) -> tuple[str, ...]:
+    """Return who writes in the workspace now, and how far its stages have come."""
+    writer = workspace.writer()
+    if writer is None:
+        return ()
+    lines = [writer]
+    for path in sorted((workspace.root / "work/progress").glob("*.json")):
+        note = Note.read(path)
+        if note is not None and note.total and note.done < note.total:
+            lines.append(f"{path.stem}: {note.done} of {note.total} {note.text}".strip())
+    return tuple(lines)
+
+
+def _disk(root: Path) -> Iterator[DiskUse]:
+    """Yield how much each part of a workspace takes; a file with several names counts once."""
+    seen = set[tuple[int, int]]()
+    for part in PARTS:
+        size = sum(_sizes(root / part, seen))
+        if size:
+            yield DiskUse(part=part, bytes=size)
+
+
+def _sizes(folder: Path, seen: set[tuple[int, int]]) -> Iterator[int]:
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                file = os.lstat(os.path.join(where, name))
+            except FileNotFoundError:
+                # A stage that runs removes what it no longer needs.
+                continue
+            key = (file.st_dev, file.st_ino)
+            if key not in seen:
+                seen.add(key)
+                yield file.st_blocks * 512

@@ -1,0 +1,82 @@
+"""Every command that a message tells people to run exists, with the options that it names."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from pipelines.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("pipelines", "registry", "btx_core")
+# What follows `btx` where it is the name of the program, and no command.
+PROSE = ("and its libraries", "registry", "made", "event chain'", "{}", "%s", "X")
+
+
+def texts_of(module: Path) -> Iterator[str]:
+    """Yield every text in a module but its documentation, with {} for what is filled in."""
+    tree = ast.parse(module.read_text())
+    left_out = set[int]()
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and node.body and isinstance(node.body[0], ast.Expr):
+            left_out.add(id(node.body[0].value))
+        if isinstance(node, ast.JoinedStr):
+            left_out |= {id(part) for part in node.values}
+            parts = [getattr(part, "value", "") for part in node.values]
+            yield "".join(part if isinstance(part, str) else "{}" for part in parts)
+    for node in ast.walk(tree):
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and id(node) not in left_out:
+            yield text
+
+
+def remedies() -> Iterator[str]:
+    for path in sorted((ROOT / "policies").glob("*.yaml")):
+        for rule in yaml.safe_load(path.read_text())["validations"]:
+            yield rule["remedy"]
+
+
+def unknown_in(text: str) -> list[str]:
+    """Return the commands in a text that are none, and the options that their command has not."""
+    unknown = []
+    for match in re.finditer(r"\bbtx ([^,;:()]+)", text):
+        said = match[1].rstrip(". \n")
+        if said in PROSE or said.startswith(PROSE[0]):
+            continue
+        command: Any = typer.main.get_command(app)
+        words = said.split()
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        named = {word for word in words if re.fullmatch(r"--[a-z-]+", word)}
+        incomplete = hasattr(command, "commands") and named != {"--help"}
+        if incomplete or named - options - {"--help"}:
+            unknown.append(said)
+    return unknown
+
+
+@pytest.mark.parametrize(
+    "text", ["btx polish", "btx policy", "next: btx rebuild --forever", "btx policy chek build/1"]
+)
+def test_a_step_that_leads_nowhere_is_found(text: str) -> None:
+    assert unknown_in(text)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_command_in_a_message_exists(package: str) -> None:
+    found = {}
+    for module in sorted((ROOT / package).rglob("*.py")):
+        for text in texts_of(module):
+            if unknown := unknown_in(text):
+                found[f"{module.relative_to(ROOT)}: {text[:60]}"] = unknown
+    assert found == {}
+
+
+def test_every_command_in_a_remedy_exists() -> None:
+    assert [text for text in remedies() if unknown_in(text)] == []

@@ -1,0 +1,112 @@
+"""Aliases move by events, notes stay, and a mistake is retired before anything stands on it."""
+
+import pytest
+
+from registry.catalogue.catalog import Catalog
+from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.governance import people, remarks
+from registry.records.facts import DataFacts, SeedFacts
+from registry.records.kinds import Relation, Status
+
+
+def data(catalog: Catalog, name: str, **more: str) -> str:
+    facts = DataFacts(domain=name, license="MIT", source="test", **more)
+    return str(catalog.register(name, facts).ref)
+
+
+def test_an_alias_stands_for_a_version_wherever_a_reference_is_read(catalog: Catalog) -> None:
+    with pytest.raises(Invalid):
+        catalog.get("best")
+    first, second = data(catalog, "a"), data(catalog, "b")
+    remarks.move_alias(catalog, "best", first)
+    assert str(catalog.get("best").ref) == first
+    assert catalog.status("best") == Status.REGISTERED
+    assert str(catalog.lineage("best").nodes[0].ref) == first
+    moved = remarks.move_alias(catalog, "best", second, "newer")
+    assert (moved.subject, moved.body.to_json()["before"]) == (second, first)
+    assert catalog.aliases() == {"best": second}
+    assert len(catalog.events(kind="alias")) == 2
+    remarks.remove_alias(catalog, "best")
+    with pytest.raises(Invalid):
+        catalog.get("best")
+    with pytest.raises(NotFound):
+        remarks.remove_alias(catalog, "best")
+
+
+@pytest.mark.parametrize("word", ["data", "builds", "build", "a/b", "Best", "", "a b", "7"])
+def test_what_reads_as_something_else_is_no_alias(lite: Catalog, word: str) -> None:
+    with pytest.raises(Invalid):
+        remarks.move_alias(lite, word, data(lite, "a"))
+
+
+def test_no_alias_moves_to_what_is_out_of_use(lite: Catalog) -> None:
+    ref = data(lite, "a")
+    lite.withdraw(ref, "test")
+    with pytest.raises(Refused):
+        remarks.move_alias(lite, "best", ref)
+
+
+def test_a_mistake_is_retired_and_registered_anew_under_the_next_number(catalog: Catalog) -> None:
+    ref = data(catalog, "a", holder="mistyped")
+    assert data(catalog, "a", holder="mistyped") == ref
+    remarks.retire(catalog, ref, "the holder was mistyped")
+    assert catalog.status(ref) == Status.RETIRED
+    again = data(catalog, "a", holder="mistyped")
+    assert (ref, again) == ("data/a@1", "data/a@2")
+    assert catalog.status(again) == Status.REGISTERED
+
+
+def test_nothing_is_made_from_what_was_retired(lite: Catalog) -> None:
+    ref = data(lite, "a")
+    seed = SeedFacts(model_type="llama")
+    remarks.retire(lite, ref, "mistake")
+    with pytest.raises(Refused, match="retired"):
+        lite.register("base", seed, parents=[(ref, Relation.TRAINED_ON)])
+
+
+def test_what_something_stands_on_is_withdrawn_and_never_retired(lite: Catalog) -> None:
+    ref = data(lite, "a")
+    lite.register("base", SeedFacts(model_type="llama"), parents=[(ref, Relation.TRAINED_ON)])
+    with pytest.raises(Conflict, match="seed/base@1 was made from it"):
+        remarks.retire(lite, ref, "mistake")
+    gone, named = data(lite, "b"), data(lite, "c")
+    lite.withdraw(gone, "test")
+    remarks.move_alias(lite, "best", named)
+    for subject in (gone, named):
+        with pytest.raises(Conflict):
+            remarks.retire(lite, subject, "mistake")
+    assert lite.status(ref) == Status.REGISTERED
+
+
+def test_notes_are_kept_in_their_order(lite: Catalog) -> None:
+    ref = data(lite, "a")
+    for text in ("first", "second"):
+        remarks.note(lite, ref, text)
+    assert [event.body.to_json()["text"] for event in remarks.notes(lite, ref)] == [
+        "first",
+        "second",
+    ]
+    with pytest.raises(Invalid):
+        remarks.note(lite, ref, " ")
+
+
+def test_where_an_auditor_keeps_the_list_only_people_on_it_name_and_retire(
+    lite: Catalog, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    ref = data(lite, "a")
+    monkeypatch.setenv("BTX_KEY_FILE", f"{tmp_path}/key.pem")
+    file = people.key_file(lite.actor)
+    people.new_key(lite.actor, file)
+    public_key = file.with_suffix(".pub").read_text()
+    people.change_actor(lite, people.Change(lite.actor, ("auditor",), public_key))
+    event = remarks.move_alias(lite, "best", ref)
+    assert event.body.to_json()["envelope"]
+    lite.actor = "mallory"
+    for act in (
+        lambda: remarks.move_alias(lite, "worst", ref),
+        lambda: remarks.note(lite, ref, "lies"),
+        lambda: remarks.retire(lite, ref, "lies"),
+    ):
+        with pytest.raises((Refused, Conflict)):
+            act()
+    assert lite.aliases() == {"best": ref}
