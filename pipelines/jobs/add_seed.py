@@ -16,6 +16,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
+from registry.errors import Conflict
 from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
 from registry.records.kinds import Gate, Kind, Relation
@@ -64,6 +65,7 @@ def add_seed(
         Unsupported: for a family that cannot be mixed, or a seed without a tokenizer.
         ShapeMismatch: for tensors or tokens that are not those of the model's class.
         Refused: when a policy says no; then no byte stays.
+        Conflict: where it is registered already, under another licence or none.
     """
     catalog = workspace.catalog
     own = state_facts.stated(workspace, Kind.SEED)
@@ -98,6 +100,7 @@ def add_seed(
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:
+                    _require_same_licence(newest, license)
                     own.require_same(workspace, newest)
                     return replace(newest, created=False)
             seen = seen_before.of_weights(catalog, facts.tensors)
@@ -114,6 +117,23 @@ def add_seed(
                     version=number,
                     parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
                 )
+
+
+def _require_same_licence(registered: Version[SeedFacts], license: str | None) -> None:
+    """Refuse to answer with a seed of which another licence is stated.
+
+    Raises:
+        Conflict: unless no licence is stated now, or the one that was registered.
+    """
+    if license is None or license == registered.facts.license:
+        return
+    raise Conflict(
+        f"{registered.ref}, registered already",
+        found=f"licence {registered.facts.license or 'not stated'}",
+        expected=f"licence {license}",
+        next="register it under another name and branch from that: "
+        f"btx seed add NAME PATH --license {license}; what a row says is never altered",
+    )
 
 
 @contextmanager

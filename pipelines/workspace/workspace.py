@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import child_environment
+from pipelines.workspace.existing_project import enclosing_repository, require_stages
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
     STAGE_NAMES,
@@ -553,20 +554,27 @@ def template() -> Path:
 def create(root: Path) -> Workspace:
     """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/, facts.yaml.
 
-    What is already there stays as it is.
+    What is already there stays as it is. Below a git repository the workspace is a part of it, and
+    a DVC project of its own, as `dvc init --subdir` makes one.
+
+    Raises:
+        Conflict: where a dvc.yaml lies that lacks the stages of btx; then nothing is written.
     """
     root = root.resolve()
+    require_stages(root / "dvc.yaml", template() / "dvc.yaml")
     root.mkdir(parents=True, exist_ok=True)
+    around = enclosing_repository(root)
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
     trust.require(root, before.statements())
     for source in (template() / "dvc.yaml", template() / "policies", SHIPPED_FACTS):
         _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
-    if not (root / ".git").is_dir():
+    if around is None and not (root / ".git").exists():
         _run(root, "git", "init", "--quiet")
     if not (root / ".dvc").is_dir():
-        _run(root, sys.executable, "-m", "dvc", "init", "--quiet")
+        below = ["--subdir"] if around else []
+        _run(root, sys.executable, "-m", "dvc", "init", "--quiet", *below)
         # Hard links first: only then does DVC keep a file's inode when it takes it in.
         # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
         # stop every command after it.

@@ -10,6 +10,7 @@ from tiny_gguf import tiny, write_gguf
 from btx_core.problems import BtxError
 from pipelines.jobs.add_seed import add_seed
 from pipelines.workspace.workspace import Workspace, create
+from registry.errors import Conflict
 
 
 @pytest.fixture
@@ -72,3 +73,17 @@ def test_show_names_the_file_that_a_seed_was_converted_from(
     add_seed(workspace, "base", write_gguf(tiny(), tmp_path / "tiny.gguf"), license="Apache-2.0")
     answer = json.loads(json.dumps(shown(workspace, "seed/base").to_json()))
     assert answer["converted_from"]["quantisation"] == "F32"
+
+
+@pytest.mark.parametrize("first", [None, "MIT"])
+def test_a_licence_that_is_stated_later_is_not_dropped(
+    tiny_seed: Path, tmp_path: Path, first: str | None
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    registered = add_seed(workspace, "base", tiny_seed, license=first)
+    with pytest.raises(Conflict, match="registered already") as refusal:
+        add_seed(workspace, "base", tiny_seed, license="Apache-2.0")
+    assert "--license Apache-2.0" in refusal.value.next
+    for same in (None, first):
+        again = add_seed(workspace, "base", tiny_seed, license=same)
+        assert (again.ref, again.created) == (registered.ref, False)

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.records.facts import DataStatement
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 STATED = DataStatement(
     license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
 )
@@ -140,3 +142,40 @@ def test_a_statement_of_the_data_that_the_gate_refuses_is_known_before(
             look_ahead(workspace, {"dated": str(version.ref)})
     finally:
         policy.write_text(before)
+
+
+@pytest.mark.slow
+def test_of_two_branches_one_is_registered_though_the_other_is_refused(
+    btx: Run, tiny_seed: Path, tmp_path: Path
+) -> None:
+    """The other way round too; one of them learns conversations."""
+    seed = Path(shutil.copytree(tiny_seed, tmp_path / "seed"))
+    (seed / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    root = create(tmp_path / "workspace").root
+    (root / "btx.toml").write_text("[recipe.train]\nsteps = 1\nbatch = 1\nsequence = 32\n")
+    quality = root / "policies/quality.yaml"
+    quality.write_text(quality.read_text() + "enforcement: warn\n")
+    chats = [
+        {"messages": [CHAT[0], {"role": "assistant", "content": f"{n} and {n * 7919}."}]}
+        for n in range(80)
+    ]
+    stated = ["--license", "CC0-1.0", "--source", "x", "--pii", "none"]
+    corpora = {"chat": written(tmp_path / "chat.jsonl", chats), "twice": repeated(tmp_path / "t")}
+    for name, corpus in corpora.items():
+        assert btx(root, "data", "add", name, str(corpus), *stated).returncode == 0
+    added = btx(root, "seed", "add", "base", str(seed), "--license", "Apache-2.0")
+    assert added.returncode == 0, added.stderr
+    ahead = btx(root, "train", "twice", "chat", "--dry-run")
+    assert ahead.returncode == 3, ahead.stderr
+    for names in (("twice", "chat"), ("chat", "twice")):
+        done = btx(root, "train", *names, "--anyway")
+        assert done.returncode == 3, done.stderr
+        assert "contamination/little" in done.stderr
+        assert "expert/chat@1 is registered" in done.stderr
+        listed = json.loads(btx(root, "list", "experts", "--json").stdout)
+        assert [expert["ref"] for expert in listed] == ["expert/chat@1"]
+    shown = json.loads(btx(root, "show", "expert/chat@1", "--json").stdout)
+    assert shown["preflight"]["ancestry"]["trained_here"] is True

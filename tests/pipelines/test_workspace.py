@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.jobs.add_data import add_data
+from pipelines.workspace.existing_project import require_stages
 from pipelines.workspace.workspace import Workspace, create, read_settings, template
-from registry.errors import Invalid, NotFound
+from registry.errors import Conflict, Invalid, NotFound
+from registry.records.facts import DataStatement
 
 
 def test_init_lays_down_the_projects_own_stages_and_policies(tmp_path: Path) -> None:
@@ -87,3 +90,63 @@ def test_a_second_writer_waits_and_is_told_who_holds_the_lock(tmp_path: Path) ->
         assert "btx rebuild" in waiting.stderr.readline()
         assert waiting.poll() is None
     assert waiting.communicate(timeout=60)[0] == "in\n"
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages:\n  mine:\n    cmd: echo hi\n",
+        "vars: [params.yaml]\nstages:\n  train:\n    cmd: echo hi\n",
+        "echo x\n",
+        "stages: [\n",
+        "",
+    ],
+)
+def test_init_in_a_project_with_stages_of_its_own_says_what_to_do(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(Conflict) as refusal:
+        create(tmp_path)
+    assert str(tmp_path / "dvc.yaml") in refusal.value.subject
+    assert "btx init" in refusal.value.next
+    assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"], "nothing was written"
+
+
+def test_stages_that_were_copied_into_a_project_are_enough(tmp_path: Path) -> None:
+    shipped = (template() / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(f"{shipped}\n  mine:\n    cmd: echo hi\n")
+    require_stages(tmp_path / "dvc.yaml", template() / "dvc.yaml")
+
+
+@pytest.mark.parametrize("project", [False, True])
+def test_a_workspace_below_a_git_repository_is_a_part_of_it(tmp_path: Path, project: bool) -> None:
+    """Also where that repository is a DVC project itself."""
+    run(tmp_path, "git", "init", "--quiet")
+    if project:
+        run(tmp_path, sys.executable, "-m", "dvc", "init", "--quiet")
+    workspace = create(tmp_path / "team" / "models")
+    assert not (workspace.root / ".git").exists()
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"text": "one"}\n{"text": "two"}\n')
+    statement = DataStatement(license="CC0-1.0", source="x", holder="x", purpose="x", pii="none")
+    version = add_data(workspace, "words", corpus, statement)
+    assert (workspace.root / "data/words/1.dvc").is_file()
+    shown = run(tmp_path, "git", "status", "--short", "--untracked-files=all")
+    assert "team/models/data/words/1.dvc" in shown
+    assert "corpus.jsonl" not in shown.replace("?? corpus.jsonl\n", ""), "its bytes are DVC's"
+    assert version.created
+
+
+def test_a_workspace_in_a_folder_that_git_ignores_has_a_repository_of_its_own(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path, "git", "init", "--quiet")
+    (tmp_path / ".gitignore").write_text("/demo/\n")
+    assert (create(tmp_path / "demo").root / ".git").is_dir()
