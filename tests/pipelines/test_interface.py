@@ -45,7 +45,7 @@ def surface(holder: object, prefix: str = "") -> dict[str, str]:
             continue
         if callable(value):
             found[prefix + name] = plain(inspect.signature(value))
-        elif type(value).__module__ == "pipelines.api":
+        elif type(value).__module__ == "pipelines.interface":
             found |= surface(value, f"{prefix}{name}.")
     return found
 
