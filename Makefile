@@ -42,7 +42,7 @@ schemas: .venv/ready
 .venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c .ci/constraints.txt torch
-	$(BIN)/pip install --quiet -c .ci/constraints.txt -e .
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[train]'
 	touch $@
 
 .venv/ready-test: .venv/ready
