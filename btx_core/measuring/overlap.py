@@ -13,7 +13,7 @@ Shapes: N bytes of a document, N - 63 windows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +95,13 @@ def sketch(folder: Path, most: int = 2048) -> tuple[int, list[int]]:
     Raises:
         Unreadable: for a folder that does not hold text as promised.
     """
+    return sketch_of(map(plain, every(folder)), most)
+
+
+def sketch_of(texts: Iterable[bytes], most: int = 2048) -> tuple[int, list[int]]:
+    """Sample the windows of texts that `plain` returned, as `sketch` does a folder's."""
     bits, kept = 0, np.empty(0, np.uint64)
-    for document in every(folder):
-        text = plain(document)
+    for text in texts:
         pieces = [_mixed(piece) for piece in windows(text)] or [_whole(text)]
         for piece in pieces:
             kept = np.unique(np.concatenate([kept, piece[piece <= _limit(bits)]]))

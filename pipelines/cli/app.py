@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import actors, compose, decide, hand_on, look, prove, state, take_in
+from pipelines.cli import actors, compose, decide, erasing, hand_on, look, prove, state, take_in
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.failures import error_text
 from pipelines.workspace.terminal import visible
@@ -41,6 +41,7 @@ app.add_typer(state.app)
 app.add_typer(compose.app)
 app.add_typer(look.app)
 app.add_typer(decide.app)
+app.add_typer(erasing.app)
 app.add_typer(actors.app)
 app.add_typer(prove.app)
 app.add_typer(hand_on.app)

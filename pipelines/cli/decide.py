@@ -1,4 +1,4 @@
-"""The commands that decide: policy check, policy test, approve, waive, release, withdraw."""
+"""The commands that decide: policy, approve, retract, waive, due, release, withdraw, contest."""
 
 from json import dumps
 from pathlib import Path
@@ -283,6 +283,23 @@ def withdraw_command(
         print_json(answer)
     else:
         _print_withdrawal(answer)
+
+
+@app.command("contest")
+def contest_command(
+    ref: Ref,
+    why: Annotated[str, typer.Option(metavar="TEXT", help="kept outside the log")],
+    json: Json = False,
+) -> None:
+    """Contest the withdrawal of REF. It stands; everything that shows it shows this too.
+
+    Example: btx contest data/code@1 --why "consent covers this use, see contract 4711"
+    """
+    from pipelines.jobs.withdraw import contest
+
+    answer = contest(find_workspace(), ref, why)
+    text = f"{answer.ref}   withdrawal by {answer.withdrawn_by} contested by {answer.contested_by}"
+    print_answer(answer, json, text)
 
 
 def _print_withdrawal(answer: "WithdrawAnswer") -> None:

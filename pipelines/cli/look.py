@@ -273,7 +273,7 @@ class _Tree:
         parts = [ref, node.digest[:12]]
         if relation:
             parts.append(relation)
-        if node.status in ("withdrawn", "tainted"):
+        if node.status in ("withdrawn", "erased", "tainted"):
             parts.append(node.status)
         if again and below:
             parts.append("(above)")

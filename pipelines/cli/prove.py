@@ -248,6 +248,22 @@ def registry_restore_command(folder: Path, json: Json = False) -> None:
     print_answer(answer, json, f"restored   head {answer.head}{newer}")
 
 
+@registry_app.command("shred")
+def shred_command(
+    number: Annotated[int, typer.Argument(metavar="N", help="of the event")], json: Json = False
+) -> None:
+    """Forget the words behind event N: why, and about whom, something was erased or contested.
+
+    The log keeps their salted digest, which nobody can guess again.
+
+    Example: btx registry shred 57
+    """
+    from pipelines.jobs.archive import shred
+
+    answer = shred(find_workspace(), number)
+    print_answer(answer, json, f"event {answer.number} on {answer.ref}   words forgotten")
+
+
 @registry_app.command("gc")
 def registry_gc_command(
     dry_run: Annotated[

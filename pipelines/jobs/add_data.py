@@ -1,5 +1,6 @@
 """Register a corpus: copy it in, ask the gate, hold it with DVC, write the row."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -7,15 +8,15 @@ from pathlib import Path
 from btx_core import texts
 from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates, state_facts
-from pipelines.workspace import folders
+from pipelines.workspace import folders, held_documents
 from pipelines.workspace.workspace import Workspace
 from registry.digest import digest
 from registry.errors import Invalid
-from registry.governance import seen_before
+from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, Sketch
-from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind, Status
-from registry.records.version import Version
+from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
+from registry.records.version import FileFact, Version
 from registry.urls import without_secrets
 
 
@@ -34,7 +35,7 @@ def add_data(
         The version; the one that holds it already where content and statement are the same.
 
     Raises:
-        Refused: when a policy says no; then no byte stays.
+        Refused: when a policy says no, or for what was erased; then no byte stays.
         Unreadable: for what is no text; then no byte stays.
     """
     _check_date(statement.retain_until)
@@ -49,6 +50,7 @@ def add_data(
         with folders.incoming(source, target) as incoming:
             _check_text(incoming, source)
             files = folders.manifest(incoming)
+            _refuse_erased(workspace, ref, incoming, files)
             size = sum(file.bytes for file in files)
             facts = _facts(name, source, statement, size)
             if number > 1:
@@ -144,5 +146,12 @@ def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataF
     if folders.files_digest(newest.files) != content:
         return None
     # What was withdrawn is no answer: it asks the gate, which is shown what it holds.
-    withdrawn = workspace.catalog.status(newest.ref) == Status.WITHDRAWN
-    return None if withdrawn else newest
+    return None if workspace.catalog.status(newest.ref) in UNUSABLE else newest
+
+
+def _refuse_erased(workspace: Workspace, ref: str, folder: Path, files: Sequence[FileFact]) -> None:
+    """Refuse files and documents that were erased, whatever the policies say."""
+    if not workspace.catalog.tombstones():
+        return
+    texts = [document.digest for document in held_documents.documents(folder)]
+    erasure.refuse_erased(workspace.catalog, ref, files, texts)

@@ -10,8 +10,16 @@ from btx_core.files import path_inside
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
-from registry.errors import Damaged
-from registry.records.answers import CollectAnswer, DumpAnswer, LoadAnswer, RestoreAnswer
+from registry.errors import Damaged, NotFound
+from registry.governance import private_words
+from registry.records.answers import (
+    CollectAnswer,
+    DumpAnswer,
+    LoadAnswer,
+    RestoreAnswer,
+    ShreddedAnswer,
+)
+from registry.records.events import Contested, Erased, ErasureAsked
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -55,7 +63,7 @@ def load(workspace: Workspace, folder: Path) -> LoadAnswer:
     """
     with workspace.writing(f"registry load {folder}"):
         about = plain_files.load(folder.resolve(), workspace.catalog_to_fill, workspace.store)
-        for version, where in _versions(workspace):
+        for version, where in _whole_versions(workspace):
             _show(workspace, version, where)
     return LoadAnswer(**about.to_json())
 
@@ -97,12 +105,31 @@ def restore(workspace: Workspace, folder: Path) -> RestoreAnswer:
     return RestoreAnswer(newer=newer, **about.to_json())
 
 
+def shred(workspace: Workspace, number: int) -> ShreddedAnswer:
+    """Forget the words behind an event, such as why an erasure was asked for.
+
+    Raises:
+        NotFound: for an event without such words, and where they are not kept on this machine.
+    """
+    for event in workspace.catalog.events():
+        if event.seq == number and isinstance(event.body, ErasureAsked | Erased | Contested):
+            private_words.shred(workspace.private, event.body.private)
+            return ShreddedAnswer(number=number, ref=event.subject, digest=event.body.private)
+    raise NotFound(
+        f"event {number}",
+        found="no words outside the log",
+        expected="an erasure that was asked for, or a withdrawal that was contested",
+        next="btx serve shows the log with its numbers",
+    )
+
+
 def collect(
     workspace: Workspace, *, dry_run: bool = False, grace_s: float = 3600.0
 ) -> CollectAnswer:
     """Delete stored objects that no version needs, then let DVC do the same with its cache.
 
-    What withdrawn versions hold is needed too, and what other machines hold is left to them. DVC
+    What withdrawn versions hold is needed too, what was erased is not, and what other machines hold
+    is left to them. DVC
     keeps what a .dvc file names: one that was lost is written again first. A store or cache outside
     the workspace may serve other workspaces, which nobody here knows: it is left as it is.
 
@@ -139,7 +166,7 @@ def collect(
 def _lost(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
     """Return the versions whose bytes are here and whose .dvc file is not."""
     lost = []
-    for version, where in _versions(workspace):
+    for version, where in _whole_versions(workspace):
         if _dvc_file(where).is_file() or _held_md5(version) is None:
             continue
         if where.is_dir() or all(workspace.store.has(file.sha256) for file in version.files):
@@ -157,7 +184,7 @@ def _why_not_dvc(workspace: Workspace, restored: Sequence[str]) -> str | None:
     cache = folders.cache_folder(workspace.root)
     if not cache.resolve().is_relative_to(workspace.root):
         return _shared("DVC's cache", cache)
-    for version, where in _versions(workspace):
+    for version, where in _whole_versions(workspace):
         md5 = _held_md5(version)
         if md5 is None or str(version.ref) in restored:
             continue
@@ -195,6 +222,12 @@ def _versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
             ref = version.ref
             found.append((version, workspace.folder(ref.kind, ref.name, ref.version or 0)))
     return found
+
+
+def _whole_versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
+    """Return every version that has a folder and of which nothing was erased."""
+    erased = workspace.catalog.tombstones()
+    return [one for one in _versions(workspace) if str(one[0].ref) not in erased]
 
 
 def _show(workspace: Workspace, version: Version[Facts], where: Path) -> None:

@@ -25,10 +25,11 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, finding, row_findings
 from registry.catalogue.database import Rows
 from registry.governance import adoption, due, people
-from registry.governance.gaps import Gap, ungated, ungated_anywhere, unsigned
+from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
 from registry.governance.policies import load
 from registry.records.answers import AuditAnswer, Check, Finding
+from registry.records.events import Erased
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -119,6 +120,9 @@ def audit(
         if acts:
             named = [finding("acts", *gap) for gap in acts[1]]
             answer = _with_check(answer, "acts", acts[0], named)
+    erased = _unless_damaged(catalog, lambda: _erased(workspace, versions))
+    if erased and erased[0]:
+        answer = _with_check(answer, "erased", *erased)
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
@@ -128,7 +132,7 @@ def audit(
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
         answer = _with_check(answer, "recompute", len(builds), again)
-    notes = _unless_damaged(catalog, lambda: _notes(workspace, request))
+    notes = _unless_damaged(catalog, lambda: _notes(workspace, request, versions))
     return answer.model_copy(update={"notes": notes or ()})
 
 
@@ -159,6 +163,32 @@ def _policies(workspace: Workspace, valid: adoption.Adoption) -> tuple[int, list
     changed = adoption.differing(adoption.policies_of(workspace.catalog, valid), policies)
     found = f"the set {digest[:12]}, which differs in {', '.join(changed)}"
     return len(policies), [finding("policies", str(workspace.policies), found, expected, advice)]
+
+
+def _erased(workspace: Workspace, versions: Sequence[Version[Facts]]) -> tuple[int, list[Finding]]:
+    """Check that what was erased is gone here, and that two persons had it erased."""
+    tombstones = workspace.catalog.tombstones()
+    if not tombstones:
+        return 0, []
+    # Imported here: most audits need no DVC.
+    from pipelines.workspace import erased_bytes
+
+    audited = {str(version.ref) for version in versions}
+    found = [finding("erased", *gap) for gap in unconfirmed(workspace.catalog)]
+    examined = 0
+    for ref in sorted(audited & tombstones.keys()):
+        for one in tombstones[ref]:
+            examined += len(one.part.files)
+            advice = f"btx erase --confirm {_number(workspace.catalog, one.asked)}"
+            for path in erased_bytes.still_here(workspace, one.part):
+                where = f"{ref}, {path.relative_to(workspace.root)}"
+                found.append(finding("erased", where, "erased bytes", "nothing", advice))
+    return examined + len(found), found
+
+
+def _number(catalog: Catalog, digest: str) -> int | None:
+    """Return the number of the event of this digest."""
+    return next((one.seq for one in catalog.events(kind="erasure") if one.digest == digest), None)
 
 
 def _attached(workspace: Workspace) -> tuple[int, list[Finding]]:
@@ -210,7 +240,9 @@ def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Fin
     ]
 
 
-def _notes(workspace: Workspace, request: AuditRequest) -> tuple[str, ...]:
+def _notes(
+    workspace: Workspace, request: AuditRequest, versions: Sequence[Version[Facts]]
+) -> tuple[str, ...]:
     """Return what the audit cannot see, and what proves less than it seems."""
     catalog = workspace.catalog
     notes = []
@@ -225,7 +257,23 @@ def _notes(workspace: Workspace, request: AuditRequest) -> tuple[str, ...]:
         )
     if adoption.adopted(catalog) is None:
         notes.append("no policies were adopted: any that lie there are asked (btx policy adopt)")
-    return tuple(notes)
+    return (*notes, *_erasures(catalog, versions))
+
+
+def _erasures(catalog: Catalog, versions: Iterable[Version[Facts]]) -> list[str]:
+    """Say of each version of which bytes were erased by whom and when, with the event."""
+    audited = {str(version.ref) for version in versions}
+    notes = []
+    for event in catalog.events(kind="erased"):
+        if event.subject not in audited:
+            continue
+        body = event.read(Erased)
+        what = f"{len(body.part.files)} files for {len(body.part.documents)} documents"
+        notes.append(
+            f"{event.subject}: {what} erased, confirmed by {event.actor} on {event.at[:10]} "
+            f"(event {event.seq}, asked for by event {_number(catalog, body.asked)})"
+        )
+    return notes
 
 
 def _with_check(

@@ -467,15 +467,7 @@ def _withdrawn(run: Run) -> Conflict | None:
     planned, catalog = run.planned, run.workspace.catalog
     versions: list[Version[Facts]] = [planned.seed, *(one.version for one in planned.members)]
     versions += [catalog.get(ref) for ref in (*planned.seed.facts.data, *planned.data)]
-    for ref, status in catalog.statuses(versions).items():
-        if status in UNUSABLE:
-            return Conflict(
-                str(ref),
-                found=f"{status} while the stages ran",
-                expected="members and data that may be used",
-                next="btx rebuild",
-            )
-    return None
+    return gates.withdrawn_meanwhile(run.workspace, versions, "btx rebuild")
 
 
 def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildFacts:

@@ -4,9 +4,9 @@ from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
-from registry.governance import people
+from registry.governance import gate, people
 from registry.records.answers import ReleaseAnswer, VerdictAnswer
-from registry.records.events import Released
+from registry.records.events import Act, Released
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Gate
@@ -31,8 +31,32 @@ def last_release(workspace: Workspace, build: Version[BuildFacts]) -> Version[Bu
     return workspace.catalog.get(others[-1], BuildFacts) if others else None
 
 
-def release(workspace: Workspace, reference: str) -> ReleaseAnswer:
+def drafted(workspace: Workspace, reference: str) -> tuple[Act, ...]:
+    """Return what the acting person signs for a release: the verdict, and the release itself.
+
+    Raises:
+        Refused: naming the rule, where the gate says no.
+    """
+    catalog = workspace.catalog
+    build = catalog.get(reference, BuildFacts)
+    subject, sent = str(build.ref), people.Sent(drafting=True)
+    evidence = build_evidence(workspace, build)
+    question = gates.question(workspace, Gate.RELEASE, subject, evidence, sent)
+    gates.require_passed(gate.check(catalog, question))
+    judged = gate.evidence_digest(catalog, question)
+    return (
+        people.drafted_for(catalog, "verdict", subject, judged),
+        people.drafted_for(catalog, Released.logged_as, subject, build.digest),
+    )
+
+
+def release(workspace: Workspace, reference: str, sent: people.Sent | None = None) -> ReleaseAnswer:
     """Release the build.
+
+    Args:
+        workspace: where it is registered.
+        reference: the build.
+        sent: what the acting person signed elsewhere.
 
     Raises:
         Damaged: for a file of the build that is not what was registered.
@@ -42,8 +66,12 @@ def release(workspace: Workspace, reference: str) -> ReleaseAnswer:
     build = catalog.get(reference, BuildFacts)
     folders.verify_here(workspace, build)
     asked = build_evidence(workspace, build)
-    verdict = gates.ask(workspace, Gate.RELEASE, str(build.ref), asked)
-    envelope = people.vouched(catalog, Released.logged_as, str(build.ref), build.digest)
+    subject = str(build.ref)
+    if sent is not None:
+        # Before the verdict is logged: a release without its signature leaves nothing behind.
+        people.vouched(catalog, Released.logged_as, subject, build.digest, sent=sent)
+    verdict = gates.ask(workspace, Gate.RELEASE, subject, asked, sent)
+    envelope = people.vouched(catalog, Released.logged_as, subject, build.digest, sent=sent)
     body = Released(verdict=verdict.outcome)
     catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, build.ref)
     pins.pin(catalog)

@@ -19,6 +19,7 @@ from dvc.repo import Repo
 from btx_core.files import copy_file, link_or_copy, put_in_place, temporary_path
 from pipelines.workspace.bars import Report
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue import tombstones
 from registry.catalogue.store import READ_ONLY
 from registry.digest import sha256_file
 from registry.errors import Damaged
@@ -65,10 +66,13 @@ def repair(
             versions += catalog.versions(FACTS[kind])
     with workspace.writing("repair"):
         work = _Repair(workspace, _by_inode(workspace.root / CACHE))
+        erased = tombstones.files(catalog.tombstones())
         total = sum(len(version.files) for version in versions)
         for version in versions:
+            gone = erased.get(str(version.ref), frozenset())
             for file in version.files:
-                work.file(version, file)
+                if file.sha256 not in gone:
+                    work.file(version, file)
                 if progress:
                     progress(work.examined, total, str(version.ref))
     return RepairAnswer(

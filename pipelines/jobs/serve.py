@@ -15,12 +15,12 @@ from pathlib import Path
 from pipelines.jobs import gates
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.find import saved_searches
-from pipelines.jobs.release import build_evidence, release
+from pipelines.jobs.release import build_evidence, drafted, release
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
 from registry.governance import gate, people
 from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
-from registry.records.events import TokenIssued
+from registry.records.events import Act, TokenIssued
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Gate
 from registry.web.access import Token, Tokens
@@ -155,7 +155,13 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
     jobs = WorkspaceJobs(workspace)
     return Site(
         url=workspace.registry_url,
-        jobs=Jobs(explain=jobs.explain, audit=jobs.audit, review=jobs.review, release=jobs.release),
+        jobs=Jobs(
+            explain=jobs.explain,
+            audit=jobs.audit,
+            review=jobs.review,
+            drafted_release=jobs.drafted_release,
+            release=jobs.release,
+        ),
         tokens=tokens(workspace),
         hosts=address.hosts(),
         limits=limits,
@@ -245,15 +251,25 @@ class WorkspaceJobs:
         try:
             build = asking.catalog.get(ref, BuildFacts)
             evidence = build_evidence(asking, build)
-            question = gates.question(asking, Gate.RELEASE, str(build.ref), evidence)
+            # The person signs in the browser, so their key counts as at hand.
+            key = people.Sent(drafting=True)
+            question = gates.question(asking, Gate.RELEASE, str(build.ref), evidence, key)
             verdict = gate.check(asking.catalog, question)
         finally:
             asking.catalog.close()
         answer = VerdictAnswer.from_json(verdict.to_json(), f"verdict on {ref}")
         return Reviewed(evidence=evidence, verdict=answer)
 
-    def release(self, ref: str, by: str) -> ReleaseAnswer:
-        """Release a build in the name of `by`.
+    def drafted_release(self, ref: str, by: str) -> tuple[Act, ...]:
+        """Return what `by` signs to release a build. Raises Refused where the gate says no."""
+        asking = self.workspace.acting_as(by)
+        try:
+            return drafted(asking, ref)
+        finally:
+            asking.catalog.close()
+
+    def release(self, ref: str, by: str, sent: people.Sent) -> ReleaseAnswer:
+        """Release a build in the name of `by`, who signed it elsewhere.
 
         Raises:
             Conflict: while a command writes, since a browser does not wait so long.
@@ -269,7 +285,7 @@ class WorkspaceJobs:
         logger.info("%s asks for the release of %s", by, ref)
         asking = self.workspace.acting_as(by)
         try:
-            return release(asking, ref)
+            return release(asking, ref, sent)
         finally:
             asking.catalog.close()
 

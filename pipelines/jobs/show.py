@@ -9,6 +9,7 @@ from registry.errors import Invalid, NotFound
 from registry.records.answers import (
     SHOWN,
     BuildRow,
+    ContestLine,
     DataRow,
     ExpertRow,
     ExportRow,
@@ -21,7 +22,7 @@ from registry.records.answers import (
     recipe_of,
     routing_of,
 )
-from registry.records.events import Judged
+from registry.records.events import Contested, Judged
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -113,7 +114,7 @@ def shown(workspace: Workspace, reference: str) -> Shown:
     known = {**recorded, **(facts.model_extra or {})}
     kept = {name: value for name, value in known.items() if name not in HIDDEN}
     return SHOWN.get(facts.kind, Shown)(
-        **{**kept, **_in_todays_keys(catalog, version)},
+        **{**kept, **_in_todays_keys(catalog, version), **_contested(workspace, version)},
         ref=str(version.ref),
         status=str(catalog.status(version.ref)),
         digest=version.digest,
@@ -123,6 +124,18 @@ def shown(workspace: Workspace, reference: str) -> Shown:
         files=tuple(FileLine(**vars(file)) for file in version.files),
         gates=tuple(verdicts),
     )
+
+
+def _contested(workspace: Workspace, version: Version[Facts]) -> dict[str, Any]:
+    """Return who contests the withdrawal of the version; nothing where nobody does."""
+    # Imported here: a list needs no signatures.
+    from registry.governance import contesting, private_words
+
+    lines = []
+    for event in contesting.contests(workspace.catalog, str(version.ref)):
+        words = private_words.read(workspace.private, event.read(Contested).private)
+        lines.append(ContestLine(by=event.actor, at=event.at, why=words["why"] if words else None))
+    return {"contested": tuple(lines)} if lines else {}
 
 
 def _in_todays_keys(catalog: Catalog, version: Version[Facts]) -> dict[str, Any]:

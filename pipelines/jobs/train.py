@@ -8,7 +8,7 @@ edited it on purpose.
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
 from btx_core.training.recipes import TrainRecipe
-from pipelines.jobs import state_facts
+from pipelines.jobs import gates, state_facts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.task import Task
@@ -28,7 +28,7 @@ from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
-from registry.errors import Invalid, Refused
+from registry.errors import Conflict, Invalid, Refused
 from registry.records.answers import PlannedBranch, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
@@ -80,6 +80,7 @@ def train(
         Invalid: for resources that the executor cannot honour.
         Refused: for withdrawn data.
         Damaged: for data that changed on disk.
+        Conflict: when the seed or data is withdrawn while a branch trains; it stops.
         StageFailed: for a training that did not end.
     """
     for name in experts:
@@ -101,7 +102,14 @@ def train(
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
         logger.info("%d of %d branches are stale", len(stale), len(targets))
-        _run(workspace, {target: targets[target] for target in stale}, resources, log)
+
+        def withdrawn() -> Conflict | None:
+            versions: list[Version[Facts]] = [base, *corpora.values()]
+            versions += [catalog.get(ref) for ref in base.facts.data]
+            return gates.withdrawn_meanwhile(workspace, versions, "btx train on other data")
+
+        branches = {target: targets[target] for target in stale}
+        _run(workspace, branches, resources, log, withdrawn)
     folder = workspace.work / "branches"
     return {
         name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale)
@@ -249,7 +257,13 @@ def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:
     replace_text(root / orders.BRANCHES, orders.branches_text(every))
 
 
-def _run(workspace: Workspace, stale: Mapping[str, str], resources: Resources, log: Log) -> None:
+def _run(
+    workspace: Workspace,
+    stale: Mapping[str, str],
+    resources: Resources,
+    log: Log,
+    reason_to_stop: Callable[[], Conflict | None],
+) -> None:
     """Train the branches of these stages anew.
 
     What ended well is DVC's, whatever became of the others.
@@ -264,7 +278,7 @@ def _run(workspace: Workspace, stale: Mapping[str, str], resources: Resources, l
     )
     try:
         if tasks:
-            execute(workspace.root, tasks, resources, clusters, log)
+            execute(workspace.root, tasks, resources, clusters, log, reason_to_stop)
     finally:
         ended = [target for target, folder in folders_of.items() if folder.is_dir()]
         dvc_runs.commit(workspace.root, ended)

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from pipelines.jobs.build_plan import MAIN
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
-from registry.governance import people, seen_before
-from registry.records.answers import Reached, WithdrawAnswer
+from registry.governance import contesting, people, private_words, seen_before
+from registry.records.answers import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
 from registry.records.version import Version
@@ -46,6 +46,34 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
         reached=tuple(reached),
         clean=tuple(str(build.ref) for build in impact.builds if build.removal == "none"),
         next=_cure(workspace, {str(build.ref) for build in builds}),
+    )
+
+
+def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
+    """Log that the acting person contests a withdrawal, which stands.
+
+    The reason is kept on this machine, its salted digest in the log.
+
+    Raises:
+        Invalid: without a reason, and for what was not withdrawn.
+    """
+    if not why.strip():
+        raise Invalid(
+            f"contest of {reference}",
+            found="no reason",
+            expected="why, in words an auditor can judge",
+            next="--why TEXT",
+        )
+    catalog = workspace.catalog
+    contesting.require_withdrawn(catalog, reference)
+    private = private_words.keep(workspace.private, {"why": why})
+    event = contesting.contest(catalog, reference, private)
+    withdrawal = catalog.events(event.subject, "withdrawn")[0]
+    return ContestedAnswer(
+        ref=event.subject,
+        withdrawn_by=withdrawal.actor,
+        contested_by=event.actor,
+        at=event.at,
     )
 
 

@@ -8,11 +8,12 @@ fixes the number of threads and processes), so it does not matter where, or besi
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from btx_core.problems import BtxError
 from pipelines.stages import local_processes, ray_cluster, run_lock, slurm_jobs
 from pipelines.stages.dvc_runs import Interrupted, StageFailed
 from pipelines.stages.task import Task
@@ -114,6 +115,7 @@ def execute(
     resources: Resources,
     clusters: Clusters,
     log: Log = lambda name, ran: None,
+    reason_to_stop: Callable[[], BtxError | None] = lambda: None,
 ) -> None:
     """Run the tasks side by side, as far as the resources allow.
 
@@ -123,6 +125,8 @@ def execute(
         resources: what each of them is given.
         clusters: where clusters are.
         log: called with a task's label and what happened.
+        reason_to_stop: asked every second; the tasks are interrupted once it returns an error,
+            which is then raised.
 
     Raises:
         Invalid: for what the executor cannot honour.
@@ -134,7 +138,7 @@ def execute(
     logger.info("executor %s runs %s in %s", resources.executor, names, root)
     logger.debug("each has %s", resources)
     try:
-        with Watch(root, tasks, log) as watch:
+        with Watch(root, tasks, log, reason_to_stop) as watch:
             if resources.executor == "slurm":
                 slurm_jobs.run(root, tasks, resources, clusters.slurm, watch)
             elif resources.executor == "ray":
@@ -144,6 +148,9 @@ def execute(
     except KeyboardInterrupt:
         _wait_until_gone(root, [task.label for task in tasks])
         raise Interrupted(_subject(names, tasks)) from None
+    except BtxError:
+        _wait_until_gone(root, [task.label for task in tasks])
+        raise
     if watch.errors:
         _wait_until_gone(root, list(watch.errors))
         raise StageFailed(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from btx_core.problems import BtxError
 from pipelines.stages.task import Task
 from pipelines.workspace.bars import Note, bars, note_of
 from registry.records.events import StageRan
@@ -16,6 +17,8 @@ from registry.records.events import StageRan
 logger = logging.getLogger(__name__)
 
 LOGGED_EVERY_S = 60.0
+# Between two looks for a reason to stop.
+ASKED_EVERY_S = 1.0
 # Called with the name of a stage or branch, and what happened to it.
 Log = Callable[[str, StageRan], None]
 
@@ -30,11 +33,19 @@ class Watch:
         root: the workspace.
         tasks: what is followed.
         log: called with a task's label and what happened.
+        reason_to_stop: asked every second; the error that it returns is raised.
     """
 
-    def __init__(self, root: Path, tasks: Sequence[Task], log: Log) -> None:
+    def __init__(
+        self,
+        root: Path,
+        tasks: Sequence[Task],
+        log: Log,
+        reason_to_stop: Callable[[], BtxError | None] = lambda: None,
+    ) -> None:
         self._notes = {task.label: note_of(root, task.label) for task in tasks}
-        self._log = log
+        self._log, self._reason_to_stop = log, reason_to_stop
+        self._asked = time.monotonic()
         self._began: dict[str, float] = {}
         self._logged: dict[str, float] = {}
         self.errors: dict[str, str] = {}
@@ -65,7 +76,12 @@ class Watch:
         self._end(name, "ended" if error is None else "failed")
 
     def look(self) -> None:
-        """Read every running task's notes, and move its bar."""
+        """Read every running task's notes, and move its bar; raise the reason to stop."""
+        if time.monotonic() - self._asked > ASKED_EVERY_S:
+            self._asked = time.monotonic()
+            reason = self._reason_to_stop()
+            if reason is not None:
+                raise reason
         for name in self._began:
             note = Note.read(self._notes[name])
             if note:

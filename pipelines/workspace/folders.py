@@ -143,13 +143,13 @@ def placed(root: Path, copy: Path, target: Path, files: Sequence[FileFact]) -> I
         copy.rename(target)
         yield track(root, target, files)
     except BaseException:
-        _forget(root, target)
+        forget(root, target)
         mark.unlink(missing_ok=True)
         raise
     mark.unlink(missing_ok=True)
 
 
-def _forget(root: Path, target: Path) -> None:
+def forget(root: Path, target: Path) -> None:
     """Remove a version's folder, its .dvc file, and its line among what git leaves alone."""
     shutil.rmtree(target, ignore_errors=True)
     target.with_name(f"{target.name}.dvc").unlink(missing_ok=True)

@@ -305,6 +305,11 @@ class Workspace:
         return self.root / "policies"
 
     @property
+    def private(self) -> Path:
+        """The folder of words that the log holds by digest alone."""
+        return self.root / ".btx" / "private"
+
+    @property
     def facts(self) -> Path:
         """The file that says which facts of its own the company states."""
         return self.root / "facts.yaml"

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar, overload
 
 from btx_core.files import stays_inside
-from registry.catalogue import audit_log, lineage, reading, search
+from registry.catalogue import audit_log, lineage, reading, search, tombstones
 from registry.catalogue.database import Database, Rows, Writer
 from registry.catalogue.lineage import Edge, Graph, Impact
 from registry.catalogue.rows import EVENT_COLUMNS, VERSION_COLUMNS, event, version
+from registry.catalogue.tombstones import Tombstones
 from registry.digest import canonical_json, digest, sha256_bytes
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.licences import spelled
@@ -346,19 +347,36 @@ class Catalog:
     def needed(self) -> Needed:
         """Return what no garbage collection may delete: the bytes of every registered version.
 
-        Withdrawn versions are among them: what was built from them must stay provable.
+        Withdrawn versions are among them: what was built from them must stay provable. What was
+        erased is not.
         """
         with self.database.read() as rows:
-            files = rows("SELECT DISTINCT sha256, md5 FROM file")
+            gone = tombstones.read(rows)
+            gone_files = tombstones.every_file(gone)
+            files = rows(
+                "SELECT DISTINCT f.sha256, f.md5, v.kind FROM file f "
+                "JOIN version v ON v.id = f.version_id"
+            )
             query = f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.facts LIKE '%\"dvc\":%'"
-            held = [version(row).facts for row in rows(query)]
+            held = [version(row) for row in rows(query)]
             attached = reading.attached(rows)
-        folders = [facts.dvc for facts in held if isinstance(facts, Held)]
-        md5 = {folder.md5 for folder in folders if folder} | {row[1] for row in files}
+        folders = [
+            one.facts.dvc
+            for one in held
+            if isinstance(one.facts, Held) and str(one.ref) not in gone
+        ]
+        # Text alone is erased: a seed's file of the same bytes stays.
+        kept = [row for row in files if row[2] != Kind.DATA or row[0] not in gone_files]
+        md5 = {folder.md5 for folder in folders if folder} | {row[1] for row in kept}
         return Needed(
-            frozenset({row[0] for row in files} | attached.keys()),
+            frozenset({row[0] for row in kept} | attached.keys()),
             frozenset(one for one in md5 if one is not None),
         )
+
+    def tombstones(self) -> Tombstones:
+        """Return what was erased, by the version that it was erased of."""
+        with self.database.read() as rows:
+            return tombstones.read(rows)
 
     def results(self, build: Version[BuildFacts]) -> tuple[Result, ...]:
         """Return a build's results, each with the data version that it was measured on.

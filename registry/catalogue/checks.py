@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from btx_core.problems import BtxError
-from registry.catalogue import audit_log, insert_only, lineage
+from registry.catalogue import audit_log, insert_only, lineage, tombstones
 from registry.catalogue.audit_log import Break
 from registry.catalogue.catalog import Catalog, rows_digests
 from registry.catalogue.database import SCHEMA, Rows
@@ -23,6 +23,7 @@ from registry.catalogue.rows import (
     Row,
 )
 from registry.catalogue.store import Store
+from registry.catalogue.tombstones import Tombstones
 from registry.digest import TensorDigest, sha256_bytes, sha256_file, tensor_digests
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.events import Judged
@@ -119,9 +120,14 @@ def audit(
             advice = error.next or RESTORE
             broken = finding("lineage", error.subject, error.found, error.expected, advice)
             tally.note("lineage", 1, [broken])
-        tally.note("standing", len(versions), _withdrawn(rows, versions))
+        erased = _tombstones(rows)
+        tally.note("standing", len(versions), _withdrawn(rows, versions, erased))
+        if subject is not None:
+            tally.note("standing", 0, _made_from_erased(versions, erased))
+        gone = tombstones.files(erased)
         for version in versions:
-            tally.note("files", len(version.files), _files(version, surroundings))
+            own = gone.get(str(version.ref), frozenset())
+            tally.note("files", len(version.files), _files(version, surroundings, own))
         tally.note("tensors", *_tensors(versions, surroundings))
         tally.note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
         head = audit_log.head(rows)
@@ -291,7 +297,25 @@ def _damaged(subject: str, found: str, expected: str) -> Finding:
     return finding("rows", subject, found, expected, RESTORE)
 
 
-def _withdrawn(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Finding]:
+def _tombstones(rows: Rows) -> Tombstones:
+    """Return what was erased; nothing where the check of the log finds a damaged tombstone."""
+    try:
+        return tombstones.read(rows)
+    except BtxError:
+        return {}
+
+
+def _made_from_erased(versions: Sequence[Version[Facts]], erased: Tombstones) -> Iterator[Finding]:
+    """Check that the subject was made from nothing that was erased; of itself a note says it."""
+    for version in versions[1:]:
+        if str(version.ref) in erased:
+            subject, expected = str(version.ref), "nothing erased in it"
+            yield finding("standing", subject, "erased", expected, "btx rebuild")
+
+
+def _withdrawn(
+    rows: Rows, versions: Iterable[Version[Facts]], erased: Tombstones
+) -> Iterator[Finding]:
     """Check that nothing which the subject was made from is withdrawn."""
     query = (
         "SELECT w.subject, w.at, w.actor FROM event w "
@@ -300,15 +324,24 @@ def _withdrawn(rows: Rows, versions: Iterable[Version[Facts]]) -> Iterator[Findi
     withdrawals = {subject: (at, actor) for subject, at, actor in rows(query)}
     for version in versions:
         subject = str(version.ref)
+        if subject in erased:
+            continue
         if subject in withdrawals:
             at, actor = withdrawals[subject]
-            found = f"withdrawn by {actor} at {at}"
+            found = f"withdrawn by {actor} at {at}{_contested(rows, subject)}"
             yield finding("standing", subject, found, "nothing withdrawn in it", "btx rebuild")
         elif not _waived(rows, subject, "seen-before/withdrawn"):
             for holder in _same_bytes(rows, version, withdrawals):
                 found = f"holds files of {holder}, which is withdrawn"
                 advice = f"btx withdraw {subject}"
                 yield finding("standing", subject, found, "nothing withdrawn in it", advice)
+
+
+def _contested(rows: Rows, subject: str) -> str:
+    """Say who contests the withdrawal of a version; nothing where nobody does."""
+    query = "SELECT actor FROM event WHERE subject = :subject AND kind = 'contested' ORDER BY seq"
+    names = dict.fromkeys(str(actor) for (actor,) in rows(query, subject=subject))
+    return f", contested by {', '.join(names)}" if names else ""
 
 
 def _waived(rows: Rows, subject: str, rule: str) -> bool:
@@ -337,18 +370,24 @@ def _same_bytes(rows: Rows, version: Version[Facts], withdrawn: Iterable[str]) -
     return sorted(subject for subject in map(_subject, found) if subject in named)
 
 
-def _files(version: Version[Facts], given: Surroundings) -> Iterator[Finding]:
+def _files(
+    version: Version[Facts], given: Surroundings, erased: frozenset[str]
+) -> Iterator[Finding]:
     """Check every file against its digest, in the store and in the visible folder.
 
-    The folder must hold nothing else.
+    The folder must hold nothing else. Files that were erased are left to whoever knows the disk.
     """
     folder = given.folders.get(version.ref)
+    if erased and (folder is None or not folder.exists()):
+        return
     if folder is not None and not folder.exists():
         found, expected = "not on this disk", f"{len(version.files)} files in {folder}"
         advice = f"dvc pull {folder}.dvc (after git pull, where that file is missing too)"
         yield finding("files", str(version.ref), found, expected, advice)
         folder = None
     for file in version.files:
+        if file.sha256 in erased:
+            continue
         stored = given.store.path(file.sha256)
         if version.ref.kind in given.stored or stored.exists():
             yield from _file(version, file, stored, None, given)

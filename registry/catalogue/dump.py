@@ -9,6 +9,7 @@ Where the versions' folders lie is left to the caller.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def dump(
         store: its objects; None: rows and log alone.
         folder: the new folder.
         elsewhere: SHA-256 -> a file with these bytes, for what the store does not hold. What is in
-            neither is named as missing.
+            neither is named as missing; what was erased is left out.
 
     Returns:
         What registry.json says.
@@ -106,8 +107,7 @@ def dump(
             _require_whole(rows)
             counts = {table: _write_lines(rows, table, temporary) for table in TABLES}
             head = audit_log.head(rows)
-            named = {sha256 for (sha256,) in rows("SELECT DISTINCT sha256 FROM file")}
-            named |= reading.attached(rows).keys()
+            named = catalog.needed().sha256
         copied: set[str] = set()
         if store is not None:
             copied = _copy_objects(store, named, elsewhere or {}, temporary / "objects")
@@ -325,7 +325,7 @@ def _row_of(line: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _copy_objects(
-    store: Store, named: set[str], elsewhere: Mapping[str, Path], to: Path
+    store: Store, named: AbstractSet[str], elsewhere: Mapping[str, Path], to: Path
 ) -> set[str]:
     """Copy every named object that is in the store or elsewhere; returns their digests."""
     copies = Store(to)

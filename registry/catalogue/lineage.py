@@ -140,8 +140,17 @@ def closure(rows: Rows, start: int, *, down: bool) -> tuple[list[int], list[Edge
 
 
 def withdrawn(rows: Rows) -> set[int]:
-    """Return the ids of the versions that were withdrawn themselves."""
-    query = f"SELECT v.id FROM event w JOIN version v ON {IS_SUBJECT} WHERE w.kind = 'withdrawn'"
+    """Return the ids of the versions that were withdrawn or erased themselves."""
+    return _subjects(rows, "'withdrawn', 'erased'")
+
+
+def erased(rows: Rows) -> set[int]:
+    """Return the ids of the versions of which bytes were erased."""
+    return _subjects(rows, "'erased'")
+
+
+def _subjects(rows: Rows, kinds: str) -> set[int]:
+    query = f"SELECT v.id FROM event w JOIN version v ON {IS_SUBJECT} WHERE w.kind IN ({kinds})"
     return {row[0] for row in rows(query)}
 
 

@@ -99,12 +99,14 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
     gone = lineage.withdrawn(rows)
     tainted = references_by_id(rows, lineage.walk(rows, gone, down=True) - gone) if gone else set()
     withdrawn = references_by_id(rows, gone)
+    erased = references_by_id(rows, lineage.erased(rows)) if gone else set()
     released, progress = _reported(rows)
     statuses = {}
     for one in versions:
         subject = str(one.ref)
         try:
             statuses[one.ref] = status_of(
+                erased=one.ref in erased,
                 withdrawn=one.ref in withdrawn,
                 tainted=one.ref in tainted,
                 released=subject in released,

@@ -15,7 +15,7 @@ from typing import TypeVar
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.lineage import Graph, Impact
 from registry.digest import sha256_bytes
-from registry.governance import people
+from registry.governance import contesting, people
 from registry.governance.build_licence import BuildLicence, of_build
 from registry.governance.gate import verdicts
 from registry.governance.stating import Statements
@@ -78,6 +78,8 @@ class Dossier:
         releases: the events that released the subject.
         exports: the events that exported the subject.
         withdrawals: the events that withdrew a version of the graph.
+        contests: the events that contest one of these withdrawals.
+        erasures: the tombstones of versions of the graph.
         head: the digest of the log's newest event when this was collected.
         made_at: when this was collected.
         previous: earlier builds, where the subject is a build.
@@ -97,6 +99,8 @@ class Dossier:
     releases: tuple[Event, ...] = ()
     exports: tuple[Event, ...] = ()
     withdrawals: tuple[Event, ...] = ()
+    erasures: tuple[Event, ...] = ()
+    contests: tuple[Event, ...] = ()
     head: str = ""
     made_at: str = ""
     previous: tuple[str, ...] = ()
@@ -239,6 +243,10 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
         releases=tuple(catalog.events(subject.ref, "released")),
         exports=tuple(catalog.events(subject.ref, "exported")),
         withdrawals=tuple(withdrawn[name] for name in refs if name in withdrawn),
+        contests=tuple(
+            one for name in refs if name in withdrawn for one in contesting.contests(catalog, name)
+        ),
+        erasures=tuple(one for one in catalog.events(kind="erased") if one.subject in refs),
         head=catalog.head(),
         made_at=moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         previous=_earlier_builds(catalog, subject),

@@ -12,7 +12,8 @@ from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
 from registry.formats.modification import SEED_FLOPS, modification
 from registry.formats.tables import Fields, Part, Pointer, Table
-from registry.records.events import Withdrawn
+from registry.governance import contesting
+from registry.records.events import Erased, Withdrawn
 from registry.records.facts import (
     Architecture,
     BuildFacts,
@@ -23,7 +24,7 @@ from registry.records.facts import (
 )
 from registry.records.kinds import Kind
 from registry.records.version import Version
-from registry.units import duration, power, size
+from registry.units import counted, duration, power, size
 
 PAPER = "arXiv:2403.07816"
 TEXT_ONLY = "Text in, text out, in the seed's vocabulary."
@@ -42,13 +43,13 @@ SEED_SUMMARY = "training_summary"
 PREVIOUS_SUMMARY = "previous_summary"
 SOURCE_CLASS = "source_class"
 HUB_ID = "hub_id"
-# What the registry has a field for, as a sentence calls it.
-STATED: Mapping[str, Callable[[DataFacts], str | None]] = {
-    "the holder": lambda facts: facts.holder,
-    "the purpose": lambda facts: facts.purpose,
-    "the source": lambda facts: facts.source,
-    "the licence": lambda facts: facts.license,
-    "the class of personal data": lambda facts: facts.pii,
+# What is stated with a registration: as a sentence calls it, and by which option.
+STATED: Mapping[tuple[str, str], Callable[[DataFacts], str | None]] = {
+    ("the holder", "--holder TEXT"): lambda facts: facts.holder,
+    ("the purpose", "--purpose TEXT"): lambda facts: facts.purpose,
+    ("the source", "--source TEXT"): lambda facts: facts.source,
+    ("the licence", "--license SPDX-ID"): lambda facts: facts.license,
+    ("the class of personal data", "--pii CLASS"): lambda facts: facts.pii,
 }
 
 
@@ -243,6 +244,8 @@ def how_it_loads(dossier: Dossier) -> Answer:
 def training_process(dossier: Dossier) -> Answer:
     """Answer by which method, steps and programs the model was made, and what was optimised."""
     parts: list[Part] = [_method(dossier), *_programs(dossier)]
+    if not revision(dossier.subject):
+        parts.append(f"Not recorded: the code revision that made {dossier.ref}.")
     if len(dossier.graph.nodes) > 1:
         parts.append(tables.steps(dossier))
     if dossier.build and dossier.build.recipe.tune:
@@ -445,11 +448,16 @@ def withdrawn_sources(dossier: Dossier) -> Answer:
 
 
 def withdrawals(dossier: Dossier) -> tuple[str, ...]:
-    """Return a sentence for each withdrawal of the subject or of what it was made from."""
+    """Return a sentence for each withdrawal and erasure of the subject or what it was made from."""
     sentences = []
     for event in dossier.withdrawals:
         why = event.read(Withdrawn).why or "no reason given"
         sentences.append(f"{event.subject} was withdrawn {event.at[:10]}: {why}.")
+        contests = [one for one in dossier.contests if one.subject == event.subject]
+        sentences += map(contesting.sentence, contests)
+    for event in dossier.erasures:
+        documents = counted(len(event.read(Erased).part.documents), "document")
+        sentences.append(f"{documents} of {event.subject} were erased {event.at[:10]}.")
     return tuple(sentences)
 
 
@@ -549,12 +557,12 @@ def _data_gaps(dossier: Dossier) -> tuple[str, ...]:
     """Facts that the registry has a place for and that nobody filled in."""
     versions = dossier.of(DataFacts)
     if not versions:
-        return ("any data version",)
+        return ("any data version: btx data add NAME PATH",)
     gaps = []
-    for words, read in STATED.items():
+    for (words, option), read in STATED.items():
         refs = [str(version.ref) for version in versions if not read(version.facts)]
         if refs:
-            gaps.append(f"{words} of {', '.join(refs)}")
+            gaps.append(f"{words} of {', '.join(refs)}: btx data add NAME PATH {option}, anew")
     return tuple(gaps)
 
 

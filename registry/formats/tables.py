@@ -260,6 +260,7 @@ def changes(dossier: Dossier) -> Table:
         reasons[event.seq] = event.read(Withdrawn).why
     logged = [verdict.event for verdict in dossier.verdicts]
     events: list[Event] = [*logged, *dossier.releases, *dossier.exports, *dossier.withdrawals]
+    events += [*dossier.contests, *dossier.erasures]
     rows = []
     for event in sorted(events, key=lambda event: event.seq):
         reason = reasons.get(event.seq, "")

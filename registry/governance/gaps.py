@@ -11,14 +11,18 @@ from typing import NamedTuple
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
+from registry.digest import digest as digest_of
 from registry.errors import Invalid
-from registry.governance import adoption, people
+from registry.governance import adoption, erasure, people
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver
 from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
 from registry.records.events import (
     Acted,
+    Contested,
+    Erased,
+    ErasureAsked,
     EventBody,
     Exported,
     Judged,
@@ -44,7 +48,9 @@ from registry.records.results import Result
 from registry.records.version import Event, Version, content_digest
 
 # Bodies that carry the signature of whoever let something in or out.
-SignedBody = Judged | Released | Exported | Withdrawn | TokenIssued
+SignedBody = (
+    Judged | Released | Exported | Withdrawn | TokenIssued | ErasureAsked | Erased | Contested
+)
 ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted", "declared", "fact"})
 # What is signed where the list of actors is closed, by the kind of event.
 SIGNED: Mapping[str, type[EventBody]] = {
@@ -54,6 +60,9 @@ SIGNED: Mapping[str, type[EventBody]] = {
     "exported": Exported,
     "withdrawn": Withdrawn,
     "token": TokenIssued,
+    "erasure": ErasureAsked,
+    "erased": Erased,
+    "contested": Contested,
 }
 
 # A fact that the evidence and the row both state: its name, as judged, as registered.
@@ -192,12 +201,40 @@ def _unsigned(people_then: people.Roll, event: Event) -> str | None:
     body = event.read(SIGNED[event.kind])
     if not isinstance(body, SignedBody):
         return None
-    digest = body.digest if isinstance(body, Withdrawn) else None
-    if isinstance(body, Judged) and len(body.documents) > 1:
-        digest = body.evidence
-    if people_then.vouches(event, body.envelope, digest):
+    why = body.why if isinstance(body, Withdrawn) else None
+    if people_then.vouches(event, body.envelope, _signed_digest(body), why):
         return None
     return f"{event.kind} in the name of {event.actor}, without their signature"
+
+
+def _signed_digest(body: SignedBody) -> str | None:
+    """Return the digest that was signed for, where the event says it."""
+    match body:
+        case Withdrawn():
+            return body.digest
+        case Judged() if len(body.documents) > 1:
+            return body.evidence
+        case ErasureAsked():
+            return erasure.parts_digest(body.parts)
+        case Erased():
+            return digest_of(body.part.to_json())
+        case Contested():
+            return body.withdrawal
+        case _:
+            return None
+
+
+def unconfirmed(catalog: Catalog) -> list[Gap]:
+    """Return a gap for each tombstone that no second person confirmed."""
+    return [
+        Gap(
+            f"{one.event.subject}, event {one.event.seq}",
+            one.found,
+            "an erasure that one person asked for and another confirmed",
+            f"find out who wrote event {one.event.seq}; restore the bytes from a copy, if there is",
+        )
+        for one in erasure.unconfirmed(catalog)
+    ]
 
 
 def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None) -> list[Gap]:

@@ -68,6 +68,7 @@ class Question:
         policies: the rules that are asked.
         at: the moment of the question.
         proposed: whether the rules are tried out, and need not be those that were adopted.
+        sent: what the person who asks signed elsewhere; None: their key is here.
         schema: the company's own facts: each that is not stated is null, for rules to name.
     """
 
@@ -77,6 +78,7 @@ class Question:
     policies: Sequence[Policy]
     at: datetime
     proposed: bool = False
+    sent: people.Sent | None = None
     schema: FactSchema = field(default_factory=FactSchema)
 
     @property
@@ -112,7 +114,9 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
     )
     judged = {"unreadable": unreadable} if unreadable else evidence
     if body.passed:
-        envelope = people.vouched(catalog, "verdict", question.subject, digest(judged))
+        envelope = people.vouched(
+            catalog, "verdict", question.subject, digest(judged), sent=question.sent
+        )
         if envelope is not None:
             body = body.model_copy(update={"envelope": envelope})
     catalog.event(
@@ -128,6 +132,11 @@ def check(catalog: Catalog, question: Question) -> Verdict:
     """Return what `decide` would say now; nothing is logged."""
     evidence, waivers = _completed(catalog, question)
     return _judged(catalog, question, evidence, waivers)
+
+
+def evidence_digest(catalog: Catalog, question: Question) -> str:
+    """Return the digest of the evidence that `decide` would judge now, which its verdict names."""
+    return digest(_completed(catalog, question)[0])
 
 
 def verdicts(catalog: Catalog, subject: str, gate: str | None = None) -> Sequence[Event]:
@@ -275,7 +284,7 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
     own: dict[str, object] = {
         "kind": str(evidence.of),
         "waivers": _relied_on(catalog, let_in),
-        "actor": people.asker(catalog, catalog.actor),
+        "actor": people.asker(catalog, catalog.actor, question.sent),
     }
     if isinstance(evidence, BuildEvidence):
         own["registrar"] = registrar

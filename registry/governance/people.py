@@ -105,6 +105,19 @@ class Grant:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """What the acting person signed elsewhere, such as in a browser: no key is looked for here.
+
+    Attributes:
+        envelopes: each over one act that was drafted here.
+        drafting: whether the acts are still to be signed, so that none is asked for yet.
+    """
+
+    envelopes: tuple[Envelope, ...] = ()
+    drafting: bool = False
+
+
+@dataclass(frozen=True)
 class Signer:
     """A person with the private key at hand."""
 
@@ -345,21 +358,28 @@ def roll(catalog: Catalog, before: int | None = None) -> dict[str, Actor]:
     return Roll.read(catalog).before(inf if before is None else before)
 
 
-def asker(catalog: Catalog, name: str) -> Asker:
+def asker(catalog: Catalog, name: str, sent: Sent | None = None) -> Asker:
     """Return what gates are told of the person who asks.
 
     That is name and roles, whether an auditor keeps the list, and if so whether the person's key
     is at hand: a name alone is anybody's to set.
+
+    Args:
+        catalog: the list.
+        name: the person.
+        sent: what the person signed elsewhere, which shows the key as well.
     """
     people = roll(catalog)
     roles = people[name].roles if name in people else ()
     if not _has_auditor(people):
         return Asker(name=name, roles=roles, roll="open", key=None)
-    held = bool(roles) and _at_hand(people[name])
+    held = bool(roles) and _at_hand(people[name], sent)
     return Asker(name=name, roles=roles, roll="closed", key="held" if held else "not held")
 
 
-def _at_hand(person: Actor) -> bool:
+def _at_hand(person: Actor, sent: Sent | None) -> bool:
+    if sent is not None:
+        return sent.drafting or bool(_acts(person, sent))
     try:
         return attestations.key_id(signer(person.name).key) == attestations.key_id(person.key)
     except BtxError:
@@ -464,7 +484,15 @@ def standing_acts(catalog: Catalog, kind: str, subject: str | None = None) -> li
     return [event for event, _ in _held(catalog, kind, subject)]
 
 
-def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope | None:
+def vouched(
+    catalog: Catalog,
+    kind: str,
+    subject: str,
+    digest: str,
+    *,
+    why: str | None = None,
+    sent: Sent | None = None,
+) -> Envelope | None:
     """Sign for an event that lets something in or out, where the list of actors is closed.
 
     Args:
@@ -472,6 +500,8 @@ def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope 
         kind: of the event.
         subject: of the event.
         digest: of what is let in or out.
+        why: the reason, where it is signed too.
+        sent: what the person signed elsewhere; a key of theirs here is then not used.
 
     Returns:
         The envelope for the event's body; None while the list of actors is open.
@@ -482,6 +512,8 @@ def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope 
     people = roll(catalog)
     if not _has_auditor(people):
         return None
+    if sent is not None:
+        return _sent(catalog, Act(act=kind, subject=subject, digest=digest, why=why, at=""), sent)
     try:
         by = signer(catalog.actor)
     except NotFound as error:
@@ -492,15 +524,74 @@ def vouched(catalog: Catalog, kind: str, subject: str, digest: str) -> Envelope 
             next="run the command where your key is, and not through a server",
         ) from None
     require_listed(catalog, by)
-    act = Act(act=kind, subject=subject, digest=digest, actor=by.name, at=now())
+    act = drafted_for(catalog, kind, subject, digest, why)
     signed = attestations.sign(act.to_json(), by.key, ACT)
     return Envelope.from_json(signed, f"envelope on {subject}")
 
 
-def withdraw(catalog: Catalog, ref: str, why: str) -> Event:
+def drafted_for(
+    catalog: Catalog, kind: str, subject: str, digest: str, why: str | None = None
+) -> Act:
+    """Return what the acting person signs for an event; the arguments are those of `vouched`."""
+    act = Act(act=kind, subject=subject, digest=digest, actor=catalog.actor, at=now())
+    return act if why is None else act.model_copy(update={"why": why})
+
+
+def _sent(catalog: Catalog, wanted: Act, sent: Sent) -> Envelope:
+    """Return the envelope over an act that was signed elsewhere, a moment ago, and not logged."""
+    subject, kind = wanted.subject, wanted.act
+    person = roll(catalog).get(catalog.actor)
+    signed = _acts(person, sent) if person else []
+    for act, envelope in signed:
+        says = (act.act, act.subject, act.digest, act.actor, act.why)
+        if says == (kind, subject, wanted.digest, catalog.actor, wanted.why):
+            _require_new(catalog, kind, subject, envelope)
+            return envelope
+    raise Refused(
+        f"{kind} {subject}",
+        found=f"no fresh signature by {catalog.actor} over this act as it is now",
+        expected="their signature, since an auditor keeps the list of actors",
+        next="open the page again and sign there, or run the command where your key is",
+    )
+
+
+def _acts(person: Actor, sent: Sent) -> list[tuple[Act, Envelope]]:
+    """Return the acts that a person signed elsewhere with the key on the list, while fresh."""
+    found = []
+    for envelope in sent.envelopes:
+        try:
+            payload = attestations.opened(envelope.to_json(), person.key, ACT)
+            act = Act.from_json(payload, "act")
+            age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
+        except (Damaged, Invalid):
+            continue
+        if -60 < age_s < LONGEST_DRAFT_S:
+            found.append((act, envelope))
+    return found
+
+
+def _require_new(catalog: Catalog, kind: str, subject: str, envelope: Envelope) -> None:
+    """Refuse an envelope that stands in the log already: an act counts once."""
+    quoted = f'"payload":"{envelope.payload}"'
+    if any(quoted in event.stored for event in catalog.events(subject, kind)):
+        raise Refused(
+            f"{kind} {subject}",
+            found="an act that is in the log already",
+            expected="a new one",
+            next="open the page again and sign there",
+        )
+
+
+def withdraw(catalog: Catalog, ref: str, why: str, sent: Sent | None = None) -> Event:
     """Log a withdrawal, signed where the list of actors is closed. A second one changes nothing.
 
     The log's head is written down outside.
+
+    Args:
+        catalog: the log, and who acts.
+        ref: the version.
+        why: the reason.
+        sent: what the person signed elsewhere.
 
     Raises:
         Refused: for somebody without a role, where the list of actors is closed.
@@ -508,7 +599,7 @@ def withdraw(catalog: Catalog, ref: str, why: str) -> Event:
     version = catalog.get(ref)
     subject = str(version.ref)
     require_role(catalog, catalog.actor, ROLES, f"withdraw {subject}")
-    envelope = vouched(catalog, Withdrawn.logged_as, subject, version.digest)
+    envelope = vouched(catalog, Withdrawn.logged_as, subject, version.digest, why=why, sent=sent)
     event = catalog.withdraw(subject, why, envelope)
     pins.pin(catalog)
     return event
@@ -669,13 +760,20 @@ class Roll:
             return None
         return _checked(event, self.before(event.seq))
 
-    def vouches(self, event: Event, envelope: Envelope | None, digest: str | None = None) -> bool:
+    def vouches(
+        self,
+        event: Event,
+        envelope: Envelope | None,
+        digest: str | None = None,
+        why: str | None = None,
+    ) -> bool:
         """Return whether the event is signed by its actor, with the key on the list then.
 
         Args:
             event: what was logged.
             envelope: what is signed.
             digest: of what was let in or out, where the event says it.
+            why: the reason, where the event states it; older signatures say none.
         """
         person = self.before(event.seq).get(event.actor)
         if person is None or envelope is None or _is_void(event, self._void):
@@ -686,6 +784,8 @@ class Roll:
         except (Damaged, Invalid):
             return False
         if digest is not None and act.digest != digest:
+            return False
+        if None not in (why, act.why) and act.why != why:
             return False
         return (act.act, act.subject, act.actor) == (event.kind, event.subject, event.actor)
 

@@ -5,10 +5,11 @@ Out: the versions that hold a part of it, with their status, licence and holder.
 Whether a candidate may hold what stands elsewhere is left to the policies.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
+from registry.records.events import Erased
 from registry.records.evidence import SeenBefore
 from registry.records.facts import DataFacts, ExpertFacts, Facts, SeedFacts, Sketch
 from registry.records.kinds import UNUSABLE
@@ -26,6 +27,8 @@ def of_data(
 ) -> tuple[SeenBefore, ...]:
     """Return the data versions that hold files or text of a corpus, or part of which it holds.
 
+    Of a version that lost documents the erased part alone is compared: the rest may come again.
+
     Args:
         catalog: the registry.
         files: of the corpus.
@@ -33,12 +36,19 @@ def of_data(
     """
     shares: dict[tuple[Reference, str], float] = {}
     own = {file.sha256: file.bytes for file in files if file.bytes}
+    erased = catalog.tombstones()
     for ref, theirs in catalog.holders(own).items():
-        others = {file.sha256: file.bytes for file in theirs if file.bytes}
-        shares[ref, "files"] = _share(own, others)
+        if str(ref) not in erased:
+            others = {file.sha256: file.bytes for file in theirs if file.bytes}
+            shares[ref, "files"] = _share(own, others)
     versions = {version.ref: version for version in catalog.versions(DataFacts, files=False)}
+    for ref in versions:
+        for gone in erased.get(str(ref), ()):
+            shares |= {(ref, by): share for by, share in _erased(catalog, own, sketch, gone)}
     if sketch is not None:
         for version in versions.values():
+            if str(version.ref) in erased:
+                continue
             theirs_sampled = sketch_of(catalog, version.facts)
             if theirs_sampled is not None and (version.ref, "files") not in shares:
                 shares[version.ref, "text"] = common(sketch, theirs_sampled)
@@ -80,12 +90,29 @@ def of_weights(
     return _lines(catalog, versions, shares)
 
 
+def _erased(
+    catalog: Catalog, own: Mapping[str, int], sketch: Sketch | None, gone: Erased
+) -> Iterator[tuple[str, float]]:
+    """Yield how much a corpus and what was erased of a version have in common."""
+    share = _share(own, {file.sha256: file.bytes for file in gone.part.files})
+    if share:
+        yield "files", share
+        return
+    sample = _kept(catalog, gone.sketch)
+    if sketch is not None and sample is not None:
+        yield "text", common(sketch, sample)
+
+
 def sketch_of(catalog: Catalog, facts: DataFacts) -> Sketch | None:
     """Return the sample of a data version's text, where one was taken and is kept."""
-    if facts.sketch is None:
+    return _kept(catalog, facts.sketch)
+
+
+def _kept(catalog: Catalog, sketch: str | None) -> Sketch | None:
+    if sketch is None:
         return None
     try:
-        return Sketch.from_json(catalog.document(facts.sketch), "sketch")
+        return Sketch.from_json(catalog.document(sketch), "sketch")
     except NotFound:
         # The audit names the document that is lost.
         return None

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from registry.digest import canonical_json
 from registry.records.base import JsonObject, Record
-from registry.records.events import Judged
+from registry.records.events import ErasedPart, Judged
 from registry.records.facts import (
     Architecture,
     BuildFacts,
@@ -400,6 +400,60 @@ class WithdrawAnswer(Answer):
     why: str
     reached: tuple[Reached, ...] = ()
     clean: tuple[str, ...] = ()
+    next: str | None = None
+
+
+class ContestedAnswer(Answer):
+    """A withdrawal is contested, and stands."""
+
+    ref: str
+    withdrawn_by: str
+    contested_by: str
+    at: str
+
+
+class ShreddedAnswer(Answer):
+    """The words behind an event are gone; their digest stays."""
+
+    number: int
+    ref: str
+    digest: str
+
+
+class TrainAgain(WithoutNulls):
+    """A seed or an expert that has to be trained again, and what it took before."""
+
+    ref: str
+    tokens: int | None = None
+    flops: int | float | None = None
+    wall_s: int | float | None = None
+
+
+class ErasureCost(Answer):
+    """What an erasure takes away, and what has to be made again for it."""
+
+    versions: tuple[str, ...]  # that lose bytes
+    files: int
+    bytes: int
+    documents: int
+    seeds: tuple[TrainAgain, ...] = ()
+    experts: tuple[TrainAgain, ...] = ()
+    builds: tuple[Reached, ...] = ()
+    exports: tuple[Reached, ...] = ()
+    unreached: tuple[str, ...] = ()  # where bytes may be that nobody can delete from here
+
+
+class EraseAnswer(Answer):
+    """An erasure that is planned, asked for or done."""
+
+    ref: str
+    status: str  # planned | asked | erased
+    number: int | None = None  # of the event that asked for it
+    parts: tuple[ErasedPart, ...]
+    cost: ErasureCost
+    why: str | None = None  # where the words are kept on this machine
+    left: tuple[str, ...] = ()  # folders with what is left, to be registered as new versions
+    notes: tuple[str, ...] = ()
     next: str | None = None
 
 
@@ -808,6 +862,14 @@ class RoutingShares(Answer):
     dominant: tuple[str, ...] = ()
 
 
+class ContestLine(WithoutNulls):
+    """Who contests a withdrawal, and when; why, where the words are kept on this machine."""
+
+    by: str
+    at: str
+    why: str | None = None
+
+
 class Shown(AsStored):
     """Everything that is recorded of one version."""
 
@@ -818,6 +880,7 @@ class Shown(AsStored):
     digest: str
     registered_at: str
     actor: str
+    contested: tuple[ContestLine, ...] = ()  # of a withdrawn version
     own: Mapping[str, OwnFact] = Field(default_factory=dict)  # as they are stated now
     files: tuple[FileLine, ...] = ()
     gates: tuple[Judged, ...] = ()

@@ -132,6 +132,58 @@ class Withdrawn(EventBody):
     envelope: Envelope | None = None  # signed where the list of actors is closed
 
 
+class ErasedFile(Record):
+    """A file whose bytes are erased, by its digests."""
+
+    path: str
+    bytes: int
+    sha256: str
+    md5: str | None = None  # what DVC addresses it by, where it was known
+
+
+class ErasedPart(Record):
+    """What of one version is erased: its files, and the documents for whose sake they go."""
+
+    ref: str
+    digest: str  # of the version
+    files: tuple[ErasedFile, ...]
+    documents: tuple[str, ...] = ()  # digests of their text
+    whole: bool = False  # whether nothing of the version is left
+
+
+class ErasureAsked(EventBody):
+    """A person asked that bytes be erased; nothing is until another one confirms it."""
+
+    logged_as = "erasure"
+
+    parts: tuple[ErasedPart, ...]
+    sketch: str | None = None  # digest of the document with a sample of the text that goes
+    private: str  # salted digest of the reason and of whose documents they are
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+
+class Erased(EventBody):
+    """The tombstone of one version: what was erased of it, confirmed by a second person."""
+
+    logged_as = "erased"
+
+    asked: str  # digest of the event that asked
+    part: ErasedPart
+    sketch: str | None = None
+    private: str
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+
+class Contested(EventBody):
+    """A person contests a withdrawal, which stands all the same."""
+
+    logged_as = "contested"
+
+    withdrawal: str  # digest of the event that withdrew
+    private: str  # salted digest of the reason
+    envelope: Envelope | None = None  # signed where the list of actors is closed
+
+
 class Progress(EventBody):
     """How far the making of a version has come."""
 
@@ -210,6 +262,9 @@ BODIES: Mapping[str, type[EventBody]] = {
             Kept,
             Judged,
             Withdrawn,
+            ErasureAsked,
+            Erased,
+            Contested,
             Progress,
             Released,
             Exported,

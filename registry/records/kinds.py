@@ -33,12 +33,13 @@ class Status(StrEnum):
     EVALUATED = "evaluated"
     RELEASED = "released"
     WITHDRAWN = "withdrawn"
+    ERASED = "erased"
     TAINTED = "tainted"
     REFUSED = "refused"
 
 
-# Withdrawn itself, or made from something that was withdrawn: no gate lets it pass.
-UNUSABLE: Collection[Status] = frozenset({Status.WITHDRAWN, Status.TAINTED})
+# Withdrawn or erased itself, or made from what was: no gate lets it pass.
+UNUSABLE: Collection[Status] = frozenset({Status.WITHDRAWN, Status.ERASED, Status.TAINTED})
 
 
 class Mode(StrEnum):
@@ -95,13 +96,20 @@ class Relation(StrEnum):
 
 
 def status_of(
-    *, withdrawn: bool, tainted: bool, released: bool, progress: str | None, recorded: str | None
+    *,
+    erased: bool,
+    withdrawn: bool,
+    tainted: bool,
+    released: bool,
+    progress: str | None,
+    recorded: str | None,
 ) -> Status:
     """Decide what a version is good for now.
 
     Args:
+        erased: the log says that bytes of the version were erased.
         withdrawn: the log withdraws the version itself.
-        tainted: the log withdraws something that it was made from.
+        tainted: the log withdraws or erases something that it was made from.
         released: the log releases it.
         progress: the newest status that the log reports of its making.
         recorded: the status that its own row was written with.
@@ -112,6 +120,8 @@ def status_of(
     Raises:
         ValueError: for a reported or recorded status that is no status.
     """
+    if erased:
+        return Status.ERASED
     if withdrawn:
         return Status.WITHDRAWN
     if tainted:

@@ -180,6 +180,7 @@ class VersionPage(Listed):
     bytes_written: int
     gates: tuple[LoggedVerdict, ...] = ()
     events: tuple[LoggedEvent, ...] = ()
+    contested: tuple[str, ...] = Field(default=(), description="who contests its withdrawal, when")
     made_from: tuple[Neighbour, ...] = ()
     used_in: tuple[Neighbour, ...] = ()
     builds: tuple[str, ...] = Field(
@@ -250,6 +251,8 @@ class ImpactPage(Answer):
     exports: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     cure: Cure | None = None
+    closed: bool = Field(description="whether a withdrawal has to be signed")
+    contested: tuple[str, ...] = Field(default=(), description="who contests the withdrawal, when")
 
 
 class LogPage(Answer):
@@ -300,6 +303,12 @@ class ToSign(Answer):
     keyid: str
 
 
+class Statements(Answer):
+    """The acts that one deed takes, each to be signed."""
+
+    acts: tuple[ToSign, ...]
+
+
 class Review(Answer):
     """Evidence and verdict of gate release, side by side."""
 
@@ -311,6 +320,7 @@ class Review(Answer):
     approvals: tuple[ApprovalLine, ...] = ()
     to_sign: ToSign | None = None
     why_not: str = Field(description="why the asking person cannot sign; empty when they can")
+    closed: bool = Field(description="whether a release has to be signed")
 
 
 class Done(Answer):
@@ -335,6 +345,7 @@ PAGES: Mapping[str, type[Answer]] = {
     "chain": Chain,
     "audit-run": AuditRun,
     "to-sign": ToSign,
+    "statements": Statements,
     "review": Review,
     "done": Done,
 }

@@ -37,6 +37,7 @@ from registry.records.pages import (
     Me,
     Overview,
     Review,
+    Statements,
     ToSign,
     VersionPage,
 )
@@ -46,6 +47,7 @@ from registry.web.requests import (
     ExplainRequest,
     LogQuery,
     SentEnvelope,
+    SignedRequest,
     StartAudit,
     WithdrawRequest,
 )
@@ -394,17 +396,37 @@ def approve(here: Here, number: Number, envelope: SentEnvelope, asking: Approver
     return _done(here, event.subject, event.actor)
 
 
+@router.get("/builds/{number}/release-statement")
+def release_statement(here: Here, number: Number, asking: Registrar) -> Statements:
+    """What the asking person signs to release a build: the gate's verdict, and the release."""
+    return here.release_statements(f"build/{number}", asking)
+
+
 @router.post("/builds/{number}/release")
-def release(here: Here, number: Number, asking: Registrar) -> Done:
-    """Release a build, where gate release allows it."""
-    answer = here.jobs.release(f"build/{number}", asking.name)
+def release(
+    here: Here, number: Number, asking: Registrar, signed: SignedRequest | None = None
+) -> Done:
+    """Release a build, where gate release allows it; signed where the list of actors is closed."""
+    sent = signed.sent() if signed else people.Sent()
+    answer = here.jobs.release(f"build/{number}", asking.name, sent)
     return Done(ref=answer.ref, status=answer.status, by=asking.name)
+
+
+@router.get("/withdrawal-statement")
+def withdrawal_statement(
+    here: Here,
+    ref: RefQuery,
+    why: Annotated[str, Query(min_length=1, max_length=2000)],
+    asking: Registrar,
+) -> Statements:
+    """What the asking person signs to withdraw a version."""
+    return here.withdrawal_statements(ref, asking, why)
 
 
 @router.post("/withdrawals", status_code=201)
 def withdraw(here: Here, asked: WithdrawRequest, asking: Registrar) -> Done:
-    """Withdraw a version, for good."""
-    event = people.withdraw(here.acting(asking.name), asked.ref, asked.why)
+    """Withdraw a version, for good; signed where the list of actors is closed."""
+    event = people.withdraw(here.acting(asking.name), asked.ref, asked.why, asked.sent())
     return _done(here, event.subject, event.actor)
 
 

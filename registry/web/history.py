@@ -13,6 +13,8 @@ from registry.governance.gate import readable_verdicts
 from registry.records.events import (
     Act,
     Acted,
+    Erased,
+    ErasureAsked,
     EventBody,
     Exported,
     Judged,
@@ -23,7 +25,7 @@ from registry.records.events import (
 from registry.records.kinds import Outcome
 from registry.records.pages import Chain, ChainBreak, LoggedEvent, LoggedVerdict, LogPage
 from registry.records.version import Event
-from registry.units import duration
+from registry.units import counted, duration
 from registry.web.requests import LogQuery
 
 
@@ -110,6 +112,8 @@ def words(kind: str, body: EventBody) -> str:
             return _act_words(kind, body.act)
         case Withdrawn():
             return body.why
+        case Erased() | ErasureAsked():
+            return _erasure_words(body)
         case Exported():
             return body.folder
         case _:
@@ -120,6 +124,14 @@ def _verdict_words(body: Judged) -> str:
     noted = [rule for rule, outcome in body.rules.items() if outcome != Outcome.ALLOWED]
     said = f"{body.gate} {body.outcome}"
     return f"{said}: {', '.join(noted)}" if noted else said
+
+
+def _erasure_words(body: Erased | ErasureAsked) -> str:
+    parts = (body.part,) if isinstance(body, Erased) else body.parts
+    files = counted(sum(len(part.files) for part in parts), "file")
+    documents = counted(len({one for part in parts for one in part.documents}), "document")
+    asked = f", asked for by event {body.asked[:12]}" if isinstance(body, Erased) else ""
+    return f"{files}, for {documents}{asked}"
 
 
 def _stage_words(body: StageRan) -> str:

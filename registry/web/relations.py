@@ -11,6 +11,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.database import Rows
 from registry.catalogue.lineage import BuildImpact, EdgeRow
 from registry.catalogue.rows import VERSION_COLUMNS, version
+from registry.governance import contesting, people
 from registry.records.answers import LineageEdge, LineageNode
 from registry.records.facts import BuildFacts, Facts
 from registry.records.kinds import Kind, Status
@@ -133,6 +134,8 @@ def impact(catalog: Catalog, ref: str) -> ImpactPage:
         untouched=tuple(build.ref for build in builds if build.removal == "none"),
         exports=tuple(str(export) for export in found.exports),
         others=tuple(str(other) for other in found.others),
+        closed=people.is_closed(catalog),
+        contested=contesting.sentences(catalog, str(found.subject)),
         cure=_cure(catalog, str(found.subject), status, experts, [one.ref for one in reached]),
     )
 
@@ -171,7 +174,7 @@ def _cure(
         keeps=tuple(member for member in members if member not in experts),
         drops=tuple(member for member in members if member in experts),
         commands=(
-            *([] if status == Status.WITHDRAWN else [withdrawal]),
+            *([] if status in (Status.WITHDRAWN, Status.ERASED) else [withdrawal]),
             *map(_rebuild, lines),
         ),
     )

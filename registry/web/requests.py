@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from registry.governance.people import Sent
 from registry.records.events import Envelope
 
 Ref = Annotated[str, StringConstraints(min_length=4, max_length=100)]
@@ -24,13 +25,6 @@ class ExplainRequest(Request):
 
     build: Ref
     text: str = Field(min_length=1, max_length=20_000)
-
-
-class WithdrawRequest(Request):
-    """Withdraw a version, for good."""
-
-    ref: Ref
-    why: Text = Field(min_length=1)
 
 
 class StartAudit(Request):
@@ -57,6 +51,23 @@ class SentEnvelope(Request):
     def record(self) -> Envelope:
         """Return the envelope as the log keeps it."""
         return Envelope.from_json(self.model_dump(), "envelope")
+
+
+class SignedRequest(Request):
+    """What is signed in the browser where the list of actors is closed."""
+
+    envelopes: list[SentEnvelope] = Field(default=[], max_length=2)
+
+    def sent(self) -> Sent:
+        """Return the envelopes as they are checked."""
+        return Sent(tuple(envelope.record() for envelope in self.envelopes))
+
+
+class WithdrawRequest(SignedRequest):
+    """Withdraw a version, for good."""
+
+    ref: Ref
+    why: Text = Field(min_length=1)
 
 
 class LogQuery(BaseModel):

@@ -12,13 +12,13 @@ from functools import cached_property, lru_cache
 
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
-from registry.errors import NotFound
-from registry.governance import attestations, people
+from registry.errors import NotFound, Refused
+from registry.governance import people
 from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
-from registry.records.events import Envelope
+from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
-from registry.records.pages import Chain, Review, ToSign
+from registry.records.pages import Chain, Review, Statements, ToSign
 from registry.records.version import Event
 from registry.web import history
 from registry.web.access import Person, Sessions, Tokens
@@ -49,13 +49,15 @@ class Jobs:
         audit: called with a reference, a head that was noted earlier or None, and a callback that
             takes each check, as far as it has come.
         review: called with a build and the person who asks.
-        release: called with a build and the person who asks.
+        drafted_release: called with a build and the person who asks; returns what they sign.
+        release: called with a build, the person who asks and what they signed.
     """
 
     explain: Callable[[str, str], ExplainAnswer]
     audit: Callable[[str, str | None, OnCheck], AuditAnswer]
     review: Callable[[str, str], Reviewed]
-    release: Callable[[str, str], ReleaseAnswer]
+    drafted_release: Callable[[str, str], tuple[Act, ...]]
+    release: Callable[[str, str, people.Sent], ReleaseAnswer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,7 @@ class Site:
             approvals=tuple(people.approvals(self.catalog, build)),
             to_sign=to_sign,
             why_not=why_not,
+            closed=people.is_closed(self.catalog),
         )
 
     def _to_sign(self, ref: str, person: Person) -> tuple[ToSign | None, str]:
@@ -194,15 +197,43 @@ class Site:
         Raises:
             Refused: where the person is no approver, or registered the build.
         """
-        act = people.drafted(self.catalog, ref, person.name, why)
+        return self._drafted(people.drafted(self.catalog, ref, person.name, why))
+
+    def _drafted(self, act: Act) -> ToSign:
+        """Return an act with the bytes that its person signs where their key is."""
         payload, message = people.to_sign(act)
+        person = people.roll(self.catalog).get(act.actor or "")
+        if person is None or person.key_id is None:
+            raise Refused(
+                f"{act.act} {act.subject}",
+                found=f"{act.actor}, without a key on the list of actors",
+                expected="a person on it",
+                next="btx actor list",
+            )
         return ToSign(
             act=act.to_json(),
             payload=_base64(payload),
             payload_type=people.ACT,
             message=_base64(message),
-            keyid=attestations.key_id(people.roll(self.catalog)[person.name].key),
+            keyid=person.key_id,
         )
+
+    def release_statements(self, ref: str, person: Person) -> Statements:
+        """Draft what a person signs to release a build.
+
+        Raises:
+            Refused: naming every rule of the gate that says no.
+        """
+        acts = self.jobs.drafted_release(ref, person.name)
+        return Statements(acts=tuple(map(self._drafted, acts)))
+
+    def withdrawal_statements(self, ref: str, person: Person, why: str) -> Statements:
+        """Draft what a person signs to withdraw a version."""
+        version = self.catalog.get(ref)
+        act = people.drafted_for(
+            self.acting(person.name), "withdrawn", str(version.ref), version.digest, why
+        )
+        return Statements(acts=(self._drafted(act),))
 
     def approve(self, ref: str, person: Person, envelope: Envelope) -> Event:
         """Log an approval that the person drafted here and signed elsewhere.

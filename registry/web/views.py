@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from registry.catalogue.catalog import Catalog
-from registry.governance import due, people
+from registry.governance import contesting, due, people
 from registry.governance.people import approvals
 from registry.governance.stating import own_facts_of
 from registry.records.answers import FileLine
@@ -151,6 +151,7 @@ def _page(
             bytes_written=version.written_bytes,
             gates=history.gates(catalog, name),
             events=tuple(history.logged(event) for event in catalog.events(name)),
+            contested=contesting.sentences(catalog, name),
             made_from=relations.made_from(rows, version.ref),
             used_in=relations.used_in(rows, version.ref),
             builds=relations.builds_with(rows, version.ref),

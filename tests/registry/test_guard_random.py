@@ -108,8 +108,13 @@ class World:
             # The catalogue itself takes nothing that is made from what was withdrawn.
             return
         self.built_from[str(build.ref)] = str(chosen.ref)
+        catalog = self.governed.as_("ann")
         if str(chosen.ref) in self.bad:
             self.dishonest.append("built from what was refused")
+        if any(
+            gate.verdicts(catalog, str(one.ref))[-1].kind == "refused" for one in (expert, build)
+        ):
+            self.dishonest.append("registered what its own gate refused")
 
     def approve(self) -> None:
         """Approve a build, by somebody who may or may not; or write an approval unsigned."""

@@ -441,14 +441,20 @@ def _missing(older: Any, today: Any, path: str = "") -> Any:
 
 
 @pytest.mark.parametrize(
-    ("withdrawn", "tainted", "released"), list(product([False, True], repeat=3))
+    ("erased", "withdrawn", "tainted", "released"), list(product([False, True], repeat=4))
 )
 @pytest.mark.parametrize("progress", [None, "mixed", "evaluated"])
 @pytest.mark.parametrize("recorded", [None, "registered", "tuned"])
 def test_a_status_is_the_first_that_applies(
-    withdrawn: bool, tainted: bool, released: bool, progress: str | None, recorded: str | None
+    erased: bool,
+    withdrawn: bool,
+    tainted: bool,
+    released: bool,
+    progress: str | None,
+    recorded: str | None,
 ) -> None:
     found = status_of(
+        erased=erased,
         withdrawn=withdrawn,
         tainted=tainted,
         released=released,
@@ -456,6 +462,7 @@ def test_a_status_is_the_first_that_applies(
         recorded=recorded,
     )
     words = [
+        "erased" if erased else None,
         "withdrawn" if withdrawn else None,
         "tainted" if tainted else None,
         "released" if released else None,
@@ -471,8 +478,9 @@ def test_a_status_is_the_first_that_applies(
 def test_a_status_that_nobody_knows_is_an_error(key: str) -> None:
     known: dict[str, Any] = {"progress": None, "recorded": None, key: "half done"}
     with pytest.raises(ValueError, match="half done"):
-        status_of(withdrawn=False, tainted=False, released=False, **known)
-    assert status_of(withdrawn=True, tainted=False, released=False, **known) == "withdrawn"
+        status_of(erased=False, withdrawn=False, tainted=False, released=False, **known)
+    known |= {"erased": False, "tainted": False, "released": False}
+    assert status_of(withdrawn=True, **known) == "withdrawn"
 
 
 # Versions and events.

@@ -73,8 +73,17 @@ async function privateKey(file) {
   return crypto.subtle.importKey("pkcs8", der, "Ed25519", false, ["sign"]);
 }
 
-const form = document.getElementById("sign-form");
-if (form) {
+async function enveloped(key, statement) {
+  const signature = await crypto.subtle.sign("Ed25519", key, bytes(statement.message));
+  return {
+    payload: statement.payload,
+    payloadType: statement.payload_type,
+    signatures: [{ keyid: statement.keyid, sig: base64(signature) }],
+  };
+}
+
+// A form with data-sign gets what is to be signed from there, and sends the signed envelopes to data-send.
+for (const form of document.querySelectorAll("form[data-sign]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const message = form.querySelector("[data-message]");
@@ -82,16 +91,20 @@ if (form) {
     button.disabled = true;
     try {
       const key = await privateKey(form.key.files[0]);
-      const statement = await answered(fetch(`${form.dataset.statement}?why=${encodeURIComponent(form.why.value)}`));
-      const signature = await crypto.subtle.sign("Ed25519", key, bytes(statement.message));
-      const envelope = {
-        payload: statement.payload,
-        payloadType: statement.payload_type,
-        signatures: [{ keyid: statement.keyid, sig: base64(signature) }],
-      };
+      const words = Object.fromEntries([...new FormData(form)].filter(([name]) => name !== "key"));
+      const statement = await answered(fetch(`${form.dataset.sign}?${new URLSearchParams(words)}`));
+      let body = null;
+      if (statement.acts) {
+        const envelopes = [];
+        for (const act of statement.acts) envelopes.push(await enveloped(key, act));
+        body = { ...words, envelopes };
+      } else {
+        body = await enveloped(key, statement);
+      }
       const headers = { "content-type": "application/json", "x-csrf": form.dataset.csrf };
-      await answered(fetch(form.dataset.send, { method: "POST", headers, body: JSON.stringify(envelope) }));
-      location.reload();
+      await answered(fetch(form.dataset.send, { method: "POST", headers, body: JSON.stringify(body) }));
+      if (form.dataset.then) location.assign(form.dataset.then);
+      else location.reload();
     } catch (error) {
       message.className = "notice bad";
       message.textContent = `Not signed: ${error.message}`;

@@ -19,7 +19,7 @@ from registry.records.facts import SeedFacts, TrainingReport
 from registry.records.own_facts import FactDefinition, FactType, OwnValue
 
 ITEMS = yaml.safe_load((Path(__file__).parent / "legal_items.yaml").read_text())
-SCHEMA = stating.read_schema(Path(__file__).parents[3] / "facts.yaml")
+SCHEMA = stating.read_schema(Path(__file__).parents[3] / "pipelines/workspace/facts.yaml")
 # Annex IV asks about the system around a model: no registry of models can fill it.
 FILLABLE = [name for name in FORMS if name != "annex-iv"]
 VALUES: dict[FactType, OwnValue] = {

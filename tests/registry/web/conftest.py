@@ -58,18 +58,26 @@ class Web:
         act = people.drafted(self.site.catalog, ref, name, why).to_json() | changed
         return attestations.sign(act, self.keys[key or name].key, people.ACT)
 
+    def statements(self, name: str, path: str) -> list[dict[str, Any]]:
+        """The acts that the server drafts for a person to sign."""
+        answer = self.client.get(path, headers=self.as_(name))
+        assert answer.status_code == 200, answer.text
+        return [statement["act"] for statement in answer.json()["acts"]]
+
+    def sealed(self, acts: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+        """Envelopes over acts, signed with a person's key, as a browser makes them."""
+        from registry.governance import attestations
+
+        return [attestations.sign(act, self.keys[key].key, people.ACT) for act in acts]
+
 
 @pytest.fixture
 def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
-    monkeypatch.setenv(
-        "HOME", str(tmp_path / "home")
-    )  # where ann's key is at hand, to release with
+    # Where nobody's key lies: a server has none.
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     governed.story()
     keys = {"max": governed.person("max", "auditor")}
     keys |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
-    held = people.key_file("ann")
-    held.parent.mkdir(parents=True)
-    shutil.copy(governed.keys / "ann.pem", held)
     keys["mallory"] = people.new_key("mallory", tmp_path / "mallory.pem")
     (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "{governed.url}"\n')
     shutil.copytree(POLICIES, tmp_path / "policies")

@@ -242,18 +242,20 @@ def test_the_same_acts_with_role_signature_and_word_are_done(web: Web) -> None:
     assert (again.status_code, "in the log already" in again.text) == (403, True), (
         "a replayed approval"
     )
-    released = web.client.post(RELEASE, headers=web.as_("ann"))
+    acts = web.sealed(web.statements("ann", "/api/builds/1/release-statement"), "ann")
+    released = web.client.post(RELEASE, json={"envelopes": acts}, headers=web.as_("ann"))
     assert (released.status_code, released.json()["status"]) == (200, "released"), released.text
-    csrf = web.login("ann")
-    assert (
-        web.client.post(
-            "/withdraw",
-            data=GONE | {"csrf": csrf},
-            headers={"origin": f"http://{HOST}"},
-            follow_redirects=False,
-        ).status_code
-        == 303
+    acts = web.sealed(
+        web.statements("ann", f"/api/withdrawal-statement?ref={GONE['ref']}&why={GONE['why']}"),
+        "ann",
     )
+    csrf = web.login("ann")
+    withdrawn = web.client.post(
+        WITHDRAW,
+        json=GONE | {"envelopes": acts},
+        headers={"origin": f"http://{HOST}", "x-csrf": csrf},
+    )
+    assert (withdrawn.status_code, withdrawn.json()["by"]) == (201, "ann"), withdrawn.text
     assert (
         web.client.post(AUDIT, json={"ref": "build/1"}, headers=web.as_("max")).status_code == 202
     )

@@ -19,8 +19,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipelines.jobs.policy import adopt
 from pipelines.jobs.serve import Address, site
+from pipelines.jobs.withdraw import contest
 from pipelines.workspace.workspace import Workspace
-from registry.governance import people
+from registry.governance import gaps, people
 from registry.web.application import application
 from registry.web.middleware import Limits
 
@@ -102,12 +103,8 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     while not server.started:
         time.sleep(0.02)
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("HOME", str(keys))  # where ann's key is at hand, to release with
-        shutil.copytree(
-            keys,
-            keys / ".config/btx/keys",
-            ignore=lambda folder, names: [name for name in names if name != "ann.pem"],
-        )
+        # Where nobody's key lies: a server has none.
+        environment.setenv("HOME", str(keys / "home"))
         yield Served(f"http://127.0.0.1:{port}", workspace, secrets, keys)
     server.should_exit = True
     thread.join()
@@ -194,6 +191,11 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
 
     # The registrar releases.
     registrar.reload()
+    registrar.get_by_label("Your key file").set_input_files(served.keys / "dora.pem")
+    registrar.get_by_role("button", name="Release build/1").click()
+    expect(registrar.get_by_role("alert")).to_contain_text("no fresh signature by ann")
+    registrar.get_by_label("Your key file").set_input_files(served.keys / "ann.pem")
+    look_at(registrar, "release")
     registrar.get_by_role("button", name="Release build/1").click()
     expect(registrar.get_by_role("heading", name="build/1 released")).to_be_visible()
     registrar.get_by_role("link", name="Overview").click()
@@ -218,8 +220,11 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     expect(auditor.get_by_role("button", name="Withdraw")).to_have_count(0)
     registrar.goto(served.base + "/impact?ref=data/code@1")
     registrar.get_by_label("Why").fill("the holder withdrew consent")
+    registrar.get_by_label("Your key file").set_input_files(served.keys / "ann.pem")
     registrar.get_by_label("It cannot be taken back").check()
-    registrar.get_by_role("button", name="Withdraw").click()
+    assert serious(registrar) == []
+    look_at(registrar, "withdraw")
+    registrar.get_by_role("button", name="Sign and withdraw").click()
     expect(registrar.get_by_role("heading", name="data/code@1 withdrawn")).to_be_visible()
     registrar.goto(served.base)
     expect(registrar.get_by_role("region", name="Released")).to_contain_text(
@@ -233,6 +238,24 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     expect(auditor).to_have_url(re.compile("kind=withdrawn"))
     expect(auditor.get_by_role("region", name="Events")).to_contain_text("ann")
     assert [error for error in served.errors if "403" not in error] == []
+
+    # Both carry ann's signature, made in her browser; who contests it is named beside it.
+    assert gaps.unsigned(catalog)[1] == []
+    max_acting = served.workspace.acting_as("max")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("BTX_KEY_FILE", str(served.keys / "max.pem"))
+        contest(max_acting, "data/code@1", "consent covers this use")
+    for path in ("/data/code/1", "/impact?ref=data/code@1"):
+        registrar.goto(served.base + path)
+        expect(registrar.get_by_text("Contested by max")).to_be_visible()
+        assert serious(registrar) == []
+        look_at(registrar, path.strip("/").replace("/", "-").replace("?ref=", "-"))
+
+
+def look_at(page: Page, name: str) -> None:
+    """Keep a picture of the page, where BTX_SHOTS names a folder."""
+    if shots := os.environ.get("BTX_SHOTS"):
+        page.screenshot(path=f"{shots}/{name}.png", full_page=True)
 
 
 def test_the_keyboard_reaches_the_content_and_every_page(served: Served, browser: Browser) -> None:

@@ -1,0 +1,370 @@
+"""Erase a data version, or some documents of it, for good: ask, confirm, delete.
+
+In:  a data version, whose documents are meant, and why.
+Out: first what it costs; then, once a second person confirms it, the bytes are gone and signed
+tombstones stay.
+All data versions that hold the same files or documents lose them. A file that holds an erased
+document goes whole; what is left of its lines, and the version's other files, are laid in
+work/left, to be registered as a new version. Who may do what is `governance.erasure`'s, where the
+bytes lie `workspace.erased_bytes`'s.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from btx_core.files import copy_file
+from btx_core.measuring import overlap
+from pipelines.workspace import erased_bytes, folders, held_documents
+from pipelines.workspace.held_documents import HeldDocument
+from pipelines.workspace.workspace import Workspace
+from registry.catalogue import tombstones
+from registry.errors import Invalid, NotFound
+from registry.governance import erasure, people, private_words
+from registry.records.answers import EraseAnswer, ErasureCost, Reached, TrainAgain
+from registry.records.events import ErasedFile, ErasedPart, ErasureAsked
+from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
+from registry.records.kinds import UNUSABLE
+from registry.records.references import Reference
+from registry.records.version import FileFact, Version
+
+SHORTEST_DIGEST = 12
+OPEN = "the list of actors is open: two names are behind this, and prove nobody"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is to be erased.
+
+    Attributes:
+        ref: a data version.
+        document: the id of a document, or the start of its digest.
+        author: whose documents.
+        file: the path of one file, from the version's folder.
+    """
+
+    ref: str
+    document: str | None = None
+    author: str | None = None
+    file: str | None = None
+
+    def stated(self) -> dict[str, str]:
+        """Return the fields that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What would go: the parts of the versions, and a sample of the text."""
+
+    parts: tuple[ErasedPart, ...]
+    sketch: Sketch
+    unreached: tuple[str, ...]
+
+
+def look_ahead(workspace: Workspace, selection: Selection) -> EraseAnswer:
+    """Say what an erasure would take away and cost; nothing is logged."""
+    planned = _plan(workspace, selection)
+    return _answer(workspace, planned.parts, "planned", planned.unreached)
+
+
+def ask(workspace: Workspace, selection: Selection, why: str) -> EraseAnswer:
+    """Ask that bytes be erased, for another person to confirm.
+
+    Reason and selection are kept on this machine, their salted digest in the log.
+
+    Raises:
+        NotFound: for documents that the version does not hold.
+        Invalid: without a reason.
+    """
+    if not why.strip():
+        raise Invalid(
+            f"erasure of {selection.ref}",
+            found="no reason",
+            expected="why, in words an auditor can judge",
+            next="--why TEXT",
+        )
+    planned = _plan(workspace, selection)
+    answer = _answer(workspace, planned.parts, "asked", planned.unreached)
+    words = {"why": why, **selection.stated()}
+    private = private_words.keep(workspace.private, words)
+    event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private)
+    advice = f"let an approver or auditor confirm it: btx erase --confirm {event.seq}"
+    return answer.model_copy(update={"number": event.seq, "why": why, "next": advice})
+
+
+def confirm(workspace: Workspace, number: int) -> EraseAnswer:
+    """Confirm an erasure that somebody else asked for, and delete the bytes.
+
+    Once it is confirmed anybody may run this again, here or where another copy of the workspace
+    lies: it deletes what is there.
+
+    Raises:
+        Refused: for whoever asked for it.
+        Conflict: where other versions hold it by now.
+    """
+    catalog = workspace.catalog
+    event = erasure.asked(catalog, number)
+    body = event.read(ErasureAsked)
+    now = _holders(workspace, _sha256s(body.parts), _texts(body.parts))
+    answer = _answer(workspace, body.parts, "erased", now.unreached)
+    # The tombstones come first: a running training or rebuild stops at them.
+    erasure.confirm(catalog, event, now.parts)
+    with workspace.writing(f"erase --confirm {number}"):
+        left = [_lay_out_rest(workspace, part) for part in body.parts if not part.whole]
+        erased_bytes.remove(workspace, body.parts)
+    words = private_words.read(workspace.private, body.private)
+    laid_out = tuple(str(path.relative_to(workspace.root)) for path in left if path is not None)
+    again = [f"btx data add {path.split('/')[-1].rpartition('-')[0]} {path}" for path in laid_out]
+    told = {
+        "number": number,
+        "why": words["why"] if words else None,
+        "left": laid_out,
+        "next": "; ".join([*again, *_cures(answer)]) or None,
+    }
+    return answer.model_copy(update=told)
+
+
+def _cures(answer: EraseAnswer) -> list[str]:
+    names = [one.ref.partition("/")[2].partition("@")[0] for one in answer.cost.experts]
+    trained = [f"btx train {' '.join(names)}"] if names else []
+    return [*trained, "btx rebuild"] if answer.cost.builds else trained
+
+
+def _plan(workspace: Workspace, selection: Selection) -> _Plan:
+    version = workspace.catalog.get(selection.ref, DataFacts)
+    known = tombstones.files(workspace.catalog.tombstones()).get(str(version.ref), frozenset())
+    files = [file for file in version.files if file.bytes and file.sha256 not in known]
+    if selection.file is not None:
+        files = [file for file in files if file.path == selection.file]
+    texts: dict[str, bytes] = {}
+    if selection.document is not None or selection.author is not None or files:
+        chosen = _chosen(workspace, version, selection, {file.path for file in files})
+        texts = {document.digest: document.plain for document in chosen}
+        if selection.document is not None or selection.author is not None:
+            paths = {document.path for document in chosen}
+            files = [file for file in files if file.path in paths]
+    if not files:
+        named = ", ".join(f"{name} {value}" for name, value in selection.stated().items())
+        raise NotFound(
+            str(version.ref),
+            found=f"nothing that is {named}",
+            expected="a file or document of the version",
+            next=f"btx show {version.ref}, or name the document by its digest",
+        )
+    found = _holders(workspace, {file.sha256 for file in files}, texts.keys())
+    bits, hashes = overlap.sketch_of(texts.values())
+    sketch = Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
+    return replace(found, sketch=sketch)
+
+
+def _chosen(
+    workspace: Workspace,
+    version: Version[DataFacts],
+    selection: Selection,
+    paths: Iterable[str],
+) -> list[HeldDocument]:
+    """Return the documents in these files that are meant."""
+    ref, wanted = version.ref, set(paths)
+    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    folders.require_here(folder, str(ref))
+    return [
+        one
+        for one in held_documents.documents(folder)
+        if one.path in wanted and _is_meant(one, selection)
+    ]
+
+
+def _is_meant(document: HeldDocument, selection: Selection) -> bool:
+    if selection.author is not None:
+        return document.author == selection.author
+    if selection.document is None:
+        return True
+    name = selection.document
+    by_digest = len(name) >= SHORTEST_DIGEST and document.digest.startswith(name)
+    return document.id == name or by_digest
+
+
+@dataclass
+class _Held:
+    """What one data version holds of what is to go.
+
+    Attributes:
+        version: the version.
+        files: those of its files that are not erased yet, by path.
+        documents: digests of the documents that go, by path.
+        stays: the paths of files in which other documents stay.
+    """
+
+    version: Version[DataFacts]
+    files: Mapping[str, FileFact]
+    documents: dict[str, set[str]] = field(default_factory=dict)
+    stays: set[str] = field(default_factory=set)
+
+    def paths(self, sha256s: Iterable[str]) -> set[str]:
+        wanted = set(sha256s)
+        return {path for path, file in self.files.items() if file.sha256 in wanted} | (
+            self.documents.keys() & self.files.keys()
+        )
+
+
+def _holders(workspace: Workspace, sha256s: Iterable[str], texts: Iterable[str]) -> _Plan:
+    """Return what of all data versions goes with these files and documents.
+
+    Args:
+        workspace: where the versions are registered.
+        sha256s: digests of files.
+        texts: digests of documents.
+    """
+    catalog, wanted = workspace.catalog, set(texts)
+    gone = tombstones.files(catalog.tombstones())
+    held, unseen = list[_Held](), list[str]()
+    for version in catalog.versions(DataFacts):
+        before = gone.get(str(version.ref), frozenset())
+        files = {one.path: one for one in version.files if one.bytes and one.sha256 not in before}
+        one = _Held(version, files)
+        folder = workspace.folder(version.ref.kind, version.ref.name, version.ref.version or 0)
+        if folder.is_dir():
+            _look(one, folder, wanted)
+        elif files:
+            unseen.append(f"{version.ref}: not on this disk, so its documents were not looked at")
+        held.append(one)
+    # The same file elsewhere goes too, where its documents could not be looked at.
+    known = set(sha256s)
+    for one in held:
+        known |= {one.files[path].sha256 for path in one.paths(known)}
+    parts = [_part(workspace, one, one.paths(known)) for one in held if one.paths(known)]
+    empty = Sketch(bits=0, hashes=())
+    return _Plan(tuple(parts), empty, (*unseen, *erased_bytes.unreached(workspace)))
+
+
+def _look(held: _Held, folder: Path, wanted: set[str]) -> None:
+    for document in held_documents.documents(folder):
+        if document.digest in wanted:
+            held.documents.setdefault(document.path, set()).add(document.digest)
+        else:
+            held.stays.add(document.path)
+
+
+def _part(workspace: Workspace, held: _Held, paths: set[str]) -> ErasedPart:
+    version, addresses = held.version, erased_bytes.md5s(workspace, held.version)
+    files = tuple(
+        ErasedFile(path=path, bytes=one.bytes, sha256=one.sha256, md5=addresses.get(path))
+        for path, one in sorted(held.files.items())
+        if path in paths
+    )
+    documents = set[str]().union(*(held.documents.get(path, set()) for path in paths))
+    return ErasedPart(
+        ref=str(version.ref),
+        digest=version.digest,
+        files=files,
+        documents=tuple(sorted(documents)),
+        whole=paths == held.files.keys() and not held.stays & paths,
+    )
+
+
+def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
+    """Copy what is left of a version into work/left; None where its folder is not here."""
+    version = workspace.catalog.get(part.ref)
+    ref = version.ref
+    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    target = workspace.work / "left" / f"{ref.name}-{ref.version}"
+    erased = {file.path for file in part.files}
+    if not folder.is_dir() or not any((folder / path).is_file() for path in erased):
+        return target if target.is_dir() else None
+    for file in version.files:
+        source, copy = folder / file.path, target / file.path
+        if not source.is_file():
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.unlink(missing_ok=True)
+        if file.path not in erased:
+            copy_file(source, copy)
+        elif source.suffix == ".jsonl":
+            _copy_other_lines(source, copy, set(part.documents))
+    return target
+
+
+def _copy_other_lines(source: Path, target: Path, erased: set[str]) -> None:
+    """Copy the lines whose documents stay; no file where none does."""
+    documents = held_documents.of_file(source, source.name)
+    gone = {document.line for document in documents if document.digest in erased}
+    with source.open(encoding="utf-8") as lines:
+        kept = [line for number, line in enumerate(lines, 1) if number not in gone]
+    if any(line.strip() for line in kept):
+        target.write_text("".join(kept), encoding="utf-8")
+
+
+def _answer(
+    workspace: Workspace, parts: Sequence[ErasedPart], status: str, unreached: tuple[str, ...]
+) -> EraseAnswer:
+    closed = people.is_closed(workspace.catalog)
+    return EraseAnswer(
+        ref=parts[0].ref,
+        status=status,
+        parts=tuple(parts),
+        cost=_cost(workspace, parts, unreached),
+        notes=() if closed else (OPEN,),
+    )
+
+
+def _cost(
+    workspace: Workspace, parts: Sequence[ErasedPart], unreached: tuple[str, ...]
+) -> ErasureCost:
+    """Return what an erasure takes with it of all that is in use."""
+    catalog = workspace.catalog
+    seeds, experts = dict[Reference, TrainAgain](), dict[Reference, TrainAgain]()
+    builds, exports = dict[Reference, Reached](), dict[Reference, Reached]()
+    for part in parts:
+        impact = catalog.impact(part.ref)
+        for ref in (*impact.others, *impact.experts):
+            if catalog.status(ref) not in UNUSABLE:
+                _train_again(workspace, ref, seeds, experts)
+        for build in impact.builds:
+            if build.removal != "none" and catalog.status(build.ref) not in UNUSABLE:
+                builds[build.ref] = Reached(
+                    ref=str(build.ref), removal=build.removal, why=build.why
+                )
+        for ref in impact.exports:
+            folder = catalog.get(ref, ExportFacts).facts.folder
+            exports[ref] = Reached(ref=str(ref), folder=folder)
+    files = {file.sha256: file.bytes for part in parts for file in part.files}
+    return ErasureCost(
+        versions=tuple(part.ref for part in parts),
+        files=len(files),
+        bytes=sum(files.values()),
+        documents=len(_texts(parts)),
+        seeds=tuple(seeds[ref] for ref in sorted(seeds)),
+        experts=tuple(experts[ref] for ref in sorted(experts)),
+        builds=tuple(builds[ref] for ref in sorted(builds)),
+        exports=tuple(exports[ref] for ref in sorted(exports)),
+        unreached=unreached,
+    )
+
+
+def _train_again(
+    workspace: Workspace,
+    ref: Reference,
+    seeds: dict[Reference, TrainAgain],
+    experts: dict[Reference, TrainAgain],
+) -> None:
+    """Put a seed or an expert among those that have to be trained again, with what it took."""
+    facts = workspace.catalog.get(ref).facts
+    if not isinstance(facts, SeedFacts | ExpertFacts):
+        return
+    spent = facts.train
+    line = TrainAgain(
+        ref=str(ref),
+        tokens=spent.tokens if spent else None,
+        flops=spent.flops if spent else None,
+        wall_s=spent.wall_s if spent else None,
+    )
+    (seeds if isinstance(facts, SeedFacts) else experts)[ref] = line
+
+
+def _sha256s(parts: Iterable[ErasedPart]) -> set[str]:
+    return {file.sha256 for part in parts for file in part.files}
+
+
+def _texts(parts: Iterable[ErasedPart]) -> set[str]:
+    return {document for part in parts for document in part.documents}

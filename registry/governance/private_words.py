@@ -1,0 +1,63 @@
+"""Words that must be able to go: reasons and names, kept outside the log as salted digests.
+
+In:  a folder of this machine, and words.  Out: a digest for the log, and the words again while they
+are kept.
+The log is kept for ever, so it holds the digest alone. The salt lies with the words: once their
+file is gone, nobody can try words against the digest.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from registry.digest import digest
+from registry.errors import NotFound
+
+Words = Mapping[str, str]
+
+
+def keep(folder: Path, words: Words) -> str:
+    """Write words down where their owner alone may read them.
+
+    Args:
+        folder: where they are kept.
+        words: by name, such as `why`.
+
+    Returns:
+        The digest that stands for them in the log.
+    """
+    record = {"salt": secrets.token_hex(32), "words": dict(words)}
+    key = digest(record)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(_path(folder, key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(record, file)
+    return key
+
+
+def read(folder: Path, key: str) -> Words | None:
+    """Return the words of a digest; None where they are not kept here, or are other words."""
+    try:
+        record = json.loads(_path(folder, key).read_text())
+        return dict(record["words"]) if digest(record) == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def shred(folder: Path, key: str) -> None:
+    """Forget the words of a digest. Raises NotFound where they are not kept here."""
+    try:
+        _path(folder, key).unlink()
+    except FileNotFoundError:
+        raise NotFound(
+            f"words of digest {key[:12]}",
+            found="nothing on this machine",
+            expected=f"a file in {folder}",
+            next="run it where the act was done; what was shredded is gone",
+        ) from None
+
+
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.json"
