@@ -5,7 +5,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -56,10 +56,21 @@ def fields_of(record: type[Any]) -> list[Described]:
             types[name] = annotation
             texts[name] = text or texts.get(name, "")
         texts |= _attributes(base)
+    words = _words_of(record)
     return [
-        Described(name, types.get(name, ""), default, texts.get(name, ""))
+        Described(name, words.get(name) or types.get(name, ""), default, texts.get(name, ""))
         for name, default in _defaults(record)
     ]
+
+
+def _words_of(record: type[Any]) -> dict[str, str]:
+    """Return the words that a field allows, for the fields that allow only a few."""
+    hints = get_type_hints(record).items()
+    return {
+        name: " | ".join(str(word) for word in get_args(hint))
+        for name, hint in hints
+        if get_origin(hint) is Literal
+    }
 
 
 def _defaults(record: type[Any]) -> Iterator[tuple[str, str]]:

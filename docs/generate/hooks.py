@@ -65,7 +65,9 @@ def _relinked(link: Any, source: str, path: str, files: Files) -> str:
         # A file of the repository that the site does not show. Of docs/ it is a broken link.
         return str(link[0]) if _is_lost(at_root) else str(label)
     relative = posixpath.relpath(site, posixpath.dirname(path) or ".")
-    return f"{label}({relative}{mark}{anchor})" if link[3] else f"[{label}]({relative}{mark}{anchor})"
+    return (
+        f"{label}({relative}{mark}{anchor})" if link[3] else f"[{label}]({relative}{mark}{anchor})"
+    )
 
 
 def _is_lost(at_root: str) -> bool:

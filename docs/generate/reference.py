@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 import typer
 import yaml
+from described import code, fields_of, row_of, table
 
 from btx_core.checkpoints.families import FAMILIES
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.training.fitting import OPEN
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
-from described import code, fields_of, row_of, table
 from pipelines.cli import app as command_line
 from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.placement import MachineSettings, StageSettings
@@ -144,7 +144,8 @@ def _parameters(command: Any) -> str:
 def _answer(key: str) -> str:
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", ANSWERS[key].__name__).lower()
     many = "an array of " if key in ARRAYS else ""
-    link = f"[{ANSWERS[key].__name__}](../schemas/answers/{name}.json)"
+    path = f"answers/{name}.json"
+    link = f"[{ANSWERS[key].__name__}](../schemas/{path})" if path in published() else "records"
     return f"`btx {key} --json` prints {many}{link}.\n"
 
 
