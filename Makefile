@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SCALE ?= cpu
 
-.PHONY: demo real test slow coverage golden check schemas clean
+.PHONY: demo real test slow coverage golden check docs schemas clean
 
 demo: .venv/ready
 	$(BIN)/btx demo --dir demo
@@ -12,7 +12,7 @@ demo: .venv/ready
 real: .venv/ready
 	$(BIN)/python benchmarks/real/run.py --dir real --scale $(SCALE)
 
-test: .venv/ready-test check
+test: .venv/ready-test check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The tests that take long, which `make test` leaves out: run before a release.
@@ -34,6 +34,10 @@ check: .venv/ready-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as pages in build/docs: every warning is an error, nothing is fetched.
+docs: .venv/ready-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # The JSON Schemas in docs/schemas, derived from the records.
 schemas: .venv/ready
 	$(BIN)/python -m registry.records.schemas docs/schemas
@@ -42,7 +46,7 @@ schemas: .venv/ready
 .venv/ready: pyproject.toml .ci/constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c .ci/constraints.txt torch
-	$(BIN)/pip install --quiet -c .ci/constraints.txt -e .
+	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[train]'
 	touch $@
 
 .venv/ready-test: .venv/ready
@@ -50,4 +54,4 @@ schemas: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv demo real real-sources
+	rm -rf .venv build demo real real-sources

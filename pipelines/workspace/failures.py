@@ -8,6 +8,8 @@ import errno
 from btx_core.problems import BtxError
 from registry.errors import Unavailable
 
+# What the extra `train` installs, by the names that are imported.
+TRAIN = ("torch", "transformers", "safetensors", "sentencepiece", "accelerate", "peft", "gguf")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -15,6 +17,13 @@ def known_error(error: BaseException) -> BtxError | None:
     """Return the problem that an error is, if a user can cause it; None for any other."""
     if isinstance(error, BtxError):
         return error
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in TRAIN:
+        return Unavailable(
+            "weights",
+            found=f"{error.name} is not installed",
+            expected="what computes with weights",
+            next="pip install 'btx-registry[train]'",
+        )
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
     path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")
     if getattr(error, "errno", None) in FULL or "No space left" in text or "disk is full" in text:
