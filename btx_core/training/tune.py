@@ -237,8 +237,21 @@ class TuneJob:
             rates,
             machine,
             HeldOutLooks.of(self.corpora.values(), end, recipe),
+            self._kept_rows,
         )
         return optimise(training, recipe, checkpoints, watch)
+
+    @property
+    def _kept_rows(self) -> dict[str, tuple[int, ...]]:
+        """The router weights that a growing build keeps to the bit, by parameter.
+
+        Where only routers train, the states that they see are those of before, and so taking the
+        expert out again gives the build before. Where shared parameters move, all rows follow.
+        """
+        if self.grown is None or self.recipe.mode != "router":
+            return {}
+        rows = tuple(sorted(self.grown.index_before))
+        return {f"{router.name}.weight": rows for router in self.routed.routers}
 
     def write(self, out: Path) -> None:
         """Write the tuned mixture as a whole folder.

@@ -254,6 +254,12 @@ def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
     larger, kept = load_file(two / ROUTER), load_file(back / ROUTER)
     assert all(torch.equal(kept[name], larger[name][:2]) for name in kept)
     assert digests(back)[SHARED] == digests(mixtures / "one")[SHARED]
+    # The rows of the experts that stay never moved: without the joined one it is the build before.
+    assert digests(back) == digests(one)
+    fitted = tmp_path / "fitted"
+    unmoved = replace(recipe, steps=0)
+    tune(inputs(mixtures, tiny_seed, tiny_corpora, "math", "code", grown=grown), unmoved, fitted)
+    assert not any(torch.equal(larger[name][2], load_file(fitted / ROUTER)[name][2]) for name in larger)
 
 
 RUN = """

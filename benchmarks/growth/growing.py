@@ -1,0 +1,244 @@
+"""How a build grows by one expert: the recipes that were tried, as settings of one procedure.
+
+In:  the previous build, the branch that joins, the text of all domains, a recipe.
+Out: the grown build in memory, and what it took in floating point operations, teachers counted.
+The product's own growth is the recipe with no setting. Nothing of an old expert ever trains.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from models import TUNE, Measured, Models, tuned_as
+from texts import GENERAL
+
+from btx_core.batches import Mixture
+from btx_core.machine import assign, load, whole
+from btx_core.routed import RoutedModel, is_expert_parameter, parameter_counts
+from btx_core.training import objectives
+from btx_core.training.loop import ParameterRates, Training, flops_per_token, optimise
+from btx_core.training.losses import Predictions, predict
+from btx_core.training.objectives import Batch, Tuning
+from btx_core.training.router_start import SEQUENCES, Grown
+from btx_core.training.tune import TuneJob, domain_shares
+from btx_core.tokens import end_token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """One way to grow.
+
+    Attributes:
+        steps: of the tuning, as a share of a tuning from nothing.
+        batch: sequences of a step.
+        rate: share of the learning rate.
+        shared_rate: of everything shared, as a share of the routers'.
+        new_share: of the sequences, from the domain that joins; None: domains share evenly.
+        general_share: of the sequences, general text.
+        seed: weight of the KL divergence from the seed model on general text.
+        before: weight of the KL divergence from the previous build on old domains' text.
+        before_general: the same on general text.
+        branch: weight of the KL divergence from the branch on its own text.
+        kind: which branch joins.
+        vector: share of what the branch changed of the shared parameters, that is added to them.
+        decay: the final rate, as a share of the peak.
+        warmup: steps.
+        polish: share of the steps, at the end, in which all domains share the sequences as in a
+            tuning from nothing.
+        lora: rank of the deltas that train in place of the shared matrices; 0: these train.
+        frozen_rows: whether the router weights of the experts that stay keep their values.
+    """
+
+    steps: float = 0.2
+    batch: int = 4
+    rate: float = 0.2
+    shared_rate: float = TUNE.shared_rate
+    new_share: float | None = None
+    general_share: float = TUNE.general_share
+    seed: float = 1.0
+    before: float = 0.0
+    before_general: float = 0.0
+    branch: float = 0.0
+    kind: str = "anchored"
+    vector: float = 0.0
+    decay: float = TUNE.final_rate
+    warmup: int = TUNE.warmup_steps
+    polish: float = 0.0
+    lora: int = 0
+    frozen_rows: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A model that the mixture is held to on some domain's text, and how much that weighs."""
+
+    model: torch.nn.Module
+    weight: float
+
+
+@dataclass(eq=False)
+class Taught(Tuning):
+    """The loss of a tuning, with teachers by domain."""
+
+    teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)
+
+    def _seed_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor | None:
+        total = None
+        for domain, teachers in self.teachers.items():
+            rows = [number for number, name in enumerate(batch.domains) if name == domain]
+            for teacher in teachers if rows else ():
+                with torch.no_grad():
+                    target = predict(teacher.model, batch.ids[rows], self.end)
+                divergence = predictions.of(rows).kl_divergence(target)
+                term = teacher.weight * divergence * len(rows) / len(batch.domains)
+                total = term if total is None else total + term
+        return total
+
+
+@dataclass(frozen=True)
+class Phases:
+    """A mixture of text whose shares change once.
+
+    Attributes:
+        first: until step `change`.
+        second: from there on.
+        change: a step.
+    """
+
+    first: Mixture
+    second: Mixture
+    change: int
+
+    def batch(self, step: int, count: int, length: int):
+        return (self.first if step < self.change else self.second).batch(step, count, length)
+
+
+def grow(models: Models, members: Sequence[str], growth: Growth) -> Measured:
+    """Grow a build of all members but the last by the last, and measure it.
+
+    Args:
+        models: of one random seed.
+        members: domains; the last one joins.
+        growth: how.
+    """
+    *old, new = members
+    kinds = {new: growth.kind}
+    previous, _ = models.from_nothing(f"without-{new}", old)
+    recipe = replace(
+        TUNE,
+        seed=models.random_seed,
+        steps=round(TUNE.steps * growth.steps),
+        batch=growth.batch,
+        learning_rate=TUNE.learning_rate * growth.rate,
+        shared_rate=growth.shared_rate,
+        general_share=growth.general_share,
+        final_rate=growth.decay,
+        warmup_steps=growth.warmup,
+        grow=growth.steps,
+    )
+    stay = {index: index for index in range(len(members))}
+    inputs = replace(models.inputs(members, kinds), grown=Grown(previous, stay))
+    job = TuneJob.load(inputs, recipe)
+    if growth.vector:
+        job = _with_vector(job, models, new, growth)
+    else:
+        job.start_routers()
+    dense = parameter_counts(load(models.seed)).total
+    active = parameter_counts(job.routed.network).active
+    tokens = recipe.steps * recipe.batch * recipe.sequence
+    flops = tokens * flops_per_token(job.routed.network)
+    # The states that the joining expert's router weights are fitted to.
+    flops += 2 * active * len(members) * SEQUENCES * recipe.sequence
+    shares = _shares(members, growth)
+    teachers = _teachers(models, job, previous, members, growth)
+    before_active = parameter_counts(RoutedModel(load(previous)).network).active
+    for domain, ones in teachers.items():
+        share = shares[domain] / sum(shares.values())
+        for one in ones:
+            mixture = hasattr(one.model.config, "num_local_experts")
+            flops += 2 * (before_active if mixture else dense) * share * tokens
+    if growth.kind != "anchored":
+        extra = models.branch_flops(new, growth.kind) - models.branch_flops(new, "anchored")
+        flops += extra
+    _run(job, recipe, growth, shares, teachers)
+    return models.measured(job.routed, tokens, flops, recipe.steps)
+
+
+def _with_vector(job: TuneJob, models: Models, new: str, growth: Growth) -> TuneJob:
+    """Start the routers on shared parameters that have moved as the branch moved them."""
+    from btx_core.training import router_start
+
+    take_over = router_start.take_over
+    before = dict(load(models.seed, torch.float32).named_parameters())
+    after = dict(load(models.branch(new, growth.kind), torch.float32).named_parameters())
+    take_over(job.routed, job.grown)
+    with torch.no_grad():
+        for name, parameter in job.routed.network.named_parameters():
+            if name in before and not is_expert_parameter(name) and ".mlp." not in name:
+                parameter += growth.vector * (after[name] - before[name])
+    states = router_start.router_states(job.routed, job.corpora, job.recipe.sequence)
+    router_start.join(job.routed, job.grown, job.own_experts, states)
+    return job
+
+
+def _shares(members: Sequence[str], growth: Growth) -> dict[str, float]:
+    shares = domain_shares([tuned_as(name) for name in members], growth.general_share)
+    if growth.new_share is None:
+        return shares
+    new = tuned_as(members[-1])
+    old = [name for name in shares if name not in (new, objectives.GENERAL)]
+    rest = 1 - growth.new_share - growth.general_share
+    shares = {name: rest / len(old) for name in old}
+    return shares | {objectives.GENERAL: growth.general_share, new: growth.new_share}
+
+
+def _teachers(
+    models: Models, job: TuneJob, previous, members: Sequence[str], growth: Growth
+) -> dict[str, list[Teacher]]:
+    *old, new = members
+    teachers: dict[str, list[Teacher]] = {tuned_as(name): [] for name in members}
+    general = teachers[objectives.GENERAL]
+    if growth.seed:
+        general.append(Teacher(_frozen(load(models.seed, torch.float32)), growth.seed))
+    if growth.before or growth.before_general:
+        build = _frozen(load(previous, torch.float32))
+        if growth.before_general:
+            general.append(Teacher(build, growth.before_general))
+        for name in old if growth.before else ():
+            if name != GENERAL:
+                teachers[tuned_as(name)].append(Teacher(build, growth.before))
+    if growth.branch:
+        branch = _frozen(load(models.branch(new, growth.kind), torch.float32))
+        teachers[tuned_as(new)].append(Teacher(branch, growth.branch))
+    return {name: ones for name, ones in teachers.items() if ones}
+
+
+def _frozen(model: torch.nn.Module) -> torch.nn.Module:
+    return model.eval().requires_grad_(False)
+
+
+def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
+    end = end_token(job.tokenizer)
+    objective = Taught(
+        routed=job.routed,
+        recipe=recipe,
+        routing=job.routing,
+        end=end,
+        own_experts=job.own_experts,
+        teacher=None,
+        teachers=teachers,
+    )
+    mixture = Mixture(job.corpora, shares)
+    if growth.polish:
+        polish = Mixture(job.corpora, domain_shares(list(shares), TUNE.general_share))
+        mixture = Phases(mixture, polish, round(recipe.steps * (1 - growth.polish)))
+    of_routers = {f"{router.name}.weight": 1.0 for router in job.routed.routers}
+    rates = ParameterRates(of_routers, otherwise=recipe.shared_rate)
+    kept = {}
+    if growth.frozen_rows:
+        kept = {router: whole(router.weight).detach().clone() for router in job.routed.routers}
+    training = Training(job.routed.network, mixture, objective, rates, job.routed.machine)
+    optimise(training, recipe)
+    for router, weights in kept.items():
+        weights[-1] = whole(router.weight)[-1]
+        assign(router.weight, weights)
