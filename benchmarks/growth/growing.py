@@ -15,13 +15,13 @@ from texts import GENERAL
 from btx_core.batches import Mixture
 from btx_core.machine import assign, load, whole
 from btx_core.routed import RoutedModel, is_expert_parameter, parameter_counts
+from btx_core.tokens import end_token
 from btx_core.training import objectives
 from btx_core.training.loop import ParameterRates, Training, flops_per_token, optimise
 from btx_core.training.losses import Predictions, predict
 from btx_core.training.objectives import Batch, Tuning
 from btx_core.training.router_start import SEQUENCES, Grown
 from btx_core.training.tune import TuneJob, domain_shares
-from btx_core.tokens import end_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,3 +242,18 @@ def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
     for router, weights in kept.items():
         weights[-1] = whole(router.weight)[-1]
         assign(router.weight, weights)
+
+
+_WHOLE = Growth(rate=1.0, warmup=4)
+_HALF_NEW = replace(_WHOLE, new_share=0.5, general_share=0.25)
+_TAUGHT = replace(_HALF_NEW, before=1.0, before_general=1.0, batch=6)
+_VECTOR = replace(_TAUGHT, kind="replayed", vector=0.75)
+# What was tried, by the name of its row.
+RECIPES = {
+    "today: a fifth of the rate": Growth(),
+    "the whole rate": _WHOLE,
+    "half of the rows new": _HALF_NEW,
+    "half new, small rate for what is shared": replace(_HALF_NEW, shared_rate=0.12),
+    "half new, the build before as teacher, 6 rows": _TAUGHT,
+    "the same on trunk vectors of a full branch": _VECTOR,
+}

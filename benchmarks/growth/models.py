@@ -32,13 +32,14 @@ from btx_core.training.tune import TuneInputs, TuneJob
 from btx_core.training.write_back import write_tuned
 from pipelines.story.small_seed import PretrainConfig, pretrain
 
-SEED = TrainRecipe(mode="full", steps=1000, learning_rate=4e-3)
+# Small, so that one recipe takes seconds of one core. All else is the demonstration's.
+SIZE = PretrainConfig(vocabulary=512, hidden=32, feed_forward=96, layers=2, heads=2)
+SEED = TrainRecipe(mode="full", steps=500, learning_rate=4e-3)
 BRANCHES = {
-    "anchored": TrainRecipe(steps=600, learning_rate=3e-3),
-    "full": TrainRecipe(mode="full", steps=600, learning_rate=3e-3),
-    "replayed": TrainRecipe(mode="full", steps=600, learning_rate=3e-3, batch=5, replay=0.2),
+    "anchored": TrainRecipe(steps=250, learning_rate=3e-3),
+    "replayed": TrainRecipe(mode="full", steps=250, learning_rate=3e-3, batch=5, replay=0.2),
 }
-TUNE = TuneRecipe()
+TUNE = TuneRecipe(steps=200, warmup_steps=10)
 # All held-out text is measured.
 LIMITS = Limits(1 << 30)
 
@@ -85,7 +86,7 @@ class Models:
         path = self.folder / "seed"
         if not path.is_dir():
             recipe = replace(SEED, seed=self.random_seed)
-            pretrain(PretrainConfig(), [self.texts[GENERAL].folder], recipe, path)
+            pretrain(SIZE, [self.texts[GENERAL].folder], recipe, path)
         return path
 
     @cached_property

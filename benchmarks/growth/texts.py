@@ -17,7 +17,7 @@ from btx_core.texts import TextFolder
 from pipelines.story import corpora
 
 # Bytes of training text, and of each of the two held-out parts.
-TRAIN, HELDOUT = 600_000, 60_000
+TRAIN, HELDOUT = 600_000, 40_000
 # A held-out document has at most so many bytes, and one to train on.
 LARGEST_HELDOUT, LARGEST = 6_000, 20_000
 GENERAL = "prose"
@@ -102,5 +102,3 @@ def _taken(documents: list[dict[str, str]], size: int) -> list[dict[str, str]]:
 def _write(documents: list[dict[str, str]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents))
-
-

@@ -8,7 +8,8 @@ No module of torch is imported, so that a recipe can be checked without it. Read
 user's settings is left to `pipelines.workspace.recipe_reader`.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 BranchMode = Literal["anchored", "full"]
@@ -112,3 +113,16 @@ class TuneRecipe(Optimisation):
     # Share of the learning rate then: at the whole of it the experts that stay are forgotten
     # (benchmarks/btx_table).
     grow_rate: float = 0.2
+    # Of a line's builds, one in so many is tuned from nothing all the same; 0: none has to be.
+    from_nothing_every: int = 0
+
+
+def growing(recipe: TuneRecipe, *, joins: bool) -> TuneRecipe:
+    """Return the recipe with the steps and the rate of a tuning that goes on from a build.
+
+    Args:
+        recipe: as it is given, with `grow` above 0.
+        joins: whether the build gains an expert; where it only loses some, nothing is tuned.
+    """
+    steps = math.ceil(recipe.steps * recipe.grow) if joins else 0
+    return replace(recipe, steps=steps, learning_rate=recipe.learning_rate * recipe.grow_rate)

@@ -7,9 +7,8 @@ What is made small is left to `btx_core.training.objectives`, the routers' first
 `btx_core.training.router_start`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -34,7 +33,7 @@ from btx_core.training.loop import (
     optimise,
 )
 from btx_core.training.objectives import GENERAL, Tuning
-from btx_core.training.recipes import TuneRecipe
+from btx_core.training.recipes import TuneRecipe, growing
 from btx_core.training.router_start import (
     Grown,
     OwnExpert,
@@ -272,10 +271,8 @@ class TuneJob:
         """Return the recipe with the steps and the rate that a tuning takes which goes on."""
         if not self.grown:
             return self.recipe
-        gained = self.routed.routers[0].experts > len(self.grown.index_before)
-        steps = math.ceil(self.recipe.steps * self.recipe.grow) if gained else 0
-        rate = self.recipe.learning_rate * self.recipe.grow_rate
-        return replace(self.recipe, steps=steps, learning_rate=rate)
+        joins = self.routed.routers[0].experts > len(self.grown.index_before)
+        return growing(self.recipe, joins=joins)
 
 
 def domain_shares(domains: Sequence[str], general_share: float) -> dict[str, float]:

@@ -13,6 +13,7 @@ from registry.formats.dossier import Dossier
 from registry.formats.legal_answers import ANSWERS, Answer, withdrawals
 from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY, LegalText, Point
 from registry.formats.tables import Part
+from registry.records import division
 from registry.records.facts import DataFacts
 from registry.records.kinds import UNUSABLE, Kind
 
@@ -92,6 +93,8 @@ def attention(dossier: Dossier) -> list[str]:
         lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
     if dossier.dead_experts:
         lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
+    if dossier.build:
+        lines += division.sentences(dossier.build)
     for rule, refs in _warnings(dossier).items():
         lines.append(f"Warned by {rule}: {_some(refs)}.")
     if dossier.kind != Kind.DATA:

@@ -259,7 +259,9 @@ def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
     fitted = tmp_path / "fitted"
     unmoved = replace(recipe, steps=0)
     tune(inputs(mixtures, tiny_seed, tiny_corpora, "math", "code", grown=grown), unmoved, fitted)
-    assert not any(torch.equal(larger[name][2], load_file(fitted / ROUTER)[name][2]) for name in larger)
+    assert not any(
+        torch.equal(larger[name][2], load_file(fitted / ROUTER)[name][2]) for name in larger
+    )
 
 
 RUN = """
