@@ -244,10 +244,12 @@ def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
         assign(router.weight, weights)
 
 
-_WHOLE = Growth(rate=1.0, warmup=4)
+_WHOLE = Growth(rate=1.0, warmup=8)
 _HALF_NEW = replace(_WHOLE, new_share=0.5, general_share=0.25)
 _TAUGHT = replace(_HALF_NEW, before=1.0, before_general=1.0, batch=6)
-_VECTOR = replace(_TAUGHT, kind="replayed", vector=0.75)
+_TWICE = replace(_TAUGHT, rate=2.0)
+_EVEN = replace(_TWICE, new_share=0.4, general_share=0.4)
+_VECTOR = replace(_EVEN, kind="full", vector=0.5)
 # What was tried, by the name of its row.
 RECIPES = {
     "today: a fifth of the rate": Growth(),
@@ -255,5 +257,7 @@ RECIPES = {
     "half of the rows new": _HALF_NEW,
     "half new, small rate for what is shared": replace(_HALF_NEW, shared_rate=0.12),
     "half new, the build before as teacher, 6 rows": _TAUGHT,
-    "the same on trunk vectors of a full branch": _VECTOR,
+    "the same at twice the rate": _TWICE,
+    "the same, 0.4 new, 0.4 general": _EVEN,
+    "the same on half of a full branch's trunk vector": _VECTOR,
 }

@@ -37,9 +37,9 @@ SIZE = PretrainConfig(vocabulary=512, hidden=32, feed_forward=96, layers=2, head
 SEED = TrainRecipe(mode="full", steps=500, learning_rate=4e-3)
 BRANCHES = {
     "anchored": TrainRecipe(steps=250, learning_rate=3e-3),
-    "replayed": TrainRecipe(mode="full", steps=250, learning_rate=3e-3, batch=5, replay=0.2),
+    "full": TrainRecipe(mode="full", steps=250, learning_rate=3e-3),
 }
-TUNE = TuneRecipe(steps=200, warmup_steps=10)
+TUNE = TuneRecipe(steps=400)
 # All held-out text is measured.
 LIMITS = Limits(1 << 30)
 
