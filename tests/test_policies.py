@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import Invalid
+from registry.errors import Invalid, NotFound
 from registry.governance import policy_tests
 from registry.governance.policies import Policy, load
 from registry.governance.policy_tests import Result, run
 
 POLICIES = Path(__file__).parent.parent / "policies"
+EXAMPLES = POLICIES / "examples"
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def policies() -> list[Policy]:
 
 
 @pytest.mark.parametrize(
-    "result", run(POLICIES), ids=lambda result: f"{result.suite}: {result.case}"
+    "result", [*run(POLICIES), *run(EXAMPLES)], ids=lambda result: f"{result.suite}: {result.case}"
 )
 def test_default_policy_judges_as_its_test_says(result: Result) -> None:
     assert result.found == result.expected
@@ -78,6 +79,40 @@ def test_a_rule_without_a_case_that_breaks_it_is_named(tmp_path: Path) -> None:
     assert {"seed/finite", "seed/family", "seed-licence/stated"} == {
         result.case for result in run(folder) if not result.ok
     }
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_policy_that_a_company_adds_breaks_no_shipped_case(tmp_path: Path, path: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(POLICIES, folder)
+    shutil.copy(path, folder)
+    assert f"{path.stem}/" in next(result.case for result in run(folder) if not result.ok)
+    shutil.copy(path.parent / "tests" / path.name, folder / "tests")
+    assert [result for result in run(folder) if not result.ok] == []
+
+
+def test_one_policy_is_tested_by_its_own_cases(tmp_path: Path, policies: list[Policy]) -> None:
+    for policy in policies:
+        results = run(POLICIES, policy.name)
+        assert results, policy.name
+        assert [result for result in results if not result.ok] == []
+    folder = tmp_path / "policies"
+    shutil.copytree(POLICIES, folder)
+    retention = folder / "retention.yaml"
+    retention.write_text(retention.read_text().replace(">= now", "<= now"))
+    failed = [result.case for result in run(folder, "retention") if not result.ok]
+    assert "a date that is over" in failed
+    assert [result for result in run(folder, "licence") if not result.ok] == []
+    with pytest.raises(NotFound, match="policy nobody"):
+        run(folder, "nobody")
+
+
+def test_a_test_file_about_a_policy_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(POLICIES, folder)
+    (folder / "licence.yaml").unlink()
+    with pytest.raises(Invalid, match="policies: licence"):
+        run(folder)
 
 
 def test_a_misspelt_change_in_a_test_is_an_error(tmp_path: Path) -> None:

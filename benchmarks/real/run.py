@@ -29,7 +29,7 @@ import texts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.audit import audit
-from pipelines.jobs.export import export
+from pipelines.jobs.export import ExportRequest, export
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.train import train
@@ -232,9 +232,9 @@ class Story:
 
     def _generate(self, build: str) -> None:
         out = self.workspace.work / f"export-{build.replace('/', '-')}"
-        self.narrator.command(f"btx export {build} {out}")
+        self.narrator.command(f"btx export {build} {out} --draft")
         if not out.exists():
-            export(self.workspace, build, out)
+            export(self.workspace, build, out, ExportRequest(draft=True))
         for prompt in PROMPTS.values():
             self.narrator.say(generated(out, prompt).replace("\n", "\n    "))
 

@@ -10,7 +10,7 @@ Shapes: L layers, E experts, D model width, T tokens.
 Method: ridge regression on router inputs, as DUME does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,24 +138,32 @@ class _Sums:
 
 
 def first_weights(
-    experts: Mapping[int, Statistics], count: int, start: RouterStart
+    experts: Iterable[tuple[int, Statistics]], count: int, start: RouterStart
 ) -> torch.Tensor:
     """Compute router weights from the experts' statistics.
 
+    The sums are a gigabyte for each expert of a large model, so they are taken one at a time, and
+    held where the CPU's memory is.
+
     Args:
-        experts: statistics by expert index.
+        experts: the index of each expert once, and its statistics.
         count: E, how many experts the routers choose from.
         start: "fitted": the ridge solution that scores an expert's own states SCALE and all others'
             0, every expert weighing the same; "centroid": each expert's mean state less the mean of
             all, at length 1.
 
     Returns:
-        Weights (L, E, D), float64; zero for an expert without statistics.
+        Weights (L, E, D), float64, on the CPU; zero for an expert without statistics.
     """
-    means = {index: sums.total_LD / sums.tokens for index, sums in experts.items()}
+    means: dict[int, torch.Tensor] = {}
+    outers = None
+    for index, sums in experts:
+        means[index] = (sums.total_LD / sums.tokens).cpu()
+        if start == "fitted":
+            outer_LDD = (sums.outer_LDD / sums.tokens).cpu()
+            outers = outer_LDD if outers is None else outers.add_(outer_LDD)
     layers, width = next(iter(means.values())).shape
-    device = next(iter(means.values())).device
-    weights_LED = torch.zeros(layers, count, width, dtype=torch.float64, device=device)
+    weights_LED = torch.zeros(layers, count, width, dtype=torch.float64)
     if start == "centroid":
         middle_LD = torch.stack(list(means.values())).mean(0)
         for index, mean_LD in means.items():
@@ -163,11 +171,13 @@ def first_weights(
         return weights_LED
     for index, mean_LD in means.items():
         weights_LED[:, index] = mean_LD
-    outer_LDD = torch.stack([sums.outer_LDD / sums.tokens for sums in experts.values()]).sum(0)
-    mean_square = outer_LDD.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
-    ridge = RIDGE * mean_square * torch.eye(width, dtype=torch.float64, device=device)
-    fitted: torch.Tensor = torch.linalg.solve(outer_LDD + ridge, weights_LED.mT).mT
-    return SCALE * fitted
+    assert outers is not None
+    for weights_ED, outer_DD in zip(weights_LED, outers, strict=True):
+        outer_DD.diagonal().add_(RIDGE * outer_DD.diagonal().mean())
+        # Not a general solver: with several threads the LU of some builds of torch never ends.
+        factor_DD = torch.linalg.cholesky(outer_DD)
+        weights_ED.copy_(SCALE * torch.cholesky_solve(weights_ED.mT, factor_DD).mT)
+    return weights_LED
 
 
 def joining_weight(
@@ -227,13 +237,21 @@ def start_from_statistics(
         start: how weights are made of the statistics.
         length: tokens of one sequence.
     """
-    sums: dict[int, Statistics] = {}
+    domains: dict[int, list[str]] = {}
     for domain, expert in own_experts.items():
-        dense = load(expert.folder, torch.float32, machine=routed.machine.for_dense)
-        added = statistics(dense, corpora[domain], length)
-        earlier = sums.get(expert.index)
-        sums[expert.index] = added if earlier is None else earlier + added
-    weights_LED = first_weights(sums, routed.routers[0].experts, start)
+        domains.setdefault(expert.index, []).append(domain)
+
+    def each() -> Iterator[tuple[int, Statistics]]:
+        for index, own in domains.items():
+            dense = load(
+                own_experts[own[0]].folder, torch.float32, machine=routed.machine.for_dense
+            )
+            sums = statistics(dense, corpora[own[0]], length)
+            for domain in own[1:]:
+                sums = sums + statistics(dense, corpora[domain], length)
+            yield index, sums
+
+    weights_LED = first_weights(each(), routed.routers[0].experts, start)
     for router, weights_ED in zip(routed.routers, weights_LED, strict=True):
         assign(router.weight, weights_ED)
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli import actors, compose, decide, hand_on, look, prove, take_in
+from pipelines.cli import actors, compose, decide, hand_on, look, prove, state, take_in
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.failures import error_text
 from pipelines.workspace.terminal import visible
@@ -37,6 +37,7 @@ app = typer.Typer(
 )
 # In the order of a life: what is taken in is composed, looked at, decided on, proven, handed on.
 app.add_typer(take_in.app)
+app.add_typer(state.app)
 app.add_typer(compose.app)
 app.add_typer(look.app)
 app.add_typer(decide.app)

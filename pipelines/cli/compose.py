@@ -9,11 +9,15 @@ import typer
 from rich.text import Text
 
 from pipelines.cli.options import (
+    Attached,
     Build,
     Executor,
+    Facts,
+    FactsFile,
     Json,
     executor_named,
     find_workspace,
+    given_facts,
     require_choice,
 )
 from pipelines.cli.output import place_text, print_answer, print_json, print_line
@@ -74,6 +78,9 @@ def rebuild_command(
         bool, typer.Option("--dry-run", help="say what would run, write nothing")
     ] = False,
     executor: Executor = None,
+    fact: Facts = None,
+    facts: FactsFile = None,
+    attach: Attached = None,
     json: Json = False,
 ) -> None:
     """Compose the model of all experts in good standing; only what changed runs.
@@ -98,7 +105,7 @@ def rebuild_command(
         from_nothing=from_nothing,
     )
     chosen = executor_named(executor)
-    workspace = find_workspace()
+    workspace = find_workspace().stating(given_facts(fact, facts, attach))
     if dry_run:
         _print_answer(look_ahead(workspace, request, executor=chosen), json, _print_forecast)
     else:

@@ -54,18 +54,28 @@ def _print_verdicts(answer: "PolicyCheckAnswer") -> None:
 
 
 @policy_app.command("test")
-def policy_test_command(json: Json = False) -> None:
+def policy_test_command(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="one policy; default: all")
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="of the policies; default: policies/"),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Judge every case of policies/tests; status 1 if one comes out otherwise than it says.
 
     A rule that no case breaks counts as a failed case.
 
-    Example: btx policy test
+    Example: btx policy test licence
     """
     from registry.governance import policies, policy_tests
     from registry.records.answers import FailedCase, PolicyTestAnswer
 
-    folder = find_workspace().policies
-    loaded, results = policies.load(folder), policy_tests.run(folder)
+    folder = folder or find_workspace().policies
+    loaded, results = policies.load(folder), policy_tests.run(folder, name)
+    loaded = [policy for policy in loaded if name in (None, policy.name)]
     failed = [result for result in results if not result.ok]
     answer = PolicyTestAnswer(
         policies=len(loaded),
@@ -91,8 +101,8 @@ def policy_adopt_command(
 ) -> None:
     """Make the policies that lie in policies/ the valid set, and show what changes.
 
-    Gates refuse to judge by any other set. Once an auditor keeps the list of actors, an auditor
-    signs this.
+    Gates refuse to judge by any other set. What facts.yaml declares is adopted with it. Once an
+    auditor keeps the list of actors, an auditor signs this.
 
     Example: btx policy adopt --why "counsel agreed to CC-BY-NC-4.0 for research"
     """
@@ -105,6 +115,8 @@ def policy_adopt_command(
     for line in answer.changes:
         print_line(f"  {line}")
     print_line(f"{answer.policies} policies   {answer.status}   {answer.digest[:12]}")
+    if answer.facts != "unchanged":
+        print_line(f"facts.yaml   {answer.facts}")
 
 
 @policy_app.command("try")
@@ -136,7 +148,8 @@ def _print_test(answer: "PolicyTestAnswer") -> None:
     for case in answer.failed:
         print_line(f"FAIL  {case.suite}: {case.case}")
         print_line(f"  found {case.found}   expected {case.expected}")
-    counts = f"{answer.policies} policies, {answer.rules} rules, {answer.cases} cases"
+    policies = "policy" if answer.policies == 1 else "policies"
+    counts = f"{answer.policies} {policies}, {answer.rules} rules, {answer.cases} cases"
     print_line(f"{counts}: {len(answer.failed) or 'none'} failed")
 
 

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Build, Json, find_workspace, require_choice
+from pipelines.cli.options import (
+    Attached,
+    Build,
+    Facts,
+    FactsFile,
+    Json,
+    find_workspace,
+    given_facts,
+    require_choice,
+)
 from pipelines.cli.output import print_answer, print_line
 from pipelines.workspace.bars import bar
 from registry.units import size
@@ -30,6 +39,9 @@ def export_command(
     draft: Annotated[
         bool, typer.Option("--draft", help="mark the folder as a draft; it need not be released")
     ] = False,
+    fact: Facts = None,
+    facts: FactsFile = None,
+    attach: Attached = None,
     json: Json = False,
 ) -> None:
     """Write a released build out as a plain checkpoint folder, if gate export allows.
@@ -39,7 +51,7 @@ def export_command(
     from pipelines.jobs.export import ExportRequest, export
 
     require_choice("--for", for_, ("transformers", "vllm", "llama.cpp"))
-    workspace = find_workspace()
+    workspace = find_workspace().stating(given_facts(fact, facts, attach))
     request = ExportRequest(fused=fused, target=for_, sign=sign, draft=draft)
     with bar("export") as progress:
         answer = export(workspace, build, directory, request, progress)
@@ -47,5 +59,8 @@ def export_command(
     print_answer(answer, json, f"{answer.ref}   {answer.folder}   {written} written")
     if not json:
         print_line(f"loads in transformers {answer.transformers} or newer")
+        print_line(f"licence: {answer.license or 'ask counsel'}")
+        for question in answer.open:
+            print_line(f"open: {question}")
     if answer.verify and not json:
         print_line(f"to check it without btx: {answer.verify}")

@@ -1,4 +1,4 @@
-"""The commands that look at what is registered: list, show, lineage, diff, report, serve."""
+"""The commands that look at what is registered, from list and search to report and serve."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import Json, Ref, find_workspace
+from pipelines.cli.options import Json, Ref, find_workspace, require_choice
 from pipelines.cli.output import print_document, print_json, print_line, print_table
 from pipelines.workspace.terminal import cell
 from registry.units import size
@@ -94,6 +94,55 @@ def _print_listing(rows: "Sequence[RowEnd]") -> None:
         short = row.model_copy(update={"digest": row.digest[:12]})
         lines.append([getattr(short, column) for column in columns])
     print_table(columns, lines)
+
+
+@app.command("search")
+def search_command(
+    terms: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TERM...", help="FIELD=VALUE; @NAME for a saved search"),
+    ] = None,
+    show: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="show it too; may be repeated"),
+    ] = None,
+    document: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="only what holds this file, or a document of its text"),
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option(metavar="NAME", help="keep the search in searches.yaml")
+    ] = None,
+    format: Annotated[str, typer.Option("--format", metavar="table|csv|json")] = "table",
+    json: Json = False,
+) -> None:
+    """Find versions by anything: recorded facts, own.NAME, and what the log says of them.
+
+    Signs are = != ~ (holds) < <= > >=; VALUE * is any; of several terms all must hold. Logged
+    fields: approved_by, approved_at, waived, waived_by, waived_until, ends, released_by,
+    released_at, withdrawn_by, withdrawn_at, withdrawn_why, exported_by, exported_at, exported_to;
+    file and sha256 are those of a version's files.
+
+    Example: btx search 'approved_by=*' --show approved_at
+
+    Example: btx search 'ends<2027-01-01' own.residency=EU --save ends-soon
+
+    Example: btx search @ends-soon --format csv
+    """
+    from pipelines.jobs.find import SearchRequest, lines, search
+    from registry.governance.lookup import as_csv
+
+    require_choice("--format", format, ("table", "csv", "json"))
+    request = SearchRequest(
+        words=tuple(terms or ()), show=tuple(show or ()), document=document, save=save
+    )
+    rows = search(find_workspace(), request)
+    if json or format == "json":
+        print_json(rows)
+    elif format == "csv":
+        print_document(as_csv(rows).rstrip("\n"))
+    else:
+        print_table(*lines(rows))
 
 
 @app.command("show")
@@ -279,7 +328,8 @@ def report_command(
         str,
         typer.Option(
             "--format",
-            metavar="html|md|model-card|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
+            metavar="html|md|model-card|annex-xi|annex-xii|annex-iv|cop-model-documentation|"
+            "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
         ),
     ] = "md",
     out: Annotated[
@@ -293,15 +343,25 @@ def report_command(
             "every other FILE by FILE.dsse.json beside it",
         ),
     ] = False,
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="for everybody: without people, waivers and contracts"),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Write what is recorded of REF: for people (html, md, model-card) or for other tools.
+    """Write what is recorded of REF: for people, for the law, or for other tools.
+
+    The law's forms are pages where FILE ends in .html: annex-xi (documentation of a general-purpose
+    model), annex-xii (for those who build on it), cop-model-documentation (Code of Practice),
+    training-summary (for everybody), annex-iv (of a high-risk system).
 
     Example: btx report build/2 --format html -o build-2.html
+
+    Example: btx report build/2 --format training-summary -o summary.html
     """
     from pipelines.jobs.write_report import report
 
-    answer = report(find_workspace(), ref, format, out=out, sign=sign)
+    answer = report(find_workspace(), ref, format, out=out, sign=sign, outside=public)
     if json:
         print_json(answer)
     elif answer.text is not None:
@@ -332,6 +392,14 @@ def serve_command(
     ] = None,
     cert: Annotated[Path | None, typer.Option(metavar="FILE", help="TLS certificate, PEM")] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="its key, PEM")] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="where browsers find it behind a proxy that speaks TLS"),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS", help="of that proxy: it says who asks"),
+    ] = None,
     reads_per_s: Annotated[
         float, typer.Option(min=1, help="requests a token may read with in a second")
     ] = 50.0,
@@ -341,8 +409,17 @@ def serve_command(
     Example: btx serve --role auditor
     """
     from pipelines.jobs.serve import Address, serve
+    from registry.web.public import PublicAddress
 
-    address = Address(host=host, port=port, names=tuple(name or ()), cert=cert, key=key)
+    address = Address(
+        host=host,
+        port=port,
+        names=tuple(name or ()),
+        cert=cert,
+        key=key,
+        public=PublicAddress.of(public_url) if public_url else None,
+        proxies=tuple(trusted_proxy or ()),
+    )
     serve(find_workspace(), address, role or (), reads_per_s=reads_per_s, on_start=_print_address)
 
 

@@ -4,11 +4,13 @@ Declarations and checks of what was typed; printing is left to `output`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from pipelines.workspace.given_facts import GivenFacts
     from pipelines.workspace.placement import ExecutorName
     from pipelines.workspace.workspace import Workspace
 
@@ -27,6 +29,45 @@ Executor = Annotated[
         help="where the stages run; default: [machine] executor in btx.toml",
     ),
 ]
+
+
+Facts = Annotated[
+    list[str] | None,
+    typer.Option("--fact", metavar="KEY=VALUE", help="a fact of facts.yaml; may be repeated"),
+]
+FactsFile = Annotated[
+    Path | None, typer.Option("--facts", metavar="FILE", help="facts in YAML, KEY: VALUE")
+]
+Attached = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attach", metavar="KEY=FILE", help="a file that is kept beside it; may be repeated"
+    ),
+]
+
+
+LicenceText = Annotated[
+    Path | None,
+    typer.Option(
+        "--license-text",
+        metavar="FILE",
+        help="the text of a LicenseRef; kept, and passed on with every export",
+    ),
+]
+
+
+def given_facts(
+    pairs: Sequence[str] | None,
+    file: Path | None,
+    attached: Sequence[str] | None,
+    licence_text: Path | None = None,
+) -> "GivenFacts":
+    """Return the own facts that the options of a command state."""
+    from pipelines.workspace.given_facts import GivenFacts
+
+    if licence_text is not None:
+        attached = [*(attached or ()), f"licence_text={licence_text}"]
+    return GivenFacts(tuple(pairs or ()), file, tuple(attached or ()))
 
 
 def find_workspace() -> "Workspace":

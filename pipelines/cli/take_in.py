@@ -5,13 +5,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Executor, Json, executor_named, find_workspace, require_choice
+from pipelines.cli.options import (
+    Attached,
+    Executor,
+    Facts,
+    FactsFile,
+    Json,
+    LicenceText,
+    executor_named,
+    find_workspace,
+    given_facts,
+    require_choice,
+)
 from pipelines.cli.output import place_text, print_answer, print_json
 from pipelines.workspace.bars import bar
 
 if TYPE_CHECKING:
     from registry.records.answers import RegisteredAnswer, TrainForecastAnswer
-    from registry.records.facts import Facts
+    from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
 
 app = typer.Typer()
@@ -91,6 +102,10 @@ def data_add_command(
             help="evaluation: never trained on, but every expert and build is measured on it",
         ),
     ] = "training",
+    fact: Facts = None,
+    facts: FactsFile = None,
+    attach: Attached = None,
+    license_text: LicenceText = None,
     json: Json = False,
 ) -> None:
     """Register a corpus as a data version: text files here, or at a URL that DVC can fetch.
@@ -123,7 +138,8 @@ def data_add_command(
         use=None if use == DataUse.TRAINING else use,
     )
     corpus = path if "://" in path else Path(path)
-    _print_version(add_data(find_workspace(), name, corpus, statement), json)
+    workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))
+    _print_version(add_data(workspace, name, corpus, statement), json)
 
 
 @seed_app.command("add")
@@ -137,6 +153,10 @@ def seed_add_command(
         ),
     ] = None,
     license: Annotated[str | None, typer.Option(metavar="SPDX-ID")] = None,
+    fact: Facts = None,
+    facts: FactsFile = None,
+    attach: Attached = None,
+    license_text: LicenceText = None,
     json: Json = False,
 ) -> None:
     """Register a dense checkpoint as a seed: a folder in Hugging Face format, or a GGUF file.
@@ -147,7 +167,8 @@ def seed_add_command(
     """
     from pipelines.jobs.add_seed import add_seed
 
-    version = add_seed(find_workspace(), name, path, data=data or (), license=license)
+    workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))
+    version = add_seed(workspace, name, path, data=data or (), license=license)
     _print_version(version, json)
 
 
@@ -168,6 +189,9 @@ def train_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
     ] = False,
+    fact: Facts = None,
+    facts: FactsFile = None,
+    attach: Attached = None,
     json: Json = False,
 ) -> None:
     """Train copies of the seed side by side, one on each data version; register each as an expert.
@@ -185,7 +209,7 @@ def train_command(
             f"found {len(corpora)} for {len(experts)} experts, expected one for each",
             param_hint="--data",
         )
-    workspace = find_workspace()
+    workspace = find_workspace().stating(given_facts(fact, facts, attach))
     domains = dict(zip(experts, corpora, strict=True))
     if dry_run:
         plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
@@ -221,6 +245,9 @@ def register_command(
     seed: Annotated[
         str | None, typer.Option(metavar="seed/NAME[@V]", help="default: the only seed there is")
     ] = None,
+    fact: Facts = None,
+    facts: FactsFile = None,
+    attach: Attached = None,
     json: Json = False,
 ) -> None:
     """Register a checkpoint that was trained elsewhere: full weights, or a LoRA adapter.
@@ -230,7 +257,7 @@ def register_command(
     from pipelines.jobs.register import register
     from pipelines.jobs.train import newest_seed
 
-    workspace = find_workspace()
+    workspace = find_workspace().stating(given_facts(fact, facts, attach))
     seed = seed or newest_seed(workspace)
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
 
@@ -241,7 +268,7 @@ def _forecast_text(plan: "TrainForecastAnswer") -> str:
     return "\n".join([*lines, f"  on      {place_text(plan.place)}"])
 
 
-def _registration(version: "Version[Facts]") -> "RegisteredAnswer":
+def _registration(version: "Version[Recorded]") -> "RegisteredAnswer":
     """Return the answer of every command that registers something."""
     from registry.records.answers import RegisteredAnswer
 
@@ -253,7 +280,7 @@ def _registration(version: "Version[Facts]") -> "RegisteredAnswer":
     )
 
 
-def _print_version(version: "Version[Facts]", json: bool) -> None:
+def _print_version(version: "Version[Recorded]", json: bool) -> None:
     answer = _registration(version)
     text = f"{answer.ref}   {answer.status}   {answer.digest[:12]}"
     if answer.left_out:

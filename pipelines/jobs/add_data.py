@@ -6,7 +6,7 @@ from pathlib import Path
 
 from btx_core import texts
 from btx_core.measuring import overlap
-from pipelines.jobs import collect_evidence, gates
+from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.digest import digest
@@ -39,6 +39,7 @@ def add_data(
     """
     _check_date(statement.retain_until)
     statement = statement.model_copy(update=_licence(statement))
+    own = state_facts.stated(workspace, Kind.DATA)
     catalog = workspace.catalog
     with (
         workspace.writing(f"data add {name}"),
@@ -53,13 +54,15 @@ def add_data(
             if number > 1:
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
+                    own.require_same(workspace, known)
                     return replace(known, created=False)
             sketch = _sketch(incoming)
-            facts = facts.model_copy(update={"sketch": digest(sketch.to_json())})
+            facts = own.on(facts.model_copy(update={"sketch": digest(sketch.to_json())}))
             seen = seen_before.of_data(catalog, files, sketch)
             asked = collect_evidence.of_data(ref, facts, files, seen)
             gates.ask(workspace, Gate.REGISTER, ref, asked)
             with folders.placed(workspace.root, incoming, target, files) as held:
+                own.keep(workspace)
                 facts = facts.model_copy(update={"dvc": held})
                 return catalog.register(
                     name, facts, files=files, version=number, documents=[sketch.to_json()]

@@ -11,7 +11,7 @@ from btx_core.checkpoints.gguf import is_gguf, read_gguf_header, write_plain
 from btx_core.files import temporary_path
 from btx_core.mixing.distances import all_finite
 from btx_core.mixing.seed_model import open_seed
-from pipelines.jobs import collect_evidence, gates
+from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.workspace import Workspace
@@ -66,6 +66,7 @@ def add_seed(
         Refused: when a policy says no; then no byte stays.
     """
     catalog = workspace.catalog
+    own = state_facts.stated(workspace, Kind.SEED)
     with (
         workspace.writing(f"seed add {name}"),
         workspace.numbering(Kind.SEED, name) as number,
@@ -88,6 +89,7 @@ def add_seed(
                 finite=all_finite(seed.checkpoint),
                 tensors=folders.tensors(incoming),
             )
+            facts = own.on(facts)
             if checked.converted_from:
                 facts = facts.model_copy(update={"converted_from": checked.converted_from})
             if checked.left_out:
@@ -96,6 +98,7 @@ def add_seed(
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:
+                    own.require_same(workspace, newest)
                     return replace(newest, created=False)
             seen = seen_before.of_weights(catalog, facts.tensors)
             asked = collect_evidence.of_seed(ref, facts, files, seen)
@@ -103,6 +106,7 @@ def add_seed(
             with folders.placed(workspace.root, incoming, target, files) as held:
                 for file in files:
                     workspace.store.put(target / file.path, file.sha256)
+                own.keep(workspace)
                 return catalog.register(
                     name,
                     facts.model_copy(update={"dvc": held}),

@@ -98,6 +98,9 @@ def audit(
         signed=_kept_heads(workspace, request),
         on_check=on_check,
     )
+    attached = _unless_damaged(catalog, lambda: _attached(workspace))
+    if attached and attached[0]:
+        answer = _with_check(answer, "attachments", *attached)
     past = _unless_damaged(
         catalog, lambda: [finding("gates", *gap) for gap in _past_gates(catalog, reference)]
     )
@@ -156,6 +159,23 @@ def _policies(workspace: Workspace, valid: adoption.Adoption) -> tuple[int, list
     changed = adoption.differing(adoption.policies_of(workspace.catalog, valid), policies)
     found = f"the set {digest[:12]}, which differs in {', '.join(changed)}"
     return len(policies), [finding("policies", str(workspace.policies), found, expected, advice)]
+
+
+def _attached(workspace: Workspace) -> tuple[int, list[Finding]]:
+    """Read every file that was attached to something, wherever it is of."""
+    attached = workspace.catalog.attached()
+    damaged = [
+        finding(
+            "attachments",
+            f"attachment of {', '.join(sorted(subjects))}",
+            "no whole copy in the store",
+            f"sha256 {sha256}",
+            "attach the file again: btx fact set REF --attach KEY=FILE --why TEXT",
+        )
+        for sha256, subjects in sorted(attached.items())
+        if not workspace.store.verify(sha256)
+    ]
+    return len(attached), damaged
 
 
 def _dvc_files(

@@ -5,8 +5,10 @@ Judging them is the policies' work.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from registry.catalogue.catalog import Catalog
+from registry.errors import NotFound
 from registry.licences import alternatives, each
 from registry.records import division
 from registry.records.evidence import (
@@ -26,6 +28,7 @@ from registry.records.evidence import (
     worst,
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
+from registry.records.own_facts import plain
 from registry.records.references import parse
 from registry.records.results import Result, by_data, labels, same_text
 from registry.records.version import FileFact, Version, content_digest
@@ -44,6 +47,7 @@ def of_data(
         seen_before=tuple(seen),
         bytes=facts.bytes,
         license_alternatives=alternatives(facts.applying_license) if facts.license else (),
+        own=plain(facts.own),
         **facts.stated(),
     )
 
@@ -60,6 +64,7 @@ def of_seed(
         license=facts.license,
         finite=facts.finite,
         model_type=facts.model_type,
+        own=plain(facts.own),
         seen_before=tuple(seen),
     )
 
@@ -72,7 +77,7 @@ def of_expert(
     seen: Sequence[SeenBefore] = (),
 ) -> ExpertEvidence:
     """Return the evidence on an expert: every data version that it was trained on is in it."""
-    results = result_lines(facts.results)
+    results = tuple(_dated(catalog, line) for line in result_lines(facts.results))
     spent = facts.train
     return ExpertEvidence(
         kind="expert",
@@ -87,6 +92,7 @@ def of_expert(
         general=result_lines(facts.general),
         evaluation=worst(results),
         contamination=facts.contamination,
+        own=plain(facts.own),
         seen_before=tuple(seen),
         cost=Spent(tokens=spent.tokens, flops=spent.flops, wall_s=spent.wall_s) if spent else None,
     )
@@ -144,9 +150,12 @@ def of_build(
     results = result_lines(own, known)
     named = labels(results)
     routing = facts.routing
+    dated = tuple(_dated(catalog, line) for line in results)
     measured = {
         "content": build.digest,
-        "results": results or None,
+        "line": facts.line,
+        "registered_at": build.registered_at or None,
+        "results": dated or None,
         "no_longer_measured": tuple(sorted({one.data for one in earlier} - known.keys())),
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,
@@ -166,6 +175,14 @@ def of_build(
     return candidate.model_copy(update=measured)
 
 
+def _dated(catalog: Catalog, line: ResultLine) -> ResultLine:
+    """Return the figures with the date at which the data that they were measured on came in."""
+    with suppress(NotFound):
+        at = catalog.get(line.data).registered_at
+        return line.model_copy(update={"data_registered_at": at})
+    return line
+
+
 def _released_at(catalog: Catalog, build: Version[BuildFacts]) -> str | None:
     events = catalog.events(build.ref, "released")
     return events[-1].at if events else None
@@ -181,8 +198,14 @@ def data_lines(catalog: Catalog, refs: Iterable[str]) -> tuple[DataLine, ...]:
             DataLine(
                 ref=str(version.ref),
                 license=facts.license,
+                holder=facts.holder,
+                source=facts.source,
+                purpose=facts.purpose,
+                language=facts.language,
                 pii=facts.pii,
                 retain_until=facts.retain_until,
+                use=facts.use,
+                registered_at=version.registered_at,
                 status=str(catalog.status(version.ref)),
             )
         )
@@ -193,6 +216,9 @@ def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
     return MemberLine(
         ref=str(member.ref),
         status=str(catalog.status(member.ref)),
+        mode=str(member.facts.mode) if member.facts.mode else None,
+        registered_at=member.registered_at,
+        registrar=member.actor,
         licenses=member.facts.licenses,
         data=data_lines(catalog, member.facts.data),
     )

@@ -1,25 +1,29 @@
 """Write a build out as a plain checkpoint folder with its model card.
 
-The gate `export` is asked; the folder is signed on request; where it went is logged.
+The gate `export` is asked; the folder is signed on request; where it went is logged. With it go the
+licence, attributions and terms of others. What stands in the folder is the public form: it names
+nobody who works here, no waiver and no contract.
 """
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.jobs import gates
+from pipelines.jobs import gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace import folders
 from pipelines.workspace.bars import Report
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
 from registry.errors import Conflict
-from registry.formats import collect, render
+from registry.formats import Dossier, collect, public, render
+from registry.formats.licence_files import LicenceFiles, licence_files
 from registry.governance import attestations, people
 from registry.records.answers import ExportAnswer
 from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
-from registry.records.kinds import Gate, Relation
+from registry.records.kinds import Gate, Kind, Relation
+from registry.records.own_facts import Attachment
 
 # The file that says that a folder is one.
 DRAFT = "DRAFT"
@@ -73,12 +77,14 @@ def export(
         raise Conflict(
             str(out), found="something there", expected="a new folder", next="name another folder"
         )
+    own = state_facts.stated(workspace, Kind.EXPORT)
     folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
     out = out.resolve()
     incoming = out.with_name(f".{out.name}.incoming")
     with workspace.writing(f"export {reference}"):
         folder = folders.opened(workspace.root, build)
-        asked = build_evidence(workspace, build).model_copy(update={"draft": request.draft})
+        stated = {"draft": request.draft, "export_own": own.evidence}
+        asked = build_evidence(workspace, build).model_copy(update=stated)
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
@@ -91,8 +97,10 @@ def export(
                 target=request.target,
                 progress=progress,
             )
-            card = render(collect(catalog, str(build.ref)), "model-card")
+            dossier = collect(catalog, str(build.ref))
+            card = render(public(dossier), "model-card")
             (incoming / "README.md").write_text(card + LOADING.format(least=least))
+            licences = _write_licences(workspace, dossier, incoming)
             if request.draft:
                 (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
             facts = ExportFacts(
@@ -101,7 +109,9 @@ def export(
                 fused=request.fused,
                 verdict=verdict.outcome,
                 transformers=least,
+                license=dossier.licence.expression if dossier.licence else None,
             )
+            own.keep(workspace)
             if request.draft:
                 facts = facts.model_copy(update={"draft": True})
             if request.sign:
@@ -111,7 +121,7 @@ def export(
             # The row first: an export that nobody recorded would be missed when its data must go.
             catalog.register(
                 f"build-{build.ref.version}",
-                facts,
+                own.on(facts),
                 files=files,
                 parents=[(build.ref, Relation.EXPORTED_FROM)],
             )
@@ -133,7 +143,25 @@ def export(
         transformers=facts.transformers,
         verify=_verify(out, people.model_key(catalog.actor)) if request.sign else None,
         public_key=facts.public_key,
+        license=facts.license,
+        open=licences.open,
     )
+
+
+def _write_licences(workspace: Workspace, dossier: Dossier, folder: Path) -> LicenceFiles:
+    """Write LICENSE, NOTICE and what belongs to them."""
+
+    def read(attached: Attachment) -> str | None:
+        if not workspace.store.has(attached.sha256) or not workspace.store.verify(attached.sha256):
+            return None
+        return workspace.store.path(attached.sha256).read_text(errors="replace")
+
+    files = licence_files(public(dossier), read, dossier)
+    for name, text in files.texts.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return files
 
 
 def _sign(name: str, folder: Path) -> str:

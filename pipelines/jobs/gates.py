@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Refused
-from registry.governance import adoption, gate
+from registry.governance import adoption, gate, stating
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, Verdict, load
 from registry.records.evidence import Evidence
@@ -20,6 +20,7 @@ def question(workspace: Workspace, of: Gate, subject: str, evidence: Evidence) -
         evidence=evidence,
         policies=load(workspace.policies),
         at=datetime.now(UTC),
+        schema=stating.read_schema(workspace.facts),
     )
 
 

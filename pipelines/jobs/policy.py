@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipelines.jobs import collect_evidence, gates
+from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
-from registry.governance import adoption, gate, people, seen_before
-from registry.governance.policies import Policy, load
+from registry.governance import adoption, gate, people, seen_before, stating
+from registry.governance.policies import load
 from registry.records.answers import (
     PolicyAdoptAnswer,
     PolicyCheckAnswer,
@@ -64,6 +64,7 @@ def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> Poli
     before = adoption.policies_of(catalog, valid) if valid else []
     digest = adoption.set_digest(found)
     unchanged = valid is not None and valid.digest == digest
+    schema = state_facts.adopt(workspace, why, dry_run=dry_run)
     if not dry_run and not unchanged:
         signer = people.signer(catalog.actor) if people.is_closed(catalog) else None
         adoption.adopt(catalog, found, signer, why)
@@ -72,6 +73,7 @@ def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> Poli
         digest=digest,
         before=valid.digest if valid else None,
         policies=len(found),
+        facts=schema,
         changes=tuple(adoption.changes(before, found)) if valid else (),
     )
 
@@ -88,6 +90,7 @@ def try_out(workspace: Workspace, folder: Path | None = None) -> list[PolicyTryR
         from the last one that is logged.
     """
     policies = load(folder or workspace.policies)
+    schema = stating.read_schema(workspace.facts)
     catalog = workspace.catalog
     rows = []
     for kind, asked in GATES.items():
@@ -98,21 +101,21 @@ def try_out(workspace: Workspace, folder: Path | None = None) -> list[PolicyTryR
                 continue
             known = _evidence(workspace, version)
             for name in asked:
-                rows += _tried(catalog, policies, name, str(version.ref), known)
+                question = gate.Question(
+                    gate=name,
+                    subject=str(version.ref),
+                    evidence=known,
+                    policies=policies,
+                    at=datetime.now(UTC),
+                    proposed=True,
+                    schema=schema,
+                )
+                rows += _tried(catalog, question)
     return rows
 
 
-def _tried(
-    catalog: Catalog, policies: Sequence[Policy], name: Gate, ref: str, known: Evidence
-) -> list[PolicyTryRow]:
-    question = gate.Question(
-        gate=name,
-        subject=ref,
-        evidence=known,
-        policies=policies,
-        at=datetime.now(UTC),
-        proposed=True,
-    )
+def _tried(catalog: Catalog, question: gate.Question) -> list[PolicyTryRow]:
+    name, ref = question.gate, question.subject
     verdict = gate.check(catalog, question)
     logged = [
         event for event in gate.readable_verdicts(catalog, ref) if event.read(Judged).gate == name

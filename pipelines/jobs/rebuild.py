@@ -6,6 +6,7 @@ In:  the catalogue's usable experts, the workspace's recipes.
 Out: builds/N, whole or not at all, and its rows.
 """
 
+import json
 import shutil
 import sys
 import time
@@ -17,10 +18,14 @@ from btx_core.files import replace_text
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
 from btx_core.training.recipes import TuneRecipe
-from pipelines.jobs import collect_evidence, gates
+from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
+<<<<<<< HEAD
 from pipelines.jobs.growth import Growing, growing_from, is_grown, tuning_of, with_flops
+=======
+from pipelines.jobs.state_facts import StatedFacts
+>>>>>>> main
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import fitted, folders, orders, reports
@@ -77,7 +82,11 @@ class Run:
         started: on the monotonic clock, in seconds.
         shards: what earlier builds wrote of the members.
         snapshot: the frozen members.
+<<<<<<< HEAD
         grown: the build that it is tuned on from; None: from nothing.
+=======
+        own: what is stated of the build.
+>>>>>>> main
     """
 
     workspace: Workspace
@@ -87,7 +96,11 @@ class Run:
     started: float
     shards: Shards
     snapshot: Version[SnapshotFacts]
+<<<<<<< HEAD
     grown: Growing | None
+=======
+    own: StatedFacts
+>>>>>>> main
 
 
 def rebuild(
@@ -113,18 +126,25 @@ def rebuild(
     """
     with workspace.writing("rebuild"):
         started = time.monotonic()
+        own = state_facts.stated(workspace, Kind.BUILD)
         planned = plan(workspace, request or Request())
         if _nothing_to_do(workspace, planned):
+            if planned.previous:
+                own.require_same(workspace, planned.previous)
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
         _places(workspace, planned, executor)
         number = workspace.next_number(Kind.BUILD, "")
-        asked = _ask(workspace, planned, f"build/{number}")
+        asked = _ask(workspace, planned, f"build/{number}", own)
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
+<<<<<<< HEAD
         grown = growing_from(workspace, planned)
         run = Run(workspace, planned, number, asked, started, shards, snapshot, grown)
+=======
+        run = Run(workspace, planned, number, asked, started, shards, snapshot, own)
+>>>>>>> main
         if planned.chosen and planned.scope:
             print(f"tune: {fitted.sentence(planned.chosen, planned.scope)}", file=sys.stderr)
         order = _order(run)
@@ -229,22 +249,27 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     return True
 
 
-def _ask(workspace: Workspace, planned: Plan, ref: str) -> str:
+def _ask(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) -> str:
     """Ask the gate, and return the digest of the event that logs its verdict."""
-    gates.ask(workspace, Gate.BUILD, ref, _candidate(workspace, planned, ref))
+    asked = _candidate(workspace, planned, ref, own)
+    gates.ask(workspace, Gate.BUILD, ref, asked)
     return _last_verdict(workspace, ref)
 
 
-def _candidate(workspace: Workspace, planned: Plan, ref: str) -> BuildEvidence:
+def _candidate(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) -> BuildEvidence:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
-    return collect_evidence.of_candidate(workspace.catalog, ref, seed, members, planned.content)
+    catalog = workspace.catalog
+    asked = collect_evidence.of_candidate(catalog, ref, seed, members, planned.content)
+    return asked.model_copy(update={"own": own.evidence, "line": planned.line})
 
 
 def _refusals(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
     """Return the rules by which gate build would refuse the plan now; nothing is logged."""
     ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
-    question = gates.question(workspace, Gate.BUILD, ref, _candidate(workspace, planned, ref))
+    own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
+    asked = _candidate(workspace, planned, ref, own)
+    question = gates.question(workspace, Gate.BUILD, ref, asked)
     refused = gate.check(workspace.catalog, question).refusals()
     return tuple(f"{rule.name}: {rule.message}" for rule in refused)
 
@@ -399,10 +424,10 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         ref = f"build/{number}"
         if number != run.number:
             print(f"build/{run.number} was taken meanwhile: this is {ref}", file=sys.stderr)
-            run = replace(run, number=number, asked=_ask(workspace, run.planned, ref))
+            run = replace(run, number=number, asked=_ask(workspace, run.planned, ref, run.own))
         elif _last_verdict(workspace, ref) != run.asked:
             # A verdict speaks of one candidate, and another one asked under this number too.
-            run = replace(run, asked=_ask(workspace, run.planned, ref))
+            run = replace(run, asked=_ask(workspace, run.planned, ref, run.own))
         return _record_numbered(run, order)
 
 
@@ -427,7 +452,8 @@ def _record_numbered(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         parents.append((parse(order.grown_from.ref), Relation.GROWN_FROM))
     catalog = workspace.catalog
     with folders.placed(workspace.root, incoming, folder, files) as held:
-        facts = _facts(run, order, folder, held)
+        facts = run.own.on(_facts(run, order, folder, held))
+        run.own.keep(workspace)
         parents += [(parse(ref), Relation.TUNED_ON) for ref in facts.tuned_on]
         return catalog.register("", facts, files=files, version=run.number, parents=parents)
 
@@ -473,7 +499,9 @@ def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildF
         content=planned.content,
         recipe=BuildRecipe(mix=mix.recipe, tune=tune.recipe, evaluate=evaluate),
         given_recipe=planned.given,
-        architecture=_architecture(recipe(MixRecipe, mix.recipe), measured, len(members)),
+        architecture=_architecture(
+            recipe(MixRecipe, mix.recipe), measured, len(members)
+        ).model_copy(update={"context_length": _context_length(tuned)}),
         tuned=tuned_with,
         folder=_relative(workspace, folder),
         dvc=held,
@@ -501,6 +529,13 @@ def _architecture(mixed: MixRecipe, measured: MeasuredReport, members: int) -> A
         active_parameters=measured.active_parameters,
         total_parameters=measured.total_parameters,
     )
+
+
+def _context_length(model: Path) -> int | None:
+    """Return how many tokens a model reads and writes at most, as its config says."""
+    config = json.loads((model / "config.json").read_text())
+    length = config.get("max_position_embeddings")
+    return length if isinstance(length, int) else None
 
 
 def _linked(

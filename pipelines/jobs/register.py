@@ -10,7 +10,7 @@ from btx_core.measuring.evaluation import evaluate
 from btx_core.measuring.overlap import contamination
 from btx_core.mixing.preflight import preflight
 from btx_core.texts import TextFolder
-from pipelines.jobs import collect_evidence, gates
+from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
 from pipelines.workspace.bars import Show
 from pipelines.workspace.environment import environment
@@ -80,6 +80,7 @@ def register(
         Refused: when a policy says no; then no byte stays.
     """
     check_expert_name(name)
+    own = state_facts.stated(workspace, Kind.EXPERT)
     catalog = workspace.catalog
     with (
         workspace.writing(f"register {name}"),
@@ -98,9 +99,10 @@ def register(
             if number > 1:
                 newest = catalog.get(f"expert/{name}", ExpertFacts)
                 if _same(newest, candidate, folders.files_digest(files)):
+                    own.require_same(workspace, newest)
                     return replace(newest, created=False)
             facts = _facts(workspace, candidate, incoming, show)
-            facts = facts.model_copy(update=merge)
+            facts = own.on(facts.model_copy(update=merge))
             if contents and contents.left_out:
                 facts = facts.model_copy(update={"left_out": contents.left_out})
             seen = seen_before.of_weights(catalog, facts.tensors, _similarity(facts))
@@ -111,6 +113,7 @@ def register(
             with folders.placed(workspace.root, incoming, target, files) as held:
                 for file in files:
                     workspace.store.put(target / file.path, file.sha256)
+                own.keep(workspace)
                 return catalog.register(
                     name,
                     facts.model_copy(update={"dvc": held}),

@@ -6,12 +6,15 @@ is given: a token must not travel unencrypted.
 """
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 from pipelines.jobs import gates
 from pipelines.jobs.audit import AuditRequest, audit
+from pipelines.jobs.find import saved_searches
 from pipelines.jobs.release import build_evidence, release
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
@@ -26,7 +29,9 @@ try:
     import uvicorn
 
     from registry.web.application import application
+    from registry.web.connections import Network, bounded
     from registry.web.middleware import Limits
+    from registry.web.public import LOOPBACK, PublicAddress
     from registry.web.runs import OnCheck
     from registry.web.site import Jobs, Reviewed, Site
 except ModuleNotFoundError as error:
@@ -40,7 +45,6 @@ except ModuleNotFoundError as error:
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 USUAL_PORTS = {"http": 80, "https": 443}
 TOKEN_DAYS = 7  # of the token that a start prints; it ends with the server anyway
 
@@ -55,6 +59,8 @@ class Address:
         names: further names under which browsers reach it.
         cert: TLS certificate, PEM.
         key: its key, PEM.
+        public: where browsers find it behind a proxy.
+        proxies: addresses or networks of proxies whose word on who asks is taken.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +68,8 @@ class Address:
     names: tuple[str, ...] = ()
     cert: Path | None = None
     key: Path | None = None
+    public: PublicAddress | None = None
+    proxies: tuple[str, ...] = ()
 
     @property
     def scheme(self) -> str:
@@ -77,16 +85,31 @@ class Address:
         """Return the values of the Host header that mean this server."""
         port = "" if self.port == USUAL_PORTS[self.scheme] else f":{self.port}"
         names = dict.fromkeys((*LOOPBACK, self.host, *self.names))
-        return tuple(f"{_bracketed(name)}{port}".lower() for name in names)
+        own = tuple(f"{_bracketed(name)}{port}".lower() for name in names)
+        return (*own, self.public.host) if self.public else own
+
+    def networks(self) -> tuple[Network, ...]:
+        """Return the networks of the trusted proxies. Raises Invalid for what is none."""
+        try:
+            return tuple(ip_network(proxy) for proxy in self.proxies)
+        except ValueError as error:
+            raise Invalid(
+                "--trusted-proxy",
+                found=str(error),
+                expected="an address, or a network",
+                next="btx serve --public-url URL --trusted-proxy 10.0.0.7",
+            ) from None
 
     def check(self) -> None:
         """Raise Invalid where a token would travel unencrypted."""
-        if self.host not in LOOPBACK and not (self.cert and self.key):
+        # The proxy speaks TLS to browsers, and alone is answered.
+        behind = bool(self.public and self.proxies)
+        if self.host not in LOOPBACK and not (self.cert and self.key) and not behind:
             raise Invalid(
                 "btx serve",
                 found=f"--host {self.host} without TLS",
                 expected="a loopback address, or a certificate",
-                next="--host 127.0.0.1 behind your own proxy, or --cert FILE --key FILE",
+                next="--public-url URL --trusted-proxy ADDRESS, or --cert FILE --key FILE",
             )
 
 
@@ -136,7 +159,15 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
         tokens=tokens(workspace),
         hosts=address.hosts(),
         limits=limits,
+        saved=lambda: _searches(workspace),
+        public=address.public,
     )
+
+
+def _searches(workspace: Workspace) -> dict[str, str]:
+    """Return the saved searches, each as a person would type it."""
+    saved = saved_searches(workspace)
+    return {name: shlex.join(one.terms) for name, one in saved.items()}
 
 
 def serve(
@@ -165,11 +196,13 @@ def serve(
     secret, _ = state.tokens.issue(actor(), roles or ("viewer",), days=TOKEN_DAYS, keep=False)
     config = uvicorn.Config(
         application(state),
+        http=bounded(address.networks()),
         host=address.host,
         port=address.port,
         log_level="warning",
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(address.proxies),
+        forwarded_allow_ips=list(address.proxies),
         timeout_graceful_shutdown=2,
         ssl_certfile=address.cert,
         ssl_keyfile=address.key,
@@ -181,7 +214,8 @@ def serve(
         address.port,
         reads_per_s,
     )
-    on_start(f"{address.url}/login#{secret}")
+    at = address.public.url if address.public else address.url
+    on_start(f"{at}/login#{secret}")
     uvicorn.Server(config).run()
     logger.info("the server has stopped")
 

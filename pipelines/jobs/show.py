@@ -39,7 +39,7 @@ LISTED: Mapping[str, type[Facts]] = {
     for facts in (SeedFacts, DataFacts, ExpertFacts, BuildFacts, ExportFacts)
 }
 # Too long for a reader, or said elsewhere in the answer.
-HIDDEN = ("status", "tensors", "given_recipe")
+HIDDEN = ("status", "tensors", "given_recipe", "own")
 
 
 def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[RowEnd]:
@@ -102,6 +102,7 @@ def shown(workspace: Workspace, reference: str) -> Shown:
     """
     # Imported here: a list needs no policies.
     from registry.governance.gate import readable_verdicts
+    from registry.governance.stating import own_facts_of
 
     catalog = workspace.catalog
     version = catalog.get(reference)
@@ -118,6 +119,7 @@ def shown(workspace: Workspace, reference: str) -> Shown:
         digest=version.digest,
         registered_at=version.registered_at,
         actor=version.actor,
+        own=own_facts_of(catalog, version.ref),
         files=tuple(FileLine(**vars(file)) for file in version.files),
         gates=tuple(verdicts),
     )

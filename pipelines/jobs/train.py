@@ -17,6 +17,7 @@ from typing import Any
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
 from btx_core.training.recipes import TrainRecipe
+from pipelines.jobs import state_facts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.task import Task
@@ -32,7 +33,7 @@ from registry.records.answers import PlannedBranch, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts
-from registry.records.kinds import UNUSABLE
+from registry.records.kinds import UNUSABLE, Kind
 from registry.records.version import Version
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ def train(
     for name in experts:
         # At the registration, hours later, would be too late.
         check_expert_name(name)
+    state_facts.stated(workspace, Kind.EXPERT)
     resources = workspace.settings.resources("train", executor)
     check(resources, Clusters.of(workspace.settings))
     catalog = workspace.catalog

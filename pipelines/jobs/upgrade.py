@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from pipelines.jobs import policy
-from pipelines.workspace.workspace import Workspace, template
+from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, template
 from registry.governance import adoption, people
 from registry.governance.policies import load
 from registry.records.answers import UpgradeStep
@@ -27,7 +27,11 @@ def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeStep]:
     Raises:
         Refused: for a set that only an auditor may adopt.
     """
-    steps = [*_policies(workspace, apply), *_adoption(workspace, apply)]
+    steps = [
+        *_policies(workspace, apply),
+        *_facts(workspace, apply),
+        *_adoption(workspace, apply),
+    ]
     if not people.is_closed(workspace.catalog):
         steps.append(
             UpgradeStep(
@@ -50,6 +54,21 @@ def _policies(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
         UpgradeStep(
             what=f"policies {', '.join(Path(name).stem for name in lacking)}",
             why="new workspaces have them; yours are not changed",
+            command="btx upgrade --apply",
+            done=apply,
+        )
+    ]
+
+
+def _facts(workspace: Workspace, apply: bool) -> list[UpgradeStep]:
+    if workspace.facts.exists():
+        return []
+    if apply:
+        shutil.copyfile(SHIPPED_FACTS, workspace.facts)
+    return [
+        UpgradeStep(
+            what=f"{workspace.facts.name}, the facts that a company states of its own",
+            why="reports and policies ask for them; none is required as it comes",
             command="btx upgrade --apply",
             done=apply,
         )

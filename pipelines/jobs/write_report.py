@@ -16,7 +16,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_bytes
 from registry.errors import Conflict, Invalid
-from registry.formats import STATEMENTS, Dossier, collect, in_toto, render
+from registry.formats import STATEMENTS, Dossier, collect, in_toto, public, render
 from registry.governance import attestations, people
 from registry.governance.people import Signer
 from registry.records.answers import ReportAnswer
@@ -43,7 +43,13 @@ class _File:
 
 
 def report(
-    workspace: Workspace, reference: str, form: str, *, out: Path | None = None, sign: bool = False
+    workspace: Workspace,
+    reference: str,
+    form: str,
+    *,
+    out: Path | None = None,
+    sign: bool = False,
+    outside: bool = False,
 ) -> ReportAnswer:
     """Write a report. Nothing is logged.
 
@@ -53,6 +59,7 @@ def report(
         form: one of the names in `registry.formats.FORMATS`.
         out: the new file; the text itself is returned unless it is given.
         sign: sign with the acting person's key.
+        outside: the public form, which names no people, waivers and contracts.
 
     Raises:
         Conflict: when `out` exists.
@@ -72,7 +79,8 @@ def report(
     if by:
         people.require_listed(catalog, by)
         folders.verify_here(workspace, catalog.get(reference))
-    text = render(dossier, form)
+    shown = public(dossier) if outside else dossier
+    text = render(shown, form, as_page=out is not None and out.suffix in (".html", ".htm"))
     if by and form in STATEMENTS:
         text = in_toto.envelope(text, by.key)
     if out is None:

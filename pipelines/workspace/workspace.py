@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.workspace import trust
 from pipelines.workspace.environment import child_environment
+from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
     STAGE_NAMES,
     ExecutorName,
@@ -45,6 +46,17 @@ SETTINGS = "btx.toml"
 HELD = ("data/*/*.dvc", "seeds/*/*.dvc", "experts/*/*.dvc", "builds/*.dvc")
 # What git leaves alone. Metrics belong to git, so that DVC can compare them.
 IGNORED = "/.btx/\n/work/*\n!/work/evaluation.json\n/exports/\n"
+# What each clone writes for itself stays its own when git merges. The first command that writes in
+# a clone sets the driver there: git takes none from a repository.
+DRIVER = "btx-own"
+ATTRIBUTES = f"""\
+dvc.lock merge={DRIVER}
+snapshot.json merge={DRIVER}
+branches.yaml merge={DRIVER}
+work/evaluation.json merge={DRIVER}
+.gitignore merge=union
+"""
+SHIPPED_FACTS = Path(__file__).with_name("facts.yaml")
 DEFAULT_SETTINGS = """\
 # Settings of this workspace. The environment variable BTX_REGISTRY_URL goes before [registry] url.
 [registry]
@@ -165,6 +177,8 @@ class Workspace:
     root: Path
     settings: Settings
     acting: str | None = None  # who writes in it; the account that runs the program, unless given
+    # Own facts that are stated of what is registered through it.
+    given: GivenFacts = field(default_factory=GivenFacts)
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
@@ -254,6 +268,10 @@ class Workspace:
         """Return this workspace with a catalogue of its own, in which another person writes."""
         return replace(self, acting=name)
 
+    def stating(self, given: GivenFacts) -> "Workspace":
+        """Return this workspace, through which versions are registered with these own facts."""
+        return replace(self, given=given) if given.any else self
+
     @cached_property
     def store(self) -> Store:
         """The content store."""
@@ -285,6 +303,11 @@ class Workspace:
     def policies(self) -> Path:
         """The folder of the policies."""
         return self.root / "policies"
+
+    @property
+    def facts(self) -> Path:
+        """The file that says which facts of its own the company states."""
+        return self.root / "facts.yaml"
 
     @property
     def work(self) -> Path:
@@ -355,6 +378,7 @@ class Workspace:
             lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")
             lock.flush()
             _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
+            _set_driver(self.root)
             yield
 
     @property
@@ -485,7 +509,7 @@ def template() -> Path:
 
 
 def create(root: Path) -> Workspace:
-    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/.
+    """Make a folder a workspace: git, DVC, btx.toml, dvc.yaml, policies/, facts.yaml.
 
     What is already there stays as it is.
     """
@@ -494,8 +518,8 @@ def create(root: Path) -> Workspace:
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
     trust.require(root, before.statements())
-    for name in ("dvc.yaml", "policies"):
-        _copy_new(template() / name, root / name)
+    for source in (template() / "dvc.yaml", template() / "policies", SHIPPED_FACTS):
+        _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if not (root / ".git").is_dir():
         _run(root, "git", "init", "--quiet")
@@ -506,18 +530,35 @@ def create(root: Path) -> Workspace:
         # stop every command after it.
         for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
-    ignore = root / ".gitignore"
-    known = ignore.read_text().splitlines() if ignore.exists() else []
-    missing = [line for line in IGNORED.splitlines() if line not in known]
-    if missing:
-        with ignore.open("a") as file:
-            file.write("\n".join(missing) + "\n")
+    _add_lines(root / ".gitignore", IGNORED)
+    _add_lines(root / ".gitattributes", ATTRIBUTES)
+    _set_driver(root)
     # Last: with it the folder is a workspace.
     _write_new(root / SETTINGS, DEFAULT_SETTINGS)
     workspace = Workspace.find(root)
     (root / ".btx").mkdir(exist_ok=True)
     workspace.catalog_to_fill.head()
     return workspace
+
+
+def _add_lines(path: Path, lines: str) -> None:
+    """Add the lines that a file lacks."""
+    known = path.read_text().splitlines() if path.exists() else []
+    missing = [line for line in lines.splitlines() if line not in known]
+    if missing:
+        with path.open("a") as file:
+            file.write("\n".join(missing) + "\n")
+
+
+def _set_driver(root: Path) -> None:
+    """Let git keep this clone's own files on a merge, where the workspace asks for that."""
+    attributes = root / ".gitattributes"
+    if not attributes.is_file() or DRIVER not in attributes.read_text():
+        return
+    key = f"merge.{DRIVER}.driver"
+    # `true` leaves the file of this clone as it is. Outside of a git repository nothing is set.
+    if subprocess.run(["git", "config", "--get", key], cwd=root, capture_output=True).returncode:
+        subprocess.run(["git", "config", key, "true"], cwd=root, capture_output=True, check=False)
 
 
 def _copy_new(source: Path, target: Path) -> None:

@@ -333,6 +333,16 @@ class Catalog:
                     holders[found.ref] = found.files
         return holders
 
+    def with_own(self) -> list[Reference]:
+        """Return the versions that were registered with facts of the company's own."""
+        with self.database.read() as rows:
+            return [one.ref for one in reading.with_own(rows)]
+
+    def attached(self) -> dict[str, set[str]]:
+        """Return the digest of every file that was ever attached, with what it was attached to."""
+        with self.database.read() as rows:
+            return reading.attached(rows)
+
     def needed(self) -> Needed:
         """Return what no garbage collection may delete: the bytes of every registered version.
 
@@ -342,10 +352,12 @@ class Catalog:
             files = rows("SELECT DISTINCT sha256, md5 FROM file")
             query = f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.facts LIKE '%\"dvc\":%'"
             held = [version(row).facts for row in rows(query)]
+            attached = reading.attached(rows)
         folders = [facts.dvc for facts in held if isinstance(facts, Held)]
         md5 = {folder.md5 for folder in folders if folder} | {row[1] for row in files}
         return Needed(
-            frozenset(row[0] for row in files), frozenset(one for one in md5 if one is not None)
+            frozenset({row[0] for row in files} | attached.keys()),
+            frozenset(one for one in md5 if one is not None),
         )
 
     def results(self, build: Version[BuildFacts]) -> tuple[Result, ...]:

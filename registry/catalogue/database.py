@@ -15,13 +15,13 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 # The two drivers' connections share no type, and a column's value may be of any.
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from btx_core.problems import BtxError
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 BUSY_S = 60.0
 # Between two looks at a lock that SQLite does not wait for.
 PAUSE_S = 0.02
+# How long a server that did answer is waited for: a restart takes seconds.
+PATIENCE_S = 60.0
 # Where the advisory locks of names begin on PostgreSQL, beside the one of the event chain.
 LOCKS = 1 << 40
 # The newest migration.
@@ -48,6 +50,9 @@ PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")
 # What the triggers and the unique keys say of a row that is there already.
 REFUSED_ROW = ("append-only", "not the next event", "UNIQUE", "unique")
 NO_DATABASE = ("malformed", "not a database")
+
+
+T = TypeVar("T")
 
 
 class Rows:
@@ -118,6 +123,7 @@ class Database:
         self._local = threading.local()
         self._writing = threading.Lock()
         self._sqlalchemy_engine: Engine | None = None
+        self._answered = False
         revision = self._schema()
         if revision is not None and revision > SCHEMA:
             raise Unavailable(
@@ -128,6 +134,7 @@ class Database:
             )
         if revision != SCHEMA:
             self._migrate()
+        self._answered = True
 
     @contextmanager
     def read(self) -> Iterator[Rows]:
@@ -144,10 +151,7 @@ class Database:
         """
         depth = getattr(self._local, "depth", 0)
         with _errors_in_words(self.url):
-            rows = self._rows()
-            if depth == 0:
-                isolation = " ISOLATION LEVEL REPEATABLE READ READ ONLY"
-                rows.connection.execute(f"BEGIN{'' if self.engine == 'sqlite' else isolation}")
+            rows = self._rows() if depth else self._waited_for(self._begun)
             self._local.depth = depth + 1
             try:
                 yield rows
@@ -173,7 +177,7 @@ class Database:
         from sqlmodel import Session
 
         with _errors_in_words(self.url), Session(self._writer_engine()) as session, session.begin():
-            writer = Writer(session, self.engine)
+            writer = self._waited_for(lambda: Writer(session, self.engine))
             if self.engine == "postgresql":
                 # A lock that a role with INSERT and SELECT alone may take.
                 writer.rows("SELECT pg_advisory_xact_lock(hashtext('btx event chain'))")
@@ -196,7 +200,7 @@ class Database:
                 yield
             return
         with _errors_in_words(self.url):
-            connection = self._connect()
+            connection = self._waited_for(self._connect)
             connection.execute("SELECT pg_advisory_lock(%s)", (LOCKS + number,))
         try:
             yield
@@ -218,6 +222,29 @@ class Database:
         if connection is None or (self.engine == "postgresql" and connection.closed):
             connection = self._local.connection = self._connect()
         return Rows(connection, self.engine)
+
+    def _begun(self) -> Rows:
+        """Begin a transaction that reads."""
+        rows = self._rows()
+        isolation = " ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        try:
+            rows.connection.execute(f"BEGIN{'' if self.engine == 'sqlite' else isolation}")
+        except Exception:
+            self._local.connection = None
+            raise
+        return rows
+
+    def _waited_for(self, ask: Callable[[], T]) -> T:
+        """Ask a server that answered before until it answers again: it may be restarting."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                patient = self._answered and time.monotonic() < until
+                if not patient or not _is_lost_connection(error):
+                    raise
+            time.sleep(PAUSE_S)
 
     def _end(self, rows: Rows) -> None:
         try:
@@ -356,6 +383,17 @@ def _errors_in_words(url: str) -> Iterator[None]:
         if not of_sqlite and not type(driver_error).__module__.startswith("psycopg"):
             raise
         raise _translated(driver_error, without_secrets(url)) from error
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether PostgreSQL did not answer at all."""
+    driver_error = getattr(error, "orig", None) or error
+    if not type(driver_error).__module__.startswith("psycopg"):
+        return False
+    # Here, since SQLite must not pay for it.
+    import psycopg
+
+    return isinstance(driver_error, psycopg.OperationalError)
 
 
 def _translated(error: BaseException, where: str) -> BtxError:

@@ -107,6 +107,7 @@ def dump(
             counts = {table: _write_lines(rows, table, temporary) for table in TABLES}
             head = audit_log.head(rows)
             named = {sha256 for (sha256,) in rows("SELECT DISTINCT sha256 FROM file")}
+            named |= reading.attached(rows).keys()
         copied: set[str] = set()
         if store is not None:
             copied = _copy_objects(store, named, elsewhere or {}, temporary / "objects")

@@ -11,9 +11,10 @@ from registry.catalogue import lineage
 from registry.catalogue.database import Rows
 from registry.catalogue.rows import FILE_COLUMNS, VERSION_COLUMNS, file_fact, version
 from registry.errors import Damaged, NotFound
-from registry.records.events import Progress
+from registry.records.events import Acted, Progress
 from registry.records.facts import Facts
 from registry.records.kinds import Kind, Status, status_of
+from registry.records.own_facts import Attachment, attachment
 from registry.records.references import Reference, parse
 from registry.records.version import FileFact, Version
 
@@ -118,6 +119,30 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
                 next="btx audit names every finding",
             ) from None
     return statuses
+
+
+def with_own(rows: Rows) -> list[Version[Facts]]:
+    """Return the versions that were registered with facts of the company's own."""
+    query = f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.facts LIKE '%\"own\":%'"
+    return [one for one in map(version, rows(query)) if one.facts.own]
+
+
+def attached(rows: Rows) -> dict[str, set[str]]:
+    """Return the digest of every file that was ever attached, with what it was attached to."""
+    found: dict[str, set[str]] = {}
+    for one in with_own(rows):
+        for value in one.facts.own.values():
+            _note(found, str(one.ref), value)
+    for subject, body in rows("SELECT subject, body FROM event WHERE kind = 'fact'"):
+        act = Acted.from_text(body, f"facts of {subject}").act
+        for stated in (act.facts or {}).values():
+            _note(found, subject, attachment(stated))
+    return found
+
+
+def _note(found: dict[str, set[str]], subject: str, value: object) -> None:
+    if isinstance(value, Attachment):
+        found.setdefault(value.sha256, set()).add(subject)
 
 
 def next_number(rows: Rows, kind: Kind, name: str) -> int:

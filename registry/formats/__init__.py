@@ -6,11 +6,13 @@ nothing is guessed. Signing is left to registry.governance.attestations.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from registry.errors import Invalid
 from registry.formats import (
     croissant,
     cyclonedx,
+    forms,
     in_toto,
     model_card,
     openlineage,
@@ -18,9 +20,10 @@ from registry.formats import (
     report,
     spdx,
 )
+from registry.formats.audience import public
 from registry.formats.dossier import Dossier, collect
 
-__all__ = ["FORMATS", "STATEMENTS", "Dossier", "collect", "render"]
+__all__ = ["FORMATS", "PAGES", "STATEMENTS", "Dossier", "collect", "public", "render"]
 
 FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "html": report.html,
@@ -33,17 +36,23 @@ FORMATS: Mapping[str, Callable[[Dossier], str]] = {
     "croissant": croissant.text,
     "in-toto": in_toto.text,
     "vsa": in_toto.summary_text,
+    **{name: partial(forms.markdown, name) for name in forms.FORMS},
+}
+# Formats that are a page where a page is asked for.
+PAGES: Mapping[str, Callable[[Dossier], str]] = {
+    name: partial(forms.html, name) for name in forms.FORMS
 }
 # Formats that are signed as they are: the envelope holds the statement itself.
 STATEMENTS = ("in-toto", "vsa")
 
 
-def render(dossier: Dossier, form: str) -> str:
+def render(dossier: Dossier, form: str, *, as_page: bool = False) -> str:
     """Write a dossier in one of the FORMATS.
 
     Args:
         dossier: what is recorded of a version.
         form: the format's name, a key of FORMATS.
+        as_page: as one HTML page, where the format has one.
 
     Returns:
         The text of the whole file.
@@ -58,4 +67,5 @@ def render(dossier: Dossier, form: str) -> str:
             expected=f"one of {', '.join(FORMATS)}",
             next="btx report --help",
         )
-    return FORMATS[form](dossier)
+    writers = {**FORMATS, **PAGES} if as_page else FORMATS
+    return writers[form](dossier)

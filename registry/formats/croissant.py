@@ -8,12 +8,22 @@ import mimetypes
 
 from registry.errors import Invalid
 from registry.formats.documents import Document, written
-from registry.formats.dossier import Dossier, seconds
+from registry.formats.dossier import Dossier, files_digest, seconds
 from registry.formats.tables import NOT_STATED
 from registry.records.facts import DataFacts
 from registry.records.kinds import Kind
-from registry.records.version import FileFact
+from registry.records.version import FileFact, Version
 
+# RAI properties, and the own facts that they say.
+RAI = {
+    "dataCollection": "data_selection",
+    "dataCollectionType": "source_class",
+    "dataPreprocessingProtocol": "data_curation",
+    "dataBiases": "data_bias",
+    "dataLimitations": "data_suitability",
+}
+# Files that are described document by document.
+MOST_RECORD_SETS = 50
 CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -84,22 +94,62 @@ def dataset(dossier: Dossier) -> Document:
     document: Document = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "conformsTo": [
+            "http://mlcommons.org/croissant/1.0",
+            "http://mlcommons.org/croissant/RAI/1.0",
+        ],
         "name": version.ref.name,
         "description": f"{source}. Purpose: {facts.purpose or NOT_STATED}.",
         "version": f"{version.ref.version}.0.0",
         "url": f"urn:btx:{version.ref}",
         "datePublished": seconds(version.registered_at)[:10],
-        "identifier": f"sha256:{version.digest}",
-        "citeAs": f"{version.ref}, sha256:{version.digest}",
+        "identifier": f"sha256:{files_digest(version) or version.digest}",
+        "citeAs": f"{version.ref}, sha256:{files_digest(version) or version.digest}",
         "rai:personalSensitiveInformation": f"personal data: {facts.pii or NOT_STATED}",
         "distribution": [_file(file) for file in version.files],
+        "recordSet": [_documents(file) for file in version.files[:MOST_RECORD_SETS]],
+        **_responsible_ai(dossier, version),
     }
     if facts.license:
         document["license"] = _license(facts.license)
     if facts.holder:
         document["creator"] = {"@type": "sc:Organization", "name": facts.holder}
     return document
+
+
+def _responsible_ai(dossier: Dossier, version: Version[DataFacts]) -> Document:
+    """The RAI properties that the company states something of."""
+    stated = {name: dossier.own_fact(key, version) for name, key in RAI.items()}
+    properties = {f"rai:{name}": fact.text for name, fact in stated.items() if fact is not None}
+    period = [dossier.own_fact(key, version) for key in ("collected_from", "collected_until")]
+    if known := [fact.text for fact in period if fact is not None]:
+        properties["rai:dataCollectionTimeframe"] = " to ".join(known)
+    if version.facts.purpose:
+        properties["rai:dataUseCases"] = version.facts.purpose
+    return dict(properties)
+
+
+def _documents(file: FileFact) -> Document:
+    """A file's documents as records: each line of a .jsonl file, else the whole of it."""
+    lines = file.path.endswith(".jsonl")
+    name = f"documents/{file.path}"
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"{name}/text",
+                "name": "text",
+                "dataType": "sc:Text",
+                "source": {
+                    "fileObject": {"@id": file.path},
+                    "extract": {"column": "text"} if lines else {"fileProperty": "content"},
+                },
+            }
+        ],
+    }
 
 
 def _license(expression: str) -> str:

@@ -5,7 +5,14 @@ cards; that is why the JSON is written here.
 """
 
 from registry.formats.documents import Document, number_text, written
-from registry.formats.dossier import Dossier, stated_license, tool_version, uuid_of
+from registry.formats.dossier import (
+    Dossier,
+    files_digest,
+    stated_license,
+    tool_version,
+    uuid_of,
+)
+from registry.formats.tables import worse
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import Kind, Relation
 from registry.records.results import Result, labels
@@ -63,10 +70,19 @@ def _component(dossier: Dossier, version: Version[Facts]) -> Document:
         "bom-ref": ref,
         "name": version.ref.name or "build",
         "version": str(version.ref.version),
-        "hashes": [{"alg": "SHA-256", "content": version.digest}],
-        "properties": [{"name": "btx:status", "value": str(dossier.status(ref))}],
+        "purl": f"pkg:generic/btx/{version.ref.kind}-{version.ref.name or 'build'}"
+        f"@{version.ref.version}",
+        "properties": [
+            {"name": "btx:status", "value": str(dossier.status(ref))},
+            {"name": "btx:row-digest", "value": version.digest},
+        ],
     }
-    if licences := _licences(version):
+    if files := files_digest(version):
+        component["hashes"] = [{"alg": "SHA-256", "content": files}]
+    if isinstance(facts, BuildFacts | ExpertFacts):
+        provider = dossier.organisation.get("provider")
+        component["supplier"] = {"name": provider.text if provider else "not stated"}
+    if licences := _licences(dossier, version):
         component["licenses"] = licences
     if isinstance(facts, DataFacts):
         if facts.holder:
@@ -84,21 +100,34 @@ def _component(dossier: Dossier, version: Version[Facts]) -> Document:
             }
             for file in version.files
         ]
+    parents = [node for node, _ in dossier.parents(version) if node.ref.kind == Kind.SEED]
+    if parents:
+        component["pedigree"] = {"ancestors": [_ancestor(node) for node in parents]}
     component["modelCard"] = _model_card(dossier, version)
     return component
 
 
-def _licences(version: Version[Facts]) -> list[Document]:
+def _licences(dossier: Dossier, version: Version[Facts]) -> list[Document]:
     """One identifier, or one SPDX expression; what SPDX does not list goes by name."""
     stated = stated_license(version)
     if isinstance(version.facts, ExpertFacts):
         each = [licence for licence in version.facts.licenses if licence]
         stated = " AND ".join(f"({text})" if " " in text else text for text in each)
+    if isinstance(version.facts, BuildFacts) and version.ref == dossier.subject.ref:
+        stated = dossier.licence.expression if dossier.licence else None
     if not stated:
         return []
     if " " in stated:
         return [{"expression": stated}]
     return [{"license": {"name" if stated.startswith("LicenseRef-") else "id": stated}}]
+
+
+def _ancestor(version: Version[Facts]) -> Document:
+    return {
+        "type": "machine-learning-model",
+        "name": version.ref.name,
+        "version": str(version.ref.version),
+    }
 
 
 def _data(version: Version[DataFacts]) -> Document:
@@ -129,6 +158,8 @@ def _model_card(dossier: Dossier, version: Version[Facts]) -> Document:
         data = [str(node.ref) for node in dossier.of(DataFacts)]
         architecture = "mixture of experts"
     parameters: Document = {"task": "text-generation", "architectureFamily": architecture}
+    if isinstance(facts, BuildFacts | ExpertFacts):
+        parameters["approach"] = {"type": "self-supervised"}
     if isinstance(facts, SeedFacts) and facts.model_type:
         parameters["modelArchitecture"] = facts.model_type
     if data:
@@ -136,12 +167,27 @@ def _model_card(dossier: Dossier, version: Version[Facts]) -> Document:
     parameters["inputs"] = [{"format": "text"}]
     parameters["outputs"] = [{"format": "text"}]
     card: Document = {"modelParameters": parameters}
+    if considered := _considerations(dossier, version):
+        card["considerations"] = considered
     results = facts.results if isinstance(facts, BuildFacts | ExpertFacts) else ()
     names = labels(results)
     metrics = [metric for result in results for metric in _metrics(names[result.data], result)]
     if metrics:
         card["quantitativeAnalysis"] = {"performanceMetrics": metrics}
     return card
+
+
+def _considerations(dossier: Dossier, version: Version[Facts]) -> Document:
+    """What the company states on the use of the subject and on its energy."""
+    if version.ref != dossier.subject.ref or not isinstance(version.facts, BuildFacts):
+        return {}
+    considered: Document = {}
+    for key, name in (("tasks", "useCases"), ("intended_systems", "users")):
+        if fact := dossier.own_fact(key):
+            considered[name] = [fact.text]
+    if limits := worse(dossier):
+        considered["technicalLimitations"] = [f"worse than its seed on {one}" for one in limits]
+    return considered
 
 
 def _metrics(label: str, result: Result) -> list[Document]:

@@ -6,16 +6,19 @@ see the catalogue.
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import TypeVar
 
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.lineage import Graph, Impact
+from registry.digest import sha256_bytes
 from registry.governance import people
+from registry.governance.build_licence import BuildLicence, of_build
 from registry.governance.gate import verdicts
+from registry.governance.stating import Statements
 from registry.records.events import Judged, WaiverUsed, Withdrawn
 from registry.records.evidence import ApprovalLine
 from registry.records.facts import (
@@ -30,6 +33,7 @@ from registry.records.facts import (
     TrainingReport,
 )
 from registry.records.kinds import Kind, Status
+from registry.records.own_facts import OwnFact
 from registry.records.references import Reference
 from registry.records.results import Result
 from registry.records.version import Event, Version
@@ -79,6 +83,10 @@ class Dossier:
         previous: earlier builds, where the subject is a build.
         impact: what was made from the subject; None for a build.
         open_list: whether no auditor keeps the list of actors, so that approvals prove nobody.
+        licence: under which licence the subject may be passed on; of a build alone.
+        own: own facts of the versions in the graph, by reference and name.
+        organisation: own facts of the company itself, by name.
+        public: whether it holds only what may leave the company.
     """
 
     subject: Version[Facts]
@@ -94,6 +102,10 @@ class Dossier:
     previous: tuple[str, ...] = ()
     impact: Impact | None = None
     open_list: bool = False
+    licence: BuildLicence | None = None
+    own: Mapping[str, Mapping[str, OwnFact]] = field(default_factory=dict)
+    organisation: Mapping[str, OwnFact] = field(default_factory=dict)
+    public: bool = False
 
     @property
     def ref(self) -> str:
@@ -160,6 +172,14 @@ class Dossier:
         licences = {stated_license(node) for node in self.graph.nodes}
         return sorted(licence for licence in licences if licence)
 
+    def own_fact(self, name: str, version: Version[Facts] | None = None) -> OwnFact | None:
+        """Return what the company states of a version (default: the subject), else of itself.
+
+        So what holds of everything is stated once, of the organisation.
+        """
+        ref = str((version or self.subject).ref)
+        return self.own.get(ref, {}).get(name) or self.organisation.get(name)
+
     def last_verdicts(self, ref: str) -> dict[str, Judgement]:
         """Return the newest verdict of each gate on a version, by the gate's name."""
         return {
@@ -208,6 +228,7 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
     refs = [str(node.ref) for node in graph.nodes]
     withdrawn = {event.subject: event for event in catalog.events(kind=Withdrawn.logged_as)}
     moment = at or datetime.now(UTC)
+    statements = Statements.read(catalog)
     return Dossier(
         subject=subject,
         graph=graph,
@@ -222,6 +243,11 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
         made_at=moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         previous=_earlier_builds(catalog, subject),
         impact=impact,
+        licence=of_build(catalog, subject.of(BuildFacts))
+        if subject.ref.kind == Kind.BUILD
+        else None,
+        own={str(node.ref): statements.of(node) for node in graph.nodes},
+        organisation=statements.of_organisation(),
     )
 
 
@@ -241,6 +267,30 @@ def uuid_of(*parts: str) -> uuid.UUID:
 def seconds(moment: str) -> str:
     """Return a logged moment without its fraction: the one form that every schema takes."""
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def files_digest(version: Version[Facts]) -> str | None:
+    r"""Return one digest of a version's files that anybody can compute; None without files.
+
+    It is the SHA-256 of what `sha256sum` prints for them in the order of their paths' bytes:
+    `find . -type f -printf '%P\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum`.
+    """
+    files = sorted(version.files, key=lambda file: file.path.encode())
+    listing = "".join(f"{file.sha256}  {file.path}\n" for file in files)
+    return sha256_bytes(listing.encode()) if files else None
+
+
+def started(version: Version[Facts]) -> str | None:
+    """Return when the making of a version began, where its length was reported."""
+    facts = version.facts
+    report = training(version)
+    length = report.wall_s if report else None
+    if isinstance(facts, BuildFacts):
+        length = facts.cost.seconds.total
+    if length is None:
+        return None
+    end = datetime.fromisoformat(version.registered_at)
+    return seconds((end - timedelta(seconds=length)).isoformat())
 
 
 def stated_license(version: Version[Facts]) -> str | None:

@@ -14,8 +14,10 @@ from registry.formats.documents import Document, written
 from registry.formats.dossier import (
     Dossier,
     environment,
+    files_digest,
     revision,
     seconds,
+    started,
     tool_version,
     training,
 )
@@ -26,6 +28,8 @@ from registry.records.version import Version
 STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 SUMMARY = "https://slsa.dev/verification_summary/v1"
+# What makes versions: this program, wherever it runs. Who asked it to is a parameter.
+PLATFORM = "urn:btx:platform:btx-registry"
 
 
 def text(dossier: Dossier) -> str:
@@ -50,7 +54,7 @@ def statement(dossier: Dossier) -> Document:
     act = "released" if dossier.releases else "registered"
     version = dossier.subject
     programs = environment(version)
-    subject = [{"name": str(version.ref), "digest": {"sha256": version.digest}}]
+    subject = [{"name": str(version.ref), "digest": _digests(version)}]
     subject += [
         {"name": f"{version.ref}/{file.path}", "digest": {"sha256": file.sha256}}
         for file in version.files
@@ -58,15 +62,18 @@ def statement(dossier: Dossier) -> Document:
     definition = {
         "buildType": f"urn:btx:{version.ref.kind}:{act}:v1",
         "externalParameters": _parameters(version),
-        "internalParameters": {"environment": programs.to_json() if programs else {}},
+        "internalParameters": {
+            "environment": programs.to_json() if programs else {},
+            "registrar": version.actor,
+        },
         "resolvedDependencies": _dependencies(dossier),
     }
     run = {
         "builder": {
-            "id": f"urn:btx:actor:{version.actor}",
+            "id": PLATFORM,
             "version": {"btx-registry": tool_version()},
         },
-        "metadata": {"invocationId": version.digest, "finishedOn": seconds(version.registered_at)},
+        "metadata": _when(version),
         "byproducts": _byproducts(dossier, act),
     }
     return {
@@ -113,7 +120,7 @@ def verification_summary(dossier: Dossier) -> Document:
     }
     return {
         "_type": STATEMENT,
-        "subject": [{"name": dossier.ref, "digest": {"sha256": dossier.subject.digest}}],
+        "subject": [{"name": dossier.ref, "digest": _digests(dossier.subject)}],
         "predicateType": SUMMARY,
         "predicate": predicate,
     }
@@ -122,6 +129,21 @@ def verification_summary(dossier: Dossier) -> Document:
 def envelope(statement_text: str, key: Ed25519PrivateKey) -> str:
     """Return a statement's text in a DSSE envelope that is signed with the key, as JSON."""
     return written(sign(json.loads(statement_text), key))
+
+
+def _digests(version: Version[Facts]) -> Document:
+    """The digest of the files, as sha256sum gives it, and that of the registry's own row."""
+    files = files_digest(version)
+    return {**({"sha256": files} if files else {}), "btxRow": version.digest}
+
+
+def _when(version: Version[Facts]) -> Document:
+    began = started(version)
+    return {
+        "invocationId": version.digest,
+        **({"startedOn": began} if began else {}),
+        "finishedOn": seconds(version.registered_at),
+    }
 
 
 def _parameters(version: Version[Facts]) -> Document:
@@ -159,10 +181,14 @@ def _dependencies(dossier: Dossier) -> list[Document]:
         dependencies.append(
             {
                 "uri": f"urn:btx:{node.ref}",
-                "digest": {"sha256": node.digest},
+                "digest": _digests(node),
                 "annotations": {"relation": relation},
             }
         )
+        dependencies += [
+            {"uri": f"urn:btx:{node.ref}/{file.path}", "digest": {"sha256": file.sha256}}
+            for file in node.files
+        ]
     if code := revision(dossier.subject):
         dependencies.append({"uri": "urn:btx:code", "digest": {"gitCommit": code}})
     return dependencies

@@ -59,6 +59,19 @@ def markdown_page(template: str, **values: object) -> str:
     return _MARKDOWN.get_template(template).render(values)
 
 
+def text_page(template: str, **values: object) -> str:
+    """Render a template of plain text.
+
+    Args:
+        template: the file's name under registry/formats/templates.
+        values: what the template shows, by name.
+
+    Returns:
+        The text. A value that the template names and nobody gave raises jinja2.UndefinedError.
+    """
+    return _TEXT.get_template(template).render(values)
+
+
 def _anchor(title: str) -> str:
     return title.lower().replace(" ", "-")
 
@@ -90,6 +103,10 @@ def _cleaned_for_markdown(value: object) -> object:
     return value if isinstance(value, Markup) else markdown_text(str(value))
 
 
+def _cleaned_for_text(value: object) -> object:
+    return value if isinstance(value, Markup) else Markup(plain(str(value)))
+
+
 def _environment(
     finalize: Callable[[object], object],
     # Jinja calls a filter with whatever the template gives it.
@@ -115,3 +132,4 @@ def _environment(
 
 _HTML = _environment(_cleaned_for_html, {"anchor": _anchor, "cell_class": _cell_class})
 _MARKDOWN = _environment(_cleaned_for_markdown, {"cells": _cells, "ruler": _ruler})
+_TEXT = _environment(_cleaned_for_text, {})

@@ -10,26 +10,45 @@ from dataclasses import dataclass
 
 from registry.formats import tables
 from registry.formats.dossier import Dossier, compute, environment, revision, training
-from registry.formats.tables import Part, Pointer
+from registry.formats.modification import SEED_FLOPS, modification
+from registry.formats.tables import Fields, Part, Pointer, Table
 from registry.records.events import Withdrawn
 from registry.records.facts import (
     Architecture,
     BuildFacts,
     DataFacts,
     ExpertFacts,
+    Facts,
     SeedFacts,
 )
 from registry.records.kinds import Kind
-from registry.units import counted, size
+from registry.records.version import Version
+from registry.units import duration, power, size
 
 PAPER = "arXiv:2403.07816"
-# What the registry has a field for, as a sentence calls it.
-STATED: Mapping[str, Callable[[DataFacts], str | None]] = {
-    "the holder": lambda facts: facts.holder,
-    "the purpose": lambda facts: facts.purpose,
-    "the source": lambda facts: facts.source,
-    "the licence": lambda facts: facts.license,
-    "the class of personal data": lambda facts: facts.pii,
+TEXT_ONLY = "Text in, text out, in the seed's vocabulary."
+OPTIMISED = "Optimised: the log-likelihood of the next token; of a mixture also an even load."
+COUNTED = (
+    "Counted for each token: two operations forward and two backward for each parameter that it "
+    "meets, two more for each that trains; a teacher's pass is left out."
+)
+# A public data set above this share of all public data is named.
+LARGE = 0.03
+# Own facts that are read here.
+CONTEXT_LENGTH = "context_length"
+SOFTWARE = "software"
+LANGUAGES = "languages"
+SEED_SUMMARY = "training_summary"
+PREVIOUS_SUMMARY = "previous_summary"
+SOURCE_CLASS = "source_class"
+HUB_ID = "hub_id"
+# What is stated with a registration: as a sentence calls it, and by which option.
+STATED: Mapping[tuple[str, str], Callable[[DataFacts], str | None]] = {
+    ("the holder", "--holder TEXT"): lambda facts: facts.holder,
+    ("the purpose", "--purpose TEXT"): lambda facts: facts.purpose,
+    ("the source", "--source TEXT"): lambda facts: facts.source,
+    ("the licence", "--license SPDX-ID"): lambda facts: facts.license,
+    ("the class of personal data", "--pii CLASS"): lambda facts: facts.pii,
 }
 
 
@@ -138,51 +157,287 @@ def lifecycle_changes(dossier: Dossier) -> Answer:
     return Answer((tables.changes(dossier),))
 
 
-def model_names(dossier: Dossier) -> Answer:
-    """Answer the model's name, its seed and its day of release."""
+def release(dossier: Dossier) -> Answer:
+    """Answer when the build was first released."""
+    if not dossier.releases:
+        return Answer(missing=(f"a release of {dossier.ref}: btx release {dossier.ref}",))
+    return Answer((f"First released {dossier.releases[0].at[:10]}.",))
+
+
+def architecture_and_size(dossier: Dossier) -> Answer:
+    """Answer how the model is built and how many parameters it has."""
+    return Answer((_architecture(dossier),))
+
+
+def total_size(dossier: Dossier) -> Answer:
+    """Answer the number of parameters with two significant figures."""
+    build = dossier.build
+    shape = build.architecture if build else None
+    total = shape.total_parameters if shape else None
+    if total is None:
+        return Answer(missing=(f"parameters of {dossier.ref}: btx rebuild measures them",))
+    return Answer((f"{float(f'{total:.2g}'):,.0f} parameters.",))
+
+
+def modalities(dossier: Dossier) -> Answer:
+    """Answer what goes in and what comes out."""
+    return Answer((TEXT_ONLY,))
+
+
+def size_of_inputs(dossier: Dossier) -> Answer:
+    """Answer the modalities and the context length."""
+    build = dossier.build
+    shape = build.architecture if build else None
+    stated = dossier.own_fact(CONTEXT_LENGTH)
+    length = shape.context_length if shape and shape.context_length else None
+    if length is None and stated is not None:
+        length = int(stated.value) if isinstance(stated.value, int | float) else None
+    if length is None:
+        return Answer((TEXT_ONLY,), (_command(dossier, CONTEXT_LENGTH, "context length"),))
+    both = f"At most {length:,} tokens, input and output together."
+    return Answer((f"{TEXT_ONLY} {both}",))
+
+
+def licence(dossier: Dossier) -> Answer:
+    """Answer under which licence the model may be passed on, and what comes with it."""
+    shown = tables.licence(dossier)
+    if shown is None:
+        return Answer((f"Licences stated: {', '.join(dossier.licenses()) or 'none'}.",))
+    answer = dossier.licence
+    if answer is None or answer.expression is None:
+        command = (
+            f"licence of {dossier.ref}: ask counsel, add what may stand together to the policy "
+            "licence-build, or state what is missing"
+        )
+        return Answer((shown,), (command,))
+    assets = "Passed on with it: configuration, tokenizer, model card, LICENSE and NOTICE."
+    return Answer((shown, assets))
+
+
+def software(dossier: Dossier) -> Answer:
+    """Answer with which programs the model is used and was made."""
+    programs = environment(dossier.subject)
+    stated = dossier.own_fact(SOFTWARE)
+    recorded: list[Part] = [f"{stated.text}."] if stated else []
+    if programs and (number := programs.packages.get("transformers")):
+        recorded.append(
+            f"Files in Hugging Face format, made with transformers {number}; btx export says for "
+            "each folder which release loads it."
+        )
+    if not recorded:
+        return Answer(missing=(_command(dossier, SOFTWARE, "required software"),))
+    return Answer(tuple(recorded))
+
+
+def how_it_loads(dossier: Dossier) -> Answer:
+    """Answer in which form the model is handed over."""
+    total = size(sum(file.bytes for file in dossier.subject.files))
+    return Answer(
+        (
+            f"Safetensors files and tokenizer in Hugging Face format, {total}; btx export writes "
+            "it for transformers, vLLM or llama.cpp.",
+        )
+    )
+
+
+def training_process(dossier: Dossier) -> Answer:
+    """Answer by which method, steps and programs the model was made, and what was optimised."""
+    parts: list[Part] = [_method(dossier), *_programs(dossier)]
+    if not revision(dossier.subject):
+        parts.append(f"Not recorded: the code revision that made {dossier.ref}.")
+    if len(dossier.graph.nodes) > 1:
+        parts.append(tables.steps(dossier))
+    if dossier.build and dossier.build.recipe.tune:
+        parts.append(Fields(tuple(_settings(dossier.build))))
+    return Answer((*parts, OPTIMISED))
+
+
+def data_in_full(dossier: Dossier) -> Answer:
+    """Answer which data trained and measured the model, with all that is stated of it."""
+    if not dossier.of(DataFacts):
+        return Answer(missing=_data_gaps(dossier))
+    return Answer((tables.data(dossier), *data_points(dossier).recorded), _data_gaps(dossier))
+
+
+def data_in_short(dossier: Dossier) -> Answer:
+    """Answer of which type and size the data is."""
+    versions = dossier.of(DataFacts)
+    if not versions:
+        return Answer(missing=_data_gaps(dossier))
+    names = ", ".join(str(version.ref) for version in versions)
+    return Answer((f"Text: {names}, {tables.total_size(versions)}.",))
+
+
+def data_points(dossier: Dossier) -> Answer:
+    """Answer how much data there is, in bytes, files and tokens."""
+    versions = dossier.of(DataFacts)
+    rows = tuple(
+        (str(one.ref), size(one.facts.bytes or 0), str(len(one.files))) for one in versions
+    )
+    table = Table(("data", "text", "files"), rows, frozenset({1, 2}))
+    tokens = tables.number(compute(dossier).tokens)
+    return Answer((table, f"Tokens trained on, all trainings together: {tokens}."))
+
+
+def data_scope(dossier: Dossier) -> Answer:
+    """Answer the domains and languages of the data."""
+    versions = dossier.of(DataFacts)
+    rows = []
+    missing = []
+    for version in versions:
+        language = _language(dossier, version)
+        if language is None:
+            missing.append(_command(dossier, LANGUAGES, "languages", version))
+        rows.append((str(version.ref), version.facts.domain or "", language or tables.NOT_STATED))
+    return Answer((Table(("data", "domain", "languages"), tuple(rows)),), tuple(missing))
+
+
+def evaluation(dossier: Dossier) -> Answer:
+    """Answer how the model was measured, with what result."""
+    if not dossier.results:
+        return Answer(missing=("an evaluation: btx rebuild measures every build",))
+    method = "Held-out text of each domain, read by no training; lower is better."
+    return Answer((method, tables.quality(dossier)))
+
+
+def computation(dossier: Dossier) -> Answer:
+    """Answer what the trainings computed and how long they took, and the one-third test."""
+    recorded: list[Part] = [tables.cost(dossier), COUNTED]
+    if dossier.kind in (Kind.BUILD, Kind.EXPERT):
+        recorded.append(modification(dossier).sentence)
+    return Answer(tuple(recorded), _unreported(dossier))
+
+
+def computation_for_energy(dossier: Dossier) -> Answer:
+    """Answer the computation from which energy may be estimated."""
+    flops = compute(dossier).flops
+    if flops is None:
+        return Answer()
+    return Answer((f"Computation it may be estimated from: {power(flops)} operations.",))
+
+
+def training_time(dossier: Dossier) -> Answer:
+    """Answer how long the trainings took."""
+    seconds = compute(dossier).wall_s
+    text = duration(seconds) if seconds is not None else tables.NOT_REPORTED
+    return Answer((f"{text} by the clock, all trainings added up.",), _unreported(dossier))
+
+
+def training_flops(dossier: Dossier) -> Answer:
+    """Answer how much the trainings computed, and the one-third test."""
+    flops = compute(dossier).flops
+    text = power(flops) if flops is not None else tables.NOT_REPORTED
+    test = modification(dossier).sentence
+    return Answer((f"{text} floating point operations.", test), _unreported(dossier))
+
+
+def how_flops_are_counted(dossier: Dossier) -> Answer:
+    """Answer by which method computation is counted."""
+    return Answer((COUNTED,))
+
+
+def inference_flops(dossier: Dossier) -> Answer:
+    """Answer what one token computes when the model is used."""
+    build = dossier.build
+    shape = build.architecture if build else None
+    active = shape.active_parameters if shape else None
+    if active is None:
+        return Answer(missing=(f"parameters at work of {dossier.ref}: btx rebuild measures them",))
+    return Answer((f"{power(2 * active)} floating point operations a token, by estimate.",))
+
+
+def how_inference_is_counted(dossier: Dossier) -> Answer:
+    """Answer by which method computation in use is estimated."""
+    return Answer(("Two operations for each parameter that works on a token, one forward pass.",))
+
+
+def identity(dossier: Dossier) -> Answer:
+    """Answer the version, its digest and what came before it."""
+    earlier = ", ".join(dossier.previous) or "none"
+    return Answer((f"{dossier.ref}; earlier builds: {earlier}.",))
+
+
+def authenticity(dossier: Dossier) -> Answer:
+    """Answer by what the model's files are recognised."""
+    rows = tuple((file.path, file.sha256) for file in dossier.subject.files)
+    if not rows:
+        return Answer(missing=(f"files of {dossier.ref}",))
+    return Answer((Table(("file", "SHA-256"), rows),))
+
+
+def dependencies(dossier: Dossier) -> Answer:
+    """Answer which models it was made from."""
     seeds = dossier.of(SeedFacts)
-    names = ", ".join(str(version.ref) for version in seeds) or "no recorded seed"
-    day = dossier.releases[-1].at[:10] if dossier.releases else "not released"
-    recorded = (f"{dossier.ref}; made from {names}.", f"Released: {day}.")
-    if any(not version.facts.data for version in seeds):
-        return Answer(recorded, ("the training content of the seed itself",))
-    return Answer(recorded)
+    named = [_seed_name(dossier, version) for version in seeds]
+    return Answer((f"Made from {', '.join(named) or 'no recorded seed'}.",))
+
+
+def document_date(dossier: Dossier) -> Answer:
+    """Answer when the document was written."""
+    return Answer((f"{dossier.made_at[:10]}.",))
+
+
+def document_version(dossier: Dossier) -> Answer:
+    """Answer the state of the record that the document was written from."""
+    return Answer((f"Head of the audit log: {dossier.head}.",))
+
+
+def names_and_dependencies(dossier: Dossier) -> Answer:
+    """Answer the model's version, the models it depends on and where their summary is."""
+    recorded = dependencies(dossier).recorded
+    missing = []
+    links = []
+    for version in dossier.of(SeedFacts):
+        if version.facts.data:
+            continue
+        # Its training content is its provider's to summarise.
+        link = dossier.own.get(str(version.ref), {}).get(SEED_SUMMARY)
+        if link is None:
+            missing.append(_command(dossier, SEED_SUMMARY, "summary of training content", version))
+        else:
+            links.append(f"Training content of {version.ref}: {link.text}.")
+    return Answer((f"{dossier.ref}.", *recorded, *links), tuple(missing))
 
 
 def modality_and_size(dossier: Dossier) -> Answer:
-    """Answer how much text of which age the model was trained on."""
+    """Answer how much text of which languages it was trained on, in the template's ranges."""
     versions = dossier.of(DataFacts)
     tokens = compute(dossier).tokens
-    newest = max((version.registered_at[:10] for version in versions), default="never")
-    text = (
-        f"Text: {tables.total_size(versions)} in {counted(len(versions), 'data version')}; "
-        f"{_size_class(tokens)} "
-        f"(trained on: {tables.number(tokens)})."
+    rows = (
+        ("Text", _size_class(tokens), tables.total_size(versions)),
+        *((kind, "none", "none") for kind in ("Image", "Audio", "Video")),
     )
-    return Answer((text, f"Newest data version registered {newest}."))
+    languages = data_scope(dossier)
+    table = Table(("modality", "size", "stored"), rows)
+    fixed = "Not trained on continuously: each build is fixed, new data makes a new build."
+    return Answer((table, *languages.recorded, fixed), languages.missing)
 
 
-def data_sources(dossier: Dossier) -> Answer:
-    """Answer the list of data versions with licence, source and holder."""
+def summary_version(dossier: Dossier) -> Answer:
+    """Answer which version of the summary this is, and which came before it."""
+    before = dossier.own_fact(PREVIOUS_SUMMARY)
+    link = before.text if before else "none"
+    text = f"Summary of {dossier.ref}, last updated {dossier.made_at[:10]}. Version before: {link}."
+    return Answer((text,))
+
+
+def source_classes(dossier: Dossier) -> Answer:
+    """Answer which data versions there are."""
     if not dossier.of(DataFacts):
-        return Answer(missing=_data_gaps(dossier))
-    return Answer((tables.data(dossier),), _data_gaps(dossier))
+        return Answer(missing=("any data version: btx data add",))
+    return Answer()
 
 
-def stated_licences(dossier: Dossier) -> Answer:
-    """Answer which licences the data came in under."""
-    licences = ", ".join(dossier.licenses()) or "none"
-    checked = "No data comes in before its licence is checked."
-    return Answer((f"Licences stated: {licences}. {checked}",))
-
-
-def personal_data(dossier: Dossier) -> Answer:
-    """Answer the class of personal data of each data version."""
-    classes = [
-        f"{version.ref} {version.facts.pii or tables.NOT_STATED}"
-        for version in dossier.of(DataFacts)
-    ]
-    return Answer((f"Personal data: {'; '.join(classes)}.",)) if classes else Answer()
+def large_public_sets(dossier: Dossier) -> Answer:
+    """Answer the public data sets that are more than 3 % of all public data, with their links."""
+    versions = [one for one in dossier.of(DataFacts) if source_class(dossier, one) == "public"]
+    total = sum(one.facts.bytes or 0 for one in versions)
+    rows = tuple(
+        (str(one.ref), one.facts.url or one.facts.source or tables.NOT_STATED)
+        for one in versions
+        if (one.facts.bytes or 0) > LARGE * total
+    )
+    return Answer((Table(("large public data set", "link"), rows),)) if rows else Answer()
 
 
 def withdrawn_sources(dossier: Dossier) -> Answer:
@@ -212,26 +467,96 @@ ANSWERS: Mapping[str, Callable[[Dossier], Answer]] = {
         capabilities_and_limits,
         rules_at_gates,
         lifecycle_changes,
-        model_names,
+        release,
+        architecture_and_size,
+        total_size,
+        modalities,
+        size_of_inputs,
+        licence,
+        software,
+        how_it_loads,
+        training_process,
+        data_in_full,
+        data_in_short,
+        data_points,
+        data_scope,
+        evaluation,
+        computation,
+        computation_for_energy,
+        training_time,
+        training_flops,
+        how_flops_are_counted,
+        inference_flops,
+        how_inference_is_counted,
+        identity,
+        authenticity,
+        dependencies,
+        document_date,
+        document_version,
+        names_and_dependencies,
         modality_and_size,
-        data_sources,
-        stated_licences,
-        personal_data,
+        summary_version,
+        source_classes,
+        large_public_sets,
         withdrawn_sources,
     )
 }
+
+
+def command(ref: str, fact: str, *, file: bool = False) -> str:
+    """Return the command that states an own fact."""
+    value = f"--attach {fact}=FILE" if file else f"{fact}=VALUE"
+    return f"btx fact set {ref} {value} --why TEXT"
+
+
+def source_class(dossier: Dossier, version: Version[DataFacts]) -> str | None:
+    """Return of which kind a data version's source is, as the company states it."""
+    stated = dossier.own.get(str(version.ref), {}).get(SOURCE_CLASS)
+    return stated.text if stated else None
+
+
+def _command(dossier: Dossier, fact: str, title: str, version: Version[Facts] | None = None) -> str:
+    """Return a missing own fact with the command that states it."""
+    ref = str((version or dossier.subject).ref)
+    return f"{title} of {ref}: {command(ref, fact)}"
+
+
+def _language(dossier: Dossier, version: Version[DataFacts]) -> str | None:
+    stated = dossier.own_fact(LANGUAGES, version)
+    return stated.text if stated else version.facts.language
+
+
+def _seed_name(dossier: Dossier, version: Version[SeedFacts]) -> str:
+    public_id = dossier.own.get(str(version.ref), {}).get(HUB_ID)
+    return f"{version.ref} ({public_id.text})" if public_id else str(version.ref)
+
+
+def _settings(build: BuildFacts) -> list[tuple[str, str]]:
+    return [(f"tuning: {key}", str(value)) for key, value in sorted(build.recipe.tune.items())]
+
+
+def _unreported(dossier: Dossier) -> tuple[str, ...]:
+    """Return which trainings reported nothing and have no computation stated either."""
+    unknown = [
+        version
+        for version in (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
+        if not training(version) and SEED_FLOPS not in dossier.own.get(str(version.ref), {})
+    ]
+    return tuple(
+        _command(dossier, SEED_FLOPS, "computation of the training", version) for version in unknown
+    )
 
 
 def _data_gaps(dossier: Dossier) -> tuple[str, ...]:
     """Facts that the registry has a place for and that nobody filled in."""
     versions = dossier.of(DataFacts)
     if not versions:
-        return ("any data version",)
+        return ("any data version: btx data add NAME PATH",)
     gaps = []
-    for words, read in STATED.items():
+    for (words, option), read in STATED.items():
         refs = [str(version.ref) for version in versions if not read(version.facts)]
         if refs:
-            gaps.append(f"{words} of {', '.join(refs)}")
+            gaps.append(f"{words} of {', '.join(refs)}: btx data add NAME PATH {option}, anew")
     return tuple(gaps)
 
 

@@ -1,8 +1,12 @@
 """Hugging Face model card: the README.md of an exported folder.
 
-In: a dossier. Out: Markdown with YAML front matter, whose keys the hub reads: license, base_model,
-datasets, model-index.
+In: a dossier. Out: Markdown with YAML front matter, whose keys the hub reads: license, language,
+base_model, datasets, model-index. The hub takes its own identifiers only: a seed or data version is
+named where the company states its identifier there, as the own fact `hub_id`.
 """
+
+import re
+from collections.abc import Sequence
 
 import yaml
 from markupsafe import Markup
@@ -11,9 +15,15 @@ from registry.formats import layout, report
 from registry.formats.documents import Document
 from registry.formats.dossier import Dossier
 from registry.formats.tables import NOT_STATED
-from registry.records.facts import DataFacts, SeedFacts
+from registry.licence_terms import hub_licence
+from registry.records.facts import DataFacts, Facts, SeedFacts
 from registry.records.kinds import Kind
 from registry.records.results import Result, labels
+from registry.records.version import Version
+
+HUB_ID = "hub_id"
+# How the hub writes the name of a repository.
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def text(dossier: Dossier) -> str:
@@ -37,24 +47,45 @@ def front_matter(dossier: Dossier) -> Document:
     Returns:
         The front matter, ready to be written as YAML.
     """
-    licences = dossier.licenses()
     front: Document = {"library_name": "transformers", "pipeline_tag": "text-generation"}
-    # The hub knows one identifier; several licences, or an expression, are "other" with names.
-    if len(licences) == 1 and " " not in licences[0]:
-        front["license"] = licences[0].lower()
-    else:
-        front["license"] = "other"
-        front["license_name"] = " AND ".join(licences) or NOT_STATED
+    front |= _licence(dossier)
+    if languages := _languages(dossier):
+        front["language"] = languages
     front["tags"] = ["btx", "mixture-of-experts"] if dossier.build else ["btx"]
-    seeds, data = dossier.of(SeedFacts), dossier.of(DataFacts)
-    if seeds and dossier.kind != Kind.SEED:
-        front["base_model"] = [str(version.ref) for version in seeds]
-    if data:
-        front["datasets"] = [str(version.ref) for version in data]
+    seeds = _hub_ids(dossier, dossier.of(SeedFacts)) if dossier.kind != Kind.SEED else []
+    if seeds:
+        front["base_model"] = seeds
+        front["base_model_relation"] = "merge" if dossier.build else "finetune"
+    if data := _hub_ids(dossier, dossier.of(DataFacts)):
+        front["datasets"] = data
     results = _results(dossier)
     if results:
         front["model-index"] = [{"name": dossier.ref, "results": results}]
     return front
+
+
+def _licence(dossier: Dossier) -> Document:
+    """The hub's identifier of a licence, else `other` with a name and the file that says more."""
+    stated = dossier.licenses()
+    text = dossier.licence.expression if dossier.licence else " AND ".join(stated)
+    if text and (identifier := hub_licence(text)):
+        return {"license": identifier}
+    name = text or NOT_STATED
+    front: Document = {"license": "other", "license_name": "-".join(name.lower().split())}
+    if dossier.licence:
+        front["license_link"] = "LICENSE"
+    return front
+
+
+def _languages(dossier: Dossier) -> list[str]:
+    """The languages of the data, without their regions, which the hub does not know."""
+    tags = {version.facts.language for version in dossier.of(DataFacts)}
+    return sorted({tag.split("-")[0].lower() for tag in tags if tag})
+
+
+def _hub_ids(dossier: Dossier, versions: Sequence[Version[Facts]]) -> list[str]:
+    stated = [dossier.own.get(str(version.ref), {}).get(HUB_ID) for version in versions]
+    return [fact.text for fact in stated if fact is not None and _REPOSITORY.fullmatch(fact.text)]
 
 
 def _results(dossier: Dossier) -> list[Document]:

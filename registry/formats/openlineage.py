@@ -9,7 +9,10 @@ import json
 from registry.formats.documents import Document
 from registry.formats.dossier import (
     Dossier,
+    files_digest,
+    revision,
     seconds,
+    started,
     stated_license,
     tool_version,
     training,
@@ -24,6 +27,8 @@ BASE_FACET = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/BaseFace
 FACETS = "https://openlineage.io/spec/facets"
 VERSION_FACET = f"{FACETS}/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetVersionDatasetFacet"
 OWNERSHIP_FACET = f"{FACETS}/1-0-1/OwnershipDatasetFacet.json#/$defs/OwnershipDatasetFacet"
+JOB_OWNERSHIP_FACET = f"{FACETS}/1-0-1/OwnershipJobFacet.json#/$defs/OwnershipJobFacet"
+CODE_FACET = f"{FACETS}/1-0-1/SourceCodeLocationJobFacet.json#/$defs/SourceCodeLocationJobFacet"
 COST = {"tokens", "flops", "wall_s"}
 NAMESPACE = "btx"
 JOBS = {
@@ -47,37 +52,58 @@ def events(dossier: Dossier) -> list[Document]:
         dossier: what is recorded of a version.
 
     Returns:
-        A run event for each version in the graph, the oldest first.
+        For each version in the graph, the oldest first, the start and the end of its run. Where
+        nobody reported how long it took, both have the time of the end.
     """
     nodes = sorted(dossier.graph.nodes, key=lambda node: (node.registered_at, str(node.ref)))
-    return [_event(dossier, node) for node in nodes]
+    runs = []
+    for node in nodes:
+        runs.append(_event(dossier, node, "START", started(node) or seconds(node.registered_at)))
+        runs.append(_event(dossier, node, "COMPLETE", seconds(node.registered_at)))
+    return runs
 
 
-def _event(dossier: Dossier, version: Version[Facts]) -> Document:
+def _event(dossier: Dossier, version: Version[Facts], state: str, at: str) -> Document:
     report = training(version)
     cost = report.model_dump(mode="json", include=COST, exclude_unset=True) if report else {}
     kind = version.ref.kind
     job = JOBS.get(kind, kind)
     return {
-        "eventType": "COMPLETE",
-        "eventTime": seconds(version.registered_at),
+        "eventType": state,
+        "eventTime": at,
         "run": {
             "runId": str(uuid_of("run", version.digest)),
             "facets": {"btx_cost": _facet(cost)} if cost else {},
         },
-        "job": {"namespace": NAMESPACE, "name": f"{job} {version.ref.name}".strip()},
+        "job": {
+            "namespace": NAMESPACE,
+            "name": f"{job} {version.ref.name}".strip(),
+            "facets": _job_facets(version),
+        },
         "inputs": [_dataset(dossier, parent) for parent, _ in dossier.parents(version)],
-        "outputs": [_dataset(dossier, version)],
+        # What a run writes is there when it has ended.
+        "outputs": [_dataset(dossier, version)] if state == "COMPLETE" else [],
         "producer": _producer(),
         "schemaURL": SPEC,
     }
+
+
+def _job_facets(version: Version[Facts]) -> Document:
+    owners = {"owners": [{"name": version.actor, "type": "MAINTAINER"}]}
+    facets: Document = {"ownership": _facet(owners, JOB_OWNERSHIP_FACET)}
+    if code := revision(version):
+        location = {"type": "git", "url": "urn:btx:code", "version": code}
+        facets["sourceCodeLocation"] = _facet(location, CODE_FACET)
+    return facets
 
 
 def _dataset(dossier: Dossier, version: Version[Facts]) -> Document:
     facts, ref = version.facts, str(version.ref)
     status = {"status": str(dossier.status(ref)), "license": stated_license(version)}
     facets: Document = {
-        "version": _facet({"datasetVersion": version.digest}, VERSION_FACET),
+        "version": _facet(
+            {"datasetVersion": files_digest(version) or version.digest}, VERSION_FACET
+        ),
         "btx_status": _facet(status),
     }
     if isinstance(facts, DataFacts) and facts.holder:

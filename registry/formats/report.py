@@ -9,16 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry.formats import layout
+from registry.formats.audience import public
 from registry.formats.dossier import Dossier, tool_version
-from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY
-from registry.formats.sections import (
-    Section,
-    State,
-    annex_iv,
-    attention,
-    overview,
-    training_summary,
-)
+from registry.formats.legal_texts import ANNEX_XI, TRAINING_SUMMARY, LegalText
+from registry.formats.sections import Section, State, answered, attention, overview
 from registry.records.kinds import Kind
 
 KINDS = {
@@ -109,13 +103,15 @@ def describe(dossier: Dossier) -> Report:
 
 def _chapters(dossier: Dossier) -> list[Chapter]:
     chapters = [Chapter("part-1", "Overview", "", overview(dossier))]
-    # Annex IV asks about models only.
+    # Both ask about models only.
     if dossier.kind != Kind.DATA:
-        law = ANNEX_IV
-        chapters.append(Chapter("part-2", law.title, law.about, annex_iv(dossier)))
-    law = TRAINING_SUMMARY
-    chapters.append(Chapter("part-3", law.title, law.about, training_summary(dossier)))
+        chapters.append(_chapter("part-2", ANNEX_XI, dossier))
+        chapters.append(_chapter("part-3", TRAINING_SUMMARY, public(dossier)))
     return chapters
+
+
+def _chapter(anchor: str, law: LegalText, dossier: Dossier) -> Chapter:
+    return Chapter(anchor, law.title, law.about, answered(law, dossier))
 
 
 def _checks(dossier: Dossier) -> Sequence[str]:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.formats import tables
+from registry.formats.audience import public
 from registry.formats.dossier import Dossier
 from registry.formats.legal_answers import ANSWERS, Answer, withdrawals
-from registry.formats.legal_texts import ANNEX_IV, TRAINING_SUMMARY, LegalText, Point
+from registry.formats.legal_texts import ANNEX_XI, TRAINING_SUMMARY, LegalText, Point
+from registry.formats.stated_answers import applies, stated
 from registry.formats.tables import Part
 from registry.records import division
 from registry.records.facts import DataFacts
@@ -59,12 +61,16 @@ def overview(dossier: Dossier) -> list[Section]:
         sections.append(Section("Members", recorded=(tables.members(dossier),)))
     if dossier.results:
         sections.append(Section("Quality", recorded=(tables.quality(dossier), _measure(dossier))))
+    if licence := tables.licence(dossier):
+        sections.append(Section("Licence", recorded=(licence,)))
     data = tables.data(dossier) if dossier.of(DataFacts) else "No data version is recorded."
     sections.append(Section("Data and licences", recorded=(data,)))
     if reached := tables.reached(dossier):
         sections.append(Section("What was made from it", recorded=(reached,)))
     if dossier.kind != Kind.DATA:
         sections.append(Section("Cost", recorded=(tables.cost(dossier),)))
+    if dossier.public:
+        return sections
     waivers = tables.waivers(dossier) if dossier.waivers() else "No rule was waived."
     sections.append(Section("Waivers", recorded=(waivers,)))
     gates = tables.gates(dossier) if dossier.verdicts else "No gate was asked."
@@ -78,6 +84,13 @@ def attention(dossier: Dossier) -> list[str]:
     lines = [f"Not to be used: it is {status}."] if status in UNUSABLE else []
     lines += withdrawals(dossier)
     lines += _refusals(dossier)
+    if dossier.licence and not dossier.licence.expression:
+        lines.append(
+            "Nobody has said under which licence it may be passed on: "
+            f"{'; '.join(dossier.licence.questions)}."
+        )
+    if dossier.public:
+        return [*lines, *_shortcomings(dossier)]
     if dossier.build and not dossier.releases:
         approvers = ", ".join(line.actor for line in dossier.approvals) or "nobody"
         lines.append(f"Not released; approved by {approvers}.")
@@ -89,10 +102,23 @@ def attention(dossier: Dossier) -> list[str]:
             f"Waived: {waiver.rule} for {waiver.subject} until {waiver.until[:10]}, "
             f"signed by {waiver.actor}."
         )
+    lines += _shortcomings(dossier)
+    for rule, refs in _warnings(dossier).items():
+        lines.append(f"Warned by {rule}: {_some(refs)}.")
+    if dossier.kind != Kind.DATA:
+        lines.append(_unanswered(ANNEX_XI, answered(ANNEX_XI, dossier)))
+        lines.append(_unanswered(TRAINING_SUMMARY, answered(TRAINING_SUMMARY, public(dossier))))
+    return lines
+
+
+def _shortcomings(dossier: Dossier) -> list[str]:
+    """Return what the model does badly, a sentence each."""
+    lines = []
     if worse := tables.worse(dossier):
         lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
     if dossier.dead_experts:
         lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
+<<<<<<< HEAD
     if dossier.build:
         lines += division.sentences(dossier.build)
     for rule, refs in _warnings(dossier).items():
@@ -100,26 +126,27 @@ def attention(dossier: Dossier) -> list[str]:
     if dossier.kind != Kind.DATA:
         lines.append(_unanswered(ANNEX_IV, annex_iv(dossier)))
     lines.append(_unanswered(TRAINING_SUMMARY, training_summary(dossier)))
+=======
+>>>>>>> main
     return lines
 
 
-def annex_iv(dossier: Dossier) -> list[Section]:
-    """Return a section for each point of the EU AI Act's Annex IV."""
-    return [_answered(point, dossier) for point in ANNEX_IV.points]
-
-
-def training_summary(dossier: Dossier) -> list[Section]:
-    """Return a section for each point of the template for the summary of training content."""
-    return [_answered(point, dossier) for point in TRAINING_SUMMARY.points]
+def answered(law: LegalText, dossier: Dossier) -> list[Section]:
+    """Return a section for each point of a legal text, in its order."""
+    return [_answered(point, dossier) for point in law.points]
 
 
 def _answered(point: Point, dossier: Dossier) -> Section:
-    answer = ANSWERS[point.answer](dossier) if point.answer else Answer()
+    said = stated(point, dossier)
+    # What does not apply needs no answer of the registry's either.
+    answer = (
+        ANSWERS[point.answer](dossier) if point.answer and applies(point, dossier) else Answer()
+    )
     return Section(
         point.heading,
-        point.needs,
-        recorded=(*answer.recorded, *point.recorded),
-        missing=(*answer.missing, *point.missing),
+        point.asks,
+        recorded=(*answer.recorded, *point.recorded, *said.recorded),
+        missing=(*answer.missing, *point.missing, *said.missing),
     )
 
 

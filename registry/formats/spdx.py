@@ -6,7 +6,16 @@ In: a dossier. Out: JSON-LD, one graph of packages, files, licence expressions a
 from collections.abc import Iterator
 
 from registry.formats.documents import Document, number_text, written
-from registry.formats.dossier import Dossier, stated_license, tool_version, training, uuid_of
+from registry.formats.dossier import (
+    Dossier,
+    files_digest,
+    stated_license,
+    tool_version,
+    training,
+    uuid_of,
+)
+from registry.licence_terms import PREFIX, community
+from registry.licences import each, joined
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts
 from registry.records.kinds import Kind, Relation
 from registry.records.results import labels
@@ -51,6 +60,16 @@ def document(dossier: Dossier) -> Document:
         }
         for node in nodes
     }
+    holders = {
+        node.facts.holder: {
+            "type": "Organization",
+            "spdxId": _id("holder", node.facts.holder),
+            "creationInfo": CREATION,
+            "name": node.facts.holder,
+        }
+        for node in dossier.of(DataFacts)
+        if node.facts.holder
+    }
     tool = {
         "type": "Tool",
         "spdxId": _id("tool"),
@@ -65,7 +84,7 @@ def document(dossier: Dossier) -> Document:
         "createdBy": [_id("actor", dossier.subject.actor)],
         "createdUsing": [_id("tool")],
     }
-    everything = [*agents.values(), tool, *elements]
+    everything = [*agents.values(), *holders.values(), tool, *elements]
     root = {
         "type": "SpdxDocument",
         "spdxId": _id("document", dossier.subject.digest, dossier.head),
@@ -94,11 +113,14 @@ def _package(dossier: Dossier, version: Version[Facts]) -> Iterator[Document]:
         "software_primaryPurpose": "data" if is_data else "model",
         "software_downloadLocation": f"urn:btx:{ref}",
         "comment": f"status: {dossier.status(ref)}",
-        "verifiedUsing": [{"type": "Hash", "algorithm": "sha256", "hashValue": version.digest}],
-        "originatedBy": [_id("actor", version.actor)],
+        "originatedBy": [_origin(version)],
+        "suppliedBy": _origin(version),
         "releaseTime": registered,
         "builtTime": registered,
+        "summary": f"registry row {version.digest}",
     }
+    if digest := files_digest(version):
+        package["verifiedUsing"] = [{"type": "Hash", "algorithm": "sha256", "hashValue": digest}]
     yield package | (_dataset(facts) if isinstance(facts, DataFacts) else _model(version))
     for file in version.files:
         yield {
@@ -108,13 +130,49 @@ def _package(dossier: Dossier, version: Version[Facts]) -> Iterator[Document]:
             "name": file.path,
             "verifiedUsing": [{"type": "Hash", "algorithm": "sha256", "hashValue": file.sha256}],
         }
-    if licence := stated_license(version):
-        yield {
-            "type": "simplelicensing_LicenseExpression",
-            "spdxId": _id(ref, "license"),
-            "creationInfo": CREATION,
-            "simplelicensing_licenseExpression": licence,
-        }
+    if licence := _licence(dossier, version):
+        yield _expression(ref, licence)
+
+
+def _licence(dossier: Dossier, version: Version[Facts]) -> str | None:
+    """Return what applies to a version: what is stated of it, or what follows for it."""
+    facts = version.facts
+    if isinstance(facts, DataFacts):
+        return facts.applying_license
+    if isinstance(facts, ExpertFacts):
+        return joined(facts.licenses) or None
+    if version.ref == dossier.subject.ref and dossier.licence:
+        return dossier.licence.expression
+    return stated_license(version)
+
+
+def _expression(ref: str, licence: str) -> Document:
+    """An expression, with an address for each licence that SPDX does not list."""
+    expression: Document = {
+        "type": "simplelicensing_LicenseExpression",
+        "spdxId": _id(ref, "license"),
+        "creationInfo": CREATION,
+        "simplelicensing_licenseExpression": licence,
+    }
+    own = [name for name in each([licence]) if name.startswith(PREFIX)]
+    if own:
+        expression["simplelicensing_customIdToUri"] = [
+            {"type": "DictionaryEntry", "key": name, "value": _page(name)} for name in own
+        ]
+    return expression
+
+
+def _page(name: str) -> str:
+    known = community(name)
+    return known.source if known else f"urn:btx:licence:{name}"
+
+
+def _origin(version: Version[Facts]) -> str:
+    """Return who a version is from: of data the holder of its rights, else who registered it."""
+    facts = version.facts
+    if isinstance(facts, DataFacts) and facts.holder:
+        return _id("holder", facts.holder)
+    return _id("actor", version.actor)
 
 
 def _dataset(facts: DataFacts) -> Document:
@@ -165,6 +223,8 @@ def _relationships(dossier: Dossier, version: Version[Facts]) -> Iterator[Docume
         yield _relationship(ref, kind, [_id(ref, file.path) for file in version.files])
     if stated_license(version):
         yield _relationship(ref, "hasDeclaredLicense", [_id(ref, "license")])
+    if _licence(dossier, version):
+        yield _relationship(ref, "hasConcludedLicense", [_id(ref, "license")])
     for kind, targets in _targets(dossier, version).items():
         yield _relationship(ref, kind, sorted(targets))
 

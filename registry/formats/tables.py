@@ -78,13 +78,25 @@ def status(dossier: Dossier) -> Fields:
         ("registered", f"{_day(subject.registered_at)} by {subject.actor}"),
     ]
     if dossier.build:
-        approvals = [f"{line.actor} on {_day(line.at)}" for line in dossier.approvals]
-        rows.append(("approved", ", ".join(approvals) or "by nobody"))
+        if not dossier.public:
+            approvals = [f"{line.actor} on {_day(line.at)}" for line in dossier.approvals]
+            rows.append(("approved", ", ".join(approvals) or "by nobody"))
         rows.append(("released", _released(dossier)))
     for event in dossier.exports:
         target = event.read(Exported).target
         rows.append(("exported", f"{_day(event.at)} by {event.actor}, for {target}"))
     rows += [("digest", subject.digest), ("audit log head", dossier.head)]
+    return Fields(tuple(rows))
+
+
+def licence(dossier: Dossier) -> Fields | None:
+    """Return under which licence a build may be passed on, and why; None for another kind."""
+    answer = dossier.licence
+    if answer is None:
+        return None
+    rows = [("licence", f"{answer.described} ({answer.answer})")]
+    rows += [("why", reason) for reason in answer.reasons]
+    rows += [("open", question) for question in answer.questions]
     return Fields(tuple(rows))
 
 

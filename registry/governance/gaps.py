@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
+from registry.digest import canonical_json
 from registry.errors import Invalid
 from registry.governance import adoption, people
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
@@ -37,13 +38,14 @@ from registry.records.evidence import (
 )
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import Gate, Outcome
+from registry.records.own_facts import plain
 from registry.records.references import parse
 from registry.records.results import Result
 from registry.records.version import Event, Version, content_digest
 
 # Bodies that carry the signature of whoever let something in or out.
 SignedBody = Judged | Released | Exported | Withdrawn | TokenIssued
-ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted"})
+ACTS = frozenset({"approved", "waived", "retracted", "actor", "adopted", "declared", "fact"})
 # What is signed where the list of actors is closed, by the kind of event.
 SIGNED: Mapping[str, type[EventBody]] = {
     **dict.fromkeys(ACTS, Acted),
@@ -274,6 +276,9 @@ def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequen
         pairs.append(("members", sorted(line.ref for line in evidence.members), members))
         if gate == Gate.RELEASE:
             pairs += _compared_release(evidence, facts)
+    if gate != Gate.RELEASE:
+        judged = {name: value for name, value in evidence.own.items() if value is not None}
+        pairs.append(("own", canonical_json(judged), canonical_json(plain(facts.own))))
     if evidence.content is not None:
         pairs.append(("content", evidence.content, _content(version, gate)))
     return pairs
@@ -331,6 +336,8 @@ def _figures(
         own = {name: getattr(line, name) for name in ResultLine.model_fields if name in told}
         # Of a release that may have been another one.
         own |= {name: None for name in own if name.startswith("previous_")}
+        # Of the data, not of the figures.
+        own["data_registered_at"] = None
         if line.domain in unnamed:
             own["data"] = ""
         return ResultLine(**own)

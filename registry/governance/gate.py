@@ -9,14 +9,14 @@ gate is `gaps`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Damaged, Invalid, NotFound
-from registry.governance import adoption, people
+from registry.governance import adoption, people, stating
 from registry.governance.cel import expressions
 from registry.governance.policies import (
     Candidate,
@@ -31,6 +31,7 @@ from registry.governance.policies import (
 )
 from registry.records.events import Judged, Reason, WaiverUsed
 from registry.records.evidence import (
+    ApprovalLine,
     BuildEvidence,
     DataLine,
     Evidence,
@@ -40,6 +41,7 @@ from registry.records.evidence import (
 )
 from registry.records.facts import Facts
 from registry.records.kinds import Gate, Kind, Outcome
+from registry.records.own_facts import ORGANISATION, FactSchema, plain
 from registry.records.version import Event, Version
 
 # The gate that a version must have passed to be registered.
@@ -66,6 +68,7 @@ class Question:
         policies: the rules that are asked.
         at: the moment of the question.
         proposed: whether the rules are tried out, and need not be those that were adopted.
+        schema: the company's own facts: each that is not stated is null, for rules to name.
     """
 
     gate: Gate
@@ -74,6 +77,7 @@ class Question:
     policies: Sequence[Policy]
     at: datetime
     proposed: bool = False
+    schema: FactSchema = field(default_factory=FactSchema)
 
     @property
     def kind(self) -> Kind:
@@ -277,6 +281,7 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
         own["registrar"] = registrar
         own["approvals"] = tuple(people.approvals(catalog, version)) if version else ()
     complete = _with_gates(evidence, let_in).model_copy(update=own)
+    complete = _with_own(catalog, complete, version, question.schema)
     waivers = people.waivers(catalog, subject, registrar, registered=version is not None)
     try:
         return complete.to_json(), waivers
@@ -329,6 +334,54 @@ def _with_gates(evidence: Evidence, let_in: Mapping[str, Event | None]) -> Evide
             }
         )
     return evidence
+
+
+def _with_own(
+    catalog: Catalog, evidence: Evidence, version: Version[Facts] | None, schema: FactSchema
+) -> Evidence:
+    """Add the own facts of the candidate, of everything that it names, and of the organisation."""
+    statements = stating.Statements.read(catalog)
+    declared = {**statements.schema.facts, **schema.facts}
+    every = FactSchema.model_construct(facts=declared)
+
+    def all_of(kind: str, stated: Mapping[str, Any]) -> dict[str, Any]:
+        return {**dict.fromkeys(every.of_kind(kind)), **stated}
+
+    def own(kind: str, ref: str | None) -> dict[str, Any]:
+        facts = statements.of_ref(ref) if ref else {}
+        return all_of(kind, plain(stating.own_values(facts)))
+
+    def data(lines: Iterable[DataLine]) -> tuple[DataLine, ...]:
+        return tuple(line.model_copy(update={"own": own(Kind.DATA, line.ref)}) for line in lines)
+
+    def member(line: MemberLine) -> MemberLine:
+        approved = _approvals(catalog, line.ref)
+        update = {"own": own(Kind.EXPERT, line.ref), "data": data(line.data)}
+        return line.model_copy(update={**update, "approvals": approved})
+
+    kind = str(evidence.of)
+    current = own(kind, str(version.ref)) if version else all_of(kind, evidence.own)
+    organisation = plain(stating.own_values(statements.of_organisation()))
+    update: dict[str, Any] = {
+        "own": current,
+        "organisation": all_of(ORGANISATION, organisation),
+    }
+    if isinstance(evidence, ExpertEvidence):
+        update["data"] = data(evidence.data)
+    if isinstance(evidence, BuildEvidence):
+        update["seed_own"] = own(Kind.SEED, evidence.seed)
+        update["seed_data"] = data(evidence.seed_data)
+        update["members"] = tuple(member(line) for line in evidence.members)
+        update["export_own"] = all_of(Kind.EXPORT, evidence.export_own)
+    return evidence.model_copy(update=update)
+
+
+def _approvals(catalog: Catalog, ref: str) -> tuple[ApprovalLine, ...]:
+    """Return who approved a member; without a look at its row where nobody did."""
+    if not catalog.events(ref, "approved"):
+        return ()
+    version = _registered(catalog, ref)
+    return tuple(people.approvals(catalog, version)) if version else ()
 
 
 def _named(evidence: Evidence) -> list[str]:

@@ -49,6 +49,8 @@ ACT = "application/vnd.btx.act+json"
 SIGNED_BY: Mapping[str, tuple[str, ...]] = {
     "actor": ("auditor",),
     "adopted": ("auditor",),
+    "declared": ("auditor",),
+    "fact": ROLES,
     "retracted": ("approver", "auditor"),
 }
 LONGEST_WAIVER_DAYS = 366

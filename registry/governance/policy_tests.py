@@ -3,19 +3,21 @@
 In:  a folder of policies with a folder `tests` in it.
 Out: one result for each case, and one for each rule that no case breaks.
 A test file holds a gate and the facts of a candidate; each case changes some of the facts and names
-the rules, as POLICY/RULE, that then refuse.
+the rules, as POLICY/RULE, that then refuse. It is about the policies that it names, so that another
+policy breaks none of its cases; without names it is about the policy that it is called like, or
+else about all.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from registry.errors import Invalid
+from registry.errors import Invalid, NotFound
 from registry.governance.policies import (
     Candidate,
     Policy,
@@ -77,12 +79,14 @@ class Suite(_Settings):
 
     Attributes:
         gate: the gate that is asked.
+        policies: the policies that it is about.
         at: the moment of the judgement.
         evidence: the facts of a candidate.
         cases: what is tried with them.
     """
 
     gate: str
+    policies: tuple[str, ...] = ()
     at: str = "2026-06-01"
     evidence: dict[str, object]
     cases: tuple[Case, ...]
@@ -110,33 +114,91 @@ class Result:
         return self.expected == self.found
 
 
-def run(folder: Path) -> list[Result]:
+def run(folder: Path, name: str | None = None) -> list[Result]:
     """Run every case in the folder `tests` of a folder of policies.
 
     Args:
         folder: the folder of the policies.
+        name: the only policy that is tested, by the cases in which its rules say something.
 
     Returns:
         A result for each case, then one for each rule that no case breaks.
 
     Raises:
-        NotFound: if there is no such folder.
-        Invalid: for a policy or a test file that cannot be read.
+        NotFound: if there is no such folder or policy.
+        Invalid: for a policy or a test file that cannot be read, or one that names no policy.
     """
-    policies = load(folder)
-    suites = {path.stem: read_suite(path) for path in sorted((folder / "tests").glob("*.yaml"))}
+    every = load(folder)
+    tested = [policy for policy in every if name in (None, policy.name)]
+    if not tested:
+        raise NotFound(
+            f"policy {name}",
+            found="nothing",
+            expected=f"one of {', '.join(policy.name for policy in every)}",
+            next=f"write {folder / f'{name}.yaml'}",
+        )
     results: list[Result] = []
     broken: set[str] = set()
-    for name, suite in suites.items():
-        for case in suite.cases:
-            results.append(_result(policies, name, suite, case))
+    for path in sorted((folder / "tests").glob("*.yaml")):
+        suite = read_suite(path)
+        names = _about(path, suite, every)
+        judging = [policy for policy in tested if policy.name in names]
+        for case in suite.cases if judging else ():
+            asked = case if name is None else _only(case, name)
+            verdict = verdict_of(judging, suite, asked)
+            result = _result(verdict if name is None else _covered(verdict), path.stem, asked)
+            if name is None or names == {name} or _says(result):
+                results.append(result)
             broken.update(case.refused, case.warned)
-    for policy in policies:
+    for policy in tested:
         for validation in policy.validations:
             rule = f"{policy.name}/{validation.rule}"
             if rule not in broken:
                 results.append(Result("rules", rule, "a case that breaks this rule", "none"))
     return results
+
+
+def _about(path: Path, suite: Suite, every: Sequence[Policy]) -> set[str]:
+    """Return the names of the policies that a test file is about. Raises Invalid."""
+    known = {policy.name for policy in every}
+    unknown = sorted(set(suite.policies) - known)
+    if unknown:
+        raise Invalid(
+            f"policy test {path}",
+            found=f"policies: {', '.join(unknown)}",
+            expected="names of policies beside it",
+            next="fix the file",
+        )
+    own = {path.stem} & known
+    return set(suite.policies) or own or known
+
+
+def _only(case: Case, name: str) -> Case:
+    """Return a case that expects what the rules of one policy say, and those that are of none."""
+
+    def kept(rules: Sequence[str]) -> tuple[str, ...]:
+        own = ("gate/evidence", f"{name}/")
+        return tuple(rule for rule in rules if rule.startswith(own))
+
+    update: dict[str, object] = {
+        "refused": kept(case.refused),
+        "warned": kept(case.warned),
+        "waived": kept(case.waived),
+    }
+    if any(getattr(case, key) != rules for key, rules in update.items()):
+        # The message may be that of a rule that is left out.
+        update["message"] = ""
+    return case.model_copy(update=update)
+
+
+def _covered(verdict: Verdict) -> Verdict:
+    """Return a verdict of one policy, which need not speak for every gate."""
+    rules = tuple(rule for rule in verdict.rules if rule.name != "gate/covered")
+    return replace(verdict, rules=rules)
+
+
+def _says(result: Result) -> bool:
+    return not result.ok or result.expected != "allowed"
 
 
 def read_suite(path: Path) -> Suite:
@@ -230,8 +292,7 @@ def changed(facts: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def _result(policies: Sequence[Policy], suite_name: str, suite: Suite, case: Case) -> Result:
-    verdict = verdict_of(policies, suite, case)
+def _result(verdict: Verdict, suite_name: str, case: Case) -> Result:
     expected = _summary(case.refused, case.warned, case.waived)
     actual = _summary(
         _rules_with(verdict, "refused"),

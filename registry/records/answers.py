@@ -29,6 +29,7 @@ from registry.records.facts import (
     Weights,
 )
 from registry.records.kinds import Kind
+from registry.records.own_facts import OwnFact, OwnValue
 from registry.records.results import Result, Specialist, labels, worst_of
 
 
@@ -480,6 +481,41 @@ class PolicyAdoptAnswer(Answer):
     before: str | None = None  # digest of the set that was valid until then
     policies: int
     changes: tuple[str, ...] = ()  # a unified diff
+    facts: str = "unchanged"  # the schema of own facts: adopted | unchanged | planned
+
+
+class SearchRow(Answer):
+    """A version that was found, with the values of the fields that were asked about."""
+
+    ref: str
+    kind: str
+    status: str
+    registered_at: str
+    values: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class FactRow(Answer):
+    """A fact of the company's own: what is stated, or that nothing is."""
+
+    key: str
+    value: OwnValue | None = None
+    type: str
+    title: str = ""
+    public: bool = False
+    required: bool = False
+    at: str | None = None
+    by: str | None = None
+    why: str = ""
+
+
+class FactsAnswer(Answer):
+    """Own facts were amended."""
+
+    ref: str
+    stated: tuple[str, ...]  # their names
+    at: str
+    by: str
+    why: str
 
 
 class PolicyTryRow(Answer):
@@ -531,6 +567,8 @@ class ExportAnswer(Answer):
     transformers: str | None = None  # the least release that loads it
     verify: str | None = None  # the command that checks the signature
     public_key: str | None = None
+    license: str | None = None  # under which it goes out; None where counsel has to be asked
+    open: tuple[str, ...] = ()  # what of licences nobody has answered
 
 
 class CollectAnswer(Answer):
@@ -794,13 +832,14 @@ class RoutingShares(Answer):
 class Shown(AsStored):
     """Everything that is recorded of one version."""
 
-    printed_last = ("files", "gates")
+    printed_last = ("own", "files", "gates")
 
     ref: str
     status: str
     digest: str
     registered_at: str
     actor: str
+    own: Mapping[str, OwnFact] = Field(default_factory=dict)  # as they are stated now
     files: tuple[FileLine, ...] = ()
     gates: tuple[Judged, ...] = ()
 

@@ -28,6 +28,7 @@ class Act(Record):
     excused: JsonObject | None = None  # of a waiver: the facts that the rule reads, as excused
     roles: tuple[str, ...] | None = None
     public_key: str | None = None
+    facts: JsonObject | None = None  # own facts that are stated from then on; null takes one back
     since: str | None = None  # of a change of the list: what the person signed since then is void
 
 
@@ -159,6 +160,7 @@ class Exported(EventBody):
     verdict: str | None = None
     public_key: str | None = None
     draft: bool | None = None
+    license: str | None = None  # under which it went out
     envelope: Envelope | None = None  # signed where the list of actors is closed
 
 
@@ -221,6 +223,8 @@ BODIES: Mapping[str, type[EventBody]] = {
     "actor": Acted,
     "adopted": Acted,
     "retracted": Acted,
+    "declared": Acted,
+    "fact": Acted,
 }
 
 

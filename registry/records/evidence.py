@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from registry.records import older
 from registry.records.base import Record
@@ -21,6 +21,9 @@ from registry.records.results import Result, labels, ratio_interval, worst_of
 
 # A shape as policies' documents write it: "text", "number", "truth", "any", [shape], {key: shape}.
 Shape = str | list[Any] | dict[str, Any]
+# A company's own facts by name, each in its own type; null where its schema has one that is not
+# stated.
+OwnEvidence = Mapping[str, Any]
 
 
 class Evidence(Record):
@@ -31,6 +34,9 @@ class Evidence(Record):
     kind: str
     ref: str | None = None
     content: str | None = None  # digest of what is judged: files, or a build's members and recipe
+    own: OwnEvidence = Field(default_factory=dict)
+    # Own facts of the company itself; governance adds them.
+    organisation: OwnEvidence = Field(default_factory=dict)
     waivers: tuple["WaiverLine", ...] = ()
     actor: "Asker | None" = None
 
@@ -78,10 +84,18 @@ class DataLine(Record):
 
     ref: str
     license: str | None = None
+    holder: str | None = None
+    source: str | None = None
+    purpose: str | None = None
+    language: str | None = None
     pii: str | None = None
     retain_until: str | None = None
+    use: str | None = None
+    registered_at: str | None = None
     status: str | None = None
-    gate: str | None = None  # what its gate said when it was registered; governance adds it
+    # Governance adds this and the next.
+    own: OwnEvidence = Field(default_factory=dict)
+    gate: str | None = None  # what its gate said when it was registered
 
 
 class ResultLine(Record):
@@ -94,6 +108,7 @@ class ResultLine(Record):
 
     data: str
     domain: str
+    data_registered_at: str | None = None
     bits_per_byte: float | None = None
     seed_bits_per_byte: float | None = None
     specialist_bits_per_byte: float | None = None  # of the best member trained on it
@@ -172,11 +187,25 @@ class ExpertEvidence(Evidence):
         return older.evidence(value)
 
 
+class ApprovalLine(Record):
+    """A person who approved the build, and when."""
+
+    actor: str
+    at: str
+    roles: tuple[str, ...] = ()  # that the person held when it was signed
+
+
 class MemberLine(Record):
     """An expert of a build."""
 
     ref: str
     status: str | None = None
+    mode: str | None = None
+    registered_at: str | None = None
+    registrar: str | None = None
+    # Governance adds this and the next two.
+    own: OwnEvidence = Field(default_factory=dict)
+    approvals: tuple[ApprovalLine, ...] = ()
     gate: str | None = None
     licenses: tuple[str | None, ...] = ()
     data: tuple[DataLine, ...] = ()
@@ -205,6 +234,7 @@ class Outliers(Record):
     dominant: tuple[str, ...] | None = None
 
 
+<<<<<<< HEAD
 class DivisionLine(Record):
     """Where the division of the text into domains is worth a look."""
 
@@ -220,13 +250,20 @@ class ApprovalLine(Record):
     roles: tuple[str, ...] = ()  # that the person held when it was signed
 
 
+=======
+>>>>>>> main
 class BuildEvidence(Evidence):
     """On a build that asks to be made, released or exported."""
 
     of = Kind.BUILD
 
+    line: str | None = None  # the product line
+    registered_at: str | None = None
+    # At gate export: what is stated of the export.
+    export_own: OwnEvidence = Field(default_factory=dict)
     seed: str | None = None
     seed_gate: str | None = None
+    seed_own: OwnEvidence = Field(default_factory=dict)
     seed_license: str | None = None
     seed_data: tuple[DataLine, ...] = ()
     members: tuple[MemberLine, ...] = ()

@@ -14,6 +14,7 @@ from btx_core.files import stays_inside
 from registry.records import older
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import HeldOutRule, Kind, Mode, Status
+from registry.records.own_facts import OwnValues
 from registry.records.results import Result
 
 
@@ -103,6 +104,8 @@ class Facts(Record):
     kind: ClassVar[Kind]
 
     status: Status | None = None  # how far its making had come when the row was written
+    # A company's own facts, as they were stated with the registration.
+    own: OwnValues = Field(default_factory=dict)
 
 
 class Held(Facts):
@@ -247,6 +250,7 @@ class Architecture(Record):
     seed_expert: bool  # whether the seed's own blocks are one of the experts
     active_parameters: int | None = None  # that work on each token
     total_parameters: int | None = None
+    context_length: int | None = None  # tokens that it reads and writes at most
 
 
 class RoutedShare(Record):
@@ -362,6 +366,7 @@ class ExportFacts(Facts):
     transformers: str | None = None  # the least release that loads it
     public_key: str | None = None  # PEM, where the folder is signed
     draft: bool | None = None  # whether it is marked as a draft; only then stated
+    license: str | None = None  # under which it went out; None where counsel had to be asked
 
     @field_validator("verdict", mode="before")
     @classmethod

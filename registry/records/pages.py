@@ -29,6 +29,7 @@ from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
 from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Spent
 from registry.records.kinds import Mode
+from registry.records.own_facts import OwnFact
 
 # Too long for a reader, or said elsewhere in the answer.
 HIDDEN = ("tensors", "status", "dvc", "content", "mixed", "given_recipe")
@@ -173,6 +174,7 @@ class VersionPage(Listed):
 
     actor: str
     facts: Facts
+    own: tuple[OwnFact, ...] = Field(default=(), description="own facts, as they are stated now")
     files: tuple[FileLine, ...] = ()
     bytes_linked: int
     bytes_written: int

@@ -24,7 +24,7 @@ from registry.governance import people
 ROLES = ("viewer", *people.ROLES)
 LONGEST_DAYS = 366
 SESSION = timedelta(hours=12)
-MOST_SESSIONS = 1000
+MOST_SESSIONS = 20  # of one token: who logs in again and again ends sessions of their own
 
 Clock = Callable[[], datetime]
 
@@ -233,7 +233,7 @@ class Sessions:
         token = self._tokens.find(secret)
         if token is None:
             return None
-        self._forget_old()
+        self._forget_old(token.sha256)
         cookie = secrets.token_urlsafe(32)
         self._open[_sha256(cookie)] = _Session(
             token.sha256, secrets.token_urlsafe(32), self._clock() + SESSION
@@ -262,11 +262,13 @@ class Sessions:
         token = self._tokens.find_digest(session.token)
         return Person(token.name, token.roles, token.id, session.csrf) if token else None
 
-    def _forget_old(self) -> None:
-        """Forget the sessions that have ended; where none has, the oldest of too many."""
+    def _forget_old(self, token: str) -> None:
+        """Forget the sessions that have ended, and the oldest of too many of one token."""
         at = self._clock()
-        ended = [key for key, session in self._open.items() if session.ends < at]
-        for key in ended or list(self._open)[: 1 - MOST_SESSIONS]:
+        for key in [key for key, session in self._open.items() if session.ends < at]:
+            self._open.pop(key, None)
+        own = [key for key, session in self._open.items() if session.token == token]
+        for key in own[: max(0, len(own) + 1 - MOST_SESSIONS)]:
             self._open.pop(key, None)
 
 

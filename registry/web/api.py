@@ -17,8 +17,8 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 
 from registry.errors import NotFound, Refused
-from registry.formats import FORMATS, collect, render
-from registry.governance import people
+from registry.formats import FORMATS, PAGES, collect, public, render
+from registry.governance import lookup, people
 from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
@@ -220,18 +220,42 @@ def build(here: Here, number: Number) -> BuildPage:
     responses={200: {"content": {kind: {} for kind in (*MEDIA_TYPES.values(), JSON)}}},
 )
 def report(
-    here: Here, ref: RefQuery, form: Annotated[str, Path(pattern=f"^({'|'.join(FORMATS)})$")]
+    here: Here,
+    ref: RefQuery,
+    form: Annotated[str, Path(pattern=f"^({'|'.join(FORMATS)})$")],
+    outside: Annotated[bool, Query(alias="public", description="the form for everybody")] = False,
 ) -> Response:
     """What is recorded of one version, as a file to download."""
     dossier = collect(here.catalog, ref)
+    shown = public(dossier) if outside else dossier
     name = dossier.ref.replace("/", "-").replace("@", "-")
-    suffix = {"html": "html", "md": "md", "model-card": "md"}.get(form, f"{form}.json")
+    suffixes = {"html": "html", "md": "md", "model-card": "md"}
+    suffix = f"{form}.html" if form in PAGES else suffixes.get(form, f"{form}.json")
     headers = {
         "content-disposition": f'attachment; filename="{name}.{suffix}"',
         "content-security-policy": "sandbox",
     }
-    media_type = MEDIA_TYPES.get(form, JSON)
-    return Response(render(dossier, form), media_type=media_type, headers=headers)
+    media_type = MEDIA_TYPES["html"] if form in PAGES else MEDIA_TYPES.get(form, JSON)
+    return Response(render(shown, form, as_page=True), media_type=media_type, headers=headers)
+
+
+@router.get(
+    "/search",
+    response_class=Response,
+    responses={200: {"content": {"text/csv": {}, JSON: {}}}},
+)
+def search(
+    here: Here,
+    q: Annotated[str, Query(max_length=500, description="terms, such as holder=Acme")] = "",
+    file_format: Annotated[str, Query(alias="format", pattern="^(json|csv)$")] = "json",
+) -> Response:
+    """The versions of which every term holds, as `btx search` finds them."""
+    rows = lookup.search(here.catalog, lookup.split_words(q))
+    if file_format == "csv":
+        headers = {"content-disposition": 'attachment; filename="search.csv"'}
+        return Response(lookup.as_csv(rows), media_type="text/csv", headers=headers)
+    text = json.dumps([row.to_json() for row in rows], ensure_ascii=False)
+    return Response(text, media_type=JSON)
 
 
 @router.get("/lineage", response_model_exclude_none=True)

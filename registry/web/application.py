@@ -17,6 +17,7 @@ from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unava
 from registry.records.answers import ErrorAnswer
 from registry.web import api, html_pages
 from registry.web.middleware import HEADERS, RequestChecks
+from registry.web.public import UnderPrefix
 from registry.web.rendering import STATIC
 from registry.web.site import Site
 
@@ -54,13 +55,22 @@ def application(site: Site) -> FastAPI:
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(BtxError, _answer_known_error)
     app.add_exception_handler(Exception, _answer_unknown_error)
+    app.add_api_route("/health", lambda: _health(site), include_in_schema=False)
     app.add_middleware(
         RequestChecks,
         hosts=site.hosts,
         identify=lambda headers: _key(site, headers),
         limits=site.limits,
     )
+    if site.public:
+        app.add_middleware(UnderPrefix, address=site.public)
     return app
+
+
+def _health(site: Site) -> JSONResponse:
+    """Say whether the registry can be read; nothing of what is in it."""
+    site.catalog.last()
+    return JSONResponse({"status": "ok"})
 
 
 def _key(site: Site, headers: Headers) -> str | None:

@@ -14,8 +14,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from btx_core.problems import BtxError
-from registry.errors import Refused
-from registry.governance import people
+from registry.errors import Invalid, Refused
+from registry.governance import lookup, people
 from registry.records import division
 from registry.records.answers import ErrorAnswer
 from registry.records.kinds import Kind
@@ -31,6 +31,7 @@ MENU = (
     ("/builds", "Builds"),
     ("/experts", "Experts"),
     ("/data", "Data"),
+    ("/search", "Search"),
     ("/lineage", "Lineage"),
     ("/impact", "Impact"),
     ("/explain", "Explain"),
@@ -50,6 +51,7 @@ ABOUT: Mapping[Kind, str] = {
     Kind.DATA: "Named, licensed corpora, fixed by digest.",
 }
 EVENTS = 50  # on one page of the log
+FOUND = 200  # versions on the page of a search
 SOON = 20  # looks at an explanation that has just begun
 LOOK_EVERY_S = 0.05
 EXAMPLE = "def area(r):\n    return 3.14 * r ** 2\n\nHow many metres are 3 km?"
@@ -129,6 +131,10 @@ def login(
     """Begin a session."""
     cookie = here.sessions.begin(token.strip())
     if cookie is None:
+        address, limits = request.client.host if request.client else "", here.limits
+        wait_s = here.wrong_tokens.wait_s(address, limits.wrong_tokens, limits.burst_s)
+        if wait_s:
+            raise HTTPException(429, "more wrong tokens", {"retry-after": str(int(wait_s) + 1)})
         return HTMLResponse(page("login.html", then=then, wrong=True), 401)
     inside = then.startswith("/") and not then.startswith(("//", "/\\"))
     answer = RedirectResponse(then if inside else "/", 303)
@@ -179,6 +185,29 @@ def listing(
         about=ABOUT[kind],
         text=text,
         page_length=views.PAGE,
+    )
+
+
+@router.get("/search")
+def search(
+    request: Request, here: Here, asking: Visitor, q: Annotated[str, Query(max_length=500)] = ""
+) -> HTMLResponse:
+    """Versions by anything that is recorded, stated or logged of them."""
+    wrong, rows = None, []
+    try:
+        rows = lookup.search(here.catalog, lookup.split_words(q)) if q.strip() else []
+    except Invalid as error:
+        wrong = error
+    saved = here.saved()
+    return show(
+        request,
+        "search.html",
+        asking,
+        q=q,
+        rows=rows[:FOUND],
+        all=len(rows),
+        wrong=wrong,
+        saved=saved,
     )
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from registry import units
+from registry.formats import PAGES
 from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
@@ -45,6 +46,13 @@ DOWNLOADS = (
     Download("openlineage", "Lineage", "OpenLineage events"),
     Download("prov", "Lineage", "W3C PROV"),
     Download("croissant", "Data description", "Croissant"),
+    Download("annex-xi", "Annex XI", "EU AI Act: documentation of a general-purpose model"),
+    Download("annex-xii", "Annex XII", "EU AI Act: for those who build on the model"),
+    Download(
+        "cop-model-documentation", "Model documentation form", "Code of Practice of the EU AI Act"
+    ),
+    Download("training-summary", "Summary of training content", "EU AI Act: for everybody"),
+    Download("annex-iv", "Annex IV", "EU AI Act: of a high-risk system"),
 )
 
 
@@ -102,9 +110,10 @@ def address(ref: str) -> str:
 def downloads(version: VersionPage) -> list[Download]:
     """Return the formats that a version can be downloaded in.
 
-    Croissant describes data, and a verification summary needs the verdict of a gate.
+    Croissant describes data, the law's forms a build; a verification summary needs the verdict of a
+    gate.
     """
-    left_out = set()
+    left_out = set() if version.kind == Kind.BUILD else set(PAGES)
     if version.kind != Kind.DATA:
         left_out.add("croissant")
     if not version.gates:

@@ -1,12 +1,15 @@
 """Long actions that go on while nobody looks: one at a time, in threads of their own.
 
+Who asked for many waits behind who asked for one: the next is of whoever was served longest ago.
+
 In:  what to do, as a callable.  Out: a Run that grows; a page can be closed and opened again
 meanwhile. The last KEPT runs stay in memory, and end with the server.
 """
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
@@ -75,13 +78,18 @@ class Runs(Generic[A]):
 
     Args:
         most: how many may be under way, the one that runs among them.
+        most_each: how many of one person.
     """
 
-    def __init__(self, most: int = 1) -> None:
+    def __init__(self, most: int = 1, most_each: int | None = None) -> None:
         self._most = most
+        self._most_each = most_each or most
         self._runs: dict[str, Run[A]] = {}
         self._starting = threading.Lock()
-        self._running = threading.Lock()
+        self._turns = threading.Condition()
+        self._waiting: list[Run[A]] = []
+        self._served: list[str] = []
+        self._running = False
 
     def start(self, ref: str, by: str, job: Job[A], asked: str = "") -> Run[A]:
         """Start a run.
@@ -96,7 +104,7 @@ class Runs(Generic[A]):
             Conflict: where as many are under way as may be.
         """
         with self._starting:
-            self._refuse_too_many(ref)
+            self._refuse_too_many(ref, by)
             run = Run[A](
                 id=secrets.token_hex(6),
                 ref=ref,
@@ -105,6 +113,7 @@ class Runs(Generic[A]):
                 asked=asked,
             )
             self._runs[run.id] = run
+            self._waiting.append(run)
             for old in list(self._runs)[:-KEPT]:
                 del self._runs[old]
         thread = threading.Thread(
@@ -128,21 +137,45 @@ class Runs(Generic[A]):
         """Return the runs, newest first."""
         return list(reversed(self._runs.values()))
 
-    def _refuse_too_many(self, ref: str) -> None:
+    def _refuse_too_many(self, ref: str, by: str) -> None:
         busy = [run for run in self._runs.values() if run.state == "running"]
-        if len(busy) < self._most:
+        own = sum(run.by == by for run in busy)
+        if len(busy) < self._most and own < self._most_each:
             return
-        alone = self._most == 1
+        if self._most == 1:
+            found, expected = f"one of {busy[0].ref} running", "one at a time"
+        elif own >= self._most_each:
+            found, expected = f"{own} of your own before it", f"at most {self._most_each}"
+        else:
+            found, expected = f"{len(busy)} before it", f"at most {self._most}"
         raise Conflict(
-            f"run of {ref}",
-            found=f"one of {busy[0].ref} running" if alone else f"{len(busy)} before it",
-            expected="one at a time" if alone else f"at most {self._most}",
-            next="try again when it is done",
+            f"run of {ref}", found=found, expected=expected, next="try again when it is done"
         )
+
+    @contextmanager
+    def _turn(self, run: Run[A]) -> Iterator[None]:
+        """Wait until nothing runs and this run is next."""
+        with self._turns:
+            self._turns.wait_for(lambda: not self._running and self._next() is run)
+            self._waiting.remove(run)
+            self._running = True
+            served = [by for by in self._served if by != run.by]
+            self._served = [*served, run.by][-KEPT:]
+        try:
+            yield
+        finally:
+            with self._turns:
+                self._running = False
+                self._turns.notify_all()
+
+    def _next(self) -> Run[A]:
+        """Return the oldest run of whoever was served longest ago, or never."""
+        served = self._served
+        return min(self._waiting, key=lambda run: served.index(run.by) if run.by in served else -1)
 
     def _run(self, run: Run[A], job: Job[A]) -> None:
         try:
-            with self._running:
+            with self._turn(run):
                 run.answer = job(run.note)
             if isinstance(run.answer, AuditAnswer):
                 for check in run.answer.checks:

@@ -6,7 +6,7 @@ floor does not import.  Out: what a request needs beside the catalogue's own ans
 
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -22,13 +22,14 @@ from registry.records.pages import Chain, Review, ToSign
 from registry.records.version import Event
 from registry.web import history
 from registry.web.access import Person, Sessions, Tokens
-from registry.web.middleware import Limits
+from registry.web.middleware import Buckets, Limits
+from registry.web.public import PublicAddress
 from registry.web.runs import OnCheck, Run, Runs
 
 # How long a check of the chain counts while no event comes: a filter of the log is no reason to
 # read all of it again.
 CHAIN_HOLDS_S = 10.0
-MOST_WAITING = 8  # explanations, the one that runs among them
+MOST_WAITING, MOST_WAITING_EACH = 32, 4  # explanations, the one that runs among them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,8 @@ class Site:
         tokens: who may ask.
         hosts: the values of the Host header under which the server answers.
         limits: how much and how often one person may ask.
+        saved: returns the searches that are kept in the workspace, each as one line.
+        public: where browsers find it behind a proxy.
     """
 
     url: str
@@ -74,6 +77,8 @@ class Site:
     tokens: Tokens
     hosts: tuple[str, ...]
     limits: Limits = field(default_factory=Limits)
+    saved: Callable[[], Mapping[str, str]] = dict
+    public: PublicAddress | None = None
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -86,6 +91,11 @@ class Site:
         return Sessions(self.tokens)
 
     @cached_property
+    def wrong_tokens(self) -> Buckets:
+        """How many wrong tokens an address may still try."""
+        return Buckets()
+
+    @cached_property
     def audits(self) -> Runs[AuditAnswer]:
         """Audits that were started here."""
         return Runs()
@@ -93,7 +103,7 @@ class Site:
     @cached_property
     def explanations(self) -> Runs[ExplainAnswer]:
         """Explanations that were started here."""
-        return Runs(MOST_WAITING)
+        return Runs(MOST_WAITING, MOST_WAITING_EACH)
 
     @cached_property
     def acting(self) -> Callable[[str], Catalog]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from registry.catalogue.catalog import Catalog
 from registry.governance import due, people
 from registry.governance.people import approvals
+from registry.governance.stating import own_facts_of
 from registry.records.answers import FileLine
 from registry.records.facts import (
     BuildFacts,
@@ -144,6 +145,7 @@ def _page(
             **own,
             actor=version.actor,
             facts=version.facts,
+            own=tuple(own_facts_of(catalog, version.ref).values()),
             files=tuple(FileLine(**vars(file)) for file in version.files),
             bytes_linked=version.linked_bytes,
             bytes_written=version.written_bytes,

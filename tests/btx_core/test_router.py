@@ -1,5 +1,8 @@
 """First router weights: additive statistics, closed forms that find each expert's own states."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +38,7 @@ def clouds(seed: int = 0) -> list[torch.Tensor]:
 def test_rows_choose_the_expert_whose_state_it_is(start: str) -> None:
     states = clouds()
     weights_LED = first_weights(
-        {index: of(cloud) for index, cloud in enumerate(states)}, 3, start
+        [(index, of(cloud)) for index, cloud in enumerate(states)], 3, start
     ).float()
     right = [
         float(((cloud[layer] @ weights_LED[layer].T).argmax(-1) == index).float().mean())
@@ -46,7 +49,7 @@ def test_rows_choose_the_expert_whose_state_it_is(start: str) -> None:
 
 
 def test_a_place_without_text_gets_a_row_of_zeros() -> None:
-    weights_LED = first_weights({1: of(clouds()[0]), 3: of(clouds()[1])}, 4, "fitted")
+    weights_LED = first_weights([(1, of(clouds()[0])), (3, of(clouds()[1]))], 4, "fitted")
     assert weights_LED.shape == (2, 4, 8)
     assert not weights_LED[:, [0, 2]].any()
     assert weights_LED[:, [1, 3]].any()
@@ -55,7 +58,7 @@ def test_a_place_without_text_gets_a_row_of_zeros() -> None:
 def test_fitted_rows_are_the_ridge_solution() -> None:
     states = clouds()
     weights_LED = first_weights(
-        {index: of(cloud) for index, cloud in enumerate(states)}, 3, "fitted"
+        [(index, of(cloud)) for index, cloud in enumerate(states)], 3, "fitted"
     )
     stacked = torch.cat([cloud[0] for cloud in states]).double() / 400**0.5
     wanted = (
@@ -70,6 +73,30 @@ def test_fitted_rows_are_the_ridge_solution() -> None:
         torch.cat([wanted, torch.zeros(8, 3)]).double(),
     ).solution.T
     assert torch.allclose(weights_LED[0], by_hand, atol=1e-8)
+
+
+OF_A_REAL_SIZE = """
+import torch
+from btx_core.training.router_start import RIDGE, Statistics, first_weights
+torch.set_num_threads(2)
+torch.manual_seed(0)
+states = torch.randn(4, 1200, 576, dtype=torch.float64)
+sums = Statistics(1200, states.sum(1), states.mT @ states)
+weights = first_weights([(0, sums)], 1, "fitted")
+second = states.mT @ states / 1200
+ridge = RIDGE * second.diagonal(dim1=1, dim2=2).mean(-1)[:, None] * weights[:, 0]
+found = (second @ weights[:, 0, :, None])[..., 0] + ridge
+assert torch.allclose(found, 4 * sums.total_LD / 1200, atol=1e-9)
+print("fitted")
+"""
+
+
+def test_fitting_at_a_real_models_width_ends_with_several_threads() -> None:
+    """The linear algebra behind torch differs by threads and size; one general solver hangs."""
+    code = [sys.executable, "-c", OF_A_REAL_SIZE]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(code, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "fitted\n", done.stderr
 
 
 def test_statistics_of_two_texts_add_up(tiny_seed: Path, tiny_corpora: Path) -> None:
@@ -89,7 +116,7 @@ def test_a_joining_row_takes_its_own_states_from_rows_that_stay() -> None:
     *old, new = (cloud[0] for cloud in clouds())
     others, staying_ED = (
         torch.cat(old),
-        first_weights({0: of(clouds()[0]), 1: of(clouds()[1])}, 2, "fitted")[0],
+        first_weights([(0, of(clouds()[0])), (1, of(clouds()[1]))], 2, "fitted")[0],
     )
     weight = joining_weight(new, others, staying_ED)
 

@@ -21,6 +21,7 @@ TINY = Scale(
 )
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_once_and_a_second_run_reads_it_back(tmp_path: Path) -> None:
     printed: list[str] = []
     rows = bench(tmp_path, [0], TINY, printed.append)

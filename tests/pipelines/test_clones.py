@@ -207,3 +207,45 @@ def test_who_may_only_read_reads(workspace: Workspace, tmp_path: Path) -> None:
         read = subprocess.run(command, capture_output=True, text=True)
         said = f"{writing.head()} {len(writing.events())}\n"
         assert read.stdout == said, read.stderr
+
+
+def test_what_each_clone_writes_for_itself_merges_without_a_conflict(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    def git(root: Path, *words: str) -> str:
+        names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *names, *words], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def work(root: Path, name: str) -> None:
+        with Workspace.find(root).writing("rebuild"):
+            for file in ("dvc.lock", "snapshot.json", "work/evaluation.json", "branches.yaml"):
+                (root / file).parent.mkdir(exist_ok=True)
+                (root / file).write_text(f"# written by {name}\nbranches: {{}}\n")
+            (root / "builds").mkdir(exist_ok=True)
+            with (root / "builds/.gitignore").open("a") as file:
+                file.write(f"/{name}\n")
+        git(root, "add", "-A")
+        git(root, "commit", "-qm", name)
+
+    work(workspace.root, "0")
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "-q", str(workspace.root), str(other))
+    work(workspace.root, "1")
+    work(other, "2")
+    git(other, "pull", "-q", "--no-rebase", "--no-edit")
+    assert "by 2" in (other / "snapshot.json").read_text()
+    assert "by 2" in (other / "dvc.lock").read_text()
+    assert sorted((other / "builds/.gitignore").read_text().split()) == ["/0", "/1", "/2"]
+    assert git(other, "status", "--porcelain") == ""
+
+
+def test_a_clone_gets_its_driver_from_the_first_command_that_writes(workspace: Workspace) -> None:
+    driver = ["git", "config", "--get", "merge.btx-own.driver"]
+    assert subprocess.check_output(driver, cwd=workspace.root, text=True) == "true\n"
+    subprocess.run(
+        ["git", "config", "--remove-section", "merge.btx-own"], cwd=workspace.root, check=True
+    )
+    with workspace.writing("data add"):
+        assert subprocess.check_output(driver, cwd=workspace.root, text=True) == "true\n"

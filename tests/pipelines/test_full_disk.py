@@ -16,7 +16,7 @@ import pytest
 # A sweep: BTX_ROOMS="20 60 130 260 330 450".
 SWEEP = os.environ.get("BTX_ROOMS", "").split()
 ROOMS = [
-    (command, int(room))
+    pytest.param(command, int(room), marks=[pytest.mark.slow] if command == "rebuild" else [])
     for command, usual in (("register", "60"), ("rebuild", "200"))
     for room in SWEEP or [usual]
 ]

@@ -373,6 +373,10 @@ def test_an_exported_folder_holds_its_card_and_is_checked_by_openssfs_tool_alone
     out = tmp_path / "model"
     answer = json.loads(shop.does("export", "build/1", str(out), "--sign", "--draft", "--json"))
     CHECKS["model-card"]((out / "README.md").read_text())
+    assert answer["license"] == "CC0-1.0"
+    assert (out / "LICENSE").read_text() == (out / "LICENSES/CC0-1.0.txt").read_text()
+    assert "data/math@1" in (out / "NOTICE").read_text()
+    assert answer["open"] == []
     tool, *arguments = answer["verify"].split()
     assert tool == "model_signing"
 

@@ -121,15 +121,8 @@ def killed_and_gone_on(
     assert curve[0] == MARK, "from the run state, not from nothing"
 
 
-@pytest.mark.parametrize(
-    "role",
-    [
-        "command",
-        pytest.param("ctrl-c", marks=pytest.mark.slow),
-        pytest.param("process", marks=pytest.mark.slow),
-        pytest.param("node", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["command", "ctrl-c", "process", "node"])
 def test_a_training_of_two_processes_goes_on_after_a_kill(own_story: Workspace, role: str) -> None:
     set_up(own_story.root, "train", "[machine]\nprocesses = 2\n")
     out = "branches/again"

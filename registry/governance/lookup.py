@@ -1,0 +1,311 @@
+"""Find versions by whatever is recorded, stated or logged of them.
+
+In:  the catalogue; terms such as `holder=Acme` or `ends<2027-01-01`.
+Out: a row for each version of which all terms hold, with the values that were asked about.
+A version has several values of a field, where there are several licences, approvals or copies: a
+term holds where it holds of one of them. The fields are those of its facts, `own.NAME` for facts of
+the company's own, and what the log says: who approved it, what ends when, where copies went.
+"""
+
+import csv
+import io
+import operator
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from registry.catalogue.catalog import Catalog
+from registry.errors import Invalid
+from registry.governance import gate, people, stating
+from registry.records.answers import SearchRow
+from registry.records.events import Acted, Exported, Withdrawn
+from registry.records.facts import FACTS, Facts
+from registry.records.kinds import Status
+from registry.records.own_facts import Attachment
+from registry.records.references import Reference
+from registry.records.version import Version
+
+Value = str | int | float | bool
+Fields = dict[str, list[Value]]
+_TERM = re.compile(r"(?P<field>[a-z][a-zA-Z0-9_.]*)\s*(?P<sign>!=|<=|>=|=|<|>|~)\s*(?P<value>.*)")
+_ORDERED: Mapping[str, Callable[[Value, Value], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+# Too long for a reader, or a digest for every tensor.
+_HIDDEN = frozenset({"tensors", "own", "sketch", "given_recipe"})
+LOGGED = (
+    "approved_by",
+    "approved_at",
+    "waived",
+    "waived_by",
+    "waived_until",
+    "released_by",
+    "released_at",
+    "withdrawn_by",
+    "withdrawn_at",
+    "withdrawn_why",
+    "exported_by",
+    "exported_at",
+    "exported_to",
+    "ends",
+)
+ROW = ("kind", "ref", "name", "version", "status", "digest", "registered_at", "registered_by")
+OF_FILES = ("file", "sha256")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One condition.
+
+    Attributes:
+        field: what is looked at.
+        sign: = != ~ < <= > >=, of which ~ means "holds".
+        value: what it is compared with; `*` with = means any.
+    """
+
+    field: str
+    sign: str
+    value: str
+
+    def holds(self, values: Sequence[Value]) -> bool:
+        """Return whether the term holds of one of the values; != of all of them."""
+        if self.sign == "!=":
+            return not any(_equal(value, self.value) for value in values)
+        if self.sign == "=" and self.value == "*":
+            return bool(values)
+        return any(self._holds_of(value) for value in values)
+
+    def _holds_of(self, value: Value) -> bool:
+        if self.sign == "=":
+            return _equal(value, self.value)
+        if self.sign == "~":
+            return self.value.lower() in _text(value).lower()
+        bound = _number(self.value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return bound is not None and _ORDERED[self.sign](value, bound)
+        return _ORDERED[self.sign](_text(value), self.value)
+
+
+def read_terms(words: Iterable[str]) -> list[Term]:
+    """Read terms, each a word such as `holder=Acme`. Raises Invalid for what is none."""
+    terms = []
+    for word in words:
+        read = _TERM.fullmatch(word.strip())
+        if read is None or not read["value"]:
+            raise Invalid(
+                f"search {word!r}",
+                found="no term",
+                expected="FIELD=VALUE, or with != ~ < <= > >= in place of =",
+                next="btx search --help",
+            )
+        terms.append(Term(read["field"], read["sign"], read["value"]))
+    return terms
+
+
+def split_words(text: str) -> list[str]:
+    """Split a line into words as a shell does. Raises Invalid for a quote that is not closed."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise Invalid(
+            "search", found=str(error), expected="each quote closed", next="close it"
+        ) from None
+
+
+def search(
+    catalog: Catalog, words: Sequence[str], shown: Sequence[str] = (), only: set[str] | None = None
+) -> list[SearchRow]:
+    """Return a row for each version of which every term holds, oldest first within a kind.
+
+    Args:
+        catalog: what is searched.
+        words: the terms; of none, everything is found.
+        shown: fields whose values stand in the rows beside those of the terms.
+        only: references that are looked at; None for all.
+
+    Raises:
+        Invalid: for what is no term, and for a field that nothing has.
+    """
+    terms = read_terms(words)
+    named = list(dict.fromkeys([*(term.field for term in terms), *shown]))
+    versions = _versions(catalog, terms, files=bool(set(named) & set(OF_FILES)))
+    known = _Known.read(catalog, versions)
+    seen = {*ROW, *LOGGED, *OF_FILES, *(f"own.{name}" for name in known.declared)}
+    rows = []
+    for version in versions:
+        fields = known.fields(version)
+        seen |= fields.keys()
+        if only is not None and str(version.ref) not in only:
+            continue
+        if all(term.holds(fields.get(term.field, ())) for term in terms):
+            rows.append(_row(version, fields, named))
+    unknown = [name for name in named if name not in seen and not _is_fact(name)]
+    if unknown:
+        raise Invalid(
+            f"field {unknown[0]}",
+            found="nothing that has it",
+            expected=f"one of {', '.join(sorted(seen))}",
+            next="btx search --help",
+        )
+    return rows
+
+
+def as_csv(rows: Sequence[SearchRow]) -> str:
+    """Return the rows as CSV, a column for each field; several values with a semicolon between."""
+    columns = list(rows[0].values) if rows else []
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["ref", "kind", "status", "registered_at", *columns])
+    for row in rows:
+        values = [row.ref, row.kind, row.status, row.registered_at]
+        values += ["; ".join(row.values[name]) for name in columns]
+        writer.writerow([_harmless(value) for value in values])
+    return out.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
+
+
+def _row(version: Version[Facts], fields: Fields, named: Sequence[str]) -> SearchRow:
+    return SearchRow(
+        ref=str(version.ref),
+        kind=str(version.ref.kind),
+        status=_text(fields["status"][0]),
+        registered_at=version.registered_at,
+        values={
+            name: tuple(map(_text, fields.get(name, ()))) for name in named if name not in ROW[:2]
+        },
+    )
+
+
+def _versions(catalog: Catalog, terms: Sequence[Term], *, files: bool) -> list[Version[Facts]]:
+    kinds = {term.value for term in terms if (term.field, term.sign) == ("kind", "=")}
+    versions: list[Version[Facts]] = []
+    for kind, facts in FACTS.items():
+        if not kinds or kind in kinds:
+            versions += catalog.versions(facts, files=files)
+    return versions
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the log says of everything, read once."""
+
+    statements: stating.Statements
+    statuses: Mapping[Reference, Status]
+    logged: Mapping[str, Fields]
+
+    @classmethod
+    def read(cls, catalog: Catalog, versions: Sequence[Version[Facts]]) -> "_Known":
+        logged: dict[str, Fields] = {}
+        _add_acts(catalog, logged)
+        for kind in ("released", "withdrawn", "exported"):
+            for event in catalog.events(kind=kind):
+                own = logged.setdefault(event.subject, {})
+                _put(own, f"{kind}_by", event.actor)
+                _put(own, f"{kind}_at", event.at)
+                body = event.body
+                if isinstance(body, Exported):
+                    _put(own, "exported_to", body.folder)
+                if isinstance(body, Withdrawn):
+                    _put(own, "withdrawn_why", body.why)
+        waived = [ref for ref in map(str, (one.ref for one in versions)) if _is_waived(logged, ref)]
+        for line in gate.relied_on(catalog, waived):
+            if line.subject and line.until:
+                _put(logged.setdefault(line.subject, {}), "ends", line.until)
+        return cls(stating.Statements.read(catalog), catalog.statuses(versions), logged)
+
+    @property
+    def declared(self) -> Iterable[str]:
+        return self.statements.schema.facts
+
+    def fields(self, version: Version[Facts]) -> Fields:
+        """Return every field of a version with its values."""
+        ref = version.ref
+        fields: Fields = {
+            "kind": [str(ref.kind)],
+            "ref": [str(ref)],
+            "name": [ref.name],
+            "version": [ref.version or 0],
+            "digest": [version.digest],
+            "registered_at": [version.registered_at],
+            "registered_by": [version.actor],
+            "file": [file.path for file in version.files],
+            "sha256": [file.sha256 for file in version.files],
+        }
+        for name, value in version.facts.to_json().items():
+            if name not in _HIDDEN and name not in fields:
+                _put_recorded(fields, name, value)
+        fields["status"] = [str(self.statuses[ref])]
+        for name, values in self.logged.get(str(ref), {}).items():
+            fields[name] = [*values]
+        for until in fields.get("retain_until", ()):
+            _put(fields, "ends", until)
+        for key, fact in self.statements.of_ref(str(ref)).items():
+            value = fact.value
+            if isinstance(value, Attachment):
+                fields[f"own.{key}"] = [value.name, value.sha256]
+            else:
+                fields[f"own.{key}"] = [*value] if isinstance(value, tuple) else [value]
+        return fields
+
+
+def _is_waived(logged: Mapping[str, Fields], ref: str) -> bool:
+    return "waived" in logged.get(ref, {})
+
+
+def _add_acts(catalog: Catalog, logged: dict[str, Fields]) -> None:
+    """Add approvals and waivers that count."""
+    for kind, prefix in (("approved", "approved"), ("waived", "waived")):
+        for event in people.standing_acts(catalog, kind):
+            own = logged.setdefault(event.subject, {})
+            _put(own, f"{prefix}_by", event.actor)
+            body = event.body
+            act = body.act if isinstance(body, Acted) else None
+            if kind == "approved":
+                _put(own, "approved_at", event.at)
+            elif act is not None:
+                _put(own, "waived", act.rule or "")
+                _put(own, "waived_until", act.until or "")
+
+
+def _put(fields: Fields, name: str, value: Value) -> None:
+    fields.setdefault(name, []).append(value)
+
+
+def _put_recorded(fields: Fields, name: str, value: object) -> None:
+    """Add a recorded fact: text, number or truth, lists of them, and references in lists."""
+    if isinstance(value, str | int | float | bool):
+        _put(fields, name, value)
+    elif isinstance(value, list):
+        for item in value:
+            _put_recorded(fields, name, item.get("ref") if isinstance(item, dict) else item)
+
+
+def _equal(value: Value, text: str) -> bool:
+    number = _number(text)
+    if number is not None and isinstance(value, int | float) and not isinstance(value, bool):
+        return value == number
+    return _text(value).lower() == text.lower()
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _is_fact(name: str) -> bool:
+    """Return whether some kind of version may have the field, though none here does."""
+    return any(name in facts.model_fields for facts in FACTS.values()) and name not in _HIDDEN

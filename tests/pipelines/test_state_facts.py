@@ -1,0 +1,150 @@
+"""Own facts by command: checked before any work, kept with the row, judged by the gates."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli.options import given_facts
+from pipelines.jobs import archive, policy, state_facts
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.audit import audit
+from pipelines.workspace.given_facts import GivenFacts
+from pipelines.workspace.workspace import Workspace, create
+from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.governance.gate import readable_verdicts
+from registry.governance.stating import own_facts_of, own_values
+from registry.records.events import Judged
+from registry.records.facts import DataStatement
+from registry.records.own_facts import Attachment
+
+STATED = DataStatement(
+    license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
+)
+SCHEMA = """\
+residency: {kinds: [data], required: true, values: [EU, US]}
+reviewed_on: {kinds: [data], type: date}
+dpia: {kinds: [data], type: file}
+provider: {kinds: [organisation]}
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = create(tmp_path / "workspace")
+    made.facts.write_text(SCHEMA)
+    return made
+
+
+def added(workspace: Workspace, corpora: Path, *pairs: str, **attached: Path) -> str:
+    given = GivenFacts(pairs, None, tuple(f"{key}={path}" for key, path in attached.items()))
+    return str(add_data(workspace.stating(given), "prose", corpora / "prose", STATED).ref)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "problem"),
+    [
+        ((), "residency not stated"),
+        (("residency=Mars",), "expected one of EU, US"),
+        (("residency=EU", "residence=EU"), "no such fact of data"),
+        (("residency=EU", "provider=Acme"), "no such fact of data"),
+        (("residency=EU", "reviewed_on=yesterday"), "an ISO date"),
+        (("residency=EU", "residency=US"), "two values"),
+        (("residency=EU", "dpia=paper"), "--attach dpia=FILE"),
+    ],
+)
+def test_what_the_schema_does_not_have_is_refused_before_any_work(
+    workspace: Workspace, tmp_path: Path, pairs: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(Invalid, match=problem):
+        added(workspace, tmp_path / "nothing", *pairs)
+    assert workspace.catalog.events() == []
+
+
+def test_a_file_that_is_not_there_and_a_schema_that_nobody_adopted_are_refused(
+    workspace: Workspace, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFound, match="attachment dpia"):
+        added(workspace, tiny_corpora, "residency=EU", dpia=tmp_path / "none.pdf")
+    added(workspace, tiny_corpora, "residency=EU")
+    workspace.facts.write_text(SCHEMA.replace("[EU, US]", "[EU, US, Mars]"))
+    with pytest.raises(Refused, match="differ from those that were adopted"):
+        added(workspace, tiny_corpora, "residency=Mars")
+    assert policy.adopt(workspace).facts == "adopted"
+    state_facts.amend(workspace, "data/prose", GivenFacts(("residency=Mars",)), "moved")
+    assert own_values(own_facts_of(workspace.catalog, "data/prose")) == {"residency": "Mars"}
+
+
+def test_facts_and_files_stay_with_the_version_in_gates_audits_collections_and_dumps(
+    workspace: Workspace, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    paper = tmp_path / "dpia.pdf"
+    paper.write_text("assessed")
+    ref = added(workspace, tiny_corpora, "residency=EU", dpia=paper)
+    catalog = workspace.catalog
+    sha256 = own_facts_of(catalog, ref)["dpia"].value.sha256
+    (event,) = readable_verdicts(catalog, ref)
+    judged = catalog.document(event.read(Judged).evidence)["own"]
+    assert judged == {
+        "residency": "EU",
+        "dpia": {"name": "dpia.pdf", "sha256": sha256, "bytes": 8},
+        "reviewed_on": None,
+    }
+    assert added(workspace, tiny_corpora, "residency=EU") == ref
+    with pytest.raises(Conflict, match="btx fact set"):
+        added(workspace, tiny_corpora, "residency=US")
+    assert archive.collect(workspace, grace_s=0).deleted == ()
+    assert audit(workspace, ref).findings == ()
+    archive.dump(workspace, tmp_path / "dump")
+    assert (tmp_path / "dump/objects" / sha256[:2] / sha256).is_file()
+    workspace.store.path(sha256).unlink()
+    assert [finding.check for finding in audit(workspace, ref).findings] == ["attachments"]
+
+
+def test_the_command_lists_shows_and_amends_what_is_stated(
+    workspace: Workspace, tiny_corpora: Path, tmp_path: Path, btx: Any
+) -> None:
+    facts = tmp_path / "prose.yaml"
+    (tmp_path / "paper.pdf").write_text("assessed")
+    facts.write_text("residency: EU\nreviewed_on: 2026-02-01\ndpia: paper.pdf\n")
+    stated = [f"--{key}={value}" for key, value in STATED.stated().items() if value]
+    done = btx(
+        workspace.root,
+        "data",
+        "add",
+        "prose",
+        str(tiny_corpora / "prose"),
+        *stated,
+        "--facts",
+        str(facts),
+    )
+    assert done.returncode == 0, done.stderr
+    btx(workspace.root, "fact", "set", "data/prose", "residency=US", "--why", "sold")
+    btx(workspace.root, "fact", "set", "organisation", "provider=Acme", "--why", "first")
+    rows = json.loads(btx(workspace.root, "fact", "list", "data/prose", "--json").stdout)
+    assert [(row["key"], row["why"]) for row in rows if row["value"]] == [
+        ("dpia", ""),
+        ("residency", "sold"),
+        ("reviewed_on", ""),
+    ]
+    shown = json.loads(btx(workspace.root, "show", "data/prose", "--json").stdout)
+    assert {key: fact["value"] for key, fact in shown["own"].items() if key != "dpia"} == {
+        "residency": "US",
+        "reviewed_on": "2026-02-01",
+    }
+    assert "Acme" in btx(workspace.root, "fact", "list", "organisation").stdout
+
+
+def test_the_text_of_a_licence_is_kept_and_found_for_what_goes_out(
+    tmp_path: Path, tiny_corpora: Path
+) -> None:
+    made = create(tmp_path / "licensed")
+    paper = tmp_path / "acme.txt"
+    paper.write_text("You may.\n")
+    workspace = made.stating(given_facts(None, None, None, paper))
+    ref = add_data(workspace, "prose", tiny_corpora / "prose", STATED).ref
+    fact = own_facts_of(workspace.catalog, ref)["licence_text"]
+    assert isinstance(fact.value, Attachment)
+    assert fact.public
+    assert workspace.store.path(fact.value.sha256).read_text() == "You may.\n"

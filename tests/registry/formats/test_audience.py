@@ -1,0 +1,68 @@
+"""The public form of everything names nobody, no waiver and no contract."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from registry.formats import FORMATS, PAGES, Dossier, collect, public, render
+from registry.governance import people
+from registry.records.events import Exported, Released
+from registry.records.kinds import Kind
+
+SECRETS = ("ann", "ben", "4711", "Acme Holding", "marriage", "secret cellar")
+REFS = ["data/law@1", "seed/base@1", "expert/law@1", "build/1"]
+
+
+def texts_of(governed: Any, ref: str, *, outside: bool) -> dict[str, str]:
+    dossier = collect(governed.as_("ann"), ref)
+    shown: Dossier = public(dossier) if outside else dossier
+    forms = [form for form in FORMATS if form != "croissant" or shown.kind == Kind.DATA]
+    if shown.kind != Kind.BUILD:
+        forms = [form for form in forms if form not in PAGES]
+    if outside:
+        # A verdict is nothing for everybody.
+        forms.remove("vsa")
+    return {form: render(shown, form) for form in forms}
+
+
+@pytest.fixture
+def company(governed: Any) -> Any:
+    """A company with a contract, a waiver, an approval, a release, an export and a withdrawal."""
+    governed.seed()
+    ben = governed.person("ben", "approver")
+    private = {
+        "license": "LicenseRef-Contract-4711",
+        "holder": "Acme Holding",
+        "source": "contract 4711, secret cellar",
+        "purpose": "marriage plans",
+    }
+    until = (governed.at + timedelta(days=10)).date().isoformat()
+    governed.waive(
+        ben, "licence/allowed", governed.data_candidate(**private), until, "contract 4711"
+    )
+    governed.build(governed.expert(governed.data(**private)))
+    people.approve(governed.as_("ben"), "build/1", ben)
+    catalog = governed.as_("ann")
+    catalog.event(Released(), "build/1")
+    catalog.event(Exported(folder="/home/ann/secret cellar", target="vllm"), "build/1")
+    catalog.withdraw("data/law@1", "contract 4711 ended")
+    return governed
+
+
+@pytest.mark.parametrize("ref", REFS)
+def test_no_public_form_holds_a_name_a_waiver_or_a_contract(company: Any, ref: str) -> None:
+    inside = "\n".join(texts_of(company, ref, outside=False).values())
+    assert any(secret in inside for secret in SECRETS), "or this test cannot fail"
+    for form, text in texts_of(company, ref, outside=True).items():
+        for secret in SECRETS:
+            assert not re.search(rf"\b{secret}\b", text), (form, secret)
+
+
+def test_the_public_form_still_says_what_users_must_know(company: Any) -> None:
+    text = render(public(collect(company.as_("ann"), "build/1")), "md")
+    for said in ("Not to be used: it is tainted.", "was withdrawn", "Nobody has said under which"):
+        assert said in text
+    assert "Waivers" not in text
+    assert "Gates" not in text
