@@ -21,11 +21,8 @@ from btx_core.training.recipes import TuneRecipe
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
-<<<<<<< HEAD
 from pipelines.jobs.growth import Growing, growing_from, is_grown, tuning_of, with_flops
-=======
 from pipelines.jobs.state_facts import StatedFacts
->>>>>>> main
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import fitted, folders, orders, reports
@@ -82,11 +79,8 @@ class Run:
         started: on the monotonic clock, in seconds.
         shards: what earlier builds wrote of the members.
         snapshot: the frozen members.
-<<<<<<< HEAD
-        grown: the build that it is tuned on from; None: from nothing.
-=======
         own: what is stated of the build.
->>>>>>> main
+        grown: the build that it is tuned on from; None: from nothing.
     """
 
     workspace: Workspace
@@ -96,11 +90,8 @@ class Run:
     started: float
     shards: Shards
     snapshot: Version[SnapshotFacts]
-<<<<<<< HEAD
-    grown: Growing | None
-=======
     own: StatedFacts
->>>>>>> main
+    grown: Growing | None
 
 
 def rebuild(
@@ -139,12 +130,17 @@ def rebuild(
         asked = _ask(workspace, planned, f"build/{number}", own)
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
-<<<<<<< HEAD
-        grown = growing_from(workspace, planned)
-        run = Run(workspace, planned, number, asked, started, shards, snapshot, grown)
-=======
-        run = Run(workspace, planned, number, asked, started, shards, snapshot, own)
->>>>>>> main
+        run = Run(
+            workspace=workspace,
+            planned=planned,
+            number=number,
+            asked=asked,
+            started=started,
+            shards=shards,
+            snapshot=snapshot,
+            own=own,
+            grown=growing_from(workspace, planned),
+        )
         if planned.chosen and planned.scope:
             print(f"tune: {fitted.sentence(planned.chosen, planned.scope)}", file=sys.stderr)
         order = _order(run)
@@ -165,7 +161,7 @@ def rebuild(
         bytes_written=build.written_bytes,
         bytes_linked=build.linked_bytes,
         seconds=seconds,
-        tuning=with_flops(tuning_of(planned, grown), build.facts.cost.tune.flops),
+        tuning=with_flops(tuning_of(planned, run.grown), build.facts.cost.tune.flops),
     )
 
 

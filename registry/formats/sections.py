@@ -118,16 +118,8 @@ def _shortcomings(dossier: Dossier) -> list[str]:
         lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
     if dossier.dead_experts:
         lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
-<<<<<<< HEAD
     if dossier.build:
         lines += division.sentences(dossier.build)
-    for rule, refs in _warnings(dossier).items():
-        lines.append(f"Warned by {rule}: {_some(refs)}.")
-    if dossier.kind != Kind.DATA:
-        lines.append(_unanswered(ANNEX_IV, annex_iv(dossier)))
-    lines.append(_unanswered(TRAINING_SUMMARY, training_summary(dossier)))
-=======
->>>>>>> main
     return lines
 
 

@@ -234,7 +234,6 @@ class Outliers(Record):
     dominant: tuple[str, ...] | None = None
 
 
-<<<<<<< HEAD
 class DivisionLine(Record):
     """Where the division of the text into domains is worth a look."""
 
@@ -242,16 +241,6 @@ class DivisionLine(Record):
     unserved: tuple[str, ...] = ()  # data versions that no expert serves
 
 
-class ApprovalLine(Record):
-    """A person who approved the build, and when."""
-
-    actor: str
-    at: str
-    roles: tuple[str, ...] = ()  # that the person held when it was signed
-
-
-=======
->>>>>>> main
 class BuildEvidence(Evidence):
     """On a build that asks to be made, released or exported."""
 
