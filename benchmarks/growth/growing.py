@@ -5,13 +5,13 @@ Out: the grown build in memory, and what it took in floating point operations, t
 The product's own growth is the recipe with no setting. Nothing of an old expert ever trains.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from models import TUNE, Measured, Models, tuned_as
-from texts import GENERAL
 
 from btx_core.batches import Mixture
 from btx_core.machine import assign, load, whole
@@ -19,8 +19,7 @@ from btx_core.routed import RoutedModel, is_expert_parameter, parameter_counts
 from btx_core.tokens import end_token
 from btx_core.training import objectives, router_start
 from btx_core.training.loop import ParameterRates, Training, flops_per_token, optimise
-from btx_core.training.losses import Predictions, predict
-from btx_core.training.objectives import Batch, Tuning
+from btx_core.training.objectives import Teacher, Tuning
 from btx_core.training.router_start import SEQUENCES, Grown
 from btx_core.training.tune import TuneJob, domain_shares
 
@@ -69,33 +68,6 @@ class Growth:
     lora: int = 0
     own_weight: float = 0.5
     frozen_rows: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Teacher:
-    """A model that the mixture is held to on some domain's text, and how much that weighs."""
-
-    model: torch.nn.Module
-    weight: float
-
-
-@dataclass(eq=False)
-class Taught(Tuning):
-    """The loss of a tuning, with teachers by domain."""
-
-    teachers: Mapping[str, Sequence[Teacher]] = field(default_factory=dict)
-
-    def _seed_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor | None:
-        total = None
-        for domain, teachers in self.teachers.items():
-            rows = [number for number, name in enumerate(batch.domains) if name == domain]
-            for teacher in teachers if rows else ():
-                with torch.no_grad():
-                    target = predict(teacher.model, batch.ids[rows], self.end)
-                divergence = predictions.of(rows).kl_divergence(target)
-                term = teacher.weight * divergence * len(rows) / len(batch.domains)
-                total = term if total is None else total + term
-        return total
 
 
 @dataclass(frozen=True)
@@ -155,12 +127,11 @@ def grow(models: Models, members: Sequence[str], growth: Growth) -> Measured:
     flops += 2 * active * len(members) * SEQUENCES * recipe.sequence
     shares = _shares(members, growth)
     teachers = _teachers(models, job, previous, members, growth)
-    before_active = parameter_counts(RoutedModel(load(previous)).network).active
-    for domain, ones in teachers.items():
-        share = shares[domain] / sum(shares.values())
-        for one in ones:
-            mixture = hasattr(one.model.config, "num_local_experts")
-            flops += 2 * (before_active if mixture else dense) * share * tokens
+    of_build = parameter_counts(RoutedModel(load(previous)).network).active
+    for teacher in teachers:
+        share = sum(shares[name] for name in teacher.domains) / sum(shares.values())
+        mixed = hasattr(teacher.model.config, "num_local_experts")
+        flops += 2 * (of_build if mixed else dense) * share * tokens
     if growth.kind != "anchored":
         extra = models.branch_flops(new, growth.kind) - models.branch_flops(new, "anchored")
         flops += extra
@@ -210,39 +181,32 @@ def _shares(members: Sequence[str], growth: Growth) -> dict[str, float]:
 
 
 def _teachers(
-    models: Models, job: TuneJob, previous, members: Sequence[str], growth: Growth
-) -> dict[str, list[Teacher]]:
-    *old, new = members
-    teachers: dict[str, list[Teacher]] = {tuned_as(name): [] for name in members}
-    general = teachers[objectives.GENERAL]
-    if growth.seed:
-        general.append(Teacher(_frozen(load(models.seed, torch.float32)), growth.seed))
-    if growth.before or growth.before_general:
-        build = _frozen(load(previous, torch.float32))
-        if growth.before_general:
-            general.append(Teacher(build, growth.before_general))
-        for name in old if growth.before else ():
-            if name != GENERAL:
-                teachers[tuned_as(name)].append(Teacher(build, growth.before))
-    if growth.branch:
-        branch = _frozen(load(models.branch(new, growth.kind), torch.float32))
-        teachers[tuned_as(new)].append(Teacher(branch, growth.branch))
-    return {name: ones for name, ones in teachers.items() if ones}
+    models: Models, job: TuneJob, previous: Path, members: Sequence[str], growth: Growth
+) -> list[Teacher]:
+    *old, new = map(tuned_as, members)
+    general = frozenset([objectives.GENERAL])
+    build = _frozen(previous)
+    teachers = [
+        Teacher(_frozen(models.seed), general, growth.seed),
+        Teacher(build, general, growth.before_general),
+        Teacher(build, frozenset(old) - general, growth.before),
+        Teacher(_frozen(models.branch(members[-1], growth.kind)), frozenset([new]), growth.branch),
+    ]
+    return [teacher for teacher in teachers if teacher.weight]
 
 
-def _frozen(model: torch.nn.Module) -> torch.nn.Module:
-    return model.eval().requires_grad_(False)
+def _frozen(folder: Path) -> torch.nn.Module:
+    return load(folder, torch.float32).eval().requires_grad_(False)
 
 
 def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
     end = end_token(job.tokenizer)
-    objective = Taught(
+    objective = Tuning(
         routed=job.routed,
         recipe=recipe,
         routing=job.routing,
         end=end,
         own_experts=job.own_experts,
-        teacher=None,
         teachers=teachers,
     )
     mixture = Mixture(job.corpora, shares)
@@ -264,7 +228,9 @@ def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
 _WHOLE = Growth(rate=1.0, warmup=8)
 _HALF_NEW = replace(_WHOLE, new_share=0.5, general_share=0.25)
 _TAUGHT = replace(_HALF_NEW, before=1.0, before_general=1.0, batch=5)
-_TWICE = replace(_TAUGHT, rate=2.0, new_share=0.43, general_share=0.4, before_general=0.5)
+_TWICE = replace(
+    _TAUGHT, rate=2.0, new_share=0.43, general_share=0.4, before=0.5, before_general=0.5
+)
 # What was tried, by the name of its row.
 RECIPES = {
     "the default of `grow`: a fifth of the rate": Growth(),
