@@ -228,21 +228,41 @@ def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
 _WHOLE = Growth(rate=1.0, warmup=8)
 _HALF_NEW = replace(_WHOLE, new_share=0.5, general_share=0.25)
 _TAUGHT = replace(_HALF_NEW, before=1.0, before_general=1.0, batch=5)
-_TWICE = replace(
-    _TAUGHT, rate=2.0, new_share=0.43, general_share=0.4, before=0.5, before_general=0.5
-)
+_A = replace(_TAUGHT, rate=2.0, new_share=0.43, general_share=0.4, before=0.5, before_general=0.5)
+_B = replace(_TAUGHT, rate=2.0, new_share=0.4, general_share=0.4, batch=6)
+_C = replace(_B, new_share=0.43, before_general=0.5)
+_D = replace(_B, new_share=0.45, general_share=0.45, before_general=0.0)
+_E = replace(_B, batch=5, before_general=0.3)
 # What was tried, by the name of its row.
 RECIPES = {
     "the default of `grow`: a fifth of the rate": Growth(),
     "the whole rate": _WHOLE,
     "half of the rows new": _HALF_NEW,
-    "half new, a fifth of the rate for what is shared": replace(_HALF_NEW, shared_rate=0.12),
     "half new, the build before as teacher, 5 rows": _TAUGHT,
-    "A: twice the rate, 0.43 new, 0.4 general, teacher, 5 rows": _TWICE,
-    "A, the branch as teacher too": replace(_TWICE, branch=0.5),
-    "A, last 30 % as from nothing": replace(_TWICE, polish=0.3),
-    "A on averaged parameters: a quarter of a full branch's": replace(
-        _TWICE, kind="full", vector=0.25
+    "A: twice the rate, 0.43 new, 0.4 general, teacher 0.5, 5 rows": _A,
+    "A on averaged parameters: a quarter of a full branch's": replace(_A, kind="full", vector=0.25),
+    "A on half of a full branch's trunk vector": replace(_A, kind="full", vector=0.5),
+    "B: twice the rate, 0.4 new, 0.4 general, teacher 1, 6 rows": _B,
+    "B with half of the rows new": replace(_B, new_share=0.5, general_share=0.25),
+    "B, no teacher on general text": replace(_B, before_general=0.0),
+    "C: B, 0.43 new, teacher 0.5 on general text": _C,
+    "C, routers at half of the rate": replace(_C, rate=1.0, shared_rate=1.2),
+    "C, new router weights fitted with a tenth on its own": replace(_C, own_weight=0.1),
+    "C, 0.35 new, 0.5 general": replace(_C, new_share=0.35, general_share=0.5),
+    "C, no teacher on general text, three times the seed's": replace(
+        _C, before_general=0.0, seed=3.0
     ),
-    "A on half of a full branch's trunk vector": replace(_TWICE, kind="full", vector=0.5),
+    "C, no teacher on general text, the branch as teacher": replace(
+        _C, before_general=0.0, branch=0.5
+    ),
+    "D: B, 0.45 new, 0.45 general, no teacher on general text": _D,
+    "D, the rate falls to 0": replace(_D, decay=0.0),
+    "D, three times the rate": replace(_D, rate=3.0),
+    "E: 5 rows, 0.4 new, 0.5 general, teacher 0.3 on general text": replace(_E, general_share=0.5),
+    "E, three times the rate, 0.38 new, 0.47 general": replace(
+        _E, rate=3.0, new_share=0.38, general_share=0.47
+    ),
+    "the same, the build before instead of the seed on general text": replace(
+        _E, rate=3.0, new_share=0.38, general_share=0.47, before_general=1.0, seed=0.0
+    ),
 }

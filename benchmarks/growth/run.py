@@ -124,11 +124,16 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--measured", action="store_true", help="print what is there, run nothing")
     options = parser.parse_args()
     options.dir.mkdir(parents=True, exist_ok=True)
     # The order of float additions, and so every figure, depends on the number of threads.
     torch.set_num_threads(1)
-    rows = measure(options.dir, options.seeds, options.recipes)
+    if options.measured:
+        results = (options.dir / "results.jsonl").read_text()
+        rows = [row for row in map(json.loads, results.splitlines()) if row["name"] in RECIPES]
+    else:
+        rows = measure(options.dir, options.seeds, options.recipes)
     for part, about in PARTS.items():
         print(f"\nOn {about}:\n")
         print("\n".join(table(rows, part)))

@@ -312,20 +312,19 @@ def domain_shares(
         joining_share: what these share evenly; 0: they share as all do.
 
     Returns:
-        Shares by domain. The others share evenly; without `GENERAL` all weigh 1.
+        Shares by domain, in their order. The others share evenly; without `GENERAL` and a share of
+        what joins all weigh 1.
     """
-    others = [name for name in domains if name not in joining and name != GENERAL]
-    if joining_share and joining:
-        general = general_share if GENERAL in domains else 0.0
-        shares = dict.fromkeys(joining, joining_share / len(joining))
-        left = max(0.0, 1 - joining_share - general)
-        shares |= dict.fromkeys(others, left / max(1, len(others)))
-        return shares | ({GENERAL: general} if GENERAL in domains else {})
     others = [name for name in domains if name != GENERAL]
-    if GENERAL not in domains or not others:
+    if not others or (GENERAL not in domains and not joining_share):
         return dict.fromkeys(domains, 1.0)
-    shares = dict.fromkeys(domains, (1 - general_share) / len(others))
-    return shares | {GENERAL: general_share}
+    general = general_share if GENERAL in domains else 0.0
+    new = [name for name in others if name in joining and joining_share]
+    left = 1 - general - (joining_share if new else 0.0)
+    old = len(others) - len(new)
+    shares = dict.fromkeys(domains, max(0.0, left) / max(1, old))
+    shares |= dict.fromkeys(new, joining_share / max(1, len(new)))
+    return shares | ({GENERAL: general} if GENERAL in domains else {})
 
 
 def _compute(recipe: TuneRecipe) -> torch.dtype | None:
