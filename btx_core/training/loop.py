@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from btx_core.batches import Mixture
-from btx_core.machine import Machine, device_of, here, reshard, whole
+from btx_core.machine import Machine, assign, device_of, here, reshard, whole
 from btx_core.problems import NotFinite, WrongUsage
 from btx_core.progress import Progress
 from btx_core.routed import experts_computing_in, is_expert_parameter, parameter_counts
@@ -94,6 +94,7 @@ class Training:
         rates: how much of the learning rate each parameter takes.
         machine: the processes that train together.
         heldout: looks at held-out text before the first step and while training; None: none.
+        kept_rows: by the name of a parameter that trains, its rows that keep their values.
     """
 
     model: torch.nn.Module
@@ -102,6 +103,7 @@ class Training:
     rates: ParameterRates = field(default_factory=ParameterRates)
     machine: Machine = field(default_factory=here)
     heldout: HeldOutLooks | None = None
+    kept_rows: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @contextmanager
@@ -182,6 +184,7 @@ def optimise(
     optimiser = torch.optim.AdamW(
         _parameter_groups(training, recipe), betas=(0.9, 0.95), fused=True
     )
+    masks = {name: _mask(trained[name], rows) for name, rows in training.kept_rows.items()}
     kept = Trained(trained, optimiser, machine.device)
     if training.heldout:
         # Before a checkpoint is loaded: what the run is compared with is the model as it came.
@@ -198,6 +201,8 @@ def optimise(
                 group["lr"] = group["scale"] * rate
             loss = _backward(training, recipe, state.step)
             machine.average_gradients(trained.values())
+            for name, mask in masks.items():
+                _zero_masked(trained[name], mask)
             norm = clipped_norm(list(trained.values()), recipe.clip)
             measured = _measured(machine, state.step, loss, norm)
             optimiser.step()
@@ -458,11 +463,12 @@ def clipped_norm(parameters: Sequence[torch.nn.Parameter], largest: float) -> to
 
 # Any: a parameter group as torch.optim takes it.
 def _parameter_groups(training: Training, recipe: Optimisation) -> list[dict[str, Any]]:
-    """Return one group per rate and decay: vectors and norms do not decay."""
+    """Return one group per rate and decay: vectors, norms and kept rows do not decay."""
     groups: dict[tuple[float, float, DeviceMesh | None], list[torch.nn.Parameter]] = {}
     for name, parameter in training.model.named_parameters():
         if parameter.requires_grad:
-            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+            decays = parameter.ndim > 1 and name not in training.kept_rows
+            decay = recipe.weight_decay if decays else 0.0
             # One group holds no parameters that are divided in two ways.
             mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
             groups.setdefault((training.rates.of(name), decay, mesh), []).append(parameter)
@@ -470,6 +476,20 @@ def _parameter_groups(training: Training, recipe: Optimisation) -> list[dict[str
         {"params": parameters, "scale": scale, "weight_decay": decay, "lr": 0.0}
         for (scale, decay, _), parameters in groups.items()
     ]
+
+
+def _mask(parameter: torch.nn.Parameter, rows: Sequence[int]) -> torch.Tensor:
+    """Return zeros where rows of a parameter keep their values, and ones elsewhere."""
+    mask, values = torch.ones_like(parameter, requires_grad=False), torch.ones(parameter.shape)
+    values[list(rows)] = 0
+    assign(mask, values)
+    return mask
+
+
+def _zero_masked(parameter: torch.nn.Parameter, mask: torch.Tensor) -> None:
+    """Set the gradient of kept rows to zero: so AdamW, without decay, leaves them to the bit."""
+    if parameter.grad is not None:
+        parameter.grad.mul_(mask)
 
 
 def _peak_bytes(device: torch.device) -> int:

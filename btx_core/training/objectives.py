@@ -6,7 +6,7 @@ in `btx_core.training.beside`. The single losses are left to `btx_core.training.
 Shapes: B sequences of S tokens (ids hold one more), V vocabulary, T = B × S tokens, D model width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -109,13 +109,28 @@ class NextToken:
         return next_token_loss(model, batch.ids, self.end, batch.begins, batch.weights)
 
 
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """A model whose predictions a mixture is held to.
+
+    Attributes:
+        model: dense or mixed, frozen.
+        domains: on whose text.
+        weight: of the KL divergence from what it predicts, nats per token.
+    """
+
+    model: torch.nn.Module
+    domains: frozenset[str]
+    weight: float
+
+
 @dataclass(eq=False)
 class Tuning:
-    """The loss of a tuning: a weighted sum of up to five terms, the weights being its recipe's.
+    """The loss of a tuning: a weighted sum of some terms, the weights being its recipe's.
 
-    The next token's cross-entropy; on the seed model's own text the KL divergence from what that
-    model predicts; and for each router the load balance, the z-loss and, where the recipe asks for
-    it, the choice of each text's own expert.
+    The next token's cross-entropy; for each teacher the KL divergence from what it predicts; and
+    for each router the load balance, the z-loss and, where the recipe asks for it, the choice of
+    each text's own expert.
 
     Attributes:
         routed: the mixture that is tuned.
@@ -123,7 +138,7 @@ class Tuning:
         routing: of the mixture's own recipe.
         end: the id of the end token.
         own_experts: by domain, the index of the expert that its text trained.
-        teacher: the seed model; None where nothing is held to it.
+        teachers: the seed model for its own text; when a build grows, the one before.
         progress: the share of the run's steps that is done.
     """
 
@@ -132,7 +147,7 @@ class Tuning:
     routing: Routing
     end: int
     own_experts: Mapping[str, int]
-    teacher: torch.nn.Module | None
+    teachers: Sequence[Teacher] = ()
     progress: float = 0.0
 
     @property
@@ -155,9 +170,10 @@ class Tuning:
         self.progress = progress
         predictions, routers = self._forward(model, batch)
         loss = self._text_term(predictions, batch)
-        divergence = self._seed_term(predictions, batch)
-        if divergence is not None:
-            loss = loss + divergence
+        for teacher in self.teachers:
+            divergence = self._divergence(teacher, predictions, batch)
+            if divergence is not None:
+                loss = loss + divergence
         for router in self.routed.routers:
             # One addition a term: another order of sums would give other bits.
             for term in self._router_terms(router, routers[router.name], batch):
@@ -190,20 +206,22 @@ class Tuning:
             return torch.zeros((), device=batch.ids.device)
         return self.recipe.text * predictions.cross_entropy(batch.targets, batch.weights)
 
-    def _seed_term(self, predictions: Predictions, batch: Batch) -> torch.Tensor | None:
-        """Return the KL divergence from the seed model on its own text, where the batch has any."""
-        general = [number for number, name in enumerate(batch.domains) if name == GENERAL]
+    def _divergence(
+        self, teacher: Teacher, predictions: Predictions, batch: Batch
+    ) -> torch.Tensor | None:
+        """Return the KL divergence from a teacher on its text, where the batch has any."""
+        own = [number for number, name in enumerate(batch.domains) if name in teacher.domains]
         # Several processes compute every forward pass together.
-        if self.teacher is None or (not general and self.routed.machine.world == 1):
+        if not own and self.routed.machine.world == 1:
             return None
         with torch.no_grad():
-            read = general or [0]
+            read = own or [0]
             begins = None if batch.begins is None else batch.begins[read]
-            target = predict(self.teacher, batch.ids[read], self.end, begins)
-        if not general:
+            target = predict(teacher.model, batch.ids[read], self.end, begins)
+        if not own:
             return None
-        divergence = predictions.of(general).kl_divergence(target)
-        return self.recipe.keep * divergence * len(general) / len(batch.domains)
+        divergence = predictions.of(own).kl_divergence(target)
+        return teacher.weight * divergence * len(own) / len(batch.domains)
 
     def _router_terms(
         self, router: Router, logits_TE: torch.Tensor, batch: Batch

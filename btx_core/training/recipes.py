@@ -8,7 +8,8 @@ No module of torch is imported, so that a recipe can be checked without it. Read
 user's settings is left to `pipelines.workspace.recipe_reader`.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 BranchMode = Literal["anchored", "full"]
@@ -109,6 +110,31 @@ class TuneRecipe(Optimisation):
     # Share of the steps when an expert joins a tuned build, which is then gone on from; 0: every
     # build is tuned from nothing.
     grow: float = 0.0
-    # Share of the learning rate then: at the whole of it the experts that stay are forgotten
-    # (benchmarks/btx_table).
+    # The learning rate then, as a multiple of the usual one. What the keys of growth are worth:
+    # benchmarks/growth.
     grow_rate: float = 0.2
+    # Sequences of a step then, as a multiple of `batch`.
+    grow_batch: float = 1.0
+    # Share of the sequences then, from what joins; 0: the domains share evenly.
+    grow_share: float = 0.0
+    # Weight then of the KL divergence from the build that is gone on from, on all text but that of
+    # what joins, nats per token.
+    grow_keep: float = 0.0
+    # Of a line's builds, one in so many is tuned from nothing all the same; 0: none has to be.
+    from_nothing_every: int = 0
+
+
+def growing(recipe: TuneRecipe, *, joins: bool) -> TuneRecipe:
+    """Return the recipe with the steps, batch and rate of a tuning that goes on from a build.
+
+    Args:
+        recipe: as it is given, with `grow` above 0.
+        joins: whether the build gains an expert; where it only loses some, nothing is tuned.
+    """
+    steps = math.ceil(recipe.steps * recipe.grow) if joins else 0
+    return replace(
+        recipe,
+        steps=steps,
+        batch=math.ceil(recipe.batch * recipe.grow_batch),
+        learning_rate=recipe.learning_rate * recipe.grow_rate,
+    )

@@ -7,9 +7,8 @@ What is made small is left to `btx_core.training.objectives`, the routers' first
 `btx_core.training.router_start`.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.strict_json import read_json
-from btx_core.machine import load
+from btx_core.machine import Machine, load
 from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
 from btx_core.problems import WrongUsage
 from btx_core.routed import RoutedModel
@@ -33,8 +32,8 @@ from btx_core.training.loop import (
     Watch,
     optimise,
 )
-from btx_core.training.objectives import GENERAL, Tuning
-from btx_core.training.recipes import TuneRecipe
+from btx_core.training.objectives import GENERAL, Teacher, Tuning
+from btx_core.training.recipes import TuneRecipe, growing
 from btx_core.training.router_start import (
     Grown,
     OwnExpert,
@@ -192,8 +191,19 @@ class TuneJob:
 
     @cached_property
     def _mixture(self) -> Mixture:
-        shares = domain_shares(list(self.inputs.texts), self.recipe.general_share)
+        share = self.recipe.grow_share if self.grown else 0.0
+        shares = domain_shares(
+            list(self.inputs.texts), self.recipe.general_share, self._joining, share
+        )
         return Mixture(self.corpora, shares)
+
+    @property
+    def _joining(self) -> frozenset[str]:
+        """The domains whose expert the build before had not."""
+        if self.grown is None:
+            return frozenset()
+        before = self.grown.index_before
+        return frozenset(name for name, index in self.own_experts.items() if index not in before)
 
     def run(
         self, checkpoints: RunCheckpoints | None = None, watch: Watch = UNWATCHED
@@ -207,17 +217,7 @@ class TuneJob:
         Returns:
             What it took.
         """
-        recipe, inputs = self._scaled_recipe, self.inputs
-        teacher = None
-        if inputs.seed_model and recipe.keep:
-            machine = self.routed.machine.for_dense
-            teacher = load(
-                inputs.seed_model,
-                torch.float32,
-                machine=machine,
-                trains=lambda _: (),
-                compute=_compute(recipe),
-            )
+        recipe = self._scaled_recipe
         end = end_token(self.tokenizer)
         objective = Tuning(
             routed=self.routed,
@@ -225,7 +225,7 @@ class TuneJob:
             routing=self.routing,
             end=end,
             own_experts=self.own_experts,
-            teacher=teacher,
+            teachers=self._teachers(),
         )
         of_routers = {f"{router.name}.weight": 1.0 for router in self.routed.routers}
         rates = ParameterRates(of_routers, otherwise=recipe.shared_rate)
@@ -237,8 +237,42 @@ class TuneJob:
             rates,
             machine,
             HeldOutLooks.of(self.corpora.values(), end, recipe),
+            self._kept_rows,
         )
         return optimise(training, recipe, checkpoints, watch)
+
+    def _teachers(self) -> list[Teacher]:
+        """Load what the mixture is held to."""
+        recipe, machine, teachers = self.recipe, self.routed.machine, []
+        if self.inputs.seed_model and recipe.keep:
+            model = self._frozen(self.inputs.seed_model, machine.for_dense)
+            teachers.append(Teacher(model, frozenset([GENERAL]), recipe.keep))
+        if self.grown and recipe.grow_keep:
+            model = self._frozen(self.grown.folder, machine)
+            staying = frozenset(self.inputs.texts) - self._joining
+            teachers.append(Teacher(model, staying, recipe.grow_keep))
+        return teachers
+
+    def _frozen(self, folder: Path, machine: Machine) -> torch.nn.Module:
+        return load(
+            folder,
+            torch.float32,
+            machine=machine,
+            trains=lambda _: (),
+            compute=_compute(self.recipe),
+        )
+
+    @property
+    def _kept_rows(self) -> dict[str, tuple[int, ...]]:
+        """The router weights that a growing build keeps to the bit, by parameter.
+
+        Where only routers train, the states that they see are those of before, and so taking the
+        expert out again gives the build before. Where shared parameters move, all rows follow.
+        """
+        if self.grown is None or self.recipe.mode != "router":
+            return {}
+        rows = tuple(sorted(self.grown.index_before))
+        return {f"{router.name}.weight": rows for router in self.routed.routers}
 
     def write(self, out: Path) -> None:
         """Write the tuned mixture as a whole folder.
@@ -259,27 +293,38 @@ class TuneJob:
         """Return the recipe with the steps and the rate that a tuning takes which goes on."""
         if not self.grown:
             return self.recipe
-        gained = self.routed.routers[0].experts > len(self.grown.index_before)
-        steps = math.ceil(self.recipe.steps * self.recipe.grow) if gained else 0
-        rate = self.recipe.learning_rate * self.recipe.grow_rate
-        return replace(self.recipe, steps=steps, learning_rate=rate)
+        joins = self.routed.routers[0].experts > len(self.grown.index_before)
+        return growing(self.recipe, joins=joins)
 
 
-def domain_shares(domains: Sequence[str], general_share: float) -> dict[str, float]:
+def domain_shares(
+    domains: Sequence[str],
+    general_share: float,
+    joining: Collection[str] = (),
+    joining_share: float = 0.0,
+) -> dict[str, float]:
     """Divide the sequences of a tuning among the domains.
 
     Args:
         domains: their names; `GENERAL` is the seed model's own text.
         general_share: the share of `GENERAL`, where there are other domains beside it.
+        joining: those whose expert joins a build.
+        joining_share: what these share evenly; 0: they share as all do.
 
     Returns:
-        Shares by domain. The others share evenly; without `GENERAL` all weigh 1.
+        Shares by domain, in their order. The others share evenly; without `GENERAL` and a share of
+        what joins all weigh 1.
     """
     others = [name for name in domains if name != GENERAL]
-    if GENERAL not in domains or not others:
+    if not others or (GENERAL not in domains and not joining_share):
         return dict.fromkeys(domains, 1.0)
-    shares = dict.fromkeys(domains, (1 - general_share) / len(others))
-    return shares | {GENERAL: general_share}
+    general = general_share if GENERAL in domains else 0.0
+    new = [name for name in others if name in joining and joining_share]
+    left = 1 - general - (joining_share if new else 0.0)
+    old = len(others) - len(new)
+    shares = dict.fromkeys(domains, max(0.0, left) / max(1, old))
+    shares |= dict.fromkeys(new, joining_share / max(1, len(new)))
+    return shares | ({GENERAL: general} if GENERAL in domains else {})
 
 
 def _compute(recipe: TuneRecipe) -> torch.dtype | None:

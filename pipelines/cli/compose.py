@@ -23,7 +23,7 @@ from pipelines.cli.options import (
 from pipelines.cli.output import place_text, print_answer, print_json, print_line
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import console, table_of
-from registry.units import duration, percent, size
+from registry.units import counted, duration, percent, power, size
 
 if TYPE_CHECKING:
     from registry.records.answers import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ForecastAnswer,
         MemberChange,
         RebuildAnswer,
+        TuningAnswer,
     )
 
 A = TypeVar("A", bound="Answer")
@@ -69,6 +70,10 @@ def rebuild_command(
         Path | None,
         typer.Option(metavar="FILE", help="TOML with [recipe.mix] ... instead of btx.toml's"),
     ] = None,
+    from_nothing: Annotated[
+        bool,
+        typer.Option("--from-nothing", help="tune from nothing where the recipe says grow"),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, write nothing")
     ] = False,
@@ -97,6 +102,7 @@ def rebuild_command(
         tune=tune,
         to=to,
         recipes=read_recipes(recipe) if recipe else None,
+        from_nothing=from_nothing,
     )
     chosen = executor_named(executor)
     workspace = find_workspace().stating(given_facts(fact, facts, attach))
@@ -121,6 +127,8 @@ def _print_rebuild(answer: "RebuildAnswer") -> None:
     if answer.bytes_written:
         written, linked = size(answer.bytes_written), size(answer.bytes_linked)
         print_line(f"  bytes   {written} written, {linked} linked")
+    if answer.tuning:
+        print_line(f"  tuned   {_tuning(answer.tuning)}")
 
 
 def _print_forecast(answer: "ForecastAnswer") -> None:
@@ -146,9 +154,20 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
     if answer.chosen:
         values = ", ".join(f"{key} {value:g}" for key, value in answer.chosen.items())
         print_line(f"  tune    {values} (auto)")
-    if answer.cost.get("flops"):
-        tokens, flops = answer.cost["tokens"], answer.cost["flops"]
-        print_line(f"  cost    {tokens:.0f} tokens, {flops:.3g} FLOPs of tuning")
+    if answer.tuning:
+        print_line(f"  cost    {_tuning(answer.tuning)}")
+
+
+def _tuning(tuning: "TuningAnswer") -> str:
+    """Return what a tuning goes on from, what it takes and what it saves."""
+    steps = counted(tuning.steps, "step")
+    text = f"from {tuning.from_}: {steps}, {tuning.tokens:,} tokens"
+    if tuning.flops:
+        text += f", {power(tuning.flops)} FLOPs"
+    if tuning.from_nothing_tokens > tuning.tokens:
+        saved = 1 - tuning.tokens / tuning.from_nothing_tokens
+        text += f"; from nothing {tuning.from_nothing_tokens:,} tokens: {percent(saved)} saved"
+    return text
 
 
 def _change(change: "MemberChange") -> str:

@@ -54,6 +54,7 @@ class Request:
         tune: what tuning trains, instead of the recipe's mode.
         to: a build or snapshot whose members, slots and, of a build, recipe are taken over.
         recipes: instead of those in btx.toml.
+        from_nothing: tune from nothing, also where the recipe would go on from a build before.
     """
 
     line: str = MAIN
@@ -62,6 +63,7 @@ class Request:
     tune: str | None = None
     to: str | None = None
     recipes: Recipes | None = None
+    from_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Plan:
         general: data versions that show what the seed could do.
         scope: what tuning is fitted to.
         chosen: what `given` leaves open of tuning.
+        from_nothing: tuning goes on from no build, whatever the recipe says.
     """
 
     line: str
@@ -104,6 +107,7 @@ class Plan:
     general: tuple[str, ...] = ()
     scope: Scope | None = None
     chosen: Mapping[str, int | float] = field(default_factory=dict)
+    from_nothing: bool = False
 
     @property
     def content(self) -> str:
@@ -164,7 +168,17 @@ def plan(workspace: Workspace, request: Request) -> Plan:
     base = catalog.get(seed, SeedFacts)
     members = slots(history, chosen)
     general = tuple(str(version.ref) for version in general_data(workspace, base))
-    planned = Plan(request.line, base, members, newest, mode, given, resolved, general)
+    planned = Plan(
+        line=request.line,
+        seed=base,
+        members=members,
+        previous=newest,
+        mode=mode,
+        given=given,
+        resolved=resolved,
+        general=general,
+        from_nothing=request.from_nothing,
+    )
     return planned if resolved else _fitted(workspace, planned)
 
 

@@ -10,11 +10,13 @@ from contextlib import suppress
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
 from registry.licences import alternatives, each
+from registry.records import division
 from registry.records.evidence import (
     BuildEvidence,
     BuildFigures,
     DataEvidence,
     DataLine,
+    DivisionLine,
     DocumentLicense,
     ExpertEvidence,
     MemberLine,
@@ -164,6 +166,10 @@ def of_build(
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
+        "division": DivisionLine(
+            could_be_one=tuple((pair.left, pair.right) for pair in division.could_be_one(facts)),
+            unserved=tuple(division.unserved(facts)),
+        ),
         "active_parameters": facts.cost.active_parameters,
         "total_parameters": facts.cost.total_parameters,
         "tokens_per_s": facts.cost.tokens_per_s,

@@ -55,7 +55,7 @@ class Forecast:
 
 
 def forecast(
-    workspace: Workspace, planned: Plan, shards: Shards, previous: Path | None
+    workspace: Workspace, planned: Plan, shards: Shards, previous: Path | None, tokens: int
 ) -> Forecast:
     """Say what the plan would write, and how long that took before, scaled.
 
@@ -67,12 +67,12 @@ def forecast(
         planned: the plan.
         shards: what earlier builds wrote of its members.
         previous: the folder of the last build of this seed.
+        tokens: of the tuning.
     """
     # Imported here: only a forecast and the stages need the weights' side.
     from btx_core.mixing.shards import file_layout
 
     mix, tune = recipes_of(planned)
-    tokens = 0 if tune.mode == "none" else tune.steps * tune.batch * tune.sequence
     weights = []
     for shard in _shards(workspace, planned, mix, shards, previous):
         anew = any(shard.file.startswith(f"model-{part}") for part in REWRITTEN[tune.mode])
@@ -82,13 +82,20 @@ def forecast(
             PlannedFile(file=shard.file, bytes=size, action="link" if linked else "write")
         )
     builds = workspace.catalog.versions(BuildFacts)
-    timed = [build for build in builds if build.facts.cost.seconds.total is not None]
+    timed = _timed(builds, tokens)
     if not timed:
         return Forecast(weights, {}, {}, None)
     past = timed[-1]
     written = sum(file.bytes for file in weights if file.action == "write")
     seconds, cost = _scaled(past, written, tokens, len(planned.data))
     return Forecast(weights, seconds, cost, str(past.ref))
+
+
+def _timed(builds: Sequence[Version[BuildFacts]], tokens: int) -> list[Version[BuildFacts]]:
+    """Return the builds that were timed; of those that tuned, where there is a tuning ahead."""
+    timed = [build for build in builds if build.facts.cost.seconds.total is not None]
+    tuned = [build for build in timed if build.facts.cost.tune.tokens]
+    return tuned if tokens and tuned else timed
 
 
 def _shards(

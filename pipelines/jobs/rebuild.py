@@ -20,6 +20,7 @@ from btx_core.training.recipes import TuneRecipe
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
+from pipelines.jobs.growth import Growing, growing_from, is_grown, tuning_of, with_flops
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
@@ -79,6 +80,7 @@ class Run:
         shards: what earlier builds wrote of the members.
         snapshot: the frozen members.
         own: what is stated of the build.
+        grown: the build that it is tuned on from; None: from nothing.
     """
 
     workspace: Workspace
@@ -89,6 +91,7 @@ class Run:
     shards: Shards
     snapshot: Version[SnapshotFacts]
     own: StatedFacts
+    grown: Growing | None
 
 
 def rebuild(
@@ -127,7 +130,17 @@ def rebuild(
         asked = _ask(workspace, planned, f"build/{number}", own)
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
-        run = Run(workspace, planned, number, asked, started, shards, snapshot, own)
+        run = Run(
+            workspace=workspace,
+            planned=planned,
+            number=number,
+            asked=asked,
+            started=started,
+            shards=shards,
+            snapshot=snapshot,
+            own=own,
+            grown=growing_from(workspace, planned),
+        )
         if planned.chosen and planned.scope:
             remark(f"tune: {fitted.sentence(planned.chosen, planned.scope)}")
         order = _order(run)
@@ -148,6 +161,7 @@ def rebuild(
         bytes_written=build.written_bytes,
         bytes_linked=build.linked_bytes,
         seconds=seconds,
+        tuning=with_flops(tuning_of(planned, run.grown), build.facts.cost.tune.flops),
     )
 
 
@@ -165,7 +179,8 @@ def look_ahead(
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
     folder = folders.build_folder(workspace.root, last) if last else None
-    expected = forecast(workspace, planned, shards, folder)
+    tuning = tuning_of(planned, growing_from(workspace, planned))
+    expected = forecast(workspace, planned, shards, folder, tuning.tokens)
     return ForecastAnswer(
         build=None,
         status="planned",
@@ -182,6 +197,7 @@ def look_ahead(
         measured_on=expected.measured_on,
         stages=_places(workspace, planned, executor),
         chosen=planned.chosen,
+        tuning=with_flops(tuning, expected.cost.get("flops")),
     )
 
 
@@ -207,6 +223,8 @@ def _unchanged(planned: Plan) -> RebuildAnswer:
 def _nothing_to_do(workspace: Workspace, planned: Plan) -> bool:
     newest = planned.previous
     if not newest or newest.facts.content != planned.content or not _whole(workspace, newest):
+        return False
+    if planned.from_nothing and is_grown(workspace, newest):
         return False
     # It may have grown from a build that held what was withdrawn since.
     return workspace.catalog.status(newest.ref) not in UNUSABLE
@@ -308,7 +326,7 @@ def _order(run: Run) -> BuildOrder:
         general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
         evaluation=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.evaluation),
         previous=_previous_mix(run),
-        grown_from=_grown_from(run),
+        grown_from=_grown_order(run),
         recipe=planned.ordered,
         threads=workspace.settings.resources("tune").threads,
         processes=workspace.settings.resources("tune").processes,
@@ -364,43 +382,17 @@ def _previous_mix(run: Run) -> str | None:
     return _relative(workspace, folder)
 
 
-def _grown_from(run: Run) -> GrownFrom | None:
-    """Return the line's newest build, where tuning may go on from it, and the rows that it keeps.
-
-    Never one that was withdrawn or is tainted: what was learnt from withdrawn data would live on.
-    """
-    workspace, planned = run.workspace, run.planned
-    build = planned.previous
-    grows = recipe(TuneRecipe, planned.ordered.tune).grow > 0
-    if not build or not grows or planned.resolved:
+def _grown_order(run: Run) -> GrownFrom | None:
+    """Return the build that tuning goes on from, as the stages are told it."""
+    if run.grown is None:
         return None
-    if workspace.catalog.status(build.ref) in UNUSABLE:
-        return None
-    facts = build.facts
-    before = facts.given_recipe or facts.recipe
-    same_recipe = (before.mix, before.tune) == (planned.given.mix, planned.given.tune)
-    if not same_recipe or facts.seed != str(planned.seed.ref):
-        return None
-    folder = folders.build_folder(workspace.root, build)
+    build = run.grown.build
     return GrownFrom(
         ref=str(build.ref),
-        path=_relative(workspace, folder),
+        path=_relative(run.workspace, folders.build_folder(run.workspace.root, build)),
         digest=folders.files_digest(build.files),
-        kept=_kept_rows(planned, facts),
+        kept=run.grown.kept,
     )
-
-
-def _kept_rows(planned: Plan, before: BuildFacts) -> tuple[tuple[int, int], ...]:
-    """Return which router rows are kept: (row now, row in the build before)."""
-    with_seed = bool(before.architecture and before.architecture.seed_expert)
-    # The seed's own row, where it has one, comes before the members'.
-    first = int(with_seed)
-    there = {(m.slot, m.digest): row for row, m in enumerate(before.members, first)}
-    kept = [(0, 0)] if with_seed else []
-    for row, member in enumerate(planned.members, first):
-        if member.key in there:
-            kept.append((row, there[member.key]))
-    return tuple(kept)
 
 
 def _last_of_seed(workspace: Workspace, planned: Plan) -> Version[BuildFacts] | None:
@@ -505,6 +497,7 @@ def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildF
         status=Status.EVALUATED,
         results=_results(planned, measured),
         routing=_routing(measured),
+        texts_apart=measured.texts_apart,
         cost=_cost(run, mix, tune, measured),
         mixed=mix.files,
         tuned_on=tuple(sorted(used)),

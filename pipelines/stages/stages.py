@@ -132,11 +132,25 @@ def evaluate() -> None:
     with bar_or_notes("evaluate the seed", note_of(ROOT, "evaluate")) as progress:
         seed = measure(_proven(order.seed), texts, progress=progress, **chosen.text)
     result["seed"] = seed.to_json()["domains"]
+    result["texts_apart"] = _texts_apart(order)
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
     seconds = round(time.monotonic() - started, 3)
     if here().is_main:
         _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
+
+
+# Any: a JSON object for every two data versions.
+def _texts_apart(order: BuildOrder) -> list[dict[str, Any]]:
+    """Measure how far apart the texts are that the members were trained on."""
+    from transformers import AutoTokenizer
+
+    from btx_core.measuring.division import apart
+    from btx_core.tokens import Tokens
+
+    tokenizer = AutoTokenizer.from_pretrained(WORK / "tuned")
+    texts = {ref: Tokens.of(_text(folder), tokenizer) for ref, folder in order.domains.items()}
+    return [asdict(pair) for pair in apart(texts)]
 
 
 def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from registry.errors import Damaged, Invalid
 from registry.records.base import JsonObject, Record, read_object
-from registry.records.facts import Spent, StoredFile, TrainingReport
+from registry.records.facts import Spent, StoredFile, TextsApart, TrainingReport
 from registry.records.results import Figures
 
 TRAINED = "btx-train.json"
@@ -44,6 +44,7 @@ class MeasuredReport(Record):
         routing: data version to the share of every expert, layer by layer.
         dead: experts that no text uses.
         dominant: experts that take nearly every text.
+        texts_apart: how far apart the texts of every two data versions of members are.
         tasks: task to metric to figure, where the recipe names tasks.
     """
 
@@ -52,6 +53,7 @@ class MeasuredReport(Record):
     routing: Mapping[str, tuple[tuple[float, ...], ...]] | None = None
     dead: tuple[str, ...] = ()
     dominant: tuple[str, ...] = ()
+    texts_apart: tuple[TextsApart, ...] = ()
     tokens_per_s: float | None = None
     active_parameters: int | None = None
     total_parameters: int | None = None

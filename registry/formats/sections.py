@@ -15,6 +15,7 @@ from registry.formats.legal_answers import ANSWERS, Answer, withdrawals
 from registry.formats.legal_texts import ANNEX_XI, TRAINING_SUMMARY, LegalText, Point
 from registry.formats.stated_answers import applies, stated
 from registry.formats.tables import Part
+from registry.records import division
 from registry.records.facts import DataFacts
 from registry.records.kinds import UNUSABLE, Kind
 
@@ -117,6 +118,8 @@ def _shortcomings(dossier: Dossier) -> list[str]:
         lines.append(f"Worse than the untouched seed on: {_some(worse)}.")
     if dossier.dead_experts:
         lines.append(f"Experts that no domain uses: {_some(dossier.dead_experts)}.")
+    if dossier.build:
+        lines += division.sentences(dossier.build)
     return lines
 
 

@@ -199,6 +199,26 @@ class FileLine(Answer):
     md5: str | None = None
 
 
+class TuningAnswer(Answer):
+    """What a build is tuned on from, and what that takes beside tuning from nothing.
+
+    Attributes:
+        from_: a build, or the word `nothing`.
+        steps: of the optimiser.
+        tokens: read in all steps.
+        flops: floating point operations; None: not known yet.
+        from_nothing_tokens: of a tuning from nothing by the same recipe.
+        from_nothing_flops: of the same; None: not known yet.
+    """
+
+    from_: str = Field(alias="from")
+    steps: int
+    tokens: int
+    flops: float | None = None
+    from_nothing_tokens: int
+    from_nothing_flops: float | None = None
+
+
 class RebuildAnswer(Answer):
     """What a rebuild did."""
 
@@ -209,6 +229,7 @@ class RebuildAnswer(Answer):
     bytes_written: int = 0
     bytes_linked: int = 0
     seconds: Mapping[str, int | float] = Field(default_factory=dict)
+    tuning: TuningAnswer | None = None  # None: nothing was built
 
 
 class MemberChange(Answer):

@@ -242,6 +242,13 @@ class Outliers(Record):
     dominant: tuple[str, ...] | None = None
 
 
+class DivisionLine(Record):
+    """Where the division of the text into domains is worth a look."""
+
+    could_be_one: tuple[tuple[str, ...], ...] = ()  # data versions that nothing tells apart
+    unserved: tuple[str, ...] = ()  # data versions that no expert serves
+
+
 class BuildEvidence(Evidence):
     """On a build that asks to be made, released or exported."""
 
@@ -264,6 +271,7 @@ class BuildEvidence(Evidence):
     evaluation: Mapping[str, BuildFigures] | None = None  # older
     previous: Mapping[str, PreviousFigures] | None = None  # older: only what is measured again
     routing: Outliers | None = None
+    division: DivisionLine | None = None
     active_parameters: int | None = None
     total_parameters: int | None = None
     tokens_per_s: float | None = None

@@ -303,6 +303,15 @@ class Routing(Record):
     dominant: tuple[str, ...] = ()  # experts that take nearly everything
 
 
+class TextsApart(Record):
+    """How far apart the texts of two data versions are."""
+
+    left: str
+    right: str
+    distance: float  # Jensen-Shannon divergence of their tokens, 0 to 1 bit
+    by_chance: float  # of the same documents, divided into two parts of these sizes at random
+
+
 class StageSeconds(Record):
     """Wall seconds of a build's stages."""
 
@@ -355,6 +364,7 @@ class BuildFacts(Held):
     results: tuple[Result, ...] = ()
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness
     routing: Routing | None = None
+    texts_apart: tuple[TextsApart, ...] = ()  # of every two data versions that members trained on
     cost: Cost = Cost()
     mixed: tuple[StoredFile, ...] = ()  # what the mix wrote, before tuning
     tuned_on: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from btx_core.problems import BtxError
 from registry.errors import Invalid, Refused
 from registry.governance import lookup, people
+from registry.records import division
 from registry.records.answers import ErrorAnswer
 from registry.records.kinds import Kind
 from registry.web import api, charts, graph, history, relations, views
@@ -235,7 +236,15 @@ def build(request: Request, here: Here, asking: Visitor, number: api.Number) -> 
     routing = answer.facts.routing
     routed = [member.ref for member in answer.members if member.slot is not None]
     heat = charts.heat(routing.shares if routing else (), routed)
-    return show(request, "build.html", asking, version=answer, heat=heat)
+    return show(
+        request,
+        "build.html",
+        asking,
+        version=answer,
+        heat=heat,
+        answered=division.answered(answer.facts),
+        division=division.sentences(answer.facts),
+    )
 
 
 @router.get("/data/{name}/{version}")

@@ -210,6 +210,31 @@ def test_the_general_text_gets_its_share_and_the_others_the_rest_evenly() -> Non
     assert domain_shares(["math", "code"], 0.4) == {"math": 1.0, "code": 1.0}
 
 
+def test_what_joins_gets_its_share_and_the_old_domains_what_is_left() -> None:
+    found = domain_shares(["math", GENERAL, "code", "units"], 0.3, ["code"], 0.5)
+    assert list(found) == ["math", GENERAL, "code", "units"]
+    assert found == pytest.approx({"math": 0.1, GENERAL: 0.3, "code": 0.5, "units": 0.1})
+    assert domain_shares(["math", "code"], 0.3, ["code"], 0.5) == {"math": 0.5, "code": 0.5}
+    # The general text keeps its own share, whoever joins.
+    alike = domain_shares(["math", GENERAL], 0.3, [GENERAL], 0.5)
+    assert alike == {"math": 0.7, GENERAL: 0.3}
+
+
+def test_holding_to_the_build_before_keeps_its_predictions_on_the_old_text(
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    growing = replace(RECIPE, steps=30, grow=1.0, grow_rate=1.0)
+    tune(inputs(mixtures, tiny_seed, tiny_corpora, "math"), growing, before)
+    grown = Grown(before, {0: 0, 1: 1})
+    given = inputs(mixtures, tiny_seed, tiny_corpora, "math", "code", grown=grown)
+    far = {}
+    for keep in (0.0, 10.0):
+        tune(given, replace(growing, grow_keep=keep), tmp_path / str(keep))
+        far[keep] = divergence(before, tmp_path / str(keep), tiny_corpora / "math")
+    assert far[10.0] < far[0.0]
+
+
 def test_holding_to_the_seed_keeps_its_predictions_nearer(
     mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
@@ -254,6 +279,14 @@ def test_a_grown_build_keeps_rows_and_a_shrunk_one_keeps_them_to_the_bit(
     larger, kept = load_file(two / ROUTER), load_file(back / ROUTER)
     assert all(torch.equal(kept[name], larger[name][:2]) for name in kept)
     assert digests(back)[SHARED] == digests(mixtures / "one")[SHARED]
+    # The rows of the experts that stay never moved: without the joined one it is the build before.
+    assert digests(back) == digests(one)
+    fitted = tmp_path / "fitted"
+    unmoved = replace(recipe, steps=0)
+    tune(inputs(mixtures, tiny_seed, tiny_corpora, "math", "code", grown=grown), unmoved, fitted)
+    assert not any(
+        torch.equal(larger[name][2], load_file(fitted / ROUTER)[name][2]) for name in larger
+    )
 
 
 RUN = """

@@ -1,7 +1,7 @@
 """A build that goes on from the one before.
 
-It keeps rows, takes fewer steps, has an edge in the lineage, and never goes on from what was
-withdrawn.
+It keeps rows, takes fewer steps, says what that saved, has an edge in the lineage, and never goes
+on from what was withdrawn or holds anything of it.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
 from pipelines.jobs.build_plan import Request
-from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
@@ -47,12 +47,23 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     register(
         workspace, "units", branch.folder, data=["data/units@1"], seed="seed/base@1", show=quiet
     )
-    assert rebuild(workspace).build == "build/3"
+    ahead = look_ahead(workspace).tuning
+    grown = rebuild(workspace)
+    assert grown.build == "build/3"
+    assert grown.tuning
+    assert ahead
+    assert ahead.flops
+    assert (grown.tuning.from_, grown.tuning.tokens) == ("build/2", 10 * STEP)
+    assert grown.tuning.from_nothing_tokens == 20 * STEP
+    assert (ahead.from_, ahead.steps) == ("build/2", 10)
     assert cost(workspace, "build/3") == 10 * STEP
     assert "grown_from" in relations(workspace, "build/3")
 
-    assert rebuild(workspace, Request(without=["units"])).build == "build/4"
+    shrunk = rebuild(workspace, Request(without=["units"]))
+    assert shrunk.build == "build/4"
     assert cost(workspace, "build/4") == 0
+    # No other row moved while units joined and left: it is the build before, to the byte.
+    assert weights(workspace, "build/4") == weights(workspace, "build/2")
     same = {
         file.path
         for file in files(workspace, "build/3")
@@ -67,16 +78,76 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
 
     reached = withdraw(workspace, "data/units@1", "test").reached
     assert {item.ref for item in reached} >= {"build/3", "build/4"}
+    # The cure goes on from the newest build that holds nothing of it, and that is build/2.
+    cure = rebuild(workspace).tuning
+    assert cure
+    assert cure.from_ == "build/2"
+    assert weights(workspace, "build/5") == weights(workspace, "build/2")
+    assert "data/units@1" not in made_from(workspace, "build/5")
+
+
+@pytest.mark.slow
+def test_a_cure_starts_from_nothing_where_every_build_before_holds_what_was_withdrawn(
+    own_story: Workspace,
+) -> None:
+    """Under `shared` what was learnt of an expert outlives its removal."""
+    settings = own_story.root / "btx.toml"
+    growing = '[recipe.tune]\nmode = "shared"\ngrow = 0.5\nfrom_nothing_every = 2\n'
+    settings.write_text(settings.read_text().replace("[recipe.tune]\n", growing))
+    workspace = Workspace.find(own_story.root)
     rebuild(workspace)
-    assert cost(workspace, "build/5") == 20 * STEP
-    nodes = lineage_answer(workspace.catalog, "build/5", down=False).nodes
-    assert "data/units@1" not in {node.ref for node in nodes}
+    without_code = rebuild(workspace, Request(without=["code"])).tuning
+    assert without_code
+    assert without_code.from_ == "build/2"
+    # Its members are math alone, and yet it was made from code.
+    assert "data/code@1" in made_from(workspace, "build/3")
+    # Two builds of one chain are enough, says the recipe.
+    ahead = look_ahead(workspace, Request(with_=["code"])).tuning
+    assert ahead
+    assert ahead.from_ == "nothing"
+
+    reached = withdraw(workspace, "data/code@1", "test").reached
+    assert {item.ref for item in reached} >= {"build/2", "build/3"}
+    settings.write_text(settings.read_text().replace("from_nothing_every = 2\n", ""))
+    cure = rebuild(Workspace.find(own_story.root)).tuning
+    assert cure
+    assert cure.from_ == "nothing"
+    assert "data/code@1" not in made_from(workspace, "build/4")
+
+
+@pytest.mark.slow
+def test_a_grown_build_is_built_from_nothing_when_asked(own_story: Workspace) -> None:
+    settings = own_story.root / "btx.toml"
+    settings.write_text(settings.read_text().replace("[recipe.tune]\n", TUNING))
+    workspace = Workspace.find(own_story.root)
+    rebuild(workspace, Request(without=["code"]))
+    grown = rebuild(workspace).tuning
+    assert grown
+    assert grown.from_ == "build/2"
+    assert rebuild(workspace).status == "unchanged"
+    asked = rebuild(workspace, Request(from_nothing=True)).tuning
+    assert asked
+    assert asked.from_ == "nothing"
+    assert rebuild(workspace, Request(from_nothing=True)).status == "unchanged"
 
 
 def cost(workspace: Workspace, build: str) -> int:
     tokens = workspace.catalog.get(build, BuildFacts).facts.cost.tune.tokens
     assert tokens is not None
     return tokens
+
+
+def weights(workspace: Workspace, build: str) -> dict[str, str]:
+    return {
+        file.path: file.sha256
+        for file in files(workspace, build)
+        if file.path.endswith(".safetensors")
+    }
+
+
+def made_from(workspace: Workspace, build: str) -> set[str]:
+    nodes = lineage_answer(workspace.catalog, build, down=False).nodes
+    return {node.ref for node in nodes}
 
 
 def files(workspace: Workspace, build: str) -> Any:
