@@ -26,6 +26,7 @@ def run(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if documented.script(page)])
 def test_the_commands_of_a_how_to_page_work_in_a_workspace(
     own_story: Workspace, checkpoint: Path, page: str
