@@ -90,9 +90,10 @@ class Refused(BtxError):
         if not self.rules:
             return super().__str__()
         lines = [f"{type(self).__name__}: {self.subject}", f"  expected {self.expected}"]
-        for rule in self.rules:
+        for number, rule in enumerate(self.rules, 1):
             lines.append(f"  {rule.rule}: {rule.message}")
-            if rule.remedy:
+            # What several rules advise is said once, below the last of them.
+            if rule.remedy and rule.remedy not in [later.remedy for later in self.rules[number:]]:
                 lines.append(f"    next: {rule.remedy}")
         lines += [f"  {text}" for text in self._besides]
         if self._advice:

@@ -20,7 +20,7 @@ from btx_core.training.recipes import TuneRecipe
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
-from pipelines.jobs.growth import Growing, growing_from, is_grown, tuning_of, with_flops
+from pipelines.jobs.growing import Growing, growing_from, is_grown, tuning_of, with_flops
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed

@@ -145,7 +145,7 @@ def _texts_apart(order: BuildOrder) -> list[dict[str, Any]]:
     """Measure how far apart the texts are that the members were trained on."""
     from transformers import AutoTokenizer
 
-    from btx_core.measuring.division import apart
+    from btx_core.measuring.text_distance import apart
     from btx_core.tokens import Tokens
 
     tokenizer = AutoTokenizer.from_pretrained(WORK / "tuned")

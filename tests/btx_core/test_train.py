@@ -164,6 +164,7 @@ def test_the_state_of_another_recipe_is_not_taken_up(
     assert weights(tmp_path / "out") == weights(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_two_processes_take_a_step_together(
     tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:

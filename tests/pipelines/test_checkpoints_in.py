@@ -184,7 +184,7 @@ def test_an_adapter_is_registered_with_what_merged_it_or_refused_by_the_callers_
     (tmp_path / "dora/optimizer.pt").write_bytes(b"x")
     with pytest.MonkeyPatch.context() as patched:
         # What the gate says of so small a change is not the question.
-        patched.setattr("pipelines.jobs.register.gates.ask", lambda *_: None)
+        patched.setattr("pipelines.jobs.register.gates.ask", lambda *_, **__: None)
         version = register(
             workspace, "d", tmp_path / "dora", data=["data/math"], seed=SEED, show=quiet
         )

@@ -77,7 +77,9 @@ def kill_after(process: "subprocess.Popen[bytes]", counter: Path, seconds: float
         os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", ["register", pytest.param("rebuild", marks=pytest.mark.slow), "withdraw"]
+)
 def test_a_command_killed_at_any_moment_leaves_nothing_half_done(
     fresh: Callable[[], Path], checkpoint: Path, tmp_path: Path, name: str
 ) -> None:

@@ -33,6 +33,8 @@ from registry.errors import Invalid
 from registry.records.events import StageRan
 from registry.records.facts import DataStatement
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["a", "b", "c", "d"]
 LONG = 100_000  # steps: longer than any test, so that it can be killed in the middle
 

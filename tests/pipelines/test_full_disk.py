@@ -40,6 +40,7 @@ print(json.dumps(answer))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "room"), ROOMS)
 def test_a_full_disk_is_told_and_leaves_all_that_was_there(
     story: Any, checkpoint: Path, tmp_path: Path, command: str, room: int

@@ -28,6 +28,8 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Held, SeedFacts
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BIN = Path(sys.executable).parent
 KEYS = {

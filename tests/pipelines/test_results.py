@@ -223,6 +223,7 @@ def test_a_diff_of_a_build_that_took_a_second_version_in_compares_the_first_alon
     assert compared(same) == {"code", "math@1", "math@2", "prose"}
 
 
+@pytest.mark.slow
 def test_figures_of_another_amount_of_one_text_are_named_and_not_compared(
     own_story: Workspace,
 ) -> None:
@@ -242,6 +243,7 @@ def test_figures_of_another_amount_of_one_text_are_named_and_not_compared(
         assert result.seed_bits_per_byte not in (None, before[data].seed_bits_per_byte)
 
 
+@pytest.mark.slow
 def test_a_release_is_judged_beside_its_seed_on_the_very_same_text(
     own_story: Workspace, btx: Run
 ) -> None:

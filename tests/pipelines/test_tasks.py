@@ -48,6 +48,7 @@ def with_task(own_story: Workspace) -> Workspace:
     return Workspace.find(own_story.root)
 
 
+@pytest.mark.slow
 def test_a_builds_tasks_are_stored_with_it_and_a_changed_one_builds_anew(
     with_task: Workspace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

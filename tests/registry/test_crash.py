@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
@@ -60,6 +62,7 @@ def run(root: Path, start: int, rounds: int) -> "subprocess.Popen[bytes]":
     )
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_registry(tmp_path: Path) -> None:
     chance = random.Random(1)
     done = 0

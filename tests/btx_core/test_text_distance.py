@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from btx_core.measuring.division import Apart, apart
+from btx_core.measuring.text_distance import Apart, apart
 from btx_core.texts import TextFolder, every
 from btx_core.tokens import Tokens
 from registry.records.division import LIKE_CHANCE
