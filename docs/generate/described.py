@@ -1,21 +1,25 @@
 """What the code says of its own fields: the descriptions of a class, and tables of them."""
 
 import dataclasses
+import html
 import inspect
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import EnumType
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any"}
 FIELD = re.compile(r"    (\w+): (.*)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """One field: its name, its type as written, its default, what is said of it."""
+    """One field: its name, its type in words, its default, what is said of it."""
 
     name: str
     type: str
@@ -32,13 +36,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def row_of(cells: Sequence[str]) -> str:
     """Return one row of a table."""
-    escaped = [" ".join(cell.split()).replace("|", "\\|") for cell in cells]
+    escaped = [" ".join(cell.split()).replace("|", "&#124;") for cell in cells]
     return f"| {' | '.join(escaped)} |"
 
 
 def code(text: object) -> str:
     """Return a text as code, inside a sentence or a cell."""
-    return f"`{text}`" if str(text) else ""
+    # Not between backticks: there an entity, which stands for a bar, is shown as it is.
+    return f"<code>{html.escape(str(text))}</code>" if str(text) else ""
 
 
 def fields_of(record: type[Any]) -> list[Described]:
@@ -48,29 +53,33 @@ def fields_of(record: type[Any]) -> list[Described]:
     field, or behind it.
     """
     texts: dict[str, str] = {}
-    types: dict[str, str] = {}
     for base in reversed(record.__mro__):
         if base.__module__.split(".")[0] not in ("btx_core", "registry", "pipelines"):
             continue
-        for name, annotation, text in _written(base):
-            types[name] = annotation
+        for name, text in _written(base):
             texts[name] = text or texts.get(name, "")
         texts |= _attributes(base)
-    words = _words_of(record)
+    hints = get_type_hints(record)
     return [
-        Described(name, words.get(name) or types.get(name, ""), default, texts.get(name, ""))
+        Described(name, type_text(hints[name]), default, texts.get(name, ""))
         for name, default in _defaults(record)
     ]
 
 
-def _words_of(record: type[Any]) -> dict[str, str]:
-    """Return the words that a field allows, for the fields that allow only a few."""
-    hints = get_type_hints(record).items()
-    return {
-        name: " | ".join(str(word) for word in get_args(hint))
-        for name, hint in hints
-        if get_origin(hint) is Literal
-    }
+def type_text(hint: Any) -> str:
+    """Return a type in words, as somebody who writes TOML, JSON or a policy thinks of it."""
+    origin, inner = get_origin(hint), [one for one in get_args(hint) if one is not NoneType]
+    if origin is Literal:
+        return " | ".join(str(word) for word in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(type_text(one) for one in inner)
+    if origin in (tuple, list, Sequence):
+        return f"list of {type_text(inner[0])}" if inner else "list"
+    if origin in (dict, Mapping):
+        return f"mapping to {type_text(inner[1])}"
+    if isinstance(hint, EnumType):
+        return " | ".join(str(one) for one in list(hint))
+    return WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def _defaults(record: type[Any]) -> Iterator[tuple[str, str]]:
@@ -95,8 +104,8 @@ def _shown(default: object, missing: object, factory: Any) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _written(base: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, annotation and comment of every field that a class's own source declares."""
+def _written(base: type[Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and comment of every field that a class's own source declares."""
     above: list[str] = []
     for line in inspect.getsource(base).splitlines():
         comment = re.match(r"    # (.*)", line)
@@ -105,9 +114,8 @@ def _written(base: type[Any]) -> Iterator[tuple[str, str, str]]:
             above.append(comment[1])
             continue
         if declared:
-            annotation, _, behind = declared[2].partition("  # ")
-            said = " ".join([*above, behind]).strip()
-            yield declared[1], annotation.split(" = ")[0].strip('" '), said
+            behind = declared[2].partition("  # ")[2]
+            yield declared[1], " ".join([*above, behind]).strip()
         above = []
 
 

@@ -164,7 +164,7 @@ def recipes() -> str:
         for one in fields_of(recipe):
             chosen = name in ("train", "tune") and one.name in OPEN
             shown = "chosen" if chosen else code(one.default)
-            rows.append([code(one.name), code(one.type), shown, one.text])
+            rows.append([code(one.name), one.type, shown, one.text])
         head = ("key", "type", "default", "what it is")
         parts += [f"## [recipe.{name}]\n", purpose + "\n", table(head, rows)]
     return "\n".join(parts)
@@ -180,8 +180,7 @@ def settings() -> str:
     ]
     for name, section in SETTINGS.items():
         rows = [
-            [code(one.name), code(one.type), code(one.default), one.text]
-            for one in fields_of(section)
+            [code(one.name), one.type, code(one.default), one.text] for one in fields_of(section)
         ]
         text = (section.__doc__ or "").strip().splitlines()[0]
         parts += [f"## [{name}]\n", text + "\n", table(("key", "type", "default", ""), rows)]
@@ -255,7 +254,7 @@ def _first_line(record: type[Any]) -> str:
 
 
 def _fields(record: type[Any]) -> str:
-    rows = [[code(one.name), code(one.type), one.text] for one in fields_of(record)]
+    rows = [[code(one.name), one.type, one.text] for one in fields_of(record)]
     return table(("fact", "type", "what it is"), rows)
 
 
