@@ -141,8 +141,9 @@ def _page(
     name = str(version.ref)
     with catalog.database.read() as rows:
         status = catalog.statuses([version])[version.ref]
+        names = reading.names_of(reading.aliases(rows), name)
         return page(
-            **_fields(_listed(version, status)),
+            **_fields(_listed(version, status)) | {"aliases": names},
             **own,
             actor=version.actor,
             facts=version.facts,
@@ -156,7 +157,6 @@ def _page(
             made_from=relations.made_from(rows, version.ref),
             used_in=relations.used_in(rows, version.ref),
             builds=relations.builds_with(rows, version.ref),
-            aliases=reading.names_of(reading.aliases(rows), name),
         )
 
 
