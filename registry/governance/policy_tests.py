@@ -4,8 +4,8 @@ In:  a folder of policies with a folder `tests` in it.
 Out: one result for each case, and one for each rule that no case breaks.
 A test file holds a gate and the facts of a candidate; each case changes some of the facts and names
 the rules, as POLICY/RULE, that then refuse. It is about the policies that it names, so that another
-policy breaks none of its cases; without names it is about the policy that it is called like, or
-else about all.
+policy breaks none of its cases; without names it is about the policy that it is called like, if
+its cases expect no other to break, or else about all.
 """
 
 import copy
@@ -91,6 +91,12 @@ class Suite(_Settings):
     evidence: dict[str, object]
     cases: tuple[Case, ...]
 
+    @property
+    def expected(self) -> set[str]:
+        """The names of the policies whose rules its cases expect to be broken."""
+        rules = [rule for one in self.cases for rule in (*one.refused, *one.warned, *one.waived)]
+        return {rule.partition("/")[0] for rule in rules}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -170,7 +176,8 @@ def _about(path: Path, suite: Suite, every: Sequence[Policy]) -> set[str]:
             next="fix the file",
         )
     own = {path.stem} & known
-    return set(suite.policies) or own or known
+    # A file that expects other policies to break is about all, as files were before they had names.
+    return set(suite.policies) or (own if suite.expected <= own else known)
 
 
 def _only(case: Case, name: str) -> Case:
