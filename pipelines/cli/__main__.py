@@ -23,6 +23,9 @@ def main() -> None:
     finally:
         # What is left is Python's own: threads and streams are closed.
         signal.signal(signal.SIGINT, _end)
+        # Code that exec() ran, as a data class's, and that Ctrl-C ended, marks the interpreter: it
+        # would end by the signal, whatever became of the interruption. Any exec() takes that back.
+        exec("")
 
 
 def _end(*_: object) -> None:
