@@ -51,6 +51,11 @@ class AboutDocument:
     author: str | None = None
     license: str | None = None
 
+    @property
+    def authors(self) -> tuple[str, ...]:
+        """The names that it is found under: as it was written, and each of several."""
+        return (self.author, *self.author.split("; ")) if self.author else ()
+
 
 UNKNOWN = AboutDocument()
 

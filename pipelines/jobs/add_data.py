@@ -62,16 +62,17 @@ def add_data(
         with folders.incoming(source, target) as incoming:
             facts = _facts(name, source, statement)
             facts = facts.model_copy(update={"reading": _reading(text_field)})
-            facts = facts.model_copy(update=_measured(_text(incoming, facts), source))
+            text = folders.text_as_stated(incoming, facts)
+            facts = facts.model_copy(update=_measured(text, source))
             files = folders.manifest(incoming)
-            _refuse_erased(workspace, ref, _text(incoming, facts), files)
+            _refuse_erased(workspace, ref, text, files)
             facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
             if number > 1:
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     own.require_same(workspace, known)
                     return replace(known, created=False)
-            sketch = _sketch(_text(incoming, facts))
+            sketch = _sketch(text)
             facts = own.on(facts.model_copy(update={"sketch": digest(sketch.to_json())}))
             seen = seen_before.of_data(catalog, files, sketch)
             asked = collect_evidence.of_data(ref, facts, files, seen)
@@ -86,12 +87,6 @@ def add_data(
 
 def _reading(text_field: str | None) -> TextReading:
     return TextReading(text_field=text_field) if text_field else TextReading()
-
-
-def _text(folder: Path, facts: DataFacts) -> texts.TextFolder:
-    """Return the text of a folder that is to be registered with these facts."""
-    how = folders.HowRead(facts.held_out, facts.reading)
-    return replace(folders.text_folder(folder, how, folder), tokens=None)
 
 
 def _sketch(folder: texts.TextFolder) -> Sketch:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from btx_core.files import copy_file
 from btx_core.measuring import overlap
-from btx_core.texts import TextFolder
 from pipelines.workspace import erased_bytes, folders, held_documents
 from pipelines.workspace.held_documents import HeldDocument
 from pipelines.workspace.workspace import Workspace
@@ -171,15 +170,9 @@ def _chosen(
     folders.require_here(folder, str(ref))
     return [
         one
-        for one in held_documents.documents(_text(version, folder))
+        for one in held_documents.documents(folders.text_as_stated(folder, version.facts))
         if one.path in wanted and _is_meant(one, selection)
     ]
-
-
-def _text(version: Version[DataFacts], folder: Path) -> TextFolder:
-    """Return the text of a data version, read as its row says."""
-    how = folders.HowRead(version.facts.held_out, version.facts.reading)
-    return replace(folders.text_folder(folder, how, folder), tokens=None)
 
 
 def _is_meant(document: HeldDocument, selection: Selection) -> bool:
@@ -246,7 +239,7 @@ def _holders(workspace: Workspace, sha256s: Iterable[str], texts: Iterable[str])
 
 
 def _look(held: _Held, folder: Path, wanted: set[str]) -> None:
-    for document in held_documents.documents(_text(held.version, folder)):
+    for document in held_documents.documents(folders.text_as_stated(folder, held.version.facts)):
         if document.digest in wanted:
             held.documents.setdefault(document.path, set()).add(document.digest)
         else:
@@ -280,7 +273,7 @@ def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
     if not folder.is_dir() or not any((folder / path).is_file() for path in erased):
         return target if target.is_dir() else None
     gone: dict[str, set[int | None]] = {}
-    for document in held_documents.documents(_text(version, folder)):
+    for document in held_documents.documents(folders.text_as_stated(folder, version.facts)):
         if document.digest in part.documents:
             gone.setdefault(document.path, set()).add(document.number)
     for file in version.files:

@@ -130,8 +130,7 @@ def _holding(workspace: Workspace, document: Path) -> set[str]:
         folder = folders.folder_of(workspace.root, version)
         ref = str(version.ref)
         if ref not in holders and folder.is_dir():
-            how = folders.HowRead(version.facts.held_out, version.facts.reading)
-            read = folders.text_folder(folder, how, workspace.root / folders.TOKENS)
+            read = folders.text_as_stated(folder, version.facts)
             if any(_plain(one.text) == text for one in texts.every(read)):
                 holders.add(ref)
     return holders

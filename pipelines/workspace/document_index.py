@@ -41,9 +41,8 @@ class Sought:
     def is_met(self, document: IndexedDocument) -> bool:
         """Whether it is this document."""
         about = document.about
-        authors = (about.author or "").split("; ")
         return (
-            (self.author is None or self.author in (about.author, *authors))
+            (self.author is None or self.author in about.authors)
             and (self.id is None or self.id == about.id)
             and (self.digest is None or self.digest == document.digest)
         )

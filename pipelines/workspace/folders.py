@@ -395,13 +395,18 @@ class HowRead:
         return Reading(text_field=self.reading.text_field)
 
 
-def text_folder(path: Path, how: HowRead, tokens: Path) -> TextFolder:
+def text_as_stated(path: Path, facts: DataFacts) -> TextFolder:
+    """Return a folder as the text that these facts say it is; no token files are kept of it."""
+    return text_folder(path, HowRead(facts.held_out, facts.reading), None)
+
+
+def text_folder(path: Path, how: HowRead, tokens: Path | None) -> TextFolder:
     """Return a data version's folder as text.
 
     Args:
         path: the folder.
         how: what its row says.
-        tokens: where token files are kept.
+        tokens: where token files are kept; None: nowhere.
     """
     return TextFolder(path, RULES[how.held_out], tokens, how.of_files)
 

@@ -39,12 +39,11 @@ def documents(text: TextFolder) -> Iterator[HeldDocument]:
     for path, document in every_document(text):
         plain = overlap.plain(document)
         if plain:
-            author = document.about.author
             yield HeldDocument(
                 path=path,
                 number=document.number,
                 digest=hashlib.sha256(plain).hexdigest(),
                 id=document.about.id,
-                authors=(author, *author.split("; ")) if author else (),
+                authors=document.about.authors,
                 plain=plain,
             )

@@ -24,6 +24,7 @@ from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.repair import repair
 from pipelines.jobs.train import train
+from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, NotFound, Refused
 from registry.governance import people
@@ -161,7 +162,7 @@ def test_one_authors_documents_are_gone_from_every_file_at_the_cost_that_was_tol
     gone, of_bob = of_author(source, "ada"), of_author(source, "bob")
     wanted = needles(gone, AutoTokenizer.from_pretrained(root / "seeds/base/1"))
     before = holding([root, remote], wanted)
-    assert {path for path in before if "/work/tokens/" in path}
+    assert {path for path in before if f"/{folders.TOKENS}/" in path}
     assert {path for path in before if path.startswith(str(remote))}
 
     selection = Selection(ref="data/letters", author="ada")
