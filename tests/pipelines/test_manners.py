@@ -172,8 +172,10 @@ def interrupted(command: list[str], root: Path, after_s: float) -> tuple[int, st
 
 def test_ctrl_c_ends_a_command_with_a_word_and_status_130(dashes: Path) -> None:
     ended = []
-    for after_s in (0.25, 0.4, 0.7, 1.0):
+    for after_s in (0.25, 0.4, 0.7, 1.0, 1.5):
         said, status = interrupted(["policy", "test"], dashes, after_s)
+        if (said, status) == ("", -signal.SIGINT):
+            continue  # Python itself was still starting.
         assert (status in (0, 130), "Traceback" not in said) == (True, True), said
         if status == 130:
             assert "nterrupted" in said
