@@ -167,6 +167,7 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
         limits=limits,
         saved=lambda: _searches(workspace),
         public=address.public,
+        after_write=workspace.write_ledger,
     )
 
 

@@ -104,6 +104,7 @@ class Database:
         url: where it is.
         engine: "sqlite" or "postgresql".
         path: the file of an SQLite database, else None.
+        after_write: called after each transaction that wrote.
     """
 
     def __init__(self, url: str) -> None:
@@ -120,6 +121,7 @@ class Database:
         self.url = url
         self.engine = _engine_name(url)
         self.path = Path(url.removeprefix("sqlite:///")) if self.engine == "sqlite" else None
+        self.after_write: Callable[[], None] | None = None
         self._local = threading.local()
         self._writing = threading.Lock()
         self._sqlalchemy_engine: Engine | None = None
@@ -133,7 +135,7 @@ class Database:
                 next="pip install --upgrade btx-registry, as on the machine that made it",
             )
         if revision != SCHEMA:
-            self._migrate()
+            self.migrate()
         self._answered = True
 
     @contextmanager
@@ -182,6 +184,8 @@ class Database:
                 # A lock that a role with INSERT and SELECT alone may take.
                 writer.rows("SELECT pg_advisory_xact_lock(hashtext('btx event chain'))")
             yield writer
+        if self.after_write is not None:
+            self.after_write()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -273,7 +277,8 @@ class Database:
             revisions = rows("SELECT version_num FROM alembic_version") if tables else []
         return str(revisions[0][0]) if revisions else None
 
-    def _migrate(self) -> None:
+    def migrate(self) -> None:
+        """Bring the schema up to date, in a database that is made where there is none."""
         # Here, since an up-to-date schema needs no Alembic.
         from registry.catalogue.migrations import upgrade
 
