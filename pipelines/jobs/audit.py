@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,7 @@ def audit(
         on_check: called with each check, as far as it has come.
     """
     request = request or AuditRequest()
+    workspace = replace(workspace, audited=True)
     catalog = workspace.catalog
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]

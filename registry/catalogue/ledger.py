@@ -234,7 +234,9 @@ def _forks(found: Sequence[Entry]) -> list[int]:
 
 
 def _last(rows: Rows) -> int:
-    return int(rows("SELECT COALESCE(MAX(seq), 0) FROM event")[0][0])
+    newest = rows("SELECT COALESCE(MAX(seq), 0) FROM event")[0][0]
+    # In a database that was changed past the program it may be anything.
+    return newest if isinstance(newest, int) else 0
 
 
 def _continues(rows: Rows, chain: Sequence[Entry]) -> bool:

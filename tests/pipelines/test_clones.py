@@ -47,7 +47,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def clone(workspace: Workspace, folder: Path) -> Path:
     """Copy what git carries."""
-    ignore = shutil.ignore_patterns(".btx", "cache", "tmp", "1", "2", "3")
+    ignore = shutil.ignore_patterns(".btx", "ledger", "cache", "tmp", "1", "2", "3")
     shutil.copytree(workspace.root, folder, ignore=ignore)
     return folder
 
