@@ -14,6 +14,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Invalid, NotFound, Refused
 from registry.governance import people
+from registry.governance.first_uses import first_uses
 from registry.governance.policies import Policy, from_document
 from registry.records.events import Act, Acted
 from registry.records.version import Event
@@ -54,7 +55,7 @@ def set_digest(policies: Sequence[Policy]) -> str:
 
 def adopted(catalog: Catalog, before: int | None = None) -> Adoption | None:
     """Return the set that was valid before event number `before` (default: now), if any was."""
-    for event in reversed(catalog.events(kind=ADOPTED)):
+    for event in reversed(first_uses(catalog.events(kind=ADOPTED))):
         if before is not None and event.seq >= before:
             continue
         act = _counted(catalog, event)

@@ -35,6 +35,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
 from registry.errors import Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
+from registry.governance.first_uses import first_uses, is_logged
 from registry.governance.policies import Waiver, moment
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted, Envelope, Withdrawn
@@ -479,9 +480,11 @@ def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
     return _signed(catalog, act, by, people)
 
 
-def standing_acts(catalog: Catalog, kind: str, subject: str | None = None) -> list[Event]:
-    """Return the approvals or waivers that count, of one subject or of all."""
-    return [event for event, _ in _held(catalog, kind, subject)]
+def standing_acts(
+    catalog: Catalog, kind: str, subject: str | None = None, before: float = inf
+) -> list[Event]:
+    """Return the approvals or waivers that count, of one subject or of all; or did by an event."""
+    return [event for event, _ in _held(catalog, kind, subject, before)]
 
 
 def vouched(
@@ -572,8 +575,7 @@ def _acts(person: Actor, sent: Sent) -> list[tuple[Act, Envelope]]:
 
 def _require_new(catalog: Catalog, kind: str, subject: str, envelope: Envelope) -> None:
     """Refuse an envelope that stands in the log already: an act counts once."""
-    quoted = f'"payload":"{envelope.payload}"'
-    if any(quoted in event.stored for event in catalog.events(subject, kind)):
+    if is_logged(envelope, catalog.events(subject, kind)):
         raise Refused(
             f"{kind} {subject}",
             found="an act that is in the log already",
@@ -642,14 +644,15 @@ def check_named(rule: str, subject: str) -> None:
         )
 
 
-def approvals(catalog: Catalog, version: Version[Facts]) -> list[ApprovalLine]:
+def approvals(catalog: Catalog, version: Version[Facts], before: float = inf) -> list[ApprovalLine]:
     """Return the approvals of this version that hold, each person and each key once, by name.
 
-    A key that is the registrar's under another name does not count.
+    A key that is the registrar's under another name does not count. With `before`, those that
+    held before the event of that number.
     """
     lines: dict[str, ApprovalLine] = {}
     used = {person.key_id for person in _ever(catalog, version.actor)}
-    for event, act in _held(catalog, "approved", str(version.ref)):
+    for event, act in _held(catalog, "approved", str(version.ref), before):
         if act.digest != version.digest or not act.actor or act.actor == version.actor:
             continue
         person = roll(catalog, event.seq)[act.actor]
@@ -719,7 +722,7 @@ class Roll:
     @classmethod
     def read(cls, catalog: Catalog) -> "Roll":
         """Read it from the log."""
-        return cls(catalog.events(kind="actor"))
+        return cls(first_uses(catalog.events(kind="actor")))
 
     def before(self, seq: float = inf) -> dict[str, Actor]:
         """Return who was on the list before an event; without one, who is on it now."""
@@ -822,15 +825,13 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
     age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
     if not -60 < age_s < LONGEST_DRAFT_S:
         raise _sign_again(subject, f"drafted at {act.at}", "less than 15 minutes ago")
-    for event in catalog.events(subject, "approved"):
-        logged = acted(event)
-        if logged and logged.envelope and logged.envelope.payload == envelope.payload:
-            raise Refused(
-                f"approved {subject}",
-                found="an act that is in the log already",
-                expected="a new one",
-                next="nothing: it counts",
-            )
+    if is_logged(envelope, catalog.events(subject, "approved")):
+        raise Refused(
+            f"approved {subject}",
+            found="an act that is in the log already",
+            expected="a new one",
+            next="nothing: it counts",
+        )
     return catalog.event(Acted(act=act, envelope=envelope), subject)
 
 
@@ -947,16 +948,19 @@ def _signed(
     return catalog.event(body, act.subject, kind=act.act, documents=documents)
 
 
-def _held(catalog: Catalog, kind: str, subject: str | None) -> list[tuple[Event, Act]]:
+def _held(
+    catalog: Catalog, kind: str, subject: str | None, before: float = inf
+) -> list[tuple[Event, Act]]:
     """Return the acts of a kind that count, on one subject or on all, each with its event."""
-    events = catalog.events(subject, kind)
+    logged = first_uses(catalog.events(subject, kind))
+    events = [event for event in logged if event.seq < before]
     if not events:
         return []
     people = Roll.read(catalog)
     retracted = set()
     for event in catalog.events(subject, "retracted"):
         act = people.act_of(event)
-        if act is not None:
+        if act is not None and event.seq < before:
             retracted.add(act.digest)
     held = []
     for event in events:
@@ -1077,5 +1081,5 @@ def _public(pem: str) -> Ed25519PublicKey:
 
 
 def now() -> str:
-    """Return the time as acts state it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the time as acts state it: so finely that no two acts of a person are equal."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
