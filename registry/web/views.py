@@ -61,16 +61,20 @@ def overview(catalog: Catalog) -> Overview:
     statuses = catalog.statuses(builds)
     listed = [_listed_build(build, statuses[build.ref]) for build in builds]
     released = [build for build in listed if build.status == Status.RELEASED]
-    once_released = {event.subject for event in catalog.events(kind="released")}
-    fallen = [one for one in listed if one.ref in once_released and one.status in UNUSABLE]
+    releases = {event.subject: event for event in catalog.events(kind="released")}
+    fallen = [one for one in listed if one.ref in releases and one.status in UNUSABLE]
+    current = max(released, key=lambda one: releases[one.ref].seq, default=None)
+    release = releases[current.ref] if current else None
     return Overview(
-        released=released[-1] if released else None,
+        released=current,
+        released_at=release.at if release else None,
+        released_by=release.actor if release else None,
         fallen=tuple(fallen),
         waiting=_waiting(catalog, builds, listed),
         builds=_steps(catalog, builds, listed),
         gains=_gains(builds[-MOST_BUILDS:]),
         counts=_counts(catalog),
-        events=history.events(catalog, LogQuery(limit=NEWS)).events,
+        events=history.events(catalog, LogQuery(limit=NEWS, stages=False)).events,
         due=tuple(due.due(catalog, datetime.now(UTC))),
         open_list=not people.is_closed(catalog),
         head=catalog.head(),
@@ -154,6 +158,7 @@ def _page(
             gates=history.gates(catalog, name),
             events=tuple(history.logged(event) for event in catalog.events(name)),
             contested=contesting.sentences(catalog, name),
+            causes=relations.causes(catalog, version.ref) if status == Status.TAINTED else (),
             made_from=relations.made_from(rows, version.ref),
             used_in=relations.used_in(rows, version.ref),
             builds=relations.builds_with(rows, version.ref),
