@@ -34,6 +34,9 @@ from btx_core.problems import BtxError, ShapeMismatch
 # Variables of the environment; see `here`.
 EXPERT_PARALLEL, RECOMPUTE = "BTX_EXPERT_PARALLEL", "BTX_RECOMPUTE"
 
+# A variable that transformers reads.
+READ_IN_TURN = "HF_DEACTIVATE_ASYNC_LOAD"
+
 T = TypeVar("T")
 # Called with a model: the names of some of its modules.
 Blocks = Callable[[PreTrainedModel], Iterable[str]]
@@ -246,7 +249,7 @@ def load(
     stored = compute is not None and compute != dtype
     sharding = _sharding(folder, machine, compute, blocks)
     empty = set() if sharding is None else _empty_tensors(folder)
-    with _without_report() if empty else nullcontext():
+    with _without_report() if empty else nullcontext(), _one_by_one(machine):
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype="auto" if dtype is None or stored else dtype,
@@ -355,6 +358,24 @@ def _empty_tensors(folder: Path) -> set[str]:
     """Return the names of a checkpoint's tensors without elements: a shared expert of width 0."""
     tensors = Checkpoint.open(folder).tensors
     return {name for name, info in tensors.items() if 0 in info.shape}
+
+
+@contextmanager
+def _one_by_one(machine: Machine) -> Iterator[None]:
+    """Let several processes read a tensor when it is its turn.
+
+    Else transformers reads ahead what it has not put together yet: up to a second share.
+    """
+    before = os.environ.get(READ_IN_TURN)
+    if machine.world > 1:
+        os.environ[READ_IN_TURN] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(READ_IN_TURN, None)
+        else:
+            os.environ[READ_IN_TURN] = before
 
 
 @contextmanager
