@@ -516,6 +516,7 @@ class ErasureCost(Answer):
     experts: tuple[TrainAgain, ...] = ()
     builds: tuple[Reached, ...] = ()
     exports: tuple[Reached, ...] = ()
+    beside: tuple[str, ...] = ()  # files here that no version holds, and that lose documents
     unreached: tuple[str, ...] = ()  # where bytes may be that nobody can delete from here
 
 
