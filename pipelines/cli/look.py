@@ -103,7 +103,7 @@ def _print_listing(rows: "Sequence[RowEnd]") -> None:
 def search_command(
     terms: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TERM...", help="FIELD=VALUE; @NAME for a saved search"),
+        typer.Argument(metavar="TERM...", help="WORD, or FIELD=VALUE; @NAME for a saved search"),
     ] = None,
     show: Annotated[
         list[str] | None,
@@ -127,10 +127,12 @@ def search_command(
 ) -> None:
     """Find versions by anything: recorded facts, own.NAME, and what the log says of them.
 
-    Signs are = != ~ (holds) < <= > >=; VALUE * is any; of several terms all must hold. Logged
-    fields: approved_by, approved_at, waived, waived_by, waived_until, ends, released_by,
-    released_at, withdrawn_by, withdrawn_at, withdrawn_why, exported_by, exported_at, exported_to;
-    file and sha256 are those of a version's files.
+    A plain WORD is looked for in all of them. Signs are = != ~ (holds) < <= > >=; VALUE * is any;
+    of several terms all must hold. Logged fields: approved_by, approved_at, waived, waived_by,
+    waived_until, ends, released_by, released_at, withdrawn_by, withdrawn_at, withdrawn_why, alias,
+    note, exported_by, exported_at, exported_to; file and sha256 are those of a version's files.
+
+    Example: btx search acme
 
     Example: btx search 'approved_by=*' --show approved_at
 
@@ -344,7 +346,7 @@ def report_command(
         typer.Option(
             "--format",
             metavar="html|md|model-card|annex-xi|annex-xii|annex-iv|cop-model-documentation|"
-            "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
+            "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa|pdf",
         ),
     ] = "md",
     out: Annotated[
@@ -368,7 +370,8 @@ def report_command(
 
     The law's forms are pages where FILE ends in .html: annex-xi (documentation of a general-purpose
     model), annex-xii (for those who build on it), cop-model-documentation (Code of Practice),
-    training-summary (for everybody), annex-iv (of a high-risk system).
+    training-summary (for everybody), annex-iv (of a high-risk system). pdf is one page on a build:
+    what it gained and cost, what is in it, and what one more expert would take.
 
     Example: btx report build/2 --format html -o build-2.html
 

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from pipelines.jobs import gates
 from pipelines.jobs.audit import AuditRequest, audit
+from pipelines.jobs.diff import diff
 from pipelines.jobs.find import saved_searches
 from pipelines.jobs.release import build_evidence, drafted, release
+from pipelines.jobs.training_runs import training_run, training_runs
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
 from registry.governance import gate, people
@@ -161,12 +163,16 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
             review=jobs.review,
             drafted_release=jobs.drafted_release,
             release=jobs.release,
+            compare=lambda left, right: diff(workspace, left, right),
+            training_runs=lambda: training_runs(workspace),
+            training_run=lambda name: training_run(workspace, name),
         ),
         tokens=tokens(workspace),
         hosts=address.hosts(),
         limits=limits,
         saved=lambda: _searches(workspace),
         public=address.public,
+        price=workspace.settings.cost.price(),
     )
 
 

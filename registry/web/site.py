@@ -14,11 +14,17 @@ from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound, Refused
 from registry.governance import people
-from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
+from registry.records.answers import (
+    AuditAnswer,
+    DiffAnswer,
+    ExplainAnswer,
+    ReleaseAnswer,
+    VerdictAnswer,
+)
 from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
-from registry.records.pages import Chain, Review, Statements, ToSign
+from registry.records.pages import Chain, Price, Review, RunsPage, Statements, ToSign, TrainingRun
 from registry.records.version import Event
 from registry.web import history
 from registry.web.access import Person, Sessions, Tokens
@@ -51,6 +57,9 @@ class Jobs:
         review: called with a build and the person who asks.
         drafted_release: called with a build and the person who asks; returns what they sign.
         release: called with a build, the person who asks and what they signed.
+        compare: called with two versions of one kind.
+        training_runs: returns what runs in the workspace, and ran.
+        training_run: called with the name of one of these; returns it with its curve.
     """
 
     explain: Callable[[str, str], ExplainAnswer]
@@ -58,6 +67,9 @@ class Jobs:
     review: Callable[[str, str], Reviewed]
     drafted_release: Callable[[str, str], tuple[Act, ...]]
     release: Callable[[str, str, people.Sent], ReleaseAnswer]
+    compare: Callable[[str, str], DiffAnswer]
+    training_runs: Callable[[], RunsPage]
+    training_run: Callable[[str], TrainingRun]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +84,7 @@ class Site:
         limits: how much and how often one person may ask.
         saved: returns the searches that are kept in the workspace, each as one line.
         public: where browsers find it behind a proxy.
+        price: of an hour of one GPU.
     """
 
     url: str
@@ -81,6 +94,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     saved: Callable[[], Mapping[str, str]] = dict
     public: PublicAddress | None = None
+    price: Price | None = None
 
     @cached_property
     def catalog(self) -> Catalog:
