@@ -122,6 +122,27 @@ class Machine:
         dist.all_reduce(summed)
         return summed / self.world
 
+    def of_all(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what every process holds of its sequences as one process would hold it.
+
+        The processes take the sequences of a step in turn. There is no gradient.
+
+        Args:
+            tensor: (B, ...), of the same shape in every process.
+
+        Returns:
+            (world × B, ...), in the order of the step.
+        """
+        if self.world == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(parts, tensor.detach().contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    def own(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what belongs to this process's sequences (B, ...) of all (world × B, ...)."""
+        return tensor[self.rank :: self.world]
+
     def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Give parameters that every process holds whole the main process's values."""
         if self.world == 1:
@@ -232,6 +253,18 @@ def reshard(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def keep_gradients_whole(model: torch.nn.Module, keep: bool) -> None:
+    """Let backward passes add up whole gradients in each process, or divide their sum again.
+
+    Args:
+        model: perhaps shared by several processes, which all call.
+        keep: False before the last of several backward passes, whose end divides the sum.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(not keep, recurse=False)
 
 
 def device_of(model: torch.nn.Module) -> torch.device:

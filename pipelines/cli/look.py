@@ -16,6 +16,7 @@ from registry.units import size
 if TYPE_CHECKING:
     from registry.catalogue.catalog import Catalog
     from registry.records.answers import (
+        Change,
         LineageAnswer,
         LineageFile,
         LineageNode,
@@ -323,8 +324,8 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
         return
-    rows = [[change.what, change.left, change.right] for change in answer.changes]
-    print_table(["what", answer.left, answer.right], rows)
+    rows = [[one.what, one.left, one.right, _difference(one)] for one in answer.changes]
+    print_table(["what", answer.left, answer.right, "change"], rows)
     files = answer.files
     _print_paths("same", files.same)
     _print_paths("changed", files.changed)
@@ -332,6 +333,18 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     _print_paths("only right", files.only_right)
     for note in answer.notes:
         print_line(f"note: {note}")
+
+
+def _difference(change: "Change") -> str:
+    """Return by how much a number changed, and of bits per byte whether that is better."""
+    before, after = change.left, change.right
+    numbers = [one for one in (before, after) if isinstance(one, int | float)]
+    if len(numbers) < 2 or isinstance(before, bool) or isinstance(after, bool) or not before:
+        return ""
+    said = f"{100 * (after / before - 1):+.3g} %"
+    if change.what.endswith("bits_per_byte"):
+        said += " better" if after < before else " worse"
+    return said
 
 
 def _print_paths(what: str, paths: "Sequence[str]") -> None:

@@ -21,6 +21,7 @@ from pipelines.jobs import collect_evidence, gates, state_facts, tell_lineage
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
 from pipelines.jobs.growing import Growing, growing_from, is_grown, tuning_of, with_flops
+from pipelines.jobs.price import price_of_one_more
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
@@ -189,7 +190,8 @@ def look_ahead(
     planned = plan(workspace, request or Request())
     if _nothing_to_do(workspace, planned):
         answer = _unchanged(planned)
-        return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)))
+        price = price_of_one_more(workspace, planned)
+        return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
     folder = folders.build_folder(workspace.root, last) if last else None
@@ -212,6 +214,7 @@ def look_ahead(
         stages=_places(workspace, planned, executor),
         chosen=planned.chosen,
         tuning=with_flops(tuning, expected.cost.get("flops")),
+        price=price_of_one_more(workspace, planned),
     )
 
 

@@ -41,7 +41,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
 from registry.records.kinds import Kind
-from registry.records.pages import Price
+from registry.records.pages import GpuPrice
 from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
@@ -194,11 +194,11 @@ class CostSettings(_Section):
     gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     currency: str = Field(default="EUR", max_length=8)
 
-    def price(self) -> Price | None:
+    def price(self) -> GpuPrice | None:
         """Return the price; None where none is set."""
         if self.gpu_hour is None:
             return None
-        return Price(gpu_hour=self.gpu_hour, currency=self.currency)
+        return GpuPrice(gpu_hour=self.gpu_hour, currency=self.currency)
 
 
 class LineSettings(_Section):

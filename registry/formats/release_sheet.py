@@ -16,7 +16,7 @@ from registry.formats.dossier import Dossier, tool_version
 from registry.formats.sections import attention
 from registry.governance.worth import SECONDS_IN_AN_HOUR, BuildWorth
 from registry.records.facts import Spent
-from registry.records.pages import NextExpert, Price
+from registry.records.pages import GpuPrice, NextExpert
 
 try:
     from reportlab.lib import colors
@@ -217,5 +217,5 @@ def _hours(hours: float) -> str:
     return units.duration(hours * SECONDS_IN_AN_HOUR)
 
 
-def _money(amount: float | None, price: Price | None) -> str:
+def _money(amount: float | None, price: GpuPrice | None) -> str:
     return "–" if amount is None or price is None else f"{units.figure(amount)} {price.currency}"

@@ -255,11 +255,11 @@ def as_csv(rows: Sequence[SearchRow]) -> str:
     for row in rows:
         values = [row.ref, row.kind, row.status, row.registered_at]
         values += ["; ".join(row.values[name]) for name in columns]
-        writer.writerow([_harmless(value) for value in values])
+        writer.writerow([harmless(value) for value in values])
     return out.getvalue()
 
 
-def _harmless(cell: str) -> str:
+def harmless(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
 

@@ -10,7 +10,7 @@ from statistics import median
 
 from registry.catalogue.catalog import Catalog
 from registry.records.facts import BuildFacts, ExpertFacts, Spent
-from registry.records.pages import JoinedExpert, NextExpert, Price
+from registry.records.pages import GpuPrice, JoinedExpert, NextExpert
 from registry.records.version import Version
 
 SECONDS_IN_AN_HOUR = 3600
@@ -37,7 +37,7 @@ def hours(spent: Iterable[Spent]) -> float:
     return sum((one.wall_s or 0) * (one.processes or 1) for one in spent) / SECONDS_IN_AN_HOUR
 
 
-def money(spent: Sequence[Spent], price: Price | None) -> float | None:
+def money(spent: Sequence[Spent], price: GpuPrice | None) -> float | None:
     """Return what that many hours cost; None where no price is known."""
     return hours(spent) * price.gpu_hour if price else None
 
@@ -87,7 +87,7 @@ def _joined(catalog: Catalog, build: Version[BuildFacts], ref: str) -> JoinedExp
 
 
 def next_expert(
-    builds: Sequence[Version[BuildFacts]], experts: Sequence[JoinedExpert], price: Price | None
+    builds: Sequence[Version[BuildFacts]], experts: Sequence[JoinedExpert], price: GpuPrice | None
 ) -> NextExpert | None:
     """Estimate what one more expert takes and brings, from those that joined before.
 
@@ -139,12 +139,12 @@ class BuildWorth:
     spent: Spent
     hours: float
     money: float | None
-    price: Price | None
+    price: GpuPrice | None
     joined: tuple[JoinedExpert, ...]
     next_expert: NextExpert | None
 
 
-def of_build(catalog: Catalog, build: Version[BuildFacts], price: Price | None) -> BuildWorth:
+def of_build(catalog: Catalog, build: Version[BuildFacts], price: GpuPrice | None) -> BuildWorth:
     """Return what a build took and brought, and the estimate as it stood when it was made."""
     until = [one for one in catalog.versions(BuildFacts, files=False) if one.ref <= build.ref]
     experts = joined(catalog, until, max(0, len(until) - LOOKED_BACK))

@@ -13,6 +13,7 @@ from pydantic import Field, field_serializer
 from registry.records.answers import (
     Answer,
     Check,
+    DiffAnswer,
     DueRow,
     FileLine,
     Finding,
@@ -29,6 +30,7 @@ from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
 from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Spent
 from registry.records.kinds import Mode
+from registry.records.officer_pages import StandingAct
 from registry.records.own_facts import OwnFact
 
 # Too long for a reader, or said elsewhere in the answer.
@@ -79,7 +81,7 @@ class BuildStep(ListedBuild):
     money: float | None = Field(default=None, description="what these hours cost, in `price`")
 
 
-class Price(Answer):
+class GpuPrice(Answer):
     """What an hour of one GPU costs."""
 
     gpu_hour: float
@@ -133,7 +135,7 @@ class ListedLine(Answer):
     line: str
     builds: int
     newest: ListedBuild
-    released: str | None = Field(default=None, description="its newest build that is released")
+    released: str | None = Field(default=None, description="its build that was released last")
 
 
 class RunPoint(Answer):
@@ -206,6 +208,8 @@ class Overview(Answer):
     """How the registry stands."""
 
     released: ListedBuild | None = None
+    released_at: str | None = Field(default=None, description="when that release was logged")
+    released_by: str | None = None
     fallen: tuple[ListedBuild, ...] = Field(
         default=(), description="builds that were released and hold what was withdrawn since"
     )
@@ -216,7 +220,7 @@ class Overview(Answer):
         default=(), description="experts that the last builds were the first to have"
     )
     next_expert: NextExpert | None = None
-    price: Price | None = None
+    price: GpuPrice | None = None
     counts: Mapping[str, int] = Field(description="how many versions there are of each kind")
     events: tuple[LoggedEvent, ...] = ()
     due: tuple[DueRow, ...] = Field(
@@ -258,6 +262,16 @@ class Neighbour(Answer):
     relation: str
 
 
+class Cause(Answer):
+    """A version that was taken out of use, and so what was made from it: when, by whom, why."""
+
+    ref: str
+    status: str
+    at: str
+    actor: str
+    why: str
+
+
 class VersionPage(Listed):
     """Everything recorded of one version."""
 
@@ -270,6 +284,9 @@ class VersionPage(Listed):
     gates: tuple[LoggedVerdict, ...] = ()
     events: tuple[LoggedEvent, ...] = ()
     contested: tuple[str, ...] = Field(default=(), description="who contests its withdrawal, when")
+    causes: tuple[Cause, ...] = Field(
+        default=(), description="what it was made from that was withdrawn or erased"
+    )
     made_from: tuple[Neighbour, ...] = ()
     used_in: tuple[Neighbour, ...] = ()
     builds: tuple[str, ...] = Field(
@@ -343,6 +360,9 @@ class ImpactPage(Answer):
     cure: Cure | None = None
     closed: bool = Field(description="whether a withdrawal has to be signed")
     contested: tuple[str, ...] = Field(default=(), description="who contests the withdrawal, when")
+    withdrawn: Cause | None = Field(
+        default=None, description="when, by whom and why it was withdrawn or erased"
+    )
 
 
 class LogPage(Answer):
@@ -399,6 +419,15 @@ class Statements(Answer):
     acts: tuple[ToSign, ...]
 
 
+class LicenceLine(Answer):
+    """Under which licence a build may be passed on, and why."""
+
+    answer: str = Field(description="computed | stated | ask counsel")
+    expression: str | None = None
+    reasons: tuple[str, ...] = ()
+    questions: tuple[str, ...] = Field(default=(), description="for counsel")
+
+
 class Review(Answer):
     """Evidence and verdict of gate release, side by side."""
 
@@ -408,6 +437,19 @@ class Review(Answer):
     evidence: BuildEvidence
     verdict: VerdictAnswer
     approvals: tuple[ApprovalLine, ...] = ()
+    waivers: tuple[StandingAct, ...] = Field(
+        default=(), description="that it, or anything that it was made from, stands on"
+    )
+    due: tuple[DueRow, ...] = Field(
+        default=(), description="what of it and its parts has ended, or ends within 90 days"
+    )
+    licence: LicenceLine | None = Field(
+        default=None, description="under which it may be passed on; null where nothing is known"
+    )
+    since: DiffAnswer | None = Field(
+        default=None, description="what differs from the last release; null where there is none"
+    )
+    signed: bool = Field(default=False, description="whether the asking person has signed it")
     to_sign: ToSign | None = None
     why_not: str = Field(description="why the asking person cannot sign; empty when they can")
     closed: bool = Field(description="whether a release has to be signed")

@@ -134,20 +134,22 @@ def _cookie(headers: Headers) -> str | None:
     return None
 
 
-def require(asking: Person, role: str) -> None:
-    """Raise Refused where the person has not the role, naming it."""
-    if not asking.may(role):
+def require(asking: Person, *roles: str) -> None:
+    """Raise Refused where the person has none of the roles, naming them."""
+    if not any(asking.may(role) for role in roles):
         raise Refused(
             "request",
             found=f"a token with {', '.join(asking.roles)}",
-            expected=f"role {role}",
+            expected=f"role {' or '.join(roles)}",
             next="ask for such a token",
         )
 
 
-def _with_role(role: str) -> Callable[[Person], Person]:
+def with_role(*roles: str) -> Callable[[Person], Person]:
+    """Return the dependency that lets only people with one of the roles ask."""
+
     def needed(asking: Annotated[Person, Depends(person)]) -> Person:
-        require(asking, role)
+        require(asking, *roles)
         return asking
 
     return needed
@@ -155,9 +157,10 @@ def _with_role(role: str) -> Callable[[Person], Person]:
 
 Here = Annotated[Site, Depends(site)]
 Viewer = Annotated[Person, Depends(person)]
-Registrar = Annotated[Person, Depends(_with_role("registrar"))]
-Approver = Annotated[Person, Depends(_with_role("approver"))]
-Auditor = Annotated[Person, Depends(_with_role("auditor"))]
+Registrar = Annotated[Person, Depends(with_role("registrar"))]
+Approver = Annotated[Person, Depends(with_role("approver"))]
+Auditor = Annotated[Person, Depends(with_role("auditor"))]
+Acting = Annotated[Person, Depends(with_role(*people.ROLES))]
 
 # HTTPBearer says in the description what `person` checks; it lets everything pass.
 router = APIRouter(
@@ -451,14 +454,14 @@ def withdrawal_statement(
     here: Here,
     ref: RefQuery,
     why: Annotated[str, Query(min_length=1, max_length=2000)],
-    asking: Registrar,
+    asking: Acting,
 ) -> Statements:
     """What the asking person signs to withdraw a version."""
     return here.withdrawal_statements(ref, asking, why)
 
 
 @router.post("/withdrawals", status_code=201)
-def withdraw(here: Here, asked: WithdrawRequest, asking: Registrar) -> Done:
+def withdraw(here: Here, asked: WithdrawRequest, asking: Acting) -> Done:
     """Withdraw a version, for good; signed where the list of actors is closed."""
     event = people.withdraw(here.acting(asking.name), asked.ref, asked.why, asked.sent())
     return _done(here, event.subject, event.actor)

@@ -23,7 +23,7 @@ from registry.web import api, charts, graph, history, relations, views
 from registry.web.access import SESSION, Person
 from registry.web.comparing import comparison
 from registry.web.rendering import page
-from registry.web.requests import LogQuery
+from registry.web.requests import LogForm
 from registry.web.site import Site
 
 router = APIRouter(include_in_schema=False)
@@ -38,11 +38,16 @@ MENU = (
     ("/exports", "Exports"),
     ("/runs", "Runs"),
     ("/compare", "Compare"),
+    ("/search", "Search"),
     ("/lineage", "Lineage"),
     ("/impact", "Impact"),
     ("/explain", "Explain"),
     ("/audit", "Audit"),
     ("/approve", "Approve"),
+    ("/waivers", "Waivers"),
+    ("/due", "Ends soon"),
+    ("/policies", "Policies"),
+    ("/people", "People"),
 )
 # Addresses that belong to another entry of the menu.
 MENU_ENTRY: Mapping[str, str] = {
@@ -51,6 +56,10 @@ MENU_ENTRY: Mapping[str, str] = {
     "/seed": "/seeds",
     "/snapshot": "/snapshots",
     "/export": "/exports",
+    "/documents": "/search",
+    "/erase": "",
+    "/retract": "/waivers",
+    "/waive": "/waivers",
 }
 ABOUT: Mapping[Kind, str] = {
     Kind.BUILD: "Composed models, newest first.",
@@ -337,12 +346,14 @@ def lineage(request: Request, here: Here, asking: Visitor, ref: Ref = "") -> HTM
 @router.get("/impact")
 def impact(request: Request, here: Here, asking: Visitor, ref: Ref = "") -> HTMLResponse:
     """What a withdrawal would reach."""
+    kinds = (Kind.DATA, Kind.SEED, Kind.EXPERT)
     return show(
         request,
         "impact.html",
         asking,
         impact=relations.impact(here.catalog, ref.strip()) if ref.strip() else None,
-        choices=_all(here, Kind.DATA),
+        choices=[ref for kind in kinds for ref in _all(here, kind)],
+        may_withdraw=any(asking.may(role) for role in people.ROLES),
     )
 
 
@@ -354,7 +365,7 @@ def withdraw(
     why: Annotated[str, Form(max_length=2000)],
 ) -> Response:
     """Withdraw a version, for good."""
-    api.require(asking, "registrar")
+    api.require(asking, *people.ROLES)
     if not why.strip():
         raise HTTPException(422, "say why: the log keeps it")
     # On a closed list of actors the page signs and calls the API instead.
@@ -412,7 +423,7 @@ def explained(request: Request, here: Here, asking: Visitor, id: api.RunId) -> H
 
 @router.get("/audit")
 def audit(
-    request: Request, here: Here, asking: Visitor, wanted: Annotated[LogQuery, Query()]
+    request: Request, here: Here, asking: Visitor, wanted: Annotated[LogForm, Query()]
 ) -> HTMLResponse:
     """The log, its chain, and the audits that were started here."""
     return show(

@@ -31,6 +31,7 @@ from registry.records.pages import (
     BuildStep,
     ExpertPage,
     Gain,
+    GpuPrice,
     JoinedExpert,
     Listed,
     ListedBuild,
@@ -39,7 +40,6 @@ from registry.records.pages import (
     Listing,
     Overview,
     Point,
-    Price,
     VersionPage,
     WaitingBuild,
 )
@@ -56,7 +56,7 @@ NEWS = 8  # events on the overview
 P = TypeVar("P", bound=VersionPage)
 
 
-def overview(catalog: Catalog, price: Price | None = None) -> Overview:
+def overview(catalog: Catalog, price: GpuPrice | None = None) -> Overview:
     """Return how the registry stands.
 
     That is the newest release, releases that hold what was withdrawn since, builds that wait for
@@ -70,11 +70,15 @@ def overview(catalog: Catalog, price: Price | None = None) -> Overview:
     statuses = catalog.statuses(builds)
     listed = [_listed_build(build, statuses[build.ref]) for build in builds]
     released = [build for build in listed if build.status == Status.RELEASED]
-    once_released = {event.subject for event in catalog.events(kind="released")}
+    releases = {event.subject: event for event in catalog.events(kind="released")}
+    fallen = [one for one in listed if one.ref in releases and one.status in UNUSABLE]
     experts = worth.joined(catalog, builds, max(0, len(builds) - MOST_BUILDS))
-    fallen = [one for one in listed if one.ref in once_released and one.status in UNUSABLE]
+    current = max(released, key=lambda one: releases[one.ref].seq, default=None)
+    release = releases[current.ref] if current else None
     return Overview(
-        released=released[-1] if released else None,
+        released=current,
+        released_at=release.at if release else None,
+        released_by=release.actor if release else None,
         fallen=tuple(fallen),
         waiting=_waiting(catalog, builds, listed),
         builds=_steps(builds, listed, experts, price),
@@ -83,7 +87,7 @@ def overview(catalog: Catalog, price: Price | None = None) -> Overview:
         next_expert=worth.next_expert(builds, experts, price),
         price=price,
         counts=_counts(catalog),
-        events=history.events(catalog, LogQuery(limit=NEWS)).events,
+        events=history.events(catalog, LogQuery(limit=NEWS, stages=False)).events,
         due=tuple(due.due(catalog, datetime.now(UTC))),
         open_list=not people.is_closed(catalog),
         head=catalog.head(),
@@ -132,10 +136,12 @@ def lines(catalog: Catalog) -> tuple[ListedLine, ...]:
     for build in builds:
         by_line.setdefault(build.facts.line, []).append(build)
     statuses = catalog.statuses(builds)
+    releases = {event.subject: event.seq for event in catalog.events(kind="released")}
     listed = []
     for name, of_line in sorted(by_line.items()):
         newest = of_line[-1].ref
         released = [str(one.ref) for one in of_line if statuses[one.ref] == Status.RELEASED]
+        released.sort(key=lambda ref: releases.get(ref, 0))
         line = ListedLine(
             line=name,
             builds=len(of_line),
@@ -198,6 +204,7 @@ def _page(
             gates=history.gates(catalog, name),
             events=tuple(history.logged(event) for event in catalog.events(name)),
             contested=contesting.sentences(catalog, name),
+            causes=relations.causes(catalog, version.ref) if status == Status.TAINTED else (),
             made_from=relations.made_from(rows, version.ref),
             used_in=relations.used_in(rows, version.ref),
             builds=relations.builds_with(rows, version.ref),
@@ -289,7 +296,7 @@ def _steps(
     builds: Sequence[Version[BuildFacts]],
     listed: Sequence[ListedBuild],
     experts: Sequence[JoinedExpert],
-    price: Price | None,
+    price: GpuPrice | None,
 ) -> tuple[BuildStep, ...]:
     """Return the last builds, each with what changed, what it gained, and what was spent on it."""
     steps = []

@@ -72,3 +72,15 @@ def test_a_withdrawal_during_a_training_is_done_at_once_and_stops_it(
     stopped_by_withdrawal(own_story, ref, command, "train@math", tmp_path / "stderr")
     assert not (own_story.work / "branches/math").exists()
     assert own_story.catalog.next_version(Kind.EXPERT, "math") == before
+
+
+def test_a_dry_run_says_what_a_withdrawal_reaches_and_withdraws_nothing(
+    own_story: Workspace,
+) -> None:
+    catalog = own_story.catalog
+    head = catalog.head()
+    ahead = withdraw(own_story, "data/math@1", "asked", dry_run=True)
+    assert catalog.head() == head
+    assert {one.ref for one in ahead.reached} >= {"expert/math@1", "build/1"}
+    assert withdraw(own_story, "data/math@1", "asked") == ahead
+    assert catalog.status("build/1") == "tainted"

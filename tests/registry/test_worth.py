@@ -7,10 +7,10 @@ import pytest
 from registry.catalogue.catalog import Catalog
 from registry.governance import worth
 from registry.records.facts import BuildFacts, ExpertFacts, Member, Spent
-from registry.records.pages import Price
+from registry.records.pages import GpuPrice
 from registry.records.results import Result
 
-PRICE = Price(gpu_hour=2.0, currency="EUR")
+PRICE = GpuPrice(gpu_hour=2.0, currency="EUR")
 
 
 def expert(catalog: Catalog, name: str, hours: float | None, processes: int | None = None) -> str:

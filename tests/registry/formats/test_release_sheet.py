@@ -11,12 +11,12 @@ from registry.formats import collect, public
 from registry.formats.release_sheet import MOST_ROWS, pdf
 from registry.governance import worth
 from registry.records.facts import BuildFacts
-from registry.records.pages import Price
+from registry.records.pages import GpuPrice
 
-PRICE = Price(gpu_hour=2.5, currency="EUR")
+PRICE = GpuPrice(gpu_hour=2.5, currency="EUR")
 
 
-def sheet(governed: Any, price: Price | None = PRICE, *, outside: bool = False) -> bytes:
+def sheet(governed: Any, price: GpuPrice | None = PRICE, *, outside: bool = False) -> bytes:
     catalog = governed.as_("ann")
     dossier = collect(catalog, "build/1")
     own = worth.of_build(catalog, catalog.get("build/1", BuildFacts), price)
