@@ -27,7 +27,7 @@ from registry.catalogue import tombstones
 from registry.errors import Invalid, NotFound
 from registry.governance import erasure, people, private_words
 from registry.records.answers import EraseAnswer, ErasureCost, Reached, TrainAgain
-from registry.records.events import ErasedFile, ErasedPart, ErasureAsked
+from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
 from registry.records.kinds import UNUSABLE
 from registry.records.references import Reference
@@ -73,10 +73,41 @@ def look_ahead(workspace: Workspace, selection: Selection) -> EraseAnswer:
     return _answer(workspace, planned.parts, "planned", planned.unreached)
 
 
-def ask(workspace: Workspace, selection: Selection, why: str) -> EraseAnswer:
+def drafted(workspace: Workspace, selection: Selection) -> tuple[Act, ...]:
+    """Return what the acting person signs to ask for an erasure. Raises as `ask` does."""
+    return erasure.drafted(workspace.catalog, _plan(workspace, selection).parts)
+
+
+def drafted_confirmation(workspace: Workspace, number: int) -> tuple[Act, ...]:
+    """Return what the acting person signs to confirm an erasure. Raises as `confirm` does."""
+    catalog = workspace.catalog
+    return erasure.drafted_confirmation(catalog, erasure.asked(catalog, number))
+
+
+def waiting(workspace: Workspace) -> list[EraseAnswer]:
+    """Return the erasures that wait for a second person, each with what it would cost now."""
+    answers = []
+    for event in erasure.waiting(workspace.catalog):
+        body = event.read(ErasureAsked)
+        words = private_words.read(workspace.private, body.private)
+        answer = _answer(workspace, body.parts, "asked", ())
+        told = {"number": event.seq, "why": words["why"] if words else None}
+        answers.append(answer.model_copy(update=told))
+    return answers
+
+
+def ask(
+    workspace: Workspace, selection: Selection, why: str, sent: people.Sent | None = None
+) -> EraseAnswer:
     """Ask that bytes be erased, for another person to confirm.
 
     Reason and selection are kept on this machine, their salted digest in the log.
+
+    Args:
+        workspace: where they lie.
+        selection: what is to go.
+        why: the reason.
+        sent: what the acting person signed elsewhere.
 
     Raises:
         NotFound: for documents that the version does not hold.
@@ -93,16 +124,21 @@ def ask(workspace: Workspace, selection: Selection, why: str) -> EraseAnswer:
     answer = _answer(workspace, planned.parts, "asked", planned.unreached)
     words = {"why": why, **selection.stated()}
     private = private_words.keep(workspace.private, words)
-    event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private)
+    event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private, sent)
     advice = f"let an approver or auditor confirm it: btx erase --confirm {event.seq}"
     return answer.model_copy(update={"number": event.seq, "why": why, "next": advice})
 
 
-def confirm(workspace: Workspace, number: int) -> EraseAnswer:
+def confirm(workspace: Workspace, number: int, sent: people.Sent | None = None) -> EraseAnswer:
     """Confirm an erasure that somebody else asked for, and delete the bytes.
 
     Once it is confirmed anybody may run this again, here or where another copy of the workspace
     lies: it deletes what is there.
+
+    Args:
+        workspace: where they lie.
+        number: of the event that asked for it.
+        sent: what the acting person signed elsewhere.
 
     Raises:
         Refused: for whoever asked for it.
@@ -114,7 +150,7 @@ def confirm(workspace: Workspace, number: int) -> EraseAnswer:
     now = _holders(workspace, _sha256s(body.parts), _texts(body.parts))
     answer = _answer(workspace, body.parts, "erased", now.unreached)
     # The tombstones come first: a running training or rebuild stops at them.
-    erasure.confirm(catalog, event, now.parts)
+    erasure.confirm(catalog, event, now.parts, sent)
     with workspace.writing(f"erase --confirm {number}"):
         left = [_lay_out_rest(workspace, part) for part in body.parts if not part.whole]
         erased_bytes.remove(workspace, body.parts)

@@ -64,6 +64,12 @@ def adopted(catalog: Catalog, before: int | None = None) -> Adoption | None:
     return None
 
 
+def all_adopted(catalog: Catalog) -> list[Adoption]:
+    """Return every set that became valid, oldest first."""
+    counted = [_counted(catalog, event) for event in catalog.events(kind=ADOPTED)]
+    return [one for one in counted if one is not None]
+
+
 def first(catalog: Catalog) -> int | None:
     """Return the number of the event that first made a set valid; None in older registries."""
     for event in catalog.events(kind=ADOPTED):

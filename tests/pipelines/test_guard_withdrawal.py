@@ -102,3 +102,15 @@ def running_in(root: Path) -> list[str]:
             if process.info["cwd"] == str(root) and process.info["pid"] != os.getpid()
         ]
     return found
+
+
+def test_a_dry_run_says_what_a_withdrawal_reaches_and_withdraws_nothing(
+    own_story: Workspace,
+) -> None:
+    catalog = own_story.catalog
+    head = catalog.head()
+    ahead = withdraw(own_story, "data/math@1", "asked", dry_run=True)
+    assert catalog.head() == head
+    assert {one.ref for one in ahead.reached} >= {"expert/math@1", "build/1"}
+    assert withdraw(own_story, "data/math@1", "asked") == ahead
+    assert catalog.status("build/1") == "tainted"
