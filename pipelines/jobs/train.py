@@ -20,8 +20,8 @@ from pipelines.jobs import gates, state_facts
 from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
+from pipelines.stages.monitor import Log
 from pipelines.stages.task import Task
-from pipelines.stages.watch import Log
 from pipelines.workspace import fitted, folders, memory_need, orders
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.general import refuse_evaluation_data

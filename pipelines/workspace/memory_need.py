@@ -7,10 +7,12 @@ does not say enough. The formula is `btx_core.training.memory`'s; what there is,
 from collections.abc import Sequence
 from pathlib import Path
 
+from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
 from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe
 from pipelines.workspace.placement import Resources
+from registry.records.base import JsonObject
 
 # The libraries, and what an allocator leaves unused, on the CPU and on a GPU.
 LIBRARIES, LIBRARIES_ON_GPU = 1 << 30, 4 << 30
@@ -55,6 +57,12 @@ def of_tuning(
     return _need(shape.mixed(experts, taken), tuned.mode, tuned, resources, teacher)
 
 
+def config_of(seed: Path) -> JsonObject:
+    """Return the config of a seed's folder; empty where the folder is not on this disk."""
+    file = seed / "config.json"
+    return read_json(file) if file.is_file() else {}
+
+
 def worst(needs: Sequence[int | None]) -> int | None:
     """Return the largest of several needs; None where one is not known."""
     known = [need for need in needs if need is not None]
@@ -84,6 +92,6 @@ def _need(
 
 def _shape(seed: Path) -> ModelShape | None:
     try:
-        return ModelShape.in_folder(seed)
-    except (OSError, KeyError, TypeError, ValueError):
+        return ModelShape.of(config_of(seed))
+    except (KeyError, TypeError, ValueError):
         return None

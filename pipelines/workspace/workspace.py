@@ -19,8 +19,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
@@ -40,6 +41,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
 from registry.records.kinds import Kind
+from registry.records.pages import GpuPrice
 from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
@@ -88,6 +90,16 @@ threads = 1          # of each process that computes on the CPU
 # too: trackio, tensorboard, wandb, mlflow.
 # [log]
 # report_to = ["tensorboard"]
+
+# What a rebuild does is told to a lineage server while it runs, as OpenLineage events. The key, if
+# it wants one, comes from the environment variable OPENLINEAGE_API_KEY.
+# [openlineage]
+# url = "https://marquez.example.com"
+
+# What an hour of one GPU costs: overview and release sheet tell costs in money then.
+# [cost]
+# gpu_hour = 2.50
+# currency = "EUR"
 
 # Product lines over one registry: `btx rebuild --line support` composes these experts.
 # With @V that very version, else the newest.
@@ -153,6 +165,42 @@ class LogSettings(_Section):
     report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow"]] = []
 
 
+class OpenLineageSettings(_Section):
+    """A server that is told what a rebuild does, as OpenLineage events.
+
+    Attributes:
+        url: of the server; without a path, events go to `/api/v1/lineage` there. A key comes from
+            the environment variable OPENLINEAGE_API_KEY.
+    """
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or "@" in url):
+            raise ValueError("an address that starts with http:// or https://, without a password")
+        return url
+
+
+class CostSettings(_Section):
+    """What an hour of one GPU costs, for the overview and the release sheet.
+
+    Attributes:
+        gpu_hour: the price; left out: costs are told in hours alone.
+        currency: in which it is, such as EUR.
+    """
+
+    gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    currency: str = Field(default="EUR", max_length=8)
+
+    def price(self) -> GpuPrice | None:
+        """Return the price; None where none is set."""
+        if self.gpu_hour is None:
+            return None
+        return GpuPrice(gpu_hour=self.gpu_hour, currency=self.currency)
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -170,6 +218,8 @@ class Settings(_Section):
         slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
         recipe: the settings of each step.
         log: who is told how runs come on.
+        openlineage: who is told of rebuilds while they run.
+        cost: what computing costs.
         line: product lines by name.
     """
 
@@ -180,6 +230,8 @@ class Settings(_Section):
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     log: LogSettings = LogSettings()
+    openlineage: OpenLineageSettings = OpenLineageSettings()
+    cost: CostSettings = CostSettings()
     line: dict[str, LineSettings] = {}
 
     def resources(self, stage: StageName, executor: ExecutorName | None = None) -> Resources:
@@ -233,6 +285,8 @@ class Workspace:
         named = {f"[slurm] {key}": str(value) for key, value in settings.slurm.items()}
         if settings.ray.address is not None:
             named["[ray] address"] = settings.ray.address
+        if settings.openlineage.url is not None:
+            named["[openlineage] url"] = without_secrets(settings.openlineage.url)
         for stage in STAGE_NAMES:
             rendezvous = settings.resources(stage).rendezvous
             if rendezvous is not None:
@@ -539,7 +593,7 @@ def _read(kind: type[S], path: Path) -> S:
         raise Invalid(
             f"{path}, {key}",
             found=str(first["input"])[:80],
-            expected=first["msg"],
+            expected=first["msg"].removeprefix("Value error, "),
             next="fix or remove the key",
         ) from error
 
