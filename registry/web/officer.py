@@ -16,7 +16,7 @@ from registry.records.events import Act, Judged
 from registry.records.evidence import BuildEvidence, WaiverLine
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Outcome
-from registry.records.officer_pages import (
+from registry.records.officer_answers import (
     AdoptionLine,
     Attempt,
     DuePage,

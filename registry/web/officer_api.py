@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 
 from registry.governance.lookup import harmless
 from registry.records.answers import EraseAnswer
-from registry.records.officer_pages import (
+from registry.records.officer_answers import (
     DuePage,
     ErasuresPage,
     HeldDocuments,
