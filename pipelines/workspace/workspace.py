@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails
 
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
-from pipelines.workspace.environment import child_environment
+from pipelines.workspace.environment import child_environment, is_shared, shared_as
 from pipelines.workspace.existing_project import enclosing_repository, require_stages
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
@@ -462,8 +462,10 @@ class Workspace:
             what: the command that writes, for that line.
         """
         path = self.root / ".btx" / "lock"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a+") as lock:
+        with ExitStack() as stack:
+            stack.enter_context(shared_as(self.root))
+            path.parent.mkdir(exist_ok=True)
+            lock = stack.enter_context(path.open("a+"))
             os.set_inheritable(lock.fileno(), True)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -634,6 +636,11 @@ def create(root: Path) -> Workspace:
     root = root.resolve()
     require_stages(root / "dvc.yaml", template() / "dvc.yaml")
     root.mkdir(parents=True, exist_ok=True)
+    with shared_as(root):
+        return _create(root)
+
+
+def _create(root: Path) -> Workspace:
     around = enclosing_repository(root)
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
@@ -642,14 +649,17 @@ def create(root: Path) -> Workspace:
         _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if around is None and not (root / ".git").exists():
-        _run(root, "git", "init", "--quiet")
+        _run(root, "git", "init", "--quiet", *(["--shared=group"] if is_shared(root) else []))
     if not (root / ".dvc").is_dir():
         below = ["--subdir"] if around else []
         _run(root, sys.executable, "-m", "dvc", "init", "--quiet", *below)
         # Hard links first: only then does DVC keep a file's inode when it takes it in.
         # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
         # stop every command after it.
-        for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
+        settings_of_dvc = {"core.analytics": "false", "cache.type": "hardlink,reflink,copy"}
+        if is_shared(root):
+            settings_of_dvc["cache.shared"] = "group"
+        for key, value in settings_of_dvc.items():
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
     _add_lines(root / ".gitignore", IGNORED)
     _add_lines(root / ".gitattributes", ATTRIBUTES)
@@ -686,9 +696,12 @@ def _copy_new(source: Path, target: Path) -> None:
     if target.exists():
         return
     if source.is_dir():
-        shutil.copytree(source, target)
+        target.mkdir()
+        for path in source.iterdir():
+            _copy_new(path, target / path.name)
     else:
-        shutil.copy(source, target)
+        # Without the modes of an installed package's files.
+        shutil.copyfile(source, target)
 
 
 def _write_new(path: Path, text: str) -> None:
