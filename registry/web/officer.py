@@ -1,6 +1,6 @@
 """What officers and auditors look at: acts that stand, refusals, people, policies, what ends.
 
-In:  the catalogue.  Out: records of `records.officer_pages`. Reads only.
+In:  the catalogue.  Out: records of `records.officer_answers`. Reads only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
