@@ -34,7 +34,7 @@ from registry.records.events import Act, TokenIssued
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Gate
-from registry.records.officer_pages import HeldDocument, HeldDocuments
+from registry.records.officer_answers import HeldDocument, HeldDocuments
 from registry.web.access import Token, Tokens
 
 try:
