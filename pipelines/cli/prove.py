@@ -51,7 +51,7 @@ def audit_command(
 ) -> None:
     """Check REF and all that it was made from: bytes, rows, log, verdicts. Status 4: findings.
 
-    Example: btx audit build/7 --head 9f3c21ab...
+    Example: btx audit build/7 --head heads.json
 
     Example: btx audit
     """

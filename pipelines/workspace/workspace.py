@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
@@ -642,9 +643,25 @@ def _read(kind: type[S], path: Path) -> S:
         raise Invalid(
             f"{path}, {key}",
             found=str(first["input"])[:80],
-            expected=first["msg"].removeprefix("Value error, "),
+            expected=_expected(kind, first),
             next="fix or remove the key",
         ) from error
+
+
+def _expected(kind: type[BaseModel], error: ErrorDetails) -> str:
+    """Return what a settings file may say where it says something else."""
+    if error["type"] == "missing":
+        return f"the key {error['loc'][-1]}"
+    if error["type"] != "extra_forbidden":
+        return error["msg"].removeprefix("Value error, ")
+    section = kind
+    for part in error["loc"][:-1]:
+        known = section.model_fields.get(str(part))
+        inner = known.annotation if known else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return "a key that is known there"
+        section = inner
+    return f"one of {', '.join(section.model_fields)}"
 
 
 def template() -> Path:

@@ -26,7 +26,7 @@ from registry.records.answers import (
 from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
-from registry.records.officer_pages import HeldDocuments
+from registry.records.officer_answers import HeldDocuments
 from registry.records.pages import (
     Chain,
     GpuPrice,
