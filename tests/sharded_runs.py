@@ -91,7 +91,7 @@ def run(
         if step == stop:
             os._exit(9)
 
-    exchanged = counted(dist, "reduce_scatter_tensor")
+    exchanged = counted(dist, "reduce_scatter_single")
     watch, text = Watch(report=report), ground / "text"
     if name in BRANCHES:
         recipe = BRANCHES[name]

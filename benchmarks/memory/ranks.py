@@ -3,25 +3,28 @@
     .venv/bin/python benchmarks/memory/ranks.py [--processes 2 4] [--layers 4 12] [--runs NAME ...]
 
 In:  nothing; models of random weights and text are made in a temporary folder.
-Out: Markdown rows: by phase, how much the anonymous memory of the process that holds most grows
-     with the model, as a share of what its part of weights, gradients and averages grows by; and
-     what is left over, which does not depend on the size of the model.
+Out: Markdown rows: by phase, how much the resident memory of the process that holds most grows with
+     the model, as a share of what its part of weights, gradients and averages grows by; and the
+     largest peak less 1.1 times that part: a constant that does not depend on the size.
 
-Two models that differ in their number of layers alone are trained alike, so that libraries, the
-layers that are whole while they compute, activations and text cancel out.
+Two models that differ in their number of layers alone are trained alike, so that libraries, text
+and the layers that are whole while they compute cancel out. Activations are computed again.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
+import shutil
+import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +44,9 @@ STEPS, BATCH, SEQUENCE, EXPERTS = 2, 4, 32, 4
 TRAIN = TrainRecipe(steps=STEPS, batch=BATCH, sequence=SEQUENCE, warmup_steps=1, save_every=1)
 TUNE = TuneRecipe(steps=STEPS, batch=BATCH, sequence=SEQUENCE, warmup_steps=1, save_every=1)
 # Memory that is free again goes back to the system at once, so that what is measured is held.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 18), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
+# What loads a model to be trained, or a teacher.
+LOADERS = ((branch, "load_branch"), (tune.TuneJob, "load"), (tune, "load"))
 PHASES = ("load", "routers", "steps", "save", "resume", "write")
 
 
@@ -72,6 +77,23 @@ RUNS = {
 }
 
 
+@dataclass(frozen=True)
+class Half:
+    """The part of a run up to its last saved state, or the part that goes on from there.
+
+    Attributes:
+        name: first or second.
+        out: where both leave the run's state and result, and what they held.
+    """
+
+    name: str
+    out: Path
+
+    def file(self, rank: int) -> Path:
+        """Return where a process says what it held."""
+        return self.out / f"{self.name}-{rank}.json"
+
+
 class Stopped(Exception):
     """The first half of a run ends here, with its state on disk."""
 
@@ -87,14 +109,14 @@ class Peaks:
         held = 1024 * next(
             int(line.split()[1])
             for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("RssAnon")
+            if line.startswith("VmRSS")
         )
         self.bytes[self.phase] = max(held, self.bytes.get(self.phase, 0))
 
     def _sample(self) -> None:
         while True:
             self.look()
-            time.sleep(0.002)
+            time.sleep(0.004)
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
@@ -129,11 +151,11 @@ def prepare(ground: Path, layers: int) -> None:
     torch.manual_seed(0)
     config = LlamaConfig.from_pretrained(
         ground / "tiny",
-        hidden_size=512,
+        hidden_size=256,
         intermediate_size=2048,
         num_hidden_layers=layers,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        num_attention_heads=4,
+        num_key_value_heads=4,
         head_dim=64,
     )
     LlamaForCausalLM(config).save_pretrained(folder / "seed")
@@ -143,59 +165,81 @@ def prepare(ground: Path, layers: int) -> None:
     mix(folder / "seed", members, MixRecipe(), folder / "mixed")
 
 
-def compute(name: str, ground: Path, layers: int, out: Path, half: str) -> None:
+def compute(name: str, ground: Path, layers: int, half: Half) -> None:
     """Compute one half of a run as one of its processes, and write what it held."""
     run, folder, peaks = RUNS[name], ground / str(layers), Peaks()
     for module in (branch, tune):
         peaks.watched(module, "optimise", "steps")
-    for module in (tune.TuneJob, branch, tune):
-        for function in ("load", "load_branch"):
-            if hasattr(module, function):
-                peaks.watched(module, function, "load")
+    for owner, function in LOADERS:
+        peaks.watched(owner, function, "load")
     peaks.watched(tune.TuneJob, "start_routers", "routers")
     peaks.watched(RunCheckpoints, "save", "save")
     peaks.watched(RunCheckpoints, "load", "resume")
-    writers = {branch: "write_branch", tune: "write_tuned"}
-    for module, writer in writers.items():
+    for module, writer in ((branch, "write_branch"), (tune, "write_tuned")):
         peaks.watched(module, writer, "write")
-        if half == "first":
+        if half.name == "first":
             setattr(module, writer, stop)
-    try:
+    # More text for the first router weights takes time alone.
+    plain = router_start.statistics
+    router_start.statistics = partial(plain, sequences=4)  # type: ignore[assignment]
+    with suppress(Stopped):
         if isinstance(run.recipe, TrainRecipe):
-            branch.train(folder / "seed", [ground / "math"], run.recipe, out / "made")
+            branch.train(folder / "seed", [ground / "math"], run.recipe, half.out / "made")
         else:
             own = {"seed": router_start.OwnExpert(0, folder / "seed")}
             own |= {"math": router_start.OwnExpert(1, folder / "seed")}
             texts = {"seed": [ground / "prose"], "math": [ground / "math"]}
             inputs = tune.TuneInputs(folder / "mixed", texts, own, folder / "seed")
-            tune.tune(inputs, run.recipe, out / "made")
-    except Stopped:
-        pass
-    (out / f"{half}-{here().rank}.json").write_text(json.dumps(peaks.bytes))
+            tune.tune(inputs, run.recipe, half.out / "made")
+    half.file(here().rank).write_text(json.dumps(peaks.bytes))
 
 
 def stop(*_: object) -> None:
     raise Stopped
 
 
+def in_processes(variables: list[dict[str, str]], work: Callable[[], None]) -> None:
+    """Do the same in several processes, forked from this one, which has imported what they need."""
+
+    def process(environment: dict[str, str]) -> None:
+        os.environ |= environment
+        work()
+
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=process, args=(each,)) for each in variables]
+    for each in started:
+        each.start()
+    for each in started:
+        each.join()
+        if each.exitcode:
+            sys.exit(f"a process ended with {each.exitcode}")
+
+
 def measure(name: str, ground: Path, layers: int, processes: int) -> dict[str, int]:
     """Run both halves in new processes; return the most that one of these held, by phase."""
-    out = Path(tempfile.mkdtemp(dir=ground))
-    environment = os.environ | ALLOCATOR
-    environment |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    environment["BTX_EXPERT_PARALLEL"] = str(RUNS[name].expert_parallel)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     peaks: dict[str, int] = {}
-    for half in ("first", "second"):
-        order = ["--compute", name, str(ground), str(layers), str(out), half]
-        command = [sys.executable, *(launch if processes > 1 else []), __file__, *order]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stderr)
-        for file in out.glob(f"{half}-*.json"):
-            for phase, held in json.loads(file.read_text()).items():
+    out = Path(tempfile.mkdtemp(dir=ground))
+    for half in (Half("first", out), Half("second", out)):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = {
+            "ACCELERATE_USE_CPU": "true",
+            "BTX_EXPERT_PARALLEL": str(RUNS[name].expert_parallel),
+            "BTX_RECOMPUTE": "1",
+        }
+        if processes > 1:
+            common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            common |= {"WORLD_SIZE": str(processes)}
+        variables = [
+            common | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
+            for rank in range(processes)
+        ]
+        in_processes(variables, partial(compute, name, ground, layers, half))
+        for rank in range(processes):
+            for phase, held in json.loads(half.file(rank).read_text()).items():
                 peaks[phase] = max(held, peaks.get(phase, 0))
-    subprocess.run(["rm", "-r", out], check=True)
+    shutil.rmtree(out)
     return peaks
 
 
@@ -230,23 +274,21 @@ def row(name: str, ground: Path, layers: list[int], processes: int) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--layers", type=int, nargs=2, default=[4, 12])
+    parser.add_argument("--processes", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--layers", type=int, nargs=2, default=[6, 12])
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=list(RUNS))
     parser.add_argument("--json", action="store_true", help="a JSON object a row")
-    parser.add_argument("--compute", nargs=5, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.compute:
-        name, ground, layers, out, half = asked.compute
-        compute(name, Path(ground), int(layers), Path(out), half)
-        return
+    if not ALLOCATOR.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
+    torch.set_num_threads(1)
     if not asked.json:
         print("| run | processes | share MB | peak MB | over 1.1 × share, MB |", *PHASES, sep=" | ")
         print("|---|---:|---:|---:|---:|" + "---:|" * len(PHASES))
     with tempfile.TemporaryDirectory() as folder:
         ground = Path(folder)
         for layers in asked.layers:
-            prepare(ground, layers)
+            in_processes([{}], partial(prepare, ground, layers))
         for name in asked.runs:
             for processes in asked.processes:
                 if processes % RUNS[name].expert_parallel:

@@ -17,6 +17,7 @@ from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.diff import diff
 from pipelines.jobs.find import saved_searches
 from pipelines.jobs.release import build_evidence, drafted, last_release, release
+from pipelines.jobs.training_runs import training_run, training_runs
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
@@ -33,7 +34,7 @@ from registry.records.events import Act, TokenIssued
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Gate
-from registry.records.officer_pages import HeldDocument, HeldDocuments
+from registry.records.officer_answers import HeldDocument, HeldDocuments
 from registry.web.access import Token, Tokens
 
 try:
@@ -172,6 +173,9 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
             review=jobs.review,
             drafted_release=jobs.drafted_release,
             release=jobs.release,
+            compare=lambda left, right: diff(workspace, left, right),
+            training_runs=lambda: training_runs(workspace),
+            training_run=lambda name: training_run(workspace, name),
             policies=jobs.policies,
             documents=jobs.documents,
             erasing=ErasureJobs(
@@ -188,6 +192,8 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
         limits=limits,
         saved=lambda: _searches(workspace),
         public=address.public,
+        after_write=workspace.write_ledger,
+        price=workspace.settings.cost.price(),
     )
 
 

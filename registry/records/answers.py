@@ -291,6 +291,40 @@ class TrainForecastAnswer(Answer):
     place: PlannedStage
 
 
+class GroupedDocument(Answer):
+    """A document of a proposal: its file, and its row or item in it, from 1."""
+
+    file: str
+    number: int | None = None
+
+
+class SuggestedDomain(Answer):
+    """A group of documents that could be a domain.
+
+    Attributes:
+        words: that its documents use more than the others do, the most telling first.
+        bytes: of its text.
+        documents: all of them.
+    """
+
+    words: tuple[str, ...]
+    bytes: int
+    documents: tuple[GroupedDocument, ...]
+
+
+class SuggestAnswer(Answer):
+    """A proposal of domains for a mixed corpus.
+
+    Attributes:
+        domains: the largest group first; one where nothing divides the corpus clearly.
+        agreement: of two halves of the corpus that were grouped by themselves, 1 for the same
+            groups, 0 for chance; None: not known.
+    """
+
+    domains: tuple[SuggestedDomain, ...]
+    agreement: float | None = None
+
+
 class Price(Answer):
     """What some branches, their registered files and a rebuild take.
 
@@ -516,6 +550,7 @@ class ErasureCost(Answer):
     experts: tuple[TrainAgain, ...] = ()
     builds: tuple[Reached, ...] = ()
     exports: tuple[Reached, ...] = ()
+    beside: tuple[str, ...] = ()  # files here that no version holds, and that lose documents
     unreached: tuple[str, ...] = ()  # where bytes may be that nobody can delete from here
 
 
@@ -708,6 +743,7 @@ class RestoreAnswer(LoadAnswer):
     """What a restore read, and the version folders here that are newer."""
 
     newer: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()  # what the other side of a fork had registered
 
 
 class ReportAnswer(Answer):

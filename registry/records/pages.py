@@ -30,7 +30,7 @@ from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
 from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Spent
 from registry.records.kinds import Mode
-from registry.records.officer_pages import StandingAct
+from registry.records.officer_answers import StandingAct
 from registry.records.own_facts import OwnFact
 
 # Too long for a reader, or said elsewhere in the answer.
@@ -77,12 +77,96 @@ class BuildStep(ListedBuild):
     new: Spent = Field(
         description="what its tuning took, and the training of experts that no build had"
     )
+    hours: float = Field(default=0.0, description="of one device, in `new`")
+    money: float | None = Field(default=None, description="what these hours cost, in `price`")
+
+
+class GpuPrice(Answer):
+    """What an hour of one GPU costs."""
+
+    gpu_hour: float
+    currency: str
+
+
+class JoinedExpert(Answer):
+    """An expert in the first build that it was part of."""
+
+    ref: str
+    build: str
+    gain: float | None = Field(
+        default=None, description="of that build, on the expert's own data, in bits per byte"
+    )
+    training: Spent | None = None
+
+
+class NextExpert(Answer):
+    """What one more expert would take and bring, estimated from those that joined before."""
+
+    trained: int = Field(description="how many experts' trainings the estimate is the median of")
+    tuned_as: str = Field(description="the build whose tuning is taken to be the next one's")
+    takes: Spent
+    hours: float = Field(description="of one device")
+    money: float | None = Field(default=None, description="in `price`; null where none is set")
+    least_gain: float | None = Field(
+        default=None, description="of the experts that joined, on their own data"
+    )
+    median_gain: float | None = None
+    most_gain: float | None = None
 
 
 class WaitingBuild(ListedBuild):
     """A build newer than the last release, and who approved it."""
 
     approvals: tuple[str, ...] = ()
+
+
+class ListedExport(Listed):
+    """One export in a list of the pages."""
+
+    build: str | None = None
+    folder: str | None = None
+    target: str | None = None
+    draft: bool = False
+
+
+class ListedLine(Answer):
+    """One product line: a named selection of experts that is rebuilt by itself."""
+
+    line: str
+    builds: int
+    newest: ListedBuild
+    released: str | None = Field(default=None, description="its build that was released last")
+
+
+class RunPoint(Answer):
+    """What was measured in one step of training or tuning."""
+
+    step: int
+    loss: float | None = None
+    heldout_loss: float | None = None
+
+
+class TrainingRun(Answer):
+    """A training or tuning as its metrics tell it, while it runs and after."""
+
+    name: str
+    running: bool
+    steps: int = Field(description="how many it has done")
+    total: int | None = Field(default=None, description="of how many, where that is known")
+    loss: float | None = None
+    heldout_loss: float | None = Field(default=None, description="the newest that was measured")
+    tokens_per_s: float | None = None
+    updated_at: str = Field(description="when its last step was told, in UTC")
+    points: tuple[RunPoint, ...] = Field(
+        default=(), description="of its steps, or so many of them that a picture can show"
+    )
+
+
+class RunsPage(Answer):
+    """What runs in the workspace, and every training and tuning that left metrics."""
+
+    writer: str | None = Field(default=None, description="the command that writes now")
+    runs: tuple[TrainingRun, ...] = Field(default=(), description="the newest first")
 
 
 class Point(Answer):
@@ -132,6 +216,11 @@ class Overview(Answer):
     waiting: tuple[WaitingBuild, ...] = ()
     builds: tuple[BuildStep, ...] = ()
     gains: tuple[Gain, ...] = ()
+    joined: tuple[JoinedExpert, ...] = Field(
+        default=(), description="experts that the last builds were the first to have"
+    )
+    next_expert: NextExpert | None = None
+    price: GpuPrice | None = None
     counts: Mapping[str, int] = Field(description="how many versions there are of each kind")
     events: tuple[LoggedEvent, ...] = ()
     due: tuple[DueRow, ...] = Field(
@@ -149,7 +238,7 @@ class Listing(Answer):
     kind: str
     total: int
     start: int
-    versions: tuple[ListedBuild | Listed, ...] = ()
+    versions: tuple[ListedBuild | ListedExport | Listed, ...] = ()
 
 
 class LoggedVerdict(Answer):
@@ -379,6 +468,9 @@ PAGES: Mapping[str, type[Answer]] = {
     "me": Me,
     "overview": Overview,
     "listing": Listing,
+    "listed-line": ListedLine,
+    "training-run": TrainingRun,
+    "runs": RunsPage,
     "version": VersionPage,
     "expert": ExpertPage,
     "build": BuildPage,

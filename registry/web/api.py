@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, PAGES, collect, public, render
 from registry.governance import lookup, people
-from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
+from registry.records.answers import Answer, DiffAnswer, ErrorAnswer, ExplainAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
 from registry.records.facts import BuildFacts
@@ -32,13 +32,16 @@ from registry.records.pages import (
     ExpertPage,
     ImpactPage,
     LineagePage,
+    ListedLine,
     Listing,
     LogPage,
     Me,
     Overview,
     Review,
+    RunsPage,
     Statements,
     ToSign,
+    TrainingRun,
     VersionPage,
 )
 from registry.web import history, relations, views
@@ -76,6 +79,7 @@ KINDS: Mapping[str, Kind] = {
     "experts": Kind.EXPERT,
     "builds": Kind.BUILD,
     "snapshots": Kind.SNAPSHOT,
+    "exports": Kind.EXPORT,
 }
 MEDIA_TYPES = {
     "html": "text/html",
@@ -175,7 +179,7 @@ def me(asking: Viewer) -> Me:
 @router.get("/overview")
 def overview(here: Here) -> Overview:
     """How the registry stands: what is released, what waits, gain and cost, the newest events."""
-    return views.overview(here.catalog)
+    return views.overview(here.catalog, here.price)
 
 
 @router.get("/versions/{kind}")
@@ -211,6 +215,36 @@ def seed(here: Here, name: Name, version: Number) -> VersionPage:
 def snapshot(here: Here, name: Name, version: Number) -> VersionPage:
     """Everything recorded of a snapshot."""
     return views.version_page(here.catalog, f"snapshot/{name}@{version}")
+
+
+@router.get("/exports/{name}/{version}")
+def export(here: Here, name: Name, version: Number) -> VersionPage:
+    """Everything recorded of an export."""
+    return views.version_page(here.catalog, f"export/{name}@{version}")
+
+
+@router.get("/lines")
+def lines(here: Here) -> list[ListedLine]:
+    """The product lines that have a build."""
+    return [*views.lines(here.catalog)]
+
+
+@router.get("/compare")
+def compare(here: Here, left: RefQuery, right: RefQuery) -> DiffAnswer:
+    """What differs between two versions of one kind, as `btx diff` tells it."""
+    return here.jobs.compare(left, right)
+
+
+@router.get("/runs")
+def training_runs(here: Here) -> RunsPage:
+    """What runs in the workspace, and every training and tuning that left metrics."""
+    return here.jobs.training_runs()
+
+
+@router.get("/runs/{name}")
+def training_run(here: Here, name: Name) -> TrainingRun:
+    """One training or tuning with its curve, as far as it has come."""
+    return here.jobs.training_run(name)
 
 
 @router.get("/builds/{number}")

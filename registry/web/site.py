@@ -26,8 +26,16 @@ from registry.records.answers import (
 from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
-from registry.records.officer_pages import HeldDocuments
-from registry.records.pages import Chain, Review, Statements, ToSign
+from registry.records.officer_answers import HeldDocuments
+from registry.records.pages import (
+    Chain,
+    GpuPrice,
+    Review,
+    RunsPage,
+    Statements,
+    ToSign,
+    TrainingRun,
+)
 from registry.records.version import Event
 from registry.web import history, officer
 from registry.web.access import Person, Sessions, Tokens
@@ -108,6 +116,9 @@ class Jobs:
         review: called with a build and the person who asks.
         drafted_release: called with a build and the person who asks; returns what they sign.
         release: called with a build, the person who asks and what they signed.
+        compare: called with two versions of one kind.
+        training_runs: returns what runs in the workspace, and ran.
+        training_run: called with the name of one of these; returns it with its curve.
         policies: returns the policies as they lie in the workspace.
         documents: called with an author, an id and a digest, of which an empty one counts for
             nothing; returns the documents that data versions hold.
@@ -119,6 +130,9 @@ class Jobs:
     review: Callable[[str, str], Reviewed]
     drafted_release: Callable[[str, str], tuple[Act, ...]]
     release: Callable[[str, str, people.Sent], ReleaseAnswer]
+    compare: Callable[[str, str], DiffAnswer]
+    training_runs: Callable[[], RunsPage]
+    training_run: Callable[[str], TrainingRun]
     policies: Callable[[], Sequence[Policy]]
     documents: Callable[[str, str, str], HeldDocuments]
     erasing: ErasureJobs
@@ -136,6 +150,8 @@ class Site:
         limits: how much and how often one person may ask.
         saved: returns the searches that are kept in the workspace, each as one line.
         public: where browsers find it behind a proxy.
+        after_write: called with the catalogue after each transaction that wrote.
+        price: of an hour of one GPU.
     """
 
     url: str
@@ -145,6 +161,8 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     saved: Callable[[], Mapping[str, str]] = dict
     public: PublicAddress | None = None
+    after_write: Callable[[Catalog], None] | None = None
+    price: GpuPrice | None = None
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -174,7 +192,9 @@ class Site:
     @cached_property
     def acting(self) -> Callable[[str], Catalog]:
         """The catalogue as a person of this name writes in it."""
-        return lru_cache(maxsize=64)(lambda name: Catalog(self.url, actor=name))
+        return lru_cache(maxsize=64)(
+            lambda name: Catalog(self.url, actor=name, after_write=self.after_write)
+        )
 
     @cached_property
     def _checked(self) -> "dict[str, _Checked]":
