@@ -247,11 +247,15 @@ def _look(
 
 def _candidates(catalog: Catalog, terms: Sequence[Term]) -> set[int] | None:
     """Return the row ids of which the terms can hold, as the database finds them; None for all."""
-    texts = [term.value for term in terms if term.stands_in_the_rows]
-    if not texts:
-        return None
+    sets = list[set[int]]()
     with catalog.database.read() as rows:
-        return set.intersection(*(narrowing.holding(rows, text) for text in texts))
+        sets += [narrowing.holding(rows, term.value) for term in terms if term.stands_in_the_rows]
+        for term in terms:
+            if term.field in LOGGED and term.sign != "!=":
+                # What ends is a waiver, which is logged, or the retention of data.
+                kept = narrowing.holding(rows, "retain_until") if term.field == "ends" else set()
+                sets.append(narrowing.told_of(rows) | kept)
+    return set.intersection(*sets) if sets else None
 
 
 def as_csv(rows: Sequence[SearchRow]) -> str:

@@ -121,7 +121,8 @@ def test_init_in_a_project_with_stages_of_its_own_says_what_to_do(
 
 def test_stages_that_were_copied_into_a_project_are_enough(tmp_path: Path) -> None:
     shipped = (template() / "dvc.yaml").read_text()
-    (tmp_path / "dvc.yaml").write_text(f"{shipped}\n  mine:\n    cmd: echo hi\n")
+    both = shipped.replace("stages:\n", "stages:\n  mine:\n    cmd: echo hi\n", 1)
+    (tmp_path / "dvc.yaml").write_text(both)
     require_stages(tmp_path / "dvc.yaml", template() / "dvc.yaml")
 
 
