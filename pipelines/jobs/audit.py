@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError, Unsupported
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, unfinished_mark
-from registry.catalogue import checks, pins
+from registry.catalogue import checks, ledger, pins
 from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, finding, row_findings
@@ -90,6 +90,7 @@ def audit(
         on_check: called with each check, as far as it has come.
     """
     request = request or AuditRequest()
+    workspace = replace(workspace, audited=True)
     catalog = workspace.catalog
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
@@ -128,6 +129,9 @@ def audit(
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
+    kept = _unless_damaged(catalog, lambda: _ledger(workspace))
+    if kept and kept[0]:
+        answer = _with_check(answer, "ledger", *kept)
     if request.recompute:
         answer = _with_check(answer, "class", len(builds), _misfits(workspace, builds))
         again: list[Finding] = []
@@ -186,6 +190,19 @@ def _erased(workspace: Workspace, versions: Sequence[Version[Facts]]) -> tuple[i
                 where = f"{ref}, {path.relative_to(workspace.root)}"
                 found.append(finding("erased", where, "erased bytes", "nothing", advice))
     return examined + len(found), found
+
+
+def _ledger(workspace: Workspace) -> tuple[int, list[Finding]]:
+    """Compare the text files of rows and log, which git keeps, with the registry."""
+    if not workspace.ledger.is_dir():
+        return 0, []
+    with workspace.catalog.database.read() as rows:
+        examined, found = ledger.breaks(workspace.ledger, rows)
+    advice = (
+        f"{ledger.RESTORE} writes a file that is missing; git log -p names who changed one, and "
+        "git checkout brings it back"
+    )
+    return examined, [finding("ledger", *one, advice) for one in found]
 
 
 def _number(catalog: Catalog, digest: str) -> int | None:
