@@ -402,7 +402,7 @@ def _errors_named(file: Path) -> Iterator[None]:
     """Turn what decompression and pyarrow raise into an error that names the file."""
     try:
         yield
-    except (Unreadable, UnicodeDecodeError):
+    except Unreadable:
         raise
     # pyarrow's errors are kinds of ValueError, OSError, KeyError and NotImplementedError.
     except (EOFError, ValueError, OSError, zlib.error, KeyError, NotImplementedError) as error:

@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from btx_core.training.memory import ADAM_AVERAGES, FLOAT32, ModelShape
+from btx_core.training.memory import ADAM_AVERAGES, FLOAT32
 from btx_core.training.recipes import TrainRecipe
+from pipelines.workspace.memory_need import shape_of
 
 # The branch, and the copy of it that is registered.
 COPIES = 2
@@ -35,9 +36,8 @@ def _checkpoint(seed: Path, recipe: TrainRecipe) -> int:
     """What trains and its averages, in float32; nothing for a run that saves none."""
     if recipe.steps <= recipe.save_every:
         return 0
-    try:
-        shape = ModelShape.in_folder(seed)
-    except (OSError, KeyError, TypeError, ValueError):
+    shape = shape_of(seed)
+    if shape is None:
         return 0
     trained = shape.trained("feed-forward" if recipe.mode == "anchored" else "all")
     return trained * FLOAT32 * (1 + ADAM_AVERAGES)

@@ -47,7 +47,7 @@ SCHEMA = "0001"
 LITTLE_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A name behind one colon; two colons are a cast.
-PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")
+PLACEHOLDER = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 # What the triggers and the unique keys say of a row that is there already.
 REFUSED_ROW = ("append-only", "not the next event", "UNIQUE", "unique")
 NO_DATABASE = ("malformed", "not a database")
