@@ -9,14 +9,15 @@ mixtures), which loads each process's share from the plain folder. Checking a fo
 trusted is left to `btx_core.checkpoints.checkpoint`.
 """
 
+import gc
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -25,12 +26,16 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
-from btx_core.problems import BtxError
+from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.problems import BtxError, ShapeMismatch
 
 # Variables of the environment; see `here`.
 EXPERT_PARALLEL, RECOMPUTE = "BTX_EXPERT_PARALLEL", "BTX_RECOMPUTE"
+
+# A variable that transformers reads.
+READ_IN_TURN = "HF_DEACTIVATE_ASYNC_LOAD"
 
 T = TypeVar("T")
 # Called with a model: the names of some of its modules.
@@ -122,6 +127,40 @@ class Machine:
         dist.all_reduce(summed)
         return summed / self.world
 
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add a tensor in main memory up over the processes, without a gradient."""
+        if self.world == 1:
+            return tensor
+        summed = tensor.detach().clone()
+        dist.all_reduce(summed, group=_host_group())
+        return summed
+
+    @property
+    def part(self) -> slice:
+        """Which of many things this process computes where the processes divide them."""
+        return slice(self.rank, None, self.world)
+
+    def of_all(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what every process holds of its sequences as one process would hold it.
+
+        The processes take the sequences of a step in turn. There is no gradient.
+
+        Args:
+            tensor: (B, ...), of the same shape in every process.
+
+        Returns:
+            (world × B, ...), in the order of the step.
+        """
+        if self.world == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(parts, tensor.detach().contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)
+
+    def own(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return what belongs to this process's sequences (B, ...) of all (world × B, ...)."""
+        return tensor[self.part]
+
     def share(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Give parameters that every process holds whole the main process's values."""
         if self.world == 1:
@@ -206,16 +245,27 @@ def load(
         parameter, and all must call together.
     """
     machine = here() if machine is None else machine
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     stored = compute is not None and compute != dtype
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype="auto" if dtype is None or stored else dtype,
-        distributed_config=_sharding(folder, machine, compute, blocks),
-    )
+    sharding = _sharding(folder, machine, compute, blocks)
+    empty = set() if sharding is None else _empty_tensors(folder)
+    with _without_report() if empty else nullcontext(), _one_by_one(machine):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto" if dtype is None or stored else dtype,
+            distributed_config=sharding,
+            # FSDP gives a process's share of an empty tensor another shape than its file does.
+            ignore_mismatched_sizes=bool(empty),
+            output_loading_info=True,
+        )
+    # Any: what transformers tells of the loading.
+    model, report = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
+    _check_shapes(folder, report["mismatched_keys"])
     trained = None if trains is None else trains(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trained is None or name in trained)
+        trains_here = trained is None or name in trained
+        # In an empty one there is nothing to train, and no share of it to keep.
+        parameter.requires_grad_(trains_here and parameter.numel() > 0)
         if stored:
             parameter.data = parameter.data.to(dtype if parameter.requires_grad else compute)
     if machine.world == 1:
@@ -234,6 +284,23 @@ def reshard(model: torch.nn.Module) -> None:
             module.reshard()
 
 
+def release() -> None:
+    """Free the models that nobody refers to any more: FSDP ties the modules of one in cycles."""
+    gc.collect()
+
+
+def keep_gradients_whole(model: torch.nn.Module, keep: bool) -> None:
+    """Let backward passes add up whole gradients in each process, or divide their sum again.
+
+    Args:
+        model: perhaps shared by several processes, which all call.
+        keep: False before the last of several backward passes, whose end divides the sum.
+    """
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(not keep, recurse=False)
+
+
 def device_of(model: torch.nn.Module) -> torch.device:
     """Return the device that a model computes on."""
     return next(model.parameters()).device
@@ -246,6 +313,8 @@ def whole(parameter: torch.Tensor) -> torch.Tensor:
     """
     if not isinstance(parameter, DTensor):
         return parameter
+    if not parameter.numel():
+        return torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
     world = parameter.device_mesh.size()
     full: torch.Tensor = parameter.full_tensor(
         grad_placements=[Partial() for _ in parameter.placements]
@@ -283,6 +352,57 @@ def _sharding(
         ep_size=machine.expert_parallel,
         fsdp_mixed_precision=compute == torch.bfloat16,
     )
+
+
+def _empty_tensors(folder: Path) -> set[str]:
+    """Return the names of a checkpoint's tensors without elements: a shared expert of width 0."""
+    tensors = Checkpoint.open(folder).tensors
+    return {name for name, info in tensors.items() if 0 in info.shape}
+
+
+@contextmanager
+def _one_by_one(machine: Machine) -> Iterator[None]:
+    """Let several processes read a tensor when it is its turn.
+
+    Else transformers reads ahead what it has not put together yet: up to a second share.
+    """
+    before = os.environ.get(READ_IN_TURN)
+    if machine.world > 1:
+        os.environ[READ_IN_TURN] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(READ_IN_TURN, None)
+        else:
+            os.environ[READ_IN_TURN] = before
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from reporting what `_check_shapes` judges."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _check_shapes(folder: Path, mismatched: Iterable[tuple[str, torch.Size, torch.Size]]) -> None:
+    """Refuse tensors whose shape is not their parameter's.
+
+    Raises:
+        ShapeMismatch: naming the first one that is not empty.
+    """
+    for name, stored, expected in sorted(mismatched):
+        if stored.numel() or expected.numel():
+            raise ShapeMismatch(
+                f"{folder}, {name}",
+                found=f"shape {tuple(stored)}",
+                expected=f"{tuple(expected)}, as the config says",
+                next="take the checkpoint from its source again",
+            )
 
 
 def _of_any_layer(name: str) -> str:

@@ -8,10 +8,13 @@ step.
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from btx_core.machine import here
 from btx_core.mixing.mix import Member, MixRecipe, mix
@@ -38,6 +41,12 @@ TUNINGS = {
     "all": replace(TUNE, mode="all"),
     "grow": replace(TUNE, grow=0.8),
 }
+# Routings that a training limits or draws; each has a mixture of its own.
+ROUTINGS = {
+    "switch": replace(TUNE, capacity=1.0),
+    "sample": TUNE,
+    "switch-parts": replace(TUNE, capacity=1.0, accumulate=2),
+}
 # Of the seed and three experts, so that the experts divide by two.
 FOUR = {"four-shared": TUNE, "four-all": replace(TUNE, mode="all")}
 
@@ -55,11 +64,22 @@ def prepare(seed: Path, corpora: Path, ground: Path) -> None:
             for slot, (member, folder) in enumerate(list(folders.items())[:count], 1)
         ]
         mix(seed, members, MixRecipe(), ground / name)
+    for routing in ("switch", "sample"):
+        members = [
+            Member(name, slot, ground / name) for slot, name in enumerate(("math", "units"), 1)
+        ]
+        mix(ground / "seed", members, MixRecipe(routing=routing), ground / routing)
     bare = TuneInputs(ground / "mixed", {"math": [corpora / "math"]})
     tune(bare, replace(TUNE, start="random"), ground / "before")
 
 
-def run(name: str, ground: Path, out: Path, stop: int = 0) -> None:
+def run(
+    name: str,
+    ground: Path,
+    out: Path,
+    stop: int = 0,
+    on_step: Callable[[int], object] = lambda step: None,
+) -> None:
     """Train or tune by name."""
     losses: list[float] = []
     first: list[int] = []
@@ -67,9 +87,11 @@ def run(name: str, ground: Path, out: Path, stop: int = 0) -> None:
     def report(step: int, measured: dict[str, float]) -> None:
         first.append(step)
         losses.append(measured["loss"])
+        on_step(step)
         if step == stop:
             os._exit(9)
 
+    exchanged = counted(dist, "reduce_scatter_single")
     watch, text = Watch(report=report), ground / "text"
     if name in BRANCHES:
         recipe = BRANCHES[name]
@@ -87,12 +109,28 @@ def run(name: str, ground: Path, out: Path, stop: int = 0) -> None:
             domain: OwnExpert(index, ground / domain)
             for index, domain in enumerate(("math", "units"), 1)
         }
-        mixed = ground / ("four" if name in FOUR else "mixed")
+        folder = "four" if name in FOUR else "mixed"
+        mixed = ground / (name.partition("-")[0] if name in ROUTINGS else folder)
         grown = Grown(ground / "before", {0: 0, 1: 1})
         inputs = TuneInputs(mixed, texts, own, ground / "seed", grown)
-        tune(inputs, (TUNINGS | FOUR)[name], out / name, watch)
+        tune(inputs, (TUNINGS | ROUTINGS | FOUR)[name], out / name, watch)
     if here().is_main:
-        (out / f"{name}.json").write_text(json.dumps({"losses": losses, "first": first[0]}))
+        done = {"losses": losses, "first": first[0], "exchanged": len(exchanged)}
+        (out / f"{name}.json").write_text(json.dumps(done))
+
+
+# Any: a module.
+def counted(module: Any, name: str) -> list[str]:
+    """Return a list that grows by one with each call of a function."""
+    calls: list[str] = []
+    plain = getattr(module, name)
+
+    def called(*arguments: object, **named: object) -> object:
+        calls.append(name)
+        return plain(*arguments, **named)
+
+    setattr(module, name, called)
+    return calls
 
 
 if __name__ == "__main__":

@@ -75,9 +75,10 @@ class BlockPair(torch.nn.Module):
     def _drawn_as(self, share: torch.Tensor) -> torch.Tensor:
         """Draw a number for each token of all processes, and return those of this one's."""
         sequences, *rest = share.shape
-        world, rank = self.machine.world, self.machine.rank
-        drawn = torch.rand(world * sequences, *rest, dtype=share.dtype, device=share.device)
-        return drawn[rank::world]
+        drawn = torch.rand(
+            self.machine.world * sequences, *rest, dtype=share.dtype, device=share.device
+        )
+        return self.machine.own(drawn)
 
 
 @contextmanager

@@ -24,11 +24,20 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from btx_core.batches import Mixture
-from btx_core.machine import Machine, assign, device_of, here, reshard, whole
+from btx_core.machine import (
+    Machine,
+    assign,
+    device_of,
+    here,
+    keep_gradients_whole,
+    reshard,
+    whole,
+)
 from btx_core.problems import NotFinite, WrongUsage
 from btx_core.progress import Progress
 from btx_core.routed import experts_computing_in, is_expert_parameter, parameter_counts
 from btx_core.training.heldout import HeldOutLooks
+from btx_core.training.memory import WHOLE_GRADIENTS
 from btx_core.training.objectives import Batch, Objective
 from btx_core.training.recipes import Optimisation
 from btx_core.training.run_state import RunCheckpoints, RunState, Trained
@@ -48,6 +57,7 @@ class TrainingReport:
         trained_parameters: those that required a gradient.
         curve: (step, mean loss since the point before), nats per token.
         heldout: the looks at held-out text, where the run took any.
+        processes: that computed together, each on a device of its own.
     """
 
     tokens: int
@@ -59,6 +69,7 @@ class TrainingReport:
     trained_parameters: int
     curve: list[tuple[int, float]] = field(default_factory=list)
     heldout: dict[str, Any] | None = None
+    processes: int = 1
 
     # Any: a JSON object.
     def to_json(self) -> dict[str, Any]:
@@ -231,6 +242,7 @@ def optimise(
         trained_parameters=sum(parameter.numel() for parameter in trained.values()),
         curve=state.curve,
         heldout=training.heldout.to_json() if training.heldout else None,
+        processes=machine.world,
     )
 
 
@@ -396,7 +408,12 @@ def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, 
     machine = training.machine
     mine = np.arange(machine.rank, len(step_batch.ids), machine.world)
     total = torch.zeros((), dtype=torch.float64, device=machine.device)
-    for numbers in np.array_split(mine, recipe.accumulate):
+    parts = np.array_split(mine, recipe.accumulate)
+    keeps_whole = _gradient_bytes(training.model) <= WHOLE_GRADIENTS
+    for number, numbers in enumerate(parts, 1):
+        if len(parts) > 1:
+            # Else the processes would exchange the gradients of every part.
+            keep_gradients_whole(training.model, keeps_whole and number < len(parts))
         part = Batch.on(machine.device, step_batch.of(numbers))
         with _precision(recipe, machine):
             loss = training.objective(training.model, part, step / recipe.steps)
@@ -404,6 +421,12 @@ def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, 
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return {"loss": float(total)}
+
+
+def _gradient_bytes(model: torch.nn.Module) -> int:
+    """Return what the gradients take of all that trains, whole."""
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    return sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
 
 def _precision(recipe: Optimisation, machine: Machine) -> torch.autocast:

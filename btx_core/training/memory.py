@@ -7,10 +7,8 @@ model, is a constant that the caller adds. Whether it fits is left to whoever kn
 Shapes: S tokens of a sequence, D model width, F feed-forward width, E experts, K experts a token.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 FLOAT32, BFLOAT16 = 4, 2
@@ -23,6 +21,9 @@ KEPT_STATES = 8
 KEPT_FEED_FORWARD = 4
 # Copies of the logits: float32, their log-softmax, its gradient.
 LOGITS = 3
+# Whole gradients that a process holds between the parts of a step, at most; where they would take
+# more, they are divided after every part.
+WHOLE_GRADIENTS = 1 << 30
 Trains = Literal["feed-forward", "all", "router", "shared"]
 
 
@@ -70,11 +71,6 @@ class ModelShape:
             experts=experts,
             experts_per_token=config.get("num_experts_per_tok", 1) if experts > 1 else 1,
         )
-
-    @classmethod
-    def in_folder(cls, folder: Path) -> "ModelShape":
-        """Return the sizes that a checkpoint folder's config names."""
-        return cls.of(json.loads((folder / "config.json").read_text()))
 
     def mixed(self, experts: int, experts_per_token: int = 2) -> "ModelShape":
         """Return the mixture of so many experts of this dense shape."""
@@ -151,7 +147,8 @@ class Memory:
         weights: of the model, its own share.
         gradients: of what trains, its share.
         averages: AdamW's, its share.
-        gathered: parameters of the layers that are whole while they compute.
+        gathered: parameters of the layers that are whole while they compute, and gradients that are
+            whole from part to part.
         activations: kept for the way back.
         logits: of the part that is computed.
         teacher: the seed model that general text is held to, its share.
@@ -195,6 +192,8 @@ def memory_of(model: ModelShape, run: RunShape, teacher: ModelShape | None = Non
     gathered = (2 * layer + head) * computed if share > 1 else 0
     # Its gradient is whole too until it is divided.
     gathered += layer * computed if share > 1 and run.trains in ("all", "feed-forward") else 0
+    if share > 1 and run.accumulate > 1 and trained * FLOAT32 <= WHOLE_GRADIENTS:
+        gathered += trained * FLOAT32
     kept = _kept(model) * tokens * computed
     states = model.layers * model.width * tokens * computed
     activations = states + kept if run.recompute else model.layers * kept

@@ -24,7 +24,12 @@ from btx_core.training.losses import (
     z_loss,
 )
 from btx_core.training.recipes import TuneRecipe
-from btx_core.training.routing import Routing, RoutingInTraining, routing_in_training
+from btx_core.training.routing import (
+    Routing,
+    RoutingInTraining,
+    Together,
+    routing_in_training,
+)
 
 # The domain of a tuning that stands for the seed model's own data.
 GENERAL = "seed"
@@ -140,6 +145,7 @@ class Tuning:
         own_experts: by domain, the index of the expert that its text trained.
         teachers: the seed model for its own text; when a build grows, the one before.
         progress: the share of the run's steps that is done.
+        sequences: of the forward pass that is computed.
     """
 
     routed: RoutedModel
@@ -149,6 +155,7 @@ class Tuning:
     own_experts: Mapping[str, int]
     teachers: Sequence[Teacher] = ()
     progress: float = 0.0
+    sequences: int = 1
 
     @property
     def trains_through_model(self) -> bool:
@@ -163,11 +170,12 @@ class Tuning:
 
     def _how(self) -> RoutingInTraining:
         temperature = 1 - self.progress * (1 - self.recipe.temperature)
-        return RoutingInTraining(self.routing, self.recipe.capacity, temperature)
+        together = Together(self.routed.machine, self.sequences)
+        return RoutingInTraining(self.routing, self.recipe.capacity, temperature, together)
 
     def __call__(self, model: torch.nn.Module, batch: Batch, progress: float) -> torch.Tensor:
         """Return the weighted sum, nats per token."""
-        self.progress = progress
+        self.progress, self.sequences = progress, len(batch.ids)
         predictions, routers = self._forward(model, batch)
         loss = self._text_term(predictions, batch)
         for teacher in self.teachers:

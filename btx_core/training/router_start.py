@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import feed_forward_blocks
-from btx_core.machine import assign, device_of, load, whole
+from btx_core.machine import assign, device_of, load, release, whole
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
 from btx_core.training.packing import run_packed
 from btx_core.training.recipes import RouterStart
@@ -32,6 +32,9 @@ SCALE = 4.0
 RIDGE = 1e-3
 # Sequences of text per domain that statistics are made of.
 SEQUENCES = 60
+# States of a sequence, evenly spread, that a joining expert's router weights are fitted to.
+STATES = 128
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Grown:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Sums over T states of one expert, for every layer, in float64, where its model computed.
+    """Sums over T states of one expert, for some layers, in float64, where its model computed.
 
     Attributes:
         tokens: T.
@@ -88,7 +91,11 @@ class Statistics:
 
 @torch.no_grad()
 def statistics(
-    dense: torch.nn.Module, corpus: Corpus, length: int, sequences: int = SEQUENCES
+    dense: torch.nn.Module,
+    corpus: Corpus,
+    length: int,
+    sequences: int = SEQUENCES,
+    layers: slice = EVERY,
 ) -> Statistics:
     """Run an expert's own dense model over its own text and sum up what its routers will see.
 
@@ -99,17 +106,22 @@ def statistics(
         corpus: its text.
         length: tokens of one sequence.
         sequences: how many sequences are read.
+        layers: whose states are summed up.
 
     Returns:
         The statistics of length × sequences tokens.
     """
-    blocks, device = feed_forward_blocks(dense), device_of(dense)
+    blocks, device = dict([*feed_forward_blocks(dense).items()][layers]), device_of(dense)
     sums = {name: _Sums() for name in blocks}
     for number in range(sequences):
         ids = torch.from_numpy(corpus.sequence(number, length)[:-1])[None].to(device)
         with recorded_inputs(blocks, {}, reduce=lambda name, hidden_TD: sums[name].add(hidden_TD)):
             begins = _begins(corpus, [number], length, device)
             run_packed(dense, ids, corpus.end, begins=begins, logits_to_keep=1)
+    if not sums:
+        # Any model of transformers has a config.
+        width: int = dense.config.hidden_size  # type: ignore[union-attr, assignment]
+        return Statistics(length * sequences, torch.zeros(0, width), torch.zeros(0, width, width))
     return Statistics(
         length * sequences,
         torch.stack([each.total_D for each in sums.values()]),
@@ -153,8 +165,8 @@ def first_weights(
 ) -> torch.Tensor:
     """Compute router weights from the experts' statistics.
 
-    The sums are a gigabyte for each expert of a large model, so they are taken one at a time, and
-    held where the CPU's memory is.
+    The sums are gigabytes for each expert of a large model, so they are taken one at a time, and
+    held where the CPU's memory is. Several processes divide the layers among them.
 
     Args:
         experts: the index of each expert once, and its statistics.
@@ -239,7 +251,7 @@ def start_from_statistics(
 ) -> None:
     """Set every router to what one pass of each expert over its own text gives.
 
-    Every process computes the same, with its share of each model.
+    Every process runs its share of each model, and makes the weights of its share of the layers.
 
     Args:
         routed: the mixture; its routers are changed in place.
@@ -248,21 +260,24 @@ def start_from_statistics(
         start: how weights are made of the statistics.
         length: tokens of one sequence.
     """
-    domains: dict[int, list[str]] = {}
+    machine, domains = routed.machine, dict[int, list[str]]()
     for domain, expert in own_experts.items():
         domains.setdefault(expert.index, []).append(domain)
 
     def each() -> Iterator[tuple[int, Statistics]]:
         for index, own in domains.items():
-            dense = load(
-                own_experts[own[0]].folder, torch.float32, machine=routed.machine.for_dense
-            )
-            sums = statistics(dense, corpora[own[0]], length)
+            dense = load(own_experts[own[0]].folder, torch.float32, machine=machine.for_dense)
+            sums = statistics(dense, corpora[own[0]], length, layers=machine.part)
             for domain in own[1:]:
-                sums = sums + statistics(dense, corpora[domain], length)
+                sums = sums + statistics(dense, corpora[domain], length, layers=machine.part)
+            del dense
+            release()
             yield index, sums
 
-    weights_LED = first_weights(each(), routed.routers[0].experts, start)
+    experts, width = routed.routers[0].weight.shape
+    weights_LED = torch.zeros(len(routed.routers), experts, width, dtype=torch.float64)
+    weights_LED[machine.part] = first_weights(each(), experts, start)
+    weights_LED = machine.sum(weights_LED)
     for router, weights_ED in zip(routed.routers, weights_LED, strict=True):
         assign(router.weight, weights_ED)
 
@@ -286,13 +301,17 @@ def take_over(routed: RoutedModel, grown: Grown) -> None:
             assign(parameter, weights_ED)
         elif not is_expert_parameter(name):
             parameter.copy_(before[name])
+    del build, before
+    release()
 
 
 @torch.no_grad()
 def router_states(
     routed: RoutedModel, corpora: Mapping[str, Corpus], length: int
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Return what each router of a mixture sees of each domain's text.
+    """Return some of what each router of a mixture sees of each domain's text.
+
+    Several processes divide the layers among them: for the others' there are no states.
 
     Args:
         routed: the mixture.
@@ -300,17 +319,31 @@ def router_states(
         length: tokens of one sequence.
 
     Returns:
-        States (T, D) by domain and router name.
+        States (T, D) by domain and router name, in main memory.
     """
+    device, own = device_of(routed.network), _own_routers(routed)
+    positions = torch.linspace(0, length - 1, min(STATES, length)).long()
+
+    def reduce(name: str, hidden_TD: torch.Tensor) -> torch.Tensor:
+        return hidden_TD[positions].cpu() if name in own else hidden_TD[:0].cpu()
+
     states: dict[str, dict[str, torch.Tensor]] = {}
     for domain, corpus in corpora.items():
-        read = [corpus.sequence(number, length)[:-1] for number in range(SEQUENCES)]
-        ids = torch.from_numpy(np.stack(read)).to(device_of(routed.network))
-        with routed.recording(inputs=True) as recording:
-            begins = _begins(corpus, range(SEQUENCES), length, ids.device)
-            run_packed(routed.network, ids, corpus.end, begins=begins, logits_to_keep=1)
-        states[domain] = recording.inputs
+        found: dict[str, list[torch.Tensor]] = {router.name: [] for router in routed.routers}
+        for number in range(SEQUENCES):
+            ids = torch.from_numpy(corpus.sequence(number, length)[:-1])[None].to(device)
+            begins = _begins(corpus, [number], length, device)
+            with routed.recording(inputs=True, reduce=reduce) as recording:
+                run_packed(routed.network, ids, corpus.end, begins=begins, logits_to_keep=1)
+            for name, states_TD in recording.inputs.items():
+                found[name].append(states_TD)
+        states[domain] = {name: torch.cat(each) for name, each in found.items()}
     return states
+
+
+def _own_routers(routed: RoutedModel) -> set[str]:
+    """Return the names of the routers whose weights this process makes."""
+    return {router.name for router in routed.routers[routed.machine.part]}
 
 
 def join(
@@ -330,18 +363,21 @@ def join(
         own_experts: by domain, the index of the expert that its text trained.
         states: as `router_states` returns them.
     """
-    staying = sorted(grown.index_before)
+    staying, device = sorted(grown.index_before), device_of(routed.network)
     for index in sorted(set(own_experts.values()) - grown.index_before.keys()):
         own = [by_name for domain, by_name in states.items() if own_experts.get(domain) == index]
         others = [by_name for domain, by_name in states.items() if own_experts.get(domain) != index]
         if not own or not others:
             continue
-        for router in routed.routers:
-            weights_ED = whole(router.weight).detach().clone()
-            weights_ED[index] = joining_weight(
-                torch.cat([by_name[router.name] for by_name in own]),
-                torch.cat([by_name[router.name] for by_name in others]),
-                weights_ED[staying],
+        weights_LED = torch.stack([whole(one.weight).detach().cpu() for one in routed.routers])
+        joining_LD = torch.zeros_like(weights_LED[:, index], dtype=torch.float64)
+        for router in routed.routers[routed.machine.part]:
+            joining_LD[router.layer] = joining_weight(
+                torch.cat([by_name[router.name] for by_name in own]).to(device),
+                torch.cat([by_name[router.name] for by_name in others]).to(device),
+                weights_LED[router.layer, staying].to(device),
             )
+        weights_LED[:, index] = routed.machine.sum(joining_LD)
+        for router, weights_ED in zip(routed.routers, weights_LED, strict=True):
             assign(router.weight, weights_ED)
         staying.append(index)

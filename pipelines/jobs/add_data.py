@@ -9,7 +9,7 @@ from btx_core import texts
 from btx_core.columns import Unreadable
 from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates, state_facts
-from pipelines.workspace import folders, held_documents
+from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.digest import digest
 from registry.errors import Invalid
@@ -67,7 +67,7 @@ def add_data(
             files = folders.manifest(incoming)
             _refuse_erased(workspace, ref, text, files)
             facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
-            if number > 1:
+            if workspace.catalog.next_version(Kind.DATA, name) > 1:
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     own.require_same(workspace, known)
@@ -215,5 +215,5 @@ def _refuse_erased(
     """Refuse files and documents that were erased, whatever the policies say."""
     if not workspace.catalog.tombstones():
         return
-    digests = [document.digest for document in held_documents.documents(text)]
+    digests = [document.digest for document in texts.every(text)]
     erasure.refuse_erased(workspace.catalog, ref, files, digests)

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from btx_core.problems import BtxError, Interrupted
 from pipelines.stages import run_lock
 from pipelines.stages.lifeline import environment_below
-from pipelines.stages.watch import Log
+from pipelines.stages.monitor import Log
 from pipelines.workspace.environment import child_environment
 from registry.records.events import StageRan
 
@@ -101,8 +101,8 @@ def reproduce(
             log(ran[-1], StageRan(stage=ran[-1], state=state, seconds=seconds))
 
     assert process.stdout is not None
-    watch = _Watch(process, reason_to_stop)
-    watch.start()
+    interrupter = _Interrupter(process, reason_to_stop)
+    interrupter.start()
     try:
         for line in process.stdout:
             skipped += _SKIPPED.findall(line)
@@ -121,11 +121,11 @@ def reproduce(
         run_lock.wait_until_gone(root, at)
         raise Interrupted(f"stage {at}") from None
     finally:
-        watch.end()
-    if watch.reason is not None:
+        interrupter.end()
+    if interrupter.reason is not None:
         run_lock.wait_until_gone(root, ran[-1] if ran else stages[0])
         ended("interrupted")
-        raise watch.reason
+        raise interrupter.reason
     ended("failed" if status else "ended")
     if status:
         at = ran[-1] if ran else stages[0]
@@ -141,7 +141,7 @@ def reproduce(
     return Reproduced(ran, skipped)
 
 
-class _Watch(threading.Thread):
+class _Interrupter(threading.Thread):
     """Interrupts a process and its stages once there is a reason to stop.
 
     Args:

@@ -16,8 +16,8 @@ from pathlib import Path
 from btx_core.problems import BtxError, Interrupted
 from pipelines.stages import local_processes, ray_cluster, run_lock, slurm_jobs
 from pipelines.stages.dvc_runs import StageFailed
+from pipelines.stages.monitor import Log, TaskMonitor
 from pipelines.stages.task import Task
-from pipelines.stages.watch import Log, Watch
 from pipelines.workspace.placement import Resources, check_counts
 from pipelines.workspace.workspace import RaySettings, Settings
 from registry.errors import Invalid
@@ -138,24 +138,24 @@ def execute(
     logger.info("executor %s runs %s in %s", resources.executor, names, root)
     logger.debug("each has %s", resources)
     try:
-        with Watch(root, tasks, log, reason_to_stop) as watch:
+        with TaskMonitor(root, tasks, log, reason_to_stop) as monitor:
             if resources.executor == "slurm":
-                slurm_jobs.run(root, tasks, resources, clusters.slurm, watch)
+                slurm_jobs.run(root, tasks, resources, clusters.slurm, monitor)
             elif resources.executor == "ray":
-                ray_cluster.run(root, tasks, resources, clusters.ray.address, watch)
+                ray_cluster.run(root, tasks, resources, clusters.ray.address, monitor)
             else:
-                local_processes.run(root, tasks, resources, watch)
+                local_processes.run(root, tasks, resources, monitor)
     except KeyboardInterrupt:
         _wait_until_gone(root, [task.label for task in tasks])
         raise Interrupted(_subject(names, tasks)) from None
     except BtxError:
         _wait_until_gone(root, [task.label for task in tasks])
         raise
-    if watch.errors:
-        _wait_until_gone(root, list(watch.errors))
+    if monitor.errors:
+        _wait_until_gone(root, list(monitor.errors))
         raise StageFailed(
-            _subject(", ".join(watch.errors), tasks),
-            found="; ".join(f"{name}: {error}" for name, error in watch.errors.items()),
+            _subject(", ".join(monitor.errors), tasks),
+            found="; ".join(f"{name}: {error}" for name, error in monitor.errors.items()),
             expected="that it ends well",
             next="fix what is named, then run the command again: what ended well is kept",
         )

@@ -19,8 +19,8 @@ import psutil
 
 from pipelines.stages import gpus, node
 from pipelines.stages.lifeline import environment_below
+from pipelines.stages.monitor import TaskMonitor
 from pipelines.stages.task import Task
-from pipelines.stages.watch import Watch
 from pipelines.workspace.bars import WATCHED
 from pipelines.workspace.placement import Resources
 from registry.errors import Invalid
@@ -100,7 +100,7 @@ def check(resources: Resources) -> None:
         )
 
 
-def run(root: Path, tasks: Sequence[Task], resources: Resources, watch: Watch) -> None:
+def run(root: Path, tasks: Sequence[Task], resources: Resources, monitor: TaskMonitor) -> None:
     """Run each task in processes of its own on this machine."""
     resources = resolved(resources)
     waiting, running = list(tasks), dict[Task, Running]()
@@ -119,14 +119,14 @@ def run(root: Path, tasks: Sequence[Task], resources: Resources, watch: Watch) -
                     break
                 task = waiting.pop(0)
                 running[task] = Running(_start(root, task, resources, claim.devices), claim)
-                watch.started(task.label)
+                monitor.started(task.label)
             for task, one in list(running.items()):
                 if one.process.poll() is not None:
                     del running[task]
                     one.claim.let_go()
                     status = one.process.returncode
-                    watch.ended(task.label, f"exit status {status}" if status else None)
-            watch.look()
+                    monitor.ended(task.label, f"exit status {status}" if status else None)
+            monitor.look()
             time.sleep(POLL_S)
     finally:
         stop([one.process for one in running.values()])

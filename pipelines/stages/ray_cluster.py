@@ -17,8 +17,8 @@ from typing import Any
 
 from pipelines.stages import node
 from pipelines.stages.lifeline import Lease, leased
+from pipelines.stages.monitor import TaskMonitor
 from pipelines.stages.task import Task
-from pipelines.stages.watch import Watch
 from pipelines.stages.worker import run_stage
 from pipelines.workspace.bars import WATCHED, note_of
 from pipelines.workspace.environment import child_environment
@@ -98,7 +98,11 @@ def check(resources: Resources) -> None:
 
 
 def run(
-    root: Path, tasks: Sequence[Task], resources: Resources, address: str | None, watch: Watch
+    root: Path,
+    tasks: Sequence[Task],
+    resources: Resources,
+    address: str | None,
+    monitor: TaskMonitor,
 ) -> None:
     """Run each task as actors of the cluster.
 
@@ -107,7 +111,7 @@ def run(
         tasks: what is computed.
         resources: of each task.
         address: of the cluster; RAY_ADDRESS, or else one on this machine, unless it is given.
-        watch: follows the tasks.
+        monitor: follows the tasks.
     """
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", **child_environment()}
     # Imported here: an extra.
@@ -121,7 +125,7 @@ def run(
     try:
         with ExitStack() as leases:
             held = {task: leases.enter_context(leased(note_of(root, task.label))) for task in tasks}
-            RayRun(root, resources, watch, held).run()
+            RayRun(root, resources, monitor, held).run()
     finally:
         # What still runs ends with its driver.
         ray.shutdown()
@@ -134,13 +138,13 @@ class RayRun:
     Attributes:
         root: the workspace.
         resources: of each task.
-        watch: follows the tasks.
+        monitor: follows the tasks.
         leases: by task.
     """
 
     root: Path
     resources: Resources
-    watch: Watch
+    monitor: TaskMonitor
     leases: Mapping[Task, Lease]
 
     def run(self) -> None:
@@ -153,7 +157,7 @@ class RayRun:
         attempts = [self._place(task, 0) for task in self.leases]
         while attempts:
             attempts = [left for one in attempts if (left := self._step(one))]
-            self.watch.look()
+            self.monitor.look()
             time.sleep(POLL_S)
 
     @property
@@ -209,7 +213,7 @@ class RayRun:
         if any(one.died for one in failures) and attempt.number < RETRIES:
             logger.warning("%s lost a process and is tried again", attempt.task.label)
             return self._place(attempt.task, attempt.number + 1)
-        self.watch.ended(attempt.task.label, failures[0].text if failures else None)
+        self.monitor.ended(attempt.task.label, failures[0].text if failures else None)
         return None
 
     def _start(self, attempt: Attempt) -> None:
@@ -231,7 +235,7 @@ class RayRun:
             attempt.actors.append(ray.remote(Process).options(**options).remote())
         first = not attempt.number
         if first:
-            self.watch.started(attempt.task.label)
+            self.monitor.started(attempt.task.label)
         asked = [actor.address.remote() for actor in attempt.actors]
         try:
             places = ray.get(asked)

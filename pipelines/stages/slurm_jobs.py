@@ -18,8 +18,8 @@ from typing import Any
 from pipelines.stages import node
 from pipelines.stages.gpus import visible_gpus
 from pipelines.stages.lifeline import COMMAND, Lease, environment_below, leased
+from pipelines.stages.monitor import TaskMonitor
 from pipelines.stages.task import Task
-from pipelines.stages.watch import Watch
 from pipelines.stages.worker import run_stage
 from pipelines.workspace.bars import WATCHED, note_of
 from pipelines.workspace.environment import child_environment
@@ -139,7 +139,7 @@ def parameters(resources: Resources, slurm: JsonObject) -> dict[str, Any]:
 
 
 def run(
-    root: Path, tasks: Sequence[Task], resources: Resources, slurm: JsonObject, watch: Watch
+    root: Path, tasks: Sequence[Task], resources: Resources, slurm: JsonObject, monitor: TaskMonitor
 ) -> None:
     """Run each task as a job."""
     # Imported here: an extra.
@@ -155,13 +155,13 @@ def run(
                 lease = leases.enter_context(leased(note_of(root, task.label)))
                 running[task] = queue.submit(StageJob(str(root), task, resources, lease))
                 logger.info("%s is job %s", task.label, running[task].job_id)
-                watch.started(task.label)
+                monitor.started(task.label)
             while running:
                 for task, job in list(running.items()):
                     if job.done():
                         del running[task]
-                        watch.ended(task.label, _outcome(job))
-                watch.look()
+                        monitor.ended(task.label, _outcome(job))
+                monitor.look()
                 time.sleep(POLL_S)
         finally:
             for job in running.values():

@@ -6,9 +6,9 @@ about them. The rules are `btx_core.training.fitting`'s; that a choice is kept i
 
 from collections.abc import Mapping, Sequence
 
-from btx_core.checkpoints.strict_json import read_json
 from btx_core.training.fitting import Scope
 from pipelines.workspace import folders
+from pipelines.workspace.memory_need import config_of
 from pipelines.workspace.orders import BranchOrder
 from pipelines.workspace.workspace import Workspace
 from registry.records.base import JsonObject
@@ -27,8 +27,7 @@ def scope(
         seed: the seed.
         texts: the data versions that are trained on.
     """
-    file = folders.folder_of(workspace.root, seed) / "config.json"
-    config = read_json(file) if file.is_file() else {}
+    config = config_of(folders.folder_of(workspace.root, seed))
     return Scope(
         parameters=seed.facts.parameters or 0,
         text_bytes=sum(map(_text_bytes, texts)),

@@ -7,10 +7,12 @@ does not say enough. The formula is `btx_core.training.memory`'s; what there is,
 from collections.abc import Sequence
 from pathlib import Path
 
+from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
 from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe
 from pipelines.workspace.placement import Resources
+from registry.records.base import JsonObject
 
 # The libraries, and what an allocator leaves unused, on the CPU and on a GPU.
 LIBRARIES, LIBRARIES_ON_GPU = 1 << 30, 4 << 30
@@ -26,7 +28,7 @@ def of_training(seed: Path, recipe: TrainRecipe, resources: Resources) -> int | 
         recipe: every key resolved.
         resources: of the stage.
     """
-    shape = _shape(seed)
+    shape = shape_of(seed)
     if shape is None:
         return None
     trains: Trains = "feed-forward" if recipe.mode == "anchored" else "all"
@@ -47,12 +49,18 @@ def of_tuning(
         resources: of the stage.
     """
     mixed, tuned = recipes
-    shape = _shape(seed)
+    shape = shape_of(seed)
     if shape is None or tuned.mode == "none":
         return None
     taken = experts if mixed.routing == "soft" else mixed.top_k
     teacher = shape if tuned.keep else None
     return _need(shape.mixed(experts, taken), tuned.mode, tuned, resources, teacher)
+
+
+def config_of(seed: Path) -> JsonObject:
+    """Return the config of a seed's folder; empty where the folder is not on this disk."""
+    file = seed / "config.json"
+    return read_json(file) if file.is_file() else {}
 
 
 def worst(needs: Sequence[int | None]) -> int | None:
@@ -82,8 +90,9 @@ def _need(
     return memory_of(shape, run, teacher).total + libraries
 
 
-def _shape(seed: Path) -> ModelShape | None:
+def shape_of(seed: Path) -> ModelShape | None:
+    """Return the sizes of a seed's model; None where its config does not say them."""
     try:
-        return ModelShape.in_folder(seed)
-    except (OSError, KeyError, TypeError, ValueError):
+        return ModelShape.of(config_of(seed))
+    except (KeyError, TypeError, ValueError):
         return None

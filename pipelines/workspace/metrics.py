@@ -1,7 +1,8 @@
 """What is measured while a run trains: a file of JSON lines beside the run, and users' trackers.
 
 In:  a step's figures.  Out: work/metrics/RUN.jsonl, one line a step; the same figures to each
-tracker that `[log] report_to` names, through accelerate's trackers.
+tracker that `[log] report_to` names, through accelerate's trackers; and, whenever a run ends, its
+losses as tables that DVC draws: work/curves/RUN.tsv and work/curves/held-out/RUN.tsv.
 A tracker's address and keys come from its own environment; nothing of it is read or written here.
 """
 
@@ -27,6 +28,15 @@ PROJECT = "btx"
 def metrics_file(root: Path, run: str) -> Path:
     """Return where the figures of a run are."""
     return root / "work" / "metrics" / f"{run}.jsonl"
+
+
+def curve_files(root: Path, run: str) -> dict[str, Path]:
+    """Return where DVC finds a run's losses, by what they are called among the figures."""
+    folder = root / "work" / "curves"
+    return {
+        "loss": folder / f"{run}.tsv",
+        "heldout_loss": folder / "held-out" / f"{run}.tsv",
+    }
 
 
 @contextmanager
@@ -64,6 +74,17 @@ def metrics_log(
         yield report
     finally:
         trackers.finish()
+        if not first:
+            _write_curves(root, run)
+
+
+def _write_curves(root: Path, run: str) -> None:
+    """Write a run's losses as tables: DVC draws no JSON lines."""
+    lines = [json.loads(line) for line in metrics_file(root, run).read_text().splitlines()]
+    for key, path in curve_files(root, run).items():
+        points = [f"{line['step']}\t{line[key]}\n" for line in lines if key in line]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, "step\tloss\n" + "".join(points))
 
 
 class _Trackers:

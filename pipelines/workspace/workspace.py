@@ -14,17 +14,19 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
-from pipelines.workspace.environment import child_environment
+from pipelines.workspace.environment import child_environment, is_shared, shared_as
 from pipelines.workspace.existing_project import enclosing_repository, require_stages
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
@@ -36,10 +38,12 @@ from pipelines.workspace.placement import (
     StageName,
     resources_of,
 )
+from registry.catalogue import ledger
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
 from registry.records.kinds import Kind
+from registry.records.pages import GpuPrice
 from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
@@ -57,6 +61,12 @@ snapshot.json merge={DRIVER}
 branches.yaml merge={DRIVER}
 work/evaluation.json merge={DRIVER}
 .gitignore merge=union
+ledger/** -text
+"""
+ABOUT_LEDGER = """\
+Rows and log of this workspace's registry, a file an event, written by btx with each event.
+Commit them: after `git clone`, or `git pull`, `btx registry restore` reads what the registry lacks.
+Whoever reads this repository reads them. Without this folder nothing of the kind is kept.
 """
 SHIPPED_FACTS = Path(__file__).with_name("facts.yaml")
 DEFAULT_SETTINGS = """\
@@ -88,6 +98,16 @@ threads = 1          # of each process that computes on the CPU
 # too: trackio, tensorboard, wandb, mlflow.
 # [log]
 # report_to = ["tensorboard"]
+
+# What a rebuild does is told to a lineage server while it runs, as OpenLineage events. The key, if
+# it wants one, comes from the environment variable OPENLINEAGE_API_KEY.
+# [openlineage]
+# url = "https://marquez.example.com"
+
+# What an hour of one GPU costs: overview and release sheet tell costs in money then.
+# [cost]
+# gpu_hour = 2.50
+# currency = "EUR"
 
 # Product lines over one registry: `btx rebuild --line support` composes these experts.
 # With @V that very version, else the newest.
@@ -153,6 +173,42 @@ class LogSettings(_Section):
     report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow"]] = []
 
 
+class OpenLineageSettings(_Section):
+    """A server that is told what a rebuild does, as OpenLineage events.
+
+    Attributes:
+        url: of the server; without a path, events go to `/api/v1/lineage` there. A key comes from
+            the environment variable OPENLINEAGE_API_KEY.
+    """
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or "@" in url):
+            raise ValueError("an address that starts with http:// or https://, without a password")
+        return url
+
+
+class CostSettings(_Section):
+    """What an hour of one GPU costs, for the overview and the release sheet.
+
+    Attributes:
+        gpu_hour: the price; left out: costs are told in hours alone.
+        currency: in which it is, such as EUR.
+    """
+
+    gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    currency: str = Field(default="EUR", max_length=8)
+
+    def price(self) -> GpuPrice | None:
+        """Return the price; None where none is set."""
+        if self.gpu_hour is None:
+            return None
+        return GpuPrice(gpu_hour=self.gpu_hour, currency=self.currency)
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -170,6 +226,8 @@ class Settings(_Section):
         slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
         recipe: the settings of each step.
         log: who is told how runs come on.
+        openlineage: who is told of rebuilds while they run.
+        cost: what computing costs.
         line: product lines by name.
     """
 
@@ -180,6 +238,8 @@ class Settings(_Section):
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     log: LogSettings = LogSettings()
+    openlineage: OpenLineageSettings = OpenLineageSettings()
+    cost: CostSettings = CostSettings()
     line: dict[str, LineSettings] = {}
 
     def resources(self, stage: StageName, executor: ExecutorName | None = None) -> Resources:
@@ -196,6 +256,7 @@ class Workspace:
     acting: str | None = None  # who writes in it; the account that runs the program, unless given
     # Own facts that are stated of what is registered through it.
     given: GivenFacts = field(default_factory=GivenFacts)
+    audited: bool = False  # whether the ledger's differences are findings of an audit, not errors
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
@@ -233,6 +294,8 @@ class Workspace:
         named = {f"[slurm] {key}": str(value) for key, value in settings.slurm.items()}
         if settings.ray.address is not None:
             named["[ray] address"] = settings.ray.address
+        if settings.openlineage.url is not None:
+            named["[openlineage] url"] = without_secrets(settings.openlineage.url)
         for stage in STAGE_NAMES:
             rendezvous = settings.resources(stage).rendezvous
             if rendezvous is not None:
@@ -249,30 +312,49 @@ class Workspace:
 
         Raises:
             NotFound: where there is none, and where it knows nothing of what lies here.
+            Conflict: where the ledger has events that it lacks, or others.
         """
         url = self.registry_url
         path = Path(url.removeprefix("sqlite:///"))
         if url.startswith("sqlite:///") and not path.exists():
             raise self._no_registry(without_secrets(url), "no registry")
         catalog = self.catalog_to_fill
-        held = self.held_here()
-        if held and not catalog.last():
-            found = f"an empty registry beside {held[0]}"
+        known = self._known_here()
+        if known and not catalog.last():
+            found = f"an empty registry beside {known[0]}"
             raise self._no_registry(without_secrets(url), found)
+        if not self.audited:
+            ledger.require_one_history(self.ledger, catalog)
         return catalog
 
     @cached_property
     def catalog_to_fill(self) -> Catalog:
         """The open registry, made where there is none."""
-        return Catalog(self.registry_url, actor=self.acting or actor())
+        return Catalog(
+            self.registry_url, actor=self.acting or actor(), after_write=self.write_ledger
+        )
+
+    def write_ledger(self, catalog: Catalog) -> None:
+        """Write the events of a catalogue into the ledger, where the workspace keeps one."""
+        ledger.append(self.ledger, catalog)
 
     def held_here(self) -> list[str]:
         """Return the .dvc files of all versions that lie in this workspace, relative to it."""
         paths = [path for pattern in HELD for path in self.root.glob(pattern)]
         return sorted(path.relative_to(self.root).as_posix() for path in paths)
 
+    def _known_here(self) -> list[str]:
+        """Return what lies here of a registry: .dvc files of versions, and the ledger."""
+        kept = [self.ledger.name] if ledger.entries(self.ledger) else []
+        return [*self.held_here(), *kept]
+
     def _no_registry(self, where: str, found: str) -> NotFound:
-        if not self.held_here():
+        if ledger.entries(self.ledger):
+            advice = (
+                "btx registry restore makes it from ledger/; or name the one that is in use: "
+                "export BTX_REGISTRY_URL=..."
+            )
+        elif not self.held_here():
             advice = "btx init makes one; or correct the address"
         else:
             advice = (
@@ -310,6 +392,12 @@ class Workspace:
         relative = url.startswith(prefix) and not url.startswith(prefix + "/")
         return f"{prefix}{self.root / url.removeprefix(prefix)}" if relative else url
 
+    @property
+    def own_registry(self) -> Path | None:
+        """The database's file, where it lies in this workspace alone."""
+        path = Path(self.registry_url.removeprefix("sqlite:///"))
+        return path if path.is_relative_to(self.root) else None
+
     def _registry_setting(self) -> str:
         """Return the settings' URL, with passwords from the environment alone."""
         url = self.settings.registry.url
@@ -328,6 +416,11 @@ class Workspace:
     def policies(self) -> Path:
         """The folder of the policies."""
         return self.root / "policies"
+
+    @property
+    def ledger(self) -> Path:
+        """The folder in which git keeps rows and log; where it is missing, none are kept so."""
+        return self.root / ledger.FOLDER
 
     @property
     def private(self) -> Path:
@@ -384,12 +477,14 @@ class Workspace:
     def next_number(self, kind: Kind, name: str) -> int:
         """Return the number that the next version of this name gets here.
 
-        It is none that lies in this workspace already, with or without a row: a registry may be
-        older than the folders, and what git or DVC holds under a number means that for ever.
+        It is none that lies in this workspace already, with or without a row, nor one that any
+        branch in git has or had: a registry may be older than the folders, and what git or DVC
+        holds under a number means that for ever.
         """
         number = self.catalog.next_version(kind, name)
         parent = self.folder(kind, name, number).parent
         there = [path.name.removesuffix(".dvc") for path in parent.glob("[0-9]*")]
+        there += _numbers_in_git(parent)
         for held in sorted({int(one) for one in there if one.isdecimal()}):
             if held >= number and not unfinished_mark(self.root, parent / str(held)).exists():
                 number = held + 1
@@ -407,8 +502,10 @@ class Workspace:
             what: the command that writes, for that line.
         """
         path = self.root / ".btx" / "lock"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a+") as lock:
+        with ExitStack() as stack:
+            stack.enter_context(shared_as(self.root))
+            path.parent.mkdir(exist_ok=True)
+            lock = stack.enter_context(path.open("a+"))
             os.set_inheritable(lock.fileno(), True)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -441,6 +538,15 @@ class Workspace:
 def unfinished_mark(root: Path, target: Path) -> Path:
     """Return the file that is there while a version's folder has no row yet."""
     return root / ".btx" / "unfinished" / target.relative_to(root).as_posix().replace("/", "-")
+
+
+def _numbers_in_git(parent: Path) -> list[str]:
+    """Return the numbers of this name that any commit which git knows here has a .dvc file for."""
+    around = next((folder for folder in parent.parents if folder.is_dir()), parent)
+    command = ["git", "log", "--all", "--format=", "--name-only", "--relative", "--"]
+    pattern = f"{parent.relative_to(around).as_posix()}/*.dvc"
+    done = subprocess.run([*command, pattern], cwd=around, capture_output=True, text=True)
+    return [Path(line).stem for line in done.stdout.splitlines() if line.endswith(".dvc")]
 
 
 def _forget_the_killed(path: Path) -> None:
@@ -537,9 +643,25 @@ def _read(kind: type[S], path: Path) -> S:
         raise Invalid(
             f"{path}, {key}",
             found=str(first["input"])[:80],
-            expected=first["msg"],
+            expected=_expected(kind, first),
             next="fix or remove the key",
         ) from error
+
+
+def _expected(kind: type[BaseModel], error: ErrorDetails) -> str:
+    """Return what a settings file may say where it says something else."""
+    if error["type"] == "missing":
+        return f"the key {error['loc'][-1]}"
+    if error["type"] != "extra_forbidden":
+        return error["msg"].removeprefix("Value error, ")
+    section = kind
+    for part in error["loc"][:-1]:
+        known = section.model_fields.get(str(part))
+        inner = known.annotation if known else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return "a key that is known there"
+        section = inner
+    return f"one of {', '.join(section.model_fields)}"
 
 
 def template() -> Path:
@@ -563,6 +685,11 @@ def create(root: Path) -> Workspace:
     root = root.resolve()
     require_stages(root / "dvc.yaml", template() / "dvc.yaml")
     root.mkdir(parents=True, exist_ok=True)
+    with shared_as(root):
+        return _create(root)
+
+
+def _create(root: Path) -> Workspace:
     around = enclosing_repository(root)
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
@@ -571,24 +698,35 @@ def create(root: Path) -> Workspace:
         _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if around is None and not (root / ".git").exists():
-        _run(root, "git", "init", "--quiet")
+        _run(root, "git", "init", "--quiet", *(["--shared=group"] if is_shared(root) else []))
     if not (root / ".dvc").is_dir():
         below = ["--subdir"] if around else []
         _run(root, sys.executable, "-m", "dvc", "init", "--quiet", *below)
         # Hard links first: only then does DVC keep a file's inode when it takes it in.
         # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
         # stop every command after it.
-        for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
+        settings_of_dvc = {"core.analytics": "false", "cache.type": "hardlink,reflink,copy"}
+        if is_shared(root):
+            settings_of_dvc["cache.shared"] = "group"
+        for key, value in settings_of_dvc.items():
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
     _add_lines(root / ".gitignore", IGNORED)
     _add_lines(root / ".gitattributes", ATTRIBUTES)
     _set_driver(root)
+    if not any((root / name).exists() for name in (".btx", ledger.FOLDER)) and before.own_registry:
+        make_ledger(before)
     # Last: with it the folder is a workspace.
     _write_new(root / SETTINGS, DEFAULT_SETTINGS)
     workspace = Workspace.find(root)
     (root / ".btx").mkdir(exist_ok=True)
     workspace.catalog_to_fill.head()
     return workspace
+
+
+def make_ledger(workspace: Workspace) -> None:
+    """Let git keep rows and log of this workspace's registry from now on."""
+    workspace.ledger.mkdir(exist_ok=True)
+    _write_new(workspace.ledger / "README.md", ABOUT_LEDGER)
 
 
 def _add_lines(path: Path, lines: str) -> None:
@@ -615,9 +753,12 @@ def _copy_new(source: Path, target: Path) -> None:
     if target.exists():
         return
     if source.is_dir():
-        shutil.copytree(source, target)
+        target.mkdir()
+        for path in source.iterdir():
+            _copy_new(path, target / path.name)
     else:
-        shutil.copy(source, target)
+        # Without the modes of an installed package's files.
+        shutil.copyfile(source, target)
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from registry.catalogue.database import Rows
 from registry.digest import canonical_json
 from registry.errors import Invalid
 from registry.records.facts import (
@@ -21,7 +22,7 @@ from registry.records.facts import (
     SnapshotFacts,
 )
 from registry.records.kinds import Kind, Relation
-from registry.records.references import parse
+from registry.records.references import Reference, parse
 from registry.records.results import Result
 from registry.records.results import labels as result_labels
 
@@ -53,6 +54,9 @@ FIGURES = (
     "seed_answers",
 )
 
+# Subjects of which the log says more than that they were registered, judged or made.
+_TOLD = "SELECT DISTINCT subject FROM event WHERE kind NOT IN ('verdict', 'registered', 'stage')"
+
 # A condition over a version v, and the values that it names.
 Condition = tuple[str, dict[str, str | float]]
 
@@ -63,6 +67,50 @@ class Label(NamedTuple):
     key: str
     value: str
     number: float | None = None
+
+
+def holding(rows: Rows, text: str) -> set[int]:
+    """Return the row ids of the versions with which a text stands anywhere.
+
+    That is in their reference, their facts, their files and what the log says of them, in capital
+    letters or small. More may be returned than a closer look finds.
+
+    Args:
+        rows: of the open database.
+        text: plain ASCII, without quotes and backslashes, which JSON escapes.
+    """
+    escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    held = f"%{escaped}%"
+    like = "LIKE :text ESCAPE '!'"
+    own = (
+        "SELECT id, kind, name, number, "
+        f"lower(facts) {like} OR lower(digest || ' ' || actor || ' ' || registered_at) {like} "
+        "FROM version"
+    )
+    found: set[int] = set()
+    for version_id, kind, name, number, holds in rows(own, text=held):
+        ref = str(Reference(Kind(kind), name, number))
+        if holds or text.lower() in ref.lower():
+            found.add(version_id)
+    files = f"SELECT DISTINCT version_id FROM file WHERE lower(path || ' ' || sha256) {like}"
+    found |= {row[0] for row in rows(files, text=held)}
+    logged = f"{_TOLD} AND lower(body || ' ' || actor || ' ' || at) {like}"
+    return found | _ids(rows, (row[0] for row in rows(logged, text=held)))
+
+
+def told_of(rows: Rows) -> set[int]:
+    """Return the row ids of the versions of which the log says more than that they were made."""
+    return _ids(rows, (row[0] for row in rows(_TOLD)))
+
+
+def _ids(rows: Rows, refs: Iterable[str]) -> set[int]:
+    """Return the row ids of these references, as far as they are registered."""
+    wanted = set(refs)
+    ids = set[int]()
+    for version_id, kind, name, number in rows("SELECT id, kind, name, number FROM version"):
+        if str(Reference(Kind(kind), name, number)) in wanted:
+            ids.add(version_id)
+    return ids
 
 
 def labels(name: str, facts: Facts) -> list[Label]:

@@ -550,6 +550,7 @@ class ErasureCost(Answer):
     experts: tuple[TrainAgain, ...] = ()
     builds: tuple[Reached, ...] = ()
     exports: tuple[Reached, ...] = ()
+    beside: tuple[str, ...] = ()  # files here that no version holds, and that lose documents
     unreached: tuple[str, ...] = ()  # where bytes may be that nobody can delete from here
 
 
@@ -742,6 +743,7 @@ class RestoreAnswer(LoadAnswer):
     """What a restore read, and the version folders here that are newer."""
 
     newer: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()  # what the other side of a fork had registered
 
 
 class ReportAnswer(Answer):

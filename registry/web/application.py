@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unavailable
 from registry.records.answers import ErrorAnswer, failure_of
-from registry.web import api, html_pages
+from registry.web import api, html_pages, officer_api, officer_pages
 from registry.web.middleware import HEADERS, RequestChecks
 from registry.web.public import UnderPrefix
 from registry.web.rendering import STATIC
@@ -49,7 +49,9 @@ def application(site: Site) -> FastAPI:
     )
     app.state.site = site
     app.include_router(api.router)
+    app.include_router(officer_api.router)
     app.include_router(html_pages.router)
+    app.include_router(officer_pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(RequestValidationError, _answer_unreadable)
     app.add_exception_handler(HTTPException, _answer_http_error)
@@ -126,6 +128,13 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 def _answer(
     request: Request, status: int, answer: ErrorAnswer, headers: Mapping[str, str] | None = None
 ) -> Response:
+    # What was sent may hold half a character, which no answer can.
+    texts = {
+        key: text.encode("utf-8", "backslashreplace").decode()
+        for key, text in answer.model_dump().items()
+        if isinstance(text, str)
+    }
+    answer = answer.model_copy(update=texts)
     if _for_programs(request):
         return JSONResponse(answer.to_json(), status, headers)
     return HTMLResponse(html_pages.problem(request, status, answer), status, headers)

@@ -444,7 +444,8 @@ def campaign(
             chosen.append(draw.choice([no_tokenizer, a_snapshot]))
         if draw.random() < 0.4 and not valid:
             targets = [place / "seed"]
-        for change in chosen:
+        # A link to an endless file is the last that the campaign itself may write through.
+        for change in sorted(chosen, key=lambda one: one is link):
             try:
                 change(targets[0], draw)
             # Damage upon damage that leaves nothing to damage.

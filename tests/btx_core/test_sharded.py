@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import killed_runs
 import pytest
 import sharded_runs
 from safetensors.torch import load_file
-from sharded_runs import BRANCHES, FOUR, TUNINGS
+from sharded_runs import BRANCHES, FOUR, ROUTINGS, TUNINGS
 
+# Of runs of several processes; a campaign: 50.
+KILLS = int(os.environ.get("BTX_KILLS", "3"))
 Start = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -57,7 +60,8 @@ def check_alike(one: Path, several: Path, name: str) -> None:
         alone, shared = load_file(file), load_file(several / name / file.name)
         assert alone.keys() == shared.keys()
         for tensor, values in alone.items():
-            assert float((values - shared[tensor]).abs().max()) < 1e-5, (file.name, tensor)
+            assert values.shape == shared[tensor].shape
+            assert bool(((values - shared[tensor]).abs() < 1e-5).all()), (file.name, tensor)
 
 
 def digest(folder: Path) -> str:
@@ -66,13 +70,18 @@ def digest(folder: Path) -> str:
 
 
 def test_two_processes_compute_what_one_does(ground: Path, tmp_path: Path) -> None:
-    names = [*BRANCHES, *TUNINGS]
+    names = [*BRANCHES, *TUNINGS, *ROUTINGS]
     done = start(ground, tmp_path / "two", *names)
     assert done.returncode == 0, done.stderr[-3000:]
     (tmp_path / "one").mkdir()
     for name in names:
         sharded_runs.run(name, ground, tmp_path / "one")
         check_alike(tmp_path / "one", tmp_path / "two", name)
+    exchanged = {
+        name: json.loads((tmp_path / f"two/{name}.json").read_text())["exchanged"]
+        for name in ("anchored", "parts")
+    }
+    assert exchanged["parts"] == exchanged["anchored"] > 0, "once a step, however many parts"
 
 
 @pytest.mark.slow
@@ -94,6 +103,24 @@ def test_two_processes_that_died_go_on_and_end_in_the_same_bytes(
         other = load_file(tmp_path / "alone/all" / file.name)
         for tensor, values in load_file(file).items():
             assert float((values - other[tensor]).abs().max()) < 1e-5
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_lose_nothing(ground: Path, tmp_path: Path) -> None:
+    """Every start goes on at the last step that was saved, and the end is the same bytes."""
+    command = [sys.executable, killed_runs.__file__, str(ground), str(tmp_path / "runs")]
+    done = subprocess.run(
+        [*command, str(KILLS), os.environ.get("BTX_SEED", "4")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lives = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum(life["kills"] for life in lives) >= KILLS
+    for life in lives:
+        whole = tmp_path / "runs" / f"whole-{life['name']}" / life["name"]
+        assert digest(Path(life["folder"]) / life["name"]) == digest(whole), life
+        assert life["lost"] <= 0, life
+    kills, went_on = (sum(life[what] for life in lives) for what in ("kills", "went_on"))
+    print(f"{kills} kills of {len(lives)} runs; {went_on} starts went on from a state")
 
 
 def test_an_error_of_one_process_ends_both_and_names_it(ground: Path, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
 from pipelines.stages.executors import Clusters, execute
+from pipelines.stages.monitor import TaskMonitor
 from pipelines.stages.task import Task
-from pipelines.stages.watch import Watch
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.folders import manifest
 from pipelines.workspace.placement import ExecutorName, Resources
@@ -142,7 +142,7 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     root, killed = ordered(), list[str]()
 
-    class KillsOnce(Watch):
+    class KillsOnce(TaskMonitor):
         """SIGKILL to the first worker that has left a checkpoint.
 
         A mark is made in that checkpoint, to be found again.
@@ -161,7 +161,7 @@ def test_on_ray_a_killed_worker_loses_nothing_and_its_branch_goes_on_from_its_ch
                     os.kill(note.process, signal.SIGKILL if killed else signal.SIGCONT)
                     break
 
-    monkeypatch.setattr("pipelines.stages.executors.Watch", KillsOnce)
+    monkeypatch.setattr("pipelines.stages.executors.TaskMonitor", KillsOnce)
     tasks = [Task("train", name) for name in NAMES]
     execute(root, tasks, Resources(executor="ray"), Clusters(), Said())
     assert killed

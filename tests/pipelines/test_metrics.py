@@ -1,7 +1,10 @@
 """Every step's figures are in a file of JSON lines, and reach the trackers that are named."""
 
 import json
+import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -9,7 +12,7 @@ import pytest
 
 from pipelines.workspace import metrics
 from pipelines.workspace.metrics import TrackerName, metrics_file, metrics_log
-from pipelines.workspace.workspace import LogSettings
+from pipelines.workspace.workspace import LogSettings, template
 from registry.errors import Invalid
 
 RECIPE = {"steps": 3, "mode": "anchored", "tasks": []}
@@ -35,6 +38,27 @@ def test_a_run_that_goes_on_replaces_the_steps_that_it_computes_again(tmp_path: 
     with metrics_log(tmp_path, "math", [], RECIPE) as report:
         report(1, {"loss": 9.0})
     assert [line["loss"] for line in lines(tmp_path)] == [9.0]
+
+
+def test_dvc_draws_the_losses_of_every_run(tmp_path: Path) -> None:
+    shutil.copy(template() / "dvc.yaml", tmp_path)
+    (tmp_path / "branches.yaml").write_text("branches: {}\n")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    with metrics_log(tmp_path, "math", [], RECIPE) as report:
+        report(1, {"loss": 4.0})
+        report(2, {"loss": 3.5, "heldout_loss": 3.75})
+    command = [sys.executable, "-m", "dvc", "plots", "show", "--json"]
+    shown = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    drawn = json.loads(shown.stdout)["data"]
+    points = {
+        name: [(value["step"], value["loss"]) for value in plot[0]["content"]["data"]["values"]]
+        for name, plot in drawn.items()
+    }
+    assert points == {
+        "work/curves/math.tsv": [("1", "4.0"), ("2", "3.5")],
+        "work/curves/held-out/math.tsv": [("2", "3.75")],
+    }
 
 
 def test_tensorboard_shows_what_the_file_holds(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ NAMED = {
     "a file elsewhere": setting('[registry]\nurl = "sqlite:///ELSEWHERE/registry.db"\n'),
     "a file above": setting('[registry]\nurl = "sqlite:///../elsewhere/registry.db"\n'),
     "a cluster": setting('[ray]\naddress = "ray://198.51.100.7:10001"\n'),
+    "a lineage server": setting('[openlineage]\nurl = "http://198.51.100.7:5000"\n'),
     "a command of Slurm's": setting('[slurm]\nslurm_setup = ["touch ELSEWHERE/ran"]\n'),
     "a lock that is a link": link(".btx/lock"),
     "a folder of work that is a link": link("work"),
@@ -105,10 +106,9 @@ def test_a_workspace_that_names_such_is_refused_until_its_user_confirms_exactly_
 
 def test_what_init_lays_down_needs_no_word(workspace: Workspace) -> None:
     assert workspace.statements() == []
-    (workspace.root / "dvc.yaml").write_text(
-        (template() / "dvc.yaml").read_text().replace("python -P", "python")
-        + "\n  report:\n    cmd: python report.py\n    outs: [report.md]\n"
-    )
+    own = "stages:\n  report:\n    cmd: python report.py\n    outs: [report.md]\n"
+    shipped = (template() / "dvc.yaml").read_text().replace("python -P", "python")
+    (workspace.root / "dvc.yaml").write_text(shipped.replace("stages:\n", own, 1))
     (workspace.root / "work").mkdir(exist_ok=True)
     (workspace.root / "work/inside").symlink_to(workspace.root / "policies")
     assert Workspace.find(workspace.root).statements() == []

@@ -23,7 +23,7 @@ ASKED_EVERY_S = 1.0
 Log = Callable[[str, StageRan], None]
 
 
-class Watch:
+class TaskMonitor:
     """Follows every task.
 
     On a terminal that is a bar for each; in the audit log it is an event when a task starts, once
@@ -52,7 +52,7 @@ class Watch:
         for path in self._notes.values():
             path.unlink(missing_ok=True)
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "TaskMonitor":
         self._stack = ExitStack()
         self._show = self._stack.enter_context(bars(list(self._notes)))
         return self
