@@ -165,11 +165,11 @@ def approve_command(
 
     Example: btx approve build/2 --why "evaluation reviewed"
     """
-    from registry.governance import people
+    from registry.governance import approving, keys
     from registry.records.answers import ApprovedAnswer
 
     catalog = find_workspace().catalog
-    event = people.approve(catalog, ref, people.signer(catalog.actor), why)
+    event = approving.approve(catalog, ref, keys.signer(catalog.actor), why)
     answer = ApprovedAnswer(ref=event.subject, approved_by=event.actor, at=event.at)
     print_answer(answer, json, f"{event.subject}   approved by {event.actor}")
 
@@ -216,15 +216,15 @@ def waive_command(
 
     Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
     """
-    from registry.governance import gate, people, policies
+    from registry.governance import approving, gate, keys, policies
     from registry.records.answers import WaivedAnswer
 
     workspace = find_workspace()
     catalog = workspace.catalog
     policies.require_waivable(policies.load(workspace.policies), rule)
-    signer = people.signer(catalog.actor)
+    signer = keys.signer(catalog.actor)
     grant = gate.grant(catalog, rule, ref)
-    event = people.waive(catalog, grant, signer, until=until, why=why)
+    event = approving.waive(catalog, grant, signer, until=until, why=why)
     answer = WaivedAnswer(
         rule=rule,
         ref=event.subject,

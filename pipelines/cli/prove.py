@@ -168,13 +168,13 @@ def registry_head_command(
 def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
     """Return what the log's head is, on request signed by the acting person."""
     from registry.catalogue import audit_log
-    from registry.governance import people
+    from registry.governance import keys
     from registry.records.answers import HeadAnswer
 
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with catalog.database.read() as rows:
         if sign:
-            statement = audit_log.sign_head(rows, people.signer(catalog.actor).key, at)
+            statement = audit_log.sign_head(rows, keys.signer(catalog.actor).key, at)
         else:
             statement = audit_log.head_statement(rows, at)
     return HeadAnswer(**{**statement.to_json(), "actor": catalog.actor})

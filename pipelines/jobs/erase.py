@@ -25,7 +25,7 @@ from pipelines.workspace import erased_bytes, folders, loose_texts
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
 from registry.errors import Invalid, NotFound
-from registry.governance import erasure, people, private_words
+from registry.governance import acts, erasure, people, private_words
 from registry.records.answers import EraseAnswer, ErasureCost, Reached, TrainAgain
 from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
@@ -97,7 +97,7 @@ def waiting(workspace: Workspace) -> list[EraseAnswer]:
 
 
 def ask(
-    workspace: Workspace, selection: Selection, why: str, sent: people.Sent | None = None
+    workspace: Workspace, selection: Selection, why: str, sent: acts.Sent | None = None
 ) -> EraseAnswer:
     """Ask that bytes be erased, for another person to confirm.
 
@@ -129,7 +129,7 @@ def ask(
     return answer.model_copy(update={"number": event.seq, "why": why, "next": advice})
 
 
-def confirm(workspace: Workspace, number: int, sent: people.Sent | None = None) -> EraseAnswer:
+def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) -> EraseAnswer:
     """Confirm an erasure that somebody else asked for, and delete the bytes.
 
     Once it is confirmed anybody may run this again, here or where another copy of the workspace

@@ -18,7 +18,7 @@ from registry.catalogue import pins
 from registry.errors import Conflict
 from registry.formats import Dossier, collect, public, render
 from registry.formats.licence_files import LicenceFiles, licence_files
-from registry.governance import attestations, people
+from registry.governance import acts, attestations, keys
 from registry.records.answers import ExportAnswer
 from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
@@ -126,7 +126,7 @@ def export(
                 parents=[(build.ref, Relation.EXPORTED_FROM)],
             )
             body = Exported.from_json(facts.to_json(), "export")
-            envelope = people.vouched(catalog, body.logged_as, str(build.ref), build.digest)
+            envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
             signed = body.model_copy(update={"envelope": envelope}) if envelope else body
             catalog.event(signed, build.ref)
             incoming.rename(out)
@@ -141,7 +141,7 @@ def export(
         verdict=verdict.outcome,
         bytes_written=sum(file.bytes for file in files),
         transformers=facts.transformers,
-        verify=_verify(out, people.model_key(catalog.actor)) if request.sign else None,
+        verify=_verify(out, keys.model_key(catalog.actor)) if request.sign else None,
         public_key=facts.public_key,
         license=facts.license,
         open=licences.open,
@@ -170,7 +170,7 @@ def _sign(name: str, folder: Path) -> str:
     Returns:
         The public half, in PEM form; a file beside the key holds it as well.
     """
-    key = people.model_key(name)
+    key = keys.model_key(name)
     if key.is_file():
         public = attestations.folder_public_key(key)
     else:

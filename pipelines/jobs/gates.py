@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.errors import BrokenRule, Conflict, Refused
-from registry.governance import adoption, gate, people, stating
+from registry.governance import acts, adoption, gate, stating
 from registry.governance.gate import Question
 from registry.governance.policies import Policy, RuleResult, Verdict, load
 from registry.records.evidence import Evidence
@@ -21,7 +21,7 @@ def question(
     of: Gate,
     subject: str,
     evidence: Evidence,
-    sent: people.Sent | None = None,
+    sent: acts.Sent | None = None,
 ) -> Question:
     """Return the question as it stands now, under the workspace's policies."""
     return Question(
@@ -54,7 +54,7 @@ def ask(
     of: Gate,
     subject: str,
     evidence: Evidence,
-    sent: people.Sent | None = None,
+    sent: acts.Sent | None = None,
     *,
     at_best: Evidence | None = None,
 ) -> Verdict:

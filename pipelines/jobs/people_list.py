@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid, NotFound
-from registry.governance import people
-from registry.governance.people import Change
+from registry.governance import approving, changes, keys, people
+from registry.governance.changes import Change
 from registry.records.answers import ActorAnswer, ActorRow, KeyAnswer, RetractedAnswer
 from registry.records.events import Acted
 from registry.web.officer import people_rows
@@ -21,11 +21,11 @@ def new_key(name: str, out: Path | None = None) -> KeyAnswer:
     Returns:
         Where both halves are.
     """
-    path = out or people.key_file(name)
-    signer = people.new_key(name, path)
+    path = out or keys.key_file(name)
+    signer = keys.new_key(name, path)
     public = path.with_suffix(".pub")
     return KeyAnswer(
-        actor=name, key=str(path), public_key=str(public), key_id=people.key_id(signer)[:16]
+        actor=name, key=str(path), public_key=str(public), key_id=keys.key_id(signer)[:16]
     )
 
 
@@ -52,7 +52,7 @@ def add(
     # Checked first: a refused role must not leave a new key behind.
     people.check_roles(roles)
     catalog, made = workspace.catalog, None
-    key, own = people.key_file(name), people.key_file(name).with_suffix(".pub")
+    key, own = keys.key_file(name), keys.key_file(name).with_suffix(".pub")
     if public_key is None and not own.is_file() and name == catalog.actor and not key.is_file():
         made = new_key(name).key
     file = public_key or own
@@ -63,7 +63,7 @@ def add(
             expected=f"the public half of a key that {name} made",
             next=f"let {name} run btx key new, and add it here with --public-key FILE",
         )
-    people.change_actor(catalog, Change(name, roles, file.read_text()), _auditor(workspace))
+    changes.change_actor(catalog, Change(name, roles, file.read_text()), _auditor(workspace))
     return ActorAnswer(actor=name, roles=roles, key=made)
 
 
@@ -99,7 +99,7 @@ def retract(
     kind = "waived" if rule else "approved"
     found = [
         event
-        for event in people.standing_acts(catalog, kind, reference)
+        for event in approving.standing_acts(catalog, kind, reference)
         if event.actor == signer_of and event.read(Acted).act.rule == rule
     ]
     if not found:
@@ -109,9 +109,9 @@ def retract(
             expected="an approval or a waiver",
             next=f"btx show {reference}, or name who signed it with --of",
         )
-    signer = people.signer(catalog.actor)
+    signer = keys.signer(catalog.actor)
     for event in found:
-        people.retract(catalog, event, signer, why)
+        approving.retract(catalog, event, signer, why)
     what = f"waiver of {rule}" if rule else "approval"
     return RetractedAnswer(ref=reference, what=what, of=signer_of, retracted_by=catalog.actor)
 
@@ -135,11 +135,13 @@ def _changed(
         )
     pem = public_key.read_text() if public_key else person.public_key
     kept = person.roles if roles is None else roles
-    people.change_actor(workspace.catalog, Change(name, kept, pem, since, why), _auditor(workspace))
+    changes.change_actor(
+        workspace.catalog, Change(name, kept, pem, since, why), _auditor(workspace)
+    )
     return ActorAnswer(actor=name, roles=kept)
 
 
-def _auditor(workspace: Workspace) -> people.Signer | None:
+def _auditor(workspace: Workspace) -> keys.Signer | None:
     """Return who signs a change of the list: nobody, until the list names an auditor."""
     catalog = workspace.catalog
-    return people.signer(catalog.actor) if people.is_closed(catalog) else None
+    return keys.signer(catalog.actor) if people.is_closed(catalog) else None

@@ -4,7 +4,7 @@ from pipelines.jobs import collect_evidence, gates
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
-from registry.governance import gate, people
+from registry.governance import acts, gate
 from registry.records.answers import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Act, Released
 from registry.records.evidence import BuildEvidence
@@ -39,18 +39,18 @@ def drafted(workspace: Workspace, reference: str) -> tuple[Act, ...]:
     """
     catalog = workspace.catalog
     build = catalog.get(reference, BuildFacts)
-    subject, sent = str(build.ref), people.Sent(drafting=True)
+    subject, sent = str(build.ref), acts.Sent(drafting=True)
     evidence = build_evidence(workspace, build)
     question = gates.question(workspace, Gate.RELEASE, subject, evidence, sent)
     gates.require_passed(gate.check(catalog, question))
     judged = gate.evidence_digest(catalog, question)
     return (
-        people.drafted_for(catalog, "verdict", subject, judged),
-        people.drafted_for(catalog, Released.logged_as, subject, build.digest),
+        acts.drafted_for(catalog, "verdict", subject, judged),
+        acts.drafted_for(catalog, Released.logged_as, subject, build.digest),
     )
 
 
-def release(workspace: Workspace, reference: str, sent: people.Sent | None = None) -> ReleaseAnswer:
+def release(workspace: Workspace, reference: str, sent: acts.Sent | None = None) -> ReleaseAnswer:
     """Release the build.
 
     Args:
@@ -69,9 +69,9 @@ def release(workspace: Workspace, reference: str, sent: people.Sent | None = Non
     subject = str(build.ref)
     if sent is not None:
         # Before the verdict is logged: a release without its signature leaves nothing behind.
-        people.vouched(catalog, Released.logged_as, subject, build.digest, sent=sent)
+        acts.vouched(catalog, Released.logged_as, subject, build.digest, sent=sent)
     verdict = gates.ask(workspace, Gate.RELEASE, subject, asked, sent)
-    envelope = people.vouched(catalog, Released.logged_as, subject, build.digest, sent=sent)
+    envelope = acts.vouched(catalog, Released.logged_as, subject, build.digest, sent=sent)
     body = Released(verdict=verdict.outcome)
     catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, build.ref)
     pins.pin(catalog)

@@ -21,7 +21,7 @@ from pipelines.jobs.training_runs import training_run, training_runs
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
-from registry.governance import gate, people
+from registry.governance import acts, gate, people
 from registry.governance.policies import Policy, load
 from registry.records.answers import (
     AuditAnswer,
@@ -156,7 +156,7 @@ def issue_token(
             )
     secret, token = tokens(workspace).issue(name, roles, days)
     subject = f"token/{token.id}"
-    envelope = people.vouched(catalog, TokenIssued.logged_as, subject, token.sha256)
+    envelope = acts.vouched(catalog, TokenIssued.logged_as, subject, token.sha256)
     body = TokenIssued(name=name, roles=token.roles, expires=token.expires)
     catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, subject)
     return secret, token
@@ -279,7 +279,7 @@ class WorkspaceJobs:
             build = asking.catalog.get(ref, BuildFacts)
             known = build_evidence(asking, build)
             # The person signs in the browser, so their key counts as at hand.
-            key = people.Sent(drafting=True)
+            key = acts.Sent(drafting=True)
             question = gates.question(asking, Gate.RELEASE, str(build.ref), known, key)
             verdict = gate.check(asking.catalog, question)
             # With waivers and own facts, which the log knows.
@@ -300,7 +300,7 @@ class WorkspaceJobs:
         finally:
             asking.catalog.close()
 
-    def release(self, ref: str, by: str, sent: people.Sent) -> ReleaseAnswer:
+    def release(self, ref: str, by: str, sent: acts.Sent) -> ReleaseAnswer:
         """Release a build in the name of `by`, who signed it elsewhere.
 
         Raises:
@@ -364,7 +364,7 @@ class WorkspaceJobs:
         finally:
             asking.catalog.close()
 
-    def ask_erasure(self, selected: Selected, why: str, by: str, sent: people.Sent) -> EraseAnswer:
+    def ask_erasure(self, selected: Selected, why: str, by: str, sent: acts.Sent) -> EraseAnswer:
         """Ask for an erasure in the name of `by`."""
         asking = self.workspace.acting_as(by)
         try:
@@ -384,7 +384,7 @@ class WorkspaceJobs:
         finally:
             asking.catalog.close()
 
-    def confirm_erasure(self, number: int, by: str, sent: people.Sent) -> EraseAnswer:
+    def confirm_erasure(self, number: int, by: str, sent: acts.Sent) -> EraseAnswer:
         """Confirm an erasure in the name of `by`, and delete the bytes.
 
         Raises:

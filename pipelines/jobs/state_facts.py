@@ -12,7 +12,7 @@ from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Conflict, Invalid, Refused
-from registry.governance import people, stating
+from registry.governance import keys, people, stating
 from registry.records.answers import FactRow, FactsAnswer
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
@@ -126,7 +126,7 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
             next="btx fact list says which there are",
         )
     _adopt_first(workspace, schema)
-    signer = people.signer(catalog.actor) if people.is_closed(catalog) else None
+    signer = keys.signer(catalog.actor) if people.is_closed(catalog) else None
     with workspace.store.holding():
         found.keep(workspace)
         event = stating.amend(catalog, whole, values, why, signer)
@@ -180,7 +180,7 @@ def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> str:
         return "unchanged"
     if dry_run:
         return "planned"
-    signer = people.signer(catalog.actor) if people.is_closed(catalog) else None
+    signer = keys.signer(catalog.actor) if people.is_closed(catalog) else None
     stating.declare(catalog, schema, signer, why)
     return "adopted"
 

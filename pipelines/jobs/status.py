@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.jobs.due_dates import due_dates
 from pipelines.workspace.bars import Note
 from pipelines.workspace.workspace import Workspace
-from registry.governance import people
+from registry.governance import approving, people
 from registry.records.answers import DiskUse, StatusAnswer, Waiting
 from registry.records.facts import (
     BuildFacts,
@@ -64,7 +64,7 @@ def status(workspace: Workspace) -> StatusAnswer:
 def _release(workspace: Workspace, build: str) -> Waiting:
     """Return who must act before the newest build can be released."""
     catalog = workspace.catalog
-    if people.approvals(catalog, catalog.get(build, BuildFacts)):
+    if approving.approvals(catalog, catalog.get(build, BuildFacts)):
         who, command = "a registrar", f"btx release {build}"
     else:
         listed = people.roll(catalog).values()

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from pipelines.jobs.build_plan import MAIN
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
-from registry.governance import contesting, people, private_words, seen_before
+from registry.governance import contesting, private_words, seen_before
 from registry.records.answers import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
@@ -41,7 +41,7 @@ def withdraw(
     catalog = workspace.catalog
     version = catalog.get(reference)
     if not dry_run:
-        people.withdraw(catalog, str(version.ref), why)
+        contesting.withdraw(catalog, str(version.ref), why)
     impact = catalog.impact(version.ref)
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]

@@ -17,8 +17,8 @@ from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_bytes
 from registry.errors import Conflict, Invalid
 from registry.formats import STATEMENTS, Dossier, collect, in_toto, public, render
-from registry.governance import attestations, people, worth
-from registry.governance.people import Signer
+from registry.governance import acts, attestations, keys, worth
+from registry.governance.keys import Signer
 from registry.records.answers import ReportAnswer
 from registry.records.facts import BuildFacts
 
@@ -70,7 +70,7 @@ def report(
     """
     catalog = workspace.catalog
     dossier = collect(catalog, reference)
-    by = people.signer(catalog.actor) if sign else None
+    by = keys.signer(catalog.actor) if sign else None
     if by and out is None and form not in STATEMENTS:
         raise Invalid(
             f"signature of a {form} report",
@@ -79,7 +79,7 @@ def report(
             next="name one with -o FILE",
         )
     if by:
-        people.require_listed(catalog, by)
+        acts.require_listed(catalog, by)
         folders.verify_here(workspace, catalog.get(reference))
     shown = public(dossier) if outside else dossier
     if form == PDF:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.lineage import Graph, Impact
 from registry.digest import sha256_bytes
-from registry.governance import contesting, people
+from registry.governance import approving, contesting, people
 from registry.governance.build_licence import BuildLicence, of_build
 from registry.governance.gate import verdicts
 from registry.governance.stating import Statements
@@ -238,7 +238,7 @@ def collect(catalog: Catalog, ref: str, *, at: datetime | None = None) -> Dossie
         graph=graph,
         statuses=statuses,
         verdicts=_judgements(catalog, refs),
-        approvals=tuple(people.approvals(catalog, subject)),
+        approvals=tuple(approving.approvals(catalog, subject)),
         open_list=not people.is_closed(catalog),
         releases=tuple(catalog.events(subject.ref, "released")),
         exports=tuple(catalog.events(subject.ref, "exported")),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Invalid, NotFound, Refused
-from registry.governance import people
+from registry.governance import acts, keys, people
 from registry.governance.first_uses import first_uses
 from registry.governance.policies import Policy, from_document
 from registry.records.events import Act, Acted
@@ -79,7 +79,7 @@ def first(catalog: Catalog) -> int | None:
 
 
 def adopt(
-    catalog: Catalog, policies: Sequence[Policy], by: people.Signer | None = None, why: str = ""
+    catalog: Catalog, policies: Sequence[Policy], by: keys.Signer | None = None, why: str = ""
 ) -> Event:
     """Make a set of policies the valid one.
 
@@ -103,7 +103,7 @@ def adopt(
         digest=set_digest(policies),
         actor=catalog.actor,
         why=why,
-        at=people.now(),
+        at=acts.now(),
     )
     document = {"policies": [policy.to_json() for policy in policies]}
     if not people.is_closed(catalog):
@@ -116,7 +116,7 @@ def adopt(
             next="let an auditor look at the change: BTX_ACTOR=AUDITOR btx policy adopt",
         )
     people.require_role(catalog, by.name, ("auditor",), "adopt policies")
-    return people.sign(catalog, act, by, documents=[document])
+    return acts.sign(catalog, act, by, documents=[document])
 
 
 def policies_of(catalog: Catalog, adoption: Adoption) -> list[Policy]:

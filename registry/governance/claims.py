@@ -17,7 +17,7 @@ from typing import Any
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid, NotFound
-from registry.governance import adoption, people, stating
+from registry.governance import adoption, approving, people, stating
 from registry.governance.policies import moment
 from registry.records.base import JsonObject
 from registry.records.events import Judged
@@ -120,7 +120,7 @@ class Claims:
     def _approvals(
         self, event: Event, version: Version[Facts] | None, claimed: Iterable[Mapping[str, Any]]
     ) -> Iterator[str]:
-        lines = people.approvals(self.catalog, version, event.seq) if version else ()
+        lines = approving.approvals(self.catalog, version, event.seq) if version else ()
         stood = {(line.actor, line.at) for line in lines}
         for one in claimed:
             if (one.get("actor"), one.get("at")) not in stood:

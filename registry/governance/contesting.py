@@ -1,16 +1,42 @@
-"""Contesting a withdrawal: a person objects, and the withdrawal stands.
+"""Withdrawing a version, and contesting that: a person objects, and the withdrawal stands.
 
-In:  the catalogue; a version that was withdrawn.
-Out: an event that names the withdrawal; who contests it, for everything that shows it.
+In:  the catalogue; a version.
+Out: the withdrawal; an event that names it; who contests it, for everything that shows it.
 A withdrawal is never undone: who wants the version back registers it again, past the gates.
 """
 
+from registry.catalogue import pins
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.governance import people
+from registry.governance import acts, people
 from registry.governance.first_uses import first_uses
 from registry.records.events import Contested, Withdrawn
 from registry.records.version import Event
+
+
+def withdraw(catalog: Catalog, ref: str, why: str, sent: acts.Sent | None = None) -> Event:
+    """Log a withdrawal, signed where the list of actors is closed. A second one changes nothing.
+
+    The log's head is written down outside.
+
+    Args:
+        catalog: the log, and who acts.
+        ref: the version.
+        why: the reason.
+        sent: what the person signed elsewhere.
+
+    Raises:
+        Refused: for somebody without a role, where the list of actors is closed.
+    """
+    version = catalog.get(ref)
+    subject = str(version.ref)
+    people.require_role(catalog, catalog.actor, people.ROLES, f"withdraw {subject}")
+    envelope = acts.vouched(
+        catalog, Withdrawn.logged_as, subject, version.digest, why=why, sent=sent
+    )
+    event = catalog.withdraw(subject, why, envelope)
+    pins.pin(catalog)
+    return event
 
 
 def contest(catalog: Catalog, ref: str, private: str) -> Event:
@@ -28,7 +54,7 @@ def contest(catalog: Catalog, ref: str, private: str) -> Event:
     withdrawal = require_withdrawn(catalog, ref)
     subject = withdrawal.subject
     body = Contested(withdrawal=withdrawal.digest, private=private)
-    envelope = people.vouched(catalog, body.logged_as, subject, body.withdrawal)
+    envelope = acts.vouched(catalog, body.logged_as, subject, body.withdrawal)
     if envelope is not None:
         body = body.model_copy(update={"envelope": envelope})
     return catalog.event(body, subject)

@@ -13,7 +13,7 @@ from registry.catalogue import pins
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Conflict, NotFound, Refused
-from registry.governance import people
+from registry.governance import acts, people
 from registry.records.events import Act, Erased, ErasedPart, ErasureAsked
 from registry.records.facts import Sketch
 from registry.records.version import Event, FileFact
@@ -44,7 +44,7 @@ def ask(
     parts: Sequence[ErasedPart],
     sketch: Sketch,
     private: str,
-    sent: people.Sent | None = None,
+    sent: acts.Sent | None = None,
 ) -> Event:
     """Log that a person asks for an erasure.
 
@@ -65,7 +65,7 @@ def ask(
         sketch=digest(sketch.to_json()),
         private=private,
     )
-    envelope = people.vouched(catalog, body.logged_as, subject, parts_digest(parts), sent=sent)
+    envelope = acts.vouched(catalog, body.logged_as, subject, parts_digest(parts), sent=sent)
     if envelope is not None:
         body = body.model_copy(update={"envelope": envelope})
     return catalog.event(body, subject, documents=[sketch.to_json()])
@@ -75,7 +75,7 @@ def drafted(catalog: Catalog, parts: Sequence[ErasedPart]) -> tuple[Act, ...]:
     """Return what the acting person signs to ask for an erasure."""
     subject = parts[0].ref
     people.require_role(catalog, catalog.actor, people.ROLES, f"erase {subject}")
-    return (people.drafted_for(catalog, ErasureAsked.logged_as, subject, parts_digest(parts)),)
+    return (acts.drafted_for(catalog, ErasureAsked.logged_as, subject, parts_digest(parts)),)
 
 
 def drafted_confirmation(catalog: Catalog, event: Event) -> tuple[Act, ...]:
@@ -88,7 +88,7 @@ def drafted_confirmation(catalog: Catalog, event: Event) -> tuple[Act, ...]:
     _require_confirmer(catalog, event, body)
     kind = Erased.logged_as
     return tuple(
-        people.drafted_for(catalog, kind, part.ref, digest(part.to_json())) for part in body.parts
+        acts.drafted_for(catalog, kind, part.ref, digest(part.to_json())) for part in body.parts
     )
 
 
@@ -116,7 +116,7 @@ def confirm(
     catalog: Catalog,
     event: Event,
     parts: Sequence[ErasedPart],
-    sent: people.Sent | None = None,
+    sent: acts.Sent | None = None,
 ) -> list[Event]:
     """Log the tombstones of an erasure that somebody else asked for.
 
@@ -177,10 +177,10 @@ def _files(parts: Sequence[ErasedPart]) -> set[tuple[str, str]]:
     return {(part.ref, file.sha256) for part in parts for file in part.files}
 
 
-def _tombstone(catalog: Catalog, event: Event, part: ErasedPart, sent: people.Sent | None) -> Event:
+def _tombstone(catalog: Catalog, event: Event, part: ErasedPart, sent: acts.Sent | None) -> Event:
     asking = event.read(ErasureAsked)
     body = Erased(asked=event.digest, part=part, sketch=asking.sketch, private=asking.private)
-    envelope = people.vouched(catalog, body.logged_as, part.ref, digest(part.to_json()), sent=sent)
+    envelope = acts.vouched(catalog, body.logged_as, part.ref, digest(part.to_json()), sent=sent)
     if envelope is not None:
         body = body.model_copy(update={"envelope": envelope})
     return catalog.event(body, part.ref)

@@ -13,7 +13,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
 from registry.digest import digest as digest_of
 from registry.errors import Invalid
-from registry.governance import adoption, erasure, people
+from registry.governance import adoption, approving, erasure, people
 from registry.governance.claims import LONGEST_TO_LOG, Claims
 from registry.governance.first_uses import repetitions, signed_act
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
@@ -436,7 +436,7 @@ def _licence(text: str | None) -> str | None:
 
 def _signed(catalog: Catalog, waiver: Waiver, before: int) -> bool:
     """Whether the waiver is a signed act that stood before an event, and says the same."""
-    standing = people.standing_acts(catalog, "waived", waiver.subject, before)
+    standing = approving.standing_acts(catalog, "waived", waiver.subject, before)
     events = [event for event in standing if event.digest == waiver.id]
     act = people.act_of(catalog, events[0]) if events else None
     if act is None:

@@ -16,7 +16,7 @@ from typing import Any
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Damaged, Invalid, NotFound
-from registry.governance import adoption, people, stating
+from registry.governance import acts, adoption, approving, stating
 from registry.governance.cel import expressions
 from registry.governance.policies import (
     Candidate,
@@ -78,7 +78,7 @@ class Question:
     policies: Sequence[Policy]
     at: datetime
     proposed: bool = False
-    sent: people.Sent | None = None
+    sent: acts.Sent | None = None
     schema: FactSchema = field(default_factory=FactSchema)
 
     @property
@@ -114,7 +114,7 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
     )
     judged = {"unreadable": unreadable} if unreadable else evidence
     if body.passed:
-        envelope = people.vouched(
+        envelope = acts.vouched(
             catalog, "verdict", question.subject, digest(judged), sent=question.sent
         )
         if envelope is not None:
@@ -209,7 +209,7 @@ def waiver_of(line: WaiverUsed) -> Waiver:
     )
 
 
-def grant(catalog: Catalog, rule: str, subject: str) -> people.Grant:
+def grant(catalog: Catalog, rule: str, subject: str) -> approving.Grant:
     """Return what a waiver of a rule would be for: the newest candidate that the rule judged.
 
     Args:
@@ -221,7 +221,7 @@ def grant(catalog: Catalog, rule: str, subject: str) -> people.Grant:
         Invalid: for what is no rule, or a subject without a version.
         NotFound: where no logged verdict on the subject holds the rule, or says of what content.
     """
-    people.check_named(rule, subject)
+    approving.check_named(rule, subject)
     for event in reversed(readable_verdicts(catalog, subject)):
         body = event.read(Judged)
         if rule not in body.rules or len(body.documents) < len(("policies", "evidence")):
@@ -232,7 +232,7 @@ def grant(catalog: Catalog, rule: str, subject: str) -> people.Grant:
         policies = from_document(catalog.document(body.policies))
         read = set(facts_read(policies, rule)) - GOVERNED
         excused = {fact: evidence.get(fact) for fact in sorted(read)}
-        return people.Grant(rule, subject, evidence["content"], excused)
+        return approving.Grant(rule, subject, evidence["content"], excused)
     raise NotFound(
         f"waiver of {rule} for {subject}",
         found="no verdict that asked this rule",
@@ -284,11 +284,11 @@ def completed(catalog: Catalog, question: Question) -> Evidence:
     own: dict[str, object] = {
         "kind": str(evidence.of),
         "waivers": _relied_on(catalog, let_in),
-        "actor": people.asker(catalog, catalog.actor, question.sent),
+        "actor": acts.asker(catalog, catalog.actor, question.sent),
     }
     if isinstance(evidence, BuildEvidence):
         own["registrar"] = registrar
-        own["approvals"] = tuple(people.approvals(catalog, version)) if version else ()
+        own["approvals"] = tuple(approving.approvals(catalog, version)) if version else ()
     complete = _with_gates(evidence, let_in).model_copy(update=own)
     return _with_own(catalog, complete, version, question.schema)
 
@@ -298,7 +298,7 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
     complete, subject = completed(catalog, question), question.subject
     version = _registered(catalog, subject)
     registrar = version.actor if version else catalog.actor
-    waivers = people.waivers(catalog, subject, registrar, registered=version is not None)
+    waivers = approving.waivers(catalog, subject, registrar, registered=version is not None)
     try:
         return complete.to_json(), waivers
     except Invalid as error:
@@ -397,7 +397,7 @@ def _approvals(catalog: Catalog, ref: str) -> tuple[ApprovalLine, ...]:
     if not catalog.events(ref, "approved"):
         return ()
     version = _registered(catalog, ref)
-    return tuple(people.approvals(catalog, version)) if version else ()
+    return tuple(approving.approvals(catalog, version)) if version else ()
 
 
 def _named(evidence: Evidence) -> list[str]:
@@ -421,7 +421,7 @@ def relied_on(catalog: Catalog, refs: Iterable[str]) -> tuple[WaiverLine, ...]:
 def _granted(catalog: Catalog, event: Event) -> list[Waiver]:
     """Return the waivers for what a verdict let in: for its content, judged by its facts."""
     registered = _registered(catalog, event.subject) is not None
-    signed = people.waivers(catalog, event.subject, event.actor, registered=registered)
+    signed = approving.waivers(catalog, event.subject, event.actor, registered=registered)
     try:
         evidence = catalog.document(event.read(Judged).evidence)
     except (NotFound, Damaged, IndexError):

@@ -20,7 +20,7 @@ from registry.catalogue import reading
 from registry.catalogue import search as narrowing
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.governance import gate, people, stating
+from registry.governance import approving, gate, stating
 from registry.records.answers import SearchRow
 from registry.records.events import Acted, Exported, Noted, Withdrawn
 from registry.records.facts import FACTS, Facts
@@ -398,7 +398,7 @@ def _is_waived(logged: Mapping[str, Fields], ref: str) -> bool:
 def _add_acts(catalog: Catalog, logged: dict[str, Fields]) -> None:
     """Add approvals and waivers that count."""
     for kind, prefix in (("approved", "approved"), ("waived", "waived")):
-        for event in people.standing_acts(catalog, kind):
+        for event in approving.standing_acts(catalog, kind):
             own = logged.setdefault(event.subject, {})
             _put(own, f"{prefix}_by", event.actor)
             body = event.body

@@ -9,7 +9,7 @@ import re
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Invalid, NotFound, Refused
-from registry.governance import people
+from registry.governance import acts, people
 from registry.records.events import AliasMoved, Noted, Retired
 from registry.records.kinds import UNUSABLE, Kind
 from registry.records.version import Event
@@ -95,7 +95,7 @@ def retire(catalog: Catalog, ref: str, why: str) -> Event:
             next=f"btx alias remove {named[0]}",
         )
     people.require_role(catalog, catalog.actor, people.ROLES, f"retire {subject}")
-    envelope = people.vouched(catalog, Retired.logged_as, subject, version.digest)
+    envelope = acts.vouched(catalog, Retired.logged_as, subject, version.digest)
     return catalog.retire(subject, why, envelope)
 
 
@@ -111,7 +111,7 @@ def _check_alias(alias: str) -> None:
 
 def _log(catalog: Catalog, subject: str, body: AliasMoved | Noted) -> Event:
     people.require_role(catalog, catalog.actor, people.ROLES, f"{body.logged_as} {subject}")
-    envelope = people.vouched(catalog, body.logged_as, subject, body.signed)
+    envelope = acts.vouched(catalog, body.logged_as, subject, body.signed)
     if envelope is not None:
         body = body.model_copy(update={"envelope": envelope})
     return catalog.event(body, subject)

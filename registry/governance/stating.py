@@ -19,7 +19,7 @@ from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Invalid, NotFound, Refused
-from registry.governance import people
+from registry.governance import acts, keys, people
 from registry.governance.first_uses import first_uses
 from registry.governance.policies import read_strict_yaml
 from registry.records.base import JsonObject
@@ -96,7 +96,7 @@ def schema_digest(schema: FactSchema) -> str:
 
 
 def declare(
-    catalog: Catalog, schema: FactSchema, by: people.Signer | None = None, why: str = ""
+    catalog: Catalog, schema: FactSchema, by: keys.Signer | None = None, why: str = ""
 ) -> Event:
     """Make a schema the valid one.
 
@@ -116,7 +116,7 @@ def declare(
         digest=schema_digest(schema),
         actor=catalog.actor,
         why=why,
-        at=people.now(),
+        at=acts.now(),
     )
     if not people.is_closed(catalog):
         return catalog.event(Acted(act=act), SCHEMA, kind=DECLARED, documents=[document])
@@ -128,7 +128,7 @@ def declare(
             next="let an auditor look at it: BTX_ACTOR=AUDITOR btx policy adopt",
         )
     people.require_role(catalog, by.name, ("auditor",), "adopt facts.yaml")
-    return people.sign(catalog, act, by, documents=[document])
+    return acts.sign(catalog, act, by, documents=[document])
 
 
 def require_known(schema: FactSchema, kind: str, names: Iterable[str]) -> None:
@@ -171,7 +171,7 @@ def amend(
     ref: str | Reference,
     values: Mapping[str, OwnValue | None],
     why: str,
-    by: people.Signer | None = None,
+    by: keys.Signer | None = None,
 ) -> Event:
     """Log what is stated of a version from now on, or of the organisation.
 
@@ -218,7 +218,7 @@ def amend(
         digest=version.digest if version else None,
         actor=catalog.actor,
         why=why,
-        at=people.now(),
+        at=acts.now(),
         facts=stated,
     )
     if not people.is_closed(catalog):
@@ -230,7 +230,7 @@ def amend(
             expected="that of the person who states them",
             next="run the command where your key is",
         )
-    return people.sign(catalog, act, by)
+    return acts.sign(catalog, act, by)
 
 
 @dataclass(frozen=True)

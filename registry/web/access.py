@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from registry.errors import Invalid, NotFound
-from registry.governance import people
+from registry.governance import keys, people
 
 ROLES = ("viewer", *people.ROLES)
 LONGEST_DAYS = 366
@@ -134,7 +134,7 @@ class Tokens:
         token = Token(
             id=secrets.token_hex(4),
             sha256=_sha256(secret),
-            name=people.named(name),
+            name=keys.named(name),
             roles=tuple(dict.fromkeys(roles)) or ("viewer",),
             issued=_text(at),
             expires=_text(at + timedelta(days=days)),

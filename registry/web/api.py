@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, PAGES, collect, public, render
-from registry.governance import lookup, people
+from registry.governance import acts, contesting, lookup, people
 from registry.records.answers import Answer, DiffAnswer, ErrorAnswer, ExplainAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
@@ -444,7 +444,7 @@ def release(
     here: Here, number: Number, asking: Registrar, signed: SignedRequest | None = None
 ) -> Done:
     """Release a build, where gate release allows it; signed where the list of actors is closed."""
-    sent = signed.sent() if signed else people.Sent()
+    sent = signed.sent() if signed else acts.Sent()
     answer = here.jobs.release(f"build/{number}", asking.name, sent)
     return Done(ref=answer.ref, status=answer.status, by=asking.name)
 
@@ -463,7 +463,7 @@ def withdrawal_statement(
 @router.post("/withdrawals", status_code=201)
 def withdraw(here: Here, asked: WithdrawRequest, asking: Acting) -> Done:
     """Withdraw a version, for good; signed where the list of actors is closed."""
-    event = people.withdraw(here.acting(asking.name), asked.ref, asked.why, asked.sent())
+    event = contesting.withdraw(here.acting(asking.name), asked.ref, asked.why, asked.sent())
     return _done(here, event.subject, event.actor)
 
 

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from btx_core.problems import BtxError
 from registry.errors import Invalid, Refused
-from registry.governance import lookup, people
+from registry.governance import acts, contesting, lookup, people
 from registry.records import division
 from registry.records.answers import ErrorAnswer
 from registry.records.kinds import Kind
@@ -372,7 +372,7 @@ def withdraw(
     if not why.strip():
         raise HTTPException(422, "say why: the log keeps it")
     # On a closed list of actors the page signs and calls the API instead.
-    event = people.withdraw(here.acting(asking.name), ref, why.strip(), people.Sent())
+    event = contesting.withdraw(here.acting(asking.name), ref, why.strip(), acts.Sent())
     return RedirectResponse(f"/impact?ref={quote(event.subject)}", 303)
 
 
@@ -483,7 +483,7 @@ def review(request: Request, here: Here, asking: Visitor, number: api.Number) ->
 def release(here: Here, asking: Acting, number: api.Number) -> Response:
     """Release a build."""
     api.require(asking, "registrar")
-    here.jobs.release(f"build/{number}", asking.name, people.Sent())
+    here.jobs.release(f"build/{number}", asking.name, acts.Sent())
     return RedirectResponse(f"/build/{number}", 303)
 
 

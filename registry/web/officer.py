@@ -9,7 +9,7 @@ from typing import Literal
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid, NotFound
-from registry.governance import adoption, build_licence, due, gate, people
+from registry.governance import adoption, approving, build_licence, due, gate, people
 from registry.governance.policies import Policy, moment
 from registry.records.answers import ActorRow, DueRow
 from registry.records.events import Act, Judged
@@ -45,7 +45,7 @@ def waivers(catalog: Catalog) -> WaiversPage:
 def standing(catalog: Catalog, kind: str, subject: str | None = None) -> list[StandingAct]:
     """Return the approvals or waivers that count, newest first."""
     lines = []
-    for event in reversed(people.standing_acts(catalog, kind, subject)):
+    for event in reversed(approving.standing_acts(catalog, kind, subject)):
         act = people.stated(event)
         if act is not None:
             lines.append(_standing(event, act))
@@ -55,7 +55,7 @@ def standing(catalog: Catalog, kind: str, subject: str | None = None) -> list[St
 def standing_act(catalog: Catalog, seq: int) -> tuple[Event, StandingAct]:
     """Return the approval or waiver with this number. Raises NotFound where none counts."""
     for kind in ("waived", "approved"):
-        for event in people.standing_acts(catalog, kind):
+        for event in approving.standing_acts(catalog, kind):
             act = people.stated(event) if event.seq == seq else None
             if act is not None:
                 return event, _standing(event, act)

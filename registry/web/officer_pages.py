@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse
 
 from btx_core.problems import BtxError
-from registry.governance import people
+from registry.governance import approving, people
 from registry.records.kinds import Kind
 from registry.web import api, officer, views
 from registry.web.html_pages import Acting, Here, Ref, Visitor, show
@@ -44,7 +44,7 @@ def waive(
         asking,
         draft=draft,
         standing=[act for act in standing if act.rule == draft.rule],
-        longest=people.LONGEST_WAIVER_DAYS,
+        longest=approving.LONGEST_WAIVER_DAYS,
     )
 
 

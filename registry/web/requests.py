@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from registry.governance.people import Sent
+from registry.governance.acts import Sent
 from registry.records.events import Envelope
 
 Ref = Annotated[str, StringConstraints(min_length=4, max_length=100)]

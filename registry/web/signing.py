@@ -7,8 +7,8 @@ never come here. Who may do what is governance's to decide; a token's roles are 
 
 from collections.abc import Iterable
 
-from registry.governance import gate, people, policies
-from registry.governance.people import Change
+from registry.governance import acts, approving, changes, gate, people, policies
+from registry.governance.changes import Change
 from registry.records.answers import EraseAnswer
 from registry.records.events import Act, Acted
 from registry.records.pages import Statements
@@ -34,7 +34,7 @@ def waiver(here: Site, asked: WaiverRequest, person: Person) -> Act:
     """
     policies.require_waivable(here.jobs.policies(), asked.rule)
     grant = gate.grant(here.catalog, asked.rule, asked.ref)
-    return people.draft_waiver(
+    return approving.draft_waiver(
         here.catalog, grant, person.name, until=asked.until, why=asked.why.strip()
     )
 
@@ -42,15 +42,15 @@ def waiver(here: Site, asked: WaiverRequest, person: Person) -> Act:
 def retraction(here: Site, asked: RetractionRequest, person: Person) -> Act:
     """Draft that an approval or a waiver is taken back. Raises NotFound where none counts."""
     event, _ = officer.standing_act(here.catalog, asked.event)
-    return people.draft_retraction(here.catalog, event, person.name, asked.why.strip())
+    return approving.draft_retraction(here.catalog, event, person.name, asked.why.strip())
 
 
 def actor(here: Site, asked: ActorRequest, person: Person) -> Act:
-    """Draft a change of the list of actors. Raises Refused as `people.draft_change` does."""
+    """Draft a change of the list of actors. Raises Refused as `changes.draft_change` does."""
     known = people.roll(here.catalog).get(asked.name)
     key = asked.public_key if asked.public_key.strip() else known.public_key if known else ""
     change = Change(asked.name, asked.roles, key, asked.since or None, asked.why.strip())
-    return people.draft_change(here.catalog, change, person.name)
+    return changes.draft_change(here.catalog, change, person.name)
 
 
 def admitted(
@@ -65,8 +65,8 @@ def admitted(
         return catalog.event(Acted(act=act), act.subject, kind=act.act)
     envelopes = asked.sent().envelopes
     if not envelopes:
-        raise people.unsigned(act)
-    return people.admit_act(catalog, act, envelopes[0])
+        raise acts.unsigned(act)
+    return acts.admit_act(catalog, act, envelopes[0])
 
 
 def statements(here: Site, acts: Iterable[Act]) -> Statements:

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound, Refused
-from registry.governance import people
+from registry.governance import acts, approving, people
 from registry.governance.policies import Policy
 from registry.records.answers import (
     AuditAnswer,
@@ -99,10 +99,10 @@ class ErasureJobs:
 
     look_ahead: Callable[[Selected], EraseAnswer]
     drafted: Callable[[Selected, str], tuple[Act, ...]]
-    ask: Callable[[Selected, str, str, people.Sent], EraseAnswer]
+    ask: Callable[[Selected, str, str, acts.Sent], EraseAnswer]
     waiting: Callable[[], Sequence[EraseAnswer]]
     drafted_confirmation: Callable[[int, str], tuple[Act, ...]]
-    confirm: Callable[[int, str, people.Sent], EraseAnswer]
+    confirm: Callable[[int, str, acts.Sent], EraseAnswer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ class Jobs:
     audit: Callable[[str, str | None, OnCheck], AuditAnswer]
     review: Callable[[str, str], Reviewed]
     drafted_release: Callable[[str, str], tuple[Act, ...]]
-    release: Callable[[str, str, people.Sent], ReleaseAnswer]
+    release: Callable[[str, str, acts.Sent], ReleaseAnswer]
     compare: Callable[[str, str], DiffAnswer]
     training_runs: Callable[[], RunsPage]
     training_run: Callable[[str], TrainingRun]
@@ -260,12 +260,12 @@ class Site:
             digest=build.digest,
             evidence=reviewed.evidence,
             verdict=reviewed.verdict,
-            approvals=tuple(people.approvals(self.catalog, build)),
+            approvals=tuple(approving.approvals(self.catalog, build)),
             waivers=officer.relied_on(self.catalog, reviewed.evidence.waivers),
             due=officer.due_in(self.catalog, name, reviewed.evidence, SOON_DAYS),
             licence=officer.licence_line(self.catalog, build),
             since=reviewed.since,
-            signed=person.name in {one.actor for one in people.approvals(self.catalog, build)},
+            signed=person.name in {one.actor for one in approving.approvals(self.catalog, build)},
             to_sign=to_sign,
             why_not=why_not,
             closed=people.is_closed(self.catalog),
@@ -286,7 +286,7 @@ class Site:
         Raises:
             Refused: where the person is no approver, or registered the build.
         """
-        return self.drafted(people.drafted(self.catalog, ref, person.name, why))
+        return self.drafted(approving.drafted(self.catalog, ref, person.name, why))
 
     def drafted(self, act: Act, by: str | None = None) -> ToSign:
         """Return an act with the bytes that its person signs where their key is.
@@ -295,7 +295,7 @@ class Site:
             act: what is signed.
             by: who signs it, where the act itself does not say.
         """
-        payload, message = people.to_sign(act)
+        payload, message = acts.to_sign(act)
         name = act.actor or by
         person = people.roll(self.catalog).get(name or "")
         if person is None or person.key_id is None:
@@ -325,7 +325,7 @@ class Site:
     def withdrawal_statements(self, ref: str, person: Person, why: str) -> Statements:
         """Draft what a person signs to withdraw a version."""
         version = self.catalog.get(ref)
-        act = people.drafted_for(
+        act = acts.drafted_for(
             self.acting(person.name), "withdrawn", str(version.ref), version.digest, why
         )
         return Statements(acts=(self.drafted(act),))
@@ -336,7 +336,7 @@ class Site:
         Raises:
             Refused: where it does not count, saying why.
         """
-        return people.admit(self.acting(person.name), ref, envelope)
+        return approving.admit(self.acting(person.name), ref, envelope)
 
 
 @dataclass(frozen=True)

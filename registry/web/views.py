@@ -12,7 +12,7 @@ from registry.catalogue import reading
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.database import Rows
 from registry.governance import contesting, due, people, worth
-from registry.governance.people import approvals
+from registry.governance.approving import approvals
 from registry.governance.stating import own_facts_of
 from registry.records.answers import FileLine
 from registry.records.facts import (

@@ -25,7 +25,7 @@ from pipelines.stages.dvc_runs import StageFailed
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Damaged, Refused
-from registry.governance import people
+from registry.governance import changes, keys
 from registry.records.kinds import Kind
 
 SHARD = "builds/1/model-expert-math.safetensors"
@@ -69,7 +69,7 @@ def lead_out(path: Path) -> None:
 @pytest.fixture
 def keyed(own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     path = tmp_path / "own.pem"
-    people.new_key(own_story.catalog.actor, path)
+    keys.new_key(own_story.catalog.actor, path)
     monkeypatch.setenv("BTX_KEY_FILE", str(path))
     return own_story
 
@@ -220,10 +220,10 @@ def test_only_a_key_on_a_closed_list_signs_a_report(
     own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = own_story.catalog.actor
-    mine = people.new_key(name, tmp_path / "mine.pem")
-    pem = people.public_pem(mine)
-    people.add_actor(own_story.catalog, name, ("auditor", "registrar"), pem)
-    people.new_key(name, tmp_path / "any.pem")
+    mine = keys.new_key(name, tmp_path / "mine.pem")
+    pem = keys.public_pem(mine)
+    changes.add_actor(own_story.catalog, name, ("auditor", "registrar"), pem)
+    keys.new_key(name, tmp_path / "any.pem")
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "any.pem"))
     with pytest.raises(Refused, match="on the list of actors"):
         report(own_story, "data/math@1", "in-toto", sign=True)

@@ -12,7 +12,7 @@ from pipelines.jobs.withdraw import contest, withdraw
 from pipelines.jobs.write_report import report
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Invalid, NotFound, Refused
-from registry.governance import gaps, people
+from registry.governance import changes, gaps, keys
 from registry.records.events import Contested
 from registry.records.facts import DataFacts
 
@@ -58,10 +58,10 @@ def test_only_a_withdrawal_is_contested_and_with_a_reason(withdrawn: Workspace) 
 def test_on_a_closed_list_a_contest_is_signed_by_a_person_with_a_role(
     withdrawn: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ida = people.new_key("ida", tmp_path / "ida.pem")
-    pem = people.public_pem(ida)
-    people.add_actor(withdrawn.acting_as("ida").catalog, "ida", ("auditor",), pem)
-    people.new_key("mal", tmp_path / "mal.pem")
+    ida = keys.new_key("ida", tmp_path / "ida.pem")
+    pem = keys.public_pem(ida)
+    changes.add_actor(withdrawn.acting_as("ida").catalog, "ida", ("auditor",), pem)
+    keys.new_key("mal", tmp_path / "mal.pem")
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "mal.pem"))
     with pytest.raises(Refused, match="mal would contest"):
         contest(withdrawn.acting_as("mal"), REF, WHY)

@@ -30,7 +30,7 @@ from pipelines.jobs.train import train
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, NotFound, Refused
-from registry.governance import people
+from registry.governance import changes, keys, people
 from registry.records.events import Erased, ErasureAsked
 from registry.records.facts import BuildFacts, DataStatement, ExpertFacts
 from registry.records.kinds import UNUSABLE
@@ -111,11 +111,11 @@ def close(workspace: Workspace, keys: Path) -> None:
     roles = {"ida": ("auditor",), "ann": ("registrar",), "ben": ("approver",)}
     ida = None
     for name, held in roles.items():
-        signer = people.new_key(name, keys / f"{name}.pem")
+        signer = keys.new_key(name, keys / f"{name}.pem")
         ida = ida or signer
         catalog = workspace.acting_as("ida").catalog
         by = ida if people.is_closed(catalog) else None
-        people.add_actor(catalog, name, held, people.public_pem(signer), by)
+        changes.add_actor(catalog, name, held, keys.public_pem(signer), by)
 
 
 def dvc(root: Path, *arguments: str) -> None:
@@ -364,7 +364,7 @@ def test_nobody_erases_alone_or_without_the_role(
     small: Workspace, tmp_path: Path, sign_as: Any
 ) -> None:
     close(small, tmp_path)
-    people.new_key("mal", tmp_path / "mal.pem")
+    keys.new_key("mal", tmp_path / "mal.pem")
     selection = Selection(ref="data/letters@1", author="ada")
     with pytest.raises(Refused, match="roles none"):
         erase.ask(sign_as(small, "mal"), selection, WHY)

@@ -20,7 +20,7 @@ from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue import insert_only
 from registry.catalogue.audit_log import Link
-from registry.governance import people
+from registry.governance import changes, keys
 from registry.records.answers import CollectAnswer
 from registry.records.facts import BuildFacts, SnapshotFacts
 from registry.records.kinds import Mode
@@ -142,9 +142,9 @@ def test_a_log_written_anew_is_caught_by_each_kept_head(
 ) -> None:
     monkeypatch.setenv("BTX_ACTOR", "dora")
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "dora.pem"))
-    pem = people.public_pem(people.new_key("dora"))
+    pem = keys.public_pem(keys.new_key("dora"))
     (tmp_path / "dora.pub").write_text(pem)
-    people.add_actor(own_story.catalog, "dora", ("auditor",), pem)
+    changes.add_actor(own_story.catalog, "dora", ("auditor",), pem)
     for options in (["-o", "plain.json"], ["--sign", "-o", "signed.json"]):
         assert btx(own_story.root, "registry", "head", *options).returncode == 0
     subprocess.run(

@@ -24,7 +24,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
 from registry.errors import NotFound
-from registry.governance import gate, people
+from registry.governance import approving, changes, gate, keys
 from registry.governance.policies import Verdict, load
 from registry.records.evidence import BuildEvidence, DataEvidence, Evidence
 from registry.records.facts import (
@@ -146,11 +146,11 @@ class Governed:
             self.opened[name] = Catalog(self.url, actor=name)
         return self.opened[name]
 
-    def person(self, name: str, *roles: str, by: str | None = None) -> people.Signer:
+    def person(self, name: str, *roles: str, by: str | None = None) -> keys.Signer:
         """Put a person on the list of people, with a new key; `by` is an auditor."""
-        signer = people.new_key(name, self.keys / f"{name}.pem")
-        acting = people.signer(by, self.keys / f"{by}.pem") if by else None
-        people.add_actor(self.as_(by or "ann"), name, roles, people.public_pem(signer), acting)
+        signer = keys.new_key(name, self.keys / f"{name}.pem")
+        acting = keys.signer(by, self.keys / f"{by}.pem") if by else None
+        changes.add_actor(self.as_(by or "ann"), name, roles, keys.public_pem(signer), acting)
         return signer
 
     def decide(self, gate_name: str, about: Evidence, at: datetime | None = None) -> Verdict:
@@ -201,13 +201,13 @@ class Governed:
         return FileFact("a.txt", 6, hashlib.sha256(text.encode()).hexdigest())
 
     def waive(
-        self, by: people.Signer, rule: str, about: Evidence, until: str, why: str = "w"
+        self, by: keys.Signer, rule: str, about: Evidence, until: str, why: str = "w"
     ) -> Event:
         """Ask gate register, and let a person waive the rule for what was judged there."""
         self.decide("register", about)
         catalog = self.as_(by.name)
         granted = gate.grant(catalog, rule, str(about.ref))
-        return people.waive(catalog, granted, by, until=until, why=why)
+        return approving.waive(catalog, granted, by, until=until, why=why)
 
     def seed(self) -> Version[SeedFacts]:
         """Register seed/base@1."""

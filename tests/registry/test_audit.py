@@ -28,7 +28,7 @@ from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
 from registry.errors import BtxError, NotFound
-from registry.governance import gaps, gate, people
+from registry.governance import approving, gaps, gate, keys, people
 from registry.records.answers import AuditAnswer, Finding
 from registry.records.events import BODIES, AnyBody, Judged, Released
 from registry.records.facts import (
@@ -416,8 +416,8 @@ def questions(catalog: Catalog) -> list[Callable[[], object]]:
         lambda: [event.body for event in catalog.events()],
         lambda: [gate.judge_again(catalog, event) for event in catalog.events(kind="verdict")],
         lambda: people.roll(catalog),
-        lambda: people.approvals(catalog, catalog.get("build/1")),
-        lambda: people.waivers(catalog, "data/law@1", None),
+        lambda: approving.approvals(catalog, catalog.get("build/1")),
+        lambda: approving.waivers(catalog, "data/law@1", None),
         catalog.needed,
         catalog.head,
     ]
@@ -435,9 +435,9 @@ def answers_or_names_the_damage(governed: Any, store: Store) -> None:
 def told(governed: Any) -> Any:
     """Return a whole story, approved and waived in part, by people on a closed list."""
     governed.story()
-    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    approving.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
     until = (governed.at + timedelta(days=9)).date().isoformat()
-    ben = people.signer("ben", governed.keys / "ben.pem")
+    ben = keys.signer("ben", governed.keys / "ben.pem")
     governed.waive(ben, "licence/allowed", governed.data_candidate(), until)
     return governed
 

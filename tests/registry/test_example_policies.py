@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.jobs import collect_evidence
-from registry.governance import gate, people, stating
+from registry.governance import approving, gate, stating
 from registry.governance.gate import Question
 from registry.governance.policies import load
 from registry.records.events import Judged
@@ -87,9 +87,9 @@ def test_an_expert_of_a_department_waits_for_its_approver(company: Any) -> None:
     stating.amend(catalog, expert.ref, {"department": "legal"}, "moved")
     assert refusals(company, candidate) == ["department-approval/approved"]
     bob, dora = (company.person(name, "approver") for name in ("bob", "dora"))
-    people.approve(company.as_("bob"), str(expert.ref), bob)
+    approving.approve(company.as_("bob"), str(expert.ref), bob)
     assert refusals(company, candidate) == ["department-approval/approved"]
-    people.approve(company.as_("dora"), str(expert.ref), dora)
+    approving.approve(company.as_("dora"), str(expert.ref), dora)
     assert refusals(company, candidate) == []
 
 

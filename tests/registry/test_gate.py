@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.jobs import collect_evidence
 from registry.digest import canonical_json
 from registry.errors import Damaged
-from registry.governance import gaps, gate, people
+from registry.governance import approving, gaps, gate
 from registry.governance.policies import Candidate, judge, load, moment
 from registry.records.events import Act, Acted, AnyBody, Judged, Reason, Released
 from registry.records.evidence import EVIDENCE, ApprovalLine, DataEvidence
@@ -186,7 +186,7 @@ def test_a_release_on_other_figures_than_the_registered_ones_is_found(
 ) -> None:
     story = governed.story()
     catalog = governed.as_("ann")
-    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    approving.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
     right = governed.build_evidence(catalog.get("expert/law@1"))
     facts = story.facts.to_json()
     other = {key: change[key] if key != "cost" else facts["cost"] | change[key] for key in change}
@@ -271,13 +271,13 @@ def test_release_without_a_second_person_is_refused_and_with_one_allowed(governe
     assert rules(governed.decide("release", claimed)) == ["release/second-person"], (
         "what the caller says of approvals does not count"
     )
-    people.approve(governed.as_("ben"), str(build.ref), governed.person("ben", "approver"))
+    approving.approve(governed.as_("ben"), str(build.ref), governed.person("ben", "approver"))
     assert governed.decide("release", plain).outcome == "allowed"
 
 
 def test_release_with_a_withdrawn_member_is_refused(governed: Any) -> None:
     governed.story()
-    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    approving.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
     catalog = governed.as_("ann")
     catalog.withdraw("data/law@1", "the holder said so")
     assert set(
@@ -295,7 +295,7 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     contract = governed.data_candidate(license="AGPL-3.0-only")
     governed.waive(ben, "licence/allowed", contract, days(governed, 10), "contract 4711")
     build = governed.build(governed.expert(governed.data(license="AGPL-3.0-only")))
-    people.approve(as_ben, str(build.ref), ben)
+    approving.approve(as_ben, str(build.ref), ben)
     catalog = governed.as_("ann")
     about = governed.build_evidence(catalog.get("expert/law@1"))
     verdict = governed.decide("release", about)
@@ -310,7 +310,7 @@ def test_what_came_in_by_a_waiver_goes_out_with_it_unless_renewed(governed: Any)
     later = moment(days(governed, 11))
     assert rules(governed.decide("release", about, at=later)) == ["waivers/unexpired"]
     renewed = gate.grant(as_ben, "licence/allowed", "data/law@1")
-    people.waive(as_ben, renewed, ben, until=days(governed, 60), why="contract renewed")
+    approving.waive(as_ben, renewed, ben, until=days(governed, 60), why="contract renewed")
     assert governed.decide("release", about, at=later).outcome == "allowed"
     assert gaps.ungated(catalog, "build/1") == []
 

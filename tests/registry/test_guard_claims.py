@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.jobs import collect_evidence
-from registry.governance import adoption, gaps, gate, people, stating
+from registry.governance import acts, adoption, approving, gaps, gate, keys, people, stating
 from registry.governance.policies import load
 from registry.records.facts import BuildFacts
 from registry.records.own_facts import FactSchema
@@ -22,8 +22,8 @@ NC = "CC-BY-NC-4.0"
 Lie = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-def key(governed: Any, name: str) -> people.Signer:
-    return people.signer(name, governed.keys / f"{name}.pem")
+def key(governed: Any, name: str) -> keys.Signer:
+    return keys.signer(name, governed.keys / f"{name}.pem")
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def released(told: Any) -> list[str]:
     from registry.records.events import Released
 
     catalog = told.as_("ann")
-    envelope = people.vouched(catalog, "released", "build/1", catalog.get("build/1").digest)
+    envelope = acts.vouched(catalog, "released", "build/1", catalog.get("build/1").digest)
     catalog.event(Released(verdict="allowed", envelope=envelope), "build/1")
     assert gaps.unsigned(catalog)[1] == [], "she signs what she says"
     return [gap.found for gap in gaps.ungated(catalog, "build/1")]
 
 
 def approved(told: Any) -> Any:
-    return people.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    return approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
 
 
 def line(event_at: str) -> dict[str, Any]:
@@ -118,10 +118,10 @@ def test_a_release_by_an_approval_that_nobody_gave_or_that_was_taken_back_is_fou
     told: Any, taken_back: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told.story()
-    at = people.now()
+    at = acts.now()
     if taken_back:
         event = approved(told)
-        people.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
+        approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
         at = event.at
     lying(told, release(told), lambda e: {"approvals": [line(at)]}, monkeypatch)
     assert released(told) == ["judged on an approval by ben that did not stand by then"]
@@ -139,7 +139,7 @@ def test_an_honest_release_is_found_fault_with_by_nobody_whatever_comes_after_it
     assert gate.decide(told.as_("ann"), release(told)).outcome == "allowed"
     assert released(told) == []
     stating.amend(told.as_("ann"), "data/law@1", {"dpia": "failed"}, "again", key(told, "ann"))
-    people.retract(told.as_("ben"), event, key(told, "ben"), "for the next one")
+    approving.retract(told.as_("ben"), event, key(told, "ben"), "for the next one")
     told.person("cy", "approver", by="ida")
     assert [gap.found for gap in gaps.ungated(told.as_("ann"), "build/1")] == []
 
@@ -150,8 +150,8 @@ def test_a_corpus_that_was_let_in_by_a_waiver_that_was_taken_back_is_found(
     until = (datetime.now(UTC) + timedelta(days=10)).date().isoformat()
     about = told.data_candidate("novels", license=NC)
     event = told.waive(key(told, "ben"), "licence/allowed", about, until)
-    held = people.waivers(told.as_("ann"), "data/novels@1", "ann")
-    people.retract(told.as_("ida"), event, key(told, "ida"), "counsel disagreed")
+    held = approving.waivers(told.as_("ann"), "data/novels@1", "ann")
+    approving.retract(told.as_("ida"), event, key(told, "ida"), "counsel disagreed")
     completed = gate._completed
     with monkeypatch.context() as patch:
         patch.setattr(gate, "_completed", lambda *args: (completed(*args)[0], held))
@@ -182,7 +182,7 @@ def test_an_act_that_was_signed_long_before_it_was_logged_is_found(told: Any) ->
     from registry.records.events import Acted, Envelope
 
     told.story()
-    act = people.drafted(told.as_("ben"), "build/1", "ben")
+    act = approving.drafted(told.as_("ben"), "build/1", "ben")
     act = act.model_copy(update={"at": "2026-01-01T08:00:00Z"})
     envelope = attestations.sign(act.to_json(), key(told, "ben").key, people.ACT)
     body = Acted(act=act, envelope=Envelope.from_json(envelope, "test"))

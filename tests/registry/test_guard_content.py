@@ -7,7 +7,16 @@ import pytest
 
 from pipelines.jobs import collect_evidence
 from registry.errors import NotFound
-from registry.governance import attestations, gaps, gate, people, remarks, seen_before
+from registry.governance import (
+    approving,
+    attestations,
+    contesting,
+    gaps,
+    gate,
+    people,
+    remarks,
+    seen_before,
+)
 from registry.records.events import Act, Acted, Envelope, Judged
 from registry.records.kinds import Outcome
 from registry.records.results import Result
@@ -78,8 +87,8 @@ def test_an_older_waiver_that_names_no_content_lets_nothing_new_in(governed: Any
     governed.as_("ben").event(body, "data/novels@1", kind="waived")
     assert outcome(governed, license=NC) == ("refused", ["licence/allowed"])
     catalog = governed.as_("ann")
-    assert people.waivers(catalog, "data/novels@1", "ann") == []
-    assert len(people.waivers(catalog, "data/novels@1", "ann", registered=True)) == 1
+    assert approving.waivers(catalog, "data/novels@1", "ann") == []
+    assert len(approving.waivers(catalog, "data/novels@1", "ann", registered=True)) == 1
 
 
 def test_what_was_never_tried_cannot_be_waived(governed: Any) -> None:
@@ -145,6 +154,6 @@ def test_what_was_retired_is_tainted_with_what_it_was_made_from(governed: Any) -
     )
     remarks.retire(catalog, str(twin.ref), "a typing error")
     assert seen_before.of_weights(catalog, tensors) == ()
-    people.withdraw(catalog, "data/law@1", "consent ended")
+    contesting.withdraw(catalog, "data/law@1", "consent ended")
     (line,) = seen_before.of_weights(catalog, tensors)
     assert (line.ref, line.status, line.share) == ("expert/twin@1", "tainted", 1.0)

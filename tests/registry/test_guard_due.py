@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from registry.governance import due, people
+from registry.governance import approving, contesting, due
 
 
 def days(governed: Any, number: int) -> str:
@@ -47,17 +47,17 @@ def test_a_renewed_waiver_is_told_by_its_new_date_and_a_retracted_one_has_ended(
     governed.data("law", license="LicenseRef-Contract")
     assert len(told(governed)) == 1
     granted = gate.grant(governed.as_("ben"), "licence/allowed", "data/law@1")
-    second = people.waive(
+    second = approving.waive(
         governed.as_("ben"), granted, ben, until=days(governed, 90), why="renewed"
     )
     assert told(governed) == []
     for event in (first, second):
-        people.retract(governed.as_("ben"), event, ben, "the contract was void")
+        approving.retract(governed.as_("ben"), event, ben, "the contract was void")
     assert told(governed) == [("ended", "waiver of licence/allowed", "data/law@1")]
 
 
 def test_what_was_withdrawn_is_told_no_more(governed: Any) -> None:
     governed.data("letters", retain_until=days(governed, 10))
     assert len(told(governed)) == 1
-    people.withdraw(governed.as_("ann"), "data/letters@1", "its date came")
+    contesting.withdraw(governed.as_("ann"), "data/letters@1", "its date came")
     assert told(governed, later=20) == []

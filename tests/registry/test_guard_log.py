@@ -12,7 +12,7 @@ from registry.catalogue import audit_log, insert_only, pins
 from registry.catalogue.audit_log import GENESIS, Link
 from registry.catalogue.catalog import Catalog
 from registry.errors import Refused
-from registry.governance import people
+from registry.governance import contesting
 from registry.records.events import Withdrawn
 from registry.records.facts import DataFacts
 
@@ -109,7 +109,7 @@ def test_a_withdrawal_writes_the_head_down_outside_and_a_rewritten_log_is_seen(
     governed.data("law")
     catalog = governed.as_("ann")
     assert pins.pinned(catalog) == []
-    people.withdraw(catalog, "data/law@1", "consent ended")
+    contesting.withdraw(catalog, "data/law@1", "consent ended")
     (kept,) = pins.pinned(catalog)
     assert kept.head == catalog.head()
     governed.data("more")
@@ -140,5 +140,5 @@ def test_an_act_stands_where_no_head_can_be_written_down(
     monkeypatch.setenv("BTX_HEADS", str(tmp_path / "file"))
     governed.data("law")
     assert pins.pin(governed.as_("ann")) is None
-    people.withdraw(governed.as_("ann"), "data/law@1", "consent ended")
+    contesting.withdraw(governed.as_("ann"), "data/law@1", "consent ended")
     assert governed.as_("ann").status("data/law@1") == "withdrawn"

@@ -8,8 +8,18 @@ import pytest
 
 from registry.errors import Refused
 from registry.formats import collect, render
-from registry.governance import adoption, attestations, gaps, people
-from registry.governance.people import Change
+from registry.governance import (
+    acts,
+    adoption,
+    approving,
+    attestations,
+    changes,
+    contesting,
+    gaps,
+    keys,
+    people,
+)
+from registry.governance.changes import Change
 from registry.governance.policies import load
 from registry.records.events import Act, Acted, Envelope, Released, Withdrawn
 from registry.web.views import overview
@@ -17,8 +27,8 @@ from registry.web.views import overview
 POLICIES = Path(__file__).parents[2] / "policies"
 
 
-def key(governed: Any, name: str) -> people.Signer:
-    return people.signer(name, governed.keys / f"{name}.pem")
+def key(governed: Any, name: str) -> keys.Signer:
+    return keys.signer(name, governed.keys / f"{name}.pem")
 
 
 def acting(governed: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -49,12 +59,12 @@ def told(closed: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_one_key_is_one_person_also_years_later(closed: Any) -> None:
     """Not under a second name, not after its owner left, not one that was replaced."""
     ida, catalog = key(closed, "ida"), closed.as_("ida")
-    pem = people.public_pem(key(closed, "ann"))
-    old = people.public_pem(key(closed, "ben"))
-    people.change_actor(catalog, Change("ben", (), old), ida)
+    pem = keys.public_pem(key(closed, "ann"))
+    old = keys.public_pem(key(closed, "ben"))
+    changes.change_actor(catalog, Change("ben", (), old), ida)
     for stolen in (pem, old):
         with pytest.raises(Refused, match="the key of"):
-            people.change_actor(catalog, Change("alias", ("approver",), stolen), ida)
+            changes.change_actor(catalog, Change("alias", ("approver",), stolen), ida)
     assert "alias" not in people.roll(catalog)
 
 
@@ -62,96 +72,94 @@ def test_a_registrars_own_key_under_another_name_approves_nothing(governed: Any)
     """Also where the list is open and the second name came past the program."""
     build = governed.story()
     ann = governed.person("ann", "registrar")
-    pem = people.public_pem(ann)
-    alias = Act(
-        act="actor", subject="actor/al", roles=("approver",), public_key=pem, at=people.now()
-    )
+    pem = keys.public_pem(ann)
+    alias = Act(act="actor", subject="actor/al", roles=("approver",), public_key=pem, at=acts.now())
     governed.as_("ann").event(Acted(act=alias), "actor/al", kind="actor")
-    people.approve(governed.as_("al"), "build/1", people.Signer("al", ann.key))
-    assert people.approvals(governed.as_("ann"), build) == []
+    approving.approve(governed.as_("al"), "build/1", keys.Signer("al", ann.key))
+    assert approving.approvals(governed.as_("ann"), build) == []
     ben = governed.person("ben", "approver")
-    twice = alias.model_copy(update={"subject": "actor/ben2", "public_key": people.public_pem(ben)})
+    twice = alias.model_copy(update={"subject": "actor/ben2", "public_key": keys.public_pem(ben)})
     governed.as_("ann").event(Acted(act=twice), "actor/ben2", kind="actor")
-    people.approve(governed.as_("ben"), "build/1", ben)
-    people.approve(governed.as_("ben2"), "build/1", people.Signer("ben2", ben.key))
-    assert [line.actor for line in people.approvals(governed.as_("ann"), build)] == ["ben"]
+    approving.approve(governed.as_("ben"), "build/1", ben)
+    approving.approve(governed.as_("ben2"), "build/1", keys.Signer("ben2", ben.key))
+    assert [line.actor for line in approving.approvals(governed.as_("ann"), build)] == ["ben"]
 
 
 def test_the_last_auditor_cannot_leave_and_a_closed_list_stays_closed(closed: Any) -> None:
     ida, catalog = key(closed, "ida"), closed.as_("ida")
-    pem = people.public_pem(ida)
+    pem = keys.public_pem(ida)
     for roles in ((), ("registrar",)):
         with pytest.raises(Refused, match="the last auditor"):
-            people.change_actor(catalog, Change("ida", roles, pem), ida)
+            changes.change_actor(catalog, Change("ida", roles, pem), ida)
     # Past the function: ida's own signed act does not open the list either.
-    leave = Act(act="actor", subject="actor/ida", roles=(), public_key=pem, at=people.now())
-    people.sign(catalog, leave, ida)
+    leave = Act(act="actor", subject="actor/ida", roles=(), public_key=pem, at=acts.now())
+    acts.sign(catalog, leave, ida)
     assert people.is_closed(catalog)
     with pytest.raises(Refused):
         closed.person("mal", "approver")
     closed.person("eva", "auditor", by="ida")
-    people.change_actor(catalog, Change("ida", (), pem), ida)
+    changes.change_actor(catalog, Change("ida", (), pem), ida)
     assert people.is_closed(catalog)
 
 
 def test_what_a_stolen_key_signed_is_void_from_the_day_that_is_named(told: Any) -> None:
     build = told.as_("ann").get("build/1")
-    people.approve(told.as_("ben"), "build/1", key(told, "ben"))
-    assert len(people.approvals(told.as_("ann"), build)) == 1
+    approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    assert len(approving.approvals(told.as_("ann"), build)) == 1
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    pem = people.public_pem(key(told, "ben"))
+    pem = keys.public_pem(key(told, "ben"))
     ida, catalog = key(told, "ida"), told.as_("ida")
-    people.change_actor(catalog, Change("ben", ("approver",), pem, tomorrow, "not yet"), ida)
-    assert len(people.approvals(told.as_("ann"), build)) == 1
-    people.change_actor(catalog, Change("ben", ("approver",), pem, yesterday, "stolen"), ida)
-    assert people.approvals(told.as_("ann"), build) == []
-    new = people.new_key("ben2", told.keys / "ben2.pem")
-    change = Change("ben", ("approver",), people.public_pem(new), None, "a new key")
-    people.change_actor(catalog, change, ida)
-    people.approve(told.as_("ben"), "build/1", people.Signer("ben", new.key))
-    assert len(people.approvals(told.as_("ann"), build)) == 1, "the new key counts"
+    changes.change_actor(catalog, Change("ben", ("approver",), pem, tomorrow, "not yet"), ida)
+    assert len(approving.approvals(told.as_("ann"), build)) == 1
+    changes.change_actor(catalog, Change("ben", ("approver",), pem, yesterday, "stolen"), ida)
+    assert approving.approvals(told.as_("ann"), build) == []
+    new = keys.new_key("ben2", told.keys / "ben2.pem")
+    change = Change("ben", ("approver",), keys.public_pem(new), None, "a new key")
+    changes.change_actor(catalog, change, ida)
+    approving.approve(told.as_("ben"), "build/1", keys.Signer("ben", new.key))
+    assert len(approving.approvals(told.as_("ann"), build)) == 1, "the new key counts"
 
 
 def test_an_approval_or_a_waiver_is_taken_back_by_who_signed_it_or_an_auditor(told: Any) -> None:
     build = told.as_("ann").get("build/1")
-    event = people.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    event = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
     with pytest.raises(Refused, match="ben, who signed it"):
-        people.retract(told.as_("cy"), event, key(told, "cy"), "I would not have")
+        approving.retract(told.as_("cy"), event, key(told, "cy"), "I would not have")
     forged = Act(
         act="retracted",
         subject="build/1",
         digest=event.digest,
         actor="ben",
         why="w",
-        at=people.now(),
+        at=acts.now(),
     )
     told.as_("ben").event(Acted(act=forged), "build/1", kind="retracted")
-    assert len(people.approvals(told.as_("ann"), build)) == 1, "nobody signed that"
-    people.retract(told.as_("ben"), event, key(told, "ben"), "wrong text")
-    assert people.approvals(told.as_("ann"), build) == []
+    assert len(approving.approvals(told.as_("ann"), build)) == 1, "nobody signed that"
+    approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong text")
+    assert approving.approvals(told.as_("ann"), build) == []
     with pytest.raises(Refused, match="does not count"):
-        people.retract(told.as_("ben"), event, key(told, "ben"), "again")
-    again = people.approve(told.as_("ben"), "build/1", key(told, "ben"))
-    assert len(people.approvals(told.as_("ann"), build)) == 1, "a new one counts"
-    people.retract(told.as_("ida"), again, key(told, "ida"), "ben was away that day")
-    assert people.approvals(told.as_("ann"), build) == []
+        approving.retract(told.as_("ben"), event, key(told, "ben"), "again")
+    again = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    assert len(approving.approvals(told.as_("ann"), build)) == 1, "a new one counts"
+    approving.retract(told.as_("ida"), again, key(told, "ida"), "ben was away that day")
+    assert approving.approvals(told.as_("ann"), build) == []
 
 
 def test_a_withdrawal_needs_a_role_and_the_persons_key(
     told: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Refused, match="outsider would withdraw"):
-        people.withdraw(told.as_("outsider"), "data/law@1", "because I can")
+        contesting.withdraw(told.as_("outsider"), "data/law@1", "because I can")
     monkeypatch.setenv("BTX_KEY_FILE", str(told.keys / "none.pem"))
     with pytest.raises(Refused, match="no key of ben"):
-        people.withdraw(told.as_("ben"), "data/law@1", "in the name of ben")
+        contesting.withdraw(told.as_("ben"), "data/law@1", "in the name of ben")
     monkeypatch.setenv("BTX_KEY_FILE", str(told.keys / "ann.pem"))
     with pytest.raises(Refused, match="not ben's"):
-        people.withdraw(told.as_("ben"), "data/law@1", "with another key")
+        contesting.withdraw(told.as_("ben"), "data/law@1", "with another key")
     assert told.as_("ann").status("data/law@1") == "registered"
     for name in ("ann", "ben", "ida"):
-        people.withdraw(acting(told, name, monkeypatch), "data/law@1", "consent ended")
+        contesting.withdraw(acting(told, name, monkeypatch), "data/law@1", "consent ended")
     assert told.as_("ann").status("build/1") == "tainted"
     assert gaps.unsigned(told.as_("ann"))[1] == []
 
@@ -165,14 +173,14 @@ def test_acts_that_nobody_signed_are_found_whether_they_count_or_not(
     forger = told.as_("ben")
     forger.event(Withdrawn(why="because I can"), "data/law@1")
     forger.event(Released(verdict="allowed"), "build/1")
-    approval = Act(act="approved", subject="build/1", actor="ben", at=people.now())
+    approval = Act(act="approved", subject="build/1", actor="ben", at=acts.now())
     forger.event(Acted(act=approval), "build/1")
-    pem = people.public_pem(people.new_key("mal", told.keys / "mal.pem"))
+    pem = keys.public_pem(keys.new_key("mal", told.keys / "mal.pem"))
     join = Act(act="actor", subject="actor/mal", roles=("auditor",), public_key=pem, at="2026")
     told.as_("mal").event(Acted(act=join), "actor/mal", kind="actor")
     # A signature over another act, by the right person.
     other = attestations.sign(
-        Act(act="withdrawn", subject="data/other@1", actor="ben", at=people.now()).to_json(),
+        Act(act="withdrawn", subject="data/other@1", actor="ben", at=acts.now()).to_json(),
         key(told, "ben").key,
         people.ACT,
     )
@@ -188,7 +196,7 @@ def test_a_verdict_in_anothers_name_is_found(told: Any, monkeypatch: pytest.Monk
     from registry.records.events import Judged
 
     logged = gate.verdicts(told.as_("ann"), "data/law@1")[-1].read(Judged)
-    as_ann = people.vouched(
+    as_ann = acts.vouched(
         acting(told, "ben", monkeypatch), "verdict", "data/law@1", logged.documents[1]
     )
     told.as_("ann").event(logged.model_copy(update={"envelope": as_ann}), "data/law@1")
@@ -196,7 +204,7 @@ def test_a_verdict_in_anothers_name_is_found(told: Any, monkeypatch: pytest.Monk
     found = [gap.found for gap in gaps.unsigned(told.as_("ann"))[1]]
     assert found == ["verdict in the name of ann, without their signature"] * 2
     swapped = (logged.documents[0], logged.documents[0])
-    fresh = people.vouched(
+    fresh = acts.vouched(
         acting(told, "ann", monkeypatch), "verdict", "data/law@1", logged.documents[1]
     )
     change = {"documents": swapped, "envelope": fresh}
@@ -218,7 +226,7 @@ OPEN = "The list of actors is open: names and approvals prove nobody."
 
 def test_an_approval_on_an_open_list_is_told_to_prove_nobody(governed: Any) -> None:
     governed.story()
-    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    approving.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
     assert OPEN in render(collect(governed.as_("ann"), "build/1"), "md")
     assert overview(governed.as_("ann")).open_list is True
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.errors import Refused
-from registry.governance import adoption, gaps, gate, people
+from registry.governance import acts, adoption, gaps, gate, keys
 from registry.governance.policies import Policy, load, to_document
 from registry.records.events import Act, Acted, Judged
 from registry.records.kinds import Outcome
@@ -22,7 +22,7 @@ def adopted(governed: Any) -> Any:
     governed.person("ida", "auditor")
     governed.person("ann", "registrar", by="ida")
     governed.person("ben", "approver", by="ida")
-    ida = people.signer("ida", governed.keys / "ida.pem")
+    ida = keys.signer("ida", governed.keys / "ida.pem")
     adoption.adopt(governed.as_("ida"), load(POLICIES), ida)
     return governed
 
@@ -68,18 +68,18 @@ def test_only_an_auditors_signature_makes_a_set_valid_once_the_list_of_actors_is
     before = adoption.adopted(adopted.as_("ann"))
     with pytest.raises(Refused, match="no auditor's signature"):
         adoption.adopt(adopted.as_("ann"), loosened)
-    ben = people.signer("ben", adopted.keys / "ben.pem")
+    ben = keys.signer("ben", adopted.keys / "ben.pem")
     with pytest.raises(Refused, match="roles approver"):
         adoption.adopt(adopted.as_("ben"), loosened, ben)
     # Past the functions: an event that nobody signed, and one whose digest is of another set.
     digest = adoption.set_digest(loosened)
-    act = Act(act="adopted", subject="policies", digest=digest, actor="ida", at=people.now())
+    act = Act(act="adopted", subject="policies", digest=digest, actor="ida", at=acts.now())
     document = {"policies": [policy.to_json() for policy in loosened]}
     adopted.as_("ida").event(Acted(act=act), "policies", kind="adopted", documents=[document])
     assert adoption.adopted(adopted.as_("ann")) == before
-    ida = people.signer("ida", adopted.keys / "ida.pem")
+    ida = keys.signer("ida", adopted.keys / "ida.pem")
     good = act.model_copy(update={"digest": before.digest if before else ""})
-    people.sign(adopted.as_("ida"), good, ida, documents=[document])
+    acts.sign(adopted.as_("ida"), good, ida, documents=[document])
     assert adoption.adopted(adopted.as_("ann")) == before, "the words of one set, another kept"
 
 
@@ -89,7 +89,7 @@ def test_edit_act_and_put_back_is_found(adopted: Any, loosened: list[Policy]) ->
     question = asked(adopted, loosened, license=NC)
     evidence = question.evidence.to_json() | {
         "waivers": [],
-        "actor": people.asker(catalog, "ann").to_json(),
+        "actor": acts.asker(catalog, "ann").to_json(),
     }
     refused = gate.decide(catalog, question)
     assert refused.outcome == "refused"
@@ -109,7 +109,7 @@ def test_a_verdict_stays_good_after_another_set_was_adopted(
     adopted.data("law")
     catalog = adopted.as_("ann")
     assert gaps.ungated(catalog, "data/law@1") == []
-    ida = people.signer("ida", adopted.keys / "ida.pem")
+    ida = keys.signer("ida", adopted.keys / "ida.pem")
     adoption.adopt(adopted.as_("ida"), loosened, ida, why="counsel agreed")
     assert gaps.ungated(catalog, "data/law@1") == []
     assert gate.decide(catalog, asked(adopted, loosened, license=NC)).outcome == "allowed"

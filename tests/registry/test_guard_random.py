@@ -26,7 +26,7 @@ from registry.catalogue import checks
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import NotFound, Refused
-from registry.governance import adoption, gaps, gate, people
+from registry.governance import acts, adoption, approving, contesting, gaps, gate, keys, people
 from registry.governance.policies import Policy, load, to_document
 from registry.records.events import Act, Acted, Judged, Noted, Released, Withdrawn
 from registry.records.evidence import Evidence
@@ -164,7 +164,7 @@ class World:
         ref, catalog = self.chance.choice(list(self.built_from)), self.governed.as_("ann")
         about = collect_evidence.of_build(catalog, catalog.get(ref, BuildFacts), None)
         completed = gate._completed
-        approval = {"actor": "ben", "at": people.now(), "roles": ["approver"]}
+        approval = {"actor": "ben", "at": acts.now(), "roles": ["approver"]}
         gate._completed = lambda *args: (
             {**completed(*args)[0], "approvals": [approval]},
             completed(*args)[1],
@@ -181,12 +181,12 @@ class World:
         """Approve in another's name with a key of one's own."""
         if self.built_from:
             ref = self.chance.choice(list(self.built_from))
-            as_ben = people.Signer("ben", self.signer("mal").key)
+            as_ben = keys.Signer("ben", self.signer("mal").key)
             with pytest.raises(Refused):
-                people.approve(self.governed.as_("ben"), ref, as_ben)
+                approving.approve(self.governed.as_("ben"), ref, as_ben)
 
     def is_waived(self, ref: str, content: str | None) -> bool:
-        held = people.waivers(self.governed.as_("ann"), ref, "ann")
+        held = approving.waivers(self.governed.as_("ann"), ref, "ann")
         return any(one.content == content and one.actor == "ben" for one in held)
 
     def waive(self) -> None:
@@ -198,11 +198,11 @@ class World:
         until = (self.governed.at + timedelta(days=10)).date().isoformat()
         with suppress(NotFound, Refused):
             granted = gate.grant(catalog, "licence/allowed", ref)
-            people.waive(catalog, granted, signer, until=until, why="w")
+            approving.waive(catalog, granted, signer, until=until, why="w")
             assert by == "ben", "only ben may waive"
 
-    def signer(self, name: str) -> people.Signer:
-        return people.signer(name, self.governed.keys / f"{name}.pem")
+    def signer(self, name: str) -> keys.Signer:
+        return keys.signer(name, self.governed.keys / f"{name}.pem")
 
     def build(self) -> None:
         """Train on a corpus and build; what the gates refuse is registered all the same."""
@@ -234,13 +234,11 @@ class World:
         if self.chance.random() < 0.3:
             self.dishonest.append("wrote an approval in ben's name")
             build = self.governed.as_("ann").get(ref)
-            act = Act(
-                act="approved", subject=ref, digest=build.digest, actor="ben", at=people.now()
-            )
+            act = Act(act="approved", subject=ref, digest=build.digest, actor="ben", at=acts.now())
             self.governed.as_("ben").event(Acted(act=act), ref)
             return
         try:
-            event = people.approve(self.governed.as_(by), ref, self.signer(by))
+            event = approving.approve(self.governed.as_(by), ref, self.signer(by))
         except Refused:
             assert by != "ben"
         else:
@@ -249,10 +247,10 @@ class World:
 
     def retract(self) -> None:
         """Take an approval back."""
-        events = people.standing_acts(self.governed.as_("ann"), "approved")
+        events = approving.standing_acts(self.governed.as_("ann"), "approved")
         if events:
             event = self.chance.choice(events)
-            taken_back = people.retract(
+            taken_back = approving.retract(
                 self.governed.as_("ben"), event, self.signer("ben"), "again"
             )
             self.approved[event.subject][event.seq] = taken_back.seq
@@ -278,7 +276,7 @@ class World:
     def log_release(self, ref: str) -> None:
         catalog = self.governed.as_("ann")
         self.key("ann")
-        envelope = people.vouched(catalog, "released", ref, catalog.get(ref).digest)
+        envelope = acts.vouched(catalog, "released", ref, catalog.get(ref).digest)
         catalog.event(Released(verdict="allowed", envelope=envelope), ref)
 
     def forge_verdict(self, ref: str) -> None:
@@ -292,7 +290,7 @@ class World:
             update={"outcome": Outcome.ALLOWED, "rules": rules, "reasons": ()}
         )
         self.key("ann")
-        envelope = people.vouched(catalog, "verdict", ref, refused.evidence)
+        envelope = acts.vouched(catalog, "verdict", ref, refused.evidence)
         body = body.model_copy(update={"envelope": envelope})
         catalog.event(body, ref, kind="verdict", documents=[to_document(kept), evidence])
 
@@ -308,7 +306,7 @@ class World:
             return
         self.key(by)
         try:
-            people.withdraw(self.governed.as_(by), ref, "consent ended")
+            contesting.withdraw(self.governed.as_(by), ref, "consent ended")
         except Refused:
             assert by == "mal"
 
@@ -321,13 +319,13 @@ class World:
     def join(self) -> None:
         """Join the list of actors by an event that nobody signed."""
         self.dishonest.append("joined the list")
-        pem = people.public_pem(self.signer("mal"))
+        pem = keys.public_pem(self.signer("mal"))
         act = Act(
             act="actor",
             subject="actor/mal",
             roles=("approver", "auditor"),
             public_key=pem,
-            at=people.now(),
+            at=acts.now(),
         )
         self.governed.as_("mal").event(Acted(act=act), "actor/mal", kind="actor")
 
@@ -413,11 +411,11 @@ def run(governed: Any, number: int, sets: Any, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("BTX_KEY_FILE", str(governed.keys / f"{name}.pem"))
 
     governed.person("ida", "auditor")
-    ida = people.signer("ida", governed.keys / "ida.pem")
+    ida = keys.signer("ida", governed.keys / "ida.pem")
     adoption.adopt(governed.as_("ida"), sets[0], ida)
     governed.person("ann", "registrar", by="ida")
     governed.person("ben", "approver", by="ida")
-    people.new_key("mal", governed.keys / "mal.pem")
+    keys.new_key("mal", governed.keys / "mal.pem")
     key("ann")
     governed.seed()
     world = World(governed, random.Random(number), key, *sets)

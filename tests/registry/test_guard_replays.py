@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from registry.errors import Refused
-from registry.governance import adoption, gaps, people, remarks, stating
-from registry.governance.people import Change
+from registry.governance import (
+    adoption,
+    approving,
+    changes,
+    gaps,
+    keys,
+    people,
+    remarks,
+    stating,
+)
+from registry.governance.changes import Change
 from registry.governance.policies import load
 from registry.records.events import Acted, Envelope
 from registry.records.own_facts import FactSchema
@@ -19,8 +28,8 @@ POLICIES = Path(__file__).parents[2] / "policies"
 NC = "CC-BY-NC-4.0"
 
 
-def key(governed: Any, name: str) -> people.Signer:
-    return people.signer(name, governed.keys / f"{name}.pem")
+def key(governed: Any, name: str) -> keys.Signer:
+    return keys.signer(name, governed.keys / f"{name}.pem")
 
 
 @pytest.fixture
@@ -70,12 +79,12 @@ def test_an_approval_that_was_taken_back_does_not_count_when_it_is_logged_again(
     told: Any, respell: bool
 ) -> None:
     build = told.as_("ann").get("build/1")
-    event = people.approve(told.as_("ben"), "build/1", key(told, "ben"))
-    people.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
+    event = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
     replay(told, event, respell=respell)
-    assert people.approvals(told.as_("ann"), build) == []
-    people.approve(told.as_("ben"), "build/1", key(told, "ben"))
-    assert len(people.approvals(told.as_("ann"), build)) == 1, "a new one counts"
+    assert approving.approvals(told.as_("ann"), build) == []
+    approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    assert len(approving.approvals(told.as_("ann"), build)) == 1, "a new one counts"
 
 
 def test_a_copy_with_another_signature_neither_counts_nor_keeps_the_act_itself_out(
@@ -84,28 +93,28 @@ def test_a_copy_with_another_signature_neither_counts_nor_keeps_the_act_itself_o
     from registry.governance import attestations
 
     build = told.as_("ann").get("build/1")
-    event = people.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    event = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
     body = event.read(Acted)
     assert body.envelope is not None
-    people.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
+    approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
     (signature,) = body.envelope.signatures
     junk = signature.model_copy(update={"sig": base64.b64encode(b"\0" * 64).decode()})
     both = body.envelope.model_copy(update={"signatures": (junk, signature)})
     told.as_("ben").event(body.model_copy(update={"envelope": both}), "build/1", kind="approved")
-    assert people.approvals(told.as_("ann"), build) == []
-    act = people.drafted(told.as_("ben"), "build/1", "ben")
+    assert approving.approvals(told.as_("ann"), build) == []
+    act = approving.drafted(told.as_("ben"), "build/1", "ben")
     signed = attestations.sign(act.to_json(), key(told, "ben").key, people.ACT)
     genuine = Envelope.from_json(signed, "test")
     early = genuine.model_copy(update={"signatures": (junk,)})
     told.as_("ben").event(Acted(act=act, envelope=early), "build/1", kind="approved")
-    people.admit(told.as_("ben"), "build/1", genuine)
-    assert len(people.approvals(told.as_("ann"), build)) == 1
+    approving.admit(told.as_("ben"), "build/1", genuine)
+    assert len(approving.approvals(told.as_("ann"), build)) == 1
 
 
 def test_a_waiver_that_was_taken_back_does_not_count_when_it_is_logged_again(told: Any) -> None:
     about = told.data_candidate("novels", license=NC)
     event = told.waive(key(told, "ben"), "licence/allowed", about, later())
-    people.retract(told.as_("ida"), event, key(told, "ida"), "counsel disagreed")
+    approving.retract(told.as_("ida"), event, key(told, "ida"), "counsel disagreed")
     replay(told, event)
     assert told.decide("register", about).outcome == "refused"
 
@@ -119,7 +128,7 @@ def test_who_was_taken_off_the_list_does_not_come_back_by_the_act_that_added_the
 ) -> None:
     ida, catalog = key(told, "ida"), told.as_("ida")
     added = catalog.events("actor/ben", "actor")[0]
-    people.change_actor(catalog, Change("ben", (), people.public_pem(key(told, "ben"))), ida)
+    changes.change_actor(catalog, Change("ben", (), keys.public_pem(key(told, "ben"))), ida)
     replay(told, added)
     assert people.roll(catalog)["ben"].roles == ()
 
@@ -170,7 +179,7 @@ def test_an_envelope_that_is_spelled_anew_is_no_new_act_at_the_pages_door(told: 
 
     person, catalog = key(told, "ben"), told.as_("ben")
     for spaces in range(3):
-        act = people.drafted(catalog, "build/1", "ben", "read it" + " " * spaces)
+        act = approving.drafted(catalog, "build/1", "ben", "read it" + " " * spaces)
         signed = attestations.sign(act.to_json(), person.key, people.ACT)
         envelope = Envelope.from_json(signed, "test")
         other = spelled_anew(envelope.payload)
@@ -178,6 +187,6 @@ def test_an_envelope_that_is_spelled_anew_is_no_new_act_at_the_pages_door(told: 
         if other != envelope.payload:
             break
     assert other != envelope.payload
-    people.admit(catalog, "build/1", envelope)
+    approving.admit(catalog, "build/1", envelope)
     with pytest.raises(Refused, match="in the log already"):
-        people.admit(catalog, "build/1", envelope.model_copy(update={"payload": other}))
+        approving.admit(catalog, "build/1", envelope.model_copy(update={"payload": other}))

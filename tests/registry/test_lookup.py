@@ -8,7 +8,7 @@ import pytest
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.governance import lookup, people, stating
+from registry.governance import approving, keys, lookup, stating
 from registry.records.facts import ExportFacts
 from registry.records.own_facts import FactSchema
 
@@ -47,7 +47,7 @@ def story(governed: Any) -> Any:
     governed.data("tax", retain_until="2027-01-31", pii="reviewed")
     governed.build(governed.expert(law))
     dora = governed.person("dora", "approver")
-    people.approve(governed.as_("dora"), "build/1", dora)
+    approving.approve(governed.as_("dora"), "build/1", dora)
     facts = ExportFacts(folder="/srv/share/acme", target="vllm")
     catalog.register("build-1", facts, parents=[("build/1", "exported_from")])
     from registry.records.events import Exported
@@ -73,8 +73,8 @@ def test_an_amended_fact_is_found_as_it_is_now(story: Any) -> None:
 
 def test_a_retracted_approval_is_found_no_more(story: Any) -> None:
     catalog = story.as_("dora")
-    (event,) = people.standing_acts(catalog, "approved")
-    people.retract(catalog, event, people.signer("dora", story.keys / "dora.pem"), "wrong text")
+    (event,) = approving.standing_acts(catalog, "approved")
+    approving.retract(catalog, event, keys.signer("dora", story.keys / "dora.pem"), "wrong text")
     assert lookup.search(catalog, ["approved_by=dora"]) == []
 
 

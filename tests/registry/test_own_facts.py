@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from registry.errors import Invalid, Refused
-from registry.governance import people, stating
+from registry.governance import acts, stating
 from registry.governance.stating import own_facts_of
 from registry.records.facts import DataFacts
 from registry.records.own_facts import Attachment, FactSchema, FactType, OwnValue, checked
@@ -132,11 +132,11 @@ def test_a_fact_that_went_past_the_schema_counts_for_nothing(governed: Any) -> N
         digest=catalog.get(ref).digest,
         actor="ann",
         why="I say so",
-        at=people.now(),
+        at=acts.now(),
         facts={"reviewed": True, "residency": "Mars"},
     )
     catalog.event(Acted(act=forged), ref, kind="fact")
-    people.sign(catalog, forged, registrar)
+    acts.sign(catalog, forged, registrar)
     assert stating.own_values(own_facts_of(catalog, ref)) == EU
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Invalid, NotFound, Refused
-from registry.governance import people, remarks
+from registry.governance import changes, keys, remarks
 from registry.records.facts import DataFacts, SeedFacts
 from registry.records.kinds import Relation, Status
 
@@ -95,10 +95,10 @@ def test_where_an_auditor_keeps_the_list_only_people_on_it_name_and_retire(
 ) -> None:
     ref = data(lite, "a")
     monkeypatch.setenv("BTX_KEY_FILE", f"{tmp_path}/key.pem")
-    file = people.key_file(lite.actor)
-    people.new_key(lite.actor, file)
+    file = keys.key_file(lite.actor)
+    keys.new_key(lite.actor, file)
     public_key = file.with_suffix(".pub").read_text()
-    people.change_actor(lite, people.Change(lite.actor, ("auditor",), public_key))
+    changes.change_actor(lite, changes.Change(lite.actor, ("auditor",), public_key))
     event = remarks.move_alias(lite, "best", ref)
     assert event.body.to_json()["envelope"]
     lite.actor = "mallory"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from registry.formats import FORMATS, PAGES, Dossier, collect, public, render
-from registry.governance import people
+from registry.governance import approving
 from registry.records.events import Exported, Released
 from registry.records.kinds import Kind
 
@@ -43,7 +43,7 @@ def company(governed: Any) -> Any:
         ben, "licence/allowed", governed.data_candidate(**private), until, "contract 4711"
     )
     governed.build(governed.expert(governed.data(**private)))
-    people.approve(governed.as_("ben"), "build/1", ben)
+    approving.approve(governed.as_("ben"), "build/1", ben)
     catalog = governed.as_("ann")
     catalog.event(Released(), "build/1")
     catalog.event(Exported(folder="/home/ann/secret cellar", target="vllm"), "build/1")

@@ -29,7 +29,7 @@ from securesystemslib.signer import SSlibKey
 
 from registry.errors import Invalid
 from registry.formats import FORMATS, PAGES, Dossier, collect, in_toto, render
-from registry.governance import attestations, people
+from registry.governance import approving, attestations
 from registry.records.events import Released
 from registry.records.facts import DataFacts
 from registry.records.version import FileFact
@@ -45,7 +45,7 @@ HOSTILE = (
 def build(governed: Any) -> Dossier:
     """build/1 with an approval, collected."""
     governed.story()
-    people.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
+    approving.approve(governed.as_("ben"), "build/1", governed.person("ben", "approver"))
     return collect(governed.as_("ann"), "build/1")
 
 

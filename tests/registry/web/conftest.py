@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
-from registry.governance import people
+from registry.governance import approving, keys, people
 from registry.web.application import application
 from registry.web.middleware import Limits
 from registry.web.site import Site
@@ -28,7 +28,7 @@ class Web:
     site: Site
     client: TestClient
     secrets: dict[str, str]
-    keys: dict[str, people.Signer]
+    keys: dict[str, keys.Signer]
 
     def as_(self, name: str, **more: str) -> dict[str, str]:
         return {"authorization": f"Bearer {self.secrets[name]}", **more}
@@ -55,7 +55,7 @@ class Web:
         """An approval as a browser makes it: drafted by the server, signed here."""
         from registry.governance import attestations
 
-        act = people.drafted(self.site.catalog, ref, name, why).to_json() | changed
+        act = approving.drafted(self.site.catalog, ref, name, why).to_json() | changed
         return attestations.sign(act, self.keys[key or name].key, people.ACT)
 
     def statements(self, name: str, path: str) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     governed.story()
     keys = {"max": governed.person("max", "auditor")}
     keys |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
-    keys["mallory"] = people.new_key("mallory", tmp_path / "mallory.pem")
+    keys["mallory"] = keys.new_key("mallory", tmp_path / "mallory.pem")
     (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "{governed.url}"\n')
     shutil.copytree(POLICIES, tmp_path / "policies")
     (tmp_path / ".btx").mkdir()

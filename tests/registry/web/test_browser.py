@@ -18,7 +18,7 @@ from pipelines.jobs.withdraw import contest
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.metrics import metrics_file
 from pipelines.workspace.workspace import Workspace
-from registry.governance import gaps, people
+from registry.governance import approving, changes, gaps
 from registry.web.middleware import Limits
 
 pytestmark = pytest.mark.skipif(
@@ -68,7 +68,7 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         policy.unlink()
     workspace, keys = Workspace.find(root), tmp_path_factory.mktemp("keys")
     adopt(workspace)
-    made = {name: people.new_key(name, keys / f"{name}.pem") for name in ("max", "dora", "ann")}
+    made = {name: keys.new_key(name, keys / f"{name}.pem") for name in ("max", "dora", "ann")}
     for name, role, by in (
         ("max", "auditor", None),
         ("dora", "approver", "max"),
@@ -76,7 +76,7 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     ):
         acting = made[by] if by else None
         catalog = site(workspace, Address(), Limits()).acting(by or "max")
-        people.add_actor(catalog, name, (role,), people.public_pem(made[name]), acting)
+        changes.add_actor(catalog, name, (role,), keys.public_pem(made[name]), acting)
     roles = {"ann": ("registrar",), "dora": ("approver",), "max": ("auditor",)}
     with serving(workspace, roles, keys) as served, pytest.MonkeyPatch.context() as environment:
         # Where nobody's key lies: a server has none.
@@ -178,7 +178,7 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     approver.get_by_role("button", name="Sign build/1").click()
     expect(approver.get_by_role("region", name="Verdict")).to_contain_text("approved dora")
     catalog = served.workspace.catalog
-    assert people.approvals(catalog, catalog.get("build/1"))[0].actor == "dora"
+    assert approving.approvals(catalog, catalog.get("build/1"))[0].actor == "dora"
 
     # The registrar releases.
     registrar.reload()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from registry.governance import people
+from registry.governance import approving, keys, people
 
 SOON = (datetime.now(UTC) + timedelta(days=20)).date().isoformat()
 DEEDS = ("waivers", "retractions", "people")
@@ -21,9 +21,9 @@ def prepared(web: Any, governed: Any, deed: str) -> tuple[str, dict[str, Any]]:
         envelope = web.signed("dora")
         done = web.client.post("/api/builds/1/approvals", json=envelope, headers=web.as_("dora"))
         assert done.status_code == 201, done.text
-        event = people.standing_acts(web.site.catalog, "approved", "build/1")[0]
+        event = approving.standing_acts(web.site.catalog, "approved", "build/1")[0]
         return "dora", {"event": event.seq, "why": "one more look"}
-    key = people.public_pem(web.keys["mallory"])
+    key = keys.public_pem(web.keys["mallory"])
     return "max", {"name": "nora", "approver": "on", "public_key": key, "why": "new"}
 
 
@@ -71,7 +71,7 @@ def test_what_is_waived_taken_back_and_changed_in_the_browser_counts(
     catalog = web.site.catalog
     page = web.client.get("/api/waivers", headers=web.as_("eve")).json()
     assert [(act["kind"], act["rule"]) for act in page["acts"]] == [("waived", "provenance/source")]
-    assert people.standing_acts(catalog, "approved") == []
+    assert approving.standing_acts(catalog, "approved") == []
     assert people.roll(catalog)["nora"].roles == ("approver",)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from registry.governance import gaps, people
+from registry.governance import approving, gaps, keys
 
 RELEASE, WITHDRAW = "/api/builds/1/release", "/api/withdrawals"
 DRAFT_RELEASE = "/api/builds/1/release-statement"
@@ -41,12 +41,12 @@ def test_what_is_signed_in_the_browser_is_released_and_withdrawn_without_a_key_h
     answer = withdraw(web, web.sealed(web.statements("ann", DRAFT_WITHDRAWAL), "ann"))
     assert (answer.status_code, answer.json()["status"]) == (201, "withdrawn"), answer.text
     assert gaps.unsigned(web.site.catalog)[1] == []
-    assert not list(people.key_file("ann").parent.glob("*"))
+    assert not list(keys.key_file("ann").parent.glob("*"))
 
 
 def test_a_key_that_lies_on_the_server_signs_nothing(web: Any, governed: Any) -> None:
     approved(web)
-    held = people.key_file("ann")
+    held = keys.key_file("ann")
     held.parent.mkdir(parents=True)
     shutil.copy(Path(governed.keys) / "ann.pem", held)
     for answer in (
@@ -98,8 +98,8 @@ def test_a_release_is_signed_anew_when_what_the_gate_is_told_has_changed(
 ) -> None:
     approved(web)
     envelopes = web.sealed(web.statements("ann", DRAFT_RELEASE), "ann")
-    for event in people.standing_acts(web.site.catalog, "approved", "build/1"):
-        people.retract(governed.as_("dora"), event, web.keys["dora"], "read again")
+    for event in approving.standing_acts(web.site.catalog, "approved", "build/1"):
+        approving.retract(governed.as_("dora"), event, web.keys["dora"], "read again")
     approved(web, "read again, and found good")
     assert "no fresh signature" in release(web, envelopes).json()["found"]
     envelopes = web.sealed(web.statements("ann", DRAFT_RELEASE), "ann")

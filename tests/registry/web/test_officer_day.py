@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Download, Locator, Page, expect
 from pipelines.jobs.add_data import add_data
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
-from registry.governance import adoption, gaps, people
+from registry.governance import adoption, changes, gaps, keys, people
 from registry.governance.policies import load
 from registry.records.events import Released
 from registry.records.facts import DataFacts, DataStatement
@@ -249,7 +249,7 @@ def test_an_officers_day(office: Office, browser: Browser) -> None:
 
     # The auditor takes a leaver off the list, puts a new officer on it, and looks at the policies.
     auditor.get_by_role("link", name="People").click()
-    new = people.new_key("nora", served.keys / "nora.pem")
+    new = keys.new_key("nora", served.keys / "nora.pem")
     auditor.get_by_label("Name").fill("nora")
     auditor.get_by_label("approver").check()
     auditor.get_by_label("Their public key").set_input_files(served.keys / "nora.pub")
@@ -264,7 +264,7 @@ def test_an_officers_day(office: Office, browser: Browser) -> None:
     expect(auditor.get_by_role("row", name="dora")).to_contain_text("left")
     listed = people.roll(catalog)
     assert (listed["nora"].roles, listed["dora"].roles) == (("approver",), ())
-    assert listed["nora"].public_key == people.public_pem(new)
+    assert listed["nora"].public_key == keys.public_pem(new)
     auditor.get_by_role("link", name="Policies").click()
     expect(region(auditor, "History")).to_contain_text("as agreed")
     seen(auditor, "policies")
@@ -282,11 +282,11 @@ def test_an_encrypted_key_signs_with_its_passphrase_and_with_no_other(
     office: Office, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BTX_KEY_PASSPHRASE", PASSPHRASE)
-    nora = people.new_key("nora", office.served.keys / "nora.pem")
+    nora = keys.new_key("nora", office.served.keys / "nora.pem")
     monkeypatch.delenv("BTX_KEY_PASSPHRASE")
-    auditor = people.signer("max", office.served.key("max"))
-    people.add_actor(
-        office.governed.as_("max"), "nora", ("approver",), people.public_pem(nora), auditor
+    auditor = keys.signer("max", office.served.key("max"))
+    changes.add_actor(
+        office.governed.as_("max"), "nora", ("approver",), keys.public_pem(nora), auditor
     )
     site = office.served
     tokens = serving(site.workspace, {"nora": ("approver",)}, site.keys)
