@@ -112,7 +112,9 @@ def main() -> None:
         except BtxError as error:
             reply = {"error": type(error).__name__, "text": str(error)}
         finally:
-            workspace.catalog.close()
+            # A server that is down was never opened.
+            if "catalog" in vars(workspace):
+                workspace.catalog.close()
         print(json.dumps(reply), flush=True)
 
 

@@ -50,7 +50,7 @@ def require_match(seed: Checkpoint, member: Checkpoint, name: str) -> None:
     for difference in different_settings(seed.config, member.config):
         raise ShapeMismatch(
             f"{name}, config {difference.key}",
-            found=difference.member,
+            found='""' if difference.member == "" else difference.member,
             expected=f"{difference.seed}, as in the seed",
             next=REBRANCH,
         )

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -449,7 +450,7 @@ def campaign(
             try:
                 change(targets[0], draw)
             # Damage upon damage that leaves nothing to damage.
-            except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError):
+            except (LookupError, SafetensorError, OSError, ValueError, TypeError, RuntimeError):
                 continue
         expert = place / "expert" if targets[0].name == "expert" else place / "seed"
         result = outcome(place / "seed", expert, place / "out")

@@ -62,7 +62,18 @@ def stage(old: str, new: str) -> Callable[[Path, Path], None]:
     return write
 
 
+def pipe(name: str) -> Callable[[Path, Path], None]:
+    def write(root: Path, elsewhere: Path) -> None:
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+
+    return write
+
+
 NAMED = {
+    "a pipe among the rules": pipe("policies/licence.yaml"),
+    "a pipe for the facts": pipe("facts.yaml"),
+    "a pipe for DVC": pipe(".dvc/config.local"),
     "a server": setting('[registry]\nurl = "postgresql+psycopg://eve@198.51.100.7/db"\n'),
     "a file elsewhere": setting('[registry]\nurl = "sqlite:///ELSEWHERE/registry.db"\n'),
     "a file above": setting('[registry]\nurl = "sqlite:///../elsewhere/registry.db"\n'),
