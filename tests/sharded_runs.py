@@ -23,6 +23,7 @@ from btx_core.training.loop import Watch
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
+from btx_core.training.routing import Routing
 from btx_core.training.tune import TuneInputs, tune
 
 TRAIN = TrainRecipe(steps=5, batch=4, sequence=16, warmup_steps=2, save_every=2)
@@ -41,14 +42,25 @@ TUNINGS = {
     "all": replace(TUNE, mode="all"),
     "grow": replace(TUNE, grow=0.8),
 }
-# Routings that a training limits or draws; each has a mixture of its own.
+# Routings that a training limits or draws.
 ROUTINGS = {
-    "switch": replace(TUNE, capacity=1.0),
+    "switch": replace(TUNE, capacity=1.0, accumulate=2),
     "sample": TUNE,
-    "switch-parts": replace(TUNE, capacity=1.0, accumulate=2),
 }
 # Of the seed and three experts, so that the experts divide by two.
-FOUR = {"four-shared": TUNE, "four-all": replace(TUNE, mode="all")}
+FOUR = {
+    "four-shared": TUNE,
+    "four-all": replace(TUNE, mode="all"),
+    "four-switch": replace(TUNE, capacity=1.0),
+    "four-sample": TUNE,
+}
+# Mixtures: how many experts beside the seed's, and how they are chosen.
+MIXTURES: dict[str, tuple[int, Routing]] = {
+    "mixed": (2, "top-k"),
+    "four": (3, "top-k"),
+    "switch": (3, "switch"),
+    "sample": (3, "sample"),
+}
 
 
 def prepare(seed: Path, corpora: Path, ground: Path) -> None:
@@ -58,17 +70,12 @@ def prepare(seed: Path, corpora: Path, ground: Path) -> None:
     for name in ("math", "units"):
         train(seed, [corpora / name], TRAIN, ground / name)
     folders = {"math": "math", "units": "units", "third": "math"}
-    for name, count in {"mixed": 2, "four": 3}.items():
+    for name, (count, routing) in MIXTURES.items():
         members = [
             Member(member, slot, ground / folder)
             for slot, (member, folder) in enumerate(list(folders.items())[:count], 1)
         ]
-        mix(seed, members, MixRecipe(), ground / name)
-    for routing in ("switch", "sample"):
-        members = [
-            Member(name, slot, ground / name) for slot, name in enumerate(("math", "units"), 1)
-        ]
-        mix(ground / "seed", members, MixRecipe(routing=routing), ground / routing)
+        mix(seed, members, MixRecipe(routing=routing), ground / name)
     bare = TuneInputs(ground / "mixed", {"math": [corpora / "math"]})
     tune(bare, replace(TUNE, start="random"), ground / "before")
 
@@ -109,8 +116,8 @@ def run(
             domain: OwnExpert(index, ground / domain)
             for index, domain in enumerate(("math", "units"), 1)
         }
-        folder = "four" if name in FOUR else "mixed"
-        mixed = ground / (name.partition("-")[0] if name in ROUTINGS else folder)
+        plain, routing = "four" if name in FOUR else "mixed", name.removeprefix("four-")
+        mixed = ground / (routing if routing in ROUTINGS else plain)
         grown = Grown(ground / "before", {0: 0, 1: 1})
         inputs = TuneInputs(mixed, texts, own, ground / "seed", grown)
         tune(inputs, (TUNINGS | ROUTINGS | FOUR)[name], out / name, watch)
