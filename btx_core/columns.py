@@ -6,6 +6,7 @@ of the document itself: its id, its author, its licence. Other columns are left 
 Reading rows from files is left to `btx_core.corpus_files`.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,6 +88,16 @@ class Document:
     about: AboutDocument = field(default=UNKNOWN, compare=False)
     number: int | None = field(default=None, compare=False)
     where: str = field(default="", compare=False)
+
+    @property
+    def plain(self) -> bytes:
+        """Its text in lower case, every stretch of white space one blank."""
+        return " ".join(self.text.lower().split()).encode()
+
+    @property
+    def digest(self) -> str:
+        """What says that two documents are the same, however they are laid out."""
+        return hashlib.sha256(self.plain).hexdigest()
 
     @property
     def is_partly_learnt(self) -> bool:

@@ -138,16 +138,26 @@ def _whole(file: Path, reading: Reading) -> Iterator[Document]:
 
 
 def _json_lines(file: Path, reading: Reading) -> Iterator[Document]:
-    for number, line in enumerate(_lines(file, reading), 1):
+    for number, line in enumerate(lines_of(file, reading), 1):
         if line.strip():
             where = f"{file}:{number}"
             yield document(_parsed(line, where), where, number, reading.text_field)
 
 
+def items_of(file: Path, reading: Reading) -> Iterator[object]:
+    """Yield the values of a JSON file: those of an array, or one after another."""
+    with opened_text(file, reading) as stream:
+        values, number = _JsonValues(file, stream), 0
+        is_array = values.skip("[")
+        while not (values.skip("]") if is_array else values.ended()):
+            number += 1
+            yield values.value(number)
+
+
 def _json(file: Path, reading: Reading) -> Iterator[Document]:
     """Read an array of rows, or rows one after another; any other JSON file is one text."""
     number = 0
-    with _text(file, reading) as stream:
+    with opened_text(file, reading) as stream:
         values = _JsonValues(file, stream)
         is_array = values.skip("[")
         while not (values.skip("]") if is_array else values.ended()):
@@ -215,13 +225,18 @@ class _JsonValues:
         return bool(more)
 
 
+def delimiter_of(file: Path) -> str:
+    """Return what divides the cells of a table of text, by its name."""
+    suffix = next(one for one in reversed(file.suffixes) if one.lower() in TABLES)
+    return TABLES[suffix.lower()]
+
+
 def _rows(file: Path, reading: Reading) -> Iterator[Document]:
     """Read a table of text, whose first line names the columns."""
-    suffix = next(one for one in reversed(file.suffixes) if one.lower() in TABLES)
     csv.field_size_limit(1 << 30)
-    with _text(file, reading) as stream:
+    with opened_text(file, reading) as stream:
         # What is read as one row may be many lines.
-        table = csv.reader(stream, delimiter=TABLES[suffix.lower()])
+        table = csv.reader(stream, delimiter=delimiter_of(file))
         try:
             names = next(table, [])
             for number, cells in enumerate(table, 1):
@@ -247,26 +262,36 @@ def _rows(file: Path, reading: Reading) -> Iterator[Document]:
 
 
 def _parquet(file: Path, reading: Reading) -> Iterator[Document]:
-    module = _pyarrow(file, "pyarrow.parquet")
-    with _errors_named(file), module.ParquetFile(file) as table:
-        yield from _documents_of_batches(file, table.iter_batches(ROWS), reading)
+    with table_batches(file) as (_, batches):
+        yield from _documents_of_batches(file, batches, reading)
 
 
 def _arrow(file: Path, reading: Reading) -> Iterator[Document]:
     """Read a file of the `datasets` library, which streams batches; other tools write an index."""
-    if not _is_of_dataset(file):
+    if _is_of_dataset(file):
+        with table_batches(file) as (_, batches):
+            yield from _documents_of_batches(file, batches, reading)
+
+
+# Any: pyarrow's schema and batches.
+@contextmanager
+def table_batches(file: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Open a Parquet or Arrow file: its schema, and its batches one after another."""
+    if form_of(file) == "parquet":
+        module = pyarrow_module(file, "pyarrow.parquet")
+        with _errors_named(file), module.ParquetFile(file) as parquet:
+            yield parquet.schema_arrow, parquet.iter_batches(ROWS)
         return
-    arrow = _pyarrow(file, "pyarrow")
-    ipc = _pyarrow(file, "pyarrow.ipc")
+    arrow, ipc = pyarrow_module(file, "pyarrow"), pyarrow_module(file, "pyarrow.ipc")
     with _errors_named(file), arrow.memory_map(str(file)) as stream:
         indexed = stream.read(6) == b"ARROW1"
         stream.seek(0)
         if indexed:
             table = ipc.open_file(stream)
-            batches: Iterator[Any] = map(table.get_batch, range(table.num_record_batches))
+            yield table.schema, map(table.get_batch, range(table.num_record_batches))
         else:
-            batches = iter(ipc.open_stream(stream))
-        yield from _documents_of_batches(file, batches, reading)
+            batches = ipc.open_stream(stream)
+            yield batches.schema, iter(batches)
 
 
 def _is_of_dataset(file: Path) -> bool:
@@ -302,7 +327,8 @@ _READERS: Mapping[str, Callable[[Path, Reading], Iterator[Document]]] = {
 
 
 # Any: a module without types.
-def _pyarrow(file: Path, name: str) -> Any:
+def pyarrow_module(file: Path, name: str) -> Any:
+    """Import a module of pyarrow. Raises Unreadable, naming the file that it is for."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -323,7 +349,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
             # typeshed's class of it is no IO.
             yield stream  # type: ignore[misc]
     elif suffix == ".zst":
-        arrow = _pyarrow(file, "pyarrow")
+        arrow = pyarrow_module(file, "pyarrow")
         with arrow.CompressedInputStream(arrow.OSFile(str(file)), "zstd") as stream:
             yield stream
     else:
@@ -332,7 +358,7 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _text(file: Path, reading: Reading) -> Iterator[TextIOWrapper]:
+def opened_text(file: Path, reading: Reading) -> Iterator[TextIOWrapper]:
     """Open a file's text; a line ends where the file says so, and nowhere inside of a string."""
     encoding = "utf-8" if reading.older else "utf-8-sig"
     with _errors_named(file), _opened_for(file, reading) as stream:
@@ -348,8 +374,9 @@ def _opened_for(file: Path, reading: Reading) -> Any:  # a context manager of a 
     return file.open("rb") if reading.older else _opened(file)
 
 
-def _lines(file: Path, reading: Reading) -> Iterator[str]:
-    with _text(file, reading) as stream:
+def lines_of(file: Path, reading: Reading) -> Iterator[str]:
+    """Yield the lines of a text, as they were before they were compressed."""
+    with opened_text(file, reading) as stream:
         yield from stream
 
 

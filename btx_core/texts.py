@@ -62,7 +62,7 @@ class IndexedDocument:
         file: relative to the folder.
         number: of its line, row or item in the file, from 1; None: the file is one document.
         about: its id, author and licence, as far as its row says.
-        digest: SHA-256 of its text.
+        digest: SHA-256 of its text, case and spacing aside.
         text_bytes: of its text in UTF-8.
         is_conversation: whether it has messages.
     """
@@ -253,13 +253,12 @@ def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
         Unreadable: naming the first file and line that is no text.
     """
     for file, document in every_document(source):
-        text = document.text.encode()
         yield IndexedDocument(
             file=file,
             number=document.number,
             about=document.about,
-            digest=hashlib.sha256(text).hexdigest(),
-            text_bytes=len(text),
+            digest=document.digest,
+            text_bytes=len(document.text.encode()),
             is_conversation=bool(document.messages),
         )
 

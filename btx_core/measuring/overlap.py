@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from btx_core.columns import Document
 from btx_core.texts import AnyText, Split, every, split
 
 # Bytes of a window.
@@ -50,7 +49,7 @@ def contamination(folders: Sequence[AnyText]) -> float:
     """
     splits = [split(folder) for folder in folders]
     heldout = _looked_for(splits)
-    train = (plain(document) for part in splits for document in part.train)
+    train = (document.plain for part in splits for document in part.train)
     trained_windows, trained_texts = _in_training(heldout, train)
     trained_bytes = 0
     for text in heldout:
@@ -67,7 +66,7 @@ def _looked_for(splits: Sequence[Split]) -> list[bytes]:
     limit, kept = 1 << 64, dict[int, list[bytes]]()
     size = 0
     for document in (document for part in splits for document in part.heldout):
-        text = plain(document)
+        text = document.plain
         key = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
         if key < limit:
             kept.setdefault(key, []).append(text)
@@ -95,11 +94,11 @@ def sketch(folder: AnyText, most: int = 2048) -> tuple[int, list[int]]:
     Raises:
         Unreadable: for a folder that does not hold text as promised.
     """
-    return sketch_of(map(plain, every(folder)), most)
+    return sketch_of((document.plain for document in every(folder)), most)
 
 
 def sketch_of(texts: Iterable[bytes], most: int = 2048) -> tuple[int, list[int]]:
-    """Sample the windows of texts that `plain` returned, as `sketch` does a folder's."""
+    """Sample the windows of plain texts, as `sketch` does a folder's."""
     bits, kept = 0, np.empty(0, np.uint64)
     for text in texts:
         pieces = [_mixed(piece) for piece in windows(text)] or [_whole(text)]
@@ -128,11 +127,6 @@ def _mixed(hashes: Hashes) -> Hashes:
     mixed = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def plain(document: Document) -> bytes:
-    """Return a document's text in lower case, every stretch of white space one blank."""
-    return " ".join(document.text.lower().split()).encode()
 
 
 def windows(text: bytes) -> Iterator[Hashes]:

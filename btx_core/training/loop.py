@@ -57,6 +57,7 @@ class TrainingReport:
         trained_parameters: those that required a gradient.
         curve: (step, mean loss since the point before), nats per token.
         heldout: the looks at held-out text, where the run took any.
+        processes: that computed together, each on a device of its own.
     """
 
     tokens: int
@@ -68,6 +69,7 @@ class TrainingReport:
     trained_parameters: int
     curve: list[tuple[int, float]] = field(default_factory=list)
     heldout: dict[str, Any] | None = None
+    processes: int = 1
 
     # Any: a JSON object.
     def to_json(self) -> dict[str, Any]:
@@ -240,6 +242,7 @@ def optimise(
         trained_parameters=sum(parameter.numel() for parameter in trained.values()),
         curve=state.curve,
         heldout=training.heldout.to_json() if training.heldout else None,
+        processes=machine.world,
     )
 
 

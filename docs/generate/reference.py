@@ -24,8 +24,10 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe
 from pipelines.workspace.workspace import (
     DEFAULT_SETTINGS,
     SHIPPED_FACTS,
+    CostSettings,
     LineSettings,
     LogSettings,
+    OpenLineageSettings,
     RaySettings,
     RegistrySettings,
 )
@@ -47,6 +49,8 @@ SETTINGS = {
     "machine.train, machine.tune, machine.evaluate": StageSettings,
     "ray": RaySettings,
     "log": LogSettings,
+    "openlineage": OpenLineageSettings,
+    "cost": CostSettings,
     "line.NAME": LineSettings,
 }
 # Variables of the environment; one that the code reads and that is missing here stops the build.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         ExplainAnswer,
         ForecastAnswer,
         MemberChange,
+        Price,
+        PriceOfOneMore,
         RebuildAnswer,
         TuningAnswer,
     )
@@ -156,6 +158,26 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
         print_line(f"  tune    {values} (auto)")
     if answer.tuning:
         print_line(f"  cost    {_tuning(answer.tuning)}")
+    if answer.price:
+        _print_price(answer.price)
+
+
+def _print_price(price: "PriceOfOneMore") -> None:
+    """Print what another expert would cost, beside everything from nothing."""
+    how = "grown" if price.grown else "tuned from nothing"
+    print_line(f"  price   of expert {price.experts}, {how}, by {price.measured_on}:")
+    print_line(f"            {_price(price.one_more)}")
+    print_line("          all branches again and a build from nothing:")
+    print_line(f"            {_price(price.from_nothing)}")
+
+
+def _price(price: "Price") -> str:
+    parts = [f"{price.tokens:,} tokens"]
+    if price.flops is not None:
+        parts.append(f"{power(price.flops)} FLOPs")
+    if price.seconds is not None:
+        parts.append(duration(price.seconds))
+    return ", ".join([*parts, f"{size(price.bytes)} written"])
 
 
 def _tuning(tuning: "TuningAnswer") -> str:

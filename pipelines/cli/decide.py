@@ -274,19 +274,26 @@ def release_command(build: Build, json: Json = False) -> None:
 
 @app.command("withdraw")
 def withdraw_command(
-    ref: Ref, why: Annotated[str, typer.Option(metavar="TEXT")], json: Json = False
+    ref: Ref,
+    why: Annotated[str, typer.Option(metavar="TEXT")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what it would reach, withdraw nothing")
+    ] = False,
+    json: Json = False,
 ) -> None:
-    """Take a version out of use; say what it reached and what cures it.
+    """Take a version out of use, for good; say what it reached and what cures it.
 
-    Example: btx withdraw data/code@1 --why "the holder withdrew consent"
+    With --dry-run it is only said what it would reach.
+
+    Example: btx withdraw data/code@1 --why "the holder withdrew consent" --dry-run
     """
     from pipelines.jobs.withdraw import withdraw
 
-    answer = withdraw(find_workspace(), ref, why)
+    answer = withdraw(find_workspace(), ref, why, dry_run=dry_run)
     if json:
         print_json(answer)
     else:
-        _print_withdrawal(answer)
+        _print_withdrawal(answer, "would be withdrawn" if dry_run else "withdrawn")
 
 
 @app.command("contest")
@@ -306,9 +313,9 @@ def contest_command(
     print_answer(answer, json, text)
 
 
-def _print_withdrawal(answer: "WithdrawAnswer") -> None:
+def _print_withdrawal(answer: "WithdrawAnswer", deed: str) -> None:
     """Print what was withdrawn, what it reached, what it did not reach, and the next step."""
-    print_line(f"{answer.ref}   withdrawn: {answer.why}")
+    print_line(f"{answer.ref}   {deed}: {answer.why}")
     for item in answer.reached:
         print_line(f"  reached {_reached(item)}")
     for build in answer.clean:

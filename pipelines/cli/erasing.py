@@ -88,6 +88,8 @@ def _print_cost(cost: "ErasureCost") -> None:
     counts = f"{counted(cost.files, 'file')}, {size(cost.bytes)}"
     documents = counted(cost.documents, "document")
     print_line(f"  goes    {counts}, for {documents}, of {', '.join(cost.versions)}")
+    for path in cost.beside:
+        print_line(f"  goes    what {path} holds of them, which no version is made from")
     for line in (*cost.seeds, *cost.experts):
         print_line(f"  again   {line.ref}   {_took(line)}")
     for build in cost.builds:

@@ -16,6 +16,7 @@ from registry.units import size
 if TYPE_CHECKING:
     from registry.catalogue.catalog import Catalog
     from registry.records.answers import (
+        Change,
         LineageAnswer,
         LineageFile,
         LineageNode,
@@ -103,7 +104,7 @@ def _print_listing(rows: "Sequence[RowEnd]") -> None:
 def search_command(
     terms: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TERM...", help="FIELD=VALUE; @NAME for a saved search"),
+        typer.Argument(metavar="TERM...", help="WORD, or FIELD=VALUE; @NAME for a saved search"),
     ] = None,
     show: Annotated[
         list[str] | None,
@@ -127,10 +128,12 @@ def search_command(
 ) -> None:
     """Find versions by anything: recorded facts, own.NAME, and what the log says of them.
 
-    Signs are = != ~ (holds) < <= > >=; VALUE * is any; of several terms all must hold. Logged
-    fields: approved_by, approved_at, waived, waived_by, waived_until, ends, released_by,
-    released_at, withdrawn_by, withdrawn_at, withdrawn_why, exported_by, exported_at, exported_to;
-    file and sha256 are those of a version's files.
+    A plain WORD is looked for in all of them. Signs are = != ~ (holds) < <= > >=; VALUE * is any;
+    of several terms all must hold. Logged fields: approved_by, approved_at, waived, waived_by,
+    waived_until, ends, released_by, released_at, withdrawn_by, withdrawn_at, withdrawn_why, alias,
+    note, exported_by, exported_at, exported_to; file and sha256 are those of a version's files.
+
+    Example: btx search acme
 
     Example: btx search 'approved_by=*' --show approved_at
 
@@ -321,8 +324,8 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
         return
-    rows = [[change.what, change.left, change.right] for change in answer.changes]
-    print_table(["what", answer.left, answer.right], rows)
+    rows = [[one.what, one.left, one.right, _difference(one)] for one in answer.changes]
+    print_table(["what", answer.left, answer.right, "change"], rows)
     files = answer.files
     _print_paths("same", files.same)
     _print_paths("changed", files.changed)
@@ -330,6 +333,18 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     _print_paths("only right", files.only_right)
     for note in answer.notes:
         print_line(f"note: {note}")
+
+
+def _difference(change: "Change") -> str:
+    """Return by how much a number changed, and of bits per byte whether that is better."""
+    before, after = change.left, change.right
+    numbers = [one for one in (before, after) if isinstance(one, int | float)]
+    if len(numbers) < 2 or isinstance(before, bool) or isinstance(after, bool) or not before:
+        return ""
+    said = f"{100 * (after / before - 1):+.3g} %"
+    if change.what.endswith("bits_per_byte"):
+        said += " better" if after < before else " worse"
+    return said
 
 
 def _print_paths(what: str, paths: "Sequence[str]") -> None:
@@ -344,7 +359,7 @@ def report_command(
         typer.Option(
             "--format",
             metavar="html|md|model-card|annex-xi|annex-xii|annex-iv|cop-model-documentation|"
-            "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa",
+            "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa|pdf",
         ),
     ] = "md",
     out: Annotated[
@@ -368,7 +383,8 @@ def report_command(
 
     The law's forms are pages where FILE ends in .html: annex-xi (documentation of a general-purpose
     model), annex-xii (for those who build on it), cop-model-documentation (Code of Practice),
-    training-summary (for everybody), annex-iv (of a high-risk system).
+    training-summary (for everybody), annex-iv (of a high-risk system). pdf is one page on a build:
+    what it gained and cost, what is in it, and what one more expert would take.
 
     Example: btx report build/2 --format html -o build-2.html
 

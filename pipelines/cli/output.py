@@ -44,6 +44,10 @@ def print_document(text: str) -> None:
     print(visible(text) if sys.stdout.isatty() else text)
 
 
+# What stands in the place of a table without rows.
+NONE = "none"
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print a plain table whose numbers stand right.
 
@@ -54,8 +58,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def print_table_to(out: "Console", columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table that fits a console."""
-    fitted = fitted_table(columns, rows, out.width)
+    """Print a table that fits a console; of no rows, that there are none."""
+    lines = [*rows]
+    if not lines:
+        out.print(Text(NONE))
+        return
+    fitted = fitted_table(columns, lines, out.width)
     out.print(fitted.table)
     if fitted.hidden:
         out.print(Text(f"no room for {', '.join(fitted.hidden)}: --json has all"))

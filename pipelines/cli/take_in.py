@@ -19,12 +19,13 @@ from pipelines.cli.options import (
 )
 from pipelines.cli.output import place_text, print_answer, print_json
 from pipelines.workspace.bars import bar
+from registry.units import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.errors import Refused
-    from registry.records.answers import TrainForecastAnswer
+    from registry.records.answers import SuggestAnswer, TrainForecastAnswer
     from registry.records.facts import ExpertFacts
     from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
@@ -155,6 +156,45 @@ def data_add_command(
     corpus = path if "://" in path else Path(path)
     workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))
     _print_version(add_data(workspace, name, corpus, statement, text_field=text_field), json)
+
+
+@data_app.command("suggest")
+def data_suggest_command(
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="text as `btx data add` reads it")],
+    domains: Annotated[
+        int | None, typer.Option(metavar="K", help="how many; default: as many as are clear")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Propose domains for a mixed corpus: which of its documents use the same words.
+
+    Nothing is written. Groups are of vocabulary, not of meaning: read the examples, then divide the
+    corpus as your work is divided. --json names every document of each group.
+
+    Example: btx data suggest ./everything
+    """
+    from pipelines.jobs.suggest import suggest
+
+    answer = suggest(folder, domains)
+    print_answer(answer, json, _suggested(answer))
+
+
+def _suggested(answer: "SuggestAnswer") -> str:
+    """Return a line for each group, and examples below it."""
+    from pipelines.jobs.suggest import EXAMPLES
+
+    if len(answer.domains) == 1:
+        return "one domain: no two groups are clearly apart. Ask for a number with --domains"
+    lines = []
+    for number, domain in enumerate(answer.domains, 1):
+        found = f"{counted(len(domain.documents), 'document')}, {size(domain.bytes)}"
+        lines.append(f"group {number}   {found}   {', '.join(domain.words)}")
+        for document in domain.documents[:EXAMPLES]:
+            place = "" if document.number is None else f":{document.number}"
+            lines.append(f"  {document.file}{place}")
+    if answer.agreement is not None:
+        lines.append(f"two halves of the corpus agree by {answer.agreement:.2f} (1 is the same)")
+    return "\n".join(lines)
 
 
 @seed_app.command("add")

@@ -9,7 +9,7 @@ from btx_core import texts
 from btx_core.columns import Unreadable
 from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates, state_facts
-from pipelines.workspace import folders, held_documents
+from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.digest import digest
 from registry.errors import Invalid
@@ -215,5 +215,5 @@ def _refuse_erased(
     """Refuse files and documents that were erased, whatever the policies say."""
     if not workspace.catalog.tombstones():
         return
-    digests = [document.digest for document in held_documents.documents(text)]
+    digests = [document.digest for document in texts.every(text)]
     erasure.refuse_erased(workspace.catalog, ref, files, digests)

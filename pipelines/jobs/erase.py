@@ -4,25 +4,30 @@ In:  a data version, whose documents are meant, and why.
 Out: first what it costs; then, once a second person confirms it, the bytes are gone and signed
 tombstones stay.
 All data versions that hold the same files or documents lose them. A file that holds an erased
-document goes whole; what is left of its lines, and the version's other files, are laid in
-work/left, to be registered as a new version. Who may do what is `governance.erasure`'s, where the
-bytes lie `workspace.erased_bytes`'s.
+document goes whole; what is left of its rows, and the version's other files, are laid in
+work/left, to be registered as a new version. Other files below the workspace lose the documents
+too: what an earlier erasure laid out, and corpora that were never registered.
+Who may do what is `governance.erasure`'s, where the bytes lie `workspace.erased_bytes`'s and
+`workspace.loose_texts`'s.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from btx_core.columns import Document
+from btx_core.corpus_files import Reading
+from btx_core.corpus_rest import write_rest
 from btx_core.files import copy_file
 from btx_core.measuring import overlap
-from pipelines.workspace import erased_bytes, folders, held_documents
-from pipelines.workspace.held_documents import HeldDocument
+from btx_core.texts import TextFolder, every_document
+from pipelines.workspace import erased_bytes, folders, loose_texts
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
 from registry.errors import Invalid, NotFound
 from registry.governance import erasure, people, private_words
 from registry.records.answers import EraseAnswer, ErasureCost, Reached, TrainAgain
-from registry.records.events import ErasedFile, ErasedPart, ErasureAsked
+from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
 from registry.records.kinds import UNUSABLE
 from registry.records.references import Reference
@@ -68,10 +73,41 @@ def look_ahead(workspace: Workspace, selection: Selection) -> EraseAnswer:
     return _answer(workspace, planned.parts, "planned", planned.unreached)
 
 
-def ask(workspace: Workspace, selection: Selection, why: str) -> EraseAnswer:
+def drafted(workspace: Workspace, selection: Selection) -> tuple[Act, ...]:
+    """Return what the acting person signs to ask for an erasure. Raises as `ask` does."""
+    return erasure.drafted(workspace.catalog, _plan(workspace, selection).parts)
+
+
+def drafted_confirmation(workspace: Workspace, number: int) -> tuple[Act, ...]:
+    """Return what the acting person signs to confirm an erasure. Raises as `confirm` does."""
+    catalog = workspace.catalog
+    return erasure.drafted_confirmation(catalog, erasure.asked(catalog, number))
+
+
+def waiting(workspace: Workspace) -> list[EraseAnswer]:
+    """Return the erasures that wait for a second person, each with what it would cost now."""
+    answers = []
+    for event in erasure.waiting(workspace.catalog):
+        body = event.read(ErasureAsked)
+        words = private_words.read(workspace.private, body.private)
+        answer = _answer(workspace, body.parts, "asked", ())
+        told = {"number": event.seq, "why": words["why"] if words else None}
+        answers.append(answer.model_copy(update=told))
+    return answers
+
+
+def ask(
+    workspace: Workspace, selection: Selection, why: str, sent: people.Sent | None = None
+) -> EraseAnswer:
     """Ask that bytes be erased, for another person to confirm.
 
     Reason and selection are kept on this machine, their salted digest in the log.
+
+    Args:
+        workspace: where they lie.
+        selection: what is to go.
+        why: the reason.
+        sent: what the acting person signed elsewhere.
 
     Raises:
         NotFound: for documents that the version does not hold.
@@ -88,16 +124,21 @@ def ask(workspace: Workspace, selection: Selection, why: str) -> EraseAnswer:
     answer = _answer(workspace, planned.parts, "asked", planned.unreached)
     words = {"why": why, **selection.stated()}
     private = private_words.keep(workspace.private, words)
-    event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private)
+    event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private, sent)
     advice = f"let an approver or auditor confirm it: btx erase --confirm {event.seq}"
     return answer.model_copy(update={"number": event.seq, "why": why, "next": advice})
 
 
-def confirm(workspace: Workspace, number: int) -> EraseAnswer:
+def confirm(workspace: Workspace, number: int, sent: people.Sent | None = None) -> EraseAnswer:
     """Confirm an erasure that somebody else asked for, and delete the bytes.
 
     Once it is confirmed anybody may run this again, here or where another copy of the workspace
     lies: it deletes what is there.
+
+    Args:
+        workspace: where they lie.
+        number: of the event that asked for it.
+        sent: what the acting person signed elsewhere.
 
     Raises:
         Refused: for whoever asked for it.
@@ -109,10 +150,11 @@ def confirm(workspace: Workspace, number: int) -> EraseAnswer:
     now = _holders(workspace, _sha256s(body.parts), _texts(body.parts))
     answer = _answer(workspace, body.parts, "erased", now.unreached)
     # The tombstones come first: a running training or rebuild stops at them.
-    erasure.confirm(catalog, event, now.parts)
+    erasure.confirm(catalog, event, now.parts, sent)
     with workspace.writing(f"erase --confirm {number}"):
         left = [_lay_out_rest(workspace, part) for part in body.parts if not part.whole]
         erased_bytes.remove(workspace, body.parts)
+        loose_texts.remove(workspace, _texts(body.parts), _readings(workspace, body.parts))
     words = private_words.read(workspace.private, body.private)
     laid_out = tuple(str(path.relative_to(workspace.root)) for path in left if path is not None)
     again = [f"btx data add {path.split('/')[-1].rpartition('-')[0]} {path}" for path in laid_out]
@@ -140,9 +182,9 @@ def _plan(workspace: Workspace, selection: Selection) -> _Plan:
     texts: dict[str, bytes] = {}
     if selection.document is not None or selection.author is not None or files:
         chosen = _chosen(workspace, version, selection, {file.path for file in files})
-        texts = {document.digest: document.plain for document in chosen}
+        texts = {document.digest: document.plain for _, document in chosen}
         if selection.document is not None or selection.author is not None:
-            paths = {document.path for document in chosen}
+            paths = {path for path, _ in chosen}
             files = [file for file in files if file.path in paths]
     if not files:
         named = ", ".join(f"{name} {value}" for name, value in selection.stated().items())
@@ -163,26 +205,31 @@ def _chosen(
     version: Version[DataFacts],
     selection: Selection,
     paths: Iterable[str],
-) -> list[HeldDocument]:
-    """Return the documents in these files that are meant."""
+) -> list[tuple[str, Document]]:
+    """Return the documents in these files that are meant, each with the path of its file."""
     ref, wanted = version.ref, set(paths)
     folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
     folders.require_here(folder, str(ref))
     return [
-        one
-        for one in held_documents.documents(folders.text_as_stated(folder, version.facts))
-        if one.path in wanted and _is_meant(one, selection)
+        (path, document)
+        for path, document in _documents(folders.text_as_stated(folder, version.facts))
+        if path in wanted and _is_meant(document, selection)
     ]
 
 
-def _is_meant(document: HeldDocument, selection: Selection) -> bool:
+def _documents(text: TextFolder) -> Iterator[tuple[str, Document]]:
+    """Yield every document that holds any text, with the path of its file."""
+    return ((path, document) for path, document in every_document(text) if document.plain)
+
+
+def _is_meant(document: Document, selection: Selection) -> bool:
     if selection.author is not None:
-        return selection.author in document.authors
+        return selection.author in document.about.authors
     if selection.document is None:
         return True
     name = selection.document
     by_digest = len(name) >= SHORTEST_DIGEST and document.digest.startswith(name)
-    return document.id == name or by_digest
+    return document.about.id == name or by_digest
 
 
 @dataclass
@@ -239,11 +286,11 @@ def _holders(workspace: Workspace, sha256s: Iterable[str], texts: Iterable[str])
 
 
 def _look(held: _Held, folder: Path, wanted: set[str]) -> None:
-    for document in held_documents.documents(folders.text_as_stated(folder, held.version.facts)):
+    for path, document in _documents(folders.text_as_stated(folder, held.version.facts)):
         if document.digest in wanted:
-            held.documents.setdefault(document.path, set()).add(document.digest)
+            held.documents.setdefault(path, set()).add(document.digest)
         else:
-            held.stays.add(document.path)
+            held.stays.add(path)
 
 
 def _part(workspace: Workspace, held: _Held, paths: set[str]) -> ErasedPart:
@@ -273,9 +320,10 @@ def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
     if not folder.is_dir() or not any((folder / path).is_file() for path in erased):
         return target if target.is_dir() else None
     gone: dict[str, set[int | None]] = {}
-    for document in held_documents.documents(folders.text_as_stated(folder, version.facts)):
+    text = folders.text_as_stated(folder, version.facts)
+    for path, document in _documents(text):
         if document.digest in part.documents:
-            gone.setdefault(document.path, set()).add(document.number)
+            gone.setdefault(path, set()).add(document.number)
     for file in version.files:
         source, copy = folder / file.path, target / file.path
         if not source.is_file():
@@ -284,17 +332,9 @@ def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
         copy.unlink(missing_ok=True)
         if file.path not in erased:
             copy_file(source, copy)
-        elif source.suffix == ".jsonl":
-            _copy_other_lines(source, copy, gone.get(file.path, set()))
+        else:
+            write_rest(source, copy, text.reading, gone.get(file.path, {None}))
     return target
-
-
-def _copy_other_lines(source: Path, target: Path, gone: set[int | None]) -> None:
-    """Copy the lines whose documents stay; no file where none does."""
-    with source.open(encoding="utf-8") as lines:
-        kept = [line for number, line in enumerate(lines, 1) if number not in gone]
-    if any(line.strip() for line in kept):
-        target.write_text("".join(kept), encoding="utf-8")
 
 
 def _answer(
@@ -340,8 +380,21 @@ def _cost(
         experts=tuple(experts[ref] for ref in sorted(experts)),
         builds=tuple(builds[ref] for ref in sorted(builds)),
         exports=tuple(exports[ref] for ref in sorted(exports)),
+        beside=_beside(workspace, parts),
         unreached=unreached,
     )
+
+
+def _beside(workspace: Workspace, parts: Sequence[ErasedPart]) -> tuple[str, ...]:
+    """Return the files below the workspace that no version holds, and that lose documents."""
+    found = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
+    return tuple(str(one.path.relative_to(workspace.root)) for one in found)
+
+
+def _readings(workspace: Workspace, parts: Iterable[ErasedPart]) -> list[Reading]:
+    """Return how the files of these versions are read."""
+    every = [workspace.catalog.get(part.ref, DataFacts).facts for part in parts]
+    return [folders.HowRead(facts.held_out, facts.reading).of_files for facts in every]
 
 
 def _train_again(

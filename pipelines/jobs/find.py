@@ -8,8 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from btx_core import texts
-from pipelines.workspace import folders
+from btx_core.columns import Document
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
@@ -17,7 +16,6 @@ from registry.errors import Invalid, NotFound
 from registry.governance import lookup
 from registry.governance.policies import read_strict_yaml
 from registry.records.answers import SearchRow
-from registry.records.facts import DataFacts
 
 SAVED = "searches.yaml"
 
@@ -69,10 +67,8 @@ def search(workspace: Workspace, request: SearchRequest) -> list[SearchRow]:
             terms.append(word)
     only = _holding(workspace, request.document) if request.document else None
     if request.sought:
-        holding = find_documents(workspace, request.sought)
-        if holding.not_here:
-            print(f"not on this disk, so not read: {', '.join(holding.not_here)}", file=sys.stderr)
-        only = set(holding.versions) if only is None else only & set(holding.versions)
+        found = _found(workspace, request.sought)
+        only = found if only is None else only & found
     rows = lookup.search(workspace.catalog, terms, shown, only)
     if request.save:
         named = SavedSearch(terms=tuple(terms), show=tuple(shown))
@@ -116,28 +112,22 @@ def _write(workspace: Workspace, saved: Mapping[str, SavedSearch]) -> None:
 
 
 def _holding(workspace: Workspace, document: Path) -> set[str]:
-    """Return what holds a document: a file of its bytes, or a document of the same text.
-
-    Only data whose folder is on this machine can be read for its text.
-    """
+    """Return what holds a document: a file of its bytes, or a document of the same text."""
     if not document.is_file():
         raise NotFound(
             "--document", found=f"no file {document}", expected="a file", next="check the path"
         )
     holders = {str(ref) for ref in workspace.catalog.holders([sha256_file(document)])}
-    text = _plain(document.read_text(errors="replace"))
-    for version in workspace.catalog.versions(DataFacts, files=False):
-        folder = folders.folder_of(workspace.root, version)
-        ref = str(version.ref)
-        if ref not in holders and folder.is_dir():
-            read = folders.text_as_stated(folder, version.facts)
-            if any(_plain(one.text) == text for one in texts.every(read)):
-                holders.add(ref)
-    return holders
+    text = Document(document.read_text(errors="replace"))
+    return holders | _found(workspace, Sought(digest=text.digest))
 
 
-def _plain(text: str) -> str:
-    return " ".join(text.split())
+def _found(workspace: Workspace, sought: Sought) -> set[str]:
+    """Return the data versions that hold a document; say which could not be read."""
+    holding = find_documents(workspace, sought)
+    if holding.not_here:
+        print(f"not on this disk, so not read: {', '.join(holding.not_here)}", file=sys.stderr)
+    return set(holding.versions)
 
 
 def lines(rows: Sequence[SearchRow]) -> tuple[list[str], list[list[str]]]:

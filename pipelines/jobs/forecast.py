@@ -82,20 +82,25 @@ def forecast(
             PlannedFile(file=shard.file, bytes=size, action="link" if linked else "write")
         )
     builds = workspace.catalog.versions(BuildFacts)
-    timed = _timed(builds, tokens)
-    if not timed:
+    measured = timed(builds, tokens)
+    if not measured:
         return Forecast(weights, {}, {}, None)
-    past = timed[-1]
+    past = measured[-1]
     written = sum(file.bytes for file in weights if file.action == "write")
-    seconds, cost = _scaled(past, written, tokens, len(planned.data))
+    seconds, cost = scaled(past, written, tokens, len(planned.data))
     return Forecast(weights, seconds, cost, str(past.ref))
 
 
-def _timed(builds: Sequence[Version[BuildFacts]], tokens: int) -> list[Version[BuildFacts]]:
-    """Return the builds that were timed; of those that tuned, where there is a tuning ahead."""
-    timed = [build for build in builds if build.facts.cost.seconds.total is not None]
-    tuned = [build for build in timed if build.facts.cost.tune.tokens]
-    return tuned if tokens and tuned else timed
+def timed(builds: Sequence[Version[BuildFacts]], tokens: int) -> list[Version[BuildFacts]]:
+    """Return the builds that were timed; of those that tuned, where there is a tuning ahead.
+
+    Args:
+        builds: in order of their versions.
+        tokens: of the tuning that is ahead.
+    """
+    measured = [build for build in builds if build.facts.cost.seconds.total is not None]
+    tuned = [build for build in measured if build.facts.cost.tune.tokens]
+    return tuned if tokens and tuned else measured
 
 
 def _shards(
@@ -114,10 +119,17 @@ def _shards(
     return plan_mix(seed, members, mix, previous).shards
 
 
-def _scaled(
+def scaled(
     past: Version[BuildFacts], written: int, tokens: int, texts: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds and cost, scaled from a past build."""
+    """Return seconds by stage and the cost of tuning, scaled from a past build.
+
+    Args:
+        past: a build that was timed.
+        written: bytes of weights that are to be written.
+        tokens: of the tuning.
+        texts: how many data versions are measured.
+    """
     took, spent = past.facts.cost.seconds, past.facts.cost.tune
     if tokens and not spent.tokens:
         # The past build was not tuned: nothing says how long that takes.

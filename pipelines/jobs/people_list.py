@@ -8,6 +8,7 @@ from registry.governance import people
 from registry.governance.people import Change
 from registry.records.answers import ActorAnswer, ActorRow, KeyAnswer, RetractedAnswer
 from registry.records.events import Acted
+from registry.web.officer import people_rows
 
 
 def new_key(name: str, out: Path | None = None) -> KeyAnswer:
@@ -30,23 +31,7 @@ def new_key(name: str, out: Path | None = None) -> KeyAnswer:
 
 def listed(workspace: Workspace) -> list[ActorRow]:
     """Return everybody who is on the list of people, or was, by name."""
-    catalog = workspace.catalog
-    closed = people.is_closed(catalog)
-    rows = []
-    for person in sorted(people.roll(catalog).values(), key=lambda one: one.name):
-        changes = catalog.events(f"actor/{person.name}", "actor")
-        rows.append(
-            ActorRow(
-                actor=person.name,
-                roles=person.roles,
-                key_id=(person.key_id or "")[:16],
-                since=changes[0].at,
-                changed=changes[-1].at,
-                list="closed" if closed else "open",
-                public_key=person.public_key,
-            )
-        )
-    return rows
+    return people_rows(workspace.catalog)
 
 
 def add(

@@ -17,10 +17,11 @@ from btx_core.files import replace_text
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
 from btx_core.training.recipes import TuneRecipe
-from pipelines.jobs import collect_evidence, gates, state_facts
+from pipelines.jobs import collect_evidence, gates, state_facts, tell_lineage
 from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
 from pipelines.jobs.forecast import forecast
 from pipelines.jobs.growing import Growing, growing_from, is_grown, tuning_of, with_flops
+from pipelines.jobs.price import price_of_one_more
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
@@ -146,12 +147,7 @@ def rebuild(
         order = _order(run)
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
-        def log(stage: str, ran: StageRan) -> None:
-            workspace.catalog.event(ran, f"build/{number}")
-
-        variables = {EXECUTOR: executor} if executor else {}
-        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables, lambda: _withdrawn(run))
-        build = _record(run, order)
+        done, build = _compose(run, order, executor)
     seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
     return RebuildAnswer(
         build=str(build.ref),
@@ -165,6 +161,25 @@ def rebuild(
     )
 
 
+def _compose(
+    run: Run, order: BuildOrder, executor: ExecutorName | None
+) -> tuple[dvc_runs.Reproduced, Version[BuildFacts]]:
+    """Run the stages and record the build, while the lineage server is told."""
+    workspace, planned = run.workspace, run.planned
+    variables = {EXECUTOR: executor} if executor else {}
+    with tell_lineage.told(workspace, planned.line) as telling:
+
+        def log(stage: str, ran: StageRan) -> None:
+            workspace.catalog.event(ran, f"build/{run.number}")
+            telling.stage(stage, ran)
+
+        telling.starts([run.snapshot.ref, planned.seed.ref, *planned.refs, *planned.data])
+        done = dvc_runs.reproduce(workspace.root, STAGES, log, variables, lambda: _withdrawn(run))
+        build = _record(run, order)
+        telling.made(build)
+    return done, build
+
+
 def look_ahead(
     workspace: Workspace,
     request: Request | None = None,
@@ -175,7 +190,8 @@ def look_ahead(
     planned = plan(workspace, request or Request())
     if _nothing_to_do(workspace, planned):
         answer = _unchanged(planned)
-        return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)))
+        price = price_of_one_more(workspace, planned)
+        return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
     folder = folders.build_folder(workspace.root, last) if last else None
@@ -198,6 +214,7 @@ def look_ahead(
         stages=_places(workspace, planned, executor),
         chosen=planned.chosen,
         tuning=with_flops(tuning, expected.cost.get("flops")),
+        price=price_of_one_more(workspace, planned),
     )
 
 
@@ -613,6 +630,9 @@ def _routing(measured: MeasuredReport) -> Routing:
 def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) -> Cost:
     """Return what this build took, and what all its members took to train."""
     trained = [member.version.facts.train for member in run.planned.members]
+    tuned = Spent(tokens=tune.tokens, flops=tune.flops, wall_s=tune.wall_s)
+    if tune.processes is not None:
+        tuned = tuned.model_copy(update={"processes": tune.processes})
     spent: list[Spent] = [tune, *(report for report in trained if report)]
     seconds = StageSeconds(
         mix=mix.wall_s,
@@ -621,7 +641,7 @@ def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) 
         total=round(time.monotonic() - run.started, 2),
     )
     return Cost(
-        tune=Spent(tokens=tune.tokens, flops=tune.flops, wall_s=tune.wall_s),
+        tune=tuned,
         total=Spent(
             tokens=sum(one.tokens or 0 for one in spent),
             flops=sum(one.flops or 0 for one in spent),

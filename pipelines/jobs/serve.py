@@ -12,17 +12,28 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 
-from pipelines.jobs import gates
+from pipelines.jobs import erase, gates
 from pipelines.jobs.audit import AuditRequest, audit
+from pipelines.jobs.diff import diff
 from pipelines.jobs.find import saved_searches
-from pipelines.jobs.release import build_evidence, drafted, release
+from pipelines.jobs.release import build_evidence, drafted, last_release, release
+from pipelines.jobs.training_runs import training_run, training_runs
+from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid, Refused
 from registry.governance import gate, people
-from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
+from registry.governance.policies import Policy, load
+from registry.records.answers import (
+    AuditAnswer,
+    EraseAnswer,
+    ExplainAnswer,
+    ReleaseAnswer,
+    VerdictAnswer,
+)
 from registry.records.events import Act, TokenIssued
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Gate
+from registry.records.officer_pages import HeldDocument, HeldDocuments
 from registry.web.access import Token, Tokens
 
 try:
@@ -33,7 +44,7 @@ try:
     from registry.web.middleware import Limits
     from registry.web.public import LOOPBACK, PublicAddress
     from registry.web.runs import OnCheck
-    from registry.web.site import Jobs, Reviewed, Site
+    from registry.web.site import ErasureJobs, Jobs, Reviewed, Selected, Site
 except ModuleNotFoundError as error:
     # The extra "web" is optional.
     raise Invalid(
@@ -161,12 +172,26 @@ def site(workspace: Workspace, address: Address, limits: Limits) -> Site:
             review=jobs.review,
             drafted_release=jobs.drafted_release,
             release=jobs.release,
+            compare=lambda left, right: diff(workspace, left, right),
+            training_runs=lambda: training_runs(workspace),
+            training_run=lambda name: training_run(workspace, name),
+            policies=jobs.policies,
+            documents=jobs.documents,
+            erasing=ErasureJobs(
+                look_ahead=jobs.look_ahead_of_erasure,
+                drafted=jobs.drafted_erasure,
+                ask=jobs.ask_erasure,
+                waiting=jobs.waiting_erasures,
+                drafted_confirmation=jobs.drafted_confirmation,
+                confirm=jobs.confirm_erasure,
+            ),
         ),
         tokens=tokens(workspace),
         hosts=address.hosts(),
         limits=limits,
         saved=lambda: _searches(workspace),
         public=address.public,
+        price=workspace.settings.cost.price(),
     )
 
 
@@ -255,10 +280,12 @@ class WorkspaceJobs:
             key = people.Sent(drafting=True)
             question = gates.question(asking, Gate.RELEASE, str(build.ref), evidence, key)
             verdict = gate.check(asking.catalog, question)
+            before = last_release(asking, build)
+            since = diff(asking, str(before.ref), str(build.ref)) if before else None
         finally:
             asking.catalog.close()
         answer = VerdictAnswer.from_json(verdict.to_json(), f"verdict on {ref}")
-        return Reviewed(evidence=evidence, verdict=answer)
+        return Reviewed(evidence=evidence, verdict=answer, since=since)
 
     def drafted_release(self, ref: str, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to release a build. Raises Refused where the gate says no."""
@@ -275,19 +302,114 @@ class WorkspaceJobs:
             Conflict: while a command writes, since a browser does not wait so long.
             Refused: naming every rule that said no.
         """
-        if self.workspace.being_written:
-            raise Conflict(
-                f"release of {ref}",
-                found="another command writing",
-                expected="a quiet workspace",
-                next="try again when it is done",
-            )
+        self._require_quiet(f"release of {ref}")
         logger.info("%s asks for the release of %s", by, ref)
         asking = self.workspace.acting_as(by)
         try:
             return release(asking, ref, sent)
         finally:
             asking.catalog.close()
+
+    def policies(self) -> Sequence[Policy]:
+        """Return the policies as they lie in the workspace."""
+        return load(self.workspace.policies)
+
+    def documents(self, author: str, id: str, digest: str) -> HeldDocuments:
+        """Return the documents that data versions hold by this author, id or digest.
+
+        Raises:
+            Invalid: where none of them is given.
+        """
+        if not (author or id or digest):
+            raise Invalid(
+                "documents",
+                found="nothing to look for",
+                expected="an author, an id or a digest",
+                next="name one",
+            )
+        logger.info("looking for documents")
+        sought = Sought(author=author or None, id=id or None, digest=digest or None)
+        found = find_documents(self.workspace, sought)
+        catalog = self.workspace.catalog
+        status = {ref: str(catalog.status(ref)) for ref in found.versions}
+        lines = []
+        for one in found.documents:
+            about = one.document.about
+            line = HeldDocument(
+                ref=one.ref,
+                status=status[one.ref],
+                file=one.document.file,
+                number=one.document.number,
+                id=about.id,
+                authors=tuple(about.authors),
+                digest=one.document.digest,
+            )
+            lines.append(line)
+        return HeldDocuments(documents=tuple(lines), not_here=found.not_here)
+
+    def look_ahead_of_erasure(self, selected: Selected) -> EraseAnswer:
+        """Say what an erasure would take away and cost."""
+        return erase.look_ahead(self.workspace, _selection(selected))
+
+    def drafted_erasure(self, selected: Selected, by: str) -> tuple[Act, ...]:
+        """Return what `by` signs to ask for an erasure."""
+        asking = self.workspace.acting_as(by)
+        try:
+            return erase.drafted(asking, _selection(selected))
+        finally:
+            asking.catalog.close()
+
+    def ask_erasure(self, selected: Selected, why: str, by: str, sent: people.Sent) -> EraseAnswer:
+        """Ask for an erasure in the name of `by`."""
+        asking = self.workspace.acting_as(by)
+        try:
+            return erase.ask(asking, _selection(selected), why, sent)
+        finally:
+            asking.catalog.close()
+
+    def waiting_erasures(self) -> Sequence[EraseAnswer]:
+        """Return the erasures that wait for a second person."""
+        return erase.waiting(self.workspace)
+
+    def drafted_confirmation(self, number: int, by: str) -> tuple[Act, ...]:
+        """Return what `by` signs to confirm an erasure."""
+        asking = self.workspace.acting_as(by)
+        try:
+            return erase.drafted_confirmation(asking, number)
+        finally:
+            asking.catalog.close()
+
+    def confirm_erasure(self, number: int, by: str, sent: people.Sent) -> EraseAnswer:
+        """Confirm an erasure in the name of `by`, and delete the bytes.
+
+        Raises:
+            Conflict: while a command writes, since a browser does not wait so long.
+        """
+        self._require_quiet(f"erasure {number}")
+        logger.info("%s confirms erasure %d", by, number)
+        asking = self.workspace.acting_as(by)
+        try:
+            return erase.confirm(asking, number, sent)
+        finally:
+            asking.catalog.close()
+
+    def _require_quiet(self, what: str) -> None:
+        if self.workspace.being_written:
+            raise Conflict(
+                what,
+                found="another command writing",
+                expected="a quiet workspace",
+                next="try again when it is done",
+            )
+
+
+def _selection(selected: Selected) -> erase.Selection:
+    return erase.Selection(
+        ref=selected.ref,
+        document=selected.document,
+        author=selected.author,
+        file=selected.file,
+    )
 
 
 def _bracketed(host: str) -> str:

@@ -9,15 +9,24 @@ from registry.governance import contesting, people, private_words, seen_before
 from registry.records.answers import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
+from registry.records.references import Reference
 from registry.records.version import Version
 from registry.units import percent
 
 
-def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
+def withdraw(
+    workspace: Workspace, reference: str, why: str, *, dry_run: bool = False
+) -> WithdrawAnswer:
     """Log the withdrawal.
 
     Nothing is deleted: what was built stays readable, is marked everywhere, and passes no gate any
     more.
+
+    Args:
+        workspace: where it is registered.
+        reference: what is withdrawn.
+        why: for the log.
+        dry_run: only say what it would reach.
 
     Returns:
         What it reached, the builds that it did not reach, and what cures the rest.
@@ -31,7 +40,8 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
         )
     catalog = workspace.catalog
     version = catalog.get(reference)
-    people.withdraw(catalog, str(version.ref), why)
+    if not dry_run:
+        people.withdraw(catalog, str(version.ref), why)
     impact = catalog.impact(version.ref)
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
@@ -45,7 +55,7 @@ def withdraw(workspace: Workspace, reference: str, why: str) -> WithdrawAnswer:
         why=why,
         reached=tuple(reached),
         clean=tuple(str(build.ref) for build in impact.builds if build.removal == "none"),
-        next=_cure(workspace, {str(build.ref) for build in builds}),
+        next=_cure(workspace, {str(build.ref) for build in builds}, impact.experts),
     )
 
 
@@ -95,7 +105,9 @@ def _twins(workspace: Workspace, version: Version[Facts]) -> list[Reached]:
     return twins
 
 
-def _cure(workspace: Workspace, reached: Collection[str]) -> str | None:
+def _cure(
+    workspace: Workspace, reached: Collection[str], experts_lost: Collection[Reference]
+) -> str | None:
     """Return the commands that rebuild each line whose newest build is reached.
 
     None where no line's newest build is: an older one is past.
@@ -106,8 +118,9 @@ def _cure(workspace: Workspace, reached: Collection[str]) -> str | None:
     lines = [line for line, build in newest.items() if build in reached]
     if not lines:
         return None
-    experts = catalog.statuses(catalog.versions(ExpertFacts)).values()
-    if all(status in UNUSABLE for status in experts):
+    experts = catalog.statuses(catalog.versions(ExpertFacts, files=False))
+    left = [ref for ref in experts if experts[ref] not in UNUSABLE and ref not in experts_lost]
+    if not left:
         return "no usable expert is left: btx train or btx register others, then btx rebuild"
     commands = ["btx rebuild" + ("" if line == MAIN else f" --line {line}") for line in lines]
     return " && ".join(commands)

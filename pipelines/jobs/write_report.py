@@ -17,10 +17,12 @@ from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_bytes
 from registry.errors import Conflict, Invalid
 from registry.formats import STATEMENTS, Dossier, collect, in_toto, public, render
-from registry.governance import attestations, people
+from registry.governance import attestations, people, worth
 from registry.governance.people import Signer
 from registry.records.answers import ReportAnswer
+from registry.records.facts import BuildFacts
 
+PDF = "pdf"
 SIGNED = "urn:btx:report:v1"
 
 
@@ -30,11 +32,11 @@ class _File:
 
     path: Path
     form: str
-    text: str
+    content: bytes
 
     @property
     def sha256(self) -> str:
-        return sha256_bytes(self.text.encode())
+        return sha256_bytes(self.content)
 
     @property
     def beside(self) -> Path:
@@ -56,7 +58,7 @@ def report(
     Args:
         workspace: whose catalogue is read.
         reference: the version.
-        form: one of the names in `registry.formats.FORMATS`.
+        form: one of the names in `registry.formats.FORMATS`, or `pdf`: one page on a build.
         out: the new file; the text itself is returned unless it is given.
         sign: sign with the acting person's key.
         outside: the public form, which names no people, waivers and contracts.
@@ -80,24 +82,54 @@ def report(
         people.require_listed(catalog, by)
         folders.verify_here(workspace, catalog.get(reference))
     shown = public(dossier) if outside else dossier
+    if form == PDF:
+        return _write(dossier, _File(_file_for_pdf(out), form, _sheet(workspace, shown)), by)
     text = render(shown, form, as_page=out is not None and out.suffix in (".html", ".htm"))
     if by and form in STATEMENTS:
         text = in_toto.envelope(text, by.key)
     if out is None:
         return ReportAnswer(ref=dossier.ref, format=form, text=text)
-    file = _File(out, form, text)
-    written = {file.path: file.text}
-    if by and form not in STATEMENTS:
-        written[file.beside] = _signature(dossier, file, by)
+    return _write(dossier, _File(out, form, text.encode()), by if form not in STATEMENTS else None)
+
+
+def _write(dossier: Dossier, file: _File, by: Signer | None) -> ReportAnswer:
+    """Write a report, and its signature beside it where somebody signs."""
+    written = {file.path: file.content}
+    if by:
+        written[file.beside] = _signature(dossier, file, by).encode()
     _write_new(written)
-    signed = str(file.beside.resolve()) if file.beside in written else None
     return ReportAnswer(
         ref=dossier.ref,
-        format=form,
-        file=str(out.resolve()),
+        format=file.form,
+        file=str(file.path.resolve()),
         sha256=file.sha256,
-        signature=signed,
+        signature=str(file.beside.resolve()) if by else None,
     )
+
+
+def _sheet(workspace: Workspace, dossier: Dossier) -> bytes:
+    """Return the release sheet of a build, as PDF."""
+    if dossier.build is None:
+        raise Invalid(
+            f"format {PDF!r} of {dossier.ref}",
+            found=str(dossier.kind),
+            expected="a build",
+            next=f"btx report build/1 --format {PDF} -o build-1.pdf",
+        )
+    # Imported here: its packages are an extra.
+    from registry.formats import release_sheet
+
+    build = workspace.catalog.get(dossier.ref, BuildFacts)
+    price = workspace.settings.cost.price()
+    return release_sheet.pdf(dossier, worth.of_build(workspace.catalog, build, price))
+
+
+def _file_for_pdf(out: Path | None) -> Path:
+    if out is None:
+        raise Invalid(
+            f"format {PDF!r}", found="no file", expected="a file to write", next="name one: -o FILE"
+        )
+    return out
 
 
 def _signature(dossier: Dossier, file: _File, by: Signer) -> str:
@@ -123,8 +155,8 @@ def _claim(dossier: Dossier, file: _File) -> dict[str, Any]:
     }
 
 
-def _write_new(texts: Mapping[Path, str]) -> None:
-    for path in texts:
+def _write_new(files: Mapping[Path, bytes]) -> None:
+    for path in files:
         if path.exists():
             raise Conflict(
                 str(path), found="something there", expected="a new file", next="name another file"
@@ -136,5 +168,5 @@ def _write_new(texts: Mapping[Path, str]) -> None:
                 expected="a file in an existing folder",
                 next="make the folder",
             )
-    for path, text in texts.items():
-        path.write_text(text)
+    for path, content in files.items():
+        path.write_bytes(content)

@@ -271,6 +271,9 @@ def bench(
     Returns:
         All rows, measured now or read back.
     """
+    # Asked for first: the picture is drawn hours later.
+    import matplotlib.figure  # noqa: F401
+
     # The order of float additions, and so every figure, depends on the number of threads.
     torch.set_num_threads(1)
     results = folder / "results.jsonl"

@@ -9,7 +9,7 @@ of versions whose counts say that any row has such a column.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from btx_core.texts import IndexedDocument, documents_of
+from btx_core.texts import IndexedDocument, TextFolder, documents_of
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.records.facts import DataFacts
@@ -23,7 +23,7 @@ class Sought:
     Attributes:
         author: one of its authors.
         id: its owner's name for it.
-        digest: SHA-256 of its text.
+        digest: of its text, case and spacing aside.
     """
 
     author: str | None = None
@@ -89,19 +89,22 @@ def find_documents(workspace: Workspace, sought: Sought) -> Holdings:
     """
     found: list[Holding] = []
     not_here = []
+    # Of what was erased in part the rest is no longer what was registered.
+    erased = workspace.catalog.tombstones()
     for version in workspace.catalog.versions(DataFacts):
         if not sought.may_be_in(version.facts):
             continue
-        if folders.folder_of(workspace.root, version).is_dir():
-            found += _in_version(workspace, version, sought)
+        folder = folders.folder_of(workspace.root, version)
+        if folder.is_dir() and str(version.ref) in erased:
+            found += _in_text(version, folders.text_as_stated(folder, version.facts), sought)
+        elif folder.is_dir():
+            found += _in_text(version, folders.opened_text(workspace.root, version), sought)
         else:
             not_here.append(str(version.ref))
     return Holdings(tuple(found), tuple(not_here))
 
 
-def _in_version(
-    workspace: Workspace, version: Version[DataFacts], sought: Sought
-) -> Iterator[Holding]:
-    for document in documents_of(folders.opened_text(workspace.root, version)):
+def _in_text(version: Version[DataFacts], text: TextFolder, sought: Sought) -> Iterator[Holding]:
+    for document in documents_of(text):
         if sought.is_met(document):
             yield Holding(str(version.ref), document)

@@ -1,13 +1,16 @@
 """What runs here: the programs and the code revision that make a version, for its provenance.
 
-In:  nothing.  Out: an environment record; None for what cannot be known; and the environment of
-     the programs that are started in a workspace.
+In:  nothing.  Out: an environment record; None for what cannot be known; and the environment and
+     the umask of what runs in a workspace.
 Nothing is imported to ask for its version.
 """
 
 import os
 import platform
+import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -35,6 +38,28 @@ def child_environment() -> dict[str, str]:
     """
     # DVC has no variable of its own against the second.
     return {**os.environ, "PYTHONSAFEPATH": "1", "DVC_NO_ANALYTICS": "1", "DVC_TEST": "1"}
+
+
+@contextmanager
+def shared_as(root: Path) -> Iterator[None]:
+    """Let the group write what is made meanwhile, if it may write to this folder itself.
+
+    Programs that are started inside inherit that.
+    """
+    if not is_shared(root):
+        yield
+        return
+    before = os.umask(0)
+    os.umask(before & ~stat.S_IRWXG)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def is_shared(folder: Path) -> bool:
+    """Say whether the group may write to a folder, as where several accounts work in it."""
+    return bool(folder.stat().st_mode & stat.S_IWGRP)
 
 
 def environment() -> Environment:

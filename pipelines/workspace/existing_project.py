@@ -27,7 +27,7 @@ def require_stages(dvc_yaml: Path, shipped: Path) -> None:
     stages, variables = _stages(shipped)
     try:
         own_stages, own_variables = _stages(dvc_yaml)
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
         raise Conflict(
             str(dvc_yaml),
             found=f"a file that DVC cannot read: {error}"[:160],

@@ -6,7 +6,7 @@ In:  any exception.  Out: the problem, or its message; None where no user can ha
 import errno
 
 from btx_core.problems import BtxError
-from registry.errors import Unavailable
+from registry.errors import Invalid, Unavailable
 
 # What the extra `train` installs, by the names that are imported.
 TRAIN = ("torch", "transformers", "safetensors", "sentencepiece", "accelerate", "peft", "gguf")
@@ -23,6 +23,13 @@ def known_error(error: BaseException) -> BtxError | None:
             found=f"{error.name} is not installed",
             expected="what computes with weights",
             next="pip install 'btx-registry[train]'",
+        )
+    if any(base.__module__ == "dvc.exceptions" for base in type(error).__mro__):
+        return Invalid(
+            "DVC",
+            found=f"{type(error).__name__}: {error}"[:300],
+            expected="a workspace that DVC can read",
+            next="fix what DVC names",
         )
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
     path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")

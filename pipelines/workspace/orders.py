@@ -136,7 +136,14 @@ def read_branches(root: Path) -> dict[str, BranchOrder]:
             name: BranchOrder.from_json(order, f"{path}, {name}")
             for name, order in branches.items()
         }
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (
+        yaml.YAMLError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise Damaged(
             str(path),
             found=f"{type(error).__name__}: {error}"[:160],

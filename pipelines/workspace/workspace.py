@@ -14,17 +14,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
-from pipelines.workspace.environment import child_environment
+from pipelines.workspace.environment import child_environment, is_shared, shared_as
 from pipelines.workspace.existing_project import enclosing_repository, require_stages
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
@@ -40,6 +41,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
 from registry.records.kinds import Kind
+from registry.records.pages import GpuPrice
 from registry.records.references import parse
 from registry.urls import from_environment, has_secret, without_secrets
 
@@ -88,6 +90,16 @@ threads = 1          # of each process that computes on the CPU
 # too: trackio, tensorboard, wandb, mlflow.
 # [log]
 # report_to = ["tensorboard"]
+
+# What a rebuild does is told to a lineage server while it runs, as OpenLineage events. The key, if
+# it wants one, comes from the environment variable OPENLINEAGE_API_KEY.
+# [openlineage]
+# url = "https://marquez.example.com"
+
+# What an hour of one GPU costs: overview and release sheet tell costs in money then.
+# [cost]
+# gpu_hour = 2.50
+# currency = "EUR"
 
 # Product lines over one registry: `btx rebuild --line support` composes these experts.
 # With @V that very version, else the newest.
@@ -153,6 +165,42 @@ class LogSettings(_Section):
     report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow"]] = []
 
 
+class OpenLineageSettings(_Section):
+    """A server that is told what a rebuild does, as OpenLineage events.
+
+    Attributes:
+        url: of the server; without a path, events go to `/api/v1/lineage` there. A key comes from
+            the environment variable OPENLINEAGE_API_KEY.
+    """
+
+    url: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or "@" in url):
+            raise ValueError("an address that starts with http:// or https://, without a password")
+        return url
+
+
+class CostSettings(_Section):
+    """What an hour of one GPU costs, for the overview and the release sheet.
+
+    Attributes:
+        gpu_hour: the price; left out: costs are told in hours alone.
+        currency: in which it is, such as EUR.
+    """
+
+    gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    currency: str = Field(default="EUR", max_length=8)
+
+    def price(self) -> GpuPrice | None:
+        """Return the price; None where none is set."""
+        if self.gpu_hour is None:
+            return None
+        return GpuPrice(gpu_hour=self.gpu_hour, currency=self.currency)
+
+
 class LineSettings(_Section):
     """A product line: the names of its experts, with @V that very version."""
 
@@ -170,6 +218,8 @@ class Settings(_Section):
         slurm: parameters of submitit, such as slurm_partition; read by the executor `slurm`.
         recipe: the settings of each step.
         log: who is told how runs come on.
+        openlineage: who is told of rebuilds while they run.
+        cost: what computing costs.
         line: product lines by name.
     """
 
@@ -180,6 +230,8 @@ class Settings(_Section):
     slurm: dict[str, Any] = {}
     recipe: Recipes = Recipes()
     log: LogSettings = LogSettings()
+    openlineage: OpenLineageSettings = OpenLineageSettings()
+    cost: CostSettings = CostSettings()
     line: dict[str, LineSettings] = {}
 
     def resources(self, stage: StageName, executor: ExecutorName | None = None) -> Resources:
@@ -233,6 +285,8 @@ class Workspace:
         named = {f"[slurm] {key}": str(value) for key, value in settings.slurm.items()}
         if settings.ray.address is not None:
             named["[ray] address"] = settings.ray.address
+        if settings.openlineage.url is not None:
+            named["[openlineage] url"] = without_secrets(settings.openlineage.url)
         for stage in STAGE_NAMES:
             rendezvous = settings.resources(stage).rendezvous
             if rendezvous is not None:
@@ -407,8 +461,10 @@ class Workspace:
             what: the command that writes, for that line.
         """
         path = self.root / ".btx" / "lock"
-        path.parent.mkdir(exist_ok=True)
-        with path.open("a+") as lock:
+        with ExitStack() as stack:
+            stack.enter_context(shared_as(self.root))
+            path.parent.mkdir(exist_ok=True)
+            lock = stack.enter_context(path.open("a+"))
             os.set_inheritable(lock.fileno(), True)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -537,7 +593,7 @@ def _read(kind: type[S], path: Path) -> S:
         raise Invalid(
             f"{path}, {key}",
             found=str(first["input"])[:80],
-            expected=first["msg"],
+            expected=first["msg"].removeprefix("Value error, "),
             next="fix or remove the key",
         ) from error
 
@@ -563,6 +619,11 @@ def create(root: Path) -> Workspace:
     root = root.resolve()
     require_stages(root / "dvc.yaml", template() / "dvc.yaml")
     root.mkdir(parents=True, exist_ok=True)
+    with shared_as(root):
+        return _create(root)
+
+
+def _create(root: Path) -> Workspace:
     around = enclosing_repository(root)
     settings = read_settings(root / SETTINGS) if (root / SETTINGS).exists() else Settings()
     before = Workspace(root, settings)
@@ -571,14 +632,17 @@ def create(root: Path) -> Workspace:
         _copy_new(source, root / source.name)
     _write_new(root / "branches.yaml", "branches: {}\n")
     if around is None and not (root / ".git").exists():
-        _run(root, "git", "init", "--quiet")
+        _run(root, "git", "init", "--quiet", *(["--shared=group"] if is_shared(root) else []))
     if not (root / ".dvc").is_dir():
         below = ["--subdir"] if around else []
         _run(root, sys.executable, "-m", "dvc", "init", "--quiet", *below)
         # Hard links first: only then does DVC keep a file's inode when it takes it in.
         # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
         # stop every command after it.
-        for key, value in (("core.analytics", "false"), ("cache.type", "hardlink,reflink,copy")):
+        settings_of_dvc = {"core.analytics": "false", "cache.type": "hardlink,reflink,copy"}
+        if is_shared(root):
+            settings_of_dvc["cache.shared"] = "group"
+        for key, value in settings_of_dvc.items():
             _run(root, sys.executable, "-m", "dvc", "config", key, value)
     _add_lines(root / ".gitignore", IGNORED)
     _add_lines(root / ".gitattributes", ATTRIBUTES)
@@ -615,9 +679,12 @@ def _copy_new(source: Path, target: Path) -> None:
     if target.exists():
         return
     if source.is_dir():
-        shutil.copytree(source, target)
+        target.mkdir()
+        for path in source.iterdir():
+            _copy_new(path, target / path.name)
     else:
-        shutil.copy(source, target)
+        # Without the modes of an installed package's files.
+        shutil.copyfile(source, target)
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from btx_core.problems import BtxError
+from registry.catalogue import insert_only
 from registry.errors import Conflict, Damaged, Invalid, Unavailable
 from registry.urls import without_secrets
 
@@ -124,7 +125,15 @@ class Database:
         self._writing = threading.Lock()
         self._sqlalchemy_engine: Engine | None = None
         self._answered = False
+        self._foreign_triggers: tuple[str, ...] = ()
         revision = self._schema()
+        if revision is not None and not re.fullmatch(r"(?!0000)\d{4}", revision):
+            raise Damaged(
+                without_secrets(url),
+                found=f"schema {revision[:40]!r}",
+                expected=f"schema {SCHEMA}",
+                next="restore it from a copy, or import an exported registry",
+            )
         if revision is not None and revision > SCHEMA:
             raise Unavailable(
                 without_secrets(url),
@@ -176,6 +185,8 @@ class Database:
         # Here, since reading must not pay for it.
         from sqlmodel import Session
 
+        if self._foreign_triggers:
+            raise _foreign(self.url, self._foreign_triggers)
         with _errors_in_words(self.url), Session(self._writer_engine()) as session, session.begin():
             writer = self._waited_for(lambda: Writer(session, self.engine))
             if self.engine == "postgresql":
@@ -267,11 +278,26 @@ class Database:
             return None
         with self.read() as rows:
             if self.engine == "sqlite":
+                self._require_own(rows)
                 tables = rows("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'")
             else:
                 tables = rows("SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL")
             revisions = rows("SELECT version_num FROM alembic_version") if tables else []
         return str(revisions[0][0]) if revisions else None
+
+    def _require_own(self, rows: Rows) -> None:
+        """Require that a file computes nothing by itself but what this program wrote.
+
+        A view answers in place of a table, with whatever it likes and without end. A trigger runs
+        when rows are written: of a foreign one an audit can still tell.
+        """
+        own = frozenset(insert_only.triggers("sqlite").values())
+        made = rows("SELECT type, name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')")
+        views = tuple(f"view {name}" for kind, name, _ in made if kind == "view")
+        if views:
+            raise _foreign(self.url, views)
+        triggers = (name for kind, name, sql in made if kind == "trigger" and sql not in own)
+        self._foreign_triggers = tuple(f"trigger {name}" for name in triggers)
 
     def _migrate(self) -> None:
         # Here, since an up-to-date schema needs no Alembic.
@@ -279,6 +305,8 @@ class Database:
 
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite itself would leave out the group, whatever the umask.
+            self.path.touch()
             _set_wal(self.path)
         with _errors_in_words(self.url):
             upgrade(self._writer_engine(), SCHEMA)
@@ -289,6 +317,15 @@ class Database:
             if self._sqlalchemy_engine is None:
                 self._sqlalchemy_engine = _make_engine(self.url)
             return self._sqlalchemy_engine
+
+
+def _foreign(url: str, names: Sequence[str]) -> Damaged:
+    return Damaged(
+        without_secrets(url),
+        found=", ".join(names)[:160],
+        expected="the tables and triggers of a registry, and nothing beside them",
+        next="ask whoever made the file; restore it from a backup",
+    )
 
 
 def _engine_name(url: str) -> str:

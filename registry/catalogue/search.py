@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
+from registry.catalogue.database import Rows
 from registry.digest import canonical_json
 from registry.errors import Invalid
 from registry.records.facts import (
@@ -21,7 +22,7 @@ from registry.records.facts import (
     SnapshotFacts,
 )
 from registry.records.kinds import Kind, Relation
-from registry.records.references import parse
+from registry.records.references import Reference, parse
 from registry.records.results import Result
 from registry.records.results import labels as result_labels
 
@@ -63,6 +64,41 @@ class Label(NamedTuple):
     key: str
     value: str
     number: float | None = None
+
+
+def holding(rows: Rows, text: str) -> set[int]:
+    """Return the row ids of the versions with which a text stands anywhere.
+
+    That is in their reference, their facts, their files and what the log says of them, in capital
+    letters or small. More may be returned than a closer look finds.
+
+    Args:
+        rows: of the open database.
+        text: plain ASCII, without quotes and backslashes, which JSON escapes.
+    """
+    escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    held = f"%{escaped}%"
+    like = "LIKE :text ESCAPE '!'"
+    own = (
+        "SELECT id, kind, name, number, "
+        f"lower(facts) {like} OR lower(digest || ' ' || actor || ' ' || registered_at) {like} "
+        "FROM version"
+    )
+    ids: dict[str, int] = {}
+    found: set[int] = set()
+    for version_id, kind, name, number, holds in rows(own, text=held):
+        ref = str(Reference(Kind(kind), name, number))
+        ids[ref] = version_id
+        if holds or text.lower() in ref.lower():
+            found.add(version_id)
+    files = f"SELECT DISTINCT version_id FROM file WHERE lower(path || ' ' || sha256) {like}"
+    found |= {row[0] for row in rows(files, text=held)}
+    logged = (
+        "SELECT DISTINCT subject FROM event WHERE kind NOT IN ('verdict', 'registered', 'stage') "
+        f"AND lower(body || ' ' || actor || ' ' || at) {like}"
+    )
+    found |= {ids[row[0]] for row in rows(logged, text=held) if row[0] in ids}
+    return found
 
 
 def labels(name: str, facts: Facts) -> list[Label]:

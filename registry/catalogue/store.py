@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,10 @@ class Store:
                     copy_file(file, temporary)
                 else:
                     link_or_copy(file, temporary)
+                    if not _protect(temporary):
+                        # A file of another account's, who alone may make it read-only.
+                        temporary.unlink()
+                        copy_file(file, temporary)
                 return self._take(temporary, str(file), sha256)
 
     def link(self, sha256: str, to: Path) -> None:
@@ -142,7 +147,7 @@ class Store:
 
     def _take(self, temporary: Path, name: str, expected: str | None) -> str:
         """Give a file in the store's folder its place by its digest."""
-        temporary.chmod(READ_ONLY)
+        _protect(temporary)
         sha256 = sha256_file(temporary)
         if expected is not None and sha256 != expected:
             raise Damaged(
@@ -154,23 +159,35 @@ class Store:
         target = self.path(sha256)
         if target.exists() and sha256_file(target) == sha256:
             # Touched: a sweep leaves it to the registration under way.
-            os.utime(target)
-        else:
-            # A damaged object is replaced by good bytes.
-            target.parent.mkdir(exist_ok=True)
-            put_in_place(temporary, target, replace=True)
+            with contextlib.suppress(PermissionError):
+                os.utime(target)
+                return sha256
+        # A damaged object is replaced by good bytes, one of another account by a new file.
+        target.parent.mkdir(exist_ok=True)
+        put_in_place(temporary, target, replace=True)
         return sha256
 
     @contextmanager
     def _lock(self, operation: int) -> Iterator[None]:
         with _full_disk_in_words(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            handle = os.open(self.root / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
         try:
             fcntl.flock(handle, operation)
             yield
         finally:
             os.close(handle)
+
+
+def _protect(file: Path) -> bool:
+    """Make a file read-only; returns whether it is."""
+    if stat.S_IMODE(file.stat().st_mode) == READ_ONLY:
+        return True
+    try:
+        file.chmod(READ_ONLY)
+    except PermissionError:
+        return False
+    return True
 
 
 def _idle_s(path: Path) -> float:

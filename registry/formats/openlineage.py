@@ -1,10 +1,13 @@
 """OpenLineage run events, one per thing that was made: inputs, output, and when.
 
 In: a dossier. Out: one JSON event per line, oldest first, each ready to be posted to a lineage
-server.
+server. Of a run that is still under way: its events one by one, as they happen.
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from registry.formats.documents import Document
 from registry.formats.dossier import (
@@ -19,7 +22,7 @@ from registry.formats.dossier import (
     uuid_of,
 )
 from registry.records.facts import DataFacts, Facts
-from registry.records.kinds import Kind
+from registry.records.kinds import Kind, Status
 from registry.records.version import Version
 
 SPEC = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
@@ -29,6 +32,8 @@ VERSION_FACET = f"{FACETS}/1-0-1/DatasetVersionDatasetFacet.json#/$defs/DatasetV
 OWNERSHIP_FACET = f"{FACETS}/1-0-1/OwnershipDatasetFacet.json#/$defs/OwnershipDatasetFacet"
 JOB_OWNERSHIP_FACET = f"{FACETS}/1-0-1/OwnershipJobFacet.json#/$defs/OwnershipJobFacet"
 CODE_FACET = f"{FACETS}/1-0-1/SourceCodeLocationJobFacet.json#/$defs/SourceCodeLocationJobFacet"
+PARENT_FACET = f"{FACETS}/1-2-0/ParentRunFacet.json#/$defs/ParentRunFacet"
+ERROR_FACET = f"{FACETS}/1-0-1/ErrorMessageRunFacet.json#/$defs/ErrorMessageRunFacet"
 COST = {"tokens", "flops", "wall_s"}
 NAMESPACE = "btx"
 JOBS = {
@@ -63,11 +68,61 @@ def events(dossier: Dossier) -> list[Document]:
     return runs
 
 
+@dataclass(frozen=True)
+class LiveRun:
+    """A run that is told while it is under way.
+
+    Attributes:
+        run_id: a UUID, the same in all its events.
+        job: its name, such as `rebuild main`.
+        parent: the run that it is a part of.
+    """
+
+    run_id: str
+    job: str
+    parent: "LiveRun | None" = None
+
+
+def live_event(
+    run: LiveRun,
+    state: str,
+    *,
+    inputs: Sequence[Document] = (),
+    outputs: Sequence[Document] = (),
+    error: str | None = None,
+) -> Document:
+    """Describe what happens now to a run.
+
+    Args:
+        run: whose state changes.
+        state: START, RUNNING, COMPLETE, FAIL or ABORT.
+        inputs: what it reads, each as `dataset` describes it.
+        outputs: what it has written.
+        error: why it failed.
+    """
+    facets: Document = {}
+    if run.parent:
+        job = {"namespace": NAMESPACE, "name": run.parent.job}
+        facets["parent"] = _facet({"run": {"runId": run.parent.run_id}, "job": job}, PARENT_FACET)
+    if error is not None:
+        said = {"message": error, "programmingLanguage": "Python"}
+        facets["errorMessage"] = _facet(said, ERROR_FACET)
+    return {
+        "eventType": state,
+        "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "run": {"runId": run.run_id, "facets": facets},
+        "job": {"namespace": NAMESPACE, "name": run.job, "facets": {}},
+        "inputs": [*inputs],
+        "outputs": [*outputs],
+        "producer": _producer(),
+        "schemaURL": SPEC,
+    }
+
+
 def _event(dossier: Dossier, version: Version[Facts], state: str, at: str) -> Document:
     report = training(version)
     cost = report.model_dump(mode="json", include=COST, exclude_unset=True) if report else {}
-    kind = version.ref.kind
-    job = JOBS.get(kind, kind)
+    inputs = [_dataset(dossier, parent) for parent, _ in dossier.parents(version)]
     return {
         "eventType": state,
         "eventTime": at,
@@ -77,15 +132,20 @@ def _event(dossier: Dossier, version: Version[Facts], state: str, at: str) -> Do
         },
         "job": {
             "namespace": NAMESPACE,
-            "name": f"{job} {version.ref.name}".strip(),
+            "name": job_name(version.ref.kind, version.ref.name),
             "facets": _job_facets(version),
         },
-        "inputs": [_dataset(dossier, parent) for parent, _ in dossier.parents(version)],
+        "inputs": inputs,
         # What a run writes is there when it has ended.
         "outputs": [_dataset(dossier, version)] if state == "COMPLETE" else [],
         "producer": _producer(),
         "schemaURL": SPEC,
     }
+
+
+def job_name(kind: Kind, name: str) -> str:
+    """Return what the job that makes a version of this kind is called."""
+    return f"{JOBS.get(kind, kind)} {name}".strip()
 
 
 def _job_facets(version: Version[Facts]) -> Document:
@@ -98,8 +158,13 @@ def _job_facets(version: Version[Facts]) -> Document:
 
 
 def _dataset(dossier: Dossier, version: Version[Facts]) -> Document:
+    return dataset(version, dossier.status(str(version.ref)))
+
+
+def dataset(version: Version[Facts], status_now: Status) -> Document:
+    """Describe a version as an input or output of a run."""
     facts, ref = version.facts, str(version.ref)
-    status = {"status": str(dossier.status(ref)), "license": stated_license(version)}
+    status = {"status": str(status_now), "license": stated_license(version)}
     facets: Document = {
         "version": _facet(
             {"datasetVersion": files_digest(version) or version.digest}, VERSION_FACET

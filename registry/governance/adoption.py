@@ -14,6 +14,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Invalid, NotFound, Refused
 from registry.governance import people
+from registry.governance.first_uses import first_uses
 from registry.governance.policies import Policy, from_document
 from registry.records.events import Act, Acted
 from registry.records.version import Event
@@ -54,13 +55,19 @@ def set_digest(policies: Sequence[Policy]) -> str:
 
 def adopted(catalog: Catalog, before: int | None = None) -> Adoption | None:
     """Return the set that was valid before event number `before` (default: now), if any was."""
-    for event in reversed(catalog.events(kind=ADOPTED)):
+    for event in reversed(first_uses(catalog.events(kind=ADOPTED))):
         if before is not None and event.seq >= before:
             continue
         act = _counted(catalog, event)
         if act is not None:
             return act
     return None
+
+
+def all_adopted(catalog: Catalog) -> list[Adoption]:
+    """Return every set that became valid, oldest first."""
+    counted = [_counted(catalog, event) for event in catalog.events(kind=ADOPTED)]
+    return [one for one in counted if one is not None]
 
 
 def first(catalog: Catalog) -> int | None:

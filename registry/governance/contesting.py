@@ -8,6 +8,7 @@ A withdrawal is never undone: who wants the version back registers it again, pas
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.governance import people
+from registry.governance.first_uses import first_uses
 from registry.records.events import Contested, Withdrawn
 from registry.records.version import Event
 
@@ -53,7 +54,7 @@ def contests(catalog: Catalog, subject: str) -> list[Event]:
     withdrawn = {event.digest for event in catalog.events(subject, Withdrawn.logged_as)}
     roll = people.Roll.read(catalog)
     found = []
-    for event in catalog.events(subject, Contested.logged_as):
+    for event in first_uses(catalog.events(subject, Contested.logged_as)):
         body = event.read(Contested)
         if body.withdrawal not in withdrawn:
             continue

@@ -14,7 +14,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Conflict, NotFound, Refused
 from registry.governance import people
-from registry.records.events import Erased, ErasedPart, ErasureAsked
+from registry.records.events import Act, Erased, ErasedPart, ErasureAsked
 from registry.records.facts import Sketch
 from registry.records.version import Event, FileFact
 
@@ -39,7 +39,13 @@ def parts_digest(parts: Sequence[ErasedPart]) -> str:
     return digest([part.to_json() for part in parts])
 
 
-def ask(catalog: Catalog, parts: Sequence[ErasedPart], sketch: Sketch, private: str) -> Event:
+def ask(
+    catalog: Catalog,
+    parts: Sequence[ErasedPart],
+    sketch: Sketch,
+    private: str,
+    sent: people.Sent | None = None,
+) -> Event:
     """Log that a person asks for an erasure.
 
     Args:
@@ -47,6 +53,7 @@ def ask(catalog: Catalog, parts: Sequence[ErasedPart], sketch: Sketch, private: 
         parts: what is to go; at least one.
         sketch: of the text that goes.
         private: the salted digest of the reason.
+        sent: what the person signed elsewhere.
 
     Raises:
         Refused: for somebody without a role, where the list of actors is closed.
@@ -58,10 +65,38 @@ def ask(catalog: Catalog, parts: Sequence[ErasedPart], sketch: Sketch, private: 
         sketch=digest(sketch.to_json()),
         private=private,
     )
-    envelope = people.vouched(catalog, body.logged_as, subject, parts_digest(parts))
+    envelope = people.vouched(catalog, body.logged_as, subject, parts_digest(parts), sent=sent)
     if envelope is not None:
         body = body.model_copy(update={"envelope": envelope})
     return catalog.event(body, subject, documents=[sketch.to_json()])
+
+
+def drafted(catalog: Catalog, parts: Sequence[ErasedPart]) -> tuple[Act, ...]:
+    """Return what the acting person signs to ask for an erasure."""
+    subject = parts[0].ref
+    people.require_role(catalog, catalog.actor, people.ROLES, f"erase {subject}")
+    return (people.drafted_for(catalog, ErasureAsked.logged_as, subject, parts_digest(parts)),)
+
+
+def drafted_confirmation(catalog: Catalog, event: Event) -> tuple[Act, ...]:
+    """Return what the acting person signs to confirm an erasure: a tombstone for each version.
+
+    Raises:
+        Refused: as `confirm` does.
+    """
+    body = event.read(ErasureAsked)
+    _require_confirmer(catalog, event, body)
+    kind = Erased.logged_as
+    return tuple(
+        people.drafted_for(catalog, kind, part.ref, digest(part.to_json())) for part in body.parts
+    )
+
+
+def waiting(catalog: Catalog) -> list[Event]:
+    """Return the erasures that were asked for and are not confirmed, oldest first."""
+    events = catalog.events(kind=ErasureAsked.logged_as)
+    confirmed = {one.read(Erased).asked for one in catalog.events(kind=Erased.logged_as)}
+    return [event for event in events if event.digest not in confirmed]
 
 
 def asked(catalog: Catalog, number: int) -> Event:
@@ -77,7 +112,12 @@ def asked(catalog: Catalog, number: int) -> Event:
     )
 
 
-def confirm(catalog: Catalog, event: Event, parts: Sequence[ErasedPart]) -> list[Event]:
+def confirm(
+    catalog: Catalog,
+    event: Event,
+    parts: Sequence[ErasedPart],
+    sent: people.Sent | None = None,
+) -> list[Event]:
     """Log the tombstones of an erasure that somebody else asked for.
 
     The log's head is written down outside.
@@ -86,6 +126,7 @@ def confirm(catalog: Catalog, event: Event, parts: Sequence[ErasedPart]) -> list
         catalog: the log, and who confirms.
         event: what asked for it.
         parts: what holds its files and documents now.
+        sent: what the person signed elsewhere.
 
     Returns:
         A tombstone for each version; those that are there already where it was confirmed before.
@@ -98,6 +139,22 @@ def confirm(catalog: Catalog, event: Event, parts: Sequence[ErasedPart]) -> list
     before = tombstones_of(catalog, event)
     if before:
         return before
+    _require_confirmer(catalog, event, body)
+    more = _files(parts) - _files(body.parts)
+    if more:
+        raise Conflict(
+            f"erasure {event.seq}",
+            found=f"held by {', '.join(sorted({ref for ref, _ in more}))} too by now",
+            expected=f"what was asked for, in {', '.join(part.ref for part in body.parts)}",
+            next="ask for it again: btx erase REF --why TEXT",
+        )
+    logged = [_tombstone(catalog, event, part, sent) for part in body.parts]
+    pins.pin(catalog)
+    return logged
+
+
+def _require_confirmer(catalog: Catalog, event: Event, body: ErasureAsked) -> None:
+    """Require that the acting person may confirm an erasure that was asked for."""
     if catalog.actor == event.actor:
         raise Refused(
             f"erasure {event.seq}",
@@ -114,26 +171,16 @@ def confirm(catalog: Catalog, event: Event, parts: Sequence[ErasedPart]) -> list
             expected="an erasure that a person on the list of actors asked for",
             next="ask for it again: btx erase REF --why TEXT",
         )
-    more = _files(parts) - _files(body.parts)
-    if more:
-        raise Conflict(
-            f"erasure {event.seq}",
-            found=f"held by {', '.join(sorted({ref for ref, _ in more}))} too by now",
-            expected=f"what was asked for, in {', '.join(part.ref for part in body.parts)}",
-            next="ask for it again: btx erase REF --why TEXT",
-        )
-    logged = [_tombstone(catalog, event, body, part) for part in body.parts]
-    pins.pin(catalog)
-    return logged
 
 
 def _files(parts: Sequence[ErasedPart]) -> set[tuple[str, str]]:
     return {(part.ref, file.sha256) for part in parts for file in part.files}
 
 
-def _tombstone(catalog: Catalog, event: Event, asking: ErasureAsked, part: ErasedPart) -> Event:
+def _tombstone(catalog: Catalog, event: Event, part: ErasedPart, sent: people.Sent | None) -> Event:
+    asking = event.read(ErasureAsked)
     body = Erased(asked=event.digest, part=part, sketch=asking.sketch, private=asking.private)
-    envelope = people.vouched(catalog, body.logged_as, part.ref, digest(part.to_json()))
+    envelope = people.vouched(catalog, body.logged_as, part.ref, digest(part.to_json()), sent=sent)
     if envelope is not None:
         body = body.model_copy(update={"envelope": envelope})
     return catalog.event(body, part.ref)

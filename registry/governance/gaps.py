@@ -14,8 +14,10 @@ from registry.digest import canonical_json
 from registry.digest import digest as digest_of
 from registry.errors import Invalid
 from registry.governance import adoption, erasure, people
+from registry.governance.claims import LONGEST_TO_LOG, Claims
+from registry.governance.first_uses import repetitions, signed_act
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
-from registry.governance.policies import Waiver
+from registry.governance.policies import Waiver, moment
 from registry.licences import alternatives, spelled
 from registry.records.base import JsonObject
 from registry.records.events import (
@@ -134,7 +136,7 @@ def disagreement(catalog: Catalog, event: Event) -> Gap | None:
             "find who wrote the verdict: btx audit names the event",
         )
     for rule in again.rules:
-        if rule.waiver and not _signed(catalog, rule.waiver):
+        if rule.waiver and not _signed(catalog, rule.waiver, event.seq):
             return Gap(
                 event.subject,
                 f"waiver of {rule.name} by {rule.waiver.actor} is no signed act",
@@ -188,11 +190,18 @@ def unsigned(catalog: Catalog) -> tuple[int, list[Gap]]:
     people_then = people.Roll.read(catalog)
     closed_from = _first_closed(people_then)
     examined, found = 0, []
-    for event in catalog.events():
-        if event.kind not in SIGNED or event.seq <= max(start, closed_from):
+    acts = [event for event in catalog.events() if event.kind in SIGNED]
+    repeated = repetitions(acts)
+    for event in acts:
+        if event.seq <= max(start, closed_from):
             continue
         examined += 1
         problem = _unsigned(people_then, event)
+        if event.seq in repeated:
+            first = repeated[event.seq]
+            problem = (
+                f"{event.kind} by {event.actor}, whose signature stands in event {first} already"
+            )
         if problem is not None:
             advice = f"find out who wrote event {event.seq}; if it was not {event.actor}: btx audit"
             found.append(
@@ -211,6 +220,8 @@ def _first_closed(people_then: people.Roll) -> float:
 
 def _unsigned(people_then: people.Roll, event: Event) -> str | None:
     """Say why an event is not its actor's act; None where it is."""
+    if _is_late(event):
+        return f"{event.kind} by {event.actor}, signed at {signed_act(event).get('at')}"
     if event.kind in ACTS:
         counts = people_then.act_of(event) is not None
         return None if counts else f"{event.kind} by {event.actor}, which does not count"
@@ -221,6 +232,17 @@ def _unsigned(people_then: people.Roll, event: Event) -> str | None:
     if people_then.vouches(event, body.envelope, _signed_digest(body), why):
         return None
     return f"{event.kind} in the name of {event.actor}, without their signature"
+
+
+def _is_late(event: Event) -> bool:
+    """Whether an act was signed at quite another time than it was logged at."""
+    at = signed_act(event).get("at")
+    if not isinstance(at, str):
+        return False
+    try:
+        return abs(moment(event.at) - moment(at)) > LONGEST_TO_LOG
+    except Invalid:
+        return True
 
 
 def _signed_digest(body: SignedBody) -> str | None:
@@ -284,11 +306,16 @@ def _gaps_of_readable(
     again = disagreement(catalog, logged[-1])
     if again:
         return [again]
-    other = _other_facts(catalog.document(last.evidence), version, gate)
-    if other is None:
+    document = catalog.document(last.evidence)
+    other = _other_facts(document, version, gate)
+    if other is not None:
+        advice = f"btx withdraw {subject}, then register it again"
+        return [Gap(subject, f"judged on {other}", "the registered facts", advice)]
+    claim = Claims(catalog).contradiction(logged[-1], document)
+    if claim is None:
         return []
-    advice = f"btx withdraw {subject}, then register it again"
-    return [Gap(subject, f"judged on {other}", "the registered facts", advice)]
+    advice = f"find out who wrote event {logged[-1].seq}; btx withdraw {subject}, and ask again"
+    return [Gap(subject, claim, "what log and rows said then", advice)]
 
 
 def _other_facts(document: JsonObject, version: Version[Facts], gate: Gate) -> str | None:
@@ -407,11 +434,10 @@ def _licence(text: str | None) -> str | None:
         return text
 
 
-def _signed(catalog: Catalog, waiver: Waiver) -> bool:
-    """Whether the waiver is a signed act of the log that says the same."""
-    events = [
-        event for event in catalog.events(waiver.subject, "waived") if event.digest == waiver.id
-    ]
+def _signed(catalog: Catalog, waiver: Waiver, before: int) -> bool:
+    """Whether the waiver is a signed act that stood before an event, and says the same."""
+    standing = people.standing_acts(catalog, "waived", waiver.subject, before)
+    events = [event for event in standing if event.digest == waiver.id]
     act = people.act_of(catalog, events[0]) if events else None
     if act is None:
         return False

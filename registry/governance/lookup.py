@@ -1,6 +1,7 @@
 """Find versions by whatever is recorded, stated or logged of them.
 
-In:  the catalogue; terms such as `holder=Acme` or `ends<2027-01-01`.
+In:  the catalogue; terms such as `holder=Acme` or `ends<2027-01-01`, or a plain word, which may
+     stand in any field.
 Out: a row for each version of which all terms hold, with the values that were asked about.
 A version has several values of a field, where there are several licences, approvals or copies: a
 term holds where it holds of one of them. The fields are those of its facts, `own.NAME` for facts of
@@ -15,11 +16,13 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from registry.catalogue import reading
+from registry.catalogue import search as narrowing
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.governance import gate, people, stating
 from registry.records.answers import SearchRow
-from registry.records.events import Acted, Exported, Withdrawn
+from registry.records.events import Acted, Exported, Noted, Withdrawn
 from registry.records.facts import FACTS, Facts
 from registry.records.kinds import Status
 from registry.records.own_facts import Attachment
@@ -29,6 +32,7 @@ from registry.records.version import Version
 Value = str | int | float | bool
 Fields = dict[str, list[Value]]
 _TERM = re.compile(r"(?P<field>[a-z][a-zA-Z0-9_.]*)\s*(?P<sign>!=|<=|>=|=|<|>|~)\s*(?P<value>.*)")
+_SIGNS = frozenset("=<>~!")
 _ORDERED: Mapping[str, Callable[[Value, Value], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -48,11 +52,16 @@ LOGGED = (
     "withdrawn_by",
     "withdrawn_at",
     "withdrawn_why",
+    "alias",
+    "note",
     "exported_by",
     "exported_at",
     "exported_to",
     "ends",
 )
+# The field of a plain word, and how a row names where the word was found.
+ANY, MATCH = "*", "match"
+MOST_MATCHES = 3
 ROW = ("kind", "ref", "name", "version", "status", "digest", "registered_at", "registered_by")
 OF_FILES = ("file", "sha256")
 
@@ -62,7 +71,7 @@ class Term:
     """One condition.
 
     Attributes:
-        field: what is looked at.
+        field: what is looked at; ANY for all of a version's fields.
         sign: = != ~ < <= > >=, of which ~ means "holds".
         value: what it is compared with; `*` with = means any.
     """
@@ -71,7 +80,33 @@ class Term:
     sign: str
     value: str
 
-    def holds(self, values: Sequence[Value]) -> bool:
+    def holds(self, fields: Fields) -> bool:
+        """Return whether the term holds of a version with these fields."""
+        if self.field == ANY:
+            return bool(self.matches(fields))
+        return self._holds_of_one(fields.get(self.field, ()))
+
+    @property
+    def stands_in_the_rows(self) -> bool:
+        """Whether its value, letter for letter, stands in every row of which it holds.
+
+        A number and a truth are written in several ways, a status is worked out, and what JSON
+        escapes or a database compares in a way of its own is left to the slower look.
+        """
+        value = self.value
+        plain = value.isascii() and value.isprintable() and not set(value) & set('"\\')
+        written_so = _number(value) is None and value.lower() not in ("true", "false", "*")
+        of_status = self.field == "status" or (self.field == ANY and _is_in_a_status(value))
+        return self.sign in ("=", "~") and plain and written_so and not of_status
+
+    def matches(self, fields: Fields) -> list[str]:
+        """Return the fields in which the word stands, each with the value that holds it."""
+        found = []
+        for name, values in fields.items():
+            found += [f"{name}: {_text(value)}" for value in values if self._holds_of(value)]
+        return found
+
+    def _holds_of_one(self, values: Sequence[Value]) -> bool:
         """Return whether the term holds of one of the values; != of all of them."""
         if self.sign == "!=":
             return not any(_equal(value, self.value) for value in values)
@@ -91,15 +126,18 @@ class Term:
 
 
 def read_terms(words: Iterable[str]) -> list[Term]:
-    """Read terms, each a word such as `holder=Acme`. Raises Invalid for what is none."""
+    """Read terms, each a plain word or one such as `holder=Acme`. Raises Invalid for others."""
     terms = []
     for word in words:
         read = _TERM.fullmatch(word.strip())
+        if read is None and word.strip() and not _SIGNS.intersection(word):
+            terms.append(Term(ANY, "~", word.strip()))
+            continue
         if read is None or not read["value"]:
             raise Invalid(
                 f"search {word!r}",
                 found="no term",
-                expected="FIELD=VALUE, or with != ~ < <= > >= in place of =",
+                expected="a word, or FIELD=VALUE, or with != ~ < <= > >= in place of =",
                 next="btx search --help",
             )
         terms.append(Term(read["field"], read["sign"], read["value"]))
@@ -131,8 +169,60 @@ def search(
         Invalid: for what is no term, and for a field that nothing has.
     """
     terms = read_terms(words)
-    named = list(dict.fromkeys([*(term.field for term in terms), *shown]))
-    versions = _versions(catalog, terms, files=bool(set(named) & set(OF_FILES)))
+    narrowed = _candidates(catalog, terms)
+    found = _look(catalog, terms, shown, only, narrowed)
+    if narrowed is not None and found.unknown(terms, shown):
+        # What was left out may have the field after all.
+        found = _look(catalog, terms, shown, only, None)
+    unknown = found.unknown(terms, shown)
+    if unknown:
+        raise Invalid(
+            f"field {unknown[0]}",
+            found="nothing that has it",
+            expected=f"one of {', '.join(sorted(found.seen))}",
+            next="btx search --help",
+        )
+    return found.rows
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a search found, and every field that it saw."""
+
+    rows: list[SearchRow]
+    seen: set[str]
+
+    def unknown(self, terms: Sequence[Term], shown: Sequence[str]) -> list[str]:
+        """Return the fields that are asked for and that no version has."""
+        named = _named(terms, shown)
+        return [name for name in named if name not in self.seen and not _is_fact(name)]
+
+
+def _named(terms: Sequence[Term], shown: Sequence[str]) -> list[str]:
+    asked = [term.field for term in terms if term.field != ANY]
+    return list(dict.fromkeys([*asked, *shown]))
+
+
+def _look(
+    catalog: Catalog,
+    terms: Sequence[Term],
+    shown: Sequence[str],
+    only: set[str] | None,
+    narrowed: set[int] | None,
+) -> _Found:
+    """Look at versions one by one.
+
+    Args:
+        catalog: what is searched.
+        terms: all of which must hold.
+        shown: fields whose values stand in the rows beside those of the terms.
+        only: references that are looked at; None for all.
+        narrowed: the only row ids that can be found; None for all.
+    """
+    named = _named(terms, shown)
+    anywhere = [term for term in terms if term.field == ANY]
+    files = bool(anywhere or set(named) & set(OF_FILES))
+    versions = _versions(catalog, terms, narrowed, files=files)
     known = _Known.read(catalog, versions)
     seen = {*ROW, *LOGGED, *OF_FILES, *(f"own.{name}" for name in known.declared)}
     rows = []
@@ -141,17 +231,19 @@ def search(
         seen |= fields.keys()
         if only is not None and str(version.ref) not in only:
             continue
-        if all(term.holds(fields.get(term.field, ())) for term in terms):
-            rows.append(_row(version, fields, named))
-    unknown = [name for name in named if name not in seen and not _is_fact(name)]
-    if unknown:
-        raise Invalid(
-            f"field {unknown[0]}",
-            found="nothing that has it",
-            expected=f"one of {', '.join(sorted(seen))}",
-            next="btx search --help",
-        )
-    return rows
+        if all(term.holds(fields) for term in terms):
+            row = _row(version, fields, named)
+            rows.append(_with_matches(row, anywhere, fields) if anywhere else row)
+    return _Found(rows, seen)
+
+
+def _candidates(catalog: Catalog, terms: Sequence[Term]) -> set[int] | None:
+    """Return the row ids of which the terms can hold, as the database finds them; None for all."""
+    texts = [term.value for term in terms if term.stands_in_the_rows]
+    if not texts:
+        return None
+    with catalog.database.read() as rows:
+        return set.intersection(*(narrowing.holding(rows, text) for text in texts))
 
 
 def as_csv(rows: Sequence[SearchRow]) -> str:
@@ -163,11 +255,11 @@ def as_csv(rows: Sequence[SearchRow]) -> str:
     for row in rows:
         values = [row.ref, row.kind, row.status, row.registered_at]
         values += ["; ".join(row.values[name]) for name in columns]
-        writer.writerow([_harmless(value) for value in values])
+        writer.writerow([harmless(value) for value in values])
     return out.getvalue()
 
 
-def _harmless(cell: str) -> str:
+def harmless(cell: str) -> str:
     """Return a cell that no spreadsheet takes for a formula."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@") else cell
 
@@ -184,7 +276,22 @@ def _row(version: Version[Facts], fields: Fields, named: Sequence[str]) -> Searc
     )
 
 
-def _versions(catalog: Catalog, terms: Sequence[Term], *, files: bool) -> list[Version[Facts]]:
+def _with_matches(row: SearchRow, anywhere: Sequence[Term], fields: Fields) -> SearchRow:
+    """Return the row with the places where plain words were found."""
+    found: list[str] = []
+    for term in anywhere:
+        found += term.matches(fields)[:MOST_MATCHES]
+    return row.model_copy(update={"values": {**row.values, MATCH: tuple(dict.fromkeys(found))}})
+
+
+def _versions(
+    catalog: Catalog, terms: Sequence[Term], narrowed: set[int] | None, *, files: bool
+) -> list[Version[Facts]]:
+    if narrowed is not None:
+        with catalog.database.read() as rows:
+            found = reading.versions_by_id(rows, sorted(narrowed))
+        order = list(FACTS)
+        return sorted(found.values(), key=lambda one: (order.index(one.ref.kind), one.ref))
     kinds = {term.value for term in terms if (term.field, term.sign) == ("kind", "=")}
     versions: list[Version[Facts]] = []
     for kind, facts in FACTS.items():
@@ -205,6 +312,11 @@ class _Known:
     def read(cls, catalog: Catalog, versions: Sequence[Version[Facts]]) -> "_Known":
         logged: dict[str, Fields] = {}
         _add_acts(catalog, logged)
+        for alias, ref in catalog.aliases().items():
+            _put(logged.setdefault(ref, {}), "alias", alias)
+        for event in catalog.events(kind="noted"):
+            if isinstance(event.body, Noted):
+                _put(logged.setdefault(event.subject, {}), "note", event.body.text)
         for kind in ("released", "withdrawn", "exported"):
             for event in catalog.events(kind=kind):
                 own = logged.setdefault(event.subject, {})
@@ -286,6 +398,10 @@ def _put_recorded(fields: Fields, name: str, value: object) -> None:
     elif isinstance(value, list):
         for item in value:
             _put_recorded(fields, name, item.get("ref") if isinstance(item, dict) else item)
+
+
+def _is_in_a_status(text: str) -> bool:
+    return any(text.lower() in status for status in Status)
 
 
 def _equal(value: Value, text: str) -> bool:

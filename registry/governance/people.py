@@ -35,6 +35,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import canonical_json
 from registry.errors import Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
+from registry.governance.first_uses import first_uses, is_logged
 from registry.governance.policies import Waiver, moment
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted, Envelope, Withdrawn
@@ -295,13 +296,30 @@ def change_actor(catalog: Catalog, change: Change, by: Signer | None = None) -> 
         by: an auditor, once the list names one.
 
     Raises:
-        Refused: without the signature of an auditor where the list names one, for a key that is
-            another person's, and where no auditor would be left.
+        Refused: as `draft_change` does.
+    """
+    act = draft_change(catalog, change, by.name if by else None)
+    if by:
+        return _signed(catalog, act, by, roll(catalog))
+    return catalog.event(Acted(act=act), act.subject, kind=act.act)
+
+
+def draft_change(catalog: Catalog, change: Change, by: str | None) -> Act:
+    """Return the change of the list of people that an auditor signs.
+
+    Args:
+        catalog: the list as it is.
+        change: what is changed.
+        by: an auditor, once the list names one.
+
+    Raises:
+        Refused: without an auditor where the list names one, for a key that is another person's,
+            and where no auditor would be left.
     """
     check_roles(change.roles)
     people = roll(catalog)
     auditors = [person.name for person in people.values() if "auditor" in person.roles]
-    if auditors and (by is None or by.name not in auditors):
+    if auditors and by not in auditors:
         raise Refused(
             f"actor {change.name}",
             found="no auditor's signature",
@@ -327,10 +345,7 @@ def change_actor(catalog: Catalog, change: Change, by: Signer | None = None) -> 
     )
     stated_too = {"since": change.since, "why": change.why or None}
     given = {name: value for name, value in stated_too.items() if value is not None}
-    act = act.model_copy(update=given)
-    if by:
-        return _signed(catalog, act, by, people)
-    return catalog.event(Acted(act=act), act.subject, kind=act.act)
+    return act.model_copy(update=given)
 
 
 def _refuse_shared_key(catalog: Catalog, change: Change) -> None:
@@ -407,14 +422,14 @@ def waive(catalog: Catalog, grant: Grant, by: Signer, *, until: str, why: str) -
         until: an ISO date, that day included.
         why: the reason.
     """
+    act = draft_waiver(catalog, grant, by.name, until=until, why=why)
+    return _signed(catalog, act, by, roll(catalog))
+
+
+def draft_waiver(catalog: Catalog, grant: Grant, name: str, *, until: str, why: str) -> Act:
+    """Return the waiver that a person would sign; the arguments are those of `waive`."""
     check_named(grant.rule, grant.subject)
-    if not why.strip():
-        raise Invalid(
-            "waiver",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    _require_why("waiver", why)
     end = moment(until)
     days = (end - datetime.now(UTC)).total_seconds() / 86_400
     if not 0 < days <= LONGEST_WAIVER_DAYS:
@@ -424,16 +439,24 @@ def waive(catalog: Catalog, grant: Grant, by: Signer, *, until: str, why: str) -
             expected=f"a day within {LONGEST_WAIVER_DAYS} days from now",
             next="choose a nearer date and renew it when it comes",
         )
-    last = end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    act = _draft(catalog, "waived", grant.subject, by.name)
     granted = {
         "rule": grant.rule,
-        "until": last,
+        "until": end.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "why": why,
         "content": grant.content,
         "excused": grant.excused,
     }
-    return _signed(catalog, act.model_copy(update=granted), by, roll(catalog))
+    return _draft(catalog, "waived", grant.subject, name).model_copy(update=granted)
+
+
+def _require_why(what: str, why: str) -> None:
+    if not why.strip():
+        raise Invalid(
+            what,
+            found="no reason",
+            expected="why, in words an auditor can judge",
+            next="--why TEXT",
+        )
 
 
 def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
@@ -449,14 +472,13 @@ def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
         Refused: for anybody else, and for an act that does not count anyway.
         Invalid: without a reason.
     """
+    return _signed(catalog, draft_retraction(catalog, event, by.name, why), by, roll(catalog))
+
+
+def draft_retraction(catalog: Catalog, event: Event, name: str, why: str) -> Act:
+    """Return the retraction that a person would sign; the rest is as with `retract`."""
     subject = event.subject
-    if not why.strip():
-        raise Invalid(
-            f"retraction of {subject}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    _require_why(f"retraction of {subject}", why)
     if event.digest not in {one.digest for one, _ in _held(catalog, event.kind, subject)}:
         raise Refused(
             f"retraction of {subject}",
@@ -465,23 +487,22 @@ def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
             next=f"btx show {subject}",
         )
     people = roll(catalog)
-    roles = people[by.name].roles if by.name in people else ()
-    if by.name != event.actor and "auditor" not in roles:
+    roles = people[name].roles if name in people else ()
+    if name != event.actor and "auditor" not in roles:
         raise Refused(
             f"retraction of {subject}",
-            found=f"{by.name}, with roles {', '.join(roles) or 'none'}",
+            found=f"{name}, with roles {', '.join(roles) or 'none'}",
             expected=f"{event.actor}, who signed it, or an auditor",
             next=f"ask {event.actor}",
         )
-    act = Act(
-        act="retracted", subject=subject, digest=event.digest, actor=by.name, why=why, at=now()
-    )
-    return _signed(catalog, act, by, people)
+    return Act(act="retracted", subject=subject, digest=event.digest, actor=name, why=why, at=now())
 
 
-def standing_acts(catalog: Catalog, kind: str, subject: str | None = None) -> list[Event]:
-    """Return the approvals or waivers that count, of one subject or of all."""
-    return [event for event, _ in _held(catalog, kind, subject)]
+def standing_acts(
+    catalog: Catalog, kind: str, subject: str | None = None, before: float = inf
+) -> list[Event]:
+    """Return the approvals or waivers that count, of one subject or of all; or did by an event."""
+    return [event for event, _ in _held(catalog, kind, subject, before)]
 
 
 def vouched(
@@ -572,8 +593,7 @@ def _acts(person: Actor, sent: Sent) -> list[tuple[Act, Envelope]]:
 
 def _require_new(catalog: Catalog, kind: str, subject: str, envelope: Envelope) -> None:
     """Refuse an envelope that stands in the log already: an act counts once."""
-    quoted = f'"payload":"{envelope.payload}"'
-    if any(quoted in event.stored for event in catalog.events(subject, kind)):
+    if is_logged(envelope, catalog.events(subject, kind)):
         raise Refused(
             f"{kind} {subject}",
             found="an act that is in the log already",
@@ -642,14 +662,15 @@ def check_named(rule: str, subject: str) -> None:
         )
 
 
-def approvals(catalog: Catalog, version: Version[Facts]) -> list[ApprovalLine]:
+def approvals(catalog: Catalog, version: Version[Facts], before: float = inf) -> list[ApprovalLine]:
     """Return the approvals of this version that hold, each person and each key once, by name.
 
-    A key that is the registrar's under another name does not count.
+    A key that is the registrar's under another name does not count. With `before`, those that
+    held before the event of that number.
     """
     lines: dict[str, ApprovalLine] = {}
     used = {person.key_id for person in _ever(catalog, version.actor)}
-    for event, act in _held(catalog, "approved", str(version.ref)):
+    for event, act in _held(catalog, "approved", str(version.ref), before):
         if act.digest != version.digest or not act.actor or act.actor == version.actor:
             continue
         person = roll(catalog, event.seq)[act.actor]
@@ -719,7 +740,7 @@ class Roll:
     @classmethod
     def read(cls, catalog: Catalog) -> "Roll":
         """Read it from the log."""
-        return cls(catalog.events(kind="actor"))
+        return cls(first_uses(catalog.events(kind="actor")))
 
     def before(self, seq: float = inf) -> dict[str, Actor]:
         """Return who was on the list before an event; without one, who is on it now."""
@@ -799,42 +820,62 @@ def drafted(catalog: Catalog, ref: str, name: str, why: str = "") -> Act:
 def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
     """Log an approval that the acting person drafted here and signed elsewhere.
 
-    So the key never comes here.
-
     Raises:
-        Refused: for a signature that is not by the key on the list, for an act on something else,
-            an old one, and one that was logged before.
+        Refused: as `admit_act` does.
     """
     subject = str(catalog.get(ref).ref)
+    person = _signer_listed(catalog, "approved", subject)
+    act = _opened(envelope, person, "approved", subject)
+    wanted = _draft(catalog, "approved", subject, person.name)
+    # The words are the person's own; all else is as it was drafted.
+    return admit_act(catalog, wanted.model_copy(update={"why": act.why or ""}), envelope)
+
+
+def admit_act(catalog: Catalog, wanted: Act, envelope: Envelope) -> Event:
+    """Log an act that the acting person drafted here and signed elsewhere.
+
+    So the key never comes here.
+
+    Args:
+        catalog: the log, and who acts.
+        wanted: the act as it would be drafted now.
+        envelope: what was signed.
+
+    Raises:
+        Refused: for a signature that is not by the key on the list, for an act that says something
+            else, an old one, and one that was logged before.
+    """
+    kind, subject = wanted.act, wanted.subject
+    person = _signer_listed(catalog, kind, subject)
+    act = _opened(envelope, person, kind, subject)
+    if act.to_json() != wanted.model_copy(update={"at": act.at}).to_json():
+        raise _sign_again(kind, subject, "an act that says something else", "the act drafted here")
+    age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
+    if not -60 < age_s < LONGEST_DRAFT_S:
+        raise _sign_again(kind, subject, f"drafted at {act.at}", "less than 15 minutes ago")
+    _require_new(catalog, kind, subject, envelope)
+    return catalog.event(Acted(act=act, envelope=envelope), subject, kind=kind)
+
+
+def unsigned(act: Act) -> Refused:
+    """Return the refusal of an act that came without a signature."""
+    return _sign_again(act.act, act.subject, "no signature", "the act drafted here, signed")
+
+
+def _signer_listed(catalog: Catalog, kind: str, subject: str) -> Actor:
+    """Return the acting person as the list of people has them."""
     person = roll(catalog).get(catalog.actor)
     if person is None:
         raise Refused(
-            f"approved {subject}",
+            f"{kind} {subject}",
             found=f"{catalog.actor}, not on the list of people",
-            expected="an approver",
+            expected="a person on it",
             next="btx actor add",
         )
-    act = _opened(envelope, person, subject)
-    wanted = _draft(catalog, "approved", subject, person.name)
-    wanted = wanted.model_copy(update={"why": act.why, "at": act.at})
-    if act.to_json() != wanted.to_json() or act.why is None:
-        raise _sign_again(subject, "an act that says something else", "the act drafted here")
-    age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
-    if not -60 < age_s < LONGEST_DRAFT_S:
-        raise _sign_again(subject, f"drafted at {act.at}", "less than 15 minutes ago")
-    for event in catalog.events(subject, "approved"):
-        logged = acted(event)
-        if logged and logged.envelope and logged.envelope.payload == envelope.payload:
-            raise Refused(
-                f"approved {subject}",
-                found="an act that is in the log already",
-                expected="a new one",
-                next="nothing: it counts",
-            )
-    return catalog.event(Acted(act=act, envelope=envelope), subject)
+    return person
 
 
-def _opened(envelope: Envelope, person: Actor, subject: str) -> Act:
+def _opened(envelope: Envelope, person: Actor, kind: str, subject: str) -> Act:
     """Return the act in the envelope, whose signature must be by this person's key."""
     try:
         payload = attestations.opened(envelope.to_json(), person.key, ACT)
@@ -842,12 +883,12 @@ def _opened(envelope: Envelope, person: Actor, subject: str) -> Act:
         moment(act.at)
     except (Damaged, Invalid) as error:
         expected = f"an act signed by {person.name}'s key"
-        raise _sign_again(subject, error.found, expected) from None
+        raise _sign_again(kind, subject, error.found, expected) from None
     return act
 
 
-def _sign_again(subject: str, found: str, expected: str) -> Refused:
-    return Refused(f"approved {subject}", found=found, expected=expected, next="sign it again")
+def _sign_again(kind: str, subject: str, found: str, expected: str) -> Refused:
+    return Refused(f"{kind} {subject}", found=found, expected=expected, next="sign it again")
 
 
 def to_sign(act: Act) -> tuple[bytes, bytes]:
@@ -947,16 +988,19 @@ def _signed(
     return catalog.event(body, act.subject, kind=act.act, documents=documents)
 
 
-def _held(catalog: Catalog, kind: str, subject: str | None) -> list[tuple[Event, Act]]:
+def _held(
+    catalog: Catalog, kind: str, subject: str | None, before: float = inf
+) -> list[tuple[Event, Act]]:
     """Return the acts of a kind that count, on one subject or on all, each with its event."""
-    events = catalog.events(subject, kind)
+    logged = first_uses(catalog.events(subject, kind))
+    events = [event for event in logged if event.seq < before]
     if not events:
         return []
     people = Roll.read(catalog)
     retracted = set()
     for event in catalog.events(subject, "retracted"):
         act = people.act_of(event)
-        if act is not None:
+        if act is not None and event.seq < before:
             retracted.add(act.digest)
     held = []
     for event in events:
@@ -1077,5 +1121,5 @@ def _public(pem: str) -> Ed25519PublicKey:
 
 
 def now() -> str:
-    """Return the time as acts state it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the time as acts state it: so finely that no two acts of a person are equal."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

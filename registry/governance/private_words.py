@@ -9,6 +9,7 @@ file is gone, nobody can try words against the digest.
 import json
 import os
 import secrets
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ Words = Mapping[str, str]
 def keep(folder: Path, words: Words) -> str:
     """Write words down where their owner alone may read them.
 
+    Where a group works in the workspace, so may the group: one asks, another confirms.
+
     Args:
         folder: where they are kept.
         words: by name, such as `why`.
@@ -30,8 +33,11 @@ def keep(folder: Path, words: Words) -> str:
     """
     record = {"salt": secrets.token_hex(32), "words": dict(words)}
     key = digest(record)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(_path(folder, key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    parent = folder.parent
+    group = stat.S_IRWXG if parent.is_dir() and parent.stat().st_mode & stat.S_IWGRP else 0
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700 | group)
+    mode = 0o600 | (group & 0o060)
+    descriptor = os.open(_path(folder, key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w") as file:
         json.dump(record, file)
     return key

@@ -8,7 +8,7 @@ type, and the person had a role that may state it. Reading files in is a job's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import Invalid, NotFound, Refused
 from registry.governance import people
+from registry.governance.first_uses import first_uses
 from registry.governance.policies import read_strict_yaml
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted
@@ -258,9 +259,17 @@ class Statements:
     def read(cls, catalog: Catalog) -> "Statements":
         """Read them from the log."""
         events: dict[str, list[Event]] = {}
-        for event in catalog.events(kind=STATED):
+        for event in first_uses(catalog.events(kind=STATED)):
             events.setdefault(event.subject, []).append(event)
         return cls(catalog, _schemas(catalog), events)
+
+    def before(self, seq: int) -> "Statements":
+        """Return what was stated before an event."""
+        events = {
+            subject: [event for event in several if event.seq < seq]
+            for subject, several in self.events.items()
+        }
+        return replace(self, schemas=[one for one in self.schemas if one.seq < seq], events=events)
 
     @property
     def schema(self) -> FactSchema:
@@ -385,7 +394,7 @@ def _undeclared(value: object) -> FactDefinition:
 def _schemas(catalog: Catalog) -> list[_Adopted]:
     """Return every schema that counted, oldest first."""
     found = []
-    for event in catalog.events(kind=DECLARED):
+    for event in first_uses(catalog.events(kind=DECLARED)):
         act = people.act_of(catalog, event)
         if act is None and not people.is_closed(catalog, event.seq):
             act = people.stated(event)

@@ -291,6 +291,74 @@ class TrainForecastAnswer(Answer):
     place: PlannedStage
 
 
+class GroupedDocument(Answer):
+    """A document of a proposal: its file, and its row or item in it, from 1."""
+
+    file: str
+    number: int | None = None
+
+
+class SuggestedDomain(Answer):
+    """A group of documents that could be a domain.
+
+    Attributes:
+        words: that its documents use more than the others do, the most telling first.
+        bytes: of its text.
+        documents: all of them.
+    """
+
+    words: tuple[str, ...]
+    bytes: int
+    documents: tuple[GroupedDocument, ...]
+
+
+class SuggestAnswer(Answer):
+    """A proposal of domains for a mixed corpus.
+
+    Attributes:
+        domains: the largest group first; one where nothing divides the corpus clearly.
+        agreement: of two halves of the corpus that were grouped by themselves, 1 for the same
+            groups, 0 for chance; None: not known.
+    """
+
+    domains: tuple[SuggestedDomain, ...]
+    agreement: float | None = None
+
+
+class Price(Answer):
+    """What some branches, their registered files and a rebuild take.
+
+    Attributes:
+        tokens: read in training and tuning.
+        flops: floating point operations; None: not known yet.
+        seconds: of training and rebuilding, one after the other; None: not known yet.
+        bytes: that are written: registered files and the build's weights.
+    """
+
+    tokens: int
+    flops: float | None = None
+    seconds: float | None = None
+    bytes: int
+
+
+class PriceOfOneMore(Answer):
+    """What one more expert like those of a build would cost.
+
+    Attributes:
+        experts: how many there would be with it.
+        grown: whether the rebuild would go on from the build before.
+        measured_on: the build whose times and cost were scaled.
+        one_more: one branch and a rebuild.
+        from_nothing: every branch, and a build that shares nothing with an earlier one.
+    """
+
+    experts: int
+    grown: bool
+    measured_on: str
+    one_more: Price
+    from_nothing: Price
+
+
 class ForecastAnswer(RebuildAnswer):
     """What a rebuild would do."""
 
@@ -302,6 +370,7 @@ class ForecastAnswer(RebuildAnswer):
     chosen: Mapping[str, int | float] = Field(default_factory=dict)  # what tuning left open: "auto"
     measured_on: str | None = None  # the build whose times and cost were scaled
     refused_by: tuple[str, ...] = ()  # rules of gate build that would refuse it, and why
+    price: PriceOfOneMore | None = None  # of another expert like the members
 
 
 class Check(Answer):
@@ -481,6 +550,7 @@ class ErasureCost(Answer):
     experts: tuple[TrainAgain, ...] = ()
     builds: tuple[Reached, ...] = ()
     exports: tuple[Reached, ...] = ()
+    beside: tuple[str, ...] = ()  # files here that no version holds, and that lose documents
     unreached: tuple[str, ...] = ()  # where bytes may be that nobody can delete from here
 
 

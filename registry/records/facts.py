@@ -41,6 +41,7 @@ class Spent(Record):
     tokens: int | None = None
     flops: int | float | None = None
     wall_s: int | float | None = None
+    processes: int | None = None  # that computed together, each on a device of its own
 
 
 class Environment(Record):

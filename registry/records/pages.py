@@ -13,6 +13,7 @@ from pydantic import Field, field_serializer
 from registry.records.answers import (
     Answer,
     Check,
+    DiffAnswer,
     DueRow,
     FileLine,
     Finding,
@@ -29,6 +30,7 @@ from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
 from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Spent
 from registry.records.kinds import Mode
+from registry.records.officer_pages import StandingAct
 from registry.records.own_facts import OwnFact
 
 # Too long for a reader, or said elsewhere in the answer.
@@ -75,12 +77,96 @@ class BuildStep(ListedBuild):
     new: Spent = Field(
         description="what its tuning took, and the training of experts that no build had"
     )
+    hours: float = Field(default=0.0, description="of one device, in `new`")
+    money: float | None = Field(default=None, description="what these hours cost, in `price`")
+
+
+class GpuPrice(Answer):
+    """What an hour of one GPU costs."""
+
+    gpu_hour: float
+    currency: str
+
+
+class JoinedExpert(Answer):
+    """An expert in the first build that it was part of."""
+
+    ref: str
+    build: str
+    gain: float | None = Field(
+        default=None, description="of that build, on the expert's own data, in bits per byte"
+    )
+    training: Spent | None = None
+
+
+class NextExpert(Answer):
+    """What one more expert would take and bring, estimated from those that joined before."""
+
+    trained: int = Field(description="how many experts' trainings the estimate is the median of")
+    tuned_as: str = Field(description="the build whose tuning is taken to be the next one's")
+    takes: Spent
+    hours: float = Field(description="of one device")
+    money: float | None = Field(default=None, description="in `price`; null where none is set")
+    least_gain: float | None = Field(
+        default=None, description="of the experts that joined, on their own data"
+    )
+    median_gain: float | None = None
+    most_gain: float | None = None
 
 
 class WaitingBuild(ListedBuild):
     """A build newer than the last release, and who approved it."""
 
     approvals: tuple[str, ...] = ()
+
+
+class ListedExport(Listed):
+    """One export in a list of the pages."""
+
+    build: str | None = None
+    folder: str | None = None
+    target: str | None = None
+    draft: bool = False
+
+
+class ListedLine(Answer):
+    """One product line: a named selection of experts that is rebuilt by itself."""
+
+    line: str
+    builds: int
+    newest: ListedBuild
+    released: str | None = Field(default=None, description="its build that was released last")
+
+
+class RunPoint(Answer):
+    """What was measured in one step of training or tuning."""
+
+    step: int
+    loss: float | None = None
+    heldout_loss: float | None = None
+
+
+class TrainingRun(Answer):
+    """A training or tuning as its metrics tell it, while it runs and after."""
+
+    name: str
+    running: bool
+    steps: int = Field(description="how many it has done")
+    total: int | None = Field(default=None, description="of how many, where that is known")
+    loss: float | None = None
+    heldout_loss: float | None = Field(default=None, description="the newest that was measured")
+    tokens_per_s: float | None = None
+    updated_at: str = Field(description="when its last step was told, in UTC")
+    points: tuple[RunPoint, ...] = Field(
+        default=(), description="of its steps, or so many of them that a picture can show"
+    )
+
+
+class RunsPage(Answer):
+    """What runs in the workspace, and every training and tuning that left metrics."""
+
+    writer: str | None = Field(default=None, description="the command that writes now")
+    runs: tuple[TrainingRun, ...] = Field(default=(), description="the newest first")
 
 
 class Point(Answer):
@@ -122,12 +208,19 @@ class Overview(Answer):
     """How the registry stands."""
 
     released: ListedBuild | None = None
+    released_at: str | None = Field(default=None, description="when that release was logged")
+    released_by: str | None = None
     fallen: tuple[ListedBuild, ...] = Field(
         default=(), description="builds that were released and hold what was withdrawn since"
     )
     waiting: tuple[WaitingBuild, ...] = ()
     builds: tuple[BuildStep, ...] = ()
     gains: tuple[Gain, ...] = ()
+    joined: tuple[JoinedExpert, ...] = Field(
+        default=(), description="experts that the last builds were the first to have"
+    )
+    next_expert: NextExpert | None = None
+    price: GpuPrice | None = None
     counts: Mapping[str, int] = Field(description="how many versions there are of each kind")
     events: tuple[LoggedEvent, ...] = ()
     due: tuple[DueRow, ...] = Field(
@@ -145,7 +238,7 @@ class Listing(Answer):
     kind: str
     total: int
     start: int
-    versions: tuple[ListedBuild | Listed, ...] = ()
+    versions: tuple[ListedBuild | ListedExport | Listed, ...] = ()
 
 
 class LoggedVerdict(Answer):
@@ -169,6 +262,16 @@ class Neighbour(Answer):
     relation: str
 
 
+class Cause(Answer):
+    """A version that was taken out of use, and so what was made from it: when, by whom, why."""
+
+    ref: str
+    status: str
+    at: str
+    actor: str
+    why: str
+
+
 class VersionPage(Listed):
     """Everything recorded of one version."""
 
@@ -181,6 +284,9 @@ class VersionPage(Listed):
     gates: tuple[LoggedVerdict, ...] = ()
     events: tuple[LoggedEvent, ...] = ()
     contested: tuple[str, ...] = Field(default=(), description="who contests its withdrawal, when")
+    causes: tuple[Cause, ...] = Field(
+        default=(), description="what it was made from that was withdrawn or erased"
+    )
     made_from: tuple[Neighbour, ...] = ()
     used_in: tuple[Neighbour, ...] = ()
     builds: tuple[str, ...] = Field(
@@ -254,6 +360,9 @@ class ImpactPage(Answer):
     cure: Cure | None = None
     closed: bool = Field(description="whether a withdrawal has to be signed")
     contested: tuple[str, ...] = Field(default=(), description="who contests the withdrawal, when")
+    withdrawn: Cause | None = Field(
+        default=None, description="when, by whom and why it was withdrawn or erased"
+    )
 
 
 class LogPage(Answer):
@@ -310,6 +419,15 @@ class Statements(Answer):
     acts: tuple[ToSign, ...]
 
 
+class LicenceLine(Answer):
+    """Under which licence a build may be passed on, and why."""
+
+    answer: str = Field(description="computed | stated | ask counsel")
+    expression: str | None = None
+    reasons: tuple[str, ...] = ()
+    questions: tuple[str, ...] = Field(default=(), description="for counsel")
+
+
 class Review(Answer):
     """Evidence and verdict of gate release, side by side."""
 
@@ -319,6 +437,19 @@ class Review(Answer):
     evidence: BuildEvidence
     verdict: VerdictAnswer
     approvals: tuple[ApprovalLine, ...] = ()
+    waivers: tuple[StandingAct, ...] = Field(
+        default=(), description="that it, or anything that it was made from, stands on"
+    )
+    due: tuple[DueRow, ...] = Field(
+        default=(), description="what of it and its parts has ended, or ends within 90 days"
+    )
+    licence: LicenceLine | None = Field(
+        default=None, description="under which it may be passed on; null where nothing is known"
+    )
+    since: DiffAnswer | None = Field(
+        default=None, description="what differs from the last release; null where there is none"
+    )
+    signed: bool = Field(default=False, description="whether the asking person has signed it")
     to_sign: ToSign | None = None
     why_not: str = Field(description="why the asking person cannot sign; empty when they can")
     closed: bool = Field(description="whether a release has to be signed")
@@ -337,6 +468,9 @@ PAGES: Mapping[str, type[Answer]] = {
     "me": Me,
     "overview": Overview,
     "listing": Listing,
+    "listed-line": ListedLine,
+    "training-run": TrainingRun,
+    "runs": RunsPage,
     "version": VersionPage,
     "expert": ExpertPage,
     "build": BuildPage,

@@ -17,6 +17,7 @@ from registry.records.base import Record
 from registry.records.events import BODIES
 from registry.records.evidence import EVIDENCE
 from registry.records.facts import FACTS
+from registry.records.officer_pages import OFFICER_PAGES
 from registry.records.pages import PAGES
 
 
@@ -52,7 +53,7 @@ def _groups() -> dict[str, dict[str, type[Record]]]:
         "evidence": {str(kind): record for kind, record in EVIDENCE.items()},
         "events": dict(BODIES),
         "answers": dict(_answers()),
-        "pages": dict(PAGES),
+        "pages": {**PAGES, **OFFICER_PAGES},
     }
 
 

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, PAGES, collect, public, render
 from registry.governance import lookup, people
-from registry.records.answers import Answer, ErrorAnswer, ExplainAnswer
+from registry.records.answers import Answer, DiffAnswer, ErrorAnswer, ExplainAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
 from registry.records.facts import BuildFacts
@@ -32,13 +32,16 @@ from registry.records.pages import (
     ExpertPage,
     ImpactPage,
     LineagePage,
+    ListedLine,
     Listing,
     LogPage,
     Me,
     Overview,
     Review,
+    RunsPage,
     Statements,
     ToSign,
+    TrainingRun,
     VersionPage,
 )
 from registry.web import history, relations, views
@@ -76,6 +79,7 @@ KINDS: Mapping[str, Kind] = {
     "experts": Kind.EXPERT,
     "builds": Kind.BUILD,
     "snapshots": Kind.SNAPSHOT,
+    "exports": Kind.EXPORT,
 }
 MEDIA_TYPES = {
     "html": "text/html",
@@ -130,20 +134,22 @@ def _cookie(headers: Headers) -> str | None:
     return None
 
 
-def require(asking: Person, role: str) -> None:
-    """Raise Refused where the person has not the role, naming it."""
-    if not asking.may(role):
+def require(asking: Person, *roles: str) -> None:
+    """Raise Refused where the person has none of the roles, naming them."""
+    if not any(asking.may(role) for role in roles):
         raise Refused(
             "request",
             found=f"a token with {', '.join(asking.roles)}",
-            expected=f"role {role}",
+            expected=f"role {' or '.join(roles)}",
             next="ask for such a token",
         )
 
 
-def _with_role(role: str) -> Callable[[Person], Person]:
+def with_role(*roles: str) -> Callable[[Person], Person]:
+    """Return the dependency that lets only people with one of the roles ask."""
+
     def needed(asking: Annotated[Person, Depends(person)]) -> Person:
-        require(asking, role)
+        require(asking, *roles)
         return asking
 
     return needed
@@ -151,9 +157,10 @@ def _with_role(role: str) -> Callable[[Person], Person]:
 
 Here = Annotated[Site, Depends(site)]
 Viewer = Annotated[Person, Depends(person)]
-Registrar = Annotated[Person, Depends(_with_role("registrar"))]
-Approver = Annotated[Person, Depends(_with_role("approver"))]
-Auditor = Annotated[Person, Depends(_with_role("auditor"))]
+Registrar = Annotated[Person, Depends(with_role("registrar"))]
+Approver = Annotated[Person, Depends(with_role("approver"))]
+Auditor = Annotated[Person, Depends(with_role("auditor"))]
+Acting = Annotated[Person, Depends(with_role(*people.ROLES))]
 
 # HTTPBearer says in the description what `person` checks; it lets everything pass.
 router = APIRouter(
@@ -172,7 +179,7 @@ def me(asking: Viewer) -> Me:
 @router.get("/overview")
 def overview(here: Here) -> Overview:
     """How the registry stands: what is released, what waits, gain and cost, the newest events."""
-    return views.overview(here.catalog)
+    return views.overview(here.catalog, here.price)
 
 
 @router.get("/versions/{kind}")
@@ -208,6 +215,36 @@ def seed(here: Here, name: Name, version: Number) -> VersionPage:
 def snapshot(here: Here, name: Name, version: Number) -> VersionPage:
     """Everything recorded of a snapshot."""
     return views.version_page(here.catalog, f"snapshot/{name}@{version}")
+
+
+@router.get("/exports/{name}/{version}")
+def export(here: Here, name: Name, version: Number) -> VersionPage:
+    """Everything recorded of an export."""
+    return views.version_page(here.catalog, f"export/{name}@{version}")
+
+
+@router.get("/lines")
+def lines(here: Here) -> list[ListedLine]:
+    """The product lines that have a build."""
+    return [*views.lines(here.catalog)]
+
+
+@router.get("/compare")
+def compare(here: Here, left: RefQuery, right: RefQuery) -> DiffAnswer:
+    """What differs between two versions of one kind, as `btx diff` tells it."""
+    return here.jobs.compare(left, right)
+
+
+@router.get("/runs")
+def training_runs(here: Here) -> RunsPage:
+    """What runs in the workspace, and every training and tuning that left metrics."""
+    return here.jobs.training_runs()
+
+
+@router.get("/runs/{name}")
+def training_run(here: Here, name: Name) -> TrainingRun:
+    """One training or tuning with its curve, as far as it has come."""
+    return here.jobs.training_run(name)
 
 
 @router.get("/builds/{number}")
@@ -417,14 +454,14 @@ def withdrawal_statement(
     here: Here,
     ref: RefQuery,
     why: Annotated[str, Query(min_length=1, max_length=2000)],
-    asking: Registrar,
+    asking: Acting,
 ) -> Statements:
     """What the asking person signs to withdraw a version."""
     return here.withdrawal_statements(ref, asking, why)
 
 
 @router.post("/withdrawals", status_code=201)
-def withdraw(here: Here, asked: WithdrawRequest, asking: Registrar) -> Done:
+def withdraw(here: Here, asked: WithdrawRequest, asking: Acting) -> Done:
     """Withdraw a version, for good; signed where the list of actors is closed."""
     event = people.withdraw(here.acting(asking.name), asked.ref, asked.why, asked.sent())
     return _done(here, event.subject, event.actor)

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unavailable
 from registry.records.answers import ErrorAnswer, failure_of
-from registry.web import api, html_pages
+from registry.web import api, html_pages, officer_api, officer_pages
 from registry.web.middleware import HEADERS, RequestChecks
 from registry.web.public import UnderPrefix
 from registry.web.rendering import STATIC
@@ -49,7 +49,9 @@ def application(site: Site) -> FastAPI:
     )
     app.state.site = site
     app.include_router(api.router)
+    app.include_router(officer_api.router)
     app.include_router(html_pages.router)
+    app.include_router(officer_pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(RequestValidationError, _answer_unreadable)
     app.add_exception_handler(HTTPException, _answer_http_error)

@@ -9,7 +9,7 @@ from math import ceil, floor, isfinite, log10
 from typing import NamedTuple
 
 from registry.records.facts import RoutedShare
-from registry.records.pages import Gain
+from registry.records.pages import Gain, RunPoint
 from registry.records.results import labels
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 220, 54, 26, 12
@@ -73,6 +73,15 @@ class Curve(Chart):
     """One line from the first step to the last."""
 
     path: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossChart(Chart):
+    """The loss of training and the loss on held-out text, from the first step to the last."""
+
+    lines: tuple[Line, ...]
     first: int
     last: int
 
@@ -176,6 +185,28 @@ def curve(reported: object) -> Curve | None:
         share = (step - first) / ((last - first) or 1)
         spots.append(Spot(LEFT + share * (WIDTH - LEFT - 10), axis.y(loss)))
     return Curve(ticks=axis.ticks(), path=_path(spots), first=int(first), last=int(last))
+
+
+def losses(points: Sequence[RunPoint]) -> LossChart | None:
+    """Draw the losses of a run over its steps: of training, and on held-out text where looked."""
+    trained = [Spot(point.step, point.loss) for point in points if point.loss is not None]
+    looked = [
+        Spot(point.step, point.heldout_loss) for point in points if point.heldout_loss is not None
+    ]
+    values = [spot.y for spot in (*trained, *looked)]
+    if len(trained) < 2:
+        return None
+    axis = Axis.over(min(values), max(values))
+    first, last = points[0].step, points[-1].step
+    lines = []
+    for name, hue, series in (("training", "h1", trained), ("held-out text", "h2", looked)):
+        spots = []
+        for step, loss in series:
+            share = (step - first) / ((last - first) or 1)
+            spots.append(Spot(LEFT + share * (WIDTH - LEFT - 10), axis.y(loss)))
+        if spots:
+            lines.append(Line(name, hue, tuple(spots), _path(spots)))
+    return LossChart(ticks=axis.ticks(), lines=tuple(lines), first=first, last=last)
 
 
 def _steps_and_losses(reported: object) -> list[Spot]:

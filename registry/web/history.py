@@ -32,17 +32,24 @@ from registry.units import counted, duration
 from registry.web.requests import LogQuery
 
 
-def events(catalog: Catalog, wanted: LogQuery) -> LogPage:
-    """Return the events that are asked for, newest first."""
+def events(catalog: Catalog, wanted: LogQuery, most: int | None = None) -> LogPage:
+    """Return the events that are asked for, newest first.
+
+    Args:
+        catalog: whose log.
+        wanted: which events.
+        most: how many at most, in place of the limit that is asked for.
+    """
+    limit = most or wanted.limit
     tests, values = _conditions(wanted)
     query = (
         f"SELECT {EVENT_COLUMNS} FROM event WHERE {' AND '.join(tests)} "
         "ORDER BY seq DESC LIMIT :most"
     )
     with catalog.database.read() as rows:
-        found = [event(row) for row in rows(query, most=wanted.limit + 1, **values)]
+        found = [event(row) for row in rows(query, most=limit + 1, **values)]
         kinds = [row[0] for row in rows("SELECT DISTINCT kind FROM event ORDER BY kind")]
-    shown = found[: wanted.limit]
+    shown = found[:limit]
     return LogPage(
         events=tuple(logged(one) for one in shown),
         kinds=tuple(kinds),
@@ -57,6 +64,15 @@ def _conditions(wanted: LogQuery) -> tuple[list[str], dict[str, str | int]]:
     if wanted.kind:
         tests.append("kind = :kind")
         values["kind"] = wanted.kind
+    elif not wanted.stages:
+        tests.append("kind NOT IN ('stage', 'progress')")
+    if wanted.since:
+        tests.append("at >= :since")
+        values["since"] = wanted.since
+    if wanted.until:
+        # The day itself is included: its events begin with its date.
+        tests.append("at < :until")
+        values["until"] = f"{wanted.until}\U0010ffff"
     if wanted.actor:
         tests.append("actor = :actor")
         values["actor"] = wanted.actor

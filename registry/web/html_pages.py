@@ -21,8 +21,9 @@ from registry.records.answers import ErrorAnswer
 from registry.records.kinds import Kind
 from registry.web import api, charts, graph, history, relations, views
 from registry.web.access import SESSION, Person
+from registry.web.comparing import comparison
 from registry.web.rendering import page
-from registry.web.requests import LogQuery
+from registry.web.requests import LogForm
 from registry.web.site import Site
 
 router = APIRouter(include_in_schema=False)
@@ -30,27 +31,46 @@ MENU = (
     ("/", "Overview"),
     ("/builds", "Builds"),
     ("/experts", "Experts"),
+    ("/seeds", "Seeds"),
     ("/data", "Data"),
+    ("/snapshots", "Snapshots"),
+    ("/lines", "Lines"),
+    ("/exports", "Exports"),
+    ("/runs", "Runs"),
+    ("/compare", "Compare"),
     ("/search", "Search"),
     ("/lineage", "Lineage"),
     ("/impact", "Impact"),
     ("/explain", "Explain"),
     ("/audit", "Audit"),
     ("/approve", "Approve"),
+    ("/waivers", "Waivers"),
+    ("/due", "Ends soon"),
+    ("/policies", "Policies"),
+    ("/people", "People"),
 )
-# Addresses that belong to another entry of the menu, or to none.
+# Addresses that belong to another entry of the menu.
 MENU_ENTRY: Mapping[str, str] = {
     "/build": "/builds",
     "/expert": "/experts",
-    "/seed": "",
-    "/snapshot": "",
+    "/seed": "/seeds",
+    "/snapshot": "/snapshots",
+    "/export": "/exports",
+    "/documents": "/search",
+    "/erase": "",
+    "/retract": "/waivers",
+    "/waive": "/waivers",
 }
 ABOUT: Mapping[Kind, str] = {
     Kind.BUILD: "Composed models, newest first.",
     Kind.EXPERT: "What may be composed: one domain each, never altered.",
+    Kind.SEED: "The dense models that experts start from.",
     Kind.DATA: "Named, licensed corpora, fixed by digest.",
+    Kind.SNAPSHOT: "Frozen lists of one seed and its experts, each with its slot.",
+    Kind.EXPORT: "Builds that were written as plain checkpoint folders for other tools.",
 }
 EVENTS = 50  # on one page of the log
+MOST_CHOICES = 500  # references that a field proposes
 FOUND = 200  # versions on the page of a search
 SOON = 20  # looks at an explanation that has just begun
 LOOK_EVERY_S = 0.05
@@ -161,13 +181,16 @@ def logout(request: Request, here: Here, asking: Acting) -> Response:
 @router.get("/")
 def overview(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
     """How the registry stands."""
-    answer = views.overview(here.catalog)
+    answer = views.overview(here.catalog, here.price)
     return show(request, "overview.html", asking, overview=answer, chart=charts.gains(answer.gains))
 
 
 @router.get("/builds")
 @router.get("/experts")
+@router.get("/seeds")
 @router.get("/data")
+@router.get("/snapshots")
+@router.get("/exports")
 def listing(
     request: Request,
     here: Here,
@@ -185,6 +208,46 @@ def listing(
         about=ABOUT[kind],
         text=text,
         page_length=views.PAGE,
+    )
+
+
+@router.get("/lines")
+def lines(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
+    """The product lines."""
+    return show(request, "lines.html", asking, lines=views.lines(here.catalog))
+
+
+@router.get("/runs")
+def training_runs(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
+    """What trains and tunes now, and what did."""
+    return show(request, "runs.html", asking, page=here.jobs.training_runs())
+
+
+@router.get("/runs/{name}")
+def training_run(request: Request, here: Here, asking: Visitor, name: api.Name) -> HTMLResponse:
+    """The curve of one training or tuning, as far as it has come."""
+    run = here.jobs.training_run(name)
+    return show(request, "run.html", asking, run=run, curve=charts.losses(run.points))
+
+
+@router.get("/compare")
+def compare(
+    request: Request, here: Here, asking: Visitor, left: Ref = "", right: Ref = ""
+) -> HTMLResponse:
+    """What differs between two versions; of the two newest builds unless others are named."""
+    builds = _all(here, Kind.BUILD)
+    left, right = left.strip(), right.strip()
+    if not left and not right and len(builds) > 1:
+        left, right = builds[1], builds[0]
+    compared = here.jobs.compare(left, right) if left and right else None
+    return show(
+        request,
+        "compare.html",
+        asking,
+        left=left,
+        right=right,
+        choices=builds[:MOST_CHOICES],
+        compared=comparison(compared) if compared else None,
     )
 
 
@@ -250,6 +313,7 @@ def build(request: Request, here: Here, asking: Visitor, number: api.Number) -> 
 @router.get("/data/{name}/{version}")
 @router.get("/seed/{name}/{version}")
 @router.get("/snapshot/{name}/{version}")
+@router.get("/export/{name}/{version}")
 def version(
     request: Request, here: Here, asking: Visitor, name: api.Name, version: api.Number
 ) -> HTMLResponse:
@@ -282,12 +346,14 @@ def lineage(request: Request, here: Here, asking: Visitor, ref: Ref = "") -> HTM
 @router.get("/impact")
 def impact(request: Request, here: Here, asking: Visitor, ref: Ref = "") -> HTMLResponse:
     """What a withdrawal would reach."""
+    kinds = (Kind.DATA, Kind.SEED, Kind.EXPERT)
     return show(
         request,
         "impact.html",
         asking,
         impact=relations.impact(here.catalog, ref.strip()) if ref.strip() else None,
-        choices=_all(here, Kind.DATA),
+        choices=[ref for kind in kinds for ref in _all(here, kind)],
+        may_withdraw=any(asking.may(role) for role in people.ROLES),
     )
 
 
@@ -299,7 +365,7 @@ def withdraw(
     why: Annotated[str, Form(max_length=2000)],
 ) -> Response:
     """Withdraw a version, for good."""
-    api.require(asking, "registrar")
+    api.require(asking, *people.ROLES)
     if not why.strip():
         raise HTTPException(422, "say why: the log keeps it")
     # On a closed list of actors the page signs and calls the API instead.
@@ -357,7 +423,7 @@ def explained(request: Request, here: Here, asking: Visitor, id: api.RunId) -> H
 
 @router.get("/audit")
 def audit(
-    request: Request, here: Here, asking: Visitor, wanted: Annotated[LogQuery, Query()]
+    request: Request, here: Here, asking: Visitor, wanted: Annotated[LogForm, Query()]
 ) -> HTMLResponse:
     """The log, its chain, and the audits that were started here."""
     return show(

@@ -15,10 +15,11 @@ from registry.governance import contesting, people
 from registry.records.answers import LineageEdge, LineageNode
 from registry.records.facts import BuildFacts, Facts
 from registry.records.kinds import Kind, Status
-from registry.records.pages import BuildRemoval, Cure, ImpactPage, LineagePage, Neighbour
+from registry.records.pages import BuildRemoval, Cause, Cure, ImpactPage, LineagePage, Neighbour
 from registry.records.references import Reference
 from registry.records.version import Version
 from registry.web.graph import MOST, Link, nearest
+from registry.web.history import words
 
 MOST_NEIGHBOURS = 200
 
@@ -111,6 +112,35 @@ def builds_with(rows: Rows, ref: Reference) -> tuple[str, ...]:
     return tuple(str(build) for build in builds if build != ref)
 
 
+def taken_out(catalog: Catalog, ref: Reference | str) -> Cause | None:
+    """Return when, by whom and why a version was withdrawn or erased itself; None where it is not.
+
+    Where both happened it is the erasure, which is the stronger.
+    """
+    events = [*catalog.events(ref, "withdrawn"), *catalog.events(ref, "erased")]
+    if not events:
+        return None
+    last = events[-1]
+    return Cause(
+        ref=str(ref),
+        status="erased" if last.kind == "erased" else "withdrawn",
+        at=last.at,
+        actor=last.actor,
+        why=words(last.kind, last.body),
+    )
+
+
+def causes(catalog: Catalog, ref: Reference) -> tuple[Cause, ...]:
+    """Return what of all that a version was made from is withdrawn or erased."""
+    with catalog.database.read() as rows:
+        own: int = reading.row_of(rows, ref)[0]
+        ancestors = lineage.walk(rows, [own], down=False)
+        gone = (lineage.withdrawn(rows) & ancestors) - {own}
+        refs = [version.ref for version in _versions(rows, gone).values()] if gone else []
+    found = [taken_out(catalog, one) for one in sorted(refs)]
+    return tuple(cause for cause in found if cause is not None)
+
+
 def impact(catalog: Catalog, ref: str) -> ImpactPage:
     """Return what a withdrawal reaches, how it can be removed from each build, and the cure.
 
@@ -136,6 +166,7 @@ def impact(catalog: Catalog, ref: str) -> ImpactPage:
         others=tuple(str(other) for other in found.others),
         closed=people.is_closed(catalog),
         contested=contesting.sentences(catalog, str(found.subject)),
+        withdrawn=taken_out(catalog, found.subject),
         cure=_cure(catalog, str(found.subject), status, experts, [one.ref for one in reached]),
     )
 

@@ -4,7 +4,7 @@ In:  a template's name and its values.  Out: HTML with every recorded text escap
 Needs Jinja alone, so that `btx explain --html` needs no server.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from registry.records.results import labels
 STATIC = Path(__file__).parent / "static"
 HUES = 8  # colours that can be told apart; members beyond them share
 UNKNOWN = "–"
+LONGEST_FACT = 80  # letters in a table of changes
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ class Download:
     form: str
     title: str
     purpose: str
+    internal: bool = True  # whether the form with all names is for anybody
+    public: bool = True  # whether there is a form for everybody
 
 
 DOWNLOADS = (
@@ -51,7 +54,12 @@ DOWNLOADS = (
     Download(
         "cop-model-documentation", "Model documentation form", "Code of Practice of the EU AI Act"
     ),
-    Download("training-summary", "Summary of training content", "EU AI Act: for everybody"),
+    Download(
+        "training-summary",
+        "Summary of training content",
+        "EU AI Act: for everybody",
+        internal=False,
+    ),
     Download("annex-iv", "Annex IV", "EU AI Act: of a high-risk system"),
 )
 
@@ -100,6 +108,33 @@ def power(value: float) -> str:
 def moment(text: str) -> str:
     """Write 2026-03-01T12:00:00.123456Z as 2026-03-01 12:00."""
     return text[:16].replace("T", " ")
+
+
+def day(text: str | None) -> str:
+    """Write the day of a moment; a dash for none."""
+    return text[:10] if text else UNKNOWN
+
+
+def said(value: object) -> str:
+    """Write a fact of evidence as a person reads it: lists with commas, records by their fields."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        told = [f"{name}: {said(one)}" for name, one in value.items() if one not in (None, [], {})]
+        return "; ".join(told) or UNKNOWN
+    if isinstance(value, list | tuple):
+        return ", ".join(said(one) for one in value) or "none"
+    return str(value)
+
+
+def short(value: object) -> str:
+    """Write a fact of a comparison: figures with few digits, long texts by their beginning."""
+    if isinstance(value, float):
+        return units.figure(value)
+    text = said(value)
+    return text if len(text) <= LONGEST_FACT else f"{text[:LONGEST_FACT]}…"
 
 
 def address(ref: str) -> str:
@@ -191,11 +226,14 @@ ENVIRONMENT = Environment(
 ENVIRONMENT.filters |= {
     "address": address,
     "counted": units.counted,
+    "day": day,
     "duration": _or_unknown(units.duration),
     "figure": _or_unknown(units.figure),
     "moment": moment,
     "percent": _or_unknown(units.percent),
     "power": _or_unknown(power),
+    "said": said,
+    "short": short,
     "signed": _or_unknown(signed),
     "size": units.size,
     "whole": _or_unknown(whole),

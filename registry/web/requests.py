@@ -11,6 +11,7 @@ from registry.governance.people import Sent
 from registry.records.events import Envelope
 
 Ref = Annotated[str, StringConstraints(min_length=4, max_length=100)]
+_DAY = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$"
 Text = Annotated[str, StringConstraints(max_length=2000)]
 
 
@@ -70,6 +71,73 @@ class WithdrawRequest(SignedRequest):
     why: Text = Field(min_length=1)
 
 
+class WaiverRequest(SignedRequest):
+    """Make an exception to one rule until a day, for the content that the rule judged."""
+
+    ref: Ref
+    rule: str = Field(max_length=130)
+    until: str = Field(max_length=40)
+    why: Text = Field(min_length=1)
+
+
+class RetractionRequest(SignedRequest):
+    """Take an approval or a waiver back."""
+
+    event: int = Field(ge=1, le=2**53, description="the number of its event")
+    why: Text = Field(min_length=1)
+
+
+class ActorRequest(SignedRequest):
+    """Put a person on the list of actors, change them, or take them off it: without a role."""
+
+    name: str = Field(max_length=64)
+    registrar: bool = False
+    approver: bool = False
+    auditor: bool = False
+    public_key: str = Field(
+        default="", max_length=2000, description="PEM; empty: as the list has it"
+    )
+    since: str = Field(
+        default="", max_length=40, description="what the person signed from then on is void"
+    )
+    why: Text = ""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles that are given."""
+        named = {"registrar": self.registrar, "approver": self.approver, "auditor": self.auditor}
+        return tuple(role for role, given in named.items() if given)
+
+
+class ErasureRequest(SignedRequest):
+    """Ask that a data version, or documents of it, be erased; at most one of the parts is named."""
+
+    ref: Ref
+    document: str = Field(default="", max_length=500, description="its id, or its digest's start")
+    author: str = Field(default="", max_length=500)
+    file: str = Field(default="", max_length=1000)
+    why: Text = ""
+
+
+class DocumentsRequest(Request):
+    """Look for documents in every data version; what is empty counts for nothing."""
+
+    author: str = Field(default="", max_length=500)
+    id: str = Field(default="", max_length=500)
+    digest: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+
+
+class ConfirmationRequest(Request):
+    """Confirm an erasure that somebody else asked for; a signature for each version."""
+
+    number: int = Field(ge=1, le=2**53)
+    envelopes: list[SentEnvelope] = Field(default=[], max_length=1000)
+
+    def sent(self) -> Sent:
+        """Return the envelopes as they are checked."""
+        return Sent(tuple(envelope.record() for envelope in self.envelopes))
+
+
 class LogQuery(BaseModel):
     """Which events of the log are asked for: the newest of those that match."""
 
@@ -78,7 +146,18 @@ class LogQuery(BaseModel):
     kind: str = Field(default="", max_length=40)
     subject: str = Field(default="", max_length=100, description="without @version: all of them")
     actor: str = Field(default="", max_length=64)
+    since: str = Field(default="", pattern=_DAY, description="the first day, such as 2026-03-01")
+    until: str = Field(default="", pattern=_DAY, description="the last day")
+    stages: bool = Field(
+        default=True, description="whether the steps of trainings and rebuilds are among them"
+    )
     before: int | None = Field(
         default=None, ge=1, le=2**53, description="only events with a smaller number"
     )
     limit: int = Field(default=100, ge=1, le=500)
+
+
+class LogForm(LogQuery):
+    """What the page of the log asks for: steps of trainings only where a person wants them."""
+
+    stages: bool = False

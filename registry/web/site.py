@@ -6,7 +6,7 @@ floor does not import.  Out: what a request needs beside the catalogue's own ans
 
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -14,13 +14,30 @@ from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound, Refused
 from registry.governance import people
-from registry.records.answers import AuditAnswer, ExplainAnswer, ReleaseAnswer, VerdictAnswer
+from registry.governance.policies import Policy
+from registry.records.answers import (
+    AuditAnswer,
+    DiffAnswer,
+    EraseAnswer,
+    ExplainAnswer,
+    ReleaseAnswer,
+    VerdictAnswer,
+)
 from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
-from registry.records.pages import Chain, Review, Statements, ToSign
+from registry.records.officer_pages import HeldDocuments
+from registry.records.pages import (
+    Chain,
+    GpuPrice,
+    Review,
+    RunsPage,
+    Statements,
+    ToSign,
+    TrainingRun,
+)
 from registry.records.version import Event
-from registry.web import history
+from registry.web import history, officer
 from registry.web.access import Person, Sessions, Tokens
 from registry.web.middleware import Buckets, Limits
 from registry.web.public import PublicAddress
@@ -32,12 +49,60 @@ CHAIN_HOLDS_S = 10.0
 MOST_WAITING, MOST_WAITING_EACH = 32, 4  # explanations, the one that runs among them
 
 
+SOON_DAYS = 90  # before an end is shown to who signs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reviewed:
-    """What is known of a build, and what gate release says of that now."""
+    """What is known of a build, what gate release says of that now, and what is new in it.
+
+    Attributes:
+        evidence: on the build.
+        verdict: of gate release.
+        since: what differs from the last release; None where there is none.
+    """
 
     evidence: BuildEvidence
     verdict: VerdictAnswer
+    since: DiffAnswer | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """A data version, or some documents of it; at most one of the parts is named.
+
+    Attributes:
+        ref: the data version.
+        document: the id of a document, or the start of its digest.
+        author: whose documents.
+        file: the path of one file.
+    """
+
+    ref: str
+    document: str | None = None
+    author: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureJobs:
+    """The jobs of erasing; the last argument but one is the person who asks.
+
+    Attributes:
+        look_ahead: says what an erasure would take away and cost.
+        drafted: returns what is signed to ask for it.
+        ask: asks for it, with a reason and what the person signed.
+        waiting: returns the erasures that wait for a second person.
+        drafted_confirmation: returns what is signed to confirm one, by its number.
+        confirm: confirms it and deletes the bytes.
+    """
+
+    look_ahead: Callable[[Selected], EraseAnswer]
+    drafted: Callable[[Selected, str], tuple[Act, ...]]
+    ask: Callable[[Selected, str, str, people.Sent], EraseAnswer]
+    waiting: Callable[[], Sequence[EraseAnswer]]
+    drafted_confirmation: Callable[[int, str], tuple[Act, ...]]
+    confirm: Callable[[int, str, people.Sent], EraseAnswer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +116,13 @@ class Jobs:
         review: called with a build and the person who asks.
         drafted_release: called with a build and the person who asks; returns what they sign.
         release: called with a build, the person who asks and what they signed.
+        compare: called with two versions of one kind.
+        training_runs: returns what runs in the workspace, and ran.
+        training_run: called with the name of one of these; returns it with its curve.
+        policies: returns the policies as they lie in the workspace.
+        documents: called with an author, an id and a digest, of which an empty one counts for
+            nothing; returns the documents that data versions hold.
+        erasing: the jobs of erasing.
     """
 
     explain: Callable[[str, str], ExplainAnswer]
@@ -58,6 +130,12 @@ class Jobs:
     review: Callable[[str, str], Reviewed]
     drafted_release: Callable[[str, str], tuple[Act, ...]]
     release: Callable[[str, str, people.Sent], ReleaseAnswer]
+    compare: Callable[[str, str], DiffAnswer]
+    training_runs: Callable[[], RunsPage]
+    training_run: Callable[[str], TrainingRun]
+    policies: Callable[[], Sequence[Policy]]
+    documents: Callable[[str, str, str], HeldDocuments]
+    erasing: ErasureJobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +150,7 @@ class Site:
         limits: how much and how often one person may ask.
         saved: returns the searches that are kept in the workspace, each as one line.
         public: where browsers find it behind a proxy.
+        price: of an hour of one GPU.
     """
 
     url: str
@@ -81,6 +160,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     saved: Callable[[], Mapping[str, str]] = dict
     public: PublicAddress | None = None
+    price: GpuPrice | None = None
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -177,6 +257,11 @@ class Site:
             evidence=reviewed.evidence,
             verdict=reviewed.verdict,
             approvals=tuple(people.approvals(self.catalog, build)),
+            waivers=officer.relied_on(self.catalog, reviewed.evidence.waivers),
+            due=officer.due_in(self.catalog, name, reviewed.evidence, SOON_DAYS),
+            licence=officer.licence_line(self.catalog, build),
+            since=reviewed.since,
+            signed=person.name in {one.actor for one in people.approvals(self.catalog, build)},
             to_sign=to_sign,
             why_not=why_not,
             closed=people.is_closed(self.catalog),
@@ -197,16 +282,22 @@ class Site:
         Raises:
             Refused: where the person is no approver, or registered the build.
         """
-        return self._drafted(people.drafted(self.catalog, ref, person.name, why))
+        return self.drafted(people.drafted(self.catalog, ref, person.name, why))
 
-    def _drafted(self, act: Act) -> ToSign:
-        """Return an act with the bytes that its person signs where their key is."""
+    def drafted(self, act: Act, by: str | None = None) -> ToSign:
+        """Return an act with the bytes that its person signs where their key is.
+
+        Args:
+            act: what is signed.
+            by: who signs it, where the act itself does not say.
+        """
         payload, message = people.to_sign(act)
-        person = people.roll(self.catalog).get(act.actor or "")
+        name = act.actor or by
+        person = people.roll(self.catalog).get(name or "")
         if person is None or person.key_id is None:
             raise Refused(
                 f"{act.act} {act.subject}",
-                found=f"{act.actor}, without a key on the list of actors",
+                found=f"{name}, without a key on the list of actors",
                 expected="a person on it",
                 next="btx actor list",
             )
@@ -225,7 +316,7 @@ class Site:
             Refused: naming every rule of the gate that says no.
         """
         acts = self.jobs.drafted_release(ref, person.name)
-        return Statements(acts=tuple(map(self._drafted, acts)))
+        return Statements(acts=tuple(map(self.drafted, acts)))
 
     def withdrawal_statements(self, ref: str, person: Person, why: str) -> Statements:
         """Draft what a person signs to withdraw a version."""
@@ -233,7 +324,7 @@ class Site:
         act = people.drafted_for(
             self.acting(person.name), "withdrawn", str(version.ref), version.digest, why
         )
-        return Statements(acts=(self._drafted(act),))
+        return Statements(acts=(self.drafted(act),))
 
     def approve(self, ref: str, person: Person, envelope: Envelope) -> Event:
         """Log an approval that the person drafted here and signed elsewhere.

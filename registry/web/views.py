@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from registry.catalogue import reading
 from registry.catalogue.catalog import Catalog
-from registry.governance import contesting, due, people
+from registry.catalogue.database import Rows
+from registry.governance import contesting, due, people, worth
 from registry.governance.people import approvals
 from registry.governance.stating import own_facts_of
 from registry.records.answers import FileLine
@@ -18,10 +19,10 @@ from registry.records.facts import (
     BuildFacts,
     DataFacts,
     ExpertFacts,
+    ExportFacts,
     Facts,
     SeedFacts,
     SnapshotFacts,
-    Spent,
 )
 from registry.records.kinds import UNUSABLE, Kind, Mode, Status
 from registry.records.pages import (
@@ -30,8 +31,12 @@ from registry.records.pages import (
     BuildStep,
     ExpertPage,
     Gain,
+    GpuPrice,
+    JoinedExpert,
     Listed,
     ListedBuild,
+    ListedExport,
+    ListedLine,
     Listing,
     Overview,
     Point,
@@ -51,26 +56,38 @@ NEWS = 8  # events on the overview
 P = TypeVar("P", bound=VersionPage)
 
 
-def overview(catalog: Catalog) -> Overview:
+def overview(catalog: Catalog, price: GpuPrice | None = None) -> Overview:
     """Return how the registry stands.
 
     That is the newest release, releases that hold what was withdrawn since, builds that wait for
-    one, gain and cost build over build, and the newest events.
+    one, gain and cost build over build, what one more expert would take, and the newest events.
+
+    Args:
+        catalog: what is looked at.
+        price: of an hour of one GPU, where the workspace says it.
     """
     builds = catalog.versions(BuildFacts)
     statuses = catalog.statuses(builds)
     listed = [_listed_build(build, statuses[build.ref]) for build in builds]
     released = [build for build in listed if build.status == Status.RELEASED]
-    once_released = {event.subject for event in catalog.events(kind="released")}
-    fallen = [one for one in listed if one.ref in once_released and one.status in UNUSABLE]
+    releases = {event.subject: event for event in catalog.events(kind="released")}
+    fallen = [one for one in listed if one.ref in releases and one.status in UNUSABLE]
+    experts = worth.joined(catalog, builds, max(0, len(builds) - MOST_BUILDS))
+    current = max(released, key=lambda one: releases[one.ref].seq, default=None)
+    release = releases[current.ref] if current else None
     return Overview(
-        released=released[-1] if released else None,
+        released=current,
+        released_at=release.at if release else None,
+        released_by=release.actor if release else None,
         fallen=tuple(fallen),
         waiting=_waiting(catalog, builds, listed),
-        builds=_steps(catalog, builds, listed),
+        builds=_steps(builds, listed, experts, price),
         gains=_gains(builds[-MOST_BUILDS:]),
+        joined=tuple(experts),
+        next_expert=worth.next_expert(builds, experts, price),
+        price=price,
         counts=_counts(catalog),
-        events=history.events(catalog, LogQuery(limit=NEWS)).events,
+        events=history.events(catalog, LogQuery(limit=NEWS, stages=False)).events,
         due=tuple(due.due(catalog, datetime.now(UTC))),
         open_list=not people.is_closed(catalog),
         head=catalog.head(),
@@ -88,18 +105,51 @@ def listing(catalog: Catalog, kind: Kind, start: int = 0, text: str = "") -> Lis
         start: how many are left out before the first.
         text: a part of the reference.
     """
-    with catalog.database.read():
+    with catalog.database.read() as rows:
         named = [ref for ref in references(catalog, kind) if text in str(ref)]
         versions = [catalog.get(ref) for ref in named[start : start + PAGE]]
         statuses = catalog.statuses(versions)
-    shown: list[Listed] = []
-    for version in versions:
-        status = statuses[version.ref]
-        if kind == Kind.BUILD:
-            shown.append(_listed_build(version.of(BuildFacts), status))
-        else:
-            shown.append(_listed(version, status))
+        shown = [_listed_as(rows, version, statuses[version.ref]) for version in versions]
     return Listing(kind=kind, total=len(named), start=start, versions=tuple(shown))
+
+
+def _listed_as(rows: Rows, version: Version[Facts], status: Status) -> Listed:
+    """Return a version as the list of its kind shows it."""
+    if version.ref.kind == Kind.BUILD:
+        return _listed_build(version.of(BuildFacts), status)
+    if isinstance(version.facts, ExportFacts):
+        origins = [one.ref for one in relations.made_from(rows, version.ref)]
+        return ListedExport(
+            **_fields(_listed(version, status)),
+            build=origins[0] if origins else None,
+            folder=version.facts.folder,
+            target=version.facts.target,
+            draft=bool(version.facts.draft),
+        )
+    return _listed(version, status)
+
+
+def lines(catalog: Catalog) -> tuple[ListedLine, ...]:
+    """Return the product lines that have a build, by name."""
+    by_line: dict[str, list[Version[BuildFacts]]] = {}
+    builds = catalog.versions(BuildFacts, files=False)
+    for build in builds:
+        by_line.setdefault(build.facts.line, []).append(build)
+    statuses = catalog.statuses(builds)
+    releases = {event.subject: event.seq for event in catalog.events(kind="released")}
+    listed = []
+    for name, of_line in sorted(by_line.items()):
+        newest = of_line[-1].ref
+        released = [str(one.ref) for one in of_line if statuses[one.ref] == Status.RELEASED]
+        released.sort(key=lambda ref: releases.get(ref, 0))
+        line = ListedLine(
+            line=name,
+            builds=len(of_line),
+            newest=_listed_build(catalog.get(newest, BuildFacts), statuses[newest]),
+            released=released[-1] if released else None,
+        )
+        listed.append(line)
+    return tuple(listed)
 
 
 def references(catalog: Catalog, kind: Kind) -> list[Reference]:
@@ -154,6 +204,7 @@ def _page(
             gates=history.gates(catalog, name),
             events=tuple(history.logged(event) for event in catalog.events(name)),
             contested=contesting.sentences(catalog, name),
+            causes=relations.causes(catalog, version.ref) if status == Status.TAINTED else (),
             made_from=relations.made_from(rows, version.ref),
             used_in=relations.used_in(rows, version.ref),
             builds=relations.builds_with(rows, version.ref),
@@ -229,56 +280,47 @@ def _waiting(
     """Return the usable builds that are newer than every release."""
     released = [one.version for one in listed if one.status == Status.RELEASED]
     newest_release = max(released, default=0)
+    newer = [
+        (build, one)
+        for build, one in zip(builds, listed, strict=True)
+        if one.version > newest_release and one.status not in UNUSABLE
+    ]
     waiting = []
-    for build, one in zip(builds, listed, strict=True):
-        if one.version <= newest_release or one.status in UNUSABLE:
-            continue
+    for build, one in newer[-MOST_BUILDS:]:
         approved = tuple(line.actor for line in approvals(catalog, build))
         waiting.append(WaitingBuild(**_fields(one), approvals=approved))
-    return tuple(waiting[-MOST_BUILDS:])
+    return tuple(waiting)
 
 
 def _steps(
-    catalog: Catalog, builds: Sequence[Version[BuildFacts]], listed: Sequence[ListedBuild]
+    builds: Sequence[Version[BuildFacts]],
+    listed: Sequence[ListedBuild],
+    experts: Sequence[JoinedExpert],
+    price: GpuPrice | None,
 ) -> tuple[BuildStep, ...]:
     """Return the last builds, each with what changed, what it gained, and what was spent on it."""
     steps = []
     before: set[str] = set()
-    ever: set[str] = set()
     first_shown = len(builds) - MOST_BUILDS
     for number, (build, one) in enumerate(zip(builds, listed, strict=True)):
         members = {member.ref for member in build.facts.members}
         if number >= first_shown:
             gains = [result.gain for result in build.facts.results if result.gain is not None]
+            new = [expert for expert in experts if expert.build == one.ref]
+            spent = worth.spent_on(build.facts, new)
             step = BuildStep(
                 **_fields(one),
                 added=tuple(sorted(members - before)),
                 left_out=tuple(sorted(before - members)),
                 mean_gain=sum(gains) / len(gains) if gains else None,
                 measured=len(gains),
-                new=_spent_on(catalog, build.facts, sorted(members - ever)),
+                new=worth.total(spent),
+                hours=worth.hours(spent),
+                money=worth.money(spent, price),
             )
             steps.append(step)
         before = members
-        ever |= members
     return tuple(steps)
-
-
-def _spent_on(catalog: Catalog, build: BuildFacts, new_members: Sequence[str]) -> Spent:
-    """Return what tuning a build took, and training the experts that no build had before.
-
-    What nobody reported is not in the sums.
-    """
-    spent = [build.cost.tune]
-    for ref in new_members:
-        report = catalog.get(ref, ExpertFacts).facts.train
-        if report:
-            spent.append(report)
-    return Spent(
-        tokens=sum(one.tokens or 0 for one in spent),
-        flops=sum(one.flops or 0 for one in spent),
-        wall_s=sum(one.wall_s or 0 for one in spent),
-    )
 
 
 def _gains(builds: Sequence[Version[BuildFacts]]) -> tuple[Gain, ...]:

@@ -8,10 +8,11 @@ import pytest
 
 from btx_core.columns import Unreadable
 from pipelines.jobs.add_data import add_data
+from pipelines.jobs.suggest import suggest
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.folders import opened_text
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Refused
+from registry.errors import Invalid, Refused
 from registry.records.facts import DataStatement
 
 STATED = DataStatement(
@@ -110,3 +111,24 @@ def test_the_named_column_is_read_by_every_later_reader(
     read = workspace.catalog.get(str(version.ref), type(version.facts))
     texts = opened_text(workspace.root, read)
     assert texts.reading.text_field == "body"
+
+
+def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(
+    tmp_path: Path,
+) -> None:
+    kinds = {"sea": "wave salt ship tide", "bread": "flour oven crust yeast"}
+    rows = [
+        {"text": " ".join([kinds[kind]] * (1 + number % 3))}
+        for number in range(60)
+        for kind in kinds
+    ]
+    written(tmp_path / "mixed" / "all.jsonl", rows)
+    answer = suggest(tmp_path / "mixed")
+    assert len(answer.domains) == 2
+    for domain in answer.domains:
+        parity = {(document.number or 0) % 2 for document in domain.documents}
+        assert len(parity) == 1, "one kind stands on the odd lines, the other on the even ones"
+    numbers = [document.number for domain in answer.domains for document in domain.documents]
+    assert sorted(number or 0 for number in numbers) == list(range(1, 121))
+    with pytest.raises(Invalid, match="2 to 8"):
+        suggest(tmp_path / "mixed", 1)

@@ -1,6 +1,7 @@
 """What is erased is gone: from every file, at a known cost, by two persons, and for good."""
 
 import base64
+import gzip
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -221,6 +224,113 @@ def test_every_version_that_holds_the_text_loses_it_and_keeps_the_rest(small: Wo
         version = add_data(small, name, small.root / folder, STATED)
         assert str(version.ref) == f"data/{name}@2"
     assert audit(small, None).findings == ()
+
+
+FORMS = ("csv", "tsv.gz", "json", "jsonl.zst", "ndjson", "parquet", "arrow")
+
+
+def in_form(folder: Path, name: str, rows: list[dict[str, str]]) -> Path:
+    """Write rows as a team may keep them, by the form that the file's name says."""
+    path = folder / name
+    columns = list(rows[0])
+    if name.endswith(("parquet", "arrow")):
+        # Names as a dictionary, as pandas and `datasets` write them: it holds each name by itself.
+        table = pa.table({one: [row[one] for row in rows] for one in columns})
+        author = table["author"].dictionary_encode()
+        table = table.set_column(columns.index("author"), "author", author)
+        if name.endswith("parquet"):
+            pq.write_table(table, path)
+        else:
+            with pa.ipc.new_stream(str(path), table.schema) as writer:
+                writer.write_table(table)
+        return path
+    if "json" in name:
+        lines = [json.dumps(row) for row in rows]
+        text = f"[{','.join(lines)}]" if name.endswith(".json") else "\n".join(lines)
+    else:
+        mark = "\t" if "tsv" in name else ","
+        text = "\n".join([mark.join(columns), *(mark.join(row.values()) for row in rows)])
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    elif name.endswith(".zst"):
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(text.encode())
+    else:
+        path.write_text(text)
+    return path
+
+
+def plain_bytes(path: Path) -> bytes:
+    """Return all that a file says, decompressed where it is."""
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    if path.suffix == ".zst":
+        return bytes(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd").read())
+    content = path.read_bytes()
+    if path.suffix == ".parquet" and content:
+        table = pq.read_table(path)
+        content += str(table.to_pylist()).encode() + str(table["author"].chunks).encode()
+    return content
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_of_any_form_of_corpus_the_other_rows_stay_and_no_byte_of_the_erased_ones(
+    tmp_path: Path, form: str
+) -> None:
+    """Also where an unregistered copy in another form lies in the workspace."""
+    workspace = create(tmp_path / "workspace")
+    chance = random.Random(7)
+    rows = [
+        {"id": f"{author}-{number}", "author": author, "body": text(chance)}
+        for number in range(8)
+        for author in ("adalbert", "berthold")
+    ]
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    in_form(corpus, f"rows.{form}", rows)
+    (corpus / "own.txt").write_text("Of these the holder knows.\n" * 20)
+    add_data(workspace, "letters", corpus, STATED, text_field="body")
+    drafts = workspace.work / "drafts"
+    drafts.mkdir(parents=True)
+    # With a row more: it is no copy by its bytes.
+    other = {**rows[1], "id": "berthold-99", "body": text(chance)}
+    loose = in_form(drafts, "some.csv" if form == "json" else "some.json", [*rows[:5], other])
+    gone = {row["body"].encode() for row in rows if row["author"] == "adalbert"} | {b"adalbert"}
+    stay = {row["body"].encode() for row in rows if row["author"] == "berthold"}
+
+    def lying() -> set[str]:
+        files = [path for path in workspace.root.rglob("*") if path.is_file()]
+        texts = {str(path): plain_bytes(path) for path in files if path.parent.name != "private"}
+        return {path for path, content in texts.items() if any(one in content for one in gone)}
+
+    assert len(lying()) >= 2
+    answer = erased(workspace, author="adalbert")
+    assert lying() == set()
+    assert answer.cost.beside == (str(loose.relative_to(workspace.root)),)
+    left = workspace.root / answer.left[0]
+    content = plain_bytes(left / f"rows.{form}")
+    assert all(one in content for one in stay)
+    assert other["body"] in loose.read_text()
+    again = add_data(workspace, "letters", left, STATED, text_field="body")
+    assert again.facts.counts is not None
+    assert again.facts.counts.documents == 1 + len(stay)
+    assert audit(workspace, None).findings == ()
+    workspace.catalog.close()
+
+
+def test_what_an_earlier_erasure_laid_out_loses_what_a_later_one_takes(small: Workspace) -> None:
+    cyd, bob = (of_author(small.root / "data/letters/1", name) for name in ("cyd", "bob"))
+    left = erased(small, author="ada").left
+    add_data(small, "letters", small.root / left[0], STATED)
+    (small.root / left[0] / "2024.jsonl").write_text(
+        "\n".join(['{"text": "mine"}', ""]) + (small.root / left[0] / "2024.jsonl").read_text()
+    )
+    asked = erase.ask(small.acting_as("ann"), Selection(ref="data/letters@2", author="cyd"), WHY)
+    done = erase.confirm(small.acting_as("ben"), asked.number or 0)
+    assert done.cost == asked.cost
+    assert f"{left[0]}/2024.jsonl" in done.cost.beside
+    assert holding([small.root], needles(cyd)) == set()
+    assert holding([small.root], needles(bob)) != set()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.jobs.withdraw import withdraw
@@ -72,3 +73,44 @@ def test_a_withdrawal_during_a_training_is_done_at_once_and_stops_it(
     stopped_by_withdrawal(own_story, ref, command, "train@math", tmp_path / "stderr")
     assert not (own_story.work / "branches/math").exists()
     assert own_story.catalog.next_version(Kind.EXPERT, "math") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["slurm", "ray"])
+def test_a_withdrawal_stops_a_training_that_an_executor_runs_elsewhere(
+    own_story: Workspace, executor: str, tmp_path: Path
+) -> None:
+    """The command notices it; its workers see that their command is gone, and end."""
+    settings = own_story.root / "btx.toml"
+    placed = settings.read_text().replace('executor = "local"', f'executor = "{executor}"')
+    settings.write_text(placed.replace(*TRAIN))
+    command = ("train", "math", "--data", "data/math@1")
+    stopped_by_withdrawal(own_story, "data/math@1", command, "train@math", tmp_path / "stderr")
+    assert not (own_story.work / "branches/math").exists()
+    assert running_in(own_story.root) == []
+
+
+def running_in(root: Path) -> list[str]:
+    """Return the processes that work in a workspace, a while after their command ended."""
+    until = time.monotonic() + 60
+    found = [""]
+    while found and time.monotonic() < until:
+        time.sleep(0.5)
+        found = [
+            " ".join(process.info["cmdline"] or ())
+            for process in psutil.process_iter(["cwd", "cmdline", "pid"])
+            if process.info["cwd"] == str(root) and process.info["pid"] != os.getpid()
+        ]
+    return found
+
+
+def test_a_dry_run_says_what_a_withdrawal_reaches_and_withdraws_nothing(
+    own_story: Workspace,
+) -> None:
+    catalog = own_story.catalog
+    head = catalog.head()
+    ahead = withdraw(own_story, "data/math@1", "asked", dry_run=True)
+    assert catalog.head() == head
+    assert {one.ref for one in ahead.reached} >= {"expert/math@1", "build/1"}
+    assert withdraw(own_story, "data/math@1", "asked") == ahead
+    assert catalog.status("build/1") == "tainted"

@@ -17,9 +17,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from pipelines.cli.look import _difference
 from pipelines.cli.output import print_table_to
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
+from registry.records.answers import Change
 from registry.records.facts import DataFacts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -70,6 +72,30 @@ def test_a_table_fits_its_terminal_and_breaks_no_reference(width: int) -> None:
 def test_a_table_says_which_columns_had_no_room() -> None:
     assert "no room for" not in printed(EXPERTS, 200)
     assert "no room for seed, mode, digest, registered_at: --json has all" in printed(EXPERTS, 80)
+
+
+def test_a_table_without_rows_says_that_there_are_none() -> None:
+    out = StringIO()
+    print_table_to(Console(file=out, width=80), ["ref", "status"], [])
+    assert out.getvalue() == "none\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "left", "right", "said"),
+    [
+        ("evaluation.law.bits_per_byte", 2.0, 1.5, "-25 % better"),
+        ("evaluation.law.bits_per_byte", 2.0, 2.5, "+25 % worse"),
+        ("cost.total.tokens", 1000, 1500, "+50 %"),
+        ("recipe.tune.grow", False, True, ""),
+        ("cost.total.tokens", None, 1500, ""),
+        ("cost.total.tokens", 0, 1500, ""),
+        ("tuned_on", ["data/law@1"], [], ""),
+    ],
+)
+def test_a_difference_says_by_how_much_and_of_bits_whether_that_is_better(
+    what: str, left: object, right: object, said: str
+) -> None:
+    assert _difference(Change(what=what, left=left, right=right)) == said
 
 
 @pytest.fixture

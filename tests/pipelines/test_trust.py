@@ -67,6 +67,7 @@ NAMED = {
     "a file elsewhere": setting('[registry]\nurl = "sqlite:///ELSEWHERE/registry.db"\n'),
     "a file above": setting('[registry]\nurl = "sqlite:///../elsewhere/registry.db"\n'),
     "a cluster": setting('[ray]\naddress = "ray://198.51.100.7:10001"\n'),
+    "a lineage server": setting('[openlineage]\nurl = "http://198.51.100.7:5000"\n'),
     "a command of Slurm's": setting('[slurm]\nslurm_setup = ["touch ELSEWHERE/ran"]\n'),
     "a lock that is a link": link(".btx/lock"),
     "a folder of work that is a link": link("work"),

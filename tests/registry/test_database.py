@@ -295,3 +295,41 @@ def test_postgresql_serves_a_role_that_may_only_read_and_add(shared: str) -> Non
     with pytest.raises(Unavailable, match="permission denied"), limited.database.write() as writer:
         writer.rows("DELETE FROM event RETURNING seq")
     limited.close()
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
+
+
+@pytest.mark.parametrize(
+    "statement", [f"CREATE VIEW more AS {ENDLESS}", "CREATE VIEW e AS SELECT 1"]
+)
+def test_a_file_that_answers_by_itself_is_not_read(lite: Catalog, statement: str) -> None:
+    lite.close()
+    with sqlite3.connect(lite.database.path or "") as connection:
+        connection.execute(statement)
+    with pytest.raises(Damaged, match="view"):
+        Catalog(lite.database.url, actor="ada")
+
+
+def test_what_a_foreign_trigger_would_run_is_not_run(lite: Catalog, store: Store) -> None:
+    lite.register("math", DataFacts())
+    lite.close()
+    with sqlite3.connect(lite.database.path or "") as connection:
+        connection.execute(
+            f"CREATE TRIGGER more AFTER INSERT ON event BEGIN SELECT max(x) FROM ({ENDLESS}); END"
+        )
+    again = Catalog(lite.database.url, actor="ada")
+    with pytest.raises(Damaged, match="trigger more"):
+        again.register("code", DataFacts())
+    findings = audit(again, "data/math", Surroundings(store=store)).findings
+    assert [one.subject for one in findings if one.check == "schema"] == ["trigger more"]
+    again.close()
+
+
+@pytest.mark.parametrize("revision", ["../../x", "0000", "00010"])
+def test_a_schema_that_no_program_made_is_damaged(lite: Catalog, revision: str) -> None:
+    lite.close()
+    with sqlite3.connect(lite.database.path or "") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    with pytest.raises(Damaged, match="schema"):
+        Catalog(lite.database.url, actor="ada")

@@ -193,8 +193,14 @@ def test_a_verdict_in_anothers_name_is_found(told: Any, monkeypatch: pytest.Monk
     )
     told.as_("ann").event(logged.model_copy(update={"envelope": as_ann}), "data/law@1")
     told.as_("ann").event(logged.model_copy(update={"envelope": None}), "data/law@1")
+    found = [gap.found for gap in gaps.unsigned(told.as_("ann"))[1]]
+    assert found == ["verdict in the name of ann, without their signature"] * 2
     swapped = (logged.documents[0], logged.documents[0])
-    told.as_("ann").event(logged.model_copy(update={"documents": swapped}), "data/law@1")
+    fresh = people.vouched(
+        acting(told, "ann", monkeypatch), "verdict", "data/law@1", logged.documents[1]
+    )
+    change = {"documents": swapped, "envelope": fresh}
+    told.as_("ann").event(logged.model_copy(update=change), "data/law@1")
     found = [gap.found for gap in gaps.unsigned(told.as_("ann"))[1]]
     assert found == ["verdict in the name of ann, without their signature"] * 3
 

@@ -1,34 +1,42 @@
 """An adversary at random: whatever is done in whatever order, nothing leaves without being named.
 
 A small model says what must hold of every release: its corpus was licensed, or waived for this very
-content by somebody else; it was not withdrawn; somebody else approved it. Where one of these is not
-so, the release was refused, the build is marked, or an audit names it.
+content by somebody else; its time was not over; it was not withdrawn, and its bytes are whole;
+somebody else approved the build. Where one of these is not so, the release was refused, the build
+is marked, or an audit names it. The adversary has the commands, the database, the files, the
+policies, the clock, and may sign with keys that are not theirs, or log what others signed again.
 """
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from btx_core.problems import BtxError
 from pipelines.jobs import collect_evidence
+from registry.catalogue import checks
+from registry.catalogue.catalog import Catalog
+from registry.catalogue.store import Store
 from registry.errors import NotFound, Refused
 from registry.governance import adoption, gaps, gate, people
 from registry.governance.policies import Policy, load, to_document
-from registry.records.events import Act, Acted, Judged, Released, Withdrawn
+from registry.records.events import Act, Acted, Judged, Noted, Released, Withdrawn
 from registry.records.evidence import Evidence
-from registry.records.facts import BuildFacts
+from registry.records.facts import BuildFacts, DataFacts
 from registry.records.kinds import UNUSABLE, Gate, Kind, Outcome
 
 POLICIES = Path(__file__).parents[2] / "policies"
 FREE, NC = "CC0-1.0", "CC-BY-NC-4.0"
 PEOPLE = ("ann", "ben", "ida", "mal")
-ACTS = 14
+ACTS = 18
 
 
 @dataclass
@@ -42,12 +50,16 @@ class World:
     loosened: list[Policy]
     dishonest: list[str] = field(default_factory=list)
     bad: set[str] = field(default_factory=set)  # corpora that nobody may use
-    approved: set[str] = field(default_factory=set)
+    damaged: set[str] = field(default_factory=set)  # corpora whose bytes are others
+    edited: str = ""  # the version whose row was edited; nothing is done after that
+    # Approvals by build: the number of the event, and of the one that took it back.
+    approved: dict[str, dict[int, float]] = field(default_factory=dict)
     built_from: dict[str, str] = field(default_factory=dict)
 
     def act(self) -> None:
         """Do one act, by somebody, honestly or not."""
-        getattr(self, self.chance.choice(KINDS))()
+        if not self.edited:
+            getattr(self, self.chance.choice(KINDS))()
 
     def decide(self, gate_name: Gate, about: Evidence, *, loosened: bool = False) -> bool:
         """Ask a gate as ann, who holds her key, by the policies that lie there."""
@@ -68,12 +80,109 @@ class World:
             self.dishonest.append("forced a corpus in")
         if passed or forced:
             facts = self.governed.data_facts(domain=name, license=license_id)
-            files = [self.governed.file_of(f"{name} {license_id}")]
-            version = self.governed.as_("ann").register(name, facts, files=files)
+            version = self.lay_down(name, f"{name} {license_id}", facts)
             if (license_id == NC and not passed) or (
                 license_id == NC and not self.is_waived(str(version.ref), about.content)
             ):
                 self.bad.add(str(version.ref))
+
+    def lay_down(self, name: str, text: str, facts: Any) -> Any:
+        """Register a corpus, with its file in a folder."""
+        files = [self.governed.file_of(text)]
+        version = self.governed.as_("ann").register(name, facts, files=files)
+        folder = self.folder(version.ref)
+        folder.mkdir(parents=True)
+        (folder / files[0].path).write_text(text)
+        return version
+
+    def folder(self, ref: Any) -> Path:
+        return Path(self.governed.keys.parent / "data" / ref.name / str(ref.version))
+
+    def back_date(self) -> None:
+        """Register a corpus whose time is over, as of a day on which it was not."""
+        about = self.governed.data_candidate("law", "law FREE", retain_until="2020-12-31")
+        assert not self.decide(Gate.REGISTER, about)
+        question = self.governed.question(Gate.REGISTER, about, datetime(2020, 6, 1, tzinfo=UTC))
+        gate.decide(self.governed.as_("ann"), question)
+        facts = self.governed.data_facts(domain="law", retain_until="2020-12-31")
+        self.bad.add(str(self.lay_down("law", "law FREE", facts).ref))
+        self.dishonest.append("asked as of another day")
+
+    def turn_clock_back(self) -> None:
+        """Log something at a time before the newest event."""
+        past = datetime(2020, 1, 1, tzinfo=UTC)
+        catalog = Catalog(self.governed.url, actor="mal", clock=lambda: past)
+        with pytest.raises(BtxError, match="event"):
+            catalog.event(Noted(text="n"), "seed/base@1")
+        catalog.close()
+
+    def damage(self) -> None:
+        """Change a byte of a corpus."""
+        data = list(self.governed.as_("ann").versions(DataFacts))
+        if data:
+            version = self.chance.choice(data)
+            path = self.folder(version.ref) / version.files[0].path
+            path.write_bytes(b"\0" + path.read_bytes()[1:])
+            self.damaged.add(str(version.ref))
+
+    def edit_row(self) -> None:
+        """Write another licence into a row, past the triggers."""
+        data = list(self.governed.as_("ann").versions(DataFacts))
+        if not data or self.chance.random() < 0.7:
+            return
+        version = self.chance.choice(data)
+        with sqlite3.connect(self.governed.url.removeprefix("sqlite:///")) as connection:
+            triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            for (name,) in connection.execute(triggers).fetchall():
+                connection.execute(f"DROP TRIGGER {name}")
+            change = "UPDATE version SET facts = replace(facts, ?, ?) WHERE name = ? AND number = ?"
+            ref, stated = version.ref, str(version.facts.license)
+            connection.execute(change, (stated, "MIT", ref.name, ref.version))
+        self.edited = str(version.ref)
+
+    def replay(self) -> None:
+        """Log again what somebody signed, under the name of who signed it."""
+        acts = [
+            event
+            for event in self.governed.as_("ann").events()
+            if event.kind in ("approved", "waived", "retracted", "actor")
+            and people.stated(event) is not None
+            and event.read(Acted).envelope is not None
+        ]
+        if acts:
+            event = self.chance.choice(acts)
+            body = event.read(Acted)
+            catalog = self.governed.as_(event.actor)
+            catalog.event(body, event.subject, kind=event.kind)
+            self.dishonest.append(f"logged event {event.seq} again")
+
+    def lie(self) -> None:
+        """Release by a verdict on evidence that names an approval which nobody gave."""
+        if not self.built_from:
+            return
+        ref, catalog = self.chance.choice(list(self.built_from)), self.governed.as_("ann")
+        about = collect_evidence.of_build(catalog, catalog.get(ref, BuildFacts), None)
+        completed = gate._completed
+        approval = {"actor": "ben", "at": people.now(), "roles": ["approver"]}
+        gate._completed = lambda *args: (
+            {**completed(*args)[0], "approvals": [approval]},
+            completed(*args)[1],
+        )
+        try:
+            passed = self.decide(Gate.RELEASE, about)
+        finally:
+            gate._completed = completed
+        if passed:
+            self.dishonest.append("judged by an approval that nobody gave")
+            self.log_release(ref)
+
+    def sign_with_own_key(self) -> None:
+        """Approve in another's name with a key of one's own."""
+        if self.built_from:
+            ref = self.chance.choice(list(self.built_from))
+            as_ben = people.Signer("ben", self.signer("mal").key)
+            with pytest.raises(Refused):
+                people.approve(self.governed.as_("ben"), ref, as_ben)
 
     def is_waived(self, ref: str, content: str | None) -> bool:
         held = people.waivers(self.governed.as_("ann"), ref, "ann")
@@ -96,7 +205,7 @@ class World:
 
     def build(self) -> None:
         """Train on a corpus and build; what the gates refuse is registered all the same."""
-        data = self.governed.as_("ann").versions(self.governed.data_facts().__class__)
+        data = self.governed.as_("ann").versions(DataFacts)
         if not data:
             return
         chosen = self.chance.choice(list(data))
@@ -130,20 +239,22 @@ class World:
             self.governed.as_("ben").event(Acted(act=act), ref)
             return
         try:
-            people.approve(self.governed.as_(by), ref, self.signer(by))
+            event = people.approve(self.governed.as_(by), ref, self.signer(by))
         except Refused:
             assert by != "ben"
         else:
             assert by == "ben"
-            self.approved.add(ref)
+            self.approved.setdefault(ref, {})[event.seq] = inf
 
     def retract(self) -> None:
         """Take an approval back."""
         events = people.standing_acts(self.governed.as_("ann"), "approved")
         if events:
             event = self.chance.choice(events)
-            people.retract(self.governed.as_("ben"), event, self.signer("ben"), "again")
-            self.approved.discard(event.subject)
+            taken_back = people.retract(
+                self.governed.as_("ben"), event, self.signer("ben"), "again"
+            )
+            self.approved[event.subject][event.seq] = taken_back.seq
 
     def release(self) -> None:
         """Release a build, by the gate or past it, or by a verdict that is forged."""
@@ -161,10 +272,13 @@ class World:
             self.dishonest.append(f"released past the gate, {way}")
         if not passed and way == "forged":
             self.forge_verdict(ref)
-        body = Released(verdict="allowed")
+        self.log_release(ref)
+
+    def log_release(self, ref: str) -> None:
+        catalog = self.governed.as_("ann")
         self.key("ann")
-        envelope = people.vouched(catalog, "released", ref, build.digest)
-        catalog.event(body.model_copy(update={"envelope": envelope}), ref)
+        envelope = people.vouched(catalog, "released", ref, catalog.get(ref).digest)
+        catalog.event(Released(verdict="allowed", envelope=envelope), ref)
 
     def forge_verdict(self, ref: str) -> None:
         """Write a verdict that allows: the refusal's own words, policies that say less, signed."""
@@ -183,7 +297,7 @@ class World:
 
     def withdraw(self) -> None:
         """Withdraw a corpus, by a person with a role, or by an event that nobody signed."""
-        data = self.governed.as_("ann").versions(self.governed.data_facts().__class__)
+        data = self.governed.as_("ann").versions(DataFacts)
         if not data:
             return
         ref, by = str(self.chance.choice(list(data)).ref), self.chance.choice(PEOPLE)
@@ -219,6 +333,12 @@ class World:
     def check(self) -> None:
         """Every release is as the model says, or somebody is told."""
         catalog = self.governed.as_("ann")
+        if self.edited:
+            with catalog.database.read() as rows:
+                named = [one.subject for one in checks.row_findings(rows)[1]]
+            assert any(subject.startswith(self.edited) for subject in named)
+            return
+        self.check_bytes()
         unsigned = gaps.unsigned(catalog)[1]
         if not self.dishonest:
             assert unsigned == []
@@ -233,14 +353,21 @@ class World:
             wrong = data in self.bad or not self.was_approved(ref)
             assert told or not wrong, (ref, data, self.dishonest)
 
-    def was_approved(self, ref: str) -> bool:
-        """Whether ben's signed approval stood before the last release."""
+    def check_bytes(self) -> None:
+        """Every corpus whose bytes are others is named, and no other one is."""
         catalog = self.governed.as_("ann")
-        last = catalog.events(ref, "released")[-1].seq
-        roll = people.Roll.read(catalog)
-        return any(
-            event.seq < last and roll.act_of(event) for event in catalog.events(ref, "approved")
-        )
+        folders = {one.ref: self.folder(one.ref) for one in catalog.versions(DataFacts)}
+        store = Store(self.governed.keys.parent / "store")
+        surroundings = checks.Surroundings(store=store, folders=folders, stored=frozenset())
+        found = checks.audit(catalog, None, surroundings).findings
+        named = {one.subject.split(",")[0] for one in found if one.check == "files"}
+        assert named == self.damaged
+
+    def was_approved(self, ref: str) -> bool:
+        """Whether an approval that ben gave stood at the last release."""
+        last = self.governed.as_("ann").events(ref, "released")[-1].seq
+        given = self.approved.get(ref, {})
+        return any(number < last < taken_back for number, taken_back in given.items())
 
 
 KINDS = (
@@ -257,6 +384,13 @@ KINDS = (
     "withdraw",
     "adopt",
     "join",
+    "back_date",
+    "turn_clock_back",
+    "damage",
+    "edit_row",
+    "replay",
+    "lie",
+    "sign_with_own_key",
 )
 
 

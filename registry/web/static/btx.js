@@ -66,10 +66,51 @@ async function answered(request) {
   return answer;
 }
 
-async function privateKey(file) {
+// What DER holds at a position: the content of one element, and where the next one begins.
+function element(der, at) {
+  let length = der[at + 1], start = at + 2;
+  if (length & 0x80) {
+    const digits = length & 0x7f;
+    length = der.slice(start, start + digits).reduce((sum, digit) => sum * 256 + digit, 0);
+    start += digits;
+  }
+  return { content: der.slice(start, start + length), next: start + length };
+}
+
+function elements(der) {
+  const found = [];
+  for (let at = 0; at < der.length; ) {
+    const one = element(der, at);
+    found.push(one.content);
+    at = one.next;
+  }
+  return found;
+}
+
+// An encrypted key as `btx key new` writes it: PBES2 with PBKDF2 over SHA-256, and AES in CBC mode.
+async function decrypted(der, passphrase) {
+  const [scheme, sealed] = elements(element(der, 0).content);
+  const [derivation, cipher] = elements(elements(scheme)[1]);
+  const [salt, iterations] = elements(elements(derivation)[1]);
+  const iv = elements(cipher)[1];
+  const count = iterations.reduce((sum, digit) => sum * 256 + digit, 0);
+  const secret = await crypto.subtle.importKey("raw", new TextEncoder().encode(passphrase), "PBKDF2", false, ["deriveKey"]);
+  const stretched = { name: "PBKDF2", hash: "SHA-256", salt, iterations: count };
+  const key = await crypto.subtle.deriveKey(stretched, secret, { name: "AES-CBC", length: 256 }, false, ["decrypt"]);
+  try {
+    return await crypto.subtle.decrypt({ name: "AES-CBC", iv }, key, sealed);
+  } catch {
+    throw new Error("another passphrase; expected that of the key");
+  }
+}
+
+async function privateKey(file, passphrase) {
   const text = await file.text();
-  if (!text.includes("BEGIN PRIVATE KEY")) throw new Error("not a plain private key in PEM form; an encrypted one signs with btx approve");
-  const der = bytes(text.replace(/-----[^-]+-----|\s/g, ""));
+  const encrypted = text.includes("BEGIN ENCRYPTED PRIVATE KEY");
+  if (!encrypted && !text.includes("BEGIN PRIVATE KEY")) throw new Error("not a private key in PEM form; expected what btx key new wrote");
+  if (encrypted && !passphrase) throw new Error("an encrypted key; expected its passphrase too");
+  let der = bytes(text.replace(/-----[^-]+-----|\s/g, ""));
+  if (encrypted) der = await decrypted(der, passphrase);
   return crypto.subtle.importKey("pkcs8", der, "Ed25519", false, ["sign"]);
 }
 
@@ -82,32 +123,56 @@ async function enveloped(key, statement) {
   };
 }
 
+// What a form says, without the key and its passphrase; files as their text.
+async function wordsOf(form) {
+  const words = {};
+  for (const [name, value] of new FormData(form)) {
+    if (name === "key" || name === "passphrase") continue;
+    words[name] = value instanceof File ? await value.text() : value;
+  }
+  return words;
+}
+
+async function post(form, address, body) {
+  const headers = { "content-type": "application/json", "x-csrf": form.dataset.csrf };
+  return answered(fetch(address, { method: "POST", headers, body: JSON.stringify(body) }));
+}
+
+async function signedBy(form, acts) {
+  const key = acts.length ? await privateKey(form.key.files[0], form.passphrase.value) : null;
+  const envelopes = [];
+  for (const act of acts) envelopes.push(await enveloped(key, act));
+  return envelopes;
+}
+
 // A form with data-sign gets what is to be signed from there, and sends the signed envelopes to data-send.
-for (const form of document.querySelectorAll("form[data-sign]")) {
+async function signAndSend(form) {
+  const words = await wordsOf(form);
+  const statement = await answered(fetch(`${form.dataset.sign}?${new URLSearchParams(words)}`));
+  const envelopes = await signedBy(form, statement.acts ?? [statement]);
+  return post(form, form.dataset.send, statement.acts ? { ...words, envelopes } : envelopes[0]);
+}
+
+// One with data-act sends what it asks for to data-act/draft, and again with what was signed to data-act.
+async function draftAndAct(form) {
+  const words = await wordsOf(form);
+  const drafted = await post(form, `${form.dataset.act}/draft`, words);
+  return post(form, form.dataset.act, { ...words, envelopes: await signedBy(form, drafted.acts) });
+}
+
+for (const form of document.querySelectorAll("form[data-sign], form[data-act]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const message = form.querySelector("[data-message]");
     const button = form.querySelector("button");
     button.disabled = true;
     try {
-      const key = await privateKey(form.key.files[0]);
-      const words = Object.fromEntries([...new FormData(form)].filter(([name]) => name !== "key"));
-      const statement = await answered(fetch(`${form.dataset.sign}?${new URLSearchParams(words)}`));
-      let body = null;
-      if (statement.acts) {
-        const envelopes = [];
-        for (const act of statement.acts) envelopes.push(await enveloped(key, act));
-        body = { ...words, envelopes };
-      } else {
-        body = await enveloped(key, statement);
-      }
-      const headers = { "content-type": "application/json", "x-csrf": form.dataset.csrf };
-      await answered(fetch(form.dataset.send, { method: "POST", headers, body: JSON.stringify(body) }));
+      await (form.dataset.act ? draftAndAct(form) : signAndSend(form));
       if (form.dataset.then) location.assign(form.dataset.then);
       else location.reload();
     } catch (error) {
       message.className = "notice bad";
-      message.textContent = `Not signed: ${error.message}`;
+      message.textContent = `Not done: ${error.message}`;
       button.disabled = false;
     }
   });

@@ -1,5 +1,6 @@
 """A story clicked through by three roles in Chromium; axe looks at every page in three forms."""
 
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from pipelines.jobs.policy import adopt
 from pipelines.jobs.serve import Address, site
 from pipelines.jobs.withdraw import contest
+from pipelines.workspace.bars import Note, note_of
+from pipelines.workspace.metrics import metrics_file
 from pipelines.workspace.workspace import Workspace
 from registry.governance import gaps, people
 from registry.web.application import application
@@ -37,6 +40,16 @@ PAGES = (
     "/expert/math/1",
     "/build/1",
     "/data/math/1",
+    "/seeds",
+    "/seed/base/1",
+    "/snapshots",
+    "/lines",
+    "/exports",
+    "/runs",
+    "/runs/tune",
+    "/compare",
+    "/compare?left=expert/code&right=expert/math",
+    "/search?q=math",
     "/lineage?ref=data/math",
     "/impact?ref=data/math@1",
     "/audit",
@@ -144,9 +157,38 @@ def test_every_page_passes_axe_and_fits_its_window(
         assert serious(page) == [], path
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         if shots := os.environ.get("BTX_SHOTS"):
-            name = path.strip("/").replace("/", "-").replace("?ref=", "-") or "overview"
+            name = re.sub(r"[/?=&]+", "-", path.strip("/")) or "overview"
             page.screenshot(path=f"{shots}/{name}-{look}.png", full_page=True)
     assert served.errors == []
+
+
+def test_a_curve_grows_while_it_is_looked_at(served: Served, browser: Browser) -> None:
+    root = served.workspace.root
+    metrics = metrics_file(root, "growing")
+    with served.workspace.writing("rebuild"):
+        Note(1, 40, "").write(note_of(root, "growing"))
+        metrics.write_text("".join(map(line_of_step, range(1, 6))))
+        page = served.enter(browser, "max")
+        page.goto(served.base + "/runs")
+        expect(page.get_by_role("region", name="Now")).to_contain_text("btx rebuild")
+        page.get_by_role("link", name="growing").click()
+        expect(page.get_by_text("step 5 of 40")).to_be_visible()
+        drawn = page.locator("path.curve").first.get_attribute("d")
+        with metrics.open("a") as file:
+            file.write("".join(map(line_of_step, range(6, 21))))
+        expect(page.get_by_text("step 20 of 40")).to_be_visible(timeout=30_000)
+        assert page.locator("path.curve").first.get_attribute("d") != drawn
+        assert serious(page) == []
+        look_at(page, "run-growing")
+    # The command has ended: the page says so, and asks no more.
+    expect(page.get_by_text("ended")).to_be_visible(timeout=30_000)
+    expect(page.locator("#run[hx-trigger]")).to_have_count(0)
+    assert served.errors == []
+
+
+def line_of_step(step: int) -> str:
+    looked = {"heldout_loss": 4.2 / step} if step % 5 == 0 else {}
+    return json.dumps({"step": step, "time": time.time(), "loss": 4 / step, **looked}) + "\n"
 
 
 def test_axe_would_see_a_field_without_a_name(served: Served, browser: Browser) -> None:

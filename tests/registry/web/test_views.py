@@ -20,12 +20,13 @@ from registry.records.events import (
     Exported,
     Judged,
     Registered,
+    Released,
     StageRan,
     Withdrawn,
 )
-from registry.records.facts import BuildFacts, ExpertFacts, Member, SeedFacts
+from registry.records.facts import BuildFacts, ExpertFacts, ExportFacts, Member, SeedFacts
 from registry.records.results import Result, Specialist
-from registry.web import charts, history, relations, views
+from registry.web import api, charts, comparing, history, relations, rendering, views
 from registry.web.application import application
 from registry.web.middleware import Limits
 
@@ -262,3 +263,58 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestClient]:
 def test_every_page_of_an_old_registry_opens(old: TestClient, path: str) -> None:
     answer = old.get(path, follow_redirects=False)
     assert answer.status_code == 200, answer.text[-900:]
+
+
+def test_every_kind_has_a_list_whose_versions_open(web: Web) -> None:
+    catalog = web.site.catalog
+    catalog.register(
+        "build-1",
+        ExportFacts(folder="out/one", target="vllm", draft=True),
+        parents=[("build/1", "exported_from")],
+    )
+    web.login("eve")
+    for plural, kind in api.KINDS.items():
+        page = web.client.get(f"/{plural}")
+        assert page.status_code == 200, plural
+        newest = views.listing(catalog, kind).versions[0]
+        assert newest.ref in page.text
+        assert web.client.get(rendering.address(newest.ref)).status_code == 200, newest.ref
+    exports = web.client.get("/exports").text
+    assert "out/one" in exports
+    assert "build/1" in exports
+    assert web.client.get("/api/versions/exports").json()["versions"][0]["build"] == "build/1"
+
+
+def test_a_product_line_tells_its_newest_build_and_its_newest_release(lite: Catalog) -> None:
+    first = build(lite, line="support")
+    lite.event(Released(), first)
+    build(lite)
+    second = build(lite, figures(OLD, 1.5), line="support")
+    rows = {line.line: line for line in views.lines(lite)}
+    assert {name: (row.builds, row.newest.ref) for name, row in rows.items()} == {
+        "main": (1, "build/2"),
+        "support": (2, second),
+    }
+    assert rows["support"].released == first
+    assert rows["main"].released is None
+
+
+def test_a_comparison_says_what_the_command_says(web: Web) -> None:
+    catalog = web.site.catalog
+    members = (Member(ref="expert/law@1", slot=1),)
+    before = build(catalog, figures(OLD, 1.5), tuned_on=("data/law@1",))
+    after = build(catalog, figures(OLD, 1.25), members=members, tuned_on=("data/law@1",))
+    web.login("eve")
+    pair = {"left": before, "right": after}
+    told = web.client.get("/api/compare", params=pair).json()
+    assert told == web.site.jobs.compare(before, after).to_json()
+    page = web.client.get("/compare", params=pair).text
+    assert "+0.250" in page
+    assert "1.25" in page
+    shown = [change["what"].rpartition(".")[2] for change in told["changes"]]
+    for name in shown:
+        assert name in comparing.NO_FIGURES or name.replace("_", " ") in page
+    # Without names the two newest builds; two kinds are refused by name.
+    assert f'value="{after}"' in web.client.get("/compare").text
+    wrong = web.client.get("/compare", params={"left": before, "right": "data/law@1"})
+    assert wrong.status_code == 422

@@ -1,0 +1,157 @@
+"""Write a corpus file again without some of its documents, in the form that it has.
+
+In:  a file that `btx_core.corpus_files` reads, and the numbers of rows that do not stay.
+Out: a file of the same form with the other rows; none where no row stays.
+Of what does not stay no byte is written: tables are built from the rows that stay, so that neither
+dictionaries nor statistics of the old ones come along. Whether rows stay is the caller's to know.
+"""
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from io import TextIOWrapper
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from btx_core.corpus_files import (
+    Reading,
+    delimiter_of,
+    form_of,
+    items_of,
+    lines_of,
+    opened_text,
+    pyarrow_module,
+    table_batches,
+)
+
+# Rows that are in memory at a time.
+ROWS = 256
+Gone = Collection[int | None]
+
+
+def write_rest(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
+    """Write what stays of a corpus file.
+
+    Args:
+        source: the file.
+        target: where the rest is written; not the same file.
+        reading: how the file is read.
+        gone: the numbers of its documents that do not stay; None is the whole file.
+
+    Returns:
+        Whether anything stays; else nothing is written.
+
+    Raises:
+        Unreadable: for a file that is not of the form that its name says.
+    """
+    form = "jsonl" if reading.older and source.suffix == ".jsonl" else form_of(source)
+    if None in gone or form not in _WRITERS or (reading.older and form != "jsonl"):
+        return False
+    return _WRITERS[form](source, target, reading, gone)
+
+
+def _write_lines(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
+    stays = False
+    with _created(source, target) as file:
+        for number, line in enumerate(lines_of(source, reading), 1):
+            if number not in gone:
+                stays = stays or bool(line.strip())
+                file.write(line)
+    return _whether(target, stays)
+
+
+def _write_items(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
+    stays = False
+    with _created(source, target) as file:
+        file.write("[")
+        for number, item in enumerate(items_of(source, reading), 1):
+            if number not in gone:
+                file.write(",\n" if stays else "\n")
+                json.dump(item, file, ensure_ascii=False)
+                stays = True
+        file.write("\n]\n")
+    return _whether(target, stays)
+
+
+def _write_table(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
+    delimiter, stays = delimiter_of(source), False
+    with opened_text(source, reading) as stream, _created(source, target, newline="") as file:
+        table = csv.reader(stream, delimiter=delimiter)
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(next(table, []))
+        for number, cells in enumerate(table, 1):
+            if cells and number not in gone:
+                writer.writerow(cells)
+                stays = True
+    return _whether(target, stays)
+
+
+def _write_columns(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
+    """Write a Parquet or Arrow file, a few hundred rows at a time."""
+    arrow = pyarrow_module(source, "pyarrow")
+    stays, writer = False, None
+    with table_batches(source) as (schema, batches):
+        rows = (row for number, row in enumerate(_rows(batches), 1) if number not in gone)
+        while several := list(islice(rows, ROWS)):
+            table = arrow.Table.from_pylist(several, schema=schema)
+            writer = writer or _table_writer(source, target, schema)
+            writer.write_table(table)
+            stays = True
+    if writer is not None:
+        writer.close()
+    return stays
+
+
+# Any: pyarrow's batches and writers.
+def _rows(batches: Iterator[Any]) -> Iterator[Mapping[str, Any]]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS):
+            yield from batch.slice(start, ROWS).to_pylist()
+
+
+def _table_writer(source: Path, target: Path, schema: Any) -> Any:
+    if form_of(source) == "parquet":
+        return pyarrow_module(source, "pyarrow.parquet").ParquetWriter(str(target), schema)
+    ipc = pyarrow_module(source, "pyarrow.ipc")
+    with source.open("rb") as stream:
+        indexed = stream.read(6) == b"ARROW1"
+    return (ipc.new_file if indexed else ipc.new_stream)(str(target), schema)
+
+
+@contextmanager
+def _created(source: Path, target: Path, newline: str | None = "\n") -> Iterator[IO[str]]:
+    """Open a new file of text, compressed as the source is."""
+    with (
+        _created_bytes(source, target) as stream,
+        TextIOWrapper(stream, encoding="utf-8", newline=newline) as text,
+    ):
+        yield text
+
+
+def _created_bytes(source: Path, target: Path) -> Any:  # a context manager of a stream of bytes
+    suffix = source.suffix.lower()
+    if suffix == ".gz":
+        # Without the time, so that equal rows are equal bytes.
+        return gzip.GzipFile(target, "wb", mtime=0)
+    if suffix == ".zst":
+        arrow = pyarrow_module(source, "pyarrow")
+        return arrow.CompressedOutputStream(str(target), "zstd")
+    return target.open("wb")
+
+
+def _whether(target: Path, stays: bool) -> bool:
+    if not stays:
+        target.unlink()
+    return stays
+
+
+_WRITERS: Mapping[str, Callable[[Path, Path, Reading, Gone], bool]] = {
+    "arrow": _write_columns,
+    "csv": _write_table,
+    "json": _write_items,
+    "jsonl": _write_lines,
+    "parquet": _write_columns,
+}

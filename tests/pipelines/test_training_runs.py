@@ -1,0 +1,78 @@
+"""What pages learn of a training: from its notes and metrics, half written lines and all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.jobs.training_runs import MOST_POINTS, training_run, training_runs
+from pipelines.workspace.bars import Note, note_of
+from pipelines.workspace.metrics import metrics_file
+from pipelines.workspace.workspace import Settings, Workspace
+from registry.errors import NotFound
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    metrics_file(tmp_path, "any").parent.mkdir(parents=True)
+    return Workspace(tmp_path, Settings())
+
+
+def write_steps(workspace: Workspace, name: str, *steps: dict[str, Any]) -> Path:
+    path = metrics_file(workspace.root, name)
+    path.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return path
+
+
+def test_a_run_is_running_only_while_a_command_writes_and_steps_are_left(
+    workspace: Workspace,
+) -> None:
+    write_steps(workspace, "legal", {"step": 3, "time": 60.0, "loss": 2.5})
+    Note(3, 10, "").write(note_of(workspace.root, "legal"))
+    assert not training_run(workspace, "legal").running
+    with workspace.writing("train"):
+        run = training_run(workspace, "legal")
+        assert (run.running, run.steps, run.total) == (True, 3, 10)
+        assert (training_runs(workspace).writer or "").startswith("btx train")
+        write_steps(workspace, "legal", {"step": 10, "time": 61.0})
+        assert not training_run(workspace, "legal").running
+
+
+def test_half_a_line_and_a_loss_that_is_no_number_are_left_out(workspace: Workspace) -> None:
+    path = write_steps(
+        workspace,
+        "legal",
+        {"step": 1, "time": 1.0, "loss": 3.0},
+        {"step": 2, "time": 2.0, "loss": float("nan")},
+    )
+    with path.open("a") as file:
+        file.write('{"step": 3, "ti')
+    points = training_run(workspace, "legal").points
+    assert [(point.step, point.loss) for point in points] == [(1, 3.0), (2, None)]
+
+
+def test_a_long_run_keeps_its_ends_and_every_look_at_held_out_text(workspace: Workspace) -> None:
+    steps = [{"step": step, "time": 1.0, "loss": 1.0} for step in range(1, 10_001)]
+    steps[76]["heldout_loss"] = 1.5
+    write_steps(workspace, "long", *steps)
+    run = training_run(workspace, "long")
+    shown = [point.step for point in run.points]
+    assert (shown[0], shown[-1]) == (1, 10_000)
+    assert 77 in shown
+    assert len(shown) <= MOST_POINTS + 2
+    assert run.heldout_loss == 1.5
+
+
+def test_the_newest_run_comes_first(workspace: Workspace) -> None:
+    write_steps(workspace, "older", {"step": 1, "time": 10.0})
+    write_steps(workspace, "newer", {"step": 1, "time": 20.0})
+    write_steps(workspace, "empty")
+    assert [run.name for run in training_runs(workspace).runs] == ["newer", "older"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "../secrets", ""])
+def test_what_left_no_metrics_is_not_found(workspace: Workspace, name: str) -> None:
+    (workspace.work / "secrets.jsonl").write_text('{"step": 1, "time": 1.0}\n')
+    with pytest.raises(NotFound, match="no metrics"):
+        training_run(workspace, name)
