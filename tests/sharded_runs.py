@@ -5,6 +5,7 @@ goes to OUT/NAME and its losses to OUT/NAME.json. With a STOP above 0 the proces
 step.
 """
 
+import gc
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from btx_core.machine import here
 from btx_core.mixing.mix import Member, MixRecipe, mix
@@ -90,14 +92,19 @@ def run(
     """Train or tune by name."""
     losses: list[float] = []
     first: list[int] = []
+    held: list[int] = []
 
     def report(step: int, measured: dict[str, float]) -> None:
         first.append(step)
         losses.append(measured["loss"])
         on_step(step)
+        if len(losses) == 2:
+            held.append(held_bytes())
         if step == stop:
             os._exit(9)
 
+    # What a run before this one in the same process held is no part of this one's.
+    gc.collect()
     exchanged = counted(dist, "reduce_scatter_single")
     watch, text = Watch(report=report), ground / "text"
     if name in BRANCHES:
@@ -122,8 +129,18 @@ def run(
         inputs = TuneInputs(mixed, texts, own, ground / "seed", grown)
         tune(inputs, (TUNINGS | ROUTINGS | FOUR)[name], out / name, watch)
     if here().is_main:
-        done = {"losses": losses, "first": first[0], "exchanged": len(exchanged)}
+        done = {"losses": losses, "first": first[0], "exchanged": len(exchanged), "held": held}
         (out / f"{name}.json").write_text(json.dumps(done))
+
+
+def held_bytes() -> int:
+    """Return the bytes of all tensors that this process holds, of a divided one its share."""
+    sizes: dict[int, int] = {}
+    for one in gc.get_objects():
+        if issubclass(type(one), torch.Tensor) and type(one) is not DTensor and not one.is_meta:
+            storage = one.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
 
 
 # Any: a module.
