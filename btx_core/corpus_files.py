@@ -283,7 +283,8 @@ def table_batches(file: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
             yield parquet.schema_arrow, parquet.iter_batches(ROWS)
         return
     arrow, ipc = pyarrow_module(file, "pyarrow"), pyarrow_module(file, "pyarrow.ipc")
-    with _errors_named(file), arrow.memory_map(str(file)) as stream:
+    # Not mapped: past the end of a file that was cut, a map ends the program.
+    with _errors_named(file), arrow.OSFile(str(file)) as stream:
         indexed = stream.read(6) == b"ARROW1"
         stream.seek(0)
         if indexed:
@@ -311,9 +312,25 @@ def _documents_of_batches(
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS):
-            for row in batch.slice(start, ROWS).to_pylist():
+            for row in _values(file, batch.slice(start, ROWS), number):
                 number += 1
                 yield document(row, f"{file}, row {number}", number, reading.text_field)
+
+
+# Any: pyarrow's batches, and what a row holds.
+def _values(file: Path, batch: Any, before: int) -> list[dict[str, Any]]:
+    """Return the rows of a batch, which was read behind so many others."""
+    try:
+        batch.validate(full=True)
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (ValueError, OSError) as error:
+        raise Unreadable(
+            f"{file}, rows {before + 1} to {before + batch.num_rows}",
+            found=f"{type(error).__name__}: {error}"[:160],
+            expected="columns that hold what their types say, text in UTF-8",
+            next="write the file again",
+        ) from None
+    return rows
 
 
 _READERS: Mapping[str, Callable[[Path, Reading], Iterator[Document]]] = {
@@ -385,7 +402,7 @@ def _errors_named(file: Path) -> Iterator[None]:
     """Turn what decompression and pyarrow raise into an error that names the file."""
     try:
         yield
-    except (Unreadable, UnicodeDecodeError):
+    except Unreadable:
         raise
     # pyarrow's errors are kinds of ValueError, OSError, KeyError and NotImplementedError.
     except (EOFError, ValueError, OSError, zlib.error, KeyError, NotImplementedError) as error:

@@ -2,7 +2,8 @@
 
 Started as `python hands_at_work.py WORKSPACE`. Each line of stdin is an act, as JSON with the key
 `act`; each line of stdout says how it ended: `done` with what came of it, or `error` with the kind
-and the message of an error that a person would get. Anything else ends the process.
+and the message of an error that a person would get. Anything else ends the process. What an act
+needs is imported with it: most need no torch.
 """
 
 import json
@@ -14,18 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from btx_core.problems import BtxError
-from pipelines.jobs import archive
-from pipelines.jobs.add_data import add_data
-from pipelines.jobs.audit import audit
-from pipelines.jobs.build_plan import Request
-from pipelines.jobs.rebuild import rebuild
-from pipelines.jobs.register import register
-from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace
 from registry.records.facts import DataStatement
 
 SAID = DataStatement(license="MIT", source="s", holder="h", purpose="p", pii="none")
-# The database brings a rebuild to its end, an audit says what is wrong, DVC brings bytes.
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
 
 
@@ -35,31 +28,44 @@ def silent(label: str) -> Any:
 
 
 def data(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs.add_data import add_data
+
     return str(add_data(workspace, act["name"], Path(act["path"]), SAID).ref)
 
 
 def expert(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs.register import register
+
     about = {"data": [act["data"]], "seed": "seed/base"}
     version = register(workspace, act["name"], Path(act["path"]), show=silent, **about)  # type: ignore[arg-type]
     return str(version.ref)
 
 
 def build(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs.build_plan import Request
+    from pipelines.jobs.rebuild import rebuild
+
     answer = rebuild(workspace, Request(without=act["without"], tune="none"))
     return {"ref": answer.build, "status": str(answer.status)}
 
 
 def gone(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs.withdraw import withdraw
+
     withdraw(workspace, act["ref"], "consent ended")
     return act["ref"]
 
 
 def gc(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs import archive
+
     answer = archive.collect(workspace, grace_s=0)
     return {"deleted": len(answer.deleted), "skipped": list(answer.skipped)}
 
 
 def backup(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs import archive
+
     return archive.backup(workspace, Path(act["path"])).head
 
 
@@ -79,6 +85,8 @@ def pull(workspace: Workspace, act: Mapping[str, str]) -> Any:
 
 
 def look(workspace: Workspace, act: Mapping[str, str]) -> Any:
+    from pipelines.jobs.audit import audit
+
     return [
         [one.check, one.subject, one.found] for one in audit(workspace, act["ref"] or None).findings
     ]
@@ -104,7 +112,9 @@ def main() -> None:
         except BtxError as error:
             reply = {"error": type(error).__name__, "text": str(error)}
         finally:
-            workspace.catalog.close()
+            # A server that is down was never opened.
+            if "catalog" in vars(workspace):
+                workspace.catalog.close()
         print(json.dumps(reply), flush=True)
 
 

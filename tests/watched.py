@@ -30,7 +30,7 @@ HOOK = Path(__file__).with_name("watch_hook")
 # Who owns nothing else; where it cannot run this Python, commands run as the tests do.
 ACCOUNT = "nobody"
 # Of a command: what a busy machine takes, and what a command computes at most.
-LIMIT_S = 300
+LIMIT_S = 900
 CPU_S = 60
 ADDRESS_SPACE = 8 << 30
 FILE_BYTES = 1 << 30

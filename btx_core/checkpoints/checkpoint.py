@@ -97,7 +97,9 @@ class Checkpoint:
             raise _no_weights(folder, contents)
         config = read_json(folder / "config.json")
         check_config(folder / "config.json", config)
-        return cls(folder, config, _tensors(folder, contents), digests or {})
+        tensors = _tensors(folder, contents)
+        _require_layers(folder / "config.json", config, len(tensors))
+        return cls(folder, config, tensors, digests or {})
 
     def read(self, name: str) -> torch.Tensor:
         """Read one tensor, in its own dtype and shape."""
@@ -106,6 +108,18 @@ class Checkpoint:
     def weight_files(self) -> list[Path]:
         """Return the files that hold the tensors, in order of their names."""
         return sorted({tensor.file for tensor in self.tensors.values()})
+
+
+def _require_layers(path: Path, config: Mapping[str, Any], tensors: int) -> None:
+    """Refuse a config of more layers than tensors: its class would take any amount of memory."""
+    layers = config.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > tensors:
+        raise Unsafe(
+            path,
+            found=f"num_hidden_layers {layers}",
+            expected=f"at most {tensors}, the number of tensors beside it",
+            next="bring config.json and weights from the same save together",
+        )
 
 
 def read_tensor(info: TensorInfo) -> torch.Tensor:

@@ -701,8 +701,11 @@ REASONS: dict[str, str] = {
     "glm4": LATE_NORMS,
     "exaone4": LATE_NORMS,
     "gemma3": "a model of text and pictures",
+    "gemma4": "a model of text and pictures",
+    "gemma4_text": "its mixture norms the experts' sum once more, and keeps a dense block beside",
     "stablelm": "norms with biases, which no stock mixture has",
-    "olmo": "norms without weights, which only a mixture with joined attention has",
+    "olmo": "layer norms without weights; stock mixtures with such norms join queries, keys and "
+    "values (dbrx), run their blocks in parallel (cohere2_moe) or weigh by no softmax (phimoe)",
     **dict.fromkeys(
         sorted(LAYOUTS.keys() - {family.dense for family in FAMILIES}), ALREADY_A_MIXTURE
     ),

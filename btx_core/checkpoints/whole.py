@@ -89,6 +89,15 @@ def require_whole(checkpoint: Checkpoint) -> None:
         )
 
 
+def require_class(checkpoint: Checkpoint) -> None:
+    """Require a config that transformers makes a model of, whatever its tensors are.
+
+    Raises:
+        Unsupported: otherwise.
+    """
+    _described(checkpoint)
+
+
 def _advice(name: str, shape: str) -> str:
     if name.startswith(("score.", "classifier.", "v_head.", "classification_head.")):
         return f"give {CAUSAL}: this one has the head of a classifier or reward model"

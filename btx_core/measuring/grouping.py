@@ -3,11 +3,11 @@
 In:  documents.
 Out: groups of them, each with the words that are its own. How many there are is as many as two
 halves of the corpus, grouped by themselves, agree upon.
-A document is what words it uses, as shares, rare ones counting more; groups are by spherical
-k-means. This tells apart texts of other vocabulary: a proposal for people, who know what belongs
-together. Of a large corpus a sample of its documents decides, and the others go to the nearest
-group.
-Shapes: N documents, F features, K groups.
+A document is what words it uses, as shares, rare ones counting more, seen along the directions in
+which the corpus differs most (latent semantic analysis); groups are by spherical k-means. This
+tells apart texts of other vocabulary: a proposal for people, who know what belongs together. Of a
+large corpus a sample of its documents decides, and the others go to the nearest group.
+Shapes: N documents, F features, L directions, K groups.
 """
 
 import re
@@ -32,7 +32,9 @@ AGREED = 0.9
 FEWEST = 8
 # Words that a group is known by.
 SHOWN = 6
-ROUNDS, STARTS = 50, 4
+ROUNDS, STARTS = 50, 8
+# Directions in which the corpus differs most.
+DIRECTIONS = 16
 # Letters in a row, digits in a row, or one sign: of scripts without spaces every sign is a word.
 WORD = re.compile(r"[a-z_]+|\d+|[^\x00-\x7f]|[^\w\s]")
 
@@ -70,14 +72,15 @@ def grouped(texts: Sequence[str], count: int | None = None) -> Grouping:
     shares_NF = _shares(words)
     rarity_F = _rarity(shares_NF[drawn])
     points_NF = _unit(shares_NF * rarity_F)
+    points_NL = _unit(points_NF @ _directions(points_NF[drawn]))
     best = 1 if count is None else count
     agreement = None
     for number in range(2, MOST + 1) if count is None else [count]:
-        agreed = _agreement(points_NF[drawn], number)
+        agreed = _agreement(points_NL[drawn], number)
         if agreed is not None and (count or agreed >= AGREED):
             best, agreement = number, agreed
-    centres_KF = _centres(points_NF[drawn], best)
-    groups = _by_size(_nearest(points_NF, centres_KF))
+    centres_KL = _centres(points_NL[drawn], best)
+    groups = _by_size(_nearest(points_NL, centres_KL))
     return Grouping(groups, tuple(_telling(words, groups)), agreement)
 
 
@@ -109,43 +112,52 @@ def _unit(points_NF: Matrix) -> Matrix:
     return points_NF / np.maximum(1e-12, lengths_N1)
 
 
-def _centres(points_NF: Matrix, count: int) -> Matrix:
-    """Return the centres of the best of some groupings, (K, F)."""
-    starts = (_settled(points_NF, count, start) for start in range(STARTS))
-    return max(starts, key=lambda centres_KF: float((points_NF @ centres_KF.T).max(1).sum()))
+def _directions(points_NF: Matrix) -> Matrix:
+    """Return the first right singular vectors, (F, L), by subspace iteration."""
+    count = min(DIRECTIONS, *points_NF.shape)
+    vectors_FL: Matrix = np.random.default_rng(0).normal(size=(points_NF.shape[1], count))
+    for _ in range(8):
+        vectors_FL = np.linalg.qr(points_NF.T @ (points_NF @ vectors_FL))[0]
+    return vectors_FL
 
 
-def _settled(points_NF: Matrix, count: int, start: int) -> Matrix:
+def _centres(points_NL: Matrix, count: int) -> Matrix:
+    """Return the centres of the best of some groupings, (K, L)."""
+    starts = (_settled(points_NL, count, start) for start in range(STARTS))
+    return max(starts, key=lambda centres_KL: float((points_NL @ centres_KL.T).max(1).sum()))
+
+
+def _settled(points_NL: Matrix, count: int, start: int) -> Matrix:
     """Run k-means from one start, in which each centre is drawn far from those before it."""
     generator = np.random.default_rng(start)
-    chosen = [int(generator.integers(len(points_NF)))]
+    chosen = [int(generator.integers(len(points_NL)))]
     for _ in range(count - 1):
-        apart_N = 1 - (points_NF @ points_NF[chosen].T).max(1)
+        apart_N = 1 - (points_NL @ points_NL[chosen].T).max(1)
         apart_N = np.maximum(apart_N, 1e-9)
-        chosen.append(int(generator.choice(len(points_NF), p=apart_N / apart_N.sum())))
-    centres_KF = points_NF[chosen]
-    groups = np.full(len(points_NF), -1)
+        chosen.append(int(generator.choice(len(points_NL), p=apart_N / apart_N.sum())))
+    centres_KL = points_NL[chosen]
+    groups = np.full(len(points_NL), -1)
     for _ in range(ROUNDS):
-        before, groups = groups, _nearest(points_NF, centres_KF)
+        before, groups = groups, _nearest(points_NL, centres_KL)
         if np.array_equal(before, groups):
             break
         for number in range(count):
             if (groups == number).any():
-                centres_KF[number] = points_NF[groups == number].sum(0)
-        centres_KF = _unit(centres_KF)
-    return centres_KF
+                centres_KL[number] = points_NL[groups == number].sum(0)
+        centres_KL = _unit(centres_KL)
+    return centres_KL
 
 
-def _nearest(points_NF: Matrix, centres_KF: Matrix) -> Groups:
-    return np.asarray((points_NF @ centres_KF.T).argmax(1), dtype=np.int64)
+def _nearest(points_NL: Matrix, centres_KL: Matrix) -> Groups:
+    return np.asarray((points_NL @ centres_KL.T).argmax(1), dtype=np.int64)
 
 
-def _agreement(points_NF: Matrix, count: int) -> float | None:
+def _agreement(points_NL: Matrix, count: int) -> float | None:
     """Return how far two halves agree on all documents; None where a group is too small."""
-    if len(points_NF) < 2 * count * FEWEST:
+    if len(points_NL) < 2 * count * FEWEST:
         return None
     halves = [
-        _nearest(points_NF, _centres(half, count)) for half in (points_NF[::2], points_NF[1::2])
+        _nearest(points_NL, _centres(half, count)) for half in (points_NL[::2], points_NL[1::2])
     ]
     if min(np.bincount(half, minlength=count).min() for half in halves) < FEWEST:
         return None

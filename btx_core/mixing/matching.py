@@ -9,6 +9,7 @@ from __future__ import annotations
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.settings import different_settings
 from btx_core.checkpoints.token_meaning import different_tokens
+from btx_core.checkpoints.whole import require_class
 from btx_core.problems import ShapeMismatch
 
 REBRANCH = "branch again from this seed, or register it under its own seed"
@@ -44,11 +45,12 @@ def require_match(seed: Checkpoint, member: Checkpoint, name: str) -> None:
 
     Raises:
         ShapeMismatch: naming the first difference.
+        Unsupported: for a config of which transformers makes no model.
     """
     for difference in different_settings(seed.config, member.config):
         raise ShapeMismatch(
             f"{name}, config {difference.key}",
-            found=difference.member,
+            found='""' if difference.member == "" else difference.member,
             expected=f"{difference.seed}, as in the seed",
             next=REBRANCH,
         )
@@ -58,6 +60,9 @@ def require_match(seed: Checkpoint, member: Checkpoint, name: str) -> None:
             f"{name}, tokenizer", found=tokens.found, expected=tokens.expected, next=REBRANCH
         )
     _require_same_tensors(seed, member, name)
+    if member.config != seed.config:
+        # Settings that change no logits may still be such that the member cannot be loaded.
+        require_class(member)
 
 
 def _require_same_tensors(seed: Checkpoint, member: Checkpoint, name: str) -> None:

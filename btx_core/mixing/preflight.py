@@ -20,7 +20,7 @@ from btx_core.checkpoints.checkpoint import FLOATS, Checkpoint
 from btx_core.checkpoints.families import find_family
 from btx_core.checkpoints.settings import different_settings
 from btx_core.checkpoints.token_meaning import different_tokens
-from btx_core.checkpoints.whole import misfits
+from btx_core.checkpoints.whole import misfits, require_class
 from btx_core.mixing.distances import Distance, all_finite, distances, task_cosine
 from btx_core.mixing.parameters import FEED_FORWARD, parameter_group
 from btx_core.problems import BtxError
@@ -275,6 +275,11 @@ def compare(seed: Checkpoint, candidate: Checkpoint, name: str) -> Comparison:
     for one in different:
         subject = f"{name}, config {one.key}"
         problems.append(Problem(subject, str(one.member), str(one.seed)))
+    if not different and candidate.config != seed.config:
+        try:
+            require_class(candidate)
+        except BtxError as error:
+            problems.append(Problem(f"{name}, config", error.found, error.expected))
     shapes = _different_shapes(seed, candidate, name)
     types = _different_dtypes(seed, candidate, name)
     tokens = different_tokens(seed.folder, candidate.folder)

@@ -51,7 +51,7 @@ def audit_command(
 ) -> None:
     """Check REF and all that it was made from: bytes, rows, log, verdicts. Status 4: findings.
 
-    Example: btx audit build/7 --head 9f3c21ab...
+    Example: btx audit build/7 --head heads.json
 
     Example: btx audit
     """
@@ -234,18 +234,35 @@ def registry_backup_command(folder: Path, json: Json = False) -> None:
 
 
 @registry_app.command("restore")
-def registry_restore_command(folder: Path, json: Json = False) -> None:
-    """Fill this workspace's empty registry with a backup; folders stay as they are.
+def registry_restore_command(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="a backup; default: ledger/")
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="DIGEST", help="of a forked ledger: the newest event that is kept"),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Bring the registry what ledger/ has and it lacks, or fill an empty one with a backup.
 
-    Folders that are newer than the backup are named; their numbers are not given again.
+    Folders of versions stay as they are. Those that no row names are listed; their numbers are not
+    given again.
+
+    Example: btx registry restore
 
     Example: btx registry restore /mnt/backups/registry-2026-03-01
     """
-    from pipelines.jobs.archive import restore
+    from pipelines.jobs.archive import read_ledger, restore
 
-    answer = restore(find_workspace(), folder)
-    newer = "".join(f"\nnewer than the backup: {name}" for name in answer.newer)
-    print_answer(answer, json, f"restored   head {answer.head}{newer}")
+    workspace = find_workspace()
+    if folder is None or folder.resolve() == workspace.ledger:
+        answer = read_ledger(workspace, head)
+    else:
+        answer = restore(workspace, folder)
+    newer = "".join(f"\nnewer than the registry: {name}" for name in answer.newer)
+    again = "".join(f"\nto be registered again: {ref}" for ref in answer.again)
+    print_answer(answer, json, f"restored   head {answer.head}{newer}{again}")
 
 
 @registry_app.command("shred")

@@ -249,7 +249,8 @@ def train_command(
         bool, typer.Option("--dry-run", help="say what would be trained, and where; write nothing")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="train what the gate would refuse, to have it waived")
+        bool,
+        typer.Option("--anyway", help="train also what the gate would refuse, or seems not to fit"),
     ] = False,
     fact: Facts = None,
     facts: FactsFile = None,

@@ -67,7 +67,7 @@ def add_data(
             files = folders.manifest(incoming)
             _refuse_erased(workspace, ref, text, files)
             facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
-            if number > 1:
+            if workspace.catalog.next_version(Kind.DATA, name) > 1:
                 known = _same(workspace, facts, folders.files_digest(files))
                 if known:
                     own.require_same(workspace, known)

@@ -96,7 +96,7 @@ def add_seed(
                 facts = facts.model_copy(update={"converted_from": checked.converted_from})
             if checked.left_out:
                 facts = facts.model_copy(update={"left_out": checked.left_out})
-            if number > 1:
+            if workspace.catalog.next_version(Kind.SEED, name) > 1:
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
                 if same_files and newest.facts.data == facts.data:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from btx_core.files import path_inside
 from pipelines.workspace import folders
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
-from registry.errors import Damaged, NotFound
+from registry.catalogue import ledger
+from registry.catalogue.catalog import Catalog
+from registry.errors import Conflict, Damaged, NotFound
 from registry.governance import private_words
 from registry.records.answers import (
     CollectAnswer,
@@ -29,6 +32,7 @@ from registry.records.facts import (
     SeedFacts,
 )
 from registry.records.version import Version
+from registry.urls import without_secrets
 
 IN_FOLDERS: Sequence[type[Facts]] = (DataFacts, SeedFacts, ExpertFacts, BuildFacts)
 
@@ -95,14 +99,65 @@ def restore(workspace: Workspace, folder: Path) -> RestoreAnswer:
     """
     with workspace.writing(f"registry restore {folder}"):
         about = plain_files.load(folder.resolve(), workspace.catalog_to_fill, workspace.store)
-        known = {where for _, where in _versions(workspace)}
-    held = [workspace.root / name for name in workspace.held_here()]
-    newer = tuple(
-        path.with_suffix("").relative_to(workspace.root).as_posix()
-        for path in held
-        if path.with_suffix("") not in known
+    return RestoreAnswer(newer=_without_rows(workspace), **about.to_json())
+
+
+def read_ledger(workspace: Workspace, head: str | None = None) -> RestoreAnswer:
+    """Bring this workspace's registry the events of its ledger that it lacks.
+
+    Args:
+        workspace: whose registry it is; empty, or behind the ledger.
+        head: of a fork, the start of the digest of the newest event that is kept. A registry of the
+            other side is set aside first, as a file beside it.
+
+    Returns:
+        What was read; the folders here that no row names; and what the other side of a fork had
+        registered.
+
+    Raises:
+        NotFound: for a ledger without events.
+        Conflict: for a fork without a head, and a registry of the other side on a server.
+        Damaged: for a file that is not what was written.
+    """
+    with workspace.writing("registry restore"):
+        catalog = workspace.catalog_to_fill
+        if head is not None and ledger.has_other(workspace.ledger, catalog, head):
+            _set_aside(workspace, catalog)
+        about = ledger.restore(workspace.ledger, catalog, head)
+    return RestoreAnswer(
+        format=plain_files.FORMAT,
+        head=about.head,
+        rows=about.rows,
+        newer=_without_rows(workspace),
+        again=about.again,
     )
-    return RestoreAnswer(newer=newer, **about.to_json())
+
+
+def _set_aside(workspace: Workspace, catalog: Catalog) -> None:
+    """Rename the workspace's own database, so that another takes its place."""
+    path = workspace.own_registry
+    if path is None:
+        raise Conflict(
+            without_secrets(workspace.registry_url),
+            found="the other side of the fork, in a registry that others may share",
+            expected="a registry in this workspace, or an empty one",
+            next="keep the side of this registry, or name another: export BTX_REGISTRY_URL=...",
+        )
+    aside = path.with_name(f"{path.stem}-{catalog.head()[:12]}{path.suffix}")
+    catalog.close()
+    # With what a reader elsewhere may keep SQLite from folding into the file.
+    for end in ("-wal", "-shm", ""):
+        if path.with_name(path.name + end).exists():
+            path.with_name(path.name + end).rename(aside.with_name(aside.name + end))
+    remark(f"the registry of the other side is kept as {aside}")
+    catalog.database.migrate()
+
+
+def _without_rows(workspace: Workspace) -> tuple[str, ...]:
+    """Return the folders of versions that lie here and that no row names."""
+    known = {where for _, where in _versions(workspace)}
+    held = [(workspace.root / name).with_suffix("") for name in workspace.held_here()]
+    return tuple(path.relative_to(workspace.root).as_posix() for path in held if path not in known)
 
 
 def shred(workspace: Workspace, number: int) -> ShreddedAnswer:

@@ -9,21 +9,22 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError, Unsupported
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, unfinished_mark
-from registry.catalogue import checks, pins
+from registry.catalogue import checks, ledger, pins
 from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, finding, row_findings
 from registry.catalogue.database import Rows
+from registry.digest import sha256_file
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
@@ -50,6 +51,7 @@ T = TypeVar("T")
 OnCheck = Callable[[Check], None]
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
 _MD5 = re.compile(r"md5: ([0-9a-f]{32}(?:\.dir)?)")
+PROVENANCE = "provenance.json"
 _FOLDERS: Mapping[type[Facts], str] = {
     DataFacts: "data/*/*",
     SeedFacts: "seeds/*/*",
@@ -88,6 +90,7 @@ def audit(
         on_check: called with each check, as far as it has come.
     """
     request = request or AuditRequest()
+    workspace = replace(workspace, audited=True)
     catalog = workspace.catalog
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
@@ -126,6 +129,9 @@ def audit(
     unfinished = _unless_damaged(catalog, lambda: _unfinished(workspace))
     if unfinished:
         answer = _with_check(answer, "unfinished", *unfinished)
+    kept = _unless_damaged(catalog, lambda: _ledger(workspace))
+    if kept and kept[0]:
+        answer = _with_check(answer, "ledger", *kept)
     if request.recompute:
         answer = _with_check(answer, "class", len(builds), _misfits(workspace, builds))
         again: list[Finding] = []
@@ -184,6 +190,19 @@ def _erased(workspace: Workspace, versions: Sequence[Version[Facts]]) -> tuple[i
                 where = f"{ref}, {path.relative_to(workspace.root)}"
                 found.append(finding("erased", where, "erased bytes", "nothing", advice))
     return examined + len(found), found
+
+
+def _ledger(workspace: Workspace) -> tuple[int, list[Finding]]:
+    """Compare the text files of rows and log, which git keeps, with the registry."""
+    if not workspace.ledger.is_dir():
+        return 0, []
+    with workspace.catalog.database.read() as rows:
+        examined, found = ledger.breaks(workspace.ledger, rows)
+    advice = (
+        f"{ledger.RESTORE} writes a file that is missing; git log -p names who changed one, and "
+        "git checkout brings it back"
+    )
+    return examined, [finding("ledger", *one, advice) for one in found]
 
 
 def _number(catalog: Catalog, digest: str) -> int | None:
@@ -398,15 +417,25 @@ def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
 
 
 def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tuple[str, str]]:
-    """Return where each tensor of the build's experts was taken from, byte for byte."""
+    """Return where each tensor of the build's experts was taken from, byte for byte.
+
+    None where the file that says so is not the registered one: the check of files names it.
+    """
     if not build.facts.folder:
         return {}
-    path = workspace.root / build.facts.folder / "provenance.json"
-    try:
-        recorded = json.loads(path.read_text())["tensors"]
-    except (OSError, ValueError, KeyError):
-        # The check of files names it.
+    path = workspace.root / build.facts.folder / PROVENANCE
+    registered = {file.sha256 for file in build.files if file.path == PROVENANCE}
+    if not path.is_file() or sha256_file(path) not in registered:
         return {}
+    try:
+        return _taken(build, json.loads(path.read_text())["tensors"])
+    # Registered by a stranger, in a form that this program never wrote.
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+# Any: of JSON that is read here.
+def _taken(build: Version[BuildFacts], recorded: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     members = {parse(member.ref).name: member.ref for member in build.facts.members}
     members[SEED_EXPERT] = build.facts.seed or ""
     sources = {}

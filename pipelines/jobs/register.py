@@ -101,7 +101,7 @@ def register(
         with folders.incoming(source, target, taken=taken) as incoming:
             merge = _merged(candidate.seed_folder, incoming, source)
             files = folders.manifest(incoming)
-            if number > 1:
+            if workspace.catalog.next_version(Kind.EXPERT, name) > 1:
                 newest = catalog.get(f"expert/{name}", ExpertFacts)
                 if _same(newest, candidate, folders.files_digest(files)):
                     own.require_same(workspace, newest)

@@ -20,6 +20,7 @@ from btx_core.files import copy_file, link_or_copy, put_in_place, temporary_path
 from pipelines.workspace.bars import Report
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
+from registry.catalogue.checks import leads_out
 from registry.catalogue.store import READ_ONLY
 from registry.digest import sha256_file
 from registry.errors import Damaged
@@ -157,7 +158,7 @@ class _Repair:
             yield stored
 
     def _whole(self, path: Path, file: FileFact) -> bool:
-        if not path.is_file():
+        if not path.is_file() or leads_out(path):
             return False
         inode = _inode(path)
         if inode not in self.digests:

@@ -22,20 +22,21 @@ from pipelines.stages import dvc_runs
 from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
 from pipelines.stages.monitor import Log
 from pipelines.stages.task import Task
-from pipelines.workspace import fitted, folders, memory_need, orders
+from pipelines.workspace import disk_need, fitted, folders, memory_need, orders
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.general import refuse_evaluation_data
 from pipelines.workspace.orders import BranchOrder, FolderOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
-from registry.errors import Conflict, Invalid, Refused
+from registry.errors import Conflict, Invalid, Refused, Unavailable
 from registry.records.answers import PlannedBranch, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE, Kind
 from registry.records.version import Version
+from registry.units import size
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +75,15 @@ def train(
         seed: the seed version; the newest of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
         executor: local, ray or slurm; the settings' unless it is given.
-        anyway: train also what the gate would refuse whatever training brings.
+        anyway: train also what the gate would refuse whatever training brings, and where memory or
+            disk seem too small.
 
     Returns:
         The branches, by expert.
 
     Raises:
         Invalid: for resources that the executor cannot honour.
+        Unavailable: where memory or disk are too small for it.
         Refused: for withdrawn data, and where the gate would refuse every branch of this data.
         Unreadable: for conversations that the seed's chat template does not take.
         Damaged: for data that changed on disk.
@@ -116,6 +119,7 @@ def train(
         require_readable(workspace, intents, keep=True)
         if not anyway:
             require_admissible(workspace, intents)
+            _require_room(workspace, base, {targets[one]: ordered[targets[one]] for one in stale})
         branches = {target: targets[target] for target in stale}
         _run(workspace, branches, resources, log, withdrawn)
     folder = workspace.work / "branches"
@@ -166,6 +170,7 @@ def look_ahead(
     ]
     require_readable(workspace, intents, keep=False)
     require_admissible(workspace, intents)
+    _require_room(workspace, base, {one.name: ordered[one.name] for one in intents})
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)
@@ -173,6 +178,38 @@ def look_ahead(
         ]
     )
     return TrainForecastAnswer(branches=tuple(branches), place=placed("train", resources, needed))
+
+
+def _require_room(
+    workspace: Workspace, base: Version[SeedFacts], ordered: Mapping[str, BranchOrder]
+) -> None:
+    """Refuse, before anything trains, what neither memory nor disk can hold."""
+    resources = workspace.settings.resources("train")
+    names = f"train {' '.join(ordered)}"
+    needs = [_need(workspace, base, one.recipe, resources, one.chosen) for one in ordered.values()]
+    place = placed("train", resources, memory_need.worst(needs))
+    if place.fits is False:
+        raise Unavailable(
+            names,
+            found=f"{size(place.available_bytes or 0)} of memory a process",
+            expected=f"about {size(place.needed_bytes or 0)}",
+            next=(
+                "lower sequence, or batch with accumulate; more processes, or recompute = true "
+                "under [machine]; or --anyway"
+            ),
+        )
+    recipes = [recipe(TrainRecipe, complete(one.recipe, one.chosen)) for one in ordered.values()]
+    if not recipes:
+        return
+    seed = folders.folder_of(workspace.root, base)
+    needed, there = disk_need.of_training(seed, recipes), disk_need.free(workspace.root)
+    if needed > there:
+        raise Unavailable(
+            names,
+            found=f"{size(there)} free on the disk of {workspace.root}",
+            expected=f"at least {size(needed)}, for {', '.join(ordered)}",
+            next="make room (btx registry gc, dvc gc --workspace), or train fewer; or --anyway",
+        )
 
 
 def newest_seed(workspace: Workspace) -> str:

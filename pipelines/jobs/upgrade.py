@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from pipelines.jobs import policy
-from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, template
+from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, make_ledger, template
 from registry.governance import adoption, people
 from registry.governance.policies import load
 from registry.records.answers import UpgradeRow
@@ -31,6 +31,7 @@ def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeRow]:
         *_policies(workspace, apply),
         *_facts(workspace, apply),
         *_adoption(workspace, apply),
+        *_ledger(workspace, apply),
     ]
     if not people.is_closed(workspace.catalog):
         steps.append(
@@ -69,6 +70,22 @@ def _facts(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
         UpgradeRow(
             what=f"{workspace.facts.name}, the facts that a company states of its own",
             why="reports and policies ask for them; none is required as it comes",
+            command="btx upgrade --apply",
+            done=apply,
+        )
+    ]
+
+
+def _ledger(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
+    if workspace.own_registry is None or workspace.ledger.is_dir():
+        return []
+    if apply:
+        make_ledger(workspace)
+        workspace.write_ledger(workspace.catalog)
+    return [
+        UpgradeRow(
+            what=f"{workspace.ledger.name}/, rows and log as text files for git",
+            why="a clone makes its registry from them; whoever reads the repository reads them",
             command="btx upgrade --apply",
             done=apply,
         )

@@ -30,6 +30,7 @@ from btx_core.texts import TextFolder
 from pipelines.workspace.bars import bar
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace, unfinished_mark
+from registry.catalogue.checks import leads_out
 from registry.digest import sha256_file, tensor_digests
 from registry.errors import Damaged, Invalid, NotFound
 from registry.records.facts import BuildFacts, DataFacts, DvcFolder, Facts, Held, TextReading
@@ -295,6 +296,14 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
         raise Damaged(
             f"{subject}, {path}", found=state, expected="the registered files", next=advice
         )
+    for path in expected:
+        if leads_out(folder / path):
+            raise Damaged(
+                f"{subject}, {path}",
+                found=f"a link to {(folder / path).readlink()}",
+                expected="the file itself",
+                next=advice,
+            )
     digests = sha256_files(folder / path for path in expected)
     for (path, registered), now in zip(expected.items(), digests, strict=True):
         if now != registered:

@@ -28,7 +28,7 @@ def of_training(seed: Path, recipe: TrainRecipe, resources: Resources) -> int | 
         recipe: every key resolved.
         resources: of the stage.
     """
-    shape = _shape(seed)
+    shape = shape_of(seed)
     if shape is None:
         return None
     trains: Trains = "feed-forward" if recipe.mode == "anchored" else "all"
@@ -49,7 +49,7 @@ def of_tuning(
         resources: of the stage.
     """
     mixed, tuned = recipes
-    shape = _shape(seed)
+    shape = shape_of(seed)
     if shape is None or tuned.mode == "none":
         return None
     taken = experts if mixed.routing == "soft" else mixed.top_k
@@ -90,7 +90,8 @@ def _need(
     return memory_of(shape, run, teacher).total + libraries
 
 
-def _shape(seed: Path) -> ModelShape | None:
+def shape_of(seed: Path) -> ModelShape | None:
+    """Return the sizes of a seed's model; None where its config does not say them."""
     try:
         return ModelShape.of(config_of(seed))
     except (KeyError, TypeError, ValueError):

@@ -25,6 +25,8 @@ _OWN_COMMAND = re.compile(r"python( -P)? -m pipelines\.stages (train \$\{key\}|m
 _OWN_STAGES = ("train", "mix", "tune", "evaluate")
 # Where a link may lie that would be followed in writing.
 _WRITTEN = (".", ".btx", ".dvc", ".dvc/tmp", "builds", "data", "experts", "seeds", "work")
+# Where else files are read as they lie there.
+_READ = ("policies", "policies/examples", "policies/tests", ".git", ".btx/private")
 # Of DVC's settings, those that name a folder to write to.
 _DVC_FOLDERS = (("cache", "dir"), ("core", "site_cache_dir"), ("state", "dir"), ("index", "dir"))
 
@@ -39,6 +41,7 @@ def statements(root: Path, template: Path, settings: Mapping[str, str]) -> list[
     """
     lines = [f"btx.toml, {key}: {value}" for key, value in settings.items()]
     lines += _links(root)
+    lines += _special(root)
     lines += _dvc_folders(root)
     lines += _commands(root / "dvc.yaml", template)
     return sorted(set(lines))
@@ -106,10 +109,21 @@ def _links(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}: a link to {os.readlink(path)}"
 
 
+def _special(root: Path) -> Iterator[str]:
+    """Yield what is neither file nor folder where commands read: a pipe would be waited for."""
+    for name in (*_WRITTEN, *_READ):
+        folder = root / name
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.exists() and not path.is_file() and not path.is_dir():
+                yield f"{path.relative_to(root)}: no file and no folder"
+
+
 def _dvc_folders(root: Path) -> Iterator[str]:
     """Yield the folders outside the workspace that DVC's settings in it name."""
     for name in ("config", "config.local"):
         path = root / ".dvc" / name
+        if not path.is_file():
+            continue
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:
             parser.read_string(path.read_text())
@@ -125,10 +139,9 @@ def _dvc_folders(root: Path) -> Iterator[str]:
 
 def _commands(path: Path, template: Path) -> Iterator[str]:
     """Yield what stages of ours would run or overwrite otherwise than `btx init` laid down."""
-    try:
-        text = path.read_bytes()
-    except OSError:
+    if not path.is_file():
         return
+    text = path.read_bytes()
     if text == template.read_bytes():
         return
     # Imported here: few commands find another dvc.yaml.

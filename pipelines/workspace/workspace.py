@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
@@ -37,6 +38,7 @@ from pipelines.workspace.placement import (
     StageName,
     resources_of,
 )
+from registry.catalogue import ledger
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
@@ -59,6 +61,12 @@ snapshot.json merge={DRIVER}
 branches.yaml merge={DRIVER}
 work/evaluation.json merge={DRIVER}
 .gitignore merge=union
+ledger/** -text
+"""
+ABOUT_LEDGER = """\
+Rows and log of this workspace's registry, a file an event, written by btx with each event.
+Commit them: after `git clone`, or `git pull`, `btx registry restore` reads what the registry lacks.
+Whoever reads this repository reads them. Without this folder nothing of the kind is kept.
 """
 SHIPPED_FACTS = Path(__file__).with_name("facts.yaml")
 DEFAULT_SETTINGS = """\
@@ -248,6 +256,7 @@ class Workspace:
     acting: str | None = None  # who writes in it; the account that runs the program, unless given
     # Own facts that are stated of what is registered through it.
     given: GivenFacts = field(default_factory=GivenFacts)
+    audited: bool = False  # whether the ledger's differences are findings of an audit, not errors
 
     @classmethod
     def find(cls, start: Path | None = None) -> "Workspace":
@@ -303,30 +312,49 @@ class Workspace:
 
         Raises:
             NotFound: where there is none, and where it knows nothing of what lies here.
+            Conflict: where the ledger has events that it lacks, or others.
         """
         url = self.registry_url
         path = Path(url.removeprefix("sqlite:///"))
         if url.startswith("sqlite:///") and not path.exists():
             raise self._no_registry(without_secrets(url), "no registry")
         catalog = self.catalog_to_fill
-        held = self.held_here()
-        if held and not catalog.last():
-            found = f"an empty registry beside {held[0]}"
+        known = self._known_here()
+        if known and not catalog.last():
+            found = f"an empty registry beside {known[0]}"
             raise self._no_registry(without_secrets(url), found)
+        if not self.audited:
+            ledger.require_one_history(self.ledger, catalog)
         return catalog
 
     @cached_property
     def catalog_to_fill(self) -> Catalog:
         """The open registry, made where there is none."""
-        return Catalog(self.registry_url, actor=self.acting or actor())
+        return Catalog(
+            self.registry_url, actor=self.acting or actor(), after_write=self.write_ledger
+        )
+
+    def write_ledger(self, catalog: Catalog) -> None:
+        """Write the events of a catalogue into the ledger, where the workspace keeps one."""
+        ledger.append(self.ledger, catalog)
 
     def held_here(self) -> list[str]:
         """Return the .dvc files of all versions that lie in this workspace, relative to it."""
         paths = [path for pattern in HELD for path in self.root.glob(pattern)]
         return sorted(path.relative_to(self.root).as_posix() for path in paths)
 
+    def _known_here(self) -> list[str]:
+        """Return what lies here of a registry: .dvc files of versions, and the ledger."""
+        kept = [self.ledger.name] if ledger.entries(self.ledger) else []
+        return [*self.held_here(), *kept]
+
     def _no_registry(self, where: str, found: str) -> NotFound:
-        if not self.held_here():
+        if ledger.entries(self.ledger):
+            advice = (
+                "btx registry restore makes it from ledger/; or name the one that is in use: "
+                "export BTX_REGISTRY_URL=..."
+            )
+        elif not self.held_here():
             advice = "btx init makes one; or correct the address"
         else:
             advice = (
@@ -364,6 +392,12 @@ class Workspace:
         relative = url.startswith(prefix) and not url.startswith(prefix + "/")
         return f"{prefix}{self.root / url.removeprefix(prefix)}" if relative else url
 
+    @property
+    def own_registry(self) -> Path | None:
+        """The database's file, where it lies in this workspace alone."""
+        path = Path(self.registry_url.removeprefix("sqlite:///"))
+        return path if path.is_relative_to(self.root) else None
+
     def _registry_setting(self) -> str:
         """Return the settings' URL, with passwords from the environment alone."""
         url = self.settings.registry.url
@@ -382,6 +416,11 @@ class Workspace:
     def policies(self) -> Path:
         """The folder of the policies."""
         return self.root / "policies"
+
+    @property
+    def ledger(self) -> Path:
+        """The folder in which git keeps rows and log; where it is missing, none are kept so."""
+        return self.root / ledger.FOLDER
 
     @property
     def private(self) -> Path:
@@ -438,12 +477,14 @@ class Workspace:
     def next_number(self, kind: Kind, name: str) -> int:
         """Return the number that the next version of this name gets here.
 
-        It is none that lies in this workspace already, with or without a row: a registry may be
-        older than the folders, and what git or DVC holds under a number means that for ever.
+        It is none that lies in this workspace already, with or without a row, nor one that any
+        branch in git has or had: a registry may be older than the folders, and what git or DVC
+        holds under a number means that for ever.
         """
         number = self.catalog.next_version(kind, name)
         parent = self.folder(kind, name, number).parent
         there = [path.name.removesuffix(".dvc") for path in parent.glob("[0-9]*")]
+        there += _numbers_in_git(parent)
         for held in sorted({int(one) for one in there if one.isdecimal()}):
             if held >= number and not unfinished_mark(self.root, parent / str(held)).exists():
                 number = held + 1
@@ -497,6 +538,15 @@ class Workspace:
 def unfinished_mark(root: Path, target: Path) -> Path:
     """Return the file that is there while a version's folder has no row yet."""
     return root / ".btx" / "unfinished" / target.relative_to(root).as_posix().replace("/", "-")
+
+
+def _numbers_in_git(parent: Path) -> list[str]:
+    """Return the numbers of this name that any commit which git knows here has a .dvc file for."""
+    around = next((folder for folder in parent.parents if folder.is_dir()), parent)
+    command = ["git", "log", "--all", "--format=", "--name-only", "--relative", "--"]
+    pattern = f"{parent.relative_to(around).as_posix()}/*.dvc"
+    done = subprocess.run([*command, pattern], cwd=around, capture_output=True, text=True)
+    return [Path(line).stem for line in done.stdout.splitlines() if line.endswith(".dvc")]
 
 
 def _forget_the_killed(path: Path) -> None:
@@ -593,9 +643,25 @@ def _read(kind: type[S], path: Path) -> S:
         raise Invalid(
             f"{path}, {key}",
             found=str(first["input"])[:80],
-            expected=first["msg"].removeprefix("Value error, "),
+            expected=_expected(kind, first),
             next="fix or remove the key",
         ) from error
+
+
+def _expected(kind: type[BaseModel], error: ErrorDetails) -> str:
+    """Return what a settings file may say where it says something else."""
+    if error["type"] == "missing":
+        return f"the key {error['loc'][-1]}"
+    if error["type"] != "extra_forbidden":
+        return error["msg"].removeprefix("Value error, ")
+    section = kind
+    for part in error["loc"][:-1]:
+        known = section.model_fields.get(str(part))
+        inner = known.annotation if known else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return "a key that is known there"
+        section = inner
+    return f"one of {', '.join(section.model_fields)}"
 
 
 def template() -> Path:
@@ -647,12 +713,20 @@ def _create(root: Path) -> Workspace:
     _add_lines(root / ".gitignore", IGNORED)
     _add_lines(root / ".gitattributes", ATTRIBUTES)
     _set_driver(root)
+    if not any((root / name).exists() for name in (".btx", ledger.FOLDER)) and before.own_registry:
+        make_ledger(before)
     # Last: with it the folder is a workspace.
     _write_new(root / SETTINGS, DEFAULT_SETTINGS)
     workspace = Workspace.find(root)
     (root / ".btx").mkdir(exist_ok=True)
     workspace.catalog_to_fill.head()
     return workspace
+
+
+def make_ledger(workspace: Workspace) -> None:
+    """Let git keep rows and log of this workspace's registry from now on."""
+    workspace.ledger.mkdir(exist_ok=True)
+    _write_new(workspace.ledger / "README.md", ABOUT_LEDGER)
 
 
 def _add_lines(path: Path, lines: str) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, TypeVar, overload
 
 from btx_core.files import stays_inside
@@ -92,12 +93,20 @@ class Catalog:
         url: the database, as SQLAlchemy names it.
         actor: who is named in every row and event that is written here.
         clock: gives the time of what is written.
+        after_write: called with the catalogue after each transaction that wrote.
     """
 
     def __init__(
-        self, url: str, *, actor: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        url: str,
+        *,
+        actor: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        after_write: "Callable[[Catalog], None] | None" = None,
     ) -> None:
         self.database = Database(url)
+        if after_write is not None:
+            self.database.after_write = partial(after_write, self)
         self.actor = actor
         self._clock = clock
 

@@ -47,7 +47,7 @@ SCHEMA = "0001"
 LITTLE_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A name behind one colon; two colons are a cast.
-PLACEHOLDER = re.compile(r"(?<!:):([a-z_]+)")
+PLACEHOLDER = re.compile(r"(?<!:):([a-z_][a-z0-9_]*)")
 # What the triggers and the unique keys say of a row that is there already.
 REFUSED_ROW = ("append-only", "not the next event", "UNIQUE", "unique")
 NO_DATABASE = ("malformed", "not a database")
@@ -105,6 +105,7 @@ class Database:
         url: where it is.
         engine: "sqlite" or "postgresql".
         path: the file of an SQLite database, else None.
+        after_write: called after each transaction that wrote.
     """
 
     def __init__(self, url: str) -> None:
@@ -121,6 +122,7 @@ class Database:
         self.url = url
         self.engine = _engine_name(url)
         self.path = Path(url.removeprefix("sqlite:///")) if self.engine == "sqlite" else None
+        self.after_write: Callable[[], None] | None = None
         self._local = threading.local()
         self._writing = threading.Lock()
         self._sqlalchemy_engine: Engine | None = None
@@ -142,7 +144,7 @@ class Database:
                 next="pip install --upgrade btx-registry, as on the machine that made it",
             )
         if revision != SCHEMA:
-            self._migrate()
+            self.migrate()
         self._answered = True
 
     @contextmanager
@@ -193,6 +195,8 @@ class Database:
                 # A lock that a role with INSERT and SELECT alone may take.
                 writer.rows("SELECT pg_advisory_xact_lock(hashtext('btx event chain'))")
             yield writer
+        if self.after_write is not None:
+            self.after_write()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -299,7 +303,8 @@ class Database:
         triggers = (name for kind, name, sql in made if kind == "trigger" and sql not in own)
         self._foreign_triggers = tuple(f"trigger {name}" for name in triggers)
 
-    def _migrate(self) -> None:
+    def migrate(self) -> None:
+        """Bring the schema up to date, in a database that is made where there is none."""
         # Here, since an up-to-date schema needs no Alembic.
         from registry.catalogue.migrations import upgrade
 

@@ -104,7 +104,7 @@ def dump(
         )
     with whole_folder(folder) as temporary:
         with catalog.database.read() as rows:
-            _require_whole(rows)
+            require_whole(rows)
             counts = {table: _write_lines(rows, table, temporary) for table in TABLES}
             head = audit_log.head(rows)
             named = catalog.needed().sha256
@@ -151,7 +151,7 @@ def load(folder: Path, catalog: Catalog, store: Store) -> Summary:
             )
         for table in TABLES:
             _read_lines(writer, table, folder / f"{table}.jsonl")
-        _require_whole(writer.rows)
+        require_whole(writer.rows)
         head = audit_log.head(writer.rows)
         if head != summary.head:
             raise Damaged(
@@ -160,7 +160,7 @@ def load(folder: Path, catalog: Catalog, store: Store) -> Summary:
                 expected=f"head {summary.head}",
                 next="export again",
             )
-        _require_readable(writer.rows)
+        require_readable(writer.rows)
         _take_objects(store, objects)
     return summary
 
@@ -189,7 +189,7 @@ def _take_objects(store: Store, objects: Sequence[Path]) -> None:
         raise
 
 
-def _require_readable(rows: Rows) -> None:
+def require_readable(rows: Rows) -> None:
     """Read every version as a command would: its name, its files' paths and its folder."""
     query = f"SELECT {VERSION_COLUMNS} FROM version v"
     for one in reading.with_files(rows, rows(query)):
@@ -242,22 +242,41 @@ def _write_lines(rows: Rows, table: str, folder: Path) -> int:
     table_rows = rows(query)
     with (folder / f"{table}.jsonl").open("xb") as file:
         for row in table_rows:
-            line = {
-                column: json.loads(value) if column in JSON_COLUMNS else value
-                for column, value in zip(columns, row, strict=True)
-            }
-            file.write(canonical_json(line) + b"\n")
+            file.write(canonical_json(line_of(table, row)) + b"\n")
     return len(table_rows)
+
+
+def line_of(table: str, row: Sequence[Any]) -> dict[str, Any]:
+    """Return a row as what its line says.
+
+    Args:
+        table: whose row it is.
+        row: the columns that `TABLES` names.
+    """
+    return {
+        column: json.loads(value) if column in JSON_COLUMNS else value
+        for column, value in zip(TABLES[table], row, strict=True)
+    }
 
 
 def _read_lines(writer: Writer, table: str, path: Path) -> None:
     """Fill one table from its file."""
+    for batch in _batches(path, TABLES[table]):
+        insert_rows(writer, table, batch)
+
+
+def insert_rows(writer: Writer, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows to a table.
+
+    Args:
+        writer: the transaction.
+        table: whose rows they are.
+        rows: their columns by name, as `row_of` returns them.
+    """
     # Here, since reading must not pay for it.
     from sqlmodel import insert
 
-    model = _model(table)
-    for batch in _batches(path, TABLES[table]):
-        writer.session.execute(insert(model), batch)
+    writer.session.execute(insert(_model(table)), rows)
 
 
 def _model(table: str) -> "type[SQLModel]":
@@ -280,7 +299,7 @@ def _batches(path: Path, columns: tuple[str, ...]) -> Iterator[list[dict[str, An
     batch: list[dict[str, Any]] = []
     for number, line in enumerate(_lines(path), start=1):
         try:
-            batch.append(_row_of(json.loads(line), columns))
+            batch.append(row_of(json.loads(line), columns))
         # Of JSON that is nested deeper than Python reads, and of numbers of very many digits.
         except (ValueError, KeyError, TypeError, RecursionError):
             raise Damaged(
@@ -307,7 +326,12 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
-def _row_of(line: dict[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+def row_of(line: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a line says as a row to insert.
+
+    Raises:
+        KeyError, TypeError, ValueError: for a line that no row was written as.
+    """
     row = {}
     for column in columns:
         value = line[column]
@@ -338,7 +362,7 @@ def _copy_objects(
     return copied
 
 
-def _require_whole(rows: Rows) -> None:
+def require_whole(rows: Rows) -> None:
     """Require a log and rows that are what was written."""
     audit_log.require_whole(rows)
     _, findings = row_findings(rows)

@@ -100,12 +100,14 @@ def with_files(rows: Rows, found: Sequence[tuple[Any, ...]]) -> list[Version[Fac
     return [version(row, files.get(row[0], ())) for row in found]
 
 
-def versions_by_id(rows: Rows, ids: Sequence[int]) -> dict[int, Version[Facts]]:
+def versions_by_id(
+    rows: Rows, ids: Sequence[int], *, files: bool = True
+) -> dict[int, Version[Facts]]:
     """Read the versions in these rows. Raises Damaged where a row is missing."""
     versions: dict[int, Version[Facts]] = {}
     for some in _groups(ids):
         found = rows(f"SELECT {VERSION_COLUMNS} FROM version v WHERE v.id IN ({some})")
-        read = with_files(rows, found)
+        read = with_files(rows, found) if files else [version(row) for row in found]
         versions |= {row[0]: version for row, version in zip(found, read, strict=True)}
     for version_id in ids:
         if version_id not in versions:

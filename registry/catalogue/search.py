@@ -54,6 +54,9 @@ FIGURES = (
     "seed_answers",
 )
 
+# Subjects of which the log says more than that they were registered, judged or made.
+_TOLD = "SELECT DISTINCT subject FROM event WHERE kind NOT IN ('verdict', 'registered', 'stage')"
+
 # A condition over a version v, and the values that it names.
 Condition = tuple[str, dict[str, str | float]]
 
@@ -84,21 +87,30 @@ def holding(rows: Rows, text: str) -> set[int]:
         f"lower(facts) {like} OR lower(digest || ' ' || actor || ' ' || registered_at) {like} "
         "FROM version"
     )
-    ids: dict[str, int] = {}
     found: set[int] = set()
     for version_id, kind, name, number, holds in rows(own, text=held):
         ref = str(Reference(Kind(kind), name, number))
-        ids[ref] = version_id
         if holds or text.lower() in ref.lower():
             found.add(version_id)
     files = f"SELECT DISTINCT version_id FROM file WHERE lower(path || ' ' || sha256) {like}"
     found |= {row[0] for row in rows(files, text=held)}
-    logged = (
-        "SELECT DISTINCT subject FROM event WHERE kind NOT IN ('verdict', 'registered', 'stage') "
-        f"AND lower(body || ' ' || actor || ' ' || at) {like}"
-    )
-    found |= {ids[row[0]] for row in rows(logged, text=held) if row[0] in ids}
-    return found
+    logged = f"{_TOLD} AND lower(body || ' ' || actor || ' ' || at) {like}"
+    return found | _ids(rows, (row[0] for row in rows(logged, text=held)))
+
+
+def told_of(rows: Rows) -> set[int]:
+    """Return the row ids of the versions of which the log says more than that they were made."""
+    return _ids(rows, (row[0] for row in rows(_TOLD)))
+
+
+def _ids(rows: Rows, refs: Iterable[str]) -> set[int]:
+    """Return the row ids of these references, as far as they are registered."""
+    wanted = set(refs)
+    ids = set[int]()
+    for version_id, kind, name, number in rows("SELECT id, kind, name, number FROM version"):
+        if str(Reference(Kind(kind), name, number)) in wanted:
+            ids.add(version_id)
+    return ids
 
 
 def labels(name: str, facts: Facts) -> list[Label]:

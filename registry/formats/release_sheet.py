@@ -23,7 +23,7 @@ try:
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.styles import ParagraphStyle
     from reportlab.lib.units import mm
-    from reportlab.pdfbase.pdfmetrics import registerFont, registerFontFamily
+    from reportlab.pdfbase.pdfmetrics import registerFont, registerFontFamily, stringWidth
     from reportlab.pdfbase.ttfonts import TTFont
     from reportlab.platypus import Flowable, KeepInFrame, Paragraph, SimpleDocTemplate, Table
 except ModuleNotFoundError as error:
@@ -42,15 +42,16 @@ MARGIN = 16 * mm
 PADDING = 14
 MOST_ROWS, MOST_LINES = 10, 10
 UNKNOWN = "Under which licence it may be passed on is a question for counsel."
-# Of a column, in characters.
-LEAST_WIDE, MOST_WIDE = 7, 34
+# In points: the least width of a column, and what is free beside a cell's text.
+LEAST_WIDE, BETWEEN = 60, 6
 TEXT = ParagraphStyle("text", fontName=REGULAR, fontSize=9, leading=12, textColor=INK)
 QUIET = ParagraphStyle("quiet", TEXT, fontSize=7.5, leading=9.5, textColor=SOFT)
 TITLE = ParagraphStyle("title", TEXT, fontName=BOLD, fontSize=15, leading=19, spaceAfter=2)
 HEADING = ParagraphStyle(
     "heading", TEXT, fontName=BOLD, fontSize=11, leading=14, spaceBefore=10, spaceAfter=2
 )
-NUMBER = ParagraphStyle("number", TEXT, alignment=2)
+CELL = ParagraphStyle("cell", TEXT, fontSize=8, leading=10.5)
+NUMBER = ParagraphStyle("number", CELL, alignment=2)
 COLUMN = ParagraphStyle("column", QUIET, fontName=BOLD)
 COLUMN_OF_NUMBERS = ParagraphStyle("column of numbers", COLUMN, alignment=2)
 
@@ -170,7 +171,7 @@ def _table(table: tables.Table) -> list[Flowable]:
     cells: list[list[Flowable]] = [[Paragraph(escape(name), COLUMN) for name in table.columns]]
     for row in table.rows[:MOST_ROWS]:
         numeric = table.numeric
-        styles = [NUMBER if column in numeric else TEXT for column in range(len(row))]
+        styles = [NUMBER if column in numeric else CELL for column in range(len(row))]
         cells.append(
             [Paragraph(escape(text), style) for text, style in zip(row, styles, strict=True)]
         )
@@ -191,13 +192,20 @@ def _table(table: tables.Table) -> list[Flowable]:
 
 
 def _widths(table: tables.Table) -> list[float]:
-    """Return the width of each column: by its longest cell, within bounds."""
-    longest = []
+    """Return the width of each column: what its cells take, the widest less where all do not fit.
+
+    A column's name may wrap between its words.
+    """
+    taken = []
     for column, name in enumerate(table.columns):
-        texts = [name, *(row[column] for row in table.rows)]
-        longest.append(min(MOST_WIDE, max(LEAST_WIDE, *map(len, texts))))
+        cells = [stringWidth(row[column], REGULAR, CELL.fontSize) for row in table.rows]
+        words = [stringWidth(word, BOLD, COLUMN.fontSize) for word in name.split()]
+        taken.append(max(0.0, *cells, *words) + BETWEEN)
     whole = A4[0] - 2 * MARGIN - PADDING
-    return [whole * part / sum(longest) for part in longest]
+    over = sum(taken) - whole
+    if over > 0:
+        taken[taken.index(max(taken))] = max(LEAST_WIDE, max(taken) - over)
+    return [width * whole / sum(taken) for width in taken]
 
 
 def _more(items: Sequence[object], shown: int) -> list[Flowable]:

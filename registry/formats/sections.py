@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from registry.formats import tables
+from registry.formats.answers_on_data import withdrawals
 from registry.formats.audience import public
 from registry.formats.dossier import Dossier
-from registry.formats.legal_answers import ANSWERS, Answer, withdrawals
+from registry.formats.legal_answers import ANSWERS
+from registry.formats.legal_points import Answer
 from registry.formats.legal_texts import ANNEX_XI, TRAINING_SUMMARY, LegalText, Point
 from registry.formats.stated_answers import applies, stated
 from registry.formats.tables import Part

@@ -5,8 +5,9 @@ In: a point, a dossier. Out: an Answer. What the registry recorded is legal_answ
 
 from collections.abc import Sequence
 
+from registry.formats.answers_on_data import source_class
 from registry.formats.dossier import Dossier
-from registry.formats.legal_answers import Answer, command, source_class
+from registry.formats.legal_points import Answer, command
 from registry.formats.legal_texts import Point
 from registry.formats.tables import Fields, Part, Table
 from registry.records.facts import DataFacts

@@ -275,8 +275,8 @@ def _if_adopted(
     return replace(verdict, outcome=Outcome.REFUSED, rules=(rule,))
 
 
-def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], list[Waiver]]:
-    """Add governance's own facts to the evidence, and find the waivers that may be used."""
+def completed(catalog: Catalog, question: Question) -> Evidence:
+    """Return the evidence with what only the log knows of it: as policies are told it."""
     evidence, subject = question.evidence, question.subject
     version = _registered(catalog, subject)
     registrar = version.actor if version else catalog.actor
@@ -290,7 +290,14 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
         own["registrar"] = registrar
         own["approvals"] = tuple(people.approvals(catalog, version)) if version else ()
     complete = _with_gates(evidence, let_in).model_copy(update=own)
-    complete = _with_own(catalog, complete, version, question.schema)
+    return _with_own(catalog, complete, version, question.schema)
+
+
+def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], list[Waiver]]:
+    """Add governance's own facts to the evidence, and find the waivers that may be used."""
+    complete, subject = completed(catalog, question), question.subject
+    version = _registered(catalog, subject)
+    registrar = version.actor if version else catalog.actor
     waivers = people.waivers(catalog, subject, registrar, registered=version is not None)
     try:
         return complete.to_json(), waivers

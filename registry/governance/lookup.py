@@ -13,7 +13,7 @@ import io
 import operator
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.catalogue import reading
@@ -26,7 +26,6 @@ from registry.records.events import Acted, Exported, Noted, Withdrawn
 from registry.records.facts import FACTS, Facts
 from registry.records.kinds import Status
 from registry.records.own_facts import Attachment
-from registry.records.references import Reference
 from registry.records.version import Version
 
 Value = str | int | float | bool
@@ -62,6 +61,7 @@ LOGGED = (
 # The field of a plain word, and how a row names where the word was found.
 ANY, MATCH = "*", "match"
 MOST_MATCHES = 3
+AT_ONCE = 500  # versions that are read together
 ROW = ("kind", "ref", "name", "version", "status", "digest", "registered_at", "registered_by")
 OF_FILES = ("file", "sha256")
 
@@ -155,7 +155,11 @@ def split_words(text: str) -> list[str]:
 
 
 def search(
-    catalog: Catalog, words: Sequence[str], shown: Sequence[str] = (), only: set[str] | None = None
+    catalog: Catalog,
+    words: Sequence[str],
+    shown: Sequence[str] = (),
+    only: set[str] | None = None,
+    most: int | None = None,
 ) -> list[SearchRow]:
     """Return a row for each version of which every term holds, oldest first within a kind.
 
@@ -164,16 +168,17 @@ def search(
         words: the terms; of none, everything is found.
         shown: fields whose values stand in the rows beside those of the terms.
         only: references that are looked at; None for all.
+        most: rows after which nothing more is looked for; None for no end.
 
     Raises:
         Invalid: for what is no term, and for a field that nothing has.
     """
     terms = read_terms(words)
     narrowed = _candidates(catalog, terms)
-    found = _look(catalog, terms, shown, only, narrowed)
+    found = _look(catalog, terms, shown, only, narrowed, most)
     if narrowed is not None and found.unknown(terms, shown):
         # What was left out may have the field after all.
-        found = _look(catalog, terms, shown, only, None)
+        found = _look(catalog, terms, shown, only, None, most)
     unknown = found.unknown(terms, shown)
     if unknown:
         raise Invalid(
@@ -209,6 +214,7 @@ def _look(
     shown: Sequence[str],
     only: set[str] | None,
     narrowed: set[int] | None,
+    most: int | None,
 ) -> _Found:
     """Look at versions one by one.
 
@@ -218,32 +224,38 @@ def _look(
         shown: fields whose values stand in the rows beside those of the terms.
         only: references that are looked at; None for all.
         narrowed: the only row ids that can be found; None for all.
+        most: rows after which nothing more is looked for; None for no end.
     """
     named = _named(terms, shown)
     anywhere = [term for term in terms if term.field == ANY]
     files = bool(anywhere or set(named) & set(OF_FILES))
-    versions = _versions(catalog, terms, narrowed, files=files)
-    known = _Known.read(catalog, versions)
+    known = _Known.read(catalog)
     seen = {*ROW, *LOGGED, *OF_FILES, *(f"own.{name}" for name in known.declared)}
-    rows = []
-    for version in versions:
-        fields = known.fields(version)
+    rows: list[SearchRow] = []
+    for version, status in _versions(catalog, _ordered(catalog, terms, narrowed), files=files):
+        fields = known.fields(version, status)
         seen |= fields.keys()
         if only is not None and str(version.ref) not in only:
             continue
         if all(term.holds(fields) for term in terms):
             row = _row(version, fields, named)
             rows.append(_with_matches(row, anywhere, fields) if anywhere else row)
+        if most is not None and len(rows) >= most:
+            break
     return _Found(rows, seen)
 
 
 def _candidates(catalog: Catalog, terms: Sequence[Term]) -> set[int] | None:
     """Return the row ids of which the terms can hold, as the database finds them; None for all."""
-    texts = [term.value for term in terms if term.stands_in_the_rows]
-    if not texts:
-        return None
+    sets = list[set[int]]()
     with catalog.database.read() as rows:
-        return set.intersection(*(narrowing.holding(rows, text) for text in texts))
+        sets += [narrowing.holding(rows, term.value) for term in terms if term.stands_in_the_rows]
+        for term in terms:
+            if term.field in LOGGED and term.sign != "!=":
+                # What ends is a waiver, which is logged, or the retention of data.
+                kept = narrowing.holding(rows, "retain_until") if term.field == "ends" else set()
+                sets.append(narrowing.told_of(rows) | kept)
+    return set.intersection(*sets) if sets else None
 
 
 def as_csv(rows: Sequence[SearchRow]) -> str:
@@ -284,20 +296,32 @@ def _with_matches(row: SearchRow, anywhere: Sequence[Term], fields: Fields) -> S
     return row.model_copy(update={"values": {**row.values, MATCH: tuple(dict.fromkeys(found))}})
 
 
-def _versions(
-    catalog: Catalog, terms: Sequence[Term], narrowed: set[int] | None, *, files: bool
-) -> list[Version[Facts]]:
-    if narrowed is not None:
-        with catalog.database.read() as rows:
-            found = reading.versions_by_id(rows, sorted(narrowed))
-        order = list(FACTS)
-        return sorted(found.values(), key=lambda one: (order.index(one.ref.kind), one.ref))
+def _ordered(catalog: Catalog, terms: Sequence[Term], narrowed: set[int] | None) -> list[int]:
+    """Return the row ids that are looked at, by kind, name and number."""
     kinds = {term.value for term in terms if (term.field, term.sign) == ("kind", "=")}
-    versions: list[Version[Facts]] = []
-    for kind, facts in FACTS.items():
-        if not kinds or kind in kinds:
-            versions += catalog.versions(facts, files=files)
-    return versions
+    order = {str(kind): place for place, kind in enumerate(FACTS)}
+    with catalog.database.read() as rows:
+        found = rows("SELECT id, kind, name, number FROM version")
+    wanted = [
+        row
+        for row in found
+        if (narrowed is None or row[0] in narrowed) and (not kinds or row[1] in kinds)
+    ]
+    return [row[0] for row in sorted(wanted, key=lambda row: (order[row[1]], row[2], row[3]))]
+
+
+def _versions(
+    catalog: Catalog, ids: Sequence[int], *, files: bool
+) -> Iterator[tuple[Version[Facts], Status]]:
+    """Yield versions with their status, some at a time: who has found enough reads no more."""
+    for start in range(0, len(ids), AT_ONCE):
+        some = ids[start : start + AT_ONCE]
+        with catalog.database.read() as rows:
+            versions = reading.versions_by_id(rows, some, files=files)
+            statuses = catalog.statuses(versions.values())
+        for version_id in some:
+            version = versions[version_id]
+            yield version, statuses[version.ref]
 
 
 @dataclass(frozen=True)
@@ -305,11 +329,10 @@ class _Known:
     """What the log says of everything, read once."""
 
     statements: stating.Statements
-    statuses: Mapping[Reference, Status]
     logged: Mapping[str, Fields]
 
     @classmethod
-    def read(cls, catalog: Catalog, versions: Sequence[Version[Facts]]) -> "_Known":
+    def read(cls, catalog: Catalog) -> "_Known":
         logged: dict[str, Fields] = {}
         _add_acts(catalog, logged)
         for alias, ref in catalog.aliases().items():
@@ -327,17 +350,17 @@ class _Known:
                     _put(own, "exported_to", body.folder)
                 if isinstance(body, Withdrawn):
                     _put(own, "withdrawn_why", body.why)
-        waived = [ref for ref in map(str, (one.ref for one in versions)) if _is_waived(logged, ref)]
+        waived = [ref for ref in logged if _is_waived(logged, ref)]
         for line in gate.relied_on(catalog, waived):
             if line.subject and line.until:
                 _put(logged.setdefault(line.subject, {}), "ends", line.until)
-        return cls(stating.Statements.read(catalog), catalog.statuses(versions), logged)
+        return cls(stating.Statements.read(catalog), logged)
 
     @property
     def declared(self) -> Iterable[str]:
         return self.statements.schema.facts
 
-    def fields(self, version: Version[Facts]) -> Fields:
+    def fields(self, version: Version[Facts], status: Status) -> Fields:
         """Return every field of a version with its values."""
         ref = version.ref
         fields: Fields = {
@@ -354,7 +377,7 @@ class _Known:
         for name, value in version.facts.to_json().items():
             if name not in _HIDDEN and name not in fields:
                 _put_recorded(fields, name, value)
-        fields["status"] = [str(self.statuses[ref])]
+        fields["status"] = [str(status)]
         for name, values in self.logged.get(str(ref), {}).items():
             fields[name] = [*values]
         for until in fields.get("retain_until", ()):

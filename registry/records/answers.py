@@ -743,6 +743,7 @@ class RestoreAnswer(LoadAnswer):
     """What a restore read, and the version folders here that are newer."""
 
     newer: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()  # what the other side of a fork had registered
 
 
 class ReportAnswer(Answer):

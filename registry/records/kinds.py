@@ -99,7 +99,7 @@ class Relation(StrEnum):
 
 
 # What the log can say of a version that goes before all else, the first before the others.
-FIRST = (Status.ERASED, Status.WITHDRAWN, Status.RETIRED, Status.TAINTED, Status.RELEASED)
+FIRST = (Status.ERASED, Status.WITHDRAWN, Status.TAINTED, Status.RETIRED, Status.RELEASED)
 
 
 def status_of(

@@ -30,7 +30,7 @@ from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
 from registry.records.facts import BuildFacts, ExpertFacts, Facts, Member, Spent
 from registry.records.kinds import Mode
-from registry.records.officer_pages import StandingAct
+from registry.records.officer_answers import StandingAct
 from registry.records.own_facts import OwnFact
 
 # Too long for a reader, or said elsewhere in the answer.

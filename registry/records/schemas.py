@@ -17,7 +17,7 @@ from registry.records.base import Record
 from registry.records.events import BODIES
 from registry.records.evidence import EVIDENCE
 from registry.records.facts import FACTS
-from registry.records.officer_pages import OFFICER_PAGES
+from registry.records.officer_answers import OFFICER_PAGES
 from registry.records.pages import PAGES
 
 

@@ -128,6 +128,13 @@ async def _answer_http_error(request: Request, error: Exception) -> Response:
 def _answer(
     request: Request, status: int, answer: ErrorAnswer, headers: Mapping[str, str] | None = None
 ) -> Response:
+    # What was sent may hold half a character, which no answer can.
+    texts = {
+        key: text.encode("utf-8", "backslashreplace").decode()
+        for key, text in answer.model_dump().items()
+        if isinstance(text, str)
+    }
+    answer = answer.model_copy(update=texts)
     if _for_programs(request):
         return JSONResponse(answer.to_json(), status, headers)
     return HTMLResponse(html_pages.problem(request, status, answer), status, headers)

@@ -71,6 +71,7 @@ ABOUT: Mapping[Kind, str] = {
 }
 EVENTS = 50  # on one page of the log
 MOST_CHOICES = 500  # references that a field proposes
+MOST_FOUND = 1000  # versions that the page of a search looks for
 FOUND = 200  # versions on the page of a search
 SOON = 20  # looks at an explanation that has just begun
 LOOK_EVERY_S = 0.05
@@ -258,7 +259,8 @@ def search(
     """Versions by anything that is recorded, stated or logged of them."""
     wrong, rows = None, []
     try:
-        rows = lookup.search(here.catalog, lookup.split_words(q)) if q.strip() else []
+        if q.strip():
+            rows = lookup.search(here.catalog, lookup.split_words(q), most=MOST_FOUND)
     except Invalid as error:
         wrong = error
     saved = here.saved()
@@ -269,6 +271,7 @@ def search(
         q=q,
         rows=rows[:FOUND],
         all=len(rows),
+        more=len(rows) == MOST_FOUND,
         wrong=wrong,
         saved=saved,
     )
@@ -352,7 +355,7 @@ def impact(request: Request, here: Here, asking: Visitor, ref: Ref = "") -> HTML
         "impact.html",
         asking,
         impact=relations.impact(here.catalog, ref.strip()) if ref.strip() else None,
-        choices=[ref for kind in kinds for ref in _all(here, kind)],
+        choices=[ref for kind in kinds for ref in _all(here, kind)[:MOST_CHOICES]],
         may_withdraw=any(asking.may(role) for role in people.ROLES),
     )
 

@@ -1,6 +1,6 @@
 """What officers and auditors look at: acts that stand, refusals, people, policies, what ends.
 
-In:  the catalogue.  Out: records of `records.officer_pages`. Reads only.
+In:  the catalogue.  Out: records of `records.officer_answers`. Reads only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from registry.records.events import Act, Judged
 from registry.records.evidence import BuildEvidence, WaiverLine
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Outcome
-from registry.records.officer_pages import (
+from registry.records.officer_answers import (
     AdoptionLine,
     Attempt,
     DuePage,

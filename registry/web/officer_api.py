@@ -1,6 +1,6 @@
 """The JSON API for officers and auditors: waivers, people, policies, ends, erasures, documents.
 
-In:  a request with a token or a session.  Out: records of `records.officer_pages`.
+In:  a request with a token or a session.  Out: records of `records.officer_answers`.
 A deed is two requests: POST .../draft says what is signed, and with the signed envelopes the same
 body is sent again without /draft. Drafts are sent in a body, not in an address: they hold reasons
 and names.
@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 
 from registry.governance.lookup import harmless
 from registry.records.answers import EraseAnswer
-from registry.records.officer_pages import (
+from registry.records.officer_answers import (
     DuePage,
     ErasuresPage,
     HeldDocuments,

@@ -25,7 +25,10 @@ Words = Annotated[str, Form(max_length=500)]
 @router.get("/waivers")
 def waivers(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
     """Approvals and waivers that count, and what could be waived."""
-    return show(request, "waivers.html", asking, page=officer.waivers(here.catalog))
+    page = officer.waivers(here.catalog)
+    # The content may be another by now, which the gate says when it is tried again.
+    waived = {(act.subject, act.rule) for act in page.acts if act.state == "ends"}
+    return show(request, "waivers.html", asking, page=page, waived=waived)
 
 
 @router.get("/waive")

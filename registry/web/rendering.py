@@ -43,7 +43,9 @@ DOWNLOADS = (
     Download("md", "Report as text", "Markdown"),
     Download("model-card", "Model card", "in the Hugging Face form"),
     Download("in-toto", "Provenance", "in-toto statement, SLSA provenance"),
-    Download("vsa", "Verification summary", "the gates' answer as an in-toto statement"),
+    Download(
+        "vsa", "Verification summary", "the gates' answer as an in-toto statement", public=False
+    ),
     Download("cyclonedx", "Bill of materials", "CycloneDX ML-BOM"),
     Download("spdx", "Bill of materials", "SPDX 3 with its AI and dataset profiles"),
     Download("openlineage", "Lineage", "OpenLineage events"),

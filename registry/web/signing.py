@@ -48,7 +48,7 @@ def retraction(here: Site, asked: RetractionRequest, person: Person) -> Act:
 def actor(here: Site, asked: ActorRequest, person: Person) -> Act:
     """Draft a change of the list of actors. Raises Refused as `people.draft_change` does."""
     known = people.roll(here.catalog).get(asked.name)
-    key = asked.public_key.strip() or (known.public_key if known else "")
+    key = asked.public_key if asked.public_key.strip() else known.public_key if known else ""
     change = Change(asked.name, asked.roles, key, asked.since or None, asked.why.strip())
     return people.draft_change(here.catalog, change, person.name)
 

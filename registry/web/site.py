@@ -26,7 +26,7 @@ from registry.records.answers import (
 from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
-from registry.records.officer_pages import HeldDocuments
+from registry.records.officer_answers import HeldDocuments
 from registry.records.pages import (
     Chain,
     GpuPrice,
@@ -150,6 +150,7 @@ class Site:
         limits: how much and how often one person may ask.
         saved: returns the searches that are kept in the workspace, each as one line.
         public: where browsers find it behind a proxy.
+        after_write: called with the catalogue after each transaction that wrote.
         price: of an hour of one GPU.
     """
 
@@ -160,6 +161,7 @@ class Site:
     limits: Limits = field(default_factory=Limits)
     saved: Callable[[], Mapping[str, str]] = dict
     public: PublicAddress | None = None
+    after_write: Callable[[Catalog], None] | None = None
     price: GpuPrice | None = None
 
     @cached_property
@@ -190,7 +192,9 @@ class Site:
     @cached_property
     def acting(self) -> Callable[[str], Catalog]:
         """The catalogue as a person of this name writes in it."""
-        return lru_cache(maxsize=64)(lambda name: Catalog(self.url, actor=name))
+        return lru_cache(maxsize=64)(
+            lambda name: Catalog(self.url, actor=name, after_write=self.after_write)
+        )
 
     @cached_property
     def _checked(self) -> "dict[str, _Checked]":

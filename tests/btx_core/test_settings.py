@@ -116,6 +116,7 @@ CHANGES: dict[str, Config] = {
     "feed-forward bias": {"mlp_bias": True},
     "norms of queries": {"use_qk_norm": True},
     "neighbours rotated": {"rope_interleave": False},
+    "a padding token without a row": {"pad_token_id": 1 << 20},
     "context": {"max_position_embeddings": 32},
     "longer context": {"max_position_embeddings": 4096},
     "without effect": {

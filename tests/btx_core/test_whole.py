@@ -114,6 +114,7 @@ def test_weights_fit_the_config_that_they_were_saved_with(family: str, tmp_path:
     [
         ("hidden_size", 64),
         ("num_hidden_layers", 3),
+        ("num_hidden_layers", 1 << 40),
         ("num_key_value_heads", 1),
         ("vocab_size", 65),
         ("attention_bias", True),

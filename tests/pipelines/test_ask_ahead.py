@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.register import register
 from pipelines.jobs.train import look_ahead, train
+from pipelines.workspace import disk_need
 from pipelines.workspace.bars import bar
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Refused
+from registry.errors import Refused, Unavailable
 from registry.records.facts import DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -142,6 +144,29 @@ def test_a_statement_of_the_data_that_the_gate_refuses_is_known_before(
             look_ahead(workspace, {"dated": str(version.ref)})
     finally:
         policy.write_text(before)
+
+
+@pytest.mark.parametrize("lacking", ["memory", "disk"])
+def test_what_memory_or_disk_cannot_hold_is_known_before(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    written(tmp_path / "c/a.jsonl", [said(number) for number in range(40)])
+    data = str(add_data(workspace, f"room-{lacking}", tmp_path / "c", STATED).ref)
+    small = workspace
+    if lacking == "memory":
+        machine = workspace.settings.machine.model_copy(update={"memory_gb": 0.5})
+        settings = workspace.settings.model_copy(update={"machine": machine})
+        small = replace(workspace, settings=settings)
+    else:
+        monkeypatch.setattr(disk_need, "free", lambda folder: 1 << 10)
+    for act in (train, look_ahead):
+        with pytest.raises(Unavailable, match=r"--anyway") as refused:
+            act(small, {"roomy": data})
+        assert lacking in refused.value.found
+    assert not (workspace.work / "branches/roomy").exists()
+    monkeypatch.undo()
+    (planned,) = look_ahead(workspace, {"roomy": data}).branches
+    assert planned.action == "train"
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def files(root: Path) -> set[str]:
         path
         for path in found
         if not path.startswith(
-            (".btx/registry.db", ".btx/lock", ".dvc/tmp", ".btx/store/.lock", ".git/")
+            ("ledger/", ".btx/registry.db", ".btx/lock", ".dvc/tmp", ".btx/store/.lock", ".git/")
         )
     }
 

@@ -20,10 +20,11 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
 from pipelines.jobs.explain import explain
 from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.upgrade import upgrade
 from pipelines.workspace import folders, trust
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
-from registry.errors import Damaged, NotFound
+from registry.errors import Conflict, Damaged, NotFound
 from registry.records.facts import DataFacts, DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -46,7 +47,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def clone(workspace: Workspace, folder: Path) -> Path:
     """Copy what git carries."""
-    ignore = shutil.ignore_patterns(".btx", "cache", "tmp", "1", "2", "3")
+    ignore = shutil.ignore_patterns(".btx", "ledger", "cache", "tmp", "1", "2", "3")
     shutil.copytree(workspace.root, folder, ignore=ignore)
     return folder
 
@@ -95,11 +96,11 @@ def test_a_backup_of_a_registry_in_use_comes_back_beside_newer_folders(
     assert (saved.objects, saved.missing) == (0, ())
     add_data(workspace, "math", corpus(tmp_path / "corpus-3", "text 3"), SAID)
     shared = tmp_path / "newer"
-    shutil.copytree(workspace.root, shared, ignore=shutil.ignore_patterns(".btx"))
+    shutil.copytree(workspace.root, shared, ignore=shutil.ignore_patterns(".btx", "ledger"))
     newer = (shared / "data/math/3.dvc").read_bytes()
     restored = btx(shared, "registry", "restore", str(tmp_path / "backup"))
     assert restored.returncode == 0, restored.stderr
-    assert "newer than the backup: data/math/3" in restored.stdout
+    assert "newer than the registry: data/math/3" in restored.stdout
     again = Workspace.find(shared)
     assert again.catalog.head() == saved.head
     (finding, *_) = audit(again, "data/math").findings
@@ -209,15 +210,179 @@ def test_who_may_only_read_reads(workspace: Workspace, tmp_path: Path) -> None:
         assert read.stdout == said, read.stderr
 
 
+def git(root: Path, *words: str) -> str:
+    names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *names, *words], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def committed(root: Path) -> Path:
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "registered")
+    return root
+
+
+def cloned(source: Path, folder: Path) -> Path:
+    git(source.parent, "clone", "-q", str(source), str(folder))
+    return folder
+
+
+def add(root: Path, name: str, text: str) -> str:
+    source = corpus(Path(tempfile.mkdtemp(dir=root.parent)) / "corpus", text)
+    return str(add_data(Workspace.find(root), name, source, SAID).ref)
+
+
+def test_a_clone_makes_its_registry_from_the_ledger(
+    own_story: Workspace, tmp_path: Path, btx: Run
+) -> None:
+    root = cloned(committed(own_story.root), tmp_path / "clone")
+    assert "btx registry restore" in btx(root, "list", "builds").stderr
+    restored = btx(root, "registry", "restore")
+    assert restored.returncode == 0, restored.stderr
+    archive.backup(own_story, tmp_path / "here")
+    archive.backup(Workspace.find(root), tmp_path / "there")
+    for path in (tmp_path / "here").iterdir():
+        assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes()
+    again = btx(root, "registry", "restore")
+    assert (again.returncode, again.stdout) == (0, restored.stdout)
+
+
+def test_a_clone_that_is_behind_says_so_and_catches_up(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    root = cloned(committed(workspace.root), tmp_path / "clone")
+    archive.read_ledger(Workspace.find(root))
+    assert add(workspace.root, "law", "one") == "data/law@1"
+    committed(workspace.root)
+    git(root, "pull", "-q")
+    with pytest.raises(Conflict, match="btx registry restore reads the others"):
+        add(root, "law", "two")
+    archive.read_ledger(Workspace.find(root))
+    assert Workspace.find(root).catalog.head() == workspace.catalog.head()
+    assert add(root, "law", "two") == "data/law@2"
+
+
+@pytest.mark.parametrize("kept", ["own", "other"])
+def test_two_clones_that_both_registered_are_a_fork_that_is_told(
+    workspace: Workspace, tmp_path: Path, btx: Run, kept: str
+) -> None:
+    other = cloned(committed(workspace.root), tmp_path / "clone")
+    archive.read_ledger(Workspace.find(other))
+    add(workspace.root, "law", "one")
+    add(workspace.root, "law", "two")
+    committed(workspace.root)
+    add(other, "code", "three")
+    committed(other)
+    own_head = Workspace.find(other).catalog.head()
+    git(other, "pull", "-q", "--no-rebase", "--no-edit")
+    heads = {"own": own_head, "other": workspace.catalog.head()}
+    told = btx(other, "list", "data")
+    assert told.returncode == 1
+    for words in ("a fork", "data/code@1", "data/law@1", *(head[:12] for head in heads.values())):
+        assert words in told.stderr
+    assert "a fork" in btx(other, "registry", "restore").stderr
+    answer = btx(other, "registry", "restore", "--head", heads[kept][:12])
+    assert answer.returncode == 0, answer.stderr
+    lost = {"own": ["data/law@1", "data/law@2"], "other": ["data/code@1"]}[kept]
+    assert [line.split()[-1] for line in answer.stdout.splitlines() if "again" in line] == lost
+    there = Workspace.find(other)
+    assert there.catalog.head() == heads[kept]
+    # What the other side had numbered means that for ever.
+    again = add(other, lost[0].split("/")[1].split("@")[0], "four")
+    assert again.endswith(f"@{len(lost) + 1}")
+    assert not [one for one in audit(there, None).findings if one.check == "ledger"]
+
+
+def test_an_audit_compares_the_registry_with_its_ledger(workspace: Workspace) -> None:
+    def found() -> list[str]:
+        findings = audit(Workspace.find(workspace.root), None).findings
+        return [f"{one.subject}: {one.found}" for one in findings if one.check == "ledger"]
+
+    assert found() == []
+    events = sorted(workspace.ledger.glob("[0-9]*/*.jsonl"))
+    written = events[0].read_bytes()
+    events[0].write_bytes(written.replace(b'"actor":"', b'"actor":"x'))
+    (document, *_) = workspace.ledger.glob("documents/*/*.json")
+    document.unlink()
+    changed, missing = found()
+    assert events[0].name in changed
+    assert document.name in missing
+    events[0].write_bytes(written)
+    archive.read_ledger(Workspace.find(workspace.root))
+    add(workspace.root, "law", "one")
+    assert [document.name in one for one in found()] == [True]
+
+
+def test_a_log_that_was_written_anew_does_not_fit_its_ledger(workspace: Workspace) -> None:
+    workspace.catalog.close()
+    assert Workspace.find(workspace.root).catalog.last()
+    for path in (workspace.root / ".btx").glob("registry.db*"):
+        path.unlink()
+    anew = Catalog(workspace.registry_url, actor="mallory")
+    for number in range(20):
+        anew.put_document({"number": number})
+    with pytest.raises(Conflict, match="a fork"):
+        assert Workspace.find(workspace.root).catalog
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone", "link", "no document"])
+def test_no_row_is_taken_from_a_damaged_ledger(
+    workspace: Workspace, tmp_path: Path, damage: str
+) -> None:
+    root = cloned(committed(workspace.root), tmp_path / "clone")
+    event = sorted((root / "ledger").glob("[0-9]*/*.jsonl"))[1]
+    if damage == "changed":
+        event.write_bytes(event.read_bytes().replace(b"data/math", b"data/moth"))
+    elif damage == "cut":
+        event.write_bytes(event.read_bytes()[:-40])
+    elif damage == "gone":
+        event.unlink()
+    elif damage == "link":
+        event.rename(tmp_path / "elsewhere")
+        event.symlink_to(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(root / "ledger/documents")
+    with pytest.raises((Damaged, Conflict)):
+        archive.read_ledger(Workspace.find(root))
+    assert Workspace.find(root).catalog_to_fill.last() == 0
+
+
+def test_a_workspace_without_a_ledger_keeps_none(workspace: Workspace) -> None:
+    shutil.rmtree(workspace.ledger)
+    add(workspace.root, "law", "one")
+    assert not workspace.ledger.exists()
+    (step,) = [one for one in upgrade(Workspace.find(workspace.root)) if "ledger/" in one.what]
+    assert not step.done
+    upgrade(Workspace.find(workspace.root), apply=True)
+    there = Workspace.find(workspace.root)
+    assert [one for one in audit(there, None).findings if one.check == "ledger"] == []
+    assert len(list(there.ledger.glob("[0-9]*/*.jsonl"))) == there.catalog.last()
+
+
+def test_a_number_that_git_knows_on_any_branch_is_not_given_again(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    committed(workspace.root)
+    add(workspace.root, "math", "three")
+    committed(workspace.root)
+    git(workspace.root, "checkout", "-q", "-b", "other")
+    add(workspace.root, "math", "four")
+    committed(workspace.root)
+    git(workspace.root, "checkout", "-q", "-")
+    git(workspace.root, "rm", "-q", "data/math/3.dvc")
+    shutil.rmtree(workspace.root / ".btx")
+    shutil.rmtree(workspace.root / "ledger")
+    for folder in ("3", "4"):
+        shutil.rmtree(workspace.root / "data/math" / folder, ignore_errors=True)
+    for path in workspace.root.glob("data/math/*.dvc"):
+        path.unlink()
+    assert add(create(workspace.root).root, "math", "five") == "data/math@5"
+
+
 def test_what_each_clone_writes_for_itself_merges_without_a_conflict(
     workspace: Workspace, tmp_path: Path
 ) -> None:
-    def git(root: Path, *words: str) -> str:
-        names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        done = subprocess.run(["git", *names, *words], cwd=root, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
     def work(root: Path, name: str) -> None:
         with Workspace.find(root).writing("rebuild"):
             for file in ("dvc.lock", "snapshot.json", "work/evaluation.json", "branches.yaml"):

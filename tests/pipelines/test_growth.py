@@ -39,12 +39,15 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     assert cost(workspace, "build/2") == 20 * STEP
     assert "grown_from" not in relations(workspace, "build/2")
 
+    price = look_ahead(workspace).price
+    assert price
+    assert price.grown
     statement = DataStatement(
         license="CC0-1.0", source="test", holder="nobody", purpose="testing", pii="none"
     )
     add_data(workspace, "units", story.corpora / "units", statement)
     branch = train(workspace, {"units": "data/units"})["units"]
-    register(
+    units = register(
         workspace, "units", branch.folder, data=["data/units@1"], seed="seed/base@1", show=quiet
     )
     ahead = look_ahead(workspace).tuning
@@ -55,6 +58,10 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
     assert ahead.flops
     assert (grown.tuning.from_, grown.tuning.tokens) == ("build/2", 10 * STEP)
     assert grown.tuning.from_nothing_tokens == 20 * STEP
+    assert units.facts.train
+    assert price.one_more.tokens == (units.facts.train.tokens or 0) + grown.tuning.tokens
+    registered = sum(file.bytes for file in units.files)
+    assert price.one_more.bytes == pytest.approx(registered + grown.bytes_written, rel=0.1)
     assert (ahead.from_, ahead.steps) == ("build/2", 10)
     assert cost(workspace, "build/3") == 10 * STEP
     assert "grown_from" in relations(workspace, "build/3")

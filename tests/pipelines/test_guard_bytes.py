@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from pipelines.jobs.audit import audit
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.explain import explain
 from pipelines.jobs.export import ExportRequest, export
-from pipelines.jobs.rebuild import look_ahead
+from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.release import release
 from pipelines.jobs.repair import repair
+from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.jobs.write_report import report
+from pipelines.stages.dvc_runs import StageFailed
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Damaged, Refused
 from registry.governance import people
+from registry.records.kinds import Kind
 
 SHARD = "builds/1/model-expert-math.safetensors"
 
@@ -54,6 +58,14 @@ def another(path: Path) -> None:
     shutil.copyfile(path, path.with_name("model.safetensors"))
 
 
+def lead_out(path: Path) -> None:
+    """Put a link to the same bytes there, whose target somebody exchanges later."""
+    outside = path.parents[2] / "outside.safetensors"
+    shutil.copyfile(path, outside)
+    path.unlink()
+    path.symlink_to(outside)
+
+
 @pytest.fixture
 def keyed(own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     path = tmp_path / "own.pem"
@@ -62,7 +74,7 @@ def keyed(own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return own_story
 
 
-@pytest.mark.parametrize("damage", [flip, cut, remove, another])
+@pytest.mark.parametrize("damage", [flip, cut, remove, another, lead_out])
 def test_a_damaged_build_goes_through_no_door_and_a_repair_opens_them(
     keyed: Workspace, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -73,6 +85,7 @@ def test_a_damaged_build_goes_through_no_door_and_a_repair_opens_them(
         "report": lambda: report(keyed, "build/1", "in-toto", sign=True),
     }
     damage(keyed.root / SHARD)
+    assert {one.check for one in audit(keyed, "build/1").findings} & {"files"}
     head = keyed.catalog.head()
     for name, door in doors.items():
         with pytest.raises(Damaged) as refused:
@@ -95,6 +108,22 @@ def test_a_damaged_build_goes_through_no_door_and_a_repair_opens_them(
     for door in doors.values():
         door()
     assert audit(keyed, "build/1").findings == ()
+
+
+@pytest.mark.parametrize("part", ["data/code/1", "seeds/base/1", "experts/math/1"])
+def test_a_flipped_byte_is_in_nothing_that_is_trained_or_built(
+    own_story: Workspace, part: str
+) -> None:
+    files = sorted(path for path in (own_story.root / part).rglob("*") if path.is_file())
+    flip(max(files, key=lambda path: path.stat().st_size))
+    ref = part.replace("s/", "/").rpartition("/")[0]
+    use: Callable[[], object] = partial(train, own_story, {"again": "data/code"})
+    if part.startswith("experts"):
+        use = partial(rebuild, own_story, Request(without=("code",)))
+    with pytest.raises((Damaged, StageFailed), match=ref):
+        use()
+    assert own_story.catalog.next_version(Kind.EXPERT, "again") == 1
+    assert not (own_story.root / "builds/2").exists()
 
 
 def test_a_flipped_byte_is_restored_everywhere_from_one_whole_copy(

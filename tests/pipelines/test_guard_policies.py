@@ -74,3 +74,19 @@ def test_a_proposed_set_says_what_it_would_refuse_and_logs_nothing(
         "now": "refused",
         "rules": ["licence/allowed"],
     }
+
+
+def test_a_company_policy_says_whom_it_would_refuse_by_the_facts_that_are_stated(
+    workspace: Workspace, tmp_path: Path, btx: Any
+) -> None:
+    paper = tmp_path / "dpia.pdf"
+    paper.write_text("assessed")
+    examples = workspace.policies / "examples"
+    stated = ("residency=EU", "data_subjects=customers")
+    btx(workspace.root, "fact", "set", "data/prose@1", *stated, "--why", "as the contract says")
+    (row,) = policy.try_out(workspace, examples)
+    assert (row.ref, row.now, row.rules) == ("data/prose@1", "refused", ("eu-customers/dpia",))
+    attached = ("--attach", f"dpia={paper}", "--why", "assessed")
+    done = btx(workspace.root, "fact", "set", "data/prose@1", *attached)
+    assert done.returncode == 0, done.stderr
+    assert policy.try_out(workspace, examples) == []

@@ -173,7 +173,7 @@ def faults(ended: Ended) -> list[str]:
 @pytest.mark.parametrize("attack", hostile.ATTACKS)
 def test_a_strangers_files_are_data(server: Server, story: Any, dump: Path, attack: str) -> None:
     with laid(server, story, dump, 0, attack) as (box, commands):
-        for command in commands[:4]:
+        for command in commands[:2]:
             ended = run(box, command)
             assert faults(ended) == [], (command, ended.text[-3000:])
 

@@ -121,6 +121,27 @@ def test_a_dry_run_forecasts_which_weights_are_written_and_how_large_they_are(
     assert forecast.cost["tokens"] == build(workspace, 2).cost.tune.tokens
 
 
+def test_a_dry_run_tells_the_price_of_one_more_by_what_was_measured(upgraded: Any) -> None:
+    workspace, forecast, answer = upgraded
+    price, built = forecast.price, workspace.catalog.get("build/1", BuildFacts)
+    trained = [
+        version.facts.train
+        for ref in ("expert/code@1", "expert/math@2")
+        if (version := workspace.catalog.get(ref, ExpertFacts)).facts.train
+    ]
+    branch = sum(train.tokens or 0 for train in trained) / len(trained)
+    tuning = built.facts.cost.tune.tokens or 0
+    assert (price.experts, price.grown, price.measured_on) == (3, False, "build/1")
+    assert price.one_more.tokens == round(branch) + tuning
+    assert price.from_nothing.tokens == 3 * round(branch) + tuning
+    # An expert that joins is written as one that takes another's place, and registered beside it.
+    registered = sum(file.bytes for file in workspace.catalog.get("expert/code@1").files)
+    written = registered + answer.bytes_written
+    assert price.one_more.bytes == pytest.approx(written, rel=0.1)
+    assert price.one_more.flops < price.from_nothing.flops
+    assert price.one_more.bytes < price.from_nothing.bytes
+
+
 def test_going_back_gives_the_earlier_builds_bytes(returned: Workspace) -> None:
     first, second, third = (build(returned, number) for number in (1, 2, 3))
     assert third.mixed == first.mixed != second.mixed

@@ -54,6 +54,34 @@ def test_a_workspace_comes_back_from_plain_files_alone(
     assert "uncommitted" not in json.loads(status.stdout or "{}"), status.stdout
 
 
+EDITED = {
+    "provenance.json": (
+        "[]",
+        '{"tensors": []}',
+        '{"tensors": {"a": {}}}',
+        '{"tensors": {"a": {"file": 1, "rule": "take", "sources": []}}}',
+        "null",
+        "[" * 100_000,
+        "9" * 6000,
+    ),
+    "config.json": ("[]", '{"num_hidden_layers": "two"}', "{", '{"a":' * 100_000),
+    "model.safetensors.index.json": ("[]", '{"weight_map": {"a": "../../x"}}', "null"),
+}
+
+
+def test_an_edited_file_of_a_build_is_a_finding_whatever_is_in_it(own_story: Workspace) -> None:
+    for name, texts in EDITED.items():
+        path = own_story.root / "builds/1" / name
+        whole = path.read_bytes()
+        path.unlink()
+        for text in texts:
+            path.write_text(text)
+            named = [one.subject for one in audit(own_story, "build/1").findings]
+            assert any(name in subject for subject in named), (name, text[:40], named)
+        path.write_bytes(whole)
+    assert audit(own_story, "build/1").findings == ()
+
+
 def cached(root: Path) -> set[str]:
     return {path.parent.name + path.name for path in (root / ".dvc/cache/files/md5").glob("*/*")}
 

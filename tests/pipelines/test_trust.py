@@ -62,7 +62,18 @@ def stage(old: str, new: str) -> Callable[[Path, Path], None]:
     return write
 
 
+def pipe(name: str) -> Callable[[Path, Path], None]:
+    def write(root: Path, elsewhere: Path) -> None:
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+
+    return write
+
+
 NAMED = {
+    "a pipe among the rules": pipe("policies/licence.yaml"),
+    "a pipe for the facts": pipe("facts.yaml"),
+    "a pipe for DVC": pipe(".dvc/config.local"),
     "a server": setting('[registry]\nurl = "postgresql+psycopg://eve@198.51.100.7/db"\n'),
     "a file elsewhere": setting('[registry]\nurl = "sqlite:///ELSEWHERE/registry.db"\n'),
     "a file above": setting('[registry]\nurl = "sqlite:///../elsewhere/registry.db"\n'),
@@ -106,10 +117,9 @@ def test_a_workspace_that_names_such_is_refused_until_its_user_confirms_exactly_
 
 def test_what_init_lays_down_needs_no_word(workspace: Workspace) -> None:
     assert workspace.statements() == []
-    (workspace.root / "dvc.yaml").write_text(
-        (template() / "dvc.yaml").read_text().replace("python -P", "python")
-        + "\n  report:\n    cmd: python report.py\n    outs: [report.md]\n"
-    )
+    own = "stages:\n  report:\n    cmd: python report.py\n    outs: [report.md]\n"
+    shipped = (template() / "dvc.yaml").read_text().replace("python -P", "python")
+    (workspace.root / "dvc.yaml").write_text(shipped.replace("stages:\n", own, 1))
     (workspace.root / "work").mkdir(exist_ok=True)
     (workspace.root / "work/inside").symlink_to(workspace.root / "policies")
     assert Workspace.find(workspace.root).statements() == []

@@ -165,7 +165,13 @@ def linked_folder(folder: Path) -> None:
     (folder / "again").symlink_to(folder / "heldout")
 
 
-UNUSUAL = (git, dvc, broken_pipeline, pipeline, ignore, pipe, linked_folder)
+def submodule(folder: Path) -> None:
+    (folder / "sub/.hg").mkdir(parents=True)
+    (folder / "sub/.hg/store").write_text("x")
+    (folder / "sub/.git").write_text("gitdir: ../../.git/modules/sub")
+
+
+UNUSUAL = (git, dvc, broken_pipeline, pipeline, ignore, pipe, linked_folder, submodule)
 
 
 @pytest.mark.parametrize("make", UNUSUAL, ids=lambda make: make.__name__)

@@ -121,7 +121,8 @@ def test_init_in_a_project_with_stages_of_its_own_says_what_to_do(
 
 def test_stages_that_were_copied_into_a_project_are_enough(tmp_path: Path) -> None:
     shipped = (template() / "dvc.yaml").read_text()
-    (tmp_path / "dvc.yaml").write_text(f"{shipped}\n  mine:\n    cmd: echo hi\n")
+    both = shipped.replace("stages:\n", "stages:\n  mine:\n    cmd: echo hi\n", 1)
+    (tmp_path / "dvc.yaml").write_text(both)
     require_stages(tmp_path / "dvc.yaml", template() / "dvc.yaml")
 
 
@@ -150,3 +151,21 @@ def test_a_workspace_in_a_folder_that_git_ignores_has_a_repository_of_its_own(
     run(tmp_path, "git", "init", "--quiet")
     (tmp_path / ".gitignore").write_text("/demo/\n")
     assert (create(tmp_path / "demo").root / ".git").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("[registri]\n", "registry, machine"),
+        ("[registry]\nurll = 1\n", "one of url"),
+        ("[machine]\ngpu = 1\n", "gpus"),
+        ("[line.support]\nexpert = []\n", "the key experts"),
+        ("[line.support]\nexperts = []\nexpert = []\n", "a key that is known there"),
+    ],
+)
+def test_a_key_that_is_no_setting_is_refused_with_those_that_are(
+    tmp_path: Path, text: str, known: str
+) -> None:
+    (tmp_path / "btx.toml").write_text(text)
+    with pytest.raises(Invalid, match=known):
+        read_settings(tmp_path / "btx.toml")

@@ -293,3 +293,10 @@ def test_a_reader_sees_one_state_while_another_writes(url: str, catalog: Catalog
         assert len(catalog.versions(DataFacts)) == 1
     assert catalog.head() == other.head() != before
     other.close()
+
+
+def test_who_holds_a_file_is_found_on_either_engine(catalog: Catalog) -> None:
+    files = [FileFact(f"{n}.txt", 1, f"{n:064x}") for n in range(12)]
+    held = catalog.register("law", DataFacts(), files=files)
+    assert catalog.holders([file.sha256 for file in files]) == {held.ref: held.files}
+    assert catalog.holders(["f" * 64]) == {}

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.jobs import collect_evidence
 from registry.errors import NotFound
-from registry.governance import attestations, gaps, gate, people
+from registry.governance import attestations, gaps, gate, people, remarks, seen_before
 from registry.records.events import Act, Acted, Envelope, Judged
 from registry.records.kinds import Outcome
 from registry.records.results import Result
@@ -127,3 +127,24 @@ def test_other_bytes_than_were_judged_are_found_though_every_fact_is_the_same(
         catalog.register("novels", facts, files=stolen, parents=parents)
     (gap,) = gaps.ungated(catalog, f"{kind}/novels@1")
     assert gap.found.startswith("judged on content")
+
+
+def test_what_was_retired_is_tainted_with_what_it_was_made_from(governed: Any) -> None:
+    """Else who retires an expert in time brings its weights back under another name."""
+    governed.seed()
+    data = governed.data()
+    expert = governed.expert(data)
+    catalog = governed.as_("ann")
+    tensors = {"w": "d" * 64}
+    facts = expert.facts.model_copy(update={"tensors": tensors})
+    twin = catalog.register(
+        "twin",
+        facts,
+        files=[FileFact("model.safetensors", 9, "e" * 64)],
+        parents=[("seed/base@1", "branched_from"), (data.ref, "trained_on")],
+    )
+    remarks.retire(catalog, str(twin.ref), "a typing error")
+    assert seen_before.of_weights(catalog, tensors) == ()
+    people.withdraw(catalog, "data/law@1", "consent ended")
+    (line,) = seen_before.of_weights(catalog, tensors)
+    assert (line.ref, line.status, line.share) == ("expert/twin@1", "tainted", 1.0)

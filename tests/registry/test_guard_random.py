@@ -87,12 +87,13 @@ class World:
                 self.bad.add(str(version.ref))
 
     def lay_down(self, name: str, text: str, facts: Any) -> Any:
-        """Register a corpus, with its file in a folder."""
+        """Register a corpus, with its file in a folder; the same again is the version it was."""
         files = [self.governed.file_of(text)]
         version = self.governed.as_("ann").register(name, facts, files=files)
         folder = self.folder(version.ref)
-        folder.mkdir(parents=True)
-        (folder / files[0].path).write_text(text)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            (folder / files[0].path).write_text(text)
         return version
 
     def folder(self, ref: Any) -> Path:

@@ -72,6 +72,26 @@ def test_the_api_answers_as_it_says(web: Web) -> None:
     assert len(asked) >= 20
 
 
+LONE = ("\\ud800", "a\\udfff", "\\udc00\\ud800")
+
+
+@pytest.mark.parametrize("text", LONE)
+def test_half_a_character_is_the_senders_mistake(web: Web, text: str) -> None:
+    bodies = {
+        "/api/withdrawals": f'{{"ref": "data/law@1", "why": "{text}"}}',
+        "/api/audits": f'{{"ref": "{text}xxx"}}',
+        "/api/explanations": f'{{"build": "build/1", "text": "{text}"}}',
+    }
+    for path, body in bodies.items():
+        headers = web.as_("ann" if path == "/api/withdrawals" else "max", **JSON)
+        assert web.client.post(path, content=body, headers=headers).status_code in (404, 422), path
+    for query in ("kind=%00", "name=%ED%A0%80", "q=%00"):
+        for page in ("/api/events", "/api/versions", "/events", "/search"):
+            answer = web.client.get(f"{page}?{query}", headers=web.as_("eve"))
+            assert answer.status_code < 500, (page, query, answer.text)
+
+
+JSON = {"content-type": "application/json"}
 WRITES = {
     "/api/audits": {"max"},
     "/api/withdrawals": {"ann", "dora", "max"},
