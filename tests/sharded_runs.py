@@ -5,6 +5,7 @@ goes to OUT/NAME and its losses to OUT/NAME.json. With a STOP above 0 the proces
 step.
 """
 
+import gc
 import json
 import os
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from btx_core.machine import here
 from btx_core.mixing.mix import Member, MixRecipe, mix
@@ -23,6 +25,7 @@ from btx_core.training.loop import Watch
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
+from btx_core.training.routing import Routing
 from btx_core.training.tune import TuneInputs, tune
 
 TRAIN = TrainRecipe(steps=5, batch=4, sequence=16, warmup_steps=2, save_every=2)
@@ -41,14 +44,25 @@ TUNINGS = {
     "all": replace(TUNE, mode="all"),
     "grow": replace(TUNE, grow=0.8),
 }
-# Routings that a training limits or draws; each has a mixture of its own.
+# Routings that a training limits or draws.
 ROUTINGS = {
-    "switch": replace(TUNE, capacity=1.0),
+    "switch": replace(TUNE, capacity=1.0, accumulate=2),
     "sample": TUNE,
-    "switch-parts": replace(TUNE, capacity=1.0, accumulate=2),
 }
 # Of the seed and three experts, so that the experts divide by two.
-FOUR = {"four-shared": TUNE, "four-all": replace(TUNE, mode="all")}
+FOUR = {
+    "four-shared": TUNE,
+    "four-all": replace(TUNE, mode="all"),
+    "four-switch": replace(TUNE, capacity=1.0),
+    "four-sample": TUNE,
+}
+# Mixtures: how many experts beside the seed's, and how they are chosen.
+MIXTURES: dict[str, tuple[int, Routing]] = {
+    "mixed": (2, "top-k"),
+    "four": (3, "top-k"),
+    "switch": (3, "switch"),
+    "sample": (3, "sample"),
+}
 
 
 def prepare(seed: Path, corpora: Path, ground: Path) -> None:
@@ -58,17 +72,12 @@ def prepare(seed: Path, corpora: Path, ground: Path) -> None:
     for name in ("math", "units"):
         train(seed, [corpora / name], TRAIN, ground / name)
     folders = {"math": "math", "units": "units", "third": "math"}
-    for name, count in {"mixed": 2, "four": 3}.items():
+    for name, (count, routing) in MIXTURES.items():
         members = [
             Member(member, slot, ground / folder)
             for slot, (member, folder) in enumerate(list(folders.items())[:count], 1)
         ]
-        mix(seed, members, MixRecipe(), ground / name)
-    for routing in ("switch", "sample"):
-        members = [
-            Member(name, slot, ground / name) for slot, name in enumerate(("math", "units"), 1)
-        ]
-        mix(ground / "seed", members, MixRecipe(routing=routing), ground / routing)
+        mix(seed, members, MixRecipe(routing=routing), ground / name)
     bare = TuneInputs(ground / "mixed", {"math": [corpora / "math"]})
     tune(bare, replace(TUNE, start="random"), ground / "before")
 
@@ -83,14 +92,19 @@ def run(
     """Train or tune by name."""
     losses: list[float] = []
     first: list[int] = []
+    held: list[int] = []
 
     def report(step: int, measured: dict[str, float]) -> None:
         first.append(step)
         losses.append(measured["loss"])
         on_step(step)
+        if len(losses) == 2:
+            held.append(held_bytes())
         if step == stop:
             os._exit(9)
 
+    # What a run before this one in the same process held is no part of this one's.
+    gc.collect()
     exchanged = counted(dist, "reduce_scatter_single")
     watch, text = Watch(report=report), ground / "text"
     if name in BRANCHES:
@@ -109,14 +123,24 @@ def run(
             domain: OwnExpert(index, ground / domain)
             for index, domain in enumerate(("math", "units"), 1)
         }
-        folder = "four" if name in FOUR else "mixed"
-        mixed = ground / (name.partition("-")[0] if name in ROUTINGS else folder)
+        plain, routing = "four" if name in FOUR else "mixed", name.removeprefix("four-")
+        mixed = ground / (routing if routing in ROUTINGS else plain)
         grown = Grown(ground / "before", {0: 0, 1: 1})
         inputs = TuneInputs(mixed, texts, own, ground / "seed", grown)
         tune(inputs, (TUNINGS | ROUTINGS | FOUR)[name], out / name, watch)
     if here().is_main:
-        done = {"losses": losses, "first": first[0], "exchanged": len(exchanged)}
+        done = {"losses": losses, "first": first[0], "exchanged": len(exchanged), "held": held}
         (out / f"{name}.json").write_text(json.dumps(done))
+
+
+def held_bytes() -> int:
+    """Return the bytes of all tensors that this process holds, of a divided one its share."""
+    sizes: dict[int, int] = {}
+    for one in gc.get_objects():
+        if issubclass(type(one), torch.Tensor) and type(one) is not DTensor and not one.is_meta:
+            storage = one.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
 
 
 # Any: a module.

@@ -1,11 +1,11 @@
 """What each of several processes that share a model really holds: loading, steps, state, writing.
 
-    .venv/bin/python benchmarks/memory/ranks.py [--processes 2 4] [--layers 4 12] [--runs NAME ...]
+    .venv/bin/python benchmarks/memory/ranks.py [--processes 2 4] [--layers 6 12] [--runs RUN ...]
 
 In:  nothing; models of random weights and text are made in a temporary folder.
-Out: Markdown rows: by phase, how much the resident memory of the process that holds most grows with
-     the model, as a share of what its part of weights, gradients and averages grows by; and the
-     largest peak less 1.1 times that part: a constant that does not depend on the size.
+Out: Markdown rows: by phase, how much the anonymous memory of the process that holds most grows
+     with the model, as a share of what its part of weights, gradients and averages grows by; and
+     the largest peak less 1.1 times that part: a constant that does not depend on the size.
 
 Two models that differ in their number of layers alone are trained alike, so that libraries, text
 and the layers that are whole while they compute cancel out. Activations are computed again.
@@ -109,7 +109,7 @@ class Peaks:
         held = 1024 * next(
             int(line.split()[1])
             for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmRSS")
+            if line.startswith("RssAnon")
         )
         self.bytes[self.phase] = max(held, self.bytes.get(self.phase, 0))
 

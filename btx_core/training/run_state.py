@@ -274,9 +274,10 @@ def _remove(folder: Path) -> None:
 def _plainly_sharded(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor of which each shard is one stretch, which a checkpoint can describe.
 
-    What is sharded twice over one axis, as experts are, is redistributed.
+    What is sharded twice over one axis, as experts are, is redistributed where that left its shards
+    in pieces; a copy is as large as the share.
     """
-    if not isinstance(tensor, DTensor):
+    if not isinstance(tensor, DTensor) or _in_stretches(tensor):
         return tensor
     placements = [
         Shard(each.dim) if isinstance(each, _StridedShard) else each for each in tensor.placements
@@ -284,3 +285,19 @@ def _plainly_sharded(tensor: torch.Tensor) -> torch.Tensor:
     if list(tensor.placements) == placements:
         return tensor
     return tensor.redistribute(placements=placements)
+
+
+def _in_stretches(tensor: DTensor) -> bool:
+    """Whether each shard of a tensor that is sharded twice over one axis is one stretch of it.
+
+    The first division strides so far that the second leaves a single stretch, where both divide the
+    axis evenly.
+    """
+    if len(tensor.placements) != 2:
+        return False
+    first, second = tensor.placements
+    if not isinstance(first, _StridedShard) or not isinstance(second, Shard):
+        return False
+    mesh, axis = tensor.device_mesh, first.dim
+    divides = tensor.shape[axis] % mesh.size() == 0
+    return second.dim == axis and first.split_factor == mesh.size(1) and divides
