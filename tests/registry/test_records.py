@@ -468,8 +468,8 @@ def test_a_status_is_the_first_that_applies(
     words = [
         "erased" if erased else None,
         "withdrawn" if withdrawn else None,
-        "retired" if retired else None,
         "tainted" if tainted else None,
+        "retired" if retired else None,
         "released" if released else None,
         progress,
         recorded,
