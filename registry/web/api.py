@@ -422,8 +422,8 @@ def statement(
 def approvals(here: Here, number: Number) -> list[Envelope]:
     """The approvals as they were signed: envelopes that anybody with the public key can check."""
     build = here.catalog.get(f"build/{number}", BuildFacts)
-    acts = [event.read(Acted) for event in here.catalog.events(build.ref, "approved")]
-    return [act.envelope for act in acts if act.envelope]
+    approved = [event.read(Acted) for event in here.catalog.events(build.ref, "approved")]
+    return [act.envelope for act in approved if act.envelope]
 
 
 @router.post("/builds/{number}/approvals", status_code=201)

@@ -69,12 +69,12 @@ def admitted(
     return acts.admit_act(catalog, act, envelopes[0])
 
 
-def statements(here: Site, acts: Iterable[Act]) -> Statements:
+def statements(here: Site, drafts: Iterable[Act]) -> Statements:
     """Return acts as they are signed; those of an open list that need no signature are left out."""
     closed = people.is_closed(here.catalog)
     signed_always = ("waived", "approved", "retracted")
     return Statements(
-        acts=tuple(here.drafted(act) for act in acts if closed or act.act in signed_always)
+        acts=tuple(here.drafted(act) for act in drafts if closed or act.act in signed_always)
     )
 
 

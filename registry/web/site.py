@@ -319,8 +319,8 @@ class Site:
         Raises:
             Refused: naming every rule of the gate that says no.
         """
-        acts = self.jobs.drafted_release(ref, person.name)
-        return Statements(acts=tuple(map(self.drafted, acts)))
+        drafts = self.jobs.drafted_release(ref, person.name)
+        return Statements(acts=tuple(map(self.drafted, drafts)))
 
     def withdrawal_statements(self, ref: str, person: Person, why: str) -> Statements:
         """Draft what a person signs to withdraw a version."""

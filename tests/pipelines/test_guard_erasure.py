@@ -106,12 +106,12 @@ def sign_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Worksp
     return acting
 
 
-def close(workspace: Workspace, keys: Path) -> None:
+def close(workspace: Workspace, folder: Path) -> None:
     """Let ida keep the list of actors, with ann as registrar and ben as approver."""
     roles = {"ida": ("auditor",), "ann": ("registrar",), "ben": ("approver",)}
     ida = None
     for name, held in roles.items():
-        signer = keys.new_key(name, keys / f"{name}.pem")
+        signer = keys.new_key(name, folder / f"{name}.pem")
         ida = ida or signer
         catalog = workspace.acting_as("ida").catalog
         by = ida if people.is_closed(catalog) else None

@@ -143,15 +143,15 @@ class World:
 
     def replay(self) -> None:
         """Log again what somebody signed, under the name of who signed it."""
-        acts = [
+        signed = [
             event
             for event in self.governed.as_("ann").events()
             if event.kind in ("approved", "waived", "retracted", "actor")
             and people.stated(event) is not None
             and event.read(Acted).envelope is not None
         ]
-        if acts:
-            event = self.chance.choice(acts)
+        if signed:
+            event = self.chance.choice(signed)
             body = event.read(Acted)
             catalog = self.governed.as_(event.actor)
             catalog.event(body, event.subject, kind=event.kind)

@@ -76,9 +76,9 @@ def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     # Where nobody's key lies: a server has none.
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     governed.story()
-    keys = {"max": governed.person("max", "auditor")}
-    keys |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
-    keys["mallory"] = keys.new_key("mallory", tmp_path / "mallory.pem")
+    made = {"max": governed.person("max", "auditor")}
+    made |= {name: governed.person(name, *ROLES[name], by="max") for name in ("dora", "ann")}
+    made["mallory"] = keys.new_key("mallory", tmp_path / "mallory.pem")
     (tmp_path / "btx.toml").write_text(f'[registry]\nurl = "{governed.url}"\n')
     shutil.copytree(POLICIES, tmp_path / "policies")
     (tmp_path / ".btx").mkdir()
@@ -87,4 +87,4 @@ def web(governed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     with TestClient(
         application(served), base_url=f"http://{HOST}", raise_server_exceptions=False
     ) as client:
-        yield Web(served, client, secrets, keys)
+        yield Web(served, client, secrets, made)
