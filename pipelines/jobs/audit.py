@@ -239,7 +239,7 @@ def _dvc_files(
         if held is None or path is None or not path.is_file():
             continue
         examined += 1
-        named = _MD5.findall(path.read_text())
+        named = _MD5.findall(path.read_text(errors="replace"))
         if named != [held.md5]:
             subject = f"{version.ref}, {path.relative_to(workspace.root)}"
             advice = f"dvc add {folder}, once btx audit finds nothing in its files"

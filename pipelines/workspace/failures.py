@@ -31,6 +31,13 @@ def known_error(error: BaseException) -> BtxError | None:
             expected="a workspace that DVC can read",
             next="fix what DVC names",
         )
+    if isinstance(error, UnicodeDecodeError):
+        return Invalid(
+            "a text file",
+            found=f"byte {error.object[error.start]:#04x} at {error.start}",
+            expected="UTF-8",
+            next="git status names the files that were changed here; restore them",
+        )
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
     path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")
     if getattr(error, "errno", None) in FULL or "No space left" in text or "disk is full" in text:

@@ -119,7 +119,7 @@ class BuildOrder(Record):
 def read_build(root: Path) -> BuildOrder:
     """Return the rebuild that the workspace is told to run."""
     path = root / SNAPSHOT
-    return BuildOrder.from_json(read_object(path.read_text(), str(path)), str(path))
+    return BuildOrder.from_json(read_object(path.read_bytes(), str(path)), str(path))
 
 
 def build_text(order: BuildOrder) -> str:

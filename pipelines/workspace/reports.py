@@ -97,4 +97,4 @@ def training_report(folder: Path) -> TrainingReport | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_object(path.read_text(), str(path))
+    return read_object(path.read_bytes(), str(path))

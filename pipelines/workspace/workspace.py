@@ -635,7 +635,8 @@ def _read(kind: type[S], path: Path) -> S:
             expected="a TOML file",
             next="check the path",
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    # Bytes that are no text are a ValueError too.
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Invalid(str(path), found=str(error), expected="TOML", next="fix the line") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -741,7 +742,7 @@ def _add_lines(path: Path, lines: str) -> None:
 def _set_driver(root: Path) -> None:
     """Let git keep this clone's own files on a merge, where the workspace asks for that."""
     attributes = root / ".gitattributes"
-    if not attributes.is_file() or DRIVER not in attributes.read_text():
+    if not attributes.is_file() or DRIVER.encode() not in attributes.read_bytes():
         return
     key = f"merge.{DRIVER}.driver"
     # `true` leaves the file of this clone as it is. Outside of a git repository nothing is set.

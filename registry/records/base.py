@@ -84,7 +84,7 @@ class Record(BaseModel):
             ) from None
 
 
-def read_object(text: str, subject: str) -> dict[str, Any]:
+def read_object(text: str | bytes, subject: str) -> dict[str, Any]:
     """Parse a JSON object whose form its reader decides. Raises Damaged for anything else."""
     try:
         value = json.loads(text)

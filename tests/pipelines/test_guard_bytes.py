@@ -200,9 +200,10 @@ def test_a_dvc_file_that_leads_other_machines_to_other_bytes_is_found(own_story:
     path = own_story.root / "data/math/1.dvc"
     whole = path.read_text()
     (md5,) = re.findall(r"md5: ([0-9a-f]{32})", whole)
-    for text in (whole.replace(md5, "0" * 32), whole.replace("md5:", "etag:")):
+    others = (whole.replace(md5, "0" * 32).encode(), whole.replace("md5:", "etag:").encode())
+    for content in (*others, b"\x80 no text"):
         path.unlink()
-        path.write_text(text)
+        path.write_bytes(content)
         (finding,) = audit(own_story, "data/math@1").findings
         assert (finding.check, finding.subject) == ("dvc", "data/math@1, data/math/1.dvc")
     path.write_text(whole)

@@ -48,17 +48,18 @@ def test_outside_a_workspace_the_next_step_is_init(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("content", "named"),
     [
-        ("[registry]\nurll = 'x'\n", "registry.urll"),
-        ("[recipes]\n", "recipes"),
-        ("[registry\n", "btx.toml"),
-        ("[recipe]\ntune = 3\n", "recipe.tune"),
+        (b"[registry]\nurll = 'x'\n", "registry.urll"),
+        (b"[recipes]\n", "recipes"),
+        (b"[registry\n", "btx.toml"),
+        (b"[recipe]\ntune = 3\n", "recipe.tune"),
+        (b"\x80", "btx.toml"),
     ],
 )
-def test_a_wrong_setting_is_named(tmp_path: Path, text: str, named: str) -> None:
+def test_a_wrong_setting_is_named(tmp_path: Path, content: bytes, named: str) -> None:
     path = tmp_path / "btx.toml"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(Invalid, match=named):
         read_settings(path)
 
