@@ -160,7 +160,9 @@ def data_add_command(
 
 @data_app.command("suggest")
 def data_suggest_command(
-    folder: Annotated[Path, typer.Argument(metavar="PATH", help="text as `btx data add` reads it")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="PATH", help="text in any form that is taken in")
+    ],
     domains: Annotated[
         int | None, typer.Option(metavar="K", help="how many; default: as many as are clear")
     ] = None,

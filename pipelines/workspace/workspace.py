@@ -64,7 +64,7 @@ work/evaluation.json merge={DRIVER}
 ledger/** -text
 """
 ABOUT_LEDGER = """\
-Rows and log of this workspace's registry, a file an event, written by btx with each event.
+Rows and log of this workspace's registry: one file for each event.
 Commit them: after `git clone`, or `git pull`, `btx registry restore` reads what the registry lacks.
 Whoever reads this repository reads them. Without this folder nothing of the kind is kept.
 """
@@ -336,7 +336,8 @@ class Workspace:
 
     def write_ledger(self, catalog: Catalog) -> None:
         """Write the events of a catalogue into the ledger, where the workspace keeps one."""
-        ledger.append(self.ledger, catalog)
+        with shared_as(self.root):
+            ledger.append(self.ledger, catalog)
 
     def held_here(self) -> list[str]:
         """Return the .dvc files of all versions that lie in this workspace, relative to it."""

@@ -24,6 +24,7 @@ CALLS: Mapping[str, str] = {
     "init": "init {new}",
     "trust": "trust {new}",
     "data add": "data add extra {text} --license CC0-1.0 --source test --pii none",
+    "data suggest": "data suggest {corpora} --domains 2",
     "seed add": "seed add second {seed} --license CC0-1.0",
     "train --dry-run": "train third --data data/extra --seed seed/base --dry-run",
     "train": "train third --data data/extra --seed seed/base",
@@ -151,7 +152,7 @@ def test_every_answer_is_what_its_published_schema_says(
         "".join(f"Sentence {n} of a text that is like no other here.\n" for n in range(400))
     )
     named = {"new": new, "out": out, "text": text, "seed": story.seed, "checkpoint": checkpoint}
-    named["key"] = tmp_path / "own"
+    named |= {"key": tmp_path / "own", "corpora": story.corpora}
     named["day"] = (datetime.now(UTC) + timedelta(days=9)).date()
     monkeypatch.setenv("BTX_KEY_FILE", f"{named['key']}.pem")
     monkeypatch.setattr("pipelines.story.bench.bench", lambda *given: [BENCH])

@@ -277,6 +277,7 @@ def test_of_two_rebuilds_at_once_one_waits_and_both_end_well(
     assert "up to date" in dvc(own_story.root, "status")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_tuning_stops_every_process_and_the_same_command_goes_on(
     own_story: Workspace,
 ) -> None:

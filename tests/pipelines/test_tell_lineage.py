@@ -104,6 +104,7 @@ def test_a_real_server_receives_the_rebuild_while_it_runs(
         assert event["run"]["facets"]["parent"]["run"]["runId"] == first["run"]["runId"]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_does_not_fail_a_rebuild_and_is_told_of(
     own_story: Any, server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
