@@ -65,7 +65,10 @@ ledger/** -text
 """
 ABOUT_LEDGER = """\
 Rows and log of this workspace's registry: one file for each event.
-Commit them: after `git clone`, or `git pull`, `btx registry restore` reads what the registry lacks.
+Commit them. After git clone or git pull, this brings the registry what it lacks:
+
+    btx registry restore
+
 Whoever reads this repository reads them. Without this folder nothing of the kind is kept.
 """
 SHIPPED_FACTS = Path(__file__).with_name("facts.yaml")

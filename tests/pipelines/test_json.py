@@ -197,7 +197,7 @@ def test_every_command_that_is_called_wrongly_says_so_in_its_document(
 
 
 # These need no workspace.
-ANYWHERE = ("init", "trust", "mix", "bench", "demo", "key new")
+ANYWHERE = ("init", "trust", "mix", "data suggest", "bench", "demo", "key new")
 
 
 def test_every_command_outside_a_workspace_says_so_in_its_document(
@@ -231,7 +231,7 @@ def test_every_command_that_is_refused_says_so_in_its_document(
 
 def _with_something(command: str, folder: Path) -> str:
     """Fill in what a call names with a path at which nothing is."""
-    names = ("new", "out", "seed", "text", "token", "checkpoint", "key", "day")
+    names = ("new", "out", "seed", "text", "corpora", "token", "checkpoint", "key", "day")
     return command.format(**dict.fromkeys(names, str(folder / "nothing")), event=1)
 
 

@@ -18,7 +18,7 @@ from pipelines.jobs.withdraw import contest
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.metrics import metrics_file
 from pipelines.workspace.workspace import Workspace
-from registry.governance import approving, changes, gaps
+from registry.governance import approving, changes, gaps, keys
 from registry.web.middleware import Limits
 
 pytestmark = pytest.mark.skipif(
@@ -66,9 +66,9 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     subprocess.run(["cp", "-a", str(story.root), str(root)], check=True)
     for policy in (root / "policies").glob("release-*.yaml"):
         policy.unlink()
-    workspace, keys = Workspace.find(root), tmp_path_factory.mktemp("keys")
+    workspace, folder = Workspace.find(root), tmp_path_factory.mktemp("keys")
     adopt(workspace)
-    made = {name: keys.new_key(name, keys / f"{name}.pem") for name in ("max", "dora", "ann")}
+    made = {name: keys.new_key(name, folder / f"{name}.pem") for name in ("max", "dora", "ann")}
     for name, role, by in (
         ("max", "auditor", None),
         ("dora", "approver", "max"),
@@ -78,9 +78,9 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         catalog = site(workspace, Address(), Limits()).acting(by or "max")
         changes.add_actor(catalog, name, (role,), keys.public_pem(made[name]), acting)
     roles = {"ann": ("registrar",), "dora": ("approver",), "max": ("auditor",)}
-    with serving(workspace, roles, keys) as served, pytest.MonkeyPatch.context() as environment:
+    with serving(workspace, roles, folder) as served, pytest.MonkeyPatch.context() as environment:
         # Where nobody's key lies: a server has none.
-        environment.setenv("HOME", str(keys / "home"))
+        environment.setenv("HOME", str(folder / "home"))
         yield served
 
 
@@ -173,7 +173,7 @@ def test_the_story_is_told_by_three_roles(served: Served, browser: Browser) -> N
     approver.get_by_label("Why").fill("read and found good")
     approver.get_by_label("Your key file").set_input_files(served.keys / "ann.pem")
     approver.get_by_role("button", name="Sign build/1").click()
-    expect(approver.get_by_role("alert")).to_contain_text("Not signed")  # another person's key
+    expect(approver.get_by_role("alert")).to_contain_text("Not done")  # another person's key
     approver.get_by_label("Your key file").set_input_files(served.keys / "dora.pem")
     approver.get_by_role("button", name="Sign build/1").click()
     expect(approver.get_by_role("region", name="Verdict")).to_contain_text("approved dora")
