@@ -18,6 +18,13 @@ PLAIN_JSON = {
     "registry/records/older.py": "reads rows of any age, to bring them into today's shape",
     "registry/catalogue/checks.py": "audits rows that may hold anything",
     "registry/governance/policies.py": "judges evidence as the plain JSON that is kept with it",
+    "registry/governance/claims.py": "compares kept evidence, of any age, with rows and log",
+    "registry/governance/gate.py": "reads kept evidence, of any age, for a waiver",
+    "registry/catalogue/ledger.py": "writes and reads rows as they are stored, of any age",
+    "registry/web/middleware.py": "passes on messages of ASGI",
+    "registry/web/public.py": "passes on messages of ASGI",
+    "pipelines/workspace/trust.py": "reads the dvc.yaml of a stranger",
+    "pipelines/workspace/erased_bytes.py": "reads DVC's own settings",
     "registry/governance/policy_tests.py": "reads the cases of policies, which are YAML",
     "registry/governance/attestations.py": "opens envelopes that others may have written",
 }

@@ -80,7 +80,7 @@ def _component(dossier: Dossier, version: Version[Facts]) -> Document:
     if files := files_digest(version):
         component["hashes"] = [{"alg": "SHA-256", "content": files}]
     if isinstance(facts, BuildFacts | ExpertFacts):
-        provider = dossier.organisation.get("provider")
+        provider = dossier.own_fact("provider")
         component["supplier"] = {"name": provider.text if provider else "not stated"}
     if licences := _licences(dossier, version):
         component["licenses"] = licences

@@ -4,16 +4,12 @@ In: texts/*.yaml. Out: a LegalText each, read once. Which recorded facts answer 
 by the function in legal_answers.py that the point names; what people state, by the own facts.
 """
 
-from collections.abc import Mapping
 from datetime import date
 from importlib import resources
 from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
-
-# What own facts of a point are stated of; what is stated of the organisation holds for the others.
-StatedOf = Literal["organisation", "build", "data"]
 
 
 class Source(BaseModel):
@@ -30,6 +26,22 @@ class Source(BaseModel):
     document: str
     date: date
     url: str
+
+
+class OwnFactsAsked(BaseModel):
+    """Own facts that answer a point, by what they are stated of; the organisation's hold for all.
+
+    Attributes:
+        organisation: of the company itself.
+        build: of a build.
+        data: of every data version.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    organisation: tuple[str, ...] = ()
+    build: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
 
 
 class Point(BaseModel):
@@ -56,7 +68,7 @@ class Point(BaseModel):
     answer: str | None = None
     recorded: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    facts: Mapping[StatedOf, tuple[str, ...]] = {}
+    facts: OwnFactsAsked = OwnFactsAsked()
     only_if: str | None = None
     of_class: tuple[str, ...] = ()
     readers: tuple[Literal["AIO", "NCA", "DP"], ...] = ()

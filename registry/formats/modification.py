@@ -60,7 +60,7 @@ def modification(dossier: Dossier) -> Modification:
     tunes = [
         (str(version.ref), version.facts.cost.tune.flops)
         for version in dossier.of(BuildFacts)
-        if version.facts.recipe.tune.get("mode") != "none"
+        if version.facts.tuned != "none"
     ]
     reported = [(str(one.ref), _flops(one.facts)) for one in experts] + tunes
     known = [flops for _, flops in reported if flops is not None]

@@ -67,8 +67,8 @@ def _of_one(point: Point, dossier: Dossier) -> Answer:
     missing = []
     # Facts of builds are stated of no other kind; the organisation's hold for all.
     about = dossier.ref if dossier.kind == Kind.BUILD else ORGANISATION
-    named = [(key, ORGANISATION) for key in point.facts.get("organisation", ())]
-    named += [(key, about) for key in point.facts.get("build", ())]
+    named = [(key, ORGANISATION) for key in point.facts.organisation]
+    named += [(key, about) for key in point.facts.build]
     for key, ref in named:
         fact = dossier.organisation.get(key) if ref == ORGANISATION else dossier.own_fact(key)
         if fact is None:
@@ -86,7 +86,7 @@ def _of_data(point: Point, dossier: Dossier) -> Answer:
         unclassed = [one for one in versions if source_class(dossier, one) is None]
         versions = [one for one in versions if source_class(dossier, one) in point.of_class]
         recorded.append(_used(versions, unclassed))
-    keys = point.facts.get("data", ())
+    keys = point.facts.data
     if not keys or not versions:
         return Answer(tuple(recorded))
     rows, missing = [], []

@@ -73,13 +73,13 @@ def test_a_form_asks_every_item_of_its_legal_text_and_nothing_else(name: str) ->
 @pytest.mark.parametrize("name", FORMS)
 def test_every_fact_that_a_form_asks_for_can_be_stated_of_its_kind(name: str) -> None:
     for point in FORMS[name].points:
-        for kind, keys in point.facts.items():
+        for kind, keys in point.facts:
             for key in keys:
                 assert kind in SCHEMA.facts[key].kinds, (point.heading, key)
         if point.only_if:
             assert "organisation" in SCHEMA.facts[point.only_if].kinds
         if name == "training-summary":
-            for key in (key for keys in point.facts.values() for key in keys):
+            for key in (key for _, keys in point.facts for key in keys):
                 assert SCHEMA.facts[key].public, key
 
 
