@@ -36,8 +36,14 @@ def data(workspace: Workspace, act: Mapping[str, str]) -> Any:
 def expert(workspace: Workspace, act: Mapping[str, str]) -> Any:
     from pipelines.jobs.register import register
 
-    about = {"data": [act["data"]], "seed": "seed/base"}
-    version = register(workspace, act["name"], Path(act["path"]), show=silent, **about)  # type: ignore[arg-type]
+    version = register(
+        workspace,
+        act["name"],
+        Path(act["path"]),
+        data=[act["data"]],
+        seed="seed/base",
+        show=silent,
+    )
     return str(version.ref)
 
 

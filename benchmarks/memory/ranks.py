@@ -283,7 +283,8 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ALLOCATOR)
     torch.set_num_threads(1)
     if not asked.json:
-        print("| run | processes | share MB | peak MB | over 1.1 × share, MB |", *PHASES, sep=" | ")
+        head = "| run | processes | share MB | peak MB | over 1.1 × share, MB |"
+        print(head, *PHASES, sep=" | ")
         print("|---|---:|---:|---:|---:|" + "---:|" * len(PHASES))
     with tempfile.TemporaryDirectory() as folder:
         ground = Path(folder)

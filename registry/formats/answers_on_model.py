@@ -127,10 +127,13 @@ def architecture_and_size(dossier: Dossier) -> Answer:
     return Answer((_architecture(dossier),))
 
 
+def _shape(dossier: Dossier) -> Architecture | None:
+    return dossier.build.architecture if dossier.build else None
+
+
 def total_size(dossier: Dossier) -> Answer:
     """Answer the number of parameters with two significant figures."""
-    build = dossier.build
-    shape = build.architecture if build else None
+    shape = _shape(dossier)
     total = shape.total_parameters if shape else None
     if total is None:
         return Answer(missing=(f"parameters of {dossier.ref}: btx rebuild measures them",))
@@ -144,8 +147,7 @@ def modalities(dossier: Dossier) -> Answer:
 
 def size_of_inputs(dossier: Dossier) -> Answer:
     """Answer the modalities and the context length."""
-    build = dossier.build
-    shape = build.architecture if build else None
+    shape = _shape(dossier)
     stated = dossier.own_fact(CONTEXT_LENGTH)
     length = shape.context_length if shape and shape.context_length else None
     if length is None and stated is not None:
@@ -256,8 +258,7 @@ def how_flops_are_counted(dossier: Dossier) -> Answer:
 
 def inference_flops(dossier: Dossier) -> Answer:
     """Answer what one token computes when the model is used."""
-    build = dossier.build
-    shape = build.architecture if build else None
+    shape = _shape(dossier)
     active = shape.active_parameters if shape else None
     if active is None:
         return Answer(missing=(f"parameters at work of {dossier.ref}: btx rebuild measures them",))

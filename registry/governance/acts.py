@@ -15,7 +15,7 @@ from registry.errors import Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
 from registry.governance.first_uses import is_logged
 from registry.governance.keys import Signer, signer
-from registry.governance.people import ACT, Actor, has_auditor, roll
+from registry.governance.people import ACT, Actor, has_auditor, roles_of, roll
 from registry.governance.policies import moment
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted, Envelope
@@ -50,7 +50,7 @@ def asker(catalog: Catalog, name: str, sent: Sent | None = None) -> Asker:
         sent: what the person signed elsewhere, which shows the key as well.
     """
     people = roll(catalog)
-    roles = people[name].roles if name in people else ()
+    roles = roles_of(people, name)
     if not has_auditor(people):
         return Asker(name=name, roles=roles, roll="open", key=None)
     held = bool(roles) and _at_hand(people[name], sent)
@@ -106,9 +106,13 @@ def vouched(
             next="run the command where your key is, and not through a server",
         ) from None
     require_listed(catalog, by)
-    act = drafted_for(catalog, kind, subject, digest, why)
+    return _sealed(drafted_for(catalog, kind, subject, digest, why), by)
+
+
+def _sealed(act: Act, by: Signer) -> Envelope:
+    """Return the envelope of an act, signed with a person's key."""
     signed = attestations.sign(act.to_json(), by.key, ACT)
-    return Envelope.from_json(signed, f"envelope on {subject}")
+    return Envelope.from_json(signed, f"envelope on {act.subject}")
 
 
 def drafted_for(
@@ -142,14 +146,31 @@ def _acts(person: Actor, sent: Sent) -> list[tuple[Act, Envelope]]:
     found = []
     for envelope in sent.envelopes:
         try:
-            payload = attestations.opened(envelope.to_json(), person.key, ACT)
-            act = Act.from_json(payload, "act")
-            age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
+            act = _opened(envelope, person)
         except (Damaged, Invalid):
             continue
-        if -60 < age_s < LONGEST_DRAFT_S:
+        if _is_fresh(act):
             found.append((act, envelope))
     return found
+
+
+def _opened(envelope: Envelope, person: Actor) -> Act:
+    """Return the act in the envelope, which this person's key signed.
+
+    Raises:
+        Damaged: for another key, and for bytes that are no envelope.
+        Invalid: for what says no time.
+    """
+    payload = attestations.opened(envelope.to_json(), person.key, ACT)
+    act = Act.from_json(payload, f"act of {person.name}")
+    moment(act.at)
+    return act
+
+
+def _is_fresh(act: Act) -> bool:
+    """Say whether an act was drafted a moment ago, by any two clocks that nearly agree."""
+    age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
+    return -60 < age_s < LONGEST_DRAFT_S
 
 
 def _require_new(catalog: Catalog, kind: str, subject: str, envelope: Envelope) -> None:
@@ -200,8 +221,7 @@ def admit_act(catalog: Catalog, wanted: Act, envelope: Envelope) -> Event:
     _, act = signed_elsewhere(catalog, kind, subject, envelope)
     if act.to_json() != wanted.model_copy(update={"at": act.at}).to_json():
         raise _sign_again(kind, subject, "an act that says something else", "the act drafted here")
-    age_s = (datetime.now(UTC) - moment(act.at)).total_seconds()
-    if not -60 < age_s < LONGEST_DRAFT_S:
+    if not _is_fresh(act):
         raise _sign_again(kind, subject, f"drafted at {act.at}", "less than 15 minutes ago")
     _require_new(catalog, kind, subject, envelope)
     return catalog.event(Acted(act=act, envelope=envelope), subject, kind=kind)
@@ -229,13 +249,10 @@ def signed_elsewhere(
             next="btx actor add",
         )
     try:
-        payload = attestations.opened(envelope.to_json(), person.key, ACT)
-        act = Act.from_json(payload, f"act on {subject}")
-        moment(act.at)
+        return person, _opened(envelope, person)
     except (Damaged, Invalid) as error:
         expected = f"an act signed by {person.name}'s key"
         raise _sign_again(kind, subject, error.found, expected) from None
-    return person, act
 
 
 def _sign_again(kind: str, subject: str, found: str, expected: str) -> Refused:
@@ -270,8 +287,7 @@ def sign(catalog: Catalog, act: Act, by: Signer, documents: Sequence[JsonObject]
             expected=f"{listed}, as on the list of people",
             next="btx actor add, by an auditor",
         )
-    envelope = attestations.sign(act.to_json(), by.key, ACT)
-    body = Acted(act=act, envelope=Envelope.from_json(envelope, f"envelope on {act.subject}"))
+    body = Acted(act=act, envelope=_sealed(act, by))
     return catalog.event(body, act.subject, kind=act.act, documents=documents)
 
 

@@ -15,7 +15,7 @@ from registry.errors import Invalid, NotFound, Refused
 from registry.governance.acts import admit_act, now, sign, signed_elsewhere
 from registry.governance.first_uses import first_uses
 from registry.governance.keys import Signer
-from registry.governance.people import Actor, Roll, roll, stated
+from registry.governance.people import Actor, Roll, roles_of, roll, stated
 from registry.governance.policies import Waiver, moment
 from registry.records.base import JsonObject
 from registry.records.events import Act, Envelope
@@ -131,7 +131,7 @@ def draft_retraction(catalog: Catalog, event: Event, name: str, why: str) -> Act
             next=f"btx show {subject}",
         )
     people = roll(catalog)
-    roles = people[name].roles if name in people else ()
+    roles = roles_of(people, name)
     if name != event.actor and "auditor" not in roles:
         raise Refused(
             f"retraction of {subject}",
@@ -249,7 +249,7 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
 def _draft(catalog: Catalog, kind: str, subject: str, name: str) -> Act:
     people = roll(catalog)
     registered = _registered(catalog, subject)
-    roles = people[name].roles if name in people else ()
+    roles = roles_of(people, name)
     if "approver" not in roles:
         raise Refused(
             f"{kind} {subject}",

@@ -36,28 +36,6 @@ class Change:
     why: str = ""
 
 
-def add_actor(
-    catalog: Catalog,
-    name: str,
-    roles: tuple[str, ...],
-    public_key: str,
-    by: Signer | None = None,
-) -> Event:
-    """Put a person on the list of people, or change roles or key; no roles takes them off.
-
-    Args:
-        catalog: where it is logged.
-        name: the person.
-        roles: some of ROLES.
-        public_key: the person's, in PEM form.
-        by: an auditor, once the list names one.
-
-    Raises:
-        Refused: as `change_actor` does.
-    """
-    return change_actor(catalog, Change(name, roles, public_key), by)
-
-
 def change_actor(catalog: Catalog, change: Change, by: Signer | None = None) -> Event:
     """Change the list of people.
 

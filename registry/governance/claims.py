@@ -21,22 +21,22 @@ from registry.governance import adoption, approving, people, stating
 from registry.governance.policies import moment
 from registry.records.base import JsonObject
 from registry.records.events import Judged
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.evidence import DataLine
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    DataStatement,
+    ExpertFacts,
+    Facts,
+    SeedFacts,
+)
 from registry.records.own_facts import OwnFact, plain
 from registry.records.version import Event, Version
 
 # A verdict is given a moment before it is logged.
 LONGEST_TO_LOG = timedelta(hours=1)
-OF_DATA = (
-    "license",
-    "holder",
-    "source",
-    "purpose",
-    "language",
-    "pii",
-    "retain_until",
-    "use",
-)
+# What is stated of a data version and told to gates.
+OF_DATA = sorted(DataLine.model_fields.keys() & DataStatement.model_fields.keys())
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,11 @@ def has_auditor(people: Mapping[str, Actor]) -> bool:
     return any("auditor" in person.roles for person in people.values())
 
 
+def roles_of(people: Mapping[str, Actor], name: str) -> tuple[str, ...]:
+    """Return the roles that somebody has on the list; none for who is not on it."""
+    return people[name].roles if name in people else ()
+
+
 def require_role(catalog: Catalog, name: str, roles: Sequence[str], what: str) -> None:
     """Require one of some roles on a closed list of actors; on an open one anybody may act.
 
@@ -208,7 +213,7 @@ def require_role(catalog: Catalog, name: str, roles: Sequence[str], what: str) -
         Refused: for a person without any of the roles.
     """
     people = roll(catalog)
-    held = people[name].roles if name in people else ()
+    held = roles_of(people, name)
     if has_auditor(people) and not set(held) & set(roles):
         raise Refused(
             f"{name} would {what}",

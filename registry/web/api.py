@@ -162,12 +162,18 @@ Approver = Annotated[Person, Depends(with_role("approver"))]
 Auditor = Annotated[Person, Depends(with_role("auditor"))]
 Acting = Annotated[Person, Depends(with_role(*people.ROLES))]
 
-# HTTPBearer says in the description what `person` checks; it lets everything pass.
-router = APIRouter(
-    prefix="/api",
-    responses=PROBLEMS,
-    dependencies=[Depends(person), Depends(HTTPBearer(auto_error=False))],
-)
+
+def api_router() -> APIRouter:
+    """Return a router below /api that answers nobody without a token or a session."""
+    # HTTPBearer says in the description what `person` checks; it lets everything pass.
+    return APIRouter(
+        prefix="/api",
+        responses=PROBLEMS,
+        dependencies=[Depends(person), Depends(HTTPBearer(auto_error=False))],
+    )
+
+
+router = api_router()
 
 
 @router.get("/me")

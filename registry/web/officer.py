@@ -135,12 +135,8 @@ def waiver_draft(catalog: Catalog, subject: str, rule: str) -> WaiverDraft:
         Invalid: for what is no rule, or a subject without a version.
     """
     grant = gate.grant(catalog, rule, subject)
-    judged = [
-        event.read(Judged)
-        for event in gate.readable_verdicts(catalog, subject)
-        if rule in event.read(Judged).rules
-    ]
-    body = judged[-1]
+    verdicts = (event.read(Judged) for event in gate.readable_verdicts(catalog, subject))
+    body = [one for one in verdicts if rule in one.rules][-1]
     reason = next((one for one in body.reasons if one.rule == rule), None)
     return WaiverDraft(
         subject=subject,

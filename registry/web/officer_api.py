@@ -11,9 +11,8 @@ import io
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from fastapi.responses import Response
-from fastapi.security import HTTPBearer
 
 from registry.governance.lookup import harmless
 from registry.records.answers import EraseAnswer
@@ -29,7 +28,7 @@ from registry.records.officer_answers import (
 from registry.records.pages import Done, Statements
 from registry.web import history, officer, signing
 from registry.web.access import Person
-from registry.web.api import JSON, PROBLEMS, Acting, Approver, Auditor, Here, person, with_role
+from registry.web.api import JSON, Acting, Approver, Auditor, Here, api_router, with_role
 from registry.web.requests import (
     ActorRequest,
     ConfirmationRequest,
@@ -44,11 +43,7 @@ MOST_EVENTS = 100_000  # in one file
 EVENT_COLUMNS = ("seq", "at", "kind", "subject", "actor", "words", "digest")
 Judge = Annotated[Person, Depends(with_role("approver", "auditor"))]
 
-router = APIRouter(
-    prefix="/api",
-    responses=PROBLEMS,
-    dependencies=[Depends(person), Depends(HTTPBearer(auto_error=False))],
-)
+router = api_router()
 
 
 @router.get("/waivers")

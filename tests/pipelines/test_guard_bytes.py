@@ -223,7 +223,7 @@ def test_only_a_key_on_a_closed_list_signs_a_report(
     name = own_story.catalog.actor
     mine = keys.new_key(name, tmp_path / "mine.pem")
     pem = keys.public_pem(mine)
-    changes.add_actor(own_story.catalog, name, ("auditor", "registrar"), pem)
+    changes.change_actor(own_story.catalog, changes.Change(name, ("auditor", "registrar"), pem))
     keys.new_key(name, tmp_path / "any.pem")
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "any.pem"))
     with pytest.raises(Refused, match="on the list of actors"):

@@ -60,7 +60,8 @@ def test_on_a_closed_list_a_contest_is_signed_by_a_person_with_a_role(
 ) -> None:
     ida = keys.new_key("ida", tmp_path / "ida.pem")
     pem = keys.public_pem(ida)
-    changes.add_actor(withdrawn.acting_as("ida").catalog, "ida", ("auditor",), pem)
+    added = changes.Change("ida", ("auditor",), pem)
+    changes.change_actor(withdrawn.acting_as("ida").catalog, added)
     keys.new_key("mal", tmp_path / "mal.pem")
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "mal.pem"))
     with pytest.raises(Refused, match="mal would contest"):

@@ -115,7 +115,7 @@ def close(workspace: Workspace, folder: Path) -> None:
         ida = ida or signer
         catalog = workspace.acting_as("ida").catalog
         by = ida if people.is_closed(catalog) else None
-        changes.add_actor(catalog, name, held, keys.public_pem(signer), by)
+        changes.change_actor(catalog, changes.Change(name, held, keys.public_pem(signer)), by)
 
 
 def dvc(root: Path, *arguments: str) -> None:

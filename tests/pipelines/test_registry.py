@@ -144,7 +144,7 @@ def test_a_log_written_anew_is_caught_by_each_kept_head(
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "dora.pem"))
     pem = keys.public_pem(keys.new_key("dora"))
     (tmp_path / "dora.pub").write_text(pem)
-    changes.add_actor(own_story.catalog, "dora", ("auditor",), pem)
+    changes.change_actor(own_story.catalog, changes.Change("dora", ("auditor",), pem))
     for options in (["-o", "plain.json"], ["--sign", "-o", "signed.json"]):
         assert btx(own_story.root, "registry", "head", *options).returncode == 0
     subprocess.run(

@@ -149,9 +149,14 @@ class Governed:
     def person(self, name: str, *roles: str, by: str | None = None) -> keys.Signer:
         """Put a person on the list of people, with a new key; `by` is an auditor."""
         signer = keys.new_key(name, self.keys / f"{name}.pem")
-        acting = keys.signer(by, self.keys / f"{by}.pem") if by else None
-        changes.add_actor(self.as_(by or "ann"), name, roles, keys.public_pem(signer), acting)
+        acting = self.signer(by) if by else None
+        added = changes.Change(name, roles, keys.public_pem(signer))
+        changes.change_actor(self.as_(by or "ann"), added, acting)
         return signer
+
+    def signer(self, name: str) -> keys.Signer:
+        """Return a person with the key that they were put on the list with."""
+        return keys.signer(name, self.keys / f"{name}.pem")
 
     def decide(self, gate_name: str, about: Evidence, at: datetime | None = None) -> Verdict:
         """Ask a gate as ann, with the policies of this repository, and log the verdict."""

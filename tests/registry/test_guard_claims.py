@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.jobs import collect_evidence
-from registry.governance import acts, adoption, approving, gaps, gate, keys, people, stating
+from registry.governance import acts, adoption, approving, gaps, gate, people, stating
 from registry.governance.policies import load
 from registry.records.facts import BuildFacts
 from registry.records.own_facts import FactSchema
@@ -22,15 +22,11 @@ NC = "CC-BY-NC-4.0"
 Lie = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
-def key(governed: Any, name: str) -> keys.Signer:
-    return keys.signer(name, governed.keys / f"{name}.pem")
-
-
 @pytest.fixture
 def told(governed: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """ida audits, ben approves, ann registers under her key."""
     governed.person("ida", "auditor")
-    adoption.adopt(governed.as_("ida"), load(POLICIES), key(governed, "ida"))
+    adoption.adopt(governed.as_("ida"), load(POLICIES), governed.signer("ida"))
     governed.person("ann", "registrar", by="ida")
     governed.person("ben", "approver", by="ida")
     monkeypatch.setenv("BTX_KEY_FILE", str(governed.keys / "ann.pem"))
@@ -69,7 +65,7 @@ def released(told: Any) -> list[str]:
 
 
 def approved(told: Any) -> Any:
-    return approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    return approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
 
 
 def line(event_at: str) -> dict[str, Any]:
@@ -121,7 +117,7 @@ def test_a_release_by_an_approval_that_nobody_gave_or_that_was_taken_back_is_fou
     at = acts.now()
     if taken_back:
         event = approved(told)
-        approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
+        approving.retract(told.as_("ben"), event, told.signer("ben"), "wrong build")
         at = event.at
     lying(told, release(told), lambda e: {"approvals": [line(at)]}, monkeypatch)
     assert released(told) == ["judged on an approval by ben that did not stand by then"]
@@ -131,15 +127,15 @@ def test_an_honest_release_is_found_fault_with_by_nobody_whatever_comes_after_it
     told: Any,
 ) -> None:
     schema = {"facts": {"dpia": {"kinds": ["data"]}, "dpo": {"kinds": ["organisation"]}}}
-    stating.declare(told.as_("ida"), FactSchema.model_validate(schema), key(told, "ida"))
+    stating.declare(told.as_("ida"), FactSchema.model_validate(schema), told.signer("ida"))
     told.story()
-    stating.amend(told.as_("ann"), "data/law@1", {"dpia": "passed"}, "read", key(told, "ann"))
-    stating.amend(told.as_("ann"), "organisation", {"dpo": "yes"}, "new", key(told, "ann"))
+    stating.amend(told.as_("ann"), "data/law@1", {"dpia": "passed"}, "read", told.signer("ann"))
+    stating.amend(told.as_("ann"), "organisation", {"dpo": "yes"}, "new", told.signer("ann"))
     event = approved(told)
     assert gate.decide(told.as_("ann"), release(told)).outcome == "allowed"
     assert released(told) == []
-    stating.amend(told.as_("ann"), "data/law@1", {"dpia": "failed"}, "again", key(told, "ann"))
-    approving.retract(told.as_("ben"), event, key(told, "ben"), "for the next one")
+    stating.amend(told.as_("ann"), "data/law@1", {"dpia": "failed"}, "again", told.signer("ann"))
+    approving.retract(told.as_("ben"), event, told.signer("ben"), "for the next one")
     told.person("cy", "approver", by="ida")
     assert [gap.found for gap in gaps.ungated(told.as_("ann"), "build/1")] == []
 
@@ -149,9 +145,9 @@ def test_a_corpus_that_was_let_in_by_a_waiver_that_was_taken_back_is_found(
 ) -> None:
     until = (datetime.now(UTC) + timedelta(days=10)).date().isoformat()
     about = told.data_candidate("novels", license=NC)
-    event = told.waive(key(told, "ben"), "licence/allowed", about, until)
+    event = told.waive(told.signer("ben"), "licence/allowed", about, until)
     held = approving.waivers(told.as_("ann"), "data/novels@1", "ann")
-    approving.retract(told.as_("ida"), event, key(told, "ida"), "counsel disagreed")
+    approving.retract(told.as_("ida"), event, told.signer("ida"), "counsel disagreed")
     completed = gate._completed
     with monkeypatch.context() as patch:
         patch.setattr(gate, "_completed", lambda *args: (completed(*args)[0], held))
@@ -184,7 +180,7 @@ def test_an_act_that_was_signed_long_before_it_was_logged_is_found(told: Any) ->
     told.story()
     act = approving.drafted(told.as_("ben"), "build/1", "ben")
     act = act.model_copy(update={"at": "2026-01-01T08:00:00Z"})
-    envelope = attestations.sign(act.to_json(), key(told, "ben").key, people.ACT)
+    envelope = attestations.sign(act.to_json(), told.signer("ben").key, people.ACT)
     body = Acted(act=act, envelope=Envelope.from_json(envelope, "test"))
     told.as_("ben").event(body, "build/1", kind="approved")
     (gap,) = gaps.unsigned(told.as_("ann"))[1]

@@ -27,10 +27,6 @@ from registry.web.views import overview
 POLICIES = Path(__file__).parents[2] / "policies"
 
 
-def key(governed: Any, name: str) -> keys.Signer:
-    return keys.signer(name, governed.keys / f"{name}.pem")
-
-
 def acting(governed: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the registry as this person opens it, with the key at hand."""
     monkeypatch.setenv("BTX_KEY_FILE", str(governed.keys / f"{name}.pem"))
@@ -41,7 +37,7 @@ def acting(governed: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def closed(governed: Any) -> Any:
     """ida audits, ann registers, ben and cy approve; the shipped policies were adopted."""
     governed.person("ida", "auditor")
-    adoption.adopt(governed.as_("ida"), load(POLICIES), key(governed, "ida"))
+    adoption.adopt(governed.as_("ida"), load(POLICIES), governed.signer("ida"))
     governed.person("ann", "registrar", by="ida")
     for name in ("ben", "cy"):
         governed.person(name, "approver", by="ida")
@@ -58,9 +54,9 @@ def told(closed: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_one_key_is_one_person_also_years_later(closed: Any) -> None:
     """Not under a second name, not after its owner left, not one that was replaced."""
-    ida, catalog = key(closed, "ida"), closed.as_("ida")
-    pem = keys.public_pem(key(closed, "ann"))
-    old = keys.public_pem(key(closed, "ben"))
+    ida, catalog = closed.signer("ida"), closed.as_("ida")
+    pem = keys.public_pem(closed.signer("ann"))
+    old = keys.public_pem(closed.signer("ben"))
     changes.change_actor(catalog, Change("ben", (), old), ida)
     for stolen in (pem, old):
         with pytest.raises(Refused, match="the key of"):
@@ -86,7 +82,7 @@ def test_a_registrars_own_key_under_another_name_approves_nothing(governed: Any)
 
 
 def test_the_last_auditor_cannot_leave_and_a_closed_list_stays_closed(closed: Any) -> None:
-    ida, catalog = key(closed, "ida"), closed.as_("ida")
+    ida, catalog = closed.signer("ida"), closed.as_("ida")
     pem = keys.public_pem(ida)
     for roles in ((), ("registrar",)):
         with pytest.raises(Refused, match="the last auditor"):
@@ -104,12 +100,12 @@ def test_the_last_auditor_cannot_leave_and_a_closed_list_stays_closed(closed: An
 
 def test_what_a_stolen_key_signed_is_void_from_the_day_that_is_named(told: Any) -> None:
     build = told.as_("ann").get("build/1")
-    approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
     assert len(approving.approvals(told.as_("ann"), build)) == 1
     yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    pem = keys.public_pem(key(told, "ben"))
-    ida, catalog = key(told, "ida"), told.as_("ida")
+    pem = keys.public_pem(told.signer("ben"))
+    ida, catalog = told.signer("ida"), told.as_("ida")
     changes.change_actor(catalog, Change("ben", ("approver",), pem, tomorrow, "not yet"), ida)
     assert len(approving.approvals(told.as_("ann"), build)) == 1
     changes.change_actor(catalog, Change("ben", ("approver",), pem, yesterday, "stolen"), ida)
@@ -123,9 +119,9 @@ def test_what_a_stolen_key_signed_is_void_from_the_day_that_is_named(told: Any) 
 
 def test_an_approval_or_a_waiver_is_taken_back_by_who_signed_it_or_an_auditor(told: Any) -> None:
     build = told.as_("ann").get("build/1")
-    event = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    event = approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
     with pytest.raises(Refused, match="ben, who signed it"):
-        approving.retract(told.as_("cy"), event, key(told, "cy"), "I would not have")
+        approving.retract(told.as_("cy"), event, told.signer("cy"), "I would not have")
     forged = Act(
         act="retracted",
         subject="build/1",
@@ -136,13 +132,13 @@ def test_an_approval_or_a_waiver_is_taken_back_by_who_signed_it_or_an_auditor(to
     )
     told.as_("ben").event(Acted(act=forged), "build/1", kind="retracted")
     assert len(approving.approvals(told.as_("ann"), build)) == 1, "nobody signed that"
-    approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong text")
+    approving.retract(told.as_("ben"), event, told.signer("ben"), "wrong text")
     assert approving.approvals(told.as_("ann"), build) == []
     with pytest.raises(Refused, match="does not count"):
-        approving.retract(told.as_("ben"), event, key(told, "ben"), "again")
-    again = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+        approving.retract(told.as_("ben"), event, told.signer("ben"), "again")
+    again = approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
     assert len(approving.approvals(told.as_("ann"), build)) == 1, "a new one counts"
-    approving.retract(told.as_("ida"), again, key(told, "ida"), "ben was away that day")
+    approving.retract(told.as_("ida"), again, told.signer("ida"), "ben was away that day")
     assert approving.approvals(told.as_("ann"), build) == []
 
 
@@ -181,7 +177,7 @@ def test_acts_that_nobody_signed_are_found_whether_they_count_or_not(
     # A signature over another act, by the right person.
     other = attestations.sign(
         Act(act="withdrawn", subject="data/other@1", actor="ben", at=acts.now()).to_json(),
-        key(told, "ben").key,
+        told.signer("ben").key,
         people.ACT,
     )
     body = Withdrawn(why="w", envelope=Envelope.from_json(other, "test"))

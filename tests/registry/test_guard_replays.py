@@ -28,15 +28,11 @@ POLICIES = Path(__file__).parents[2] / "policies"
 NC = "CC-BY-NC-4.0"
 
 
-def key(governed: Any, name: str) -> keys.Signer:
-    return keys.signer(name, governed.keys / f"{name}.pem")
-
-
 @pytest.fixture
 def told(governed: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """ida audits, ben and cy approve, and ann registered build/1 under her key."""
     governed.person("ida", "auditor")
-    adoption.adopt(governed.as_("ida"), load(POLICIES), key(governed, "ida"))
+    adoption.adopt(governed.as_("ida"), load(POLICIES), governed.signer("ida"))
     governed.person("ann", "registrar", by="ida")
     for name in ("ben", "cy"):
         governed.person(name, "approver", by="ida")
@@ -79,11 +75,11 @@ def test_an_approval_that_was_taken_back_does_not_count_when_it_is_logged_again(
     told: Any, respell: bool
 ) -> None:
     build = told.as_("ann").get("build/1")
-    event = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
-    approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
+    event = approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
+    approving.retract(told.as_("ben"), event, told.signer("ben"), "wrong build")
     replay(told, event, respell=respell)
     assert approving.approvals(told.as_("ann"), build) == []
-    approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
     assert len(approving.approvals(told.as_("ann"), build)) == 1, "a new one counts"
 
 
@@ -93,17 +89,17 @@ def test_a_copy_with_another_signature_neither_counts_nor_keeps_the_act_itself_o
     from registry.governance import attestations
 
     build = told.as_("ann").get("build/1")
-    event = approving.approve(told.as_("ben"), "build/1", key(told, "ben"))
+    event = approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
     body = event.read(Acted)
     assert body.envelope is not None
-    approving.retract(told.as_("ben"), event, key(told, "ben"), "wrong build")
+    approving.retract(told.as_("ben"), event, told.signer("ben"), "wrong build")
     (signature,) = body.envelope.signatures
     junk = signature.model_copy(update={"sig": base64.b64encode(b"\0" * 64).decode()})
     both = body.envelope.model_copy(update={"signatures": (junk, signature)})
     told.as_("ben").event(body.model_copy(update={"envelope": both}), "build/1", kind="approved")
     assert approving.approvals(told.as_("ann"), build) == []
     act = approving.drafted(told.as_("ben"), "build/1", "ben")
-    signed = attestations.sign(act.to_json(), key(told, "ben").key, people.ACT)
+    signed = attestations.sign(act.to_json(), told.signer("ben").key, people.ACT)
     genuine = Envelope.from_json(signed, "test")
     early = genuine.model_copy(update={"signatures": (junk,)})
     told.as_("ben").event(Acted(act=act, envelope=early), "build/1", kind="approved")
@@ -113,8 +109,8 @@ def test_a_copy_with_another_signature_neither_counts_nor_keeps_the_act_itself_o
 
 def test_a_waiver_that_was_taken_back_does_not_count_when_it_is_logged_again(told: Any) -> None:
     about = told.data_candidate("novels", license=NC)
-    event = told.waive(key(told, "ben"), "licence/allowed", about, later())
-    approving.retract(told.as_("ida"), event, key(told, "ida"), "counsel disagreed")
+    event = told.waive(told.signer("ben"), "licence/allowed", about, later())
+    approving.retract(told.as_("ida"), event, told.signer("ida"), "counsel disagreed")
     replay(told, event)
     assert told.decide("register", about).outcome == "refused"
 
@@ -126,9 +122,9 @@ def later() -> str:
 def test_who_was_taken_off_the_list_does_not_come_back_by_the_act_that_added_them(
     told: Any,
 ) -> None:
-    ida, catalog = key(told, "ida"), told.as_("ida")
+    ida, catalog = told.signer("ida"), told.as_("ida")
     added = catalog.events("actor/ben", "actor")[0]
-    changes.change_actor(catalog, Change("ben", (), keys.public_pem(key(told, "ben"))), ida)
+    changes.change_actor(catalog, Change("ben", (), keys.public_pem(told.signer("ben"))), ida)
     replay(told, added)
     assert people.roll(catalog)["ben"].roles == ()
 
@@ -136,7 +132,7 @@ def test_who_was_taken_off_the_list_does_not_come_back_by_the_act_that_added_the
 def test_policies_and_facts_that_were_replaced_do_not_come_back_by_an_older_act(
     told: Any,
 ) -> None:
-    ida, catalog = key(told, "ida"), told.as_("ida")
+    ida, catalog = told.signer("ida"), told.as_("ida")
     loose = [policy for policy in load(POLICIES) if policy.name != "release"]
     first = adoption.adopt(catalog, loose, ida)
     adoption.adopt(catalog, load(POLICIES), ida, why="nobody releases alone")
@@ -155,7 +151,7 @@ def test_policies_and_facts_that_were_replaced_do_not_come_back_by_an_older_act(
 
 
 def test_a_fact_that_was_amended_does_not_come_back_by_the_act_that_stated_it(told: Any) -> None:
-    ida, ben = key(told, "ida"), key(told, "ben")
+    ida, ben = told.signer("ida"), told.signer("ben")
     schema = FactSchema.model_validate({"facts": {"dpia": {"kinds": ["data"]}}})
     stating.declare(told.as_("ida"), schema, ida)
     stated = stating.amend(told.as_("ben"), "data/law@1", {"dpia": "passed"}, "read it", ben)
@@ -177,7 +173,7 @@ def test_an_alias_that_is_moved_by_an_older_signature_is_found(told: Any) -> Non
 def test_an_envelope_that_is_spelled_anew_is_no_new_act_at_the_pages_door(told: Any) -> None:
     from registry.governance import attestations
 
-    person, catalog = key(told, "ben"), told.as_("ben")
+    person, catalog = told.signer("ben"), told.as_("ben")
     for spaces in range(3):
         act = approving.drafted(catalog, "build/1", "ben", "read it" + " " * spaces)
         signed = attestations.sign(act.to_json(), person.key, people.ACT)

@@ -72,7 +72,7 @@ def test_what_was_signed_before_a_person_left_the_roll_still_counts_and_nothing_
     governed.person("ben", "approver")
     cy = governed.person("cy", "approver")
     approving.approve(governed.as_("cy"), "build/1", cy)
-    changes.add_actor(governed.as_("ann"), "cy", (), keys.public_pem(cy))
+    changes.change_actor(governed.as_("ann"), changes.Change("cy", (), keys.public_pem(cy)))
     assert [line.actor for line in approving.approvals(governed.as_("ann"), build)] == ["cy"]
     with pytest.raises(Refused):
         approving.approve(governed.as_("cy"), "build/1", cy)

@@ -76,7 +76,8 @@ def served(story: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     ):
         acting = made[by] if by else None
         catalog = site(workspace, Address(), Limits()).acting(by or "max")
-        changes.add_actor(catalog, name, (role,), keys.public_pem(made[name]), acting)
+        added = changes.Change(name, (role,), keys.public_pem(made[name]))
+        changes.change_actor(catalog, added, acting)
     roles = {"ann": ("registrar",), "dora": ("approver",), "max": ("auditor",)}
     with serving(workspace, roles, folder) as served, pytest.MonkeyPatch.context() as environment:
         # Where nobody's key lies: a server has none.

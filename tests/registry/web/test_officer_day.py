@@ -285,8 +285,10 @@ def test_an_encrypted_key_signs_with_its_passphrase_and_with_no_other(
     nora = keys.new_key("nora", office.served.keys / "nora.pem")
     monkeypatch.delenv("BTX_KEY_PASSPHRASE")
     auditor = keys.signer("max", office.served.key("max"))
-    changes.add_actor(
-        office.governed.as_("max"), "nora", ("approver",), keys.public_pem(nora), auditor
+    changes.change_actor(
+        office.governed.as_("max"),
+        changes.Change("nora", ("approver",), keys.public_pem(nora)),
+        auditor,
     )
     site = office.served
     tokens = serving(site.workspace, {"nora": ("approver",)}, site.keys)
