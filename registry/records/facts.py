@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from btx_core.files import stays_inside
 from registry.records import older
+from registry.records.addresses import Address
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import HeldOutRule, Kind, Mode, Status
 from registry.records.own_facts import OwnValues
@@ -32,7 +33,7 @@ class DvcFolder(Record):
     """A folder that DVC holds: its path in the workspace, and the MD5 that DVC addresses it by."""
 
     path: FolderPath
-    md5: str | None = None
+    md5: Address | None = None
 
 
 class Spent(Record):
