@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
-from registry.licences import alternatives, each
+from registry.licences import alternatives, each, is_same
 from registry.records import division
 from registry.records.evidence import (
     BuildEvidence,
@@ -45,7 +45,7 @@ def of_data(
         content=content_digest(files),
         name=facts.domain or parse(ref).name,
         files=len(files),
-        seen_before=tuple(seen),
+        seen_before=tuple(_beside(one, facts) for one in seen),
         bytes=facts.bytes,
         license_alternatives=alternatives(facts.applying_license) if facts.license else (),
         document_licenses=tuple(
@@ -55,6 +55,11 @@ def of_data(
         own=plain(facts.own),
         **facts.stated(),
     )
+
+
+def _beside(seen: SeenBefore, facts: DataFacts) -> SeenBefore:
+    """Return what was seen before, with how its licence compares with the candidate's."""
+    return seen.model_copy(update={"same_license": is_same(seen.license, facts.license)})
 
 
 def of_seed(
