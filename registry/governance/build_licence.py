@@ -144,6 +144,23 @@ def inputs_of(
     return inputs
 
 
+def licences_in(
+    catalog: Catalog, seed: Version[SeedFacts], members: Iterable[Version[ExpertFacts]]
+) -> tuple[str, ...]:
+    """Return each licence that a build of this seed and these members is under, as gates are told.
+
+    Those that documents state themselves are among them.
+    """
+    licences = [seed.facts.license]
+    used = set(seed.facts.data)
+    for member in members:
+        licences += member.facts.licenses
+        used |= set(member.facts.data)
+    for ref in used:
+        licences += catalog.get(ref, DataFacts).facts.every_license
+    return each(licences)
+
+
 def pair_table(policies: Iterable[Policy]) -> PairTable:
     """Return the company's table; an empty one, which allows no pair, where it has none."""
     for policy in policies:
