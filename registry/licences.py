@@ -79,6 +79,15 @@ def each(texts: Iterable[str | None]) -> tuple[str, ...]:
     )
 
 
+def is_expression(text: str) -> bool:
+    """Tell whether a text is an expression of licences that SPDX lists."""
+    try:
+        spelled(text)
+    except Invalid:
+        return False
+    return True
+
+
 def is_same(one: str | None, other: str | None) -> bool:
     """Tell whether two expressions mean the same; what is not stated is the same as itself."""
     if one is None or other is None:
@@ -123,7 +132,4 @@ def _licensing() -> "Licensing":
 
 def _is_listed(name: str) -> bool:
     """Tell whether SPDX's list of licences has a name, deprecated ones included."""
-    try:
-        return not spelled(name).startswith("LicenseRef-")
-    except Invalid:
-        return False
+    return is_expression(name) and not spelled(name).startswith("LicenseRef-")

@@ -116,6 +116,8 @@ def _data(version: Version[DataFacts]) -> Attribution:
         lines.append(f"Source: {facts.source}.")
     if facts.url:
         lines.append(f"From {facts.url}.")
+    if facts.document_licenses:
+        lines.append(f"Documents in it are under {', '.join(facts.document_licenses)}.")
     done = "Used to measure" if facts.use else "Used to train"
     lines.append(f"{done} the model; its text is not passed on.")
     chosen = facts.applying_license or "not stated"
