@@ -14,13 +14,12 @@ from registry.governance.build_licence import BuildLicence
 from registry.licence_terms import PREFIX, community, terms_of
 from registry.licences import each, is_expression
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
-from registry.records.own_facts import Attachment
+from registry.records.own_facts import LICENCE_TEXT, Attachment
 from registry.records.version import Event, Version
 
 # The own facts that decide what may be said, and by whose name.
 SOURCE_CLASS = "source_class"
 PROVIDER = "provider"
-LICENCE_TEXT = "licence_text"
 PUBLIC_SOURCES = ("public", "crawled")
 PROPRIETARY = f"{PREFIX}proprietary"
 _REFERENCE = re.compile(rf"{PREFIX}[A-Za-z0-9.-]+")

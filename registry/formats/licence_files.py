@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from registry.formats import layout
-from registry.formats.audience import LICENCE_TEXT, public_text
+from registry.formats.audience import public_text
 from registry.formats.dossier import Dossier, stated_license
 from registry.governance.build_licence import BuildLicence
 from registry.licence_terms import CommunityLicence, community, source_of_terms, text_of
 from registry.licences import each
 from registry.records.facts import DataFacts, Facts, SeedFacts
-from registry.records.own_facts import Attachment
+from registry.records.own_facts import LICENCE_TEXT, Attachment
 from registry.records.version import Version
 
 # An own fact.
