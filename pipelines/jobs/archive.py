@@ -53,7 +53,9 @@ def dump(workspace: Workspace, folder: Path) -> DumpAnswer:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    return DumpAnswer(folder=str(target), **written.to_json())
+    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
+    erased = {file.sha256 for part in parts for file in part.files}
+    return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
 def load(workspace: Workspace, folder: Path) -> LoadAnswer:
@@ -83,7 +85,9 @@ def backup(workspace: Workspace, folder: Path) -> DumpAnswer:
     """
     target = folder.resolve()
     written = plain_files.dump(workspace.catalog, None, target)
-    return DumpAnswer(folder=str(target), **written.to_json())
+    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
+    erased = {file.sha256 for part in parts for file in part.files}
+    return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
 def restore(workspace: Workspace, folder: Path) -> RestoreAnswer:

@@ -62,6 +62,11 @@ class TrainingReport(Spent):
     recipe: JsonObject | None = None
     environment: Environment | None = None
 
+    @property
+    def spent(self) -> Spent:
+        """What it took, as gates are told."""
+        return Spent(tokens=self.tokens, flops=self.flops, wall_s=self.wall_s)
+
     @model_validator(mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
@@ -197,8 +202,9 @@ class Sketch(Record):
 
     def thinned(self, bits: int) -> frozenset[str]:
         """Return the hashes that a sample with so many bits would have."""
-        most = 1 << (64 - bits)
-        return frozenset(one for one in self.hashes if int(one, 16) < most)
+        # Of one length, they are in the order of their numbers.
+        most = f"{(1 << (64 - bits)) - 1:016x}"
+        return frozenset(one for one in self.hashes if one <= most)
 
 
 class SourceFile(Record):

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipelines.jobs.add_data import add_data
+from pipelines.jobs.archive import dump
 from pipelines.jobs.audit import audit
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.explain import explain
@@ -185,6 +186,17 @@ def test_data_is_restored_from_dvcs_remote_and_what_has_no_copy_is_named(
     assert done.returncode == 1
     assert "register it again from its source: btx data add" in done.stdout
     assert {finding.check for finding in audit(own_story, None).findings} == {"files"}
+
+
+def test_a_dump_says_what_it_left_out(tiny_corpora: Path, tmp_path: Path, btx: Any) -> None:
+    workspace = create(tmp_path / "workspace")
+    stated = DataStatement(license="CC0-1.0", source="s", holder="h", purpose="p", pii="none")
+    (lost, *_) = add_data(workspace, "math", tiny_corpora / "math", stated).files
+    assert dump(workspace, tmp_path / "whole").missing == ()
+    (workspace.root / "data/math/1" / lost.path).unlink()
+    done = btx(workspace.root, "registry", "dump", str(tmp_path / "out"))
+    assert "left out   1 file that nothing here holds" in done.stdout
+    assert lost.sha256 in (tmp_path / "out/registry.json").read_text()
 
 
 def test_an_export_wants_a_released_build_or_says_that_it_is_a_draft(
