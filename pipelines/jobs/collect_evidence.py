@@ -168,6 +168,7 @@ def of_build(
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
         "division": DivisionLine(
             could_be_one=tuple((pair.left, pair.right) for pair in division.could_be_one(facts)),
+            could_be_several=tuple(one.data for one in division.could_be_several(facts)),
             unserved=tuple(division.unserved(facts)),
         ),
         "active_parameters": facts.cost.active_parameters,
