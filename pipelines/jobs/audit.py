@@ -197,7 +197,8 @@ def _ledger(workspace: Workspace) -> tuple[int, list[Finding]]:
     if not workspace.ledger.is_dir():
         return 0, []
     with workspace.catalog.database.read() as rows:
-        examined, found = ledger.breaks(workspace.ledger, rows)
+        shared = workspace.own_registry is None
+        examined, found = ledger.breaks(workspace.ledger, rows, shared=shared)
     advice = (
         f"{ledger.RESTORE} writes a file that is missing; git log -p names who changed one, and "
         "git checkout brings it back"

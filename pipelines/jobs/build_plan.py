@@ -34,7 +34,7 @@ from registry.records.facts import (
     SnapshotFacts,
 )
 from registry.records.kinds import UNUSABLE, Mode
-from registry.records.references import parse
+from registry.records.references import parse, require_name
 from registry.records.version import Version
 
 MAIN = "main"
@@ -151,8 +151,9 @@ def plan(workspace: Workspace, request: Request) -> Plan:
 
     Raises:
         NotFound: for names that nobody registered.
-        Invalid: for members of several seeds.
+        Invalid: for members of several seeds, and for what is no name of a line.
     """
+    require_name("line", request.line)
     catalog = workspace.catalog
     builds = catalog.versions(BuildFacts)
     own = [build for build in builds if build.facts.line == request.line]

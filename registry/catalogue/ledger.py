@@ -196,15 +196,24 @@ def has_other(folder: Path, catalog: Catalog, head: str) -> bool:
         return not _continues(rows, chain)
 
 
-def breaks(folder: Path, rows: Rows) -> tuple[int, list[audit_log.Break]]:
+def breaks(folder: Path, rows: Rows, *, shared: bool) -> tuple[int, list[audit_log.Break]]:
     """Compare every event's file with the rows.
+
+    Args:
+        folder: the ledger.
+        rows: those of its registry.
+        shared: whether other workspaces write to the registry. What they wrote comes into this
+            ledger with its own next event, so that the newest files may be missing.
 
     Returns:
         The number of files that were examined, and what differs.
     """
     found: list[audit_log.Break] = []
     expected: dict[Path, tuple[int, str]] = {}
-    for event in rows(f"SELECT {_columns('event')} FROM event ORDER BY seq"):
+    written = entries(folder)
+    last = (written[-1].seq if written else 0) if shared else _last(rows)
+    query = f"SELECT {_columns('event')} FROM event WHERE seq <= :last ORDER BY seq"
+    for event in rows(query, last=last):
         for path, content in _files(rows, folder, event):
             expected.setdefault(path, (event[0], sha256_bytes(content)))
     for path, (seq, sha256) in expected.items():
@@ -212,7 +221,7 @@ def breaks(folder: Path, rows: Rows) -> tuple[int, list[audit_log.Break]]:
         if there != f"sha256 {sha256}":
             words = f"sha256 {sha256}, written with event {seq}"
             found.append(audit_log.Break(_named_from(folder, path), there, words))
-    for entry in entries(folder):
+    for entry in written:
         if entry.path not in expected:
             words = "an event of the registry"
             subject = _named_from(folder, entry.path)

@@ -314,6 +314,30 @@ def test_an_audit_compares_the_registry_with_its_ledger(workspace: Workspace) ->
     assert [document.name in one for one in found()] == [True]
 
 
+def test_what_another_clone_registered_in_a_shared_registry_comes_with_the_next_event(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = workspace.root, cloned(committed(workspace.root), tmp_path / "clone")
+    own, shared = workspace.root / ".btx/registry.db", tmp_path / "shared.db"
+    with sqlite3.connect(own) as registry, sqlite3.connect(shared) as into:
+        registry.backup(into)
+    monkeypatch.setenv("BTX_REGISTRY_URL", f"sqlite:///{shared}")
+
+    def found(root: Path) -> list[str]:
+        findings = audit(Workspace.find(root), None).findings
+        return [one.subject for one in findings if one.check == "ledger"]
+
+    add(roots[0], "law", "one")
+    assert [found(root) for root in roots] == [[], []]
+    # One between those that are there was taken away, by whomever.
+    sorted(workspace.ledger.glob("[0-9]*/*.jsonl"))[-2].unlink()
+    assert len(found(roots[0])) == 1
+    add(roots[1], "code", "two")
+    there = Workspace.find(roots[1])
+    assert len(list(there.ledger.glob("[0-9]*/*.jsonl"))) == there.catalog.last()
+    assert found(roots[1]) == []
+
+
 def test_a_log_that_was_written_anew_does_not_fit_its_ledger(workspace: Workspace) -> None:
     workspace.catalog.close()
     assert Workspace.find(workspace.root).catalog.last()

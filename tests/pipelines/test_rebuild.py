@@ -202,6 +202,12 @@ def test_a_line_has_its_own_members_and_history_and_shares_the_shards(returned: 
     assert members(returned, line="sales", with_=["code"]) == {"expert/code@1": 1}
 
 
+@pytest.mark.parametrize("name", ["../../x", "", "a/b", "a\x1b[2J", "A", "x" * 65])
+def test_a_plan_for_a_line_that_can_have_no_name_is_refused(story: Any, name: str) -> None:
+    with pytest.raises(Invalid, match="line"):
+        plan(story, Request(line=name, with_=["expert/math"]))
+
+
 def test_a_line_in_the_settings_pins_its_experts(returned: Workspace) -> None:
     settings = returned.root / "btx.toml"
     before = settings.read_text()

@@ -71,7 +71,7 @@ def checked(catalog: Catalog) -> None:
 
 def found(folder: Path) -> list[audit_log.Break]:
     with opened(folder).database.read() as rows:
-        return ledger.breaks(folder / "ledger", rows)[1]
+        return ledger.breaks(folder / "ledger", rows, shared=False)[1]
 
 
 def test_a_clone_has_the_same_rows_and_the_same_head(here: Path) -> None:
