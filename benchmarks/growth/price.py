@@ -173,7 +173,7 @@ class Bench:
 
 def measure(root: Path, random_seed: int, sizes: list[int]) -> Iterator[dict]:
     """Yield a row for each size: what was said and what was taken."""
-    bench = Bench(root / str(random_seed), random_seed)
+    bench = Bench(root / f"{random_seed}-{sizes[0]}", random_seed)
     taken: list[dict[str, float]] = []
     for size in sizes:
         while bench.experts < size:
@@ -273,9 +273,9 @@ def main() -> None:
     results.touch()
     rows = [json.loads(text) for text in results.read_text().splitlines()]
     for random_seed in options.seeds:
-        if any(row["seed"] == random_seed for row in rows):
-            continue
-        for row in measure(options.dir, random_seed, options.sizes):
+        known = {row["experts"] for row in rows if row["seed"] == random_seed}
+        missing = [size for size in options.sizes if size not in known]
+        for row in measure(options.dir, random_seed, missing) if missing else ():
             rows.append(row)
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
