@@ -140,6 +140,11 @@ class Plan:
         trained_on = {*self.data, *self.seed.facts.data}
         return tuple(ref for ref in self.general if ref not in trained_on)
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Every data version that the build is measured on."""
+        return tuple(dict.fromkeys((*self.data, *self.seed.facts.data, *self.evaluation)))
+
 
 def plan(workspace: Workspace, request: Request) -> Plan:
     """Choose members, slots and recipe.

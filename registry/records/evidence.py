@@ -247,6 +247,7 @@ class DivisionLine(Record):
     """Where the division of the text into domains is worth a look."""
 
     could_be_one: tuple[tuple[str, ...], ...] = ()  # data versions that nothing tells apart
+    could_be_several: tuple[str, ...] = ()  # data versions whose parts teach each other little
     unserved: tuple[str, ...] = ()  # data versions that no expert serves
 
 

@@ -320,6 +320,21 @@ class TextsApart(Record):
     by_chance: float  # of the same documents, divided into two parts of these sizes at random
 
 
+class TextPart(Record):
+    """Some passages of a data version's text."""
+
+    passages: int
+    words: tuple[str, ...] = ()  # that it uses more than the other part
+
+
+class TextParted(Record):
+    """The two parts of a data version's text that have the least to do with each other."""
+
+    data: str
+    taught: float  # the share of what a part's own text teaches of it that the other's teaches
+    parts: tuple[TextPart, TextPart]
+
+
 class StageSeconds(Record):
     """Wall seconds of a build's stages."""
 
@@ -373,6 +388,9 @@ class BuildFacts(Held):
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness
     routing: Routing | None = None
     texts_apart: tuple[TextsApart, ...] = ()  # of every two data versions that members trained on
+    texts_parted: tuple[
+        TextParted, ...
+    ] = ()  # of those that members trained on and that have parts
     cost: Cost = Cost()
     mixed: tuple[StoredFile, ...] = ()  # what the mix wrote, before tuning
     tuned_on: tuple[str, ...] = ()
