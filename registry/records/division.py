@@ -8,6 +8,7 @@ Nothing here is a verdict. Policies read the same as `evidence.division`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from registry.records.evidence import DivisionLine
 from registry.records.facts import BuildFacts, TextParted, TextsApart
 from registry.records.kinds import Kind
 from registry.records.references import parse
@@ -31,6 +32,15 @@ class Answered:
 
     data: str
     shares: dict[str, float]
+
+
+def line(facts: BuildFacts) -> DivisionLine:
+    """Return what policies are told of it."""
+    return DivisionLine(
+        could_be_one=tuple((pair.left, pair.right) for pair in could_be_one(facts)),
+        could_be_several=tuple(one.data for one in could_be_several(facts)),
+        unserved=tuple(unserved(facts)),
+    )
 
 
 def answered(facts: BuildFacts) -> list[Answered]:

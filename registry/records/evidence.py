@@ -76,6 +76,7 @@ class SeenBefore(Record):
     share: float
     status: str | None = None
     license: str | None = None
+    same_license: bool | None = None  # whether it means what the candidate's does
     holder: str | None = None
 
 
