@@ -355,13 +355,14 @@ def _print_paths(what: str, paths: "Sequence[str]") -> None:
 def report_command(
     ref: Ref,
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
             metavar="html|md|model-card|annex-xi|annex-xii|annex-iv|cop-model-documentation|"
             "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa|pdf",
+            help="default: html or pdf where FILE ends so, else md",
         ),
-    ] = "md",
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="a new file; default: stdout")
     ] = None,
