@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from btx_core.columns import Document, Unreadable, document
+from btx_core.files import any_json
 
 READ_BYTES = 1 << 20
 # Rows of a table that are in memory at a time.
@@ -299,7 +300,7 @@ def _is_of_dataset(file: Path) -> bool:
     """Tell whether a file holds rows of a data set, and not what the library only cached there."""
     state = file.parent / "state.json"
     try:
-        listed = {one["filename"] for one in json.loads(state.read_text())["_data_files"]}
+        listed = {one["filename"] for one in any_json(state.read_text())["_data_files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return True
     return file.name in listed

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from btx_core.problems import Unsafe, WrongUsage
 
@@ -184,6 +185,15 @@ def copy_file(source: Path, target: Path) -> bool:
         except OSError:
             shutil.copyfileobj(reading, writing, COPY_BYTES)
             return False
+
+
+# A parsed JSON value may be anything; every caller checks what it reads.
+def any_json(text: str | bytes) -> Any:
+    """Parse JSON of any depth and with any digits: every fault is a ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists and objects too deep inside each other") from None
 
 
 def stays_inside(path: str) -> bool:

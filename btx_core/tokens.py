@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from btx_core.columns import Document, Unreadable
 from btx_core.conversations import PartlyLearnt, encoded, template_digest
-from btx_core.files import whole_folder
+from btx_core.files import any_json, whole_folder
 from btx_core.problems import WrongUsage
 from btx_core.texts import AnyText, Split, refuse_empty, split, text_folder
 
@@ -267,7 +267,7 @@ class _Writer:
     def is_whole(self, path: Path) -> bool:
         """Tell whether every file is there with the bytes that were written."""
         try:
-            meta = json.loads((path / META).read_text())
+            meta = any_json((path / META).read_text())
             return all(_sha256(path / name) == sha for name, sha in meta["files"].items())
         except (OSError, ValueError, KeyError, AttributeError):
             return False

@@ -79,6 +79,22 @@ def each(texts: Iterable[str | None]) -> tuple[str, ...]:
     )
 
 
+def is_expression(text: str) -> bool:
+    """Tell whether a text is an expression of licences that SPDX lists."""
+    try:
+        spelled(text)
+    except Invalid:
+        return False
+    return True
+
+
+def is_same(one: str | None, other: str | None) -> bool:
+    """Tell whether two expressions mean the same; what is not stated is the same as itself."""
+    if one is None or other is None:
+        return one == other
+    return alternatives(one) == alternatives(other)
+
+
 def is_choice(chosen: str, among: str) -> bool:
     """Tell whether an expression is one of the ways to comply with another."""
     own = alternatives(chosen)
@@ -96,7 +112,24 @@ def joined(texts: Iterable[str | None]) -> str:
 
 @cache
 def _licensing() -> "Licensing":
-    """Return the grammar that knows SPDX's list; reading the list takes a second."""
-    from license_expression import get_spdx_licensing
+    """Return the grammar that knows SPDX's list; reading the list takes a second.
 
-    return get_spdx_licensing()
+    The library takes further names for licences of the list, such as a LicenseRef that somebody
+    else once used: here such a name is a licence of its own.
+    """
+    from license_expression import LicenseSymbol, Licensing, get_spdx_licensing
+
+    return Licensing(
+        LicenseSymbol(
+            licence.key,
+            aliases=tuple(name for name in licence.aliases if _is_listed(name)),
+            is_exception=licence.is_exception,
+        )
+        for licence in get_spdx_licensing().known_symbols.values()
+        if _is_listed(licence.key) or licence.is_exception
+    )
+
+
+def _is_listed(name: str) -> bool:
+    """Tell whether SPDX's list of licences has a name, deprecated ones included."""
+    return is_expression(name) and not spelled(name).startswith("LicenseRef-")

@@ -319,9 +319,18 @@ def dvc_files(case: Case) -> list[Command]:
     )
     draw = case.draw
     names = ["data/math/1.dvc", "seeds/base/1.dvc", "experts/math/1.dvc", "builds/1.dvc"]
-    kind = draw.randrange(4)
+    kind = draw.randrange(5)
     if kind == 0:
         write(case.root / draw.choice(names), draw.choice(pointers))
+    elif kind == 4:
+        # A file that is damaged is looked for where the cache's list of its folder says.
+        listing = draw.choice(sorted((case.root / ".dvc/cache/files/md5").glob("*/*.dir")))
+        entries = json.loads(listing.read_bytes())
+        for entry in entries:
+            entry["md5"] = draw.choice(("xx{}", "../../../../../../../../..{}")).format(case.path())
+        write(listing, case.content() if draw.random() < 0.3 else json.dumps(entries))
+        for path in (case.root / "data").glob("*/1/*"):
+            path.unlink()
     elif kind == 1:
         write(
             case.root / f"data/{draw.choice('abc')}/{draw.randrange(9)}.dvc", draw.choice(pointers)

@@ -67,7 +67,7 @@ def grouped(texts: Sequence[str], count: int | None = None) -> Grouping:
     Returns:
         The groups, the largest first.
     """
-    words = [_words(text) for text in texts]
+    words = [counted_words(text) for text in texts]
     drawn = np.random.default_rng(0).permutation(len(texts))[:DOCUMENTS]
     shares_NF = _shares(words)
     rarity_F = _rarity(shares_NF[drawn])
@@ -81,10 +81,11 @@ def grouped(texts: Sequence[str], count: int | None = None) -> Grouping:
             best, agreement = number, agreed
     centres_KL = _centres(points_NL[drawn], best)
     groups = _by_size(_nearest(points_NL, centres_KL))
-    return Grouping(groups, tuple(_telling(words, groups)), agreement)
+    return Grouping(groups, tuple(telling(words, groups)), agreement)
 
 
-def _words(text: str) -> Counter[str]:
+def counted_words(text: str) -> Counter[str]:
+    """Return how often each word stands in a document; all numbers are one word."""
     found = WORD.findall(text[:CHARACTERS].lower())
     # Which numbers there are says little; that there are many does.
     return Counter("0" if word.isdecimal() else word for word in found)
@@ -184,8 +185,13 @@ def _by_size(groups: Groups) -> Groups:
     return ranks[groups]
 
 
-def _telling(words: Sequence[Counter[str]], groups: Groups) -> Iterator[tuple[str, ...]]:
-    """Yield the words of each group that stand in more of its documents than of the others'."""
+def telling(words: Sequence[Counter[str]], groups: Groups) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each group that stand in more of its documents than of the others'.
+
+    Args:
+        words: of each document.
+        groups: of each document, the number of its group.
+    """
     sizes = np.bincount(groups)
     present = [Counter[str]() for _ in sizes]
     for group, counter in zip(groups, words, strict=True):

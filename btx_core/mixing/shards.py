@@ -24,7 +24,7 @@ from btx_core.checkpoints.headers import (
     read_header,
     read_metadata,
 )
-from btx_core.files import link_or_copy
+from btx_core.files import any_json, link_or_copy
 from btx_core.mixing.combine import Raw
 from btx_core.mixing.plan import Output, Plan, Shard
 from btx_core.mixing.provenance import OutputDigests, TensorRecord, tensor_records
@@ -174,7 +174,7 @@ def _digests_in(shard: Shard, file: Path) -> dict[str, OutputDigests]:
     for output in shard.outputs:
         spot_check(output, header[output.name])
     try:
-        recorded = json.loads(read_metadata(file)[DIGESTS])
+        recorded = any_json(read_metadata(file)[DIGESTS])
         return {output.name: _digests_of(output, recorded[output.name]) for output in shard.outputs}
     except (KeyError, ValueError, TypeError):
         raise ShapeMismatch(

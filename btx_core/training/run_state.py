@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from btx_core.batches import Mixture
-from btx_core.files import replace_text
+from btx_core.files import any_json, replace_text
 from btx_core.machine import Machine, here
 from btx_core.training.recipes import Optimisation
 
@@ -248,11 +248,11 @@ class RunCheckpoints:
 def _read_whole(folder: Path) -> dict[str, Any] | None:
     """Return what run.json of a checkpoint says; None where a file that it names is not whole."""
     try:
-        run: dict[str, Any] = json.loads((folder / RUN).read_text())
+        run: dict[str, Any] = any_json((folder / RUN).read_text())
         for name, size in run["files"].items():
             if (folder / name).stat().st_size != size:
                 return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return run
 

@@ -201,7 +201,14 @@ def registry_dump_command(folder: Path, json: Json = False) -> None:
 
     answer = dump(find_workspace(), folder)
     objects = counted(answer.objects, "object")
-    print_answer(answer, json, f"{answer.folder}   {objects}   head {answer.head}")
+    lines = [f"{answer.folder}   {objects}   head {answer.head}"]
+    if answer.missing:
+        lost = counted(len(answer.missing), "file")
+        lines.append(f"left out   {lost} that nothing here holds: registry.json names them")
+        lines.append("  next btx repair")
+    if answer.erased:
+        lines.append(f"left out   {counted(answer.erased, 'file')} that were erased")
+    print_answer(answer, json, "\n".join(lines))
 
 
 @registry_app.command("load")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from btx_core.files import path_inside
-from pipelines.workspace import folders
+from pipelines.workspace import dvc_cache, folders
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
@@ -53,7 +53,9 @@ def dump(workspace: Workspace, folder: Path) -> DumpAnswer:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    return DumpAnswer(folder=str(target), **written.to_json())
+    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
+    erased = {file.sha256 for part in parts for file in part.files}
+    return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
 def load(workspace: Workspace, folder: Path) -> LoadAnswer:
@@ -83,7 +85,9 @@ def backup(workspace: Workspace, folder: Path) -> DumpAnswer:
     """
     target = folder.resolve()
     written = plain_files.dump(workspace.catalog, None, target)
-    return DumpAnswer(folder=str(target), **written.to_json())
+    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
+    erased = {file.sha256 for part in parts for file in part.files}
+    return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
 def restore(workspace: Workspace, folder: Path) -> RestoreAnswer:
@@ -236,14 +240,14 @@ def _why_not_dvc(workspace: Workspace, restored: Sequence[str]) -> str | None:
         workspace: whose cache it is.
         restored: the versions whose .dvc files are written again, or would be.
     """
-    cache = folders.cache_folder(workspace.root)
-    if not cache.resolve().is_relative_to(workspace.root):
-        return _shared("DVC's cache", cache)
+    objects = dvc_cache.objects_folder(workspace.root)
+    if not objects.resolve().is_relative_to(workspace.root):
+        return _shared("DVC's cache", objects)
     for version, where in _whole_versions(workspace):
         md5 = _held_md5(version)
         if md5 is None or str(version.ref) in restored:
             continue
-        listing = cache / "files" / "md5" / md5[:2] / md5[2:]
+        listing = dvc_cache.object_path(objects, md5)
         if _dvc_file(where).is_file() and not listing.is_file():
             return (
                 f"DVC's cache lacks {version.ref}, so DVC cannot tell what it needs: "

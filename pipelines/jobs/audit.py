@@ -5,7 +5,6 @@ what each build says of its tensors, and a judge. Folders that no row names are 
 that did not end. With `recompute` every build is mixed again from registered bytes and compared.
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from btx_core.files import any_json
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError, Unsupported
 from pipelines.workspace.recipe_reader import recipe
@@ -429,9 +429,9 @@ def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tupl
     if not path.is_file() or sha256_file(path) not in registered:
         return {}
     try:
-        return _taken(build, json.loads(path.read_text())["tensors"])
+        return _taken(build, any_json(path.read_text())["tensors"])
     # Registered by a stranger, in a form that this program never wrote.
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         return {}
 
 

@@ -34,7 +34,7 @@ from registry.records.facts import (
     SnapshotFacts,
 )
 from registry.records.kinds import UNUSABLE, Mode
-from registry.records.references import parse
+from registry.records.references import parse, require_name
 from registry.records.version import Version
 
 MAIN = "main"
@@ -140,14 +140,20 @@ class Plan:
         trained_on = {*self.data, *self.seed.facts.data}
         return tuple(ref for ref in self.general if ref not in trained_on)
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Every data version that the build is measured on."""
+        return tuple(dict.fromkeys((*self.data, *self.seed.facts.data, *self.evaluation)))
+
 
 def plan(workspace: Workspace, request: Request) -> Plan:
     """Choose members, slots and recipe.
 
     Raises:
         NotFound: for names that nobody registered.
-        Invalid: for members of several seeds.
+        Invalid: for members of several seeds, and for what is no name of a line.
     """
+    require_name("line", request.line)
     catalog = workspace.catalog
     builds = catalog.versions(BuildFacts)
     own = [build for build in builds if build.facts.line == request.line]

@@ -9,14 +9,14 @@ from contextlib import suppress
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
-from registry.licences import alternatives, each
+from registry.governance.build_licence import licences_in
+from registry.licences import alternatives, is_same
 from registry.records import division
 from registry.records.evidence import (
     BuildEvidence,
     BuildFigures,
     DataEvidence,
     DataLine,
-    DivisionLine,
     DocumentLicense,
     ExpertEvidence,
     MemberLine,
@@ -28,10 +28,10 @@ from registry.records.evidence import (
     result_lines,
     worst,
 )
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts, Spent
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts
 from registry.records.own_facts import plain
 from registry.records.references import parse
-from registry.records.results import Result, by_data, labels, same_text
+from registry.records.results import comparable, labels
 from registry.records.version import FileFact, Version, content_digest
 
 
@@ -45,7 +45,7 @@ def of_data(
         content=content_digest(files),
         name=facts.domain or parse(ref).name,
         files=len(files),
-        seen_before=tuple(seen),
+        seen_before=tuple(_beside(one, facts) for one in seen),
         bytes=facts.bytes,
         license_alternatives=alternatives(facts.applying_license) if facts.license else (),
         document_licenses=tuple(
@@ -55,6 +55,11 @@ def of_data(
         own=plain(facts.own),
         **facts.stated(),
     )
+
+
+def _beside(seen: SeenBefore, facts: DataFacts) -> SeenBefore:
+    """Return what was seen before, with how its licence compares with the candidate's."""
+    return seen.model_copy(update={"same_license": is_same(seen.license, facts.license)})
 
 
 def of_seed(
@@ -99,7 +104,7 @@ def of_expert(
         contamination=facts.contamination,
         own=plain(facts.own),
         seen_before=tuple(seen),
-        cost=Spent(tokens=spent.tokens, flops=spent.flops, wall_s=spent.wall_s) if spent else None,
+        cost=spent.spent if spent else None,
     )
 
 
@@ -120,11 +125,6 @@ def of_candidate(
         content: the digest of seed, members and recipe.
     """
     base = catalog.get(seed, SeedFacts)
-    lines = [_member(catalog, member) for member in members]
-    licenses = [base.facts.license, *(license for line in lines for license in line.licenses)]
-    used = {*base.facts.data, *(line.ref for member in lines for line in member.data)}
-    for data in sorted(used):
-        licenses += catalog.get(data, DataFacts).facts.every_license
     return BuildEvidence(
         kind="build",
         ref=ref,
@@ -132,8 +132,8 @@ def of_candidate(
         seed=seed,
         seed_license=base.facts.license,
         seed_data=data_lines(catalog, base.facts.data),
-        members=tuple(lines),
-        licenses=each(licenses),
+        members=tuple(_member(catalog, member) for member in members),
+        licenses=licences_in(catalog, base, members),
     )
 
 
@@ -152,7 +152,7 @@ def of_build(
     candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
     own = catalog.results(build)
     earlier = catalog.results(before) if before else ()
-    known = _comparable(earlier, own)
+    known = comparable(earlier, own)
     results = result_lines(own, known)
     named = labels(results)
     routing = facts.routing
@@ -166,10 +166,7 @@ def of_build(
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,
         "routing": Outliers(dead=routing.dead, dominant=routing.dominant) if routing else None,
-        "division": DivisionLine(
-            could_be_one=tuple((pair.left, pair.right) for pair in division.could_be_one(facts)),
-            unserved=tuple(division.unserved(facts)),
-        ),
+        "division": division.line(facts),
         "active_parameters": facts.cost.active_parameters,
         "total_parameters": facts.cost.total_parameters,
         "tokens_per_s": facts.cost.tokens_per_s,
@@ -228,16 +225,6 @@ def _member(catalog: Catalog, member: Version[ExpertFacts]) -> MemberLine:
         licenses=member.facts.licenses,
         data=data_lines(catalog, member.facts.data),
     )
-
-
-def _comparable(before: Sequence[Result], now: Sequence[Result]) -> dict[str, Result]:
-    """Return the results of the release before that today's are of the same text as."""
-    today = by_data(now)
-    return {
-        result.data: result
-        for result in before
-        if result.data in today and same_text(result, today[result.data])
-    }
 
 
 def _older(line: ResultLine) -> BuildFigures:

@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING
 from pipelines.jobs.build_plan import Plan, recipes_of
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
+from registry.governance.one_more import REWRITTEN, scaled, timed
 from registry.records.answers import PlannedFile
-from registry.records.facts import BuildFacts, StageSeconds
-from registry.records.version import Version
+from registry.records.facts import BuildFacts
 
 if TYPE_CHECKING:
     from btx_core.mixing.mix import MixRecipe
     from btx_core.mixing.plan import Shard
-
-# What tuning writes anew, by what it trains: the groups in the names of weight files.
-REWRITTEN: Mapping[str, tuple[str, ...]] = {
-    "none": (),
-    "router": ("router",),
-    "shared": ("router", "shared"),
-    "all": ("",),
-}
 
 # Shards of earlier builds by slot and member digest.
 Shards = Mapping[tuple[int, str], Path]
@@ -59,9 +51,6 @@ def forecast(
 ) -> Forecast:
     """Say what the plan would write, and how long that took before, scaled.
 
-    Mixing scales with the bytes written, tuning with its tokens, evaluating with the data
-    versions; starting and recording stay.
-
     Args:
         workspace: where the members lie.
         planned: the plan.
@@ -87,20 +76,8 @@ def forecast(
         return Forecast(weights, {}, {}, None)
     past = measured[-1]
     written = sum(file.bytes for file in weights if file.action == "write")
-    seconds, cost = scaled(past, written, tokens, len(planned.data))
+    seconds, cost = scaled(past, written, tokens, len(planned.measured))
     return Forecast(weights, seconds, cost, str(past.ref))
-
-
-def timed(builds: Sequence[Version[BuildFacts]], tokens: int) -> list[Version[BuildFacts]]:
-    """Return the builds that were timed; of those that tuned, where there is a tuning ahead.
-
-    Args:
-        builds: in order of their versions.
-        tokens: of the tuning that is ahead.
-    """
-    measured = [build for build in builds if build.facts.cost.seconds.total is not None]
-    tuned = [build for build in measured if build.facts.cost.tune.tokens]
-    return tuned if tokens and tuned else measured
 
 
 def _shards(
@@ -117,37 +94,3 @@ def _shards(
         name = member.version.ref.name
         members.append(Member(name, member.slot, folder, shards.get(member.key)))
     return plan_mix(seed, members, mix, previous).shards
-
-
-def scaled(
-    past: Version[BuildFacts], written: int, tokens: int, texts: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Return seconds by stage and the cost of tuning, scaled from a past build.
-
-    Args:
-        past: a build that was timed.
-        written: bytes of weights that are to be written.
-        tokens: of the tuning.
-        texts: how many data versions are measured.
-    """
-    took, spent = past.facts.cost.seconds, past.facts.cost.tune
-    if tokens and not spent.tokens:
-        # The past build was not tuned: nothing says how long that takes.
-        return {}, {"tokens": tokens}
-    weights = [file for file in past.files if file.path.endswith(".safetensors")]
-    wrote = sum(file.bytes for file in weights if not file.linked)
-    share = tokens / spent.tokens if spent.tokens else 0.0
-    seconds = {
-        "mix": (took.mix or 0.0) * written / max(1, wrote),
-        "tune": (spent.wall_s or 0.0) * share,
-        "evaluate": (took.evaluate or 0.0) * texts / max(1, len(past.facts.results)),
-    }
-    seconds["total"] = sum(seconds.values()) + _overhead(took)
-    rounded = {name: round(value, 2) for name, value in seconds.items()}
-    return rounded, {"tokens": tokens, "flops": (spent.flops or 0.0) * share}
-
-
-def _overhead(took: StageSeconds) -> float:
-    """Return the seconds that no stage took: starting and recording."""
-    stages = (took.mix, took.tune, took.evaluate)
-    return (took.total or 0.0) - sum(stage or 0.0 for stage in stages)

@@ -515,6 +515,7 @@ def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildF
         results=_results(planned, measured),
         routing=_routing(measured),
         texts_apart=measured.texts_apart,
+        texts_parted=measured.texts_parted,
         cost=_cost(run, mix, tune, measured),
         mixed=mix.files,
         tuned_on=tuple(sorted(used)),

@@ -7,7 +7,6 @@ gets a new one. A copy is whole when its bytes have the registered SHA-256; it i
 store, in the folders of other versions, in DVC's cache, and at last in DVC's remote.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from btx_core.files import copy_file, link_or_copy, put_in_place, temporary_path
+from pipelines.workspace import dvc_cache
 from pipelines.workspace.bars import Report
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
@@ -36,7 +36,6 @@ Inode = tuple[str, int]
 
 HELD = (Kind.DATA, Kind.SEED, Kind.EXPERT, Kind.BUILD)
 STORED = (Kind.SEED, Kind.EXPERT, Kind.BUILD)
-CACHE = ".dvc/cache/files/md5"
 AGAIN = {
     Kind.DATA: "register it again from its source: btx data add",
     Kind.SEED: "register it again from its source: btx seed add",
@@ -66,7 +65,8 @@ def repair(
         for kind in HELD:
             versions += catalog.versions(FACTS[kind])
     with workspace.writing("repair"):
-        work = _Repair(workspace, _by_inode(workspace.root / CACHE))
+        objects = dvc_cache.objects_folder(workspace.root)
+        work = _Repair(workspace, objects, _by_inode(objects))
         erased = tombstones.files(catalog.tombstones())
         total = sum(len(version.files) for version in versions)
         for version in versions:
@@ -90,7 +90,8 @@ class _Repair:
 
     Attributes:
         workspace: what is repaired.
-        cached: the objects of DVC's cache by inode: they may share one with what is damaged.
+        objects: the folder of the objects of DVC's cache.
+        cached: these objects by inode: they may share one with what is damaged.
         examined: how many files were looked at.
         repaired: what was restored.
         lost: what has no whole copy.
@@ -98,6 +99,7 @@ class _Repair:
     """
 
     workspace: Workspace
+    objects: Path
     cached: Mapping[Inode, Sequence[Path]]
     examined: int = 0
     repaired: list[RepairedFile] = field(default_factory=list)
@@ -184,16 +186,10 @@ class _Repair:
         yield from self._in_cache(version, file)
 
     def _in_cache(self, version: Version[Facts], file: FileFact) -> Iterator[Path]:
-        cache = self.workspace.root / CACHE
         held = version.facts.dvc if isinstance(version.facts, Held) else None
-        md5 = (held.md5 if held else None) or ""
-        listing = cache / md5[:2] / md5[2:]
-        if not md5 or not listing.is_file():
-            return
-        entries = json.loads(listing.read_text()) if md5.endswith(".dir") else []
-        for entry in entries:
-            if entry["relpath"] == file.path:
-                yield cache / entry["md5"][:2] / entry["md5"][2:]
+        address = dvc_cache.listed(self.objects, held.md5 if held else None).get(file.path)
+        if address is not None:
+            yield dvc_cache.object_path(self.objects, address)
 
     def _fetch(self, version: Version[Facts], file: FileFact) -> None:
         """Ask DVC's remote, if there is one, after taking a damaged object out of the cache."""

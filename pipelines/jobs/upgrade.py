@@ -1,15 +1,23 @@
 """Lead a workspace that an older version made to what a new one has: policies, adoption, keys.
 
 In:  a workspace.  Out: a plan; with consent, the steps that need nobody else.
-Files that are there stay as they are: only policies that the workspace lacks are copied.
+Files that are there stay as they are: only policies that the workspace lacks are copied, each with
+the cases that test it.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+# Any: a test file as it is written, of which only some cases are copied.
+from typing import Any
+
+import yaml
 
 from pipelines.jobs import policy
 from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, make_ledger, template
-from registry.governance import adoption, people
+from registry.catalogue.catalog import Catalog
+from registry.governance import acts, adoption, keys, people
 from registry.governance.policies import load
 from registry.records.answers import UpgradeRow
 
@@ -27,6 +35,9 @@ def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeRow]:
     Raises:
         Refused: for a set that only an auditor may adopt.
     """
+    if apply and (_lacking(workspace) or _adoption(workspace, apply=False)):
+        # First of all: policies that nobody may adopt would shut every gate.
+        _require_auditor(workspace.catalog)
     steps = [
         *_policies(workspace, apply),
         *_facts(workspace, apply),
@@ -41,16 +52,33 @@ def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeRow]:
                 command="btx key new, then btx actor add NAME --role auditor",
             )
         )
-    return steps
+    return [*steps, *_changed(workspace)]
+
+
+def _changed(workspace: Workspace) -> list[UpgradeRow]:
+    """Return which policies differ from a new workspace's: by its people, or by a new version."""
+    own, shipped = load(workspace.policies), load(template() / "policies")
+    both = {policy.name for policy in own} & {policy.name for policy in shipped}
+    differing = [name for name in adoption.differing(own, shipped) if name in both]
+    if not differing:
+        return []
+    return [
+        UpgradeRow(
+            what=f"a look at policies {', '.join(differing)}",
+            why="those of new workspaces say something else; yours are not changed",
+            command=f"git diff --no-index policies {template() / 'policies'}",
+        )
+    ]
 
 
 def _policies(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
-    lacking = _lacking(template() / "policies", workspace.policies)
+    lacking = _lacking(workspace)
     if not lacking:
         return []
     if apply:
         for name in lacking:
             shutil.copyfile(template() / "policies" / name, workspace.policies / name)
+            _copy_cases(Path(name).stem, workspace.policies / "tests")
     return [
         UpgradeRow(
             what=f"policies {', '.join(Path(name).stem for name in lacking)}",
@@ -59,6 +87,31 @@ def _policies(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
             done=apply,
         )
     ]
+
+
+def _copy_cases(name: str, tests: Path) -> None:
+    """Write the shipped cases of one policy into files of their own."""
+    tests.mkdir(exist_ok=True)
+    for path in sorted((template() / "policies/tests").glob("*.yaml")):
+        suite: dict[str, Any] = yaml.safe_load(path.read_text())
+        cases = list(_cases(name, suite["cases"]))
+        copy = tests / f"{name}-{path.name}"
+        if cases and not copy.exists():
+            about = {**suite, "policies": [name], "cases": cases}
+            copy.write_text(yaml.safe_dump(about, sort_keys=False, width=100))
+
+
+def _cases(name: str, cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the cases that break a rule of the policy, with what they expect of it alone."""
+    expectations = ("refused", "warned", "waived")
+    for case in cases:
+        own = {
+            key: [rule for rule in case.get(key, ()) if rule.startswith(f"{name}/")]
+            for key in expectations
+        }
+        if any(own.values()):
+            said = {key: rules for key, rules in own.items() if rules}
+            yield {**{key: case[key] for key in case if key not in expectations}, **said}
 
 
 def _facts(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
@@ -92,8 +145,16 @@ def _ledger(workspace: Workspace, apply: bool) -> list[UpgradeRow]:
     ]
 
 
-def _lacking(shipped: Path, own: Path) -> list[str]:
-    return [path.name for path in sorted(shipped.glob("*.yaml")) if not (own / path.name).exists()]
+def _lacking(workspace: Workspace) -> list[str]:
+    shipped = sorted((template() / "policies").glob("*.yaml"))
+    return [path.name for path in shipped if not (workspace.policies / path.name).exists()]
+
+
+def _require_auditor(catalog: Catalog) -> None:
+    """Refuse whoever cannot adopt policies on a closed list of actors."""
+    people.require_role(catalog, catalog.actor, ("auditor",), "adopt policies")
+    if people.is_closed(catalog):
+        acts.require_listed(catalog, keys.signer(catalog.actor))
 
 
 def _adoption(workspace: Workspace, apply: bool) -> list[UpgradeRow]:

@@ -65,7 +65,7 @@ def reproduce(
         log: called when a stage starts and when it ends, fails or is interrupted.
         variables: of the environment that the stages run in.
         reason_to_stop: asked every second, from another thread; the stages are interrupted once it
-            returns an error, which is then raised.
+            returns or raises an error, which is then raised. So they are for an error of `log`.
 
     Raises:
         StageFailed: naming the stage.
@@ -120,6 +120,11 @@ def reproduce(
         at = ran[-1] if ran else stages[0]
         run_lock.wait_until_gone(root, at)
         raise Interrupted(f"stage {at}") from None
+    except BtxError as error:
+        # Nobody can be told what the stages did.
+        _stop(process, error, lambda: _is_drained(process))
+        run_lock.wait_until_gone(root, ran[-1])
+        raise
     finally:
         interrupter.end()
     if interrupter.reason is not None:
@@ -146,7 +151,7 @@ class _Interrupter(threading.Thread):
 
     Args:
         process: the leader of its process group.
-        reason_to_stop: returns the reason, or None.
+        reason_to_stop: returns the reason or raises it, or returns None.
     """
 
     def __init__(
@@ -160,24 +165,37 @@ class _Interrupter(threading.Thread):
     def run(self) -> None:
         """Ask until the process has ended."""
         while not self._ended.wait(LOOK_EVERY_S):
-            self.reason = self._reason_to_stop()
+            try:
+                self.reason = self._reason_to_stop()
+            except BtxError as error:
+                self.reason = error
             if self.reason is not None:
-                self._stop()
-                return
-
-    def _stop(self) -> None:
-        """End the process and its stages; a command in the background ignores an interrupt."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            logger.info("stopping the stages by signal %d: %s", number, self.reason)
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            if self._ended.wait(PATIENCE_S):
+                _stop(self._process, self.reason, lambda: self._ended.wait(PATIENCE_S))
                 return
 
     def end(self) -> None:
         """Stop asking."""
         self._ended.set()
         self.join()
+
+
+def _stop(process: "subprocess.Popen[str]", reason: BtxError, is_gone: Callable[[], bool]) -> None:
+    """End a process and its stages; a command in the background ignores an interrupt."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        logger.info("stopping the stages by signal %d: %s", number, reason)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if is_gone():
+            return
+
+
+def _is_drained(process: "subprocess.Popen[str]") -> bool:
+    """Whether a process has ended by now, whose output nobody else reads."""
+    try:
+        process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def stale(root: Path, targets: Sequence[str]) -> list[str]:

@@ -132,7 +132,7 @@ def evaluate() -> None:
     with bar_or_notes("evaluate the seed", note_of(ROOT, "evaluate")) as progress:
         seed = measure(_proven(order.seed), texts, progress=progress, **chosen.text)
     result["seed"] = seed.to_json()["domains"]
-    result["texts_apart"] = _texts_apart(order)
+    result |= _division(order)
     if isinstance(chosen.tasks, dict) and chosen.tasks:
         result["tasks"] = _tasks(chosen.tasks, chosen.batch_tokens)
     seconds = round(time.monotonic() - started, 3)
@@ -140,17 +140,27 @@ def evaluate() -> None:
         _write(WORK / reports.EVALUATED, {**result, "wall_s": seconds})
 
 
-# Any: a JSON object for every two data versions.
-def _texts_apart(order: BuildOrder) -> list[dict[str, Any]]:
-    """Measure how far apart the texts are that the members were trained on."""
+# Any: JSON objects for data versions, and for every two.
+def _division(order: BuildOrder) -> dict[str, list[dict[str, Any]]]:
+    """Measure how the text is divided among the members that were trained on it.
+
+    That is how far apart their texts are, and which of these have parts that teach each other
+    little.
+    """
     from transformers import AutoTokenizer
 
     from btx_core.measuring.text_distance import apart
+    from btx_core.measuring.text_parts import parted, passages
     from btx_core.tokens import Tokens
 
     tokenizer = AutoTokenizer.from_pretrained(WORK / "tuned")
-    texts = {ref: Tokens.of(_text(folder), tokenizer) for ref, folder in order.domains.items()}
-    return [asdict(pair) for pair in apart(texts)]
+    texts = {ref: Tokens.of(_text(folder), tokenizer) for ref, folder in _texts(order).items()}
+    trained_on = {ref: texts[folder.ref] for ref, folder in order.domains.items()}
+    read = {ref: passages(tokens.train, tokenizer) for ref, tokens in texts.items()}
+    return {
+        "texts_apart": [asdict(pair) for pair in apart(trained_on)],
+        "texts_parted": [asdict(one) for one in parted(read, trained_on)],
+    }
 
 
 def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 
 from btx_core import progress
-from btx_core.files import replace_text
+from btx_core.files import any_json, replace_text
 from pipelines.workspace.diagnostics import is_quiet
 
 # Told how far a step has come. Total 0: nobody knows of how much.
@@ -55,7 +55,7 @@ class Note:
     def read(cls, path: Path) -> "Note | None":
         """Return the note in the file; None where there is none yet."""
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**any_json(path.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 

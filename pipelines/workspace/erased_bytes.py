@@ -8,7 +8,6 @@ nobody here can look (clones, backups, dumps) is left to people.
 """
 
 import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from dvc.repo import Repo
 
-from pipelines.workspace import folders, orders
+from pipelines.workspace import dvc_cache, folders, orders
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Damaged
@@ -35,12 +34,9 @@ NOT_SWEPT = ("seeds", "experts", "builds", ".git")
 
 def md5s(workspace: Workspace, version: Version[DataFacts]) -> dict[str, str]:
     """Return what DVC addresses the files of a data version by, as far as it is known here."""
-    folder, known = _folder(workspace, str(version.ref)), dict[str, str]()
-    held = version.facts.dvc
-    cache = folders.cache_folder(workspace.root)
-    listing = _object(cache, held.md5) if held and held.md5 else None
-    if listing is not None and listing.is_file() and listing.name.endswith(".dir"):
-        known = {entry["relpath"]: entry["md5"] for entry in json.loads(listing.read_text())}
+    folder, held = _folder(workspace, str(version.ref)), version.facts.dvc
+    objects = dvc_cache.objects_folder(workspace.root)
+    known = dvc_cache.listed(objects, held.md5 if held else None)
     for file in version.files:
         path = folder / file.path
         if file.path not in known and path.is_file():
@@ -64,7 +60,7 @@ def unreached(workspace: Workspace) -> tuple[str, ...]:
 
 def still_here(workspace: Workspace, part: ErasedPart) -> list[Path]:
     """Return where files of an erased part still lie, by their names: folder, store and cache."""
-    folder, cache = _folder(workspace, part.ref), folders.cache_folder(workspace.root)
+    folder, objects = _folder(workspace, part.ref), dvc_cache.objects_folder(workspace.root)
     needed = workspace.catalog.needed().sha256
     found = []
     for file in part.files:
@@ -72,7 +68,7 @@ def still_here(workspace: Workspace, part: ErasedPart) -> list[Path]:
         if file.sha256 not in needed:
             paths.append(workspace.store.path(file.sha256))
         if file.md5:
-            paths.append(_object(cache, file.md5))
+            paths.append(dvc_cache.object_path(objects, file.md5))
         found += [path for path in paths if path.is_file()]
     return found
 
@@ -89,9 +85,9 @@ def remove(workspace: Workspace, parts: Sequence[ErasedPart]) -> None:
     for part in parts:
         _remove_visible(workspace, part)
     addresses = set(_addresses(workspace, parts))
-    cache = folders.cache_folder(workspace.root)
+    objects = dvc_cache.objects_folder(workspace.root)
     for md5 in addresses:
-        _object(cache, md5).unlink(missing_ok=True)
+        dvc_cache.object_path(objects, md5).unlink(missing_ok=True)
     _remove_remote(workspace, addresses)
     needed = workspace.catalog.needed().sha256
     for sha256 in erased.keys() - needed:
@@ -195,7 +191,3 @@ def _equal_files(workspace: Workspace, erased: Mapping[str, int]) -> Iterator[Pa
 def _folder(workspace: Workspace, ref: str) -> Path:
     version = workspace.catalog.get(ref).ref
     return workspace.folder(version.kind, version.name, version.version or 0)
-
-
-def _object(cache: Path, md5: str) -> Path:
-    return cache / "files" / "md5" / md5[:2] / md5[2:]

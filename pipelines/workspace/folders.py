@@ -5,7 +5,6 @@ Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and path, bytes and SHA-256 of 
 DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -27,6 +26,7 @@ from btx_core.corpus_files import Reading
 from btx_core.files import path_inside
 from btx_core.problems import BtxError
 from btx_core.texts import TextFolder
+from pipelines.workspace import dvc_cache
 from pipelines.workspace.bars import bar
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace, unfinished_mark
@@ -248,8 +248,8 @@ def track(root: Path, folder: Path, files: Sequence[FileFact]) -> DvcFolder:
 
 def _require_same(repo: Repo, md5: str, subject: str, files: Sequence[FileFact]) -> None:
     """Compare what DVC holds of a folder with the files: another machine gets no more than that."""
-    listing = Path(repo.cache.local.oid_to_path(md5))
-    held = {entry["relpath"] for entry in json.loads(listing.read_text())}
+    objects = Path(repo.cache.local_cache_dir) / dvc_cache.OBJECTS
+    held = set(dvc_cache.listed(objects, md5))
     different = sorted(held ^ {file.path for file in files})
     if different:
         raise Invalid(
@@ -260,18 +260,13 @@ def _require_same(repo: Repo, md5: str, subject: str, files: Sequence[FileFact])
         )
 
 
-def cache_folder(root: Path) -> Path:
-    """Return where DVC's cache lies."""
-    with Repo(str(root)) as repo:
-        return Path(repo.cache.local_cache_dir)
-
-
 def collect(root: Path) -> None:
     """Delete from DVC's cache what no .dvc file and no stage of the workspace names."""
     try:
         with Repo(str(root)) as repo:
             repo.gc(workspace=True)
-    except DvcException as error:
+    # A file of DVC that is nested without end is none of its own errors.
+    except (DvcException, RecursionError) as error:
         raise Invalid(
             str(root),
             found=str(error),

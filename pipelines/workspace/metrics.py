@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from btx_core.files import replace_text
+from btx_core.files import any_json, replace_text
 from registry.errors import Invalid
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def _before(path: Path, step: int) -> Iterator[str]:
         return
     for line in path.read_text().splitlines(keepends=True):
         try:
-            earlier = json.loads(line)["step"] < step
+            earlier = any_json(line)["step"] < step
         # The process may have died while it wrote the last line.
         except (ValueError, KeyError, TypeError):
             continue

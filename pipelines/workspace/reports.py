@@ -9,7 +9,7 @@ from typing import Any
 
 from registry.errors import Damaged, Invalid
 from registry.records.base import JsonObject, Record, read_object
-from registry.records.facts import Spent, StoredFile, TextsApart, TrainingReport
+from registry.records.facts import Spent, StoredFile, TextParted, TextsApart, TrainingReport
 from registry.records.results import Figures
 
 TRAINED = "btx-train.json"
@@ -45,6 +45,8 @@ class MeasuredReport(Record):
         dead: experts that no text uses.
         dominant: experts that take nearly every text.
         texts_apart: how far apart the texts of every two data versions of members are.
+        texts_parted: data versions of members that have two parts, and how much these teach each
+            other.
         tasks: task to metric to figure, where the recipe names tasks.
     """
 
@@ -54,6 +56,7 @@ class MeasuredReport(Record):
     dead: tuple[str, ...] = ()
     dominant: tuple[str, ...] = ()
     texts_apart: tuple[TextsApart, ...] = ()
+    texts_parted: tuple[TextParted, ...] = ()
     tokens_per_s: float | None = None
     active_parameters: int | None = None
     total_parameters: int | None = None

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from btx_core.files import replace_text
+from btx_core.files import any_json, replace_text
 from registry.digest import digest
 from registry.errors import Refused
 from registry.urls import without_secrets
@@ -92,7 +92,7 @@ def _path() -> Path:
 
 def _confirmed() -> dict[str, str]:
     try:
-        confirmed = json.loads(_path().read_text())
+        confirmed = any_json(_path().read_text())
     except (OSError, ValueError):
         return {}
     return confirmed if isinstance(confirmed, dict) else {}

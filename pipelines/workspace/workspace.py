@@ -7,7 +7,6 @@ What the rows mean is the catalogue's; what DVC does is in `folders` and in the 
 
 import fcntl
 import getpass
-import json
 import os
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from btx_core.files import any_json
 from pipelines.workspace import trust
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import child_environment, is_shared, shared_as
@@ -559,11 +559,11 @@ def _forget_the_killed(path: Path) -> None:
     program by now; DVC would refuse to work because of either.
     """
     try:
-        held = json.loads(path.read_text())
+        held = any_json(path.read_text())
         pids = set(_process_ids(held))
     except FileNotFoundError:
         return
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pids = set()
     if not any(_is_dvc(pid) for pid in pids):
         path.unlink(missing_ok=True)

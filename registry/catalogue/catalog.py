@@ -459,7 +459,7 @@ class Catalog:
             reached = lineage.walk(rows, [start[0]], down=True)
             composed = rows("SELECT id FROM version WHERE kind IN ('build', 'snapshot')")
             looked_at = sorted(reached | {row[0] for row in composed})
-            versions = reading.versions_by_id(rows, looked_at)
+            versions = reading.versions_by_id(rows, looked_at, files=False)
             return lineage.impact(start[0], reached, versions, _build_edges(rows))
 
     def _insert(self, writer: Writer, content: Content, number: int) -> Version[Facts]:

@@ -254,11 +254,17 @@ class Database:
         until = time.monotonic() + PATIENCE_S
         while True:
             try:
-                return ask()
+                answer = ask()
             except Exception as error:
-                patient = self._answered and time.monotonic() < until
-                if not patient or not _is_lost_connection(error):
+                if not _is_lost_connection(error):
                     raise
+                if not self._answered or time.monotonic() >= until:
+                    # Who was waited for in vain is not waited for again.
+                    self._answered = False
+                    raise
+            else:
+                self._answered = True
+                return answer
             time.sleep(PAUSE_S)
 
     def _end(self, rows: Rows) -> None:

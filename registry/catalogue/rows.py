@@ -10,6 +10,7 @@ from typing import Any
 
 from btx_core.files import stays_inside
 from registry.errors import Damaged, Invalid
+from registry.records.addresses import is_address
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
 from registry.records.references import Reference, parse
@@ -55,6 +56,8 @@ def file_fact(row: Row) -> FileFact:
     if not (isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str)):
         raise _not_written(row, "file")
     if not _SHA256.fullmatch(sha256) or not stays_inside(path):
+        raise _not_written(row, "file")
+    if md5 is not None and not is_address(md5):
         raise _not_written(row, "file")
     return FileFact(path, size, sha256, bool(linked), md5)
 

@@ -12,15 +12,14 @@ from registry.digest import canonical_json
 from registry.formats.dossier import Dossier, stated_license
 from registry.governance.build_licence import BuildLicence
 from registry.licence_terms import PREFIX, community, terms_of
-from registry.licences import each
+from registry.licences import each, is_expression
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
-from registry.records.own_facts import Attachment
+from registry.records.own_facts import LICENCE_TEXT, Attachment
 from registry.records.version import Event, Version
 
 # The own facts that decide what may be said, and by whose name.
 SOURCE_CLASS = "source_class"
 PROVIDER = "provider"
-LICENCE_TEXT = "licence_text"
 PUBLIC_SOURCES = ("public", "crawled")
 PROPRIETARY = f"{PREFIX}proprietary"
 _REFERENCE = re.compile(rf"{PREFIX}[A-Za-z0-9.-]+")
@@ -117,6 +116,9 @@ def _facts(facts: Facts, is_open: bool, names: _Names) -> Facts:
         shown |= {"purpose": None, "retain_until": None}
         shown |= {"license": names.of(facts.license)}
         shown |= {"license_choice": names.of(facts.license_choice)}
+        # What documents say of themselves may be anything.
+        listed = [one for one in facts.document_licenses if is_expression(one)]
+        shown |= {"document_licenses": names.of_all(listed)}
         if not is_open:
             shown |= {"source": None, "holder": None, "url": None}
     if isinstance(facts, SeedFacts):

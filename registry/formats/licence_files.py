@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from registry.formats import layout
-from registry.formats.audience import LICENCE_TEXT, public_text
+from registry.formats.audience import public_text
 from registry.formats.dossier import Dossier, stated_license
 from registry.governance.build_licence import BuildLicence
 from registry.licence_terms import CommunityLicence, community, source_of_terms, text_of
 from registry.licences import each
 from registry.records.facts import DataFacts, Facts, SeedFacts
-from registry.records.own_facts import Attachment
+from registry.records.own_facts import LICENCE_TEXT, Attachment
 from registry.records.version import Version
 
 # An own fact.
@@ -116,6 +116,8 @@ def _data(version: Version[DataFacts]) -> Attribution:
         lines.append(f"Source: {facts.source}.")
     if facts.url:
         lines.append(f"From {facts.url}.")
+    if facts.document_licenses:
+        lines.append(f"Documents in it are under {', '.join(facts.document_licenses)}.")
     done = "Used to measure" if facts.use else "Used to train"
     lines.append(f"{done} the model; its text is not passed on.")
     chosen = facts.applying_license or "not stated"

@@ -23,7 +23,9 @@ from registry.records.version import Version
 
 HUB_ID = "hub_id"
 # How the hub writes the name of a repository.
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# As the hub checks them: two names, none too long, none that ends like an address of git.
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9_]|[.-](?![.-])){0,94}"
+_REPOSITORY = re.compile(rf"{_NAME}(?<![.-])/{_NAME}(?<![.-])(?<!\.git)")
 
 
 def text(dossier: Dossier) -> str:
@@ -71,7 +73,9 @@ def _licence(dossier: Dossier) -> Document:
     if text and (identifier := hub_licence(text)):
         return {"license": identifier}
     name = text or NOT_STATED
-    front: Document = {"license": "other", "license_name": "-".join(name.lower().split())}
+    # The hub's identifiers are of these characters alone.
+    identifier = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    front: Document = {"license": "other", "license_name": identifier}
     if dossier.licence:
         front["license_link"] = "LICENSE"
     return front

@@ -193,7 +193,12 @@ def _ever(catalog: Catalog, name: str) -> list[Actor]:
 
 
 def waivers(
-    catalog: Catalog, subject: str, registrar: str | None, *, registered: bool = False
+    catalog: Catalog,
+    subject: str,
+    registrar: str | None,
+    *,
+    registered: bool = False,
+    before: float = inf,
 ) -> list[Waiver]:
     """Return the waivers for the subject that hold but for date and facts, which `judge` looks at.
 
@@ -205,9 +210,10 @@ def waivers(
         subject: the reference that they are for.
         registrar: whose own waivers do not count.
         registered: whether the subject is registered.
+        before: the number of the event before which they held.
     """
     held = []
-    for event, act in _held(catalog, "waived", subject):
+    for event, act in _held(catalog, "waived", subject, before):
         if act.actor == registrar or not (act.rule and act.until and act.actor):
             continue
         if act.content is None and not registered:

@@ -10,7 +10,6 @@ slsa.dev/provenance/v1; for folders github.com/sigstore/model-transparency.
 """
 
 import base64
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from btx_core.files import any_json
 from registry.digest import canonical_json, sha256_bytes
 from registry.errors import Conflict, Damaged, Invalid
 
@@ -124,7 +124,7 @@ def opened(
             "envelope", found="no valid signature of this key", expected=f"one by key {key_id(key)}"
         )
     try:
-        payload = json.loads(decoded.body)
+        payload = any_json(decoded.body)
     except ValueError as error:
         raise Damaged("envelope", found=str(error), expected="a JSON payload") from None
     if not isinstance(payload, dict):

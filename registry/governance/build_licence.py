@@ -20,7 +20,7 @@ from registry.errors import NotFound
 from registry.governance import adoption, gate, stating
 from registry.governance.policies import Policy, from_document
 from registry.licence_terms import Duty, Terms, community, terms_of
-from registry.licences import alternatives, each, joined
+from registry.licences import alternatives, each, is_expression, joined
 from registry.records.events import Judged
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.version import Version
@@ -125,7 +125,10 @@ def inputs_of(
     members: Sequence[Version[ExpertFacts]],
     tuned_on: Sequence[str] = (),
 ) -> list[LicensedInput]:
-    """Return all that a build is made from that has a licence: seed, experts, data of both."""
+    """Return all that a build is made from that has a licence: seed, experts, data of both.
+
+    Documents that state a licence of their own are among it.
+    """
     inputs = []
     used = {*tuned_on, *(ref for member in members for ref in member.facts.data)}
     base = _registered(catalog, seed, SeedFacts) if seed else None
@@ -141,7 +144,28 @@ def inputs_of(
     for ref in sorted(used):
         data = _registered(catalog, ref, DataFacts)
         inputs.append(LicensedInput(ref, data.facts.applying_license if data else None))
+        for licence in data.facts.document_licenses if data else ():
+            # What a document says may be anything; what is no licence is repeated nowhere.
+            stated = licence if is_expression(licence) else None
+            inputs.append(LicensedInput(f"documents of {ref}", stated))
     return inputs
+
+
+def licences_in(
+    catalog: Catalog, seed: Version[SeedFacts], members: Iterable[Version[ExpertFacts]]
+) -> tuple[str, ...]:
+    """Return each licence that a build of this seed and these members is under, as gates are told.
+
+    Those that documents state themselves are among them.
+    """
+    licences = [seed.facts.license]
+    used = set(seed.facts.data)
+    for member in members:
+        licences += member.facts.licenses
+        used |= set(member.facts.data)
+    for ref in used:
+        licences += catalog.get(ref, DataFacts).facts.every_license
+    return each(licences)
 
 
 def pair_table(policies: Iterable[Policy]) -> PairTable:

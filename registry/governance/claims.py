@@ -16,12 +16,20 @@ from functools import cached_property
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid
 from registry.governance import adoption, approving, people, stating
+from registry.governance.as_of import AsOf
+from registry.governance.claims_on_parts import (
+    PartClaims,
+    data_lines,
+    differences,
+    said,
+    version_of,
+)
 from registry.governance.policies import moment
 from registry.records.base import JsonObject
 from registry.records.events import Judged
-from registry.records.evidence import DataLine
+from registry.records.evidence import DataLine, result_lines
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
@@ -31,11 +39,13 @@ from registry.records.facts import (
     SeedFacts,
 )
 from registry.records.own_facts import OwnFact, plain
+from registry.records.results import comparable
 from registry.records.version import Event, Version
 
 # A verdict is given a moment before it is logged.
 LONGEST_TO_LOG = timedelta(hours=1)
 # What is stated of a data version and told to gates.
+OF_RELEASE_BEFORE = ("previous_bits_per_byte", "previous_factor_low", "previous_factor_high")
 OF_DATA = sorted(DataLine.model_fields.keys() & DataStatement.model_fields.keys())
 
 
@@ -57,8 +67,10 @@ class Claims:
             lambda: _time(event),
             lambda: self._asker(event, evidence),
             lambda: self._build(event, evidence, version),
+            lambda: self._figures(event, evidence, version),
             lambda: self._members(event, evidence),
             lambda: self._data(event, evidence),
+            lambda: PartClaims(self.catalog, self._then).contradictions(event, evidence),
             lambda: self._own(event, evidence, version),
         )
         return next((found for look in looks for found in look()), None)
@@ -66,6 +78,10 @@ class Claims:
     @cached_property
     def _start(self) -> int | None:
         return adoption.first(self.catalog)
+
+    @cached_property
+    def _then(self) -> AsOf:
+        return AsOf(self.catalog)
 
     @cached_property
     def _roll(self) -> people.Roll:
@@ -96,7 +112,7 @@ class Claims:
             stated = told.get(name)
             claimed = sorted(stated) if isinstance(stated, list) else stated
             if claimed != value:
-                yield _said(f"{name} {claimed!r} of who asked", value)
+                yield said(f"{name} {claimed!r} of who asked", value)
 
     def _build(
         self, event: Event, evidence: JsonObject, version: Version[Facts] | None
@@ -105,33 +121,69 @@ class Claims:
             return
         registrar = version.actor if version else event.actor
         if evidence.get("registrar") != registrar:
-            yield _said(f"registrar {evidence.get('registrar')!r}", registrar)
+            yield said(f"registrar {evidence.get('registrar')!r}", registrar)
         if version is not None and isinstance(version.facts, BuildFacts):
             line = version.facts.line
             if evidence.get("line", line) != line:
-                yield _said(f"product line {evidence['line']!r}", line)
+                yield said(f"product line {evidence['line']!r}", line)
+            if evidence.get("registered_at") is not None:
+                actual = {"registered_at": version.registered_at}
+                yield from differences(event.subject, evidence, actual)
         yield from self._approvals(event, version, evidence.get("approvals", ()))
-        released = self.catalog.events(event.subject, "released")
-        if evidence.get("status") == "released" and not any(
-            one.seq < event.seq for one in released
-        ):
+        own = [one for one in self._then.released(event.seq) if one.subject == event.subject]
+        if evidence.get("status") == "released" and not own:
             yield "judged as released, which it was not by then"
+        if evidence.get("released_at") is not None:
+            last = own[-1].at if own else None
+            yield from differences(event.subject, evidence, {"released_at": last})
+
+    def _figures(
+        self, event: Event, evidence: JsonObject, version: Version[Facts] | None
+    ) -> Iterator[str]:
+        """Compare what is told of the release before, and of when the text came in."""
+        if version is None or not isinstance(version.facts, BuildFacts):
+            return
+        build = self.catalog.get(event.subject, BuildFacts)
+        others = [one for one in self._then.released(event.seq) if one.subject != event.subject]
+        own = self.catalog.results(build)
+        before = self.catalog.get(others[-1].subject, BuildFacts) if others else None
+        earlier = self.catalog.results(before) if before else ()
+        same = comparable(earlier, own)
+        lines = {line.data: line for line in result_lines(own, same)}
+        for told in evidence.get("results") or ():
+            line = lines.get(str(told.get("data")))
+            if line is not None:
+                actual = {name: getattr(line, name) for name in OF_RELEASE_BEFORE}
+                yield from differences(line.data, told, actual)
+            yield from self._came_in(told)
+        gone = sorted({one.data for one in earlier} - same.keys())
+        if evidence.get("results") is not None:
+            yield from differences(event.subject, evidence, {"no_longer_measured": gone})
+
+    def _came_in(self, told: Mapping[str, Any]) -> Iterator[str]:
+        data = version_of(self.catalog, told.get("data"))
+        if data is not None and told.get("data_registered_at") is not None:
+            yield from differences(str(data.ref), told, {"data_registered_at": data.registered_at})
 
     def _approvals(
         self, event: Event, version: Version[Facts] | None, claimed: Iterable[Mapping[str, Any]]
     ) -> Iterator[str]:
         lines = approving.approvals(self.catalog, version, event.seq) if version else ()
-        stood = {(line.actor, line.at) for line in lines}
+        stood = {(line.actor, line.at): list(line.roles) for line in lines}
         for one in claimed:
-            if (one.get("actor"), one.get("at")) not in stood:
+            roles = stood.get((str(one.get("actor")), str(one.get("at"))))
+            if roles is None:
                 yield f"judged on an approval by {one.get('actor')} that did not stand by then"
+            else:
+                yield from differences(f"approver {one['actor']}", one, {"roles": roles})
 
     def _members(self, event: Event, evidence: JsonObject) -> Iterator[str]:
-        seed = self._version(evidence.get("seed"))
+        seed = version_of(self.catalog, evidence.get("seed"))
         if seed is not None and isinstance(seed.facts, SeedFacts) and "seed_license" in evidence:
-            yield from _differences(str(seed.ref), evidence, {"seed_license": seed.facts.license})
+            yield from differences(str(seed.ref), evidence, {"seed_license": seed.facts.license})
+            yield from self._named(str(seed.ref), evidence, "seed_data", seed.facts.data)
         for line in evidence.get("members", ()):
-            member = self._version(line.get("ref"))
+            member = version_of(self.catalog, line.get("ref"))
             if member is None or not isinstance(member.facts, ExpertFacts):
                 continue
             actual = {
@@ -140,16 +192,30 @@ class Claims:
                 "registrar": member.actor,
                 "licenses": list(member.facts.licenses),
             }
-            yield from _differences(str(member.ref), line, actual)
+            yield from differences(str(member.ref), line, actual)
+            yield from self._named(str(member.ref), line, "data", member.facts.data)
             yield from self._approvals(event, member, line.get("approvals", ()))
 
     def _data(self, event: Event, evidence: JsonObject) -> Iterator[str]:
-        for line in _data_lines(evidence):
-            version = self._version(line.get("ref"))
+        for line in data_lines(evidence):
+            version = version_of(self.catalog, line.get("ref"))
             if version is None or not isinstance(version.facts, DataFacts):
                 continue
             actual = {name: getattr(version.facts, name) for name in OF_DATA}
-            yield from _differences(str(version.ref), line, actual)
+            yield from differences(str(version.ref), line, actual)
+            if line.get("registered_at") is not None:
+                came_in = {"registered_at": version.registered_at}
+                yield from differences(str(version.ref), line, came_in)
+
+    def _named(
+        self, ref: str, told: Mapping[str, Any], name: str, data: Sequence[str]
+    ) -> Iterator[str]:
+        """Compare which data a seed or member is said to be trained on with its row."""
+        if name in told:
+            claimed = {str(line.get("ref")) for line in told[name]}
+            actual = {str(self.catalog.get(one).ref) for one in data}
+            if claimed != actual:
+                yield said(f"data {sorted(claimed)} of {ref}", sorted(actual))
 
     def _own(
         self, event: Event, evidence: JsonObject, version: Version[Facts] | None
@@ -159,18 +225,12 @@ class Claims:
         yield from _own_differences("organisation", organisation, then.of_organisation())
         if version is not None:
             yield from _own_differences(event.subject, evidence.get("own", {}), then.of(version))
-        lines = [*_data_lines(evidence), *evidence.get("members", ())]
+        lines = [*data_lines(evidence), *evidence.get("members", ())]
         if "seed_own" in evidence:
             lines.append({"ref": evidence.get("seed"), "own": evidence["seed_own"]})
         for line in lines:
             ref = str(line.get("ref"))
             yield from _own_differences(ref, line.get("own", {}), then.of_ref(ref))
-
-    def _version(self, ref: object) -> Version[Facts] | None:
-        try:
-            return self.catalog.get(ref) if isinstance(ref, str) else None
-        except (NotFound, Invalid):
-            return None
 
 
 def _time(event: Event) -> Iterator[str]:
@@ -184,22 +244,6 @@ def _time(event: Event) -> Iterator[str]:
         yield f"judged as of {judged[:10]}, and logged on {logged[:10]}"
 
 
-def _data_lines(evidence: JsonObject) -> list[Mapping[str, Any]]:
-    lines = [*evidence.get("data", ()), *evidence.get("seed_data", ())]
-    for member in evidence.get("members", ()):
-        lines += member.get("data", ())
-    return lines
-
-
-def _differences(
-    ref: str, claimed: Mapping[str, Any], actual: Mapping[str, object]
-) -> Iterator[str]:
-    """Yield what is said of a version and is not so; what older evidence does not name is so."""
-    for name, value in actual.items():
-        if name in claimed and claimed[name] != value:
-            yield _said(f"{name} {claimed[name]!r} of {ref}", value)
-
-
 def _own_differences(
     ref: str, claimed: Mapping[str, Any], facts: Mapping[str, OwnFact]
 ) -> Iterator[str]:
@@ -207,8 +251,4 @@ def _own_differences(
     stated = {name: value for name, value in claimed.items() if value is not None}
     for name in sorted(stated.keys() | actual.keys()):
         if stated.get(name) != actual.get(name):
-            yield _said(f"own fact {name} {stated.get(name)!r} of {ref}", actual.get(name))
-
-
-def _said(claim: str, actual: object) -> str:
-    return f"judged on {claim:.120} where it was {actual!r:.80}"
+            yield said(f"own fact {name} {stated.get(name)!r} of {ref}", actual.get(name))

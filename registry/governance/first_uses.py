@@ -8,11 +8,11 @@ are the signed bytes and signatures themselves: the text that encodes them has s
 
 import base64
 import binascii
-import json
 from collections.abc import Iterable
 
 from pydantic import ValidationError
 
+from btx_core.files import any_json
 from registry.records.base import JsonObject
 from registry.records.events import Envelope
 from registry.records.version import Event
@@ -52,7 +52,7 @@ def signed_act(event: Event) -> JsonObject:
     """Return what an event's envelope says, whoever signed it; nothing where there is none."""
     envelope = _envelope(event)
     try:
-        act: object = json.loads(base64.b64decode(envelope.payload)) if envelope else {}
+        act: object = any_json(base64.b64decode(envelope.payload)) if envelope else {}
     except (binascii.Error, ValueError):
         return {}
     return act if isinstance(act, dict) else {}
@@ -61,7 +61,7 @@ def signed_act(event: Event) -> JsonObject:
 def _envelope(event: Event) -> Envelope | None:
     """Return the envelope of an event's body; None where there is none that can be read."""
     try:
-        return Envelope.model_validate(json.loads(event.stored).get("envelope"))
+        return Envelope.model_validate(any_json(event.stored).get("envelope"))
     except (ValidationError, ValueError, AttributeError):
         return None
 

@@ -19,6 +19,7 @@ from registry.governance.first_uses import repetitions, signed_act
 from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver, moment
 from registry.licences import alternatives, spelled
+from registry.records import division
 from registry.records.base import JsonObject
 from registry.records.events import (
     Acted,
@@ -45,7 +46,7 @@ from registry.records.evidence import (
     SeedEvidence,
     result_lines,
 )
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts, Spent
 from registry.records.kinds import Gate, Outcome
 from registry.records.own_facts import plain
 from registry.records.references import parse
@@ -83,6 +84,8 @@ SIGNED: Mapping[str, type[EventBody]] = {
     "contested": Contested,
 }
 
+# Where a recorded build is judged by what holds of it then, own facts among them.
+LET_OUT = (Gate.RELEASE, Gate.EXPORT)
 # A fact that the evidence and the row both state: its name, as judged, as registered.
 Compared = tuple[str, object, object]
 # The figures that evidence had before it named samples.
@@ -155,14 +158,14 @@ def ungated(catalog: Catalog, ref: str) -> list[Gap]:
     gaps = []
     for version in catalog.lineage(ref).nodes:
         gaps += _let_in(catalog, version)
-    return gaps + _released(catalog, catalog.get(ref))
+    return gaps + _let_out(catalog, catalog.get(ref))
 
 
 def ungated_anywhere(catalog: Catalog, versions: Iterable[Version[Facts]]) -> list[Gap]:
-    """Return all that no gate let in among these versions, and their releases."""
+    """Return all that no gate let in among these versions, and what of it no gate let out."""
     gaps = []
     for version in versions:
-        gaps += [*_let_in(catalog, version), *_released(catalog, version)]
+        gaps += [*_let_in(catalog, version), *_let_out(catalog, version)]
     return gaps
 
 
@@ -171,9 +174,34 @@ def _let_in(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
     return _gaps(catalog, version, gate, None) if gate is not None else []
 
 
-def _released(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
-    released = catalog.events(version.ref, "released")
-    return _gaps(catalog, version, Gate.RELEASE, released[-1].seq) if released else []
+def _let_out(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
+    """Return the gaps of a build's newest release, and of its newest export."""
+    released = catalog.events(version.ref, Released.logged_as)
+    gaps = _gaps(catalog, version, Gate.RELEASE, released[-1].seq) if released else []
+    exported = catalog.events(version.ref, Exported.logged_as)
+    if exported:
+        gaps += _gaps(catalog, version, Gate.EXPORT, exported[-1].seq)
+        gaps += _unmarked(catalog, version, exported[-1])
+    return gaps
+
+
+def _unmarked(catalog: Catalog, version: Version[Facts], exported: Event) -> list[Gap]:
+    """Return a gap where an export was let out as a draft, and is not logged as one."""
+    subject, expected = str(version.ref), "an export that is marked as a draft"
+    try:
+        logged = [
+            event
+            for event in verdicts(catalog, subject, Gate.EXPORT)
+            if event.seq < exported.seq and event.read(Judged).passed
+        ]
+        draft = bool(logged) and catalog.document(logged[-1].read(Judged).evidence).get("draft")
+        marked = exported.read(Exported).draft
+    except BtxError:
+        # The gaps of the verdict, and the check of the log, say what cannot be read.
+        return []
+    found = f"let out as a draft, and exported without the mark in event {exported.seq}"
+    advice = "find out where that export went, and ask for it back"
+    return [Gap(subject, found, expected, advice)] if draft and not marked else []
 
 
 def unsigned(catalog: Catalog) -> tuple[int, list[Gap]]:
@@ -348,17 +376,24 @@ def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequen
         if evidence.license_alternatives:
             ways = alternatives(facts.applying_license or "")
             pairs.append(("license_alternatives", evidence.license_alternatives, ways))
+        documents = sorted(one.license for one in evidence.document_licenses)
+        pairs.append(("document_licenses", documents, sorted(facts.document_licenses)))
+        pairs.append(("name", evidence.name, facts.domain or version.ref.name))
     if isinstance(facts, SeedFacts) and isinstance(evidence, SeedEvidence):
         pairs.append(("license", _licence(evidence.license), _licence(facts.license)))
+        pairs.append(("finite", evidence.finite, facts.finite))
+        pairs.append(("model_type", evidence.model_type, facts.model_type))
+        pairs.append(("name", evidence.name, version.ref.name))
     if isinstance(facts, ExpertFacts) and isinstance(evidence, ExpertEvidence):
         pairs += _compared_expert(evidence, facts)
+        pairs.append(("name", evidence.name, version.ref.name))
     if isinstance(facts, BuildFacts) and isinstance(evidence, BuildEvidence):
         members = sorted(member.ref for member in facts.members)
         pairs.append(("seed", evidence.seed, facts.seed))
         pairs.append(("members", sorted(line.ref for line in evidence.members), members))
-        if gate == Gate.RELEASE:
+        if gate in LET_OUT:
             pairs += _compared_release(evidence, facts)
-    if gate != Gate.RELEASE:
+    if gate not in LET_OUT:
         judged = {name: value for name, value in evidence.own.items() if value is not None}
         pairs.append(("own", canonical_json(judged), canonical_json(plain(facts.own))))
     if evidence.content is not None:
@@ -384,14 +419,21 @@ def _compared_expert(evidence: ExpertEvidence, facts: ExpertFacts) -> list[Compa
         ("results", *_figures(evidence.results, facts.results)),
         ("general", *_figures(evidence.general, facts.general)),
         ("contamination", evidence.contamination, facts.contamination),
+        ("cost", _spent(evidence.cost), _spent(facts.train) if evidence.cost else None),
     ]
+
+
+def _spent(cost: Spent | None) -> object:
+    return (cost.tokens, cost.flops, cost.wall_s) if cost else None
 
 
 def _compared_release(evidence: BuildEvidence, facts: BuildFacts) -> list[Compared]:
     routing = facts.routing
     outliers = evidence.routing
     used = (outliers.dead or (), outliers.dominant or ()) if outliers else None
+    divided = division.line(facts) if evidence.division else None
     return [
+        ("division", evidence.division, divided),
         ("results", *_figures(evidence.results or (), facts.results)),
         ("routing", used, (routing.dead, routing.dominant) if routing else None),
         ("active_parameters", evidence.active_parameters, facts.cost.active_parameters),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
@@ -41,7 +42,7 @@ from registry.records.evidence import (
 )
 from registry.records.facts import Facts
 from registry.records.kinds import Gate, Kind, Outcome
-from registry.records.own_facts import ORGANISATION, FactSchema, plain
+from registry.records.own_facts import LICENCE_TEXT, ORGANISATION, FactSchema, plain
 from registry.records.version import Event, Version
 
 # The gate that a version must have passed to be registered.
@@ -231,6 +232,9 @@ def grant(catalog: Catalog, rule: str, subject: str) -> approving.Grant:
             continue
         policies = from_document(catalog.document(body.policies))
         read = set(facts_read(policies, rule)) - GOVERNED
+        if "license" in read and LICENCE_TEXT in (evidence.get("own") or {}):
+            # Whoever waived a private licence read that text.
+            read.add("own")
         excused = {fact: evidence.get(fact) for fact in sorted(read)}
         return approving.Grant(rule, subject, evidence["content"], excused)
     raise NotFound(
@@ -280,7 +284,7 @@ def completed(catalog: Catalog, question: Question) -> Evidence:
     evidence, subject = question.evidence, question.subject
     version = _registered(catalog, subject)
     registrar = version.actor if version else catalog.actor
-    let_in = {ref: _let_in(catalog, ref) for ref in dict.fromkeys([subject, *_named(evidence)])}
+    let_in = {ref: newest(catalog, ref) for ref in dict.fromkeys([subject, *_named(evidence)])}
     own: dict[str, object] = {
         "kind": str(evidence.of),
         "waivers": _relied_on(catalog, let_in),
@@ -313,8 +317,11 @@ def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
         return None
 
 
-def _let_in(catalog: Catalog, ref: str) -> Event | None:
-    """Return the newest verdict of the gate that the version had to pass to be registered."""
+def newest(catalog: Catalog, ref: str, before: float = inf) -> Event | None:
+    """Return the newest verdict of the gate that the version had to pass to be registered.
+
+    With `before`, the newest before the event of that number.
+    """
     kind = ref.partition("/")[0]
     gate = LET_IN_BY.get(Kind(kind)) if kind in set(Kind) else None
     try:
@@ -322,7 +329,8 @@ def _let_in(catalog: Catalog, ref: str) -> Event | None:
     except Damaged:
         # What cannot be read lets nobody in; the audit names it.
         return None
-    return given[-1] if given else None
+    earlier = [event for event in given if event.seq < before]
+    return earlier[-1] if earlier else None
 
 
 def _with_gates(evidence: Evidence, let_in: Mapping[str, Event | None]) -> Evidence:
@@ -413,15 +421,21 @@ def _named(evidence: Evidence) -> list[str]:
     return [ref for ref in refs if ref]
 
 
-def relied_on(catalog: Catalog, refs: Iterable[str]) -> tuple[WaiverLine, ...]:
-    """Return the waivers that let these versions in, each renewed to its latest end."""
-    return _relied_on(catalog, {ref: _let_in(catalog, ref) for ref in refs})
+def relied_on(catalog: Catalog, refs: Iterable[str], before: float = inf) -> tuple[WaiverLine, ...]:
+    """Return the waivers that let these versions in, each renewed to its latest end.
+
+    With `before`, as the log stood before the event of that number.
+    """
+    return _relied_on(catalog, {ref: newest(catalog, ref, before) for ref in refs}, before)
 
 
-def _granted(catalog: Catalog, event: Event) -> list[Waiver]:
+def _granted(catalog: Catalog, event: Event, before: float) -> list[Waiver]:
     """Return the waivers for what a verdict let in: for its content, judged by its facts."""
-    registered = _registered(catalog, event.subject) is not None
-    signed = approving.waivers(catalog, event.subject, event.actor, registered=registered)
+    logged = catalog.events(event.subject, "registered")
+    registered = bool(logged) and logged[0].seq < before
+    signed = approving.waivers(
+        catalog, event.subject, event.actor, registered=registered, before=before
+    )
     try:
         evidence = catalog.document(event.read(Judged).evidence)
     except (NotFound, Damaged, IndexError):
@@ -430,7 +444,9 @@ def _granted(catalog: Catalog, event: Event) -> list[Waiver]:
     return [waiver for waiver in signed if waiver.mismatch(evidence) is None]
 
 
-def _relied_on(catalog: Catalog, let_in: Mapping[str, Event | None]) -> tuple[WaiverLine, ...]:
+def _relied_on(
+    catalog: Catalog, let_in: Mapping[str, Event | None], before: float = inf
+) -> tuple[WaiverLine, ...]:
     """Return the waivers that let these in, each renewed to its latest end."""
     lines = []
     for subject, event in let_in.items():
@@ -440,7 +456,7 @@ def _relied_on(catalog: Catalog, let_in: Mapping[str, Event | None]) -> tuple[Wa
         if not verdict.passed:
             continue
         waived = [name for name, outcome in verdict.rules.items() if outcome == Outcome.WAIVED]
-        signed = _granted(catalog, event) if waived else []
+        signed = _granted(catalog, event, before) if waived else []
         for rule in waived:
             same = [waiver for waiver in signed if waiver.rule == rule]
             best = max(same, key=lambda waiver: waiver.until, default=None)

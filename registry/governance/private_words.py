@@ -13,6 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from btx_core.files import any_json
 from registry.digest import digest
 from registry.errors import NotFound
 
@@ -46,7 +47,7 @@ def keep(folder: Path, words: Words) -> str:
 def read(folder: Path, key: str) -> Words | None:
     """Return the words of a digest; None where they are not kept here, or are other words."""
     try:
-        record = json.loads(_path(folder, key).read_text())
+        record = any_json(_path(folder, key).read_text())
         return dict(record["words"]) if digest(record) == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

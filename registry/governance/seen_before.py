@@ -34,13 +34,9 @@ def of_data(
         files: of the corpus.
         sketch: of its text.
     """
-    shares: dict[tuple[Reference, str], float] = {}
-    own = {file.sha256: file.bytes for file in files if file.bytes}
+    own = _sizes(files)
     erased = catalog.tombstones()
-    for ref, theirs in catalog.holders(own).items():
-        if str(ref) not in erased:
-            others = {file.sha256: file.bytes for file in theirs if file.bytes}
-            shares[ref, "files"] = _share(own, others)
+    shares = {(ref, "files"): share for ref, share in shared_files(catalog, files).items()}
     versions = {version.ref: version for version in catalog.versions(DataFacts, files=False)}
     for ref in versions:
         for gone in erased.get(str(ref), ()):
@@ -53,6 +49,16 @@ def of_data(
             if theirs_sampled is not None and (version.ref, "files") not in shares:
                 shares[version.ref, "text"] = common(sketch, theirs_sampled)
     return _lines(catalog, versions, shares)
+
+
+def shared_files(catalog: Catalog, files: Sequence[FileFact]) -> dict[Reference, float]:
+    """Return the share of every version that holds some of these files; none that lost text."""
+    own, erased = _sizes(files), catalog.tombstones()
+    return {
+        ref: _share(own, _sizes(theirs))
+        for ref, theirs in catalog.holders(own).items()
+        if str(ref) not in erased
+    }
 
 
 def of_weights(
@@ -126,6 +132,11 @@ def common(first: Sketch, second: Sketch) -> float:
     if both < min(FEWEST_WINDOWS, len(ours) or 1, len(theirs) or 1):
         return 0.0
     return both / min(len(ours), len(theirs))
+
+
+def _sizes(files: Sequence[FileFact]) -> dict[str, int]:
+    """Return the bytes of each file that is not empty, by digest."""
+    return {file.sha256: file.bytes for file in files if file.bytes}
 
 
 def _share(own: Mapping[str, int], others: Mapping[str, int]) -> float:

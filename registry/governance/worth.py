@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from registry.catalogue.catalog import Catalog
+from registry.governance.one_more import Ahead, OneMore, estimate, timed
 from registry.records.facts import BuildFacts, ExpertFacts, Spent
+from registry.records.kinds import Mode
 from registry.records.pages import GpuPrice, JoinedExpert, NextExpert
 from registry.records.version import Version
 
@@ -63,13 +65,13 @@ def joined(
 
 
 def _joined(catalog: Catalog, build: Version[BuildFacts], ref: str) -> JoinedExpert:
-    expert = catalog.get(ref, ExpertFacts).facts
+    expert = catalog.get(ref, ExpertFacts)
     own = [
         result.gain
         for result in build.facts.results
-        if result.data in expert.data and result.gain is not None
+        if result.data in expert.facts.data and result.gain is not None
     ]
-    report = expert.train
+    report = expert.facts.train
     training = None
     if report:
         training = Spent(
@@ -83,40 +85,85 @@ def _joined(catalog: Catalog, build: Version[BuildFacts], ref: str) -> JoinedExp
         build=str(build.ref),
         gain=sum(own) / len(own) if own else None,
         training=training,
+        bytes=sum(file.bytes for file in expert.files),
+    )
+
+
+def one_more(
+    catalog: Catalog,
+    builds: Sequence[Version[BuildFacts]],
+    seed: str | None,
+    ahead: Ahead | None = None,
+) -> OneMore | None:
+    """Estimate what one more expert of a seed takes, from those that joined its last builds.
+
+    Args:
+        catalog: where they are registered.
+        builds: oldest first, of any seed.
+        seed: the seed that it would be a branch of.
+        ahead: the rebuild that would have it; None: one by the recipe of the newest that was tuned.
+
+    Returns:
+        The estimate; None where no expert's training was reported, or no build was measured.
+    """
+    of_seed = [build for build in builds if build.facts.seed == seed]
+    measured = _measured(of_seed, ahead)
+    if not measured:
+        return None
+    past = catalog.get(measured[-1].ref, BuildFacts)
+    experts = joined(catalog, of_seed, max(0, len(of_seed) - LOOKED_BACK))
+    return estimate(past, experts, ahead or _like(past.facts))
+
+
+def _measured(
+    builds: Sequence[Version[BuildFacts]], ahead: Ahead | None
+) -> list[Version[BuildFacts]]:
+    if ahead:
+        return timed(builds, ahead.tokens)
+    tuned = [build for build in builds if build.facts.cost.tune.wall_s]
+    return timed(tuned, 1) or tuned
+
+
+def _like(past: BuildFacts) -> Ahead:
+    """Return a rebuild by the same recipe, of one text more."""
+    return Ahead(
+        tokens=past.cost.tune.tokens or 0,
+        tuned=past.tuned or "all",
+        averages=past.recipe.mix.get("mode") == Mode.FULL,
+        texts=len(past.results) + 1,
     )
 
 
 def next_expert(
-    builds: Sequence[Version[BuildFacts]], experts: Sequence[JoinedExpert], price: GpuPrice | None
+    catalog: Catalog, builds: Sequence[Version[BuildFacts]], price: GpuPrice | None
 ) -> NextExpert | None:
-    """Estimate what one more expert takes and brings, from those that joined before.
+    """Estimate what one more expert takes and brings, by the recipe of the newest tuned build.
 
-    It takes the median of what training these took, and one tuning like the newest. What it brings
-    lies between what the least and the most of them gained on their own text: nothing says more of
-    a domain that nobody has trained on yet.
+    What it brings lies between what the least and the most of those before gained on their own
+    text: nothing says more of a domain that nobody has trained on yet.
+
+    Args:
+        catalog: where they are registered.
+        builds: oldest first.
+        price: of an hour of one GPU, where it is known.
 
     Returns:
         The estimate; None where no expert's training was reported, or no build was tuned.
     """
-    reported = [one for one in experts if one.training and one.training.wall_s is not None]
-    tuned = [build for build in builds if build.facts.cost.tune.wall_s]
-    if not reported or not tuned:
+    seed = builds[-1].facts.seed if builds else None
+    one = one_more(catalog, builds, seed)
+    if not one:
         return None
-    trainings = [one.training for one in reported if one.training]
-    training = Spent(
-        tokens=round(median(one.tokens or 0 for one in trainings)),
-        flops=median(one.flops or 0 for one in trainings),
-        wall_s=median(one.wall_s or 0 for one in trainings),
-        processes=round(median(one.processes or 1 for one in trainings)),
-    )
-    tuning = tuned[-1].facts.cost.tune
-    gains = [one.gain for one in experts if one.gain is not None]
+    takes = one.price()
+    devices = [one.branch, one.tuning]
+    experts = joined(catalog, builds, max(0, len(builds) - LOOKED_BACK))
+    gains = [expert.gain for expert in experts if expert.gain is not None]
     return NextExpert(
-        trained=len(reported),
-        tuned_as=str(tuned[-1].ref),
-        takes=total([training, tuning]),
-        hours=hours([training, tuning]),
-        money=money([training, tuning], price),
+        trained=one.trained,
+        tuned_as=str(one.measured_on.ref),
+        takes=Spent(tokens=takes.tokens, flops=takes.flops, wall_s=takes.seconds),
+        hours=hours(devices),
+        money=money(devices, price),
         least_gain=min(gains, default=None),
         median_gain=median(gains) if gains else None,
         most_gain=max(gains, default=None),
@@ -156,5 +203,5 @@ def of_build(catalog: Catalog, build: Version[BuildFacts], price: GpuPrice | Non
         money=money(spent, price),
         price=price,
         joined=own,
-        next_expert=next_expert(until, experts, price),
+        next_expert=next_expert(catalog, until, price),
     )

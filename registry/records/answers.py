@@ -738,6 +738,7 @@ class DumpAnswer(LoadAnswer):
     """What a dump wrote, and where."""
 
     folder: str
+    erased: int = 0  # files whose bytes were erased: no dump has them
 
 
 class RestoreAnswer(LoadAnswer):

@@ -1,19 +1,24 @@
 """How the work is divided among the experts of a build, and where the division is worth a look.
 
 In:  a build's facts.  Out: who answers whose text; pairs of data versions that could be one
-expert's; data versions that no expert serves.
+expert's; data versions that could be several experts'; those that no expert serves.
 Nothing here is a verdict. Policies read the same as `evidence.division`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from registry.records.facts import BuildFacts, TextsApart
+from registry.records.evidence import DivisionLine
+from registry.records.facts import BuildFacts, TextParted, TextsApart
 from registry.records.kinds import Kind
 from registry.records.references import parse
+from registry.units import percent
 
 # Texts that are no farther apart than this many times what chance gives are one text.
 LIKE_CHANCE = 1.5
+# Parts of a text that teach less of each other than this share of what they teach themselves are
+# two domains: benchmarks/division.
+LITTLE = 0.15
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,15 @@ class Answered:
 
     data: str
     shares: dict[str, float]
+
+
+def line(facts: BuildFacts) -> DivisionLine:
+    """Return what policies are told of it."""
+    return DivisionLine(
+        could_be_one=tuple((pair.left, pair.right) for pair in could_be_one(facts)),
+        could_be_several=tuple(one.data for one in could_be_several(facts)),
+        unserved=tuple(unserved(facts)),
+    )
 
 
 def answered(facts: BuildFacts) -> list[Answered]:
@@ -64,6 +78,11 @@ def could_be_one(facts: BuildFacts) -> list[TextsApart]:
     ]
 
 
+def could_be_several(facts: BuildFacts) -> list[TextParted]:
+    """Return data versions with two parts that teach each other little, by what is in them."""
+    return [one for one in facts.texts_parted if one.taught < LITTLE]
+
+
 def unserved(facts: BuildFacts) -> list[str]:
     """Return the data versions that no member was trained on, and that the build knows no better.
 
@@ -86,6 +105,14 @@ def sentences(facts: BuildFacts) -> list[str]:
         lines.append(
             f"{left} and {right} could be one expert's: their texts are no farther apart than "
             f"chance makes them ({pair.distance:.3f} bits, by chance {pair.by_chance:.3f})."
+        )
+    for one in could_be_several(facts):
+        larger, smaller = (
+            f"{part.passages} passages ({', '.join(part.words)})" for part in one.parts
+        )
+        lines.append(
+            f"{_short(one.data)} could be two experts': of what a part of it teaches of itself, "
+            f"another teaches {percent(max(0.0, one.taught))}: {larger}; {smaller}."
         )
     if missing := unserved(facts):
         names = ", ".join(map(_short, missing))

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from registry.digest import digest
+from registry.records.addresses import Address
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import Gate, Outcome
 
@@ -139,7 +140,7 @@ class ErasedFile(Record):
     path: str
     bytes: int
     sha256: str
-    md5: str | None = None  # what DVC addresses it by, where it was known
+    md5: Address | None = None  # what DVC addresses it by, where it was known
 
 
 class ErasedPart(Record):

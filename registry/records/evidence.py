@@ -76,6 +76,7 @@ class SeenBefore(Record):
     share: float
     status: str | None = None
     license: str | None = None
+    same_license: bool | None = None  # whether it means what the candidate's does
     holder: str | None = None
 
 
@@ -246,6 +247,7 @@ class DivisionLine(Record):
     """Where the division of the text into domains is worth a look."""
 
     could_be_one: tuple[tuple[str, ...], ...] = ()  # data versions that nothing tells apart
+    could_be_several: tuple[str, ...] = ()  # data versions whose parts teach each other little
     unserved: tuple[str, ...] = ()  # data versions that no expert serves
 
 

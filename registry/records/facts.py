@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from btx_core.files import stays_inside
 from registry.records import older
+from registry.records.addresses import Address
 from registry.records.base import JsonObject, Record
 from registry.records.kinds import HeldOutRule, Kind, Mode, Status
 from registry.records.own_facts import OwnValues
@@ -32,7 +33,7 @@ class DvcFolder(Record):
     """A folder that DVC holds: its path in the workspace, and the MD5 that DVC addresses it by."""
 
     path: FolderPath
-    md5: str | None = None
+    md5: Address | None = None
 
 
 class Spent(Record):
@@ -60,6 +61,11 @@ class TrainingReport(Spent):
     curve: Any = None  # [[step, loss], ...], drawn by the pages
     recipe: JsonObject | None = None
     environment: Environment | None = None
+
+    @property
+    def spent(self) -> Spent:
+        """What it took, as gates are told."""
+        return Spent(tokens=self.tokens, flops=self.flops, wall_s=self.wall_s)
 
     @model_validator(mode="before")
     @classmethod
@@ -196,8 +202,9 @@ class Sketch(Record):
 
     def thinned(self, bits: int) -> frozenset[str]:
         """Return the hashes that a sample with so many bits would have."""
-        most = 1 << (64 - bits)
-        return frozenset(one for one in self.hashes if int(one, 16) < most)
+        # Of one length, they are in the order of their numbers.
+        most = f"{(1 << (64 - bits)) - 1:016x}"
+        return frozenset(one for one in self.hashes if one <= most)
 
 
 class SourceFile(Record):
@@ -313,6 +320,21 @@ class TextsApart(Record):
     by_chance: float  # of the same documents, divided into two parts of these sizes at random
 
 
+class TextPart(Record):
+    """Some passages of a data version's text."""
+
+    passages: int
+    words: tuple[str, ...] = ()  # that it uses more than the other part
+
+
+class TextParted(Record):
+    """The two parts of a data version's text that have the least to do with each other."""
+
+    data: str
+    taught: float  # the share of what a part's own text teaches of it that the other's teaches
+    parts: tuple[TextPart, TextPart]
+
+
 class StageSeconds(Record):
     """Wall seconds of a build's stages."""
 
@@ -366,6 +388,9 @@ class BuildFacts(Held):
     tasks: JsonObject | None = None  # figures of the lm-evaluation-harness
     routing: Routing | None = None
     texts_apart: tuple[TextsApart, ...] = ()  # of every two data versions that members trained on
+    texts_parted: tuple[
+        TextParted, ...
+    ] = ()  # of those that members trained on and that have parts
     cost: Cost = Cost()
     mixed: tuple[StoredFile, ...] = ()  # what the mix wrote, before tuning
     tuned_on: tuple[str, ...] = ()

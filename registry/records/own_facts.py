@@ -24,6 +24,8 @@ from pydantic import (
 from registry.errors import Invalid
 from registry.records.base import Record
 
+# The own fact that holds the text of a licence.
+LICENCE_TEXT = "licence_text"
 ORGANISATION = "organisation"
 FactKind = Literal["data", "seed", "expert", "build", "export", "organisation"]
 KINDS_STATED: tuple[FactKind, ...] = get_args(FactKind)

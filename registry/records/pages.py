@@ -97,15 +97,16 @@ class JoinedExpert(Answer):
         default=None, description="of that build, on the expert's own data, in bits per byte"
     )
     training: Spent | None = None
+    bytes: int | None = Field(default=None, description="of its registered files")
 
 
 class NextExpert(Answer):
     """What one more expert would take and bring, estimated from those that joined before."""
 
     trained: int = Field(description="how many experts' trainings the estimate is the median of")
-    tuned_as: str = Field(description="the build whose tuning is taken to be the next one's")
-    takes: Spent
-    hours: float = Field(description="of one device")
+    tuned_as: str = Field(description="the build whose cost is taken to be the next one's")
+    takes: Spent = Field(description="the branch and the whole rebuild, one after the other")
+    hours: float = Field(description="of one device, in training and tuning")
     money: float | None = Field(default=None, description="in `price`; null where none is set")
     least_gain: float | None = Field(
         default=None, description="of the experts that joined, on their own data"

@@ -12,6 +12,7 @@ from registry.records.kinds import Kind
 
 # Lower case only: two names that differ in case are one folder on some file systems.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+NAMES = "a name of a-z, 0-9, '.', '_', '-', at most 64 long"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -81,11 +82,16 @@ def _build(text: str, number: str) -> Reference:
 def _named(text: str, kind: Kind, rest: str) -> Reference:
     name, at, version = rest.partition("@")
     if not _NAME.fullmatch(name):
-        allowed = "a name of a-z, 0-9, '.', '_', '-', at most 64 long"
-        raise _unreadable(text, f"{kind}/name with {allowed}")
+        raise _unreadable(text, f"{kind}/name with {NAMES}")
     if at and not _VERSION.fullmatch(version):
         raise _unreadable(text, f"a version from 1 on, such as {kind}/{name}@1")
     return Reference(kind, name, int(version) if at else None)
+
+
+def require_name(what: str, name: str) -> None:
+    """Raise Invalid for what could not stand in a reference, such as a line's name."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(what, found=repr(name), expected=NAMES, next="choose another name")
 
 
 def _unreadable(text: str, expected: str) -> Invalid:

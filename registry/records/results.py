@@ -238,5 +238,15 @@ def by_data(results: Sequence[Result]) -> dict[str, Result]:
     return {result.data: result for result in results}
 
 
+def comparable(before: Sequence[Result], now: Sequence[Result]) -> dict[str, Result]:
+    """Return the earlier results that today's are of the same text as, by data version."""
+    today = by_data(now)
+    return {
+        result.data: result
+        for result in before
+        if result.data in today and same_text(result, today[result.data])
+    }
+
+
 def _difference(high: float | None, low: float | None) -> float | None:
     return None if high is None or low is None else high - low

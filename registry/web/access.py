@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
+from btx_core.files import any_json
 from registry.errors import Invalid, NotFound
 from registry.governance import keys, people
 
@@ -277,7 +278,7 @@ def _sha256(secret: str) -> str:
 
 
 def _parsed(text: str) -> list[Token]:
-    return [Token(**{**item, "roles": tuple(item["roles"])}) for item in json.loads(text)]
+    return [Token(**{**item, "roles": tuple(item["roles"])}) for item in any_json(text)]
 
 
 def _text(at: datetime) -> str:

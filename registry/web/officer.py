@@ -156,9 +156,10 @@ def relied_on(catalog: Catalog, lines: Sequence[WaiverLine]) -> tuple[StandingAc
     One that has no act any more is shown as ended.
     """
     found = []
+    # All at once: each reading of the acts reads the list of actors too.
+    acts = standing(catalog, "waived") if lines else []
+    by_line = {(act.subject, act.rule, act.until): act for act in reversed(acts)}
     for line in lines:
-        acts = standing(catalog, "waived", line.subject) if line.subject else []
-        same = [act for act in acts if (act.rule, act.until) == (line.rule, line.until)]
         ended = StandingAct(
             seq=0,
             kind="waived",
@@ -170,7 +171,7 @@ def relied_on(catalog: Catalog, lines: Sequence[WaiverLine]) -> tuple[StandingAc
             state="ended",
             why="no waiver of it holds any more",
         )
-        found.append(same[0] if same else ended)
+        found.append(by_line.get((line.subject or "", line.rule, line.until), ended))
     return tuple(found)
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.jobs.add_data import add_data
+from pipelines.jobs.archive import dump
 from pipelines.jobs.audit import audit
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.explain import explain
@@ -22,10 +24,11 @@ from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.jobs.write_report import report
 from pipelines.stages.dvc_runs import StageFailed
-from pipelines.workspace.workspace import Workspace
+from pipelines.workspace.workspace import Workspace, create
 from registry.digest import sha256_file
 from registry.errors import Damaged, Refused
 from registry.governance import changes, keys
+from registry.records.facts import DataStatement
 from registry.records.kinds import Kind
 
 SHARD = "builds/1/model-expert-math.safetensors"
@@ -185,6 +188,17 @@ def test_data_is_restored_from_dvcs_remote_and_what_has_no_copy_is_named(
     assert {finding.check for finding in audit(own_story, None).findings} == {"files"}
 
 
+def test_a_dump_says_what_it_left_out(tiny_corpora: Path, tmp_path: Path, btx: Any) -> None:
+    workspace = create(tmp_path / "workspace")
+    stated = DataStatement(license="CC0-1.0", source="s", holder="h", purpose="p", pii="none")
+    (lost, *_) = add_data(workspace, "math", tiny_corpora / "math", stated).files
+    assert dump(workspace, tmp_path / "whole").missing == ()
+    (workspace.root / "data/math/1" / lost.path).unlink()
+    done = btx(workspace.root, "registry", "dump", str(tmp_path / "out"))
+    assert "left out   1 file that nothing here holds" in done.stdout
+    assert lost.sha256 in (tmp_path / "out/registry.json").read_text()
+
+
 def test_an_export_wants_a_released_build_or_says_that_it_is_a_draft(
     own_story: Workspace, tmp_path: Path
 ) -> None:
@@ -230,3 +244,30 @@ def test_only_a_key_on_a_closed_list_signs_a_report(
         report(own_story, "data/math@1", "in-toto", sign=True)
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "mine.pem"))
     assert report(own_story, "data/math@1", "in-toto", sign=True).text
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["xx{elsewhere}", "../../../../../../..{elsewhere}", "[" * 100_000, "null"],
+    ids=["absolute", "relative", "deep", "none"],
+)
+def test_a_repair_goes_nowhere_that_a_list_in_the_cache_names(tmp_path: Path, address: str) -> None:
+    workspace = create(tmp_path / "workspace")
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.txt").write_text("a sentence of this corpus\n" * 40)
+    said = DataStatement(license="MIT", source="s", pii="none")
+    version = add_data(workspace, "math", source, said)
+    kept = tmp_path / "kept.txt"
+    kept.write_text("nothing of the workspace")
+    assert version.facts.dvc is not None
+    md5 = version.facts.dvc.md5 or ""
+    listing = workspace.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+    listing.unlink()
+    named = address.format(elsewhere=kept) if "{" in address else None
+    entries = json.dumps([{"relpath": "a.txt", "md5": named}]) if named else address
+    listing.write_text(entries)
+    flip(workspace.root / "data/math/1/a.txt")
+    answer = repair(workspace)
+    assert kept.read_text() == "nothing of the workspace"
+    assert [Path(one.path).name for one in answer.lost] == ["a.txt"]

@@ -99,6 +99,18 @@ def test_registered_text_is_refused_under_another_licence_or_holder(
         add_data(shared, "tales", source, other)
 
 
+def test_one_licence_in_two_spellings_is_no_other_licence(
+    tiny_corpora: Path, tmp_path: Path
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    for name, licence in (("sums", "MIT OR Apache-2.0"), ("again", "(apache-2.0 or mit)")):
+        stated = STATED.model_copy(update={"license": licence, "license_choice": "MIT"})
+        assert add_data(workspace, name, tiny_corpora / "math", stated).created
+    other = STATED.model_copy(update={"license": "MIT OR ISC", "license_choice": "MIT"})
+    with pytest.raises(Refused, match="seen-rights/licence"):
+        add_data(workspace, "third", tiny_corpora / "math", other)
+
+
 def test_other_text_is_not_taken_for_what_was_withdrawn(
     shared: Workspace, tiny_corpora: Path
 ) -> None:

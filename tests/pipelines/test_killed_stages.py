@@ -180,3 +180,22 @@ def test_on_ray_tuning_is_tried_again_by_itself_when_a_process_dies(
     assert running.returncode == 0, said
     assert "tune lost a process and is tried again" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_on_ray_tuning_goes_on_when_a_node_is_lost_and_another_one_comes(
+    own_story: Workspace, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    set_up(own_story.root, "tune", ON_RAY)
+    running = start(own_story.root, "rebuild")
+    while run_state(own_story.root, "tuned") is None:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    (lost,) = cluster.worker_nodes
+    cluster.remove_node(lost, allow_graceful=False)
+    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    _, said = running.communicate()
+    assert running.returncode == 0, said
+    assert "tune lost a process and is tried again" in said
+    assert "Traceback" not in said

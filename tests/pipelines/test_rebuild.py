@@ -21,6 +21,7 @@ from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, read_recipes
 from registry.errors import Invalid, NotFound
+from registry.governance import worth
 from registry.records.answers import ForecastAnswer, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.facts import BuildFacts, ExpertFacts, Member, SnapshotFacts
@@ -126,7 +127,7 @@ def test_a_dry_run_tells_the_price_of_one_more_by_what_was_measured(upgraded: An
     price, built = forecast.price, workspace.catalog.get("build/1", BuildFacts)
     trained = [
         version.facts.train
-        for ref in ("expert/code@1", "expert/math@2")
+        for ref in ("expert/code@1", "expert/math@1")
         if (version := workspace.catalog.get(ref, ExpertFacts)).facts.train
     ]
     branch = sum(train.tokens or 0 for train in trained) / len(trained)
@@ -140,6 +141,18 @@ def test_a_dry_run_tells_the_price_of_one_more_by_what_was_measured(upgraded: An
     assert price.one_more.bytes == pytest.approx(written, rel=0.1)
     assert price.one_more.flops < price.from_nothing.flops
     assert price.one_more.bytes < price.from_nothing.bytes
+
+
+def test_a_dry_run_and_the_overview_say_the_same_of_one_more(upgraded: Any) -> None:
+    workspace, forecast, _ = upgraded
+    told = worth.next_expert(
+        workspace.catalog, [workspace.catalog.get("build/1", BuildFacts)], None
+    )
+    price = forecast.price.one_more
+    assert (told.tuned_as, told.takes.tokens) == (forecast.price.measured_on, price.tokens)
+    assert (told.takes.flops, told.takes.wall_s) == (price.flops, price.seconds)
+    # Training and tuning alone are hours of devices; mixing, measuring and starting are not.
+    assert 0 < told.hours * 3600 < price.seconds
 
 
 def test_going_back_gives_the_earlier_builds_bytes(returned: Workspace) -> None:
@@ -187,6 +200,12 @@ def test_a_line_has_its_own_members_and_history_and_shares_the_shards(returned: 
     with pytest.raises(NotFound, match=r"\[line.sales\]"):
         members(returned, line="sales")
     assert members(returned, line="sales", with_=["code"]) == {"expert/code@1": 1}
+
+
+@pytest.mark.parametrize("name", ["../../x", "", "a/b", "a\x1b[2J", "A", "x" * 65])
+def test_a_plan_for_a_line_that_can_have_no_name_is_refused(story: Any, name: str) -> None:
+    with pytest.raises(Invalid, match="line"):
+        plan(story, Request(line=name, with_=["expert/math"]))
 
 
 def test_a_line_in_the_settings_pins_its_experts(returned: Workspace) -> None:

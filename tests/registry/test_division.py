@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from registry.records.division import answered, could_be_one, sentences, unserved
+from registry.records.division import (
+    answered,
+    could_be_one,
+    could_be_several,
+    sentences,
+    unserved,
+)
 from registry.records.facts import BuildFacts
 
 MEMBERS = [
@@ -43,6 +49,18 @@ def test_texts_that_nothing_tells_apart_could_be_one_experts() -> None:
 def test_two_texts_of_one_expert_are_one_already() -> None:
     one = [result("data/a@1", "expert/law-a@1"), result("data/b@1", "expert/law-a@1")]
     assert could_be_one(build(results=one)) == []
+
+
+def test_a_text_whose_parts_teach_each_other_little_could_be_two_experts() -> None:
+    parts = [{"passages": 90, "words": ["lease"]}, {"passages": 60, "words": ["def"]}]
+    alike = {"data": "data/a@1", "taught": 0.5, "parts": parts}
+    other = {"data": "data/b@1", "taught": 0.04, "parts": parts}
+    facts = build(distance=0.2, texts_parted=[alike, other])
+    assert [one.data for one in could_be_several(facts)] == ["data/b@1"]
+    (line,) = sentences(facts)
+    assert line.startswith("b@1 could be two experts'")
+    assert "teaches 4.00 %" in line
+    assert "90 passages (lease); 60 passages (def)" in line
 
 
 def test_a_text_that_no_member_was_trained_on_and_the_build_knows_no_better_is_named() -> None:

@@ -81,6 +81,21 @@ def with_data(evidence: dict[str, Any], **change: Any) -> dict[str, Any]:
     return {"members": members}
 
 
+def of_members(evidence: dict[str, Any], **change: Any) -> dict[str, Any]:
+    """Return members of which something else is said."""
+    return {"members": [{**member, **change} for member in evidence["members"]]}
+
+
+def of_results(evidence: dict[str, Any], **change: Any) -> dict[str, Any]:
+    """Return results of which something else is said."""
+    return {"results": [{**result, **change} for result in evidence["results"]]}
+
+
+def waiver(rule: str, subject: str) -> dict[str, Any]:
+    until = "2099-01-01T00:00:00Z"
+    return {"rule": rule, "subject": subject, "until": until, "actor": "ben"}
+
+
 LIES: Mapping[str, tuple[Lie, str]] = {
     "registrar": (lambda e: {"registrar": "zed"}, "registrar 'zed'"),
     "roles of who asks": (
@@ -95,6 +110,42 @@ LIES: Mapping[str, tuple[Lie, str]] = {
     "a fact of its data": (lambda e: with_data(e, own={"dpia": "passed"}), "own fact dpia"),
     "an own fact": (lambda e: {"own": {"reviewed": "yes"}}, "own fact reviewed"),
     "one of the company": (lambda e: {"organisation": {"dpo": "yes"}}, "own fact dpo"),
+    "no licences": (lambda e: {"licenses": []}, "licenses []"),
+    "other licences": (lambda e: {"licenses": ["MIT"]}, "licenses ['MIT']"),
+    "members without data": (lambda e: of_members(e, data=[]), "data [] of expert/law@1"),
+    "another seed's data": (
+        lambda e: {"seed_data": e["members"][0]["data"]},
+        "data ['data/law@1'] of seed/base@1",
+    ),
+    "another verdict on a member": (lambda e: of_members(e, gate="waived"), "gate 'waived'"),
+    "another verdict on its data": (lambda e: with_data(e, gate="waived"), "gate 'waived'"),
+    "another verdict on the seed": (lambda e: {"seed_gate": "waived"}, "gate 'waived'"),
+    "a waiver nobody signed": (
+        lambda e: {"waivers": [waiver("privacy/reviewed", "data/law@1")]},
+        "waiver of privacy/reviewed for data/law@1 until 2099-01-01T00:00:00Z that did not hold",
+    ),
+    "a newer corpus": (
+        lambda e: with_data(e, registered_at="2030-01-01T00:00:00Z"),
+        "registered_at '2030",
+    ),
+    "newer text of figures": (
+        lambda e: of_results(e, data_registered_at="2030-01-01T00:00:00Z"),
+        "data_registered_at '2030",
+    ),
+    "a worse release before": (
+        lambda e: of_results(e, previous_bits_per_byte=99.0),
+        "previous_bits_per_byte 99",
+    ),
+    "an older build": (lambda e: {"registered_at": "2020-01-01T00:00:00Z"}, "registered_at '2020"),
+    "an earlier release": (lambda e: {"released_at": "2020-01-01T00:00:00Z"}, "released_at '2020"),
+    "an auditor's approval": (
+        lambda e: {"approvals": [{**one, "roles": ["auditor"]} for one in e["approvals"]]},
+        "roles ['auditor'] of approver ben",
+    ),
+    "another division": (
+        lambda e: {"division": {"could_be_one": [], "unserved": ["data/law@1"]}},
+        "division",
+    ),
 }
 
 
@@ -107,6 +158,24 @@ def test_a_release_by_a_verdict_that_lies_is_found(
     lying(told, release(told), LIES[lie][0], monkeypatch)
     (found,) = released(told)
     assert LIES[lie][1] in found
+
+
+@pytest.mark.parametrize("withdrawn", ["data/law@1", "seed/base@1", "expert/law@1"])
+def test_a_release_of_what_was_out_of_use_by_then_is_found(
+    told: Any, withdrawn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the verdict says of the status of its parts."""
+    told.story()
+    approved(told)
+    honest = release(told)
+    vouched = acts.vouched(
+        told.as_("ann"), "withdrawn", withdrawn, told.as_("ann").get(withdrawn).digest, why="w"
+    )
+    told.as_("ann").withdraw(withdrawn, "w", envelope=vouched)
+    assert gate.check(told.as_("ann"), release(told)).outcome == "refused"
+    lying(told, honest, lambda e: {}, monkeypatch)
+    (found,) = released(told)
+    assert "which was out of use by then" in found
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
@@ -185,3 +254,123 @@ def test_an_act_that_was_signed_long_before_it_was_logged_is_found(told: Any) ->
     told.as_("ben").event(body, "build/1", kind="approved")
     (gap,) = gaps.unsigned(told.as_("ann"))[1]
     assert "signed at 2026-01-01T08:00:00Z" in gap.found
+
+
+def corpus(told: Any, name: str, text: str, **stated: Any) -> list[str]:
+    """Register a corpus of this text; return what is found of it."""
+    catalog = told.as_("ann")
+    facts = told.data_facts(**{"domain": name} | stated)
+    catalog.register(name, facts, files=[told.file_of(text)])
+    return [gap.found for gap in gaps.ungated(catalog, f"data/{name}@1")]
+
+
+OF_CORPORA: Mapping[str, tuple[Lie, str]] = {
+    "nothing was seen before": (lambda e: {"seen_before": []}, "judged without data/law@1"),
+    "less of it": (
+        lambda e: {"seen_before": [{**one, "share": 0.1} for one in e["seen_before"]]},
+        "judged without data/law@1, of which it holds 100%",
+    ),
+    "under the same licence": (
+        lambda e: {"seen_before": [{**one, "same_license": True} for one in e["seen_before"]]},
+        "same_license True of data/law@1",
+    ),
+    "under a licence of its own": (
+        lambda e: {
+            "seen_before": [
+                {**one, "license": "MIT", "same_license": True} for one in e["seen_before"]
+            ]
+        },
+        "license 'MIT' of data/law@1",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", OF_CORPORA)
+def test_a_corpus_that_was_let_in_by_a_lie_about_what_it_holds_is_found(
+    told: Any, lie: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same text under another licence."""
+    from registry.governance import seen_before
+
+    told.data("law")
+    files = [told.file_of("law")]
+    facts = told.data_facts(domain="taken", license="MIT")
+    seen = seen_before.of_data(told.as_("ann"), files, None)
+    assert [line.ref for line in seen] == ["data/law@1"]
+    about = collect_evidence.of_data("data/taken@1", facts, files, seen)
+    assert told.decide("register", about).outcome == "refused"
+    lying(told, told.question("register", about), OF_CORPORA[lie][0], monkeypatch)
+    (found,) = corpus(told, "taken", "law", license="MIT")
+    assert OF_CORPORA[lie][1] in found
+
+
+@pytest.mark.parametrize(
+    "lie", [{"name": "other"}, {"document_licenses": []}], ids=["its domain", "its documents"]
+)
+def test_a_corpus_that_was_judged_as_another_domain_or_without_its_documents_is_found(
+    told: Any, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy may be for one domain alone; documents may be under licences of their own."""
+    stated = {"domain": "law", "document_licenses": ["CC-BY-NC-4.0"]}
+    about = told.data_candidate("law", **stated)
+    change = {"document_licenses": []} | lie
+    lying(told, told.question("register", about), lambda e: change, monkeypatch)
+    facts = stated if "document_licenses" in lie else {"domain": "law"}
+    (found,) = corpus(told, "law", "law", **facts)
+    assert found.startswith(f"judged on {next(iter(lie))}")
+
+
+@pytest.mark.parametrize(
+    "lie", [{"name": "other"}, {"cost": {"tokens": 1, "flops": 1, "wall_s": 1}}]
+)
+def test_an_expert_that_was_judged_as_another_or_as_a_cheaper_one_is_found(
+    told: Any, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told.seed()
+    data = told.data("law")
+    asked: list[gate.Question] = []
+    decide = gate.decide
+    with monkeypatch.context() as patch:
+        patch.setattr(gate, "decide", lambda catalog, question: asked.append(question))
+        told.expert(data)
+    assert decide(told.as_("ann"), asked[0]).outcome == "allowed"
+    assert [gap.found for gap in gaps.ungated(told.as_("ann"), "expert/law@1")] == []
+    lying(told, asked[0], lambda e: lie, monkeypatch)
+    (found,) = (gap.found for gap in gaps.ungated(told.as_("ann"), "expert/law@1"))
+    assert found.startswith(f"judged on {next(iter(lie))}")
+
+
+@pytest.mark.parametrize("lie", [{"model_type": "mamba"}, {"name": "other"}])
+def test_a_seed_that_was_judged_as_another_is_found(
+    told: Any, lie: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        completed = gate._completed
+        patch.setattr(
+            gate, "_completed", lambda *args: ({**completed(*args)[0], **lie}, completed(*args)[1])
+        )
+        told.seed()
+    (gap,) = gaps.ungated(told.as_("ann"), "seed/base@1")
+    assert gap.found.startswith(f"judged on {next(iter(lie))}")
+
+
+def exported(told: Any, draft: bool | None, logged: bool = True) -> list[str]:
+    """Log an export of build/1; return what is found of it."""
+    from registry.records.events import Exported
+
+    catalog = told.as_("ann")
+    if logged:
+        about = collect_evidence.of_build(catalog, catalog.get("build/1", BuildFacts), None)
+        about = about.model_copy(update={"draft": True})
+        assert told.decide("export", about).outcome == "allowed"
+    envelope = acts.vouched(catalog, "exported", "build/1", catalog.get("build/1").digest)
+    catalog.event(Exported(folder="/out", draft=draft, envelope=envelope), "build/1")
+    return [gap.found for gap in gaps.ungated(catalog, "build/1")]
+
+
+def test_an_export_past_its_gate_or_without_the_mark_of_a_draft_is_found(told: Any) -> None:
+    told.story()
+    assert exported(told, None, logged=False) == ["no verdict of gate export"]
+    assert exported(told, True) == []
+    (found,) = exported(told, None)
+    assert "let out as a draft, and exported without the mark" in found

@@ -19,6 +19,7 @@ from registry.governance import (
 )
 from registry.records.events import Act, Acted, Envelope, Judged
 from registry.records.kinds import Outcome
+from registry.records.own_facts import Attachment
 from registry.records.results import Result
 from registry.records.version import FileFact
 
@@ -49,6 +50,21 @@ def test_a_waiver_is_for_the_content_and_the_facts_that_were_refused(governed: A
         "register", governed.data_candidate("novels", "a stolen corpus", license=NC)
     ).refusals()
     assert "the waiver by ben is for other content" in messages[0].message
+
+
+def test_a_waiver_of_a_private_licence_is_for_the_text_that_was_attached(governed: Any) -> None:
+    """Another text under the same name is another licence."""
+    ben = governed.person("ben", "approver")
+
+    def stated(sha256: str, licence: str = "LicenseRef-Acme") -> dict[str, Any]:
+        attached = Attachment(name="acme.txt", sha256=sha256, bytes=9)
+        return {"license": licence, "own": {"licence_text": attached.to_json()}}
+
+    refused = governed.data_candidate("novels", **stated("a" * 64))
+    governed.waive(ben, "licence/allowed", refused, until(governed))
+    assert outcome(governed, **stated("a" * 64)) == ("waived", [])
+    for other in (stated("b" * 64), {"license": "LicenseRef-Acme"}, stated("a" * 64, NC)):
+        assert outcome(governed, **other) == ("refused", ["licence/allowed"])
 
 
 def test_a_waiver_for_poor_figures_does_not_pass_on_to_other_weights(governed: Any) -> None:

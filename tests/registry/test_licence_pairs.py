@@ -66,3 +66,12 @@ def test_a_pair_is_answered_as_its_authors_say_however_it_is_written(left: str, 
 def test_an_exception_makes_a_licence_of_its_own_which_no_table_names() -> None:
     assert together("GPL-2.0-only", "MIT")
     assert not together("GPL-2.0-only WITH Classpath-exception-2.0", "MIT")
+
+
+@pytest.mark.parametrize(
+    "licence", ["CC-BY-ND-3.0-DE", "CC-BY-NC-ND-3.0-IGO", "CC-BY-ND-2.0+", "cc-by-nc-nd-4.0"]
+)
+def test_what_forbids_derived_works_is_in_no_build_not_even_alone(licence: str) -> None:
+    assert together("CC-BY-NC-4.0")
+    assert not together(licence)
+    assert not together(f"{licence} OR MIT"), "nobody said which applies"

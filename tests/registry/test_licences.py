@@ -75,6 +75,26 @@ def test_what_cannot_be_read_is_a_licence_that_nobody_agreed_to(text: str) -> No
         spelled(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "listed"),
+    [
+        ("LicenseRef-MIT-Discord", "MIT"),
+        ("LicenseRef-Apache", "Apache-2.0"),
+        ("licenseref-gpl-3.0", "GPL-3.0-only"),
+        ("LicenseRef-MIT", "MIT"),
+        ("BSD-2", "BSD-2-Clause"),
+        ("MIT+", "MIT"),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", "GPL-2.0-only"),
+        ("GPL-2.0-with-classpath-exception", "GPL-2.0-only"),
+        ("MIT-0", "MIT"),
+    ],
+)
+def test_what_only_looks_like_a_licence_of_the_list_is_none_of_it(text: str, listed: str) -> None:
+    assert alternatives(listed) == ((listed,),)
+    assert listed not in each([text])
+    assert listed not in each([f"({text} OR {text}) AND {text}"])
+
+
 def test_a_choice_is_one_whole_way_to_comply() -> None:
     offered = "(MIT AND CC-BY-4.0) OR Apache-2.0"
     assert is_choice("Apache-2.0", offered)

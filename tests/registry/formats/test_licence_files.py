@@ -1,5 +1,7 @@
 """What a build is passed on with: its licence, credit to all it was made from, others' terms."""
 
+import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +73,30 @@ def test_several_licences_go_out_as_a_statement_with_all_texts(governed: Any) ->
     written = files(collect(story(governed, license="CC-BY-4.0"), "build/1"))
     assert "under: Apache-2.0 AND CC-BY-4.0" in written.texts["LICENSE"]
     assert "Attribution 4.0" in written.texts["LICENSES/CC-BY-4.0.txt"]
+
+
+def test_licences_that_documents_state_go_out_too(governed: Any) -> None:
+    catalog = story(governed, license="CC0-1.0", document_licenses=["CC-BY-4.0", "GPL-3.0-only"])
+    written = files(collect(catalog, "build/1"))
+    assert "under: Apache-2.0 AND CC-BY-4.0 AND GPL-3.0-only" in written.texts["LICENSE"]
+    assert {"LICENSES/CC-BY-4.0.txt", "LICENSES/GPL-3.0-only.txt"} <= written.texts.keys()
+    assert "Documents in it are under CC-BY-4.0, GPL-3.0-only." in written.texts["NOTICE"]
+
+
+@pytest.mark.parametrize(
+    "stated", ["(c) Jane Doe, all rights reserved", "LicenseRef-Contract-4711"]
+)
+def test_what_documents_say_that_is_no_licence_is_asked_and_passed_on_to_nobody(
+    governed: Any, stated: str
+) -> None:
+    dossier = collect(story(governed, document_licenses=[stated]), "build/1")
+    assert dossier.licence is not None
+    assert dossier.licence.expression is None
+    written = files(dossier)
+    assert any("documents of data/law@1" in one or "nobody" in one for one in written.open)
+    for text in (*written.texts.values(), render(public(dossier), "model-card")):
+        assert "Jane" not in text
+        assert "4711" not in text
 
 
 def test_what_nobody_answered_is_said_in_the_license_and_to_whom_exports(governed: Any) -> None:
@@ -160,6 +186,45 @@ def test_the_card_says_the_licence_as_the_hub_knows_it(governed: Any) -> None:
     assert card(several)["license"] == "other"
     assert card(several)["license_name"] == "mit-and-cc-by-4.0"
     assert card(several)["license_link"] == "LICENSE"
+
+
+@pytest.mark.parametrize(
+    "licence",
+    ["GPL-2.0-only WITH Classpath-exception-2.0", "MIT OR (ISC AND CC-BY-4.0)", "GPL-2.0+"],
+)
+def test_the_card_calls_any_licence_as_the_hub_lets_it_be_called(
+    governed: Any, licence: str
+) -> None:
+    dossier = collect(story(governed), "build/1")
+    assert dossier.licence is not None
+    named = card(replace(dossier, licence=replace(dossier.licence, expression=licence)))
+    assert re.fullmatch(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?", named["license_name"])
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "seed/base@1",
+        "acme/law--x",
+        "acme/law..x",
+        "acme/law.git",
+        "acmé/law",
+        "acme/l/aw",
+        "acme/-law",
+        "acme/law-",
+        "acme/" + "x" * 97,
+    ],
+)
+def test_the_card_names_no_repository_that_the_hub_refuses(governed: Any, stated: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    catalog = story(governed)
+    with suppress(HFValidationError):
+        validate_repo_id(stated)
+        pytest.fail(f"the hub takes {stated!r}")
+    stating.amend(catalog, "data/law@1", {"hub_id": stated}, "public")
+    assert "datasets" not in card(public(collect(catalog, "build/1")))
 
 
 def test_the_card_names_only_what_the_hub_can_find(governed: Any) -> None:

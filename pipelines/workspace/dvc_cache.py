@@ -1,0 +1,47 @@
+"""Where DVC's cache keeps the bytes of a folder, and what its list of a folder names.
+
+In:  a workspace, and what a row says that DVC addresses a folder or a file by.
+Out: paths in the cache, and the address of every file of a folder.
+The lists are files in the cache, which anybody may have written: what is no address leads nowhere.
+"""
+
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from btx_core.files import any_json
+from registry.records.addresses import is_address
+
+OBJECTS = Path("files/md5")
+LIST = ".dir"
+
+
+def objects_folder(root: Path) -> Path:
+    """Return where the cache of a workspace keeps its objects."""
+    with Repo(str(root)) as repo:
+        return Path(repo.cache.local_cache_dir) / OBJECTS
+
+
+def object_path(objects: Path, address: str) -> Path:
+    """Return where an object lies, if it does.
+
+    Args:
+        objects: the folder of all of them.
+        address: an MD5; a folder's ends in `.dir`.
+    """
+    return objects / address[:2] / address[2:]
+
+
+def listed(objects: Path, address: str | None) -> dict[str, str]:
+    """Return the address of each file of a folder, by its path.
+
+    Nothing where the cache has no list of it that can be read.
+    """
+    if address is None or not address.endswith(LIST):
+        return {}
+    try:
+        entries = any_json(object_path(objects, address).read_bytes())
+        named = {entry["relpath"]: entry["md5"] for entry in entries}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return {path: md5 for path, md5 in named.items() if is_address(md5)}

@@ -1,0 +1,71 @@
+"""What the log said at any event: who was out of use, what a gate had said, what was released.
+
+In:  the catalogue's log.  Out: the same answers as of now, as they were before an event.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+from btx_core.problems import BtxError
+from registry.catalogue.catalog import Catalog
+from registry.governance import gate
+from registry.records.events import Erased, Judged, Released, Retired, Withdrawn
+from registry.records.version import Event
+
+
+@dataclass(frozen=True)
+class AsOf:
+    """The log, read once for many questions about earlier times."""
+
+    catalog: Catalog
+
+    def was_out_of_use(self, ref: str, seq: int) -> bool:
+        """Tell whether a version was withdrawn, erased, retired or tainted before an event."""
+        return self._out_of_use.get(ref, seq) < seq
+
+    def was_seen(self, ref: str, seq: int) -> bool:
+        """Tell whether a version stood in the registry before an event, and was no mistake."""
+        retired = any(one.subject == ref and one.seq < seq for one in self._retired)
+        return self._registered.get(ref, seq) < seq and not retired
+
+    def released(self, seq: int) -> Iterator[Event]:
+        """Yield the releases before an event, oldest first."""
+        return (event for event in self._releases if event.seq < seq)
+
+    def gate_said(self, ref: str, seq: int) -> str | None:
+        """Return what the gate said of a version that it had to pass; None where none was asked."""
+        event = gate.newest(self.catalog, ref, seq)
+        return str(event.read(Judged).outcome) if event else None
+
+    @cached_property
+    def _registered(self) -> dict[str, int]:
+        """Return the number of the event that registered each version."""
+        return {event.subject: event.seq for event in self.catalog.events(kind="registered")}
+
+    @cached_property
+    def _retired(self) -> list[Event]:
+        return list(self.catalog.events(kind=Retired.logged_as))
+
+    @cached_property
+    def _releases(self) -> list[Event]:
+        return list(self.catalog.events(kind=Released.logged_as))
+
+    @cached_property
+    def _out_of_use(self) -> dict[str, int]:
+        """Return the number of the event since which each version is out of use."""
+        since: dict[str, int] = {}
+        events = [*self._retired]
+        for kind in (Withdrawn.logged_as, Erased.logged_as):
+            events += self.catalog.events(kind=kind)
+        for event in events:
+            for ref in self._reached(event.subject):
+                since[ref] = min(event.seq, since.get(ref, event.seq))
+        return since
+
+    def _reached(self, subject: str) -> list[str]:
+        """Return a version and all that was made from it; nothing for what is not registered."""
+        with suppress(BtxError):
+            return [str(node.ref) for node in self.catalog.lineage(subject, down=True).nodes]
+        return []

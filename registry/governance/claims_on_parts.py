@@ -1,0 +1,169 @@
+"""Compare what evidence says of the parts of a candidate with the rows, and the log of that time.
+
+In:  a verdict's event and its evidence.
+Out: where it calls something in use that was not, gives another verdict of a gate, other waivers or
+other licences than there were, or leaves out registered text that a corpus holds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+# Any: evidence as it is kept, of this or an older version of the program.
+from typing import Any
+
+from registry.catalogue.catalog import Catalog
+from registry.errors import Invalid, NotFound
+from registry.governance import gate, seen_before
+from registry.governance.as_of import AsOf
+from registry.governance.build_licence import licences_in
+from registry.licences import is_same
+from registry.records.base import JsonObject
+from registry.records.events import Withdrawn
+from registry.records.facts import DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.kinds import UNUSABLE, Kind
+from registry.records.references import Reference
+from registry.records.version import Event, FileFact, Version
+
+
+@dataclass(frozen=True)
+class PartClaims:
+    """What is known of parts, now and at earlier times.
+
+    Attributes:
+        catalog: the rows.
+        then: the log.
+    """
+
+    catalog: Catalog
+    then: AsOf
+
+    def contradictions(self, event: Event, evidence: JsonObject) -> Iterator[str]:
+        """Yield where a verdict's evidence says something else of parts than log and rows."""
+        yield from self._in_use(event, evidence)
+        yield from self._gates(event, evidence)
+        yield from self._waivers(event, evidence)
+        yield from self._licences(evidence)
+        yield from self._seen(event, evidence)
+
+    def _in_use(self, event: Event, evidence: JsonObject) -> Iterator[str]:
+        """Look for what is told to be in use, and was withdrawn or made from what was."""
+        seen = evidence.get("seen_before", ())
+        for line in (*data_lines(evidence), *evidence.get("members", ()), *seen):
+            ref, status = str(line.get("ref")), line.get("status")
+            out_of_use = self.then.was_out_of_use(ref, event.seq)
+            if status is not None and status not in UNUSABLE and out_of_use:
+                yield f"judged on {ref} as {status}, which was out of use by then"
+
+    def _gates(self, event: Event, evidence: JsonObject) -> Iterator[str]:
+        lines = [*data_lines(evidence), *evidence.get("members", ())]
+        if "seed_gate" in evidence:
+            lines.append({"ref": evidence.get("seed"), "gate": evidence["seed_gate"]})
+        for line in lines:
+            if line.get("ref") is not None and "gate" in line:
+                ref = str(line["ref"])
+                actual = self.then.gate_said(ref, event.seq)
+                yield from differences(ref, line, {"gate": actual})
+
+    def _waivers(self, event: Event, evidence: JsonObject) -> Iterator[str]:
+        """Compare the waivers that let the candidate and its parts in."""
+        if "waivers" not in evidence:
+            return
+        lines = [*data_lines(evidence), *evidence.get("members", ())]
+        refs = [event.subject, evidence.get("seed"), *(line.get("ref") for line in lines)]
+        named = dict.fromkeys(ref for ref in refs if isinstance(ref, str))
+        actual = {
+            _waiver(line.to_json()) for line in gate.relied_on(self.catalog, named, event.seq)
+        }
+        claimed = {_waiver(line) for line in evidence["waivers"]}
+        for one in sorted(claimed ^ actual, key=str):
+            rule, subject, until, _ = one
+            state = "that did not hold" if one in claimed else "that was left out"
+            yield f"judged on a waiver of {rule} for {subject} until {until} {state}"
+
+    def _licences(self, evidence: JsonObject) -> Iterator[str]:
+        seed = version_of(self.catalog, evidence.get("seed"))
+        if evidence.get("kind") != "build" or seed is None or not isinstance(seed.facts, SeedFacts):
+            return
+        members = [
+            self.catalog.get(line["ref"], ExpertFacts) for line in evidence.get("members", ())
+        ]
+        base = self.catalog.get(seed.ref, SeedFacts)
+        actual = list(licences_in(self.catalog, base, members))
+        yield from differences("all that it is made from", evidence, {"licenses": actual})
+
+    def _seen(self, event: Event, evidence: JsonObject) -> Iterator[str]:
+        """Look for registered text in a corpus that its evidence does not name."""
+        if evidence.get("kind") != "data" or "seen_before" not in evidence:
+            return
+        version = version_of(self.catalog, event.subject)
+        if version is None or not isinstance(version.facts, DataFacts):
+            return
+        told = {line["ref"]: line for line in evidence["seen_before"]}
+        for ref, share in self._shares(event, version.files, version.facts):
+            other = self.catalog.get(ref, DataFacts).facts
+            claimed = told.get(str(ref))
+            if claimed is None or claimed["share"] < share:
+                yield f"judged without {ref}, of which it holds {share:.0%}"
+                continue
+            actual = {
+                "license": other.license,
+                "holder": other.holder,
+                "same_license": is_same(other.license, version.facts.license),
+            }
+            yield from differences(str(ref), claimed, actual)
+
+    def _shares(
+        self, event: Event, files: Sequence[FileFact], facts: DataFacts
+    ) -> Iterator[tuple[Reference, float]]:
+        """Yield what was registered by then and holds the same files, with the share.
+
+        Text that is nearly the same is looked for in what was withdrawn by then: in everything it
+        would take as many comparisons as there are pairs of corpora.
+        """
+        shares = seen_before.shared_files(self.catalog, files)
+        sketch = seen_before.sketch_of(self.catalog, facts)
+        withdrawn = self.catalog.events(kind=Withdrawn.logged_as) if sketch else ()
+        for one in withdrawn:
+            other = version_of(self.catalog, one.subject)
+            if other is not None and isinstance(other.facts, DataFacts) and one.seq < event.seq:
+                theirs = seen_before.sketch_of(self.catalog, other.facts)
+                if sketch and theirs and other.ref not in shares:
+                    shares[other.ref] = seen_before.common(sketch, theirs)
+        for ref, share in shares.items():
+            by_then = self.then.was_seen(str(ref), event.seq)
+            if ref.kind == Kind.DATA and share >= seen_before.LEAST_SHARE and by_then:
+                yield ref, round(share, 4)
+
+
+def version_of(catalog: Catalog, ref: object) -> Version[Facts] | None:
+    """Return what evidence names; None for what is not registered, and for no reference."""
+    try:
+        return catalog.get(ref) if isinstance(ref, str) else None
+    except (NotFound, Invalid):
+        return None
+
+
+def data_lines(evidence: JsonObject) -> list[Mapping[str, Any]]:
+    """Return what evidence says of each data version, wherever in it that stands."""
+    lines = [*evidence.get("data", ()), *evidence.get("seed_data", ())]
+    for member in evidence.get("members", ()):
+        lines += member.get("data", ())
+    return lines
+
+
+def differences(
+    ref: str, claimed: Mapping[str, Any], actual: Mapping[str, object]
+) -> Iterator[str]:
+    """Yield what is said of a version and is not so; what older evidence does not name is so."""
+    for name, value in actual.items():
+        if name in claimed and claimed[name] != value:
+            yield said(f"{name} {claimed[name]!r} of {ref}", value)
+
+
+def said(claim: str, actual: object) -> str:
+    """Return the sentence on a claim that is not so."""
+    return f"judged on {claim:.120} where it was {actual!r:.80}"
+
+
+def _waiver(line: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(line.get(name) for name in ("rule", "subject", "until", "actor"))
