@@ -1222,6 +1222,8 @@ def lay(case: Case, attack: str = "") -> list[Command]:
         with contextlib.suppress(OSError, ValueError):
             told += ATTACKS[case.draw.choice(sorted(ATTACKS))](case)
     commands = [*told, *case.draw.sample(COMMANDS, OTHERS)]
+    # What the user has confirmed is obeyed from then on.
+    commands.sort(key=lambda command: command == ["trust"])
     plain = corpus(case)
     filled = [
         [

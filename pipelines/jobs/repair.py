@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
 from btx_core.files import copy_file, link_or_copy, put_in_place, temporary_path
 from pipelines.workspace import dvc_cache
 from pipelines.workspace.bars import Report
@@ -23,7 +20,7 @@ from registry.catalogue import tombstones
 from registry.catalogue.checks import leads_out
 from registry.catalogue.store import READ_ONLY
 from registry.digest import sha256_file
-from registry.errors import Damaged
+from registry.errors import Damaged, Invalid
 from registry.records.answers import LostFile, RepairAnswer, RepairedFile
 from registry.records.facts import FACTS, Facts, Held
 from registry.records.kinds import Kind
@@ -199,10 +196,10 @@ class _Repair:
             if path.is_file() and not self._whole(path, file):
                 path.unlink()
         try:
-            with Repo(str(self.workspace.root)) as repo:
+            with dvc_cache.opened(self.workspace.root) as repo:
                 repo.fetch(targets=[f"{folder}.dvc"])
-        # DVC has many kinds of errors; without a remote it has one too.
-        except (DvcException, OSError) as error:
+        # One too where there is no remote.
+        except Invalid as error:
             logger.info("nothing fetched for %s: %s", ref, error)
 
 

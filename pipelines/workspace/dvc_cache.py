@@ -1,24 +1,55 @@
-"""Where DVC's cache keeps the bytes of a folder, and what its list of a folder names.
+"""Open DVC's side of a workspace: where its cache keeps bytes, and what its list of a folder names.
 
 In:  a workspace, and what a row says that DVC addresses a folder or a file by.
-Out: paths in the cache, and the address of every file of a folder.
+Out: DVC's repository; paths in the cache, and the address of every file of a folder.
 The lists are files in the cache, which anybody may have written: what is no address leads nowhere.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dvc.repo import Repo
 
 from btx_core.files import any_json
+from btx_core.problems import BtxError
+from registry.errors import Invalid
 from registry.records.addresses import is_address
 
 OBJECTS = Path("files/md5")
 LIST = ".dir"
 
 
+@contextmanager
+def opened(root: Path, *, subject: str = "", expected: str = "a DVC project") -> Iterator[Repo]:
+    """Open a workspace as DVC's repository.
+
+    Args:
+        root: the workspace.
+        subject: what DVC is asked about, for an error message; the workspace unless it is given.
+        expected: what it should have been.
+
+    Raises:
+        Invalid: for any error of DVC's, there and in what the caller does.
+    """
+    try:
+        with Repo(str(root)) as repo:
+            yield repo
+    except BtxError:
+        raise
+    # DVC and its parts have no common base of errors.
+    except Exception as error:
+        raise Invalid(
+            subject or str(root),
+            found=f"{type(error).__name__}: {error}"[:300],
+            expected=expected,
+            next="fix what DVC names",
+        ) from error
+
+
 def objects_folder(root: Path) -> Path:
     """Return where the cache of a workspace keeps its objects."""
-    with Repo(str(root)) as repo:
+    with opened(root) as repo:
         return Path(repo.cache.local_cache_dir) / OBJECTS
 
 

@@ -48,7 +48,7 @@ def md5s(workspace: Workspace, version: Version[DataFacts]) -> dict[str, str]:
 def unreached(workspace: Workspace) -> tuple[str, ...]:
     """Return the remotes of DVC that cannot be reached from here, with the reason."""
     reasons = []
-    with Repo(str(workspace.root)) as repo:
+    with dvc_cache.opened(workspace.root) as repo:
         for name in repo.config["remote"]:
             try:
                 _exists(repo, name, "00")
@@ -126,7 +126,7 @@ def _addresses(workspace: Workspace, parts: Sequence[ErasedPart]) -> Iterator[st
 
 
 def _remove_remote(workspace: Workspace, addresses: Iterable[str]) -> None:
-    with Repo(str(workspace.root)) as repo:
+    with dvc_cache.opened(workspace.root) as repo:
         for name in repo.config["remote"]:
             try:
                 for md5 in addresses:

@@ -17,14 +17,12 @@ from pathlib import Path
 # Any: what DVC hands to its own progress bars.
 from typing import Any
 
-from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc_data.hashfile._progress import QueryingProgress
 
 from btx_core import texts
 from btx_core.corpus_files import Reading
 from btx_core.files import path_inside
-from btx_core.problems import BtxError
 from btx_core.texts import TextFolder
 from pipelines.workspace import dvc_cache
 from pipelines.workspace.bars import bar
@@ -225,25 +223,15 @@ def track(root: Path, folder: Path, files: Sequence[FileFact]) -> DvcFolder:
         Invalid: when DVC cannot hold the folder, or would not hold exactly these files.
     """
     relative = str(folder.relative_to(root))
-    try:
-        with Repo(str(root)) as repo:
-            # Absolute: DVC reads a relative path from the current folder. It looks for ${...} in
-            # the whole path, and a workspace may lie anywhere.
-            (stage,) = repo.add([str(folder)])
-            repo.checkout([f"{folder}.dvc"], relink=True, force=True)
-            held = stage.outs[0].hash_info.value
-            _require_same(repo, held, relative, files)
-            return DvcFolder(path=relative, md5=held)
-    except BtxError:
-        raise
-    # DVC and its parts have no common base of errors.
-    except Exception as error:
-        raise Invalid(
-            relative,
-            found=f"{type(error).__name__}: {error}"[:300],
-            expected="a folder that DVC can hold",
-            next="fix what DVC names",
-        ) from error
+    expected = "a folder that DVC can hold"
+    with dvc_cache.opened(root, subject=relative, expected=expected) as repo:
+        # Absolute: DVC reads a relative path from the current folder. It looks for ${...} in the
+        # whole path, and a workspace may lie anywhere.
+        (stage,) = repo.add([str(folder)])
+        repo.checkout([f"{folder}.dvc"], relink=True, force=True)
+        held = stage.outs[0].hash_info.value
+        _require_same(repo, held, relative, files)
+        return DvcFolder(path=relative, md5=held)
 
 
 def _require_same(repo: Repo, md5: str, subject: str, files: Sequence[FileFact]) -> None:
@@ -262,17 +250,8 @@ def _require_same(repo: Repo, md5: str, subject: str, files: Sequence[FileFact])
 
 def collect(root: Path) -> None:
     """Delete from DVC's cache what no .dvc file and no stage of the workspace names."""
-    try:
-        with Repo(str(root)) as repo:
-            repo.gc(workspace=True)
-    # A file of DVC that is nested without end is none of its own errors.
-    except (DvcException, RecursionError) as error:
-        raise Invalid(
-            str(root),
-            found=str(error),
-            expected="a cache that DVC can clean",
-            next="fix what DVC names",
-        ) from error
+    with dvc_cache.opened(root, expected="a cache that DVC can clean") as repo:
+        repo.gc(workspace=True)
 
 
 def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
