@@ -12,8 +12,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("btx_core", "registry", "pipelines")
 # What `btx init` lays down: the wheel has its own copy.
 LAID_DOWN = ("dvc.yaml", "policies")
-# What the extra `train` brings.
-TRAIN = ("torch", "transformers", "safetensors", "accelerate", "peft", "gguf", "sentencepiece")
+# What the extras `train`, `web`, `postgresql` and `s3` bring.
+EXTRAS = (
+    *("torch", "transformers", "safetensors", "accelerate", "peft", "gguf", "sentencepiece"),
+    *("fastapi", "uvicorn", "starlette", "psycopg", "dvc_s3"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +83,9 @@ def test_a_wheel_that_lacks_a_file_is_noticed(unpacked: Path, tmp_path: Path) ->
 
 
 @pytest.fixture
-def without_torch(unpacked: Path) -> Path:
-    """The wheel on a machine that has no torch: what its extra brings cannot be imported."""
-    for name in TRAIN:
+def without_extras(unpacked: Path) -> Path:
+    """The wheel on a machine without extras: what they bring cannot be imported."""
+    for name in EXTRAS:
         package = unpacked.parent / "without" / name
         package.mkdir(parents=True, exist_ok=True)
         text = f"raise ModuleNotFoundError('No module named {name}', name={name!r})\n"
@@ -90,13 +93,13 @@ def without_torch(unpacked: Path) -> Path:
     return unpacked
 
 
-def test_without_torch_data_is_registered_searched_reported_and_audited(
-    without_torch: Path, tmp_path: Path
+def test_without_extras_data_is_registered_searched_reported_and_audited(
+    without_extras: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "text").mkdir()
     for number in range(30):
         (tmp_path / "text" / f"{number}.txt").write_text(f"document {number} of a corpus\n")
-    assert btx(without_torch, tmp_path, "init", "w").returncode == 0
+    assert btx(without_extras, tmp_path, "init", "w").returncode == 0
     statement = [
         "--license",
         "MIT",
@@ -115,16 +118,43 @@ def test_without_torch_data_is_registered_searched_reported_and_audited(
         ["search", "license=MIT"],
         ["policy", "test", "licence"],
         ["report", "data/notes", "-o", "report.html"],
+        ["status"],
+        ["token", "list"],
         ["audit"],
     ):
-        done = btx(without_torch, tmp_path / "w", *command)
+        done = btx(without_extras, tmp_path / "w", *command)
         assert done.returncode == 0, (command, done.stderr)
+    assert "<html" in (tmp_path / "w/report.html").read_text()
 
 
-def test_a_command_that_needs_torch_says_which_extra_brings_it(
-    without_torch: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def workspace(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty workspace."""
+    folder = tmp_path_factory.mktemp("workspace")
+    assert btx(unpacked, folder, "init", ".").returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"),
+    [
+        ("train", ["demo"]),
+        ("train", ["train", "notes", "--data", "data/notes"]),
+        ("web", ["serve"]),
+        ("postgresql", ["list", "data"]),
+        ("s3", ["data", "add", "x", "s3://bucket/x", "--license", "MIT"]),
+    ],
+)
+def test_a_command_that_needs_an_extra_says_which_brings_it(
+    without_extras: Path,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: str,
+    command: list[str],
 ) -> None:
-    done = btx(without_torch, tmp_path, "demo")
-    assert done.returncode == 1
-    assert "btx-registry[train]" in done.stderr
+    if extra == "postgresql":
+        monkeypatch.setenv("BTX_REGISTRY_URL", "postgresql+psycopg://btx@127.0.0.1:1/models")
+    done = btx(without_extras, workspace, *command)
+    assert done.returncode in (1, 2)
+    assert f"next: pip install 'btx-registry[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -152,7 +152,7 @@ def token_add_command(
 
     Example: btx token add dora --role approver
     """
-    from pipelines.jobs.serve import issue_token
+    from pipelines.jobs.access_tokens import issue_token
     from registry.records.answers import TokenAnswer
 
     secret, token = issue_token(find_workspace(), name, role or ("viewer",), days)
@@ -170,7 +170,7 @@ def token_list_command(json: Json = False) -> None:
 
     Example: btx token list
     """
-    from pipelines.jobs.serve import tokens
+    from pipelines.jobs.access_tokens import tokens
     from registry.records.answers import TokenRow
 
     rows = [
@@ -197,7 +197,7 @@ def token_revoke_command(id: str, json: Json = False) -> None:
 
     Example: btx token revoke 1f0c9a3e
     """
-    from pipelines.jobs.serve import tokens
+    from pipelines.jobs.access_tokens import tokens
     from registry.records.answers import RevokedAnswer
 
     token = tokens(find_workspace()).revoke(id)

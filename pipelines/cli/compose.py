@@ -226,7 +226,11 @@ def mix_command(
         answer = compose(seed, experts, out, recipe, progress)
     written = size(answer.bytes_written)
     count = "1 expert" if len(experts) == 1 else f"{len(experts)} experts"
-    print_answer(answer, json, f"{out}   {count}   {written} written")
+    text = (
+        f"{out}   {count}   {written} written\n"
+        "its routers are random: tune them, as btx rebuild does, before you judge the mixture"
+    )
+    print_answer(answer, json, text)
 
 
 @app.command("explain")
@@ -256,15 +260,19 @@ def explain_command(
 
 
 def _print_explanation(answer: "ExplainAnswer") -> None:
-    """Print the text coloured by each token's strongest expert, then the share of each source."""
+    """Print each token's strongest expert, in colour if there is one; then each source's share."""
+    from registry.records.kinds import UNUSABLE
+
     hues = {}
     for position, source in enumerate(answer.sources):
         hues[source.ref] = TERMINAL_HUES[position % len(TERMINAL_HUES)]
     text = Text()
+    uncoloured = []
     for token in answer.tokens:
         strongest = max(token.experts, key=_weight)
         style = f"{hues[strongest.ref]} underline"
         text.append(token.text, f"{style} bold" if strongest.weight > 0.5 else style)
+        uncoloured.append([repr(token.text), strongest.ref, percent(strongest.weight).rjust(7)])
     rows = [
         [
             Text(source.ref, hues[source.ref]),
@@ -275,7 +283,12 @@ def _print_explanation(answer: "ExplainAnswer") -> None:
         for source in answer.sources
     ]
     out = console(sys.stdout)
-    out.print(text, soft_wrap=True)
+    if answer.status in UNUSABLE:
+        print_line(f"{answer.build} is {answer.status}: no gate lets it pass")
+    if out.color_system:
+        out.print(text, soft_wrap=True)
+    else:
+        out.print(table_of(["token", "strongest", "weight"], uncoloured))
     out.print(table_of(["source", "share", "data", "licences"], rows))
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # A corpus may hold thousands of files.
 FILES_SHOWN = 5
+# Parts of what differs between two versions that nobody compares by eye.
+FOR_PROGRAMS = frozenset({"block_bits", "seed_block_bits", "sample", "digest"})
 
 app = typer.Typer()
 
@@ -324,8 +326,12 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
         return
-    rows = [[one.what, one.left, one.right, _difference(one)] for one in answer.changes]
+    shown = _for_people(answer.changes)
+    rows = [[one.what, one.left, one.right, _difference(one)] for one in shown]
     print_table(["what", answer.left, answer.right, "change"], rows)
+    left_out = len(answer.changes) - len(shown)
+    if left_out:
+        print_line(f"left out: {left_out} digests and figures of single blocks, which --json has")
     files = answer.files
     _print_paths("same", files.same)
     _print_paths("changed", files.changed)
@@ -333,6 +339,11 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     _print_paths("only right", files.only_right)
     for note in answer.notes:
         print_line(f"note: {note}")
+
+
+def _for_people(changes: "Sequence[Change]") -> "list[Change]":
+    """Return the changes that a person can compare by eye."""
+    return [one for one in changes if FOR_PROGRAMS.isdisjoint(one.what.split("."))]
 
 
 def _difference(change: "Change") -> str:
@@ -355,13 +366,14 @@ def _print_paths(what: str, paths: "Sequence[str]") -> None:
 def report_command(
     ref: Ref,
     format: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--format",
             metavar="html|md|model-card|annex-xi|annex-xii|annex-iv|cop-model-documentation|"
             "training-summary|cyclonedx|spdx|openlineage|prov|croissant|in-toto|vsa|pdf",
+            help="default: html or pdf where FILE ends so, else md",
         ),
-    ] = "md",
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="a new file; default: stdout")
     ] = None,

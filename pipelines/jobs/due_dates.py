@@ -1,6 +1,6 @@
 """Tell what has ended and what ends soon: waivers, dates of retention, tokens of the pages."""
 
-from pipelines.jobs.serve import tokens
+from pipelines.jobs.access_tokens import tokens
 from pipelines.workspace.workspace import Workspace
 from registry.governance import due
 from registry.records.answers import DueRow

@@ -73,6 +73,7 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
     shares = zip(refs, read.shares_M(), strict=True)
     return ExplainAnswer(
         build=str(build.ref),
+        status=workspace.catalog.status(build.ref),
         tokens=tuple(tokens),
         sources=tuple(_source(workspace.catalog, ref, float(share)) for ref, share in shares),
         shared=facts.tuned_on,

@@ -13,6 +13,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from pipelines.jobs import erase, gates
+from pipelines.jobs.access_tokens import tokens
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.diff import diff
 from pipelines.jobs.find import saved_searches
@@ -20,8 +21,8 @@ from pipelines.jobs.release import build_evidence, drafted, last_release, releas
 from pipelines.jobs.training_runs import training_run, training_runs
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace, actor
-from registry.errors import Conflict, Invalid, Refused
-from registry.governance import acts, gate, people
+from registry.errors import Conflict, Invalid
+from registry.governance import acts, gate
 from registry.governance.policies import Policy, load
 from registry.records.answers import (
     AuditAnswer,
@@ -30,12 +31,11 @@ from registry.records.answers import (
     ReleaseAnswer,
     VerdictAnswer,
 )
-from registry.records.events import Act, TokenIssued
+from registry.records.events import Act
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Gate
 from registry.records.officer_answers import HeldDocument, HeldDocuments
-from registry.web.access import Token, Tokens
 
 try:
     import uvicorn
@@ -123,43 +123,6 @@ class Address:
                 expected="a loopback address, or a certificate",
                 next="--public-url URL --trusted-proxy ADDRESS, or --cert FILE --key FILE",
             )
-
-
-def tokens(workspace: Workspace) -> Tokens:
-    """Return the tokens that open the pages of a workspace."""
-    return Tokens(workspace.root / ".btx" / "tokens.json")
-
-
-def issue_token(
-    workspace: Workspace, name: str, roles: Sequence[str], days: float
-) -> tuple[str, Token]:
-    """Make a token, and log who made it for whom.
-
-    Where the list of actors is closed, an auditor makes it, signs for it, and gives no role that
-    the list does not give.
-
-    Raises:
-        Refused: otherwise.
-    """
-    catalog = workspace.catalog
-    people.require_role(catalog, catalog.actor, ("auditor",), f"make a token for {name}")
-    if people.is_closed(catalog):
-        person = people.roll(catalog).get(name)
-        held = person.roles if person else ()
-        more = sorted(set(roles) - {"viewer", *held})
-        if more:
-            raise Refused(
-                f"token for {name}",
-                found=f"role {', '.join(more)}",
-                expected=f"viewer{''.join(f', {role}' for role in held)}, as on the list of actors",
-                next="btx actor add",
-            )
-    secret, token = tokens(workspace).issue(name, roles, days)
-    subject = f"token/{token.id}"
-    envelope = acts.vouched(catalog, TokenIssued.logged_as, subject, token.sha256)
-    body = TokenIssued(name=name, roles=token.roles, expires=token.expires)
-    catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, subject)
-    return secret, token
 
 
 def site(workspace: Workspace, address: Address, limits: Limits) -> Site:

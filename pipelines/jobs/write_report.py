@@ -23,6 +23,9 @@ from registry.records.answers import ReportAnswer
 from registry.records.facts import BuildFacts
 
 PDF = "pdf"
+# The format that a file's name asks for where nobody names one.
+BY_SUFFIX = {".html": "html", ".htm": "html", ".pdf": PDF}
+USUAL = "md"
 SIGNED = "urn:btx:report:v1"
 
 
@@ -47,7 +50,7 @@ class _File:
 def report(
     workspace: Workspace,
     reference: str,
-    form: str,
+    form: str | None = None,
     *,
     out: Path | None = None,
     sign: bool = False,
@@ -59,6 +62,7 @@ def report(
         workspace: whose catalogue is read.
         reference: the version.
         form: one of the names in `registry.formats.FORMATS`, or `pdf`: one page on a build.
+            Left out, it is what the name of the file says, else `md`.
         out: the new file; the text itself is returned unless it is given.
         sign: sign with the acting person's key.
         outside: the public form, which names no people, waivers and contracts.
@@ -68,6 +72,7 @@ def report(
         Damaged: when a file that a signature would speak for is not what was registered.
         Invalid: for an unknown format, and for a signature that would have no file.
     """
+    form = form or (BY_SUFFIX.get(out.suffix, USUAL) if out else USUAL)
     catalog = workspace.catalog
     dossier = collect(catalog, reference)
     by = keys.signer(catalog.actor) if sign else None

@@ -46,7 +46,7 @@ SETTINGS = """\
 [registry]
 url = "sqlite:///.btx/registry.db"
 
-# Small enough for two cores; the recipes' own files in btx_core say what each key means.
+# Small enough for two cores. The documentation describes each key (Reference, Recipes).
 [recipe.train]
 steps = 700
 batch = 4

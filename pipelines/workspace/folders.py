@@ -516,10 +516,12 @@ def _fetch(url: str, target: Path) -> None:
     try:
         Repo.get_url(address, str(target / name))
     except Exception as error:  # every transport has errors of its own
+        # DVC says which package of its own it wants; only one of them is an extra here.
+        wants_s3 = "dvc-s3" in str(error)
         raise NotFound(
             without_secrets(url),
             found=in_words(error, address)[:300],
             expected="a file or folder that DVC can fetch",
-            next="dvc get-url URL tries the same",
+            next="pip install 'btx-registry[s3]'" if wants_s3 else "dvc get-url URL tries the same",
         ) from None
     _leave_out(target, without_secrets(url))

@@ -86,8 +86,7 @@ threads = 1          # of each process that computes on the CPU
 # processes = 4      # that compute one stage together; left out: one for each GPU
 
 # Recipes: what is not named keeps its default. A key that a step does not know is refused, with
-# the keys that it knows; each key is described where the recipe is defined: TrainRecipe, MixRecipe
-# and TuneRecipe in btx_core, EvaluateRecipe in pipelines/workspace/recipe_reader.py. steps, batch,
+# the keys that it knows; the documentation describes each (Reference, Recipes). steps, batch,
 # sequence, learning_rate, warmup_steps and accumulate are chosen by the seed's size, the text and
 # the memory, unless they are named; what was chosen is printed and stored.
 [recipe.train]

@@ -277,9 +277,16 @@ class Database:
     def _connect(self) -> Any:
         if self.path is not None:
             return _sqlite_reader(self.path)
-        # Here, since SQLite must not pay for it.
-        import psycopg
-
+        try:
+            # Here, since SQLite must not pay for it.
+            import psycopg
+        except ImportError as error:
+            raise Unavailable(
+                without_secrets(self.url),
+                found=str(error),
+                expected="the packages of extra postgresql",
+                next="pip install 'btx-registry[postgresql]'",
+            ) from None
         return psycopg.connect(self.url.replace("+psycopg", "", 1), autocommit=True)
 
     def _schema(self) -> str | None:

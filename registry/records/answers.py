@@ -462,6 +462,7 @@ class ExplainAnswer(Answer):
     """Which experts, and so whose data, each token of a text was computed with."""
 
     build: str
+    status: str
     tokens: tuple[ExplainedToken, ...]
     sources: tuple[Source, ...]
     shared: tuple[str, ...]  # data that attention, embeddings and head were tuned on

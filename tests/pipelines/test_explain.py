@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pipelines.jobs.explain import explain, write_page
+from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict, Invalid
 
@@ -103,3 +104,26 @@ def test_the_command_prints_one_json_document(story, btx: Run) -> None:
     done = btx(story.root, "explain", "build/1", "--text", "1 + 1", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout).keys() >= {"tokens", "sources"}
+
+
+def test_without_colour_the_command_names_the_strongest_expert_of_each_token(
+    workspace: Workspace, btx: Run
+) -> None:
+    done = btx(workspace.root, "explain", "build/1", "--text", "1 + 1")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.split()]
+    for token in explain(workspace, "build/1", "1 + 1").tokens:
+        strongest = max(token.experts, key=lambda expert: expert.weight).ref
+        assert any(
+            row[-2:-1] == [strongest] and token.text.strip() in row[0] for row in rows if row
+        )
+
+
+def test_a_build_that_may_not_be_used_says_so_beside_its_explanation(
+    own_story: Workspace, btx: Run
+) -> None:
+    sound = btx(own_story.root, "explain", "build/1", "--text", "1 + 1")
+    assert "tainted" not in sound.stdout
+    withdraw(own_story, "data/code@1", "the holder withdrew consent")
+    done = btx(own_story.root, "explain", "build/1", "--text", "1 + 1")
+    assert "build/1 is tainted" in done.stdout

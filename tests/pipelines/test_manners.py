@@ -17,7 +17,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipelines.cli.look import _difference
+from pipelines.cli.look import _difference, _for_people
 from pipelines.cli.output import print_table_to
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
@@ -106,6 +106,17 @@ def dashes(tmp_path: Path) -> Path:
     catalog.register("x", DataFacts(domain="x", license="MIT", source="s", holder="Zoë 数 😀"))
     catalog.close()
     return root
+
+
+def test_a_difference_leaves_out_what_only_programs_compare() -> None:
+    compared = ["evaluation.math.bits_per_byte", "members.expert/law@1.slot", "tuned_on"]
+    others = [
+        "evaluation.math.block_bits",
+        "evaluation.math.sample.block_bytes",
+        "members.expert/law@1.digest",
+    ]
+    changes = [Change(what=what, left=1, right=2) for what in (*others, *compared)]
+    assert [one.what for one in _for_people(changes)] == compared
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])

@@ -244,7 +244,9 @@ def explained(web: Web) -> list[int]:
         weight = ExpertWeight(ref="expert/law@1", weight=1.0)
         token = ExplainedToken(text=text, experts=(weight,), layers=((1.0,),))
         source = Source(ref="expert/law@1", share=1.0, data=("data/law@1",), licenses=("MIT",))
-        return ExplainAnswer(build=build, tokens=(token,), sources=(source,), shared=())
+        return ExplainAnswer(
+            build=build, status="evaluated", tokens=(token,), sources=(source,), shared=()
+        )
 
     vars(web.site)["jobs"] = replace(web.site.jobs, explain=explain)
     return most
