@@ -638,9 +638,6 @@ def _read(kind: type[S], path: Path) -> S:
             expected="a TOML file",
             next="check the path",
         ) from error
-    # Bytes that are no text are a ValueError too.
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Invalid(str(path), found=str(error), expected="TOML", next="fix the line") from error
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -650,6 +647,9 @@ def _read(kind: type[S], path: Path) -> S:
             expected=_expected(kind, first),
             next="fix or remove the key",
         ) from error
+    # Bytes that are no text, a number of too many digits, lists too deep inside each other.
+    except (ValueError, RecursionError) as error:
+        raise Invalid(str(path), found=str(error), expected="TOML", next="fix the line") from error
 
 
 def _expected(kind: type[BaseModel], error: ErrorDetails) -> str:

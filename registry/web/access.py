@@ -18,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
-from btx_core.files import any_json
-from registry.errors import Invalid, NotFound
+from pydantic import TypeAdapter
+
+from registry.errors import Damaged, Invalid, NotFound
 from registry.governance import keys, people
 
 ROLES = ("viewer", *people.ROLES)
@@ -183,7 +184,7 @@ class Tokens:
             return {}
         last = self._last
         if last is None or (last.modified_ns, last.inode) != (stat.st_mtime_ns, stat.st_ino):
-            tokens = {token.sha256: token for token in _parsed(self.path.read_text())}
+            tokens = {token.sha256: token for token in _tokens_in(self.path)}
             last = self._last = _Written(stat.st_mtime_ns, stat.st_ino, tokens)
         return last.tokens
 
@@ -193,7 +194,7 @@ class Tokens:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with _private(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            tokens = _parsed(self.path.read_text()) if self.path.exists() else []
+            tokens = _tokens_in(self.path) if self.path.exists() else []
             yield tokens
             # Not files.replace_text: the file must never exist with other permissions.
             temporary = self.path.with_suffix(".new")
@@ -273,12 +274,27 @@ class Sessions:
             self._open.pop(key, None)
 
 
+_TOKENS = TypeAdapter(list[Token])
+
+
 def _sha256(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _parsed(text: str) -> list[Token]:
-    return [Token(**{**item, "roles": tuple(item["roles"])}) for item in any_json(text)]
+def _tokens_in(path: Path) -> list[Token]:
+    """Read the tokens of a file. Raises Damaged for what is none of ours."""
+    try:
+        tokens = _TOKENS.validate_json(path.read_bytes())
+        for token in tokens:
+            replace(token, revoked=None).valid(now())
+    except (OSError, ValueError, TypeError) as error:
+        raise Damaged(
+            str(path),
+            found=f"{error}"[:160],
+            expected="the tokens that btx wrote",
+            next="remove the file, and make the tokens anew: btx token add",
+        ) from None
+    return tokens
 
 
 def _text(at: datetime) -> str:

@@ -55,6 +55,8 @@ def test_outside_a_workspace_the_next_step_is_init(tmp_path: Path) -> None:
         (b"[registry\n", "btx.toml"),
         (b"[recipe]\ntune = 3\n", "recipe.tune"),
         (b"\x80", "btx.toml"),
+        (b"a = " + b"[" * 100_000, "btx.toml"),
+        (b"a = " + b"9" * 6000, "btx.toml"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, content: bytes, named: str) -> None:

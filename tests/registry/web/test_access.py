@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import Invalid, NotFound
+from registry.errors import Damaged, Invalid, NotFound
 from registry.web.access import Sessions, Tokens
+
+WRITTEN = {
+    "id": "1f0c9a3e",
+    "sha256": "a" * 64,
+    "name": "dora",
+    "roles": ["viewer"],
+    "issued": "2026-02-01T00:00:00+00:00",
+    "expires": "2026-04-01T00:00:00+00:00",
+    "revoked": None,
+}
 
 
 class Clock:
@@ -98,3 +108,23 @@ def test_words_that_make_no_token_are_refused(tokens: Tokens) -> None:
         tokens.issue("../dora", ["viewer"])
     with pytest.raises(NotFound):
         tokens.revoke("00000000")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[" * 100_000,
+        b"\xff",
+        b"{}",
+        b'[{"id": 1}]',
+        json.dumps([{**WRITTEN, "expires": "soon"}]).encode(),
+        json.dumps([{**WRITTEN, "expires": "2027-01-01"}]).encode(),
+    ],
+)
+def test_a_file_that_holds_no_tokens_of_ours_is_damaged(tokens: Tokens, content: bytes) -> None:
+    tokens.path.parent.mkdir(parents=True, exist_ok=True)
+    tokens.path.write_bytes(content)
+    for look in (tokens.all, lambda: tokens.find("x"), lambda: tokens.issue("dora", ["viewer"])):
+        with pytest.raises(Damaged, match="tokens"):
+            look()
