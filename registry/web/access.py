@@ -291,7 +291,7 @@ def _tokens_in(path: Path) -> list[Token]:
         raise Damaged(
             str(path),
             found=f"{error}"[:160],
-            expected="the tokens that btx wrote",
+            expected="tokens that this program wrote",
             next="remove the file, and make the tokens anew: btx token add",
         ) from None
     return tokens

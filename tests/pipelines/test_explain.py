@@ -115,7 +115,7 @@ def test_without_colour_the_command_names_the_strongest_expert_of_each_token(
     for token in explain(workspace, "build/1", "1 + 1").tokens:
         strongest = max(token.experts, key=lambda expert: expert.weight).ref
         assert any(
-            row[-2:-1] == [strongest] and token.text.strip() in row[0] for row in rows if row
+            row[-3:-2] == [strongest] and token.text.strip() in row[0] for row in rows if row
         )
 
 

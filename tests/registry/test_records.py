@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from btx_core.files import stays_inside
 from registry.digest import canonical_json
 from registry.errors import Damaged, Invalid
+from registry.records.addresses import Address
 from registry.records.base import Record
 from registry.records.events import BODIES, AnyBody, read_body
 from registry.records.evidence import (
@@ -61,7 +62,8 @@ RECORDS = {
     "event of an unknown kind": AnyBody,
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-# Of the one type of field whose text is checked.
+# Of the two types of field whose text is checked.
+ADDRESSES = st.from_regex(r"[0-9a-f]{32}(\.dir)?", fullmatch=True)
 PATHS = st.lists(TEXT.filter(stays_inside), min_size=1, max_size=3).map("/".join)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 JSON = st.recursive(
@@ -111,10 +113,14 @@ def values_of(annotation: Any) -> st.SearchStrategy[Any]:
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return st.sampled_from([str(word) for word in annotation])
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation == Address:
+        return ADDRESSES
     if origin is Annotated:
         return PATHS
     if origin in (Union, UnionType):
         return st.one_of(*map(values_of, arguments))
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return st.tuples(*map(values_of, arguments)).map(list)
     if origin is tuple:
         return st.lists(values_of(arguments[0]), max_size=2)
     assert issubclass(origin, Mapping), annotation
