@@ -11,6 +11,7 @@ import configparser
 import json
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _OWN_STAGES = ("train", "mix", "tune", "evaluate")
 _WRITTEN = (".", ".btx", ".dvc", ".dvc/tmp", "builds", "data", "experts", "seeds", "work")
 # Where else files are read as they lie there.
 _READ = ("policies", "policies/examples", "policies/tests", ".git", ".btx/private")
+# What git's settings take in, section and path, as git reads them.
+_INCLUDE = re.compile(r"^\s*\[\s*include(?:if\b[^\]]*)?\s*\]", re.IGNORECASE | re.MULTILINE)
+_INCLUDED = re.compile(r"^\s*(?:\[[^\]]*\]\s*)?path\s*=\s*(.*)", re.IGNORECASE | re.MULTILINE)
 # Of DVC's settings, those that name a folder to write to.
 _DVC_FOLDERS = (("cache", "dir"), ("core", "site_cache_dir"), ("state", "dir"), ("index", "dir"))
 
@@ -43,6 +47,7 @@ def statements(root: Path, template: Path, settings: Mapping[str, str]) -> list[
     lines += _links(root)
     lines += _special(root)
     lines += _dvc_folders(root)
+    lines += _git_includes(root)
     lines += _commands(root / "dvc.yaml", template)
     return sorted(set(lines))
 
@@ -135,6 +140,25 @@ def _dvc_folders(root: Path) -> Iterator[str]:
             # Relative to the file that says it.
             if value and not (path.parent / value).resolve().is_relative_to(root):
                 yield f".dvc/{name}, [{section}] {key}: {value}"
+
+
+def _git_includes(root: Path) -> Iterator[str]:
+    """Yield what git's settings here take in that is no settings: DVC's error shows its lines."""
+    for name in ("config", "config.worktree"):
+        path = root / ".git" / name
+        try:
+            text = path.read_text(errors="replace") if path.is_file() else ""
+        except OSError:
+            # Git itself refuses what it cannot read.
+            continue
+        section = _INCLUDE.search(text)
+        if section is None:
+            continue
+        # Reads alone: no setting of git's runs a command here.
+        command = ["git", "config", "--local", "--includes", "--list"]
+        if subprocess.run(command, cwd=root, capture_output=True).returncode:
+            paths = ", ".join(_INCLUDED.findall(text[section.start() :]))
+            yield f".git/{name}, [include] of what is no settings: {paths}"
 
 
 def _commands(path: Path, template: Path) -> Iterator[str]:

@@ -53,6 +53,15 @@ def dvc_setting(text: str) -> Callable[[Path, Path], None]:
     return write
 
 
+def git_setting(text: str) -> Callable[[Path, Path], None]:
+    def write(root: Path, elsewhere: Path) -> None:
+        (root.parent / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        with (root / ".git/config").open("a") as file:
+            file.write(text.replace("ELSEWHERE", str(elsewhere)))
+
+    return write
+
+
 def stage(old: str, new: str) -> Callable[[Path, Path], None]:
     def write(root: Path, elsewhere: Path) -> None:
         text = (root / "dvc.yaml").read_text()
@@ -85,6 +94,8 @@ NAMED = {
     "a name that is a link": link("experts/math"),
     "a cache elsewhere": dvc_setting("[cache]\n    dir = ELSEWHERE/cache\n"),
     "DVC's own files elsewhere": dvc_setting("[core]\n    site_cache_dir = ELSEWHERE/site\n"),
+    "a file that git takes in": git_setting("[include]\n\tpath = ELSEWHERE/../key\n"),
+    "a file under a condition": git_setting('[INCLUDEIF "gitdir:**"] path=ELSEWHERE/../key\n'),
     "another command": stage("python -P -m pipelines.stages mix", "touch ELSEWHERE/ran"),
     "a longer command": stage("pipelines.stages tune", "pipelines.stages tune; id"),
     "an output elsewhere": stage("- work/mixed:\n          cache", "- ELSEWHERE:\n          cache"),
@@ -113,6 +124,14 @@ def test_a_workspace_that_names_such_is_refused_until_its_user_confirms_exactly_
         file.write("[state]\n    dir = /var/other\n")
     with pytest.raises(Refused, match="/var/other"):
         Workspace.find(workspace.root)
+
+
+def test_settings_that_git_takes_in_from_elsewhere_need_no_word(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "more").write_text("[user]\n\tname = ada\n")
+    git_setting(f"[include]\n\tpath = {tmp_path}/more\n")(workspace.root, tmp_path)
+    assert Workspace.find(workspace.root).root == workspace.root
 
 
 def test_what_init_lays_down_needs_no_word(workspace: Workspace) -> None:
