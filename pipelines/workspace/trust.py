@@ -155,8 +155,10 @@ def _git_includes(root: Path) -> Iterator[str]:
         if section is None:
             continue
         # Reads alone: no setting of git's runs a command here.
-        command = ["git", "config", "--local", "--includes", "--list"]
-        if subprocess.run(command, cwd=root, capture_output=True).returncode:
+        command = ["git", "config", "--local", "--includes", "--list", "--name-only", "--null"]
+        done = subprocess.run(command, cwd=root, capture_output=True)
+        # Git takes a line in front of every section for a setting too.
+        if done.returncode or not all(b"." in name for name in done.stdout.split(b"\0")[:-1]):
             paths = ", ".join(_INCLUDED.findall(text[section.start() :]))
             yield f".git/{name}, [include] of what is no settings: {paths}"
 

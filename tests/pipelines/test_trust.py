@@ -53,9 +53,11 @@ def dvc_setting(text: str) -> Callable[[Path, Path], None]:
     return write
 
 
-def git_setting(text: str) -> Callable[[Path, Path], None]:
+def git_setting(
+    text: str, secret: str = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
+) -> Callable[[Path, Path], None]:
     def write(root: Path, elsewhere: Path) -> None:
-        (root.parent / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+        (root.parent / "key").write_text(secret)
         with (root / ".git/config").open("a") as file:
             file.write(text.replace("ELSEWHERE", str(elsewhere)))
 
@@ -95,6 +97,7 @@ NAMED = {
     "a cache elsewhere": dvc_setting("[cache]\n    dir = ELSEWHERE/cache\n"),
     "DVC's own files elsewhere": dvc_setting("[core]\n    site_cache_dir = ELSEWHERE/site\n"),
     "a file that git takes in": git_setting("[include]\n\tpath = ELSEWHERE/../key\n"),
+    "one line of a file": git_setting("[include]\n\tpath = ELSEWHERE/../key\n", "hunter2\n"),
     "a file under a condition": git_setting('[INCLUDEIF "gitdir:**"] path=ELSEWHERE/../key\n'),
     "another command": stage("python -P -m pipelines.stages mix", "touch ELSEWHERE/ran"),
     "a longer command": stage("pipelines.stages tune", "pipelines.stages tune; id"),
