@@ -55,9 +55,8 @@ def file_fact(row: Row) -> FileFact:
     path, size, sha256, linked, md5 = row
     if not (isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str)):
         raise _not_written(row, "file")
-    if not _SHA256.fullmatch(sha256) or not stays_inside(path):
-        raise _not_written(row, "file")
-    if md5 is not None and not is_address(md5):
+    addressed = md5 is None or is_address(md5)
+    if not (addressed and _SHA256.fullmatch(sha256) and stays_inside(path)):
         raise _not_written(row, "file")
     return FileFact(path, size, sha256, bool(linked), md5)
 

@@ -143,7 +143,7 @@ class Claims:
         """Compare what is told of the release before, and of when the text came in."""
         if version is None or not isinstance(version.facts, BuildFacts):
             return
-        build = self.catalog.get(event.subject, BuildFacts)
+        build = version.of(BuildFacts)
         others = [one for one in self._then.released(event.seq) if one.subject != event.subject]
         own = self.catalog.results(build)
         before = self.catalog.get(others[-1].subject, BuildFacts) if others else None

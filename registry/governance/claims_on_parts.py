@@ -87,8 +87,7 @@ class PartClaims:
         members = [
             self.catalog.get(line["ref"], ExpertFacts) for line in evidence.get("members", ())
         ]
-        base = self.catalog.get(seed.ref, SeedFacts)
-        actual = list(licences_in(self.catalog, base, members))
+        actual = list(licences_in(self.catalog, seed.of(SeedFacts), members))
         yield from differences("all that it is made from", evidence, {"licenses": actual})
 
     def _seen(self, event: Event, evidence: JsonObject) -> Iterator[str]:

@@ -135,7 +135,10 @@ def _like(past: BuildFacts) -> Ahead:
 
 
 def next_expert(
-    catalog: Catalog, builds: Sequence[Version[BuildFacts]], price: GpuPrice | None
+    catalog: Catalog,
+    builds: Sequence[Version[BuildFacts]],
+    experts: Sequence[JoinedExpert],
+    price: GpuPrice | None,
 ) -> NextExpert | None:
     """Estimate what one more expert takes and brings, by the recipe of the newest tuned build.
 
@@ -145,6 +148,7 @@ def next_expert(
     Args:
         catalog: where they are registered.
         builds: oldest first.
+        experts: those that joined the last of them.
         price: of an hour of one GPU, where it is known.
 
     Returns:
@@ -156,7 +160,6 @@ def next_expert(
         return None
     takes = one.price()
     devices = [one.branch, one.tuning]
-    experts = joined(catalog, builds, max(0, len(builds) - LOOKED_BACK))
     gains = [expert.gain for expert in experts if expert.gain is not None]
     return NextExpert(
         trained=one.trained,
@@ -203,5 +206,5 @@ def of_build(catalog: Catalog, build: Version[BuildFacts], price: GpuPrice | Non
         money=money(spent, price),
         price=price,
         joined=own,
-        next_expert=next_expert(catalog, until, price),
+        next_expert=next_expert(catalog, until, experts, price),
     )

@@ -6,13 +6,13 @@ A key that this version of the program does not know is kept, so that what an ol
 version wrote comes out again as it was. A field that was never set is left out of the JSON.
 """
 
-import json
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from btx_core.files import any_json
 from registry.errors import Damaged, Invalid
 
 # A JSON object whose form belongs to somebody else: a recipe of `btx_core`, an export's document.
@@ -87,8 +87,8 @@ class Record(BaseModel):
 def read_object(text: str | bytes, subject: str) -> dict[str, Any]:
     """Parse a JSON object whose form its reader decides. Raises Damaged for anything else."""
     try:
-        value = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
+        value = any_json(text)
+    except (ValueError, TypeError):
         value = None
     if not isinstance(value, dict):
         raise Damaged(

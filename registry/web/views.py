@@ -84,7 +84,7 @@ def overview(catalog: Catalog, price: GpuPrice | None = None) -> Overview:
         builds=_steps(builds, listed, experts, price),
         gains=_gains(builds[-MOST_BUILDS:]),
         joined=tuple(experts),
-        next_expert=worth.next_expert(catalog, builds, price),
+        next_expert=worth.next_expert(catalog, builds, experts, price),
         price=price,
         counts=_counts(catalog),
         events=history.events(catalog, LogQuery(limit=NEWS, stages=False)).events,

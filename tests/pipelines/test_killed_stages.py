@@ -150,6 +150,23 @@ def test_tuning_by_one_process_goes_on_after_a_kill(own_story: Workspace, role: 
     )
 
 
+def tuning_on_ray(root: Path) -> "subprocess.Popen[str]":
+    """Start a rebuild, and return it once its tuning has left a run state."""
+    set_up(root, "tune", ON_RAY)
+    running = start(root, "rebuild")
+    while run_state(root, "tuned") is None:
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.02)
+    return running
+
+
+def ends_after_another_try(running: "subprocess.Popen[str]") -> None:
+    _, said = running.communicate()
+    assert running.returncode == 0, said
+    assert "tune lost a process and is tried again" in said
+    assert "Traceback" not in said
+
+
 ON_RAY = '[machine]\nexecutor = "ray"\nnodes = 2\nprocesses = 2\n'
 
 
@@ -170,16 +187,9 @@ def test_on_ray_tuning_is_tried_again_by_itself_when_a_process_dies(
     own_story: Workspace, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    set_up(own_story.root, "tune", ON_RAY)
-    running = start(own_story.root, "rebuild")
-    while run_state(own_story.root, "tuned") is None:
-        assert running.poll() is None, running.communicate()
-        time.sleep(0.02)
+    running = tuning_on_ray(own_story.root)
     elsewhere(own_story.root, "tune")[0].kill()
-    _, said = running.communicate()
-    assert running.returncode == 0, said
-    assert "tune lost a process and is tried again" in said
-    assert "Traceback" not in said
+    ends_after_another_try(running)
 
 
 @pytest.mark.slow
@@ -187,15 +197,8 @@ def test_on_ray_tuning_goes_on_when_a_node_is_lost_and_another_one_comes(
     own_story: Workspace, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    set_up(own_story.root, "tune", ON_RAY)
-    running = start(own_story.root, "rebuild")
-    while run_state(own_story.root, "tuned") is None:
-        assert running.poll() is None, running.communicate()
-        time.sleep(0.02)
+    running = tuning_on_ray(own_story.root)
     (lost,) = cluster.worker_nodes
     cluster.remove_node(lost, allow_graceful=False)
     cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
-    _, said = running.communicate()
-    assert running.returncode == 0, said
-    assert "tune lost a process and is tried again" in said
-    assert "Traceback" not in said
+    ends_after_another_try(running)

@@ -145,9 +145,9 @@ def test_a_dry_run_tells_the_price_of_one_more_by_what_was_measured(upgraded: An
 
 def test_a_dry_run_and_the_overview_say_the_same_of_one_more(upgraded: Any) -> None:
     workspace, forecast, _ = upgraded
-    told = worth.next_expert(
-        workspace.catalog, [workspace.catalog.get("build/1", BuildFacts)], None
-    )
+    catalog = workspace.catalog
+    builds = [catalog.get("build/1", BuildFacts)]
+    told = worth.next_expert(catalog, builds, worth.joined(catalog, builds, 0), None)
     price = forecast.price.one_more
     assert (told.tuned_as, told.takes.tokens) == (forecast.price.measured_on, price.tokens)
     assert (told.takes.flops, told.takes.wall_s) == (price.flops, price.seconds)

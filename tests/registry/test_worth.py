@@ -53,7 +53,7 @@ def test_one_more_expert_takes_what_the_median_one_took_and_a_tuning(lite: Catal
         (second, "build/2", pytest.approx(0.9)),
         (third, "build/3", pytest.approx(0.1)),
     ]
-    estimate = worth.next_expert(lite, builds, PRICE)
+    estimate = worth.next_expert(lite, builds, experts, PRICE)
     assert estimate
     # Two trainings were reported, of 1 and 3 hours; build/2 is the newest that was tuned.
     assert (estimate.trained, estimate.tuned_as) == (2, "build/2")
@@ -70,7 +70,7 @@ def test_one_more_expert_takes_what_the_median_one_took_and_a_tuning(lite: Catal
 def test_without_a_reported_training_there_is_no_estimate(lite: Catalog) -> None:
     build(lite, expert(lite, "law", None), tuned_hours=1.0, law=0.4)
     builds = lite.versions(BuildFacts)
-    assert worth.next_expert(lite, builds, PRICE) is None
+    assert worth.next_expert(lite, builds, worth.joined(lite, builds, 0), PRICE) is None
 
 
 def test_a_build_is_charged_only_for_the_experts_that_are_new_in_it(lite: Catalog) -> None:
