@@ -481,9 +481,12 @@ def test_valid_checkpoints_are_taken_however_they_are_written(
 def test_two_thousand_damaged_and_five_hundred_unusual_checkpoints(
     models: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    damaged = campaign(models, tmp_path, DAMAGE, int(os.environ.get("BTX_FUZZ", "2000")), 10_000)
-    unusual = campaign(models, tmp_path, UNUSUAL, 500, 10_000)
+    """BTX_FUZZ and BTX_FUZZ_VALID: how many; BTX_FUZZ_FROM: the first seed."""
+    first = int(os.environ.get("BTX_FUZZ_FROM", "10000"))
+    damaged = campaign(models, tmp_path, DAMAGE, int(os.environ.get("BTX_FUZZ", "2000")), first)
+    many = int(os.environ.get("BTX_FUZZ_VALID", "500"))
+    unusual = campaign(models, tmp_path, UNUSUAL, many, first)
     print(f"damaged: {dict(damaged.counts)}; unusual: {dict(unusual.counts)}")
     assert damaged.faults == []
-    assert len(unusual.faults) <= 5, unusual.faults
+    assert len(unusual.faults) <= many // 100, unusual.faults
     assert all(": refused" in fault for fault in unusual.faults)
