@@ -222,12 +222,16 @@ def bomb() -> str:
 
 def write(path: Path, content: str | bytes) -> Path:
     """Write a file, also where its folder is not there or something lies in its place."""
+    _free(path)
+    path.write_bytes(content if isinstance(content, bytes) else _encoded(content))
+    return path
+
+
+def _free(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else _encoded(content))
-    return path
 
 
 def _encoded(text: str) -> bytes:
@@ -235,11 +239,19 @@ def _encoded(text: str) -> bytes:
 
 
 def link(path: Path, target: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)
+    _free(path)
     path.symlink_to(target)
+
+
+def second_name(path: Path, target: Path) -> None:
+    """Put a hard link there."""
+    _free(path)
+    os.link(target, path)
+
+
+def pipe(path: Path) -> None:
+    _free(path)
+    os.mkfifo(path)
 
 
 # Workspaces
@@ -798,7 +810,7 @@ def worsen(case: Case, folder: Path) -> None:
         lambda: (
             link(folder / "fifo", Path("x")),
             (folder / "fifo").unlink(),
-            os.mkfifo(folder / draw.choice(("fifo", "merges.txt", "special_tokens_map.json"))),
+            pipe(folder / draw.choice(("fifo", "merges.txt", "special_tokens_map.json"))),
         ),
         lambda: (
             write(
@@ -822,7 +834,7 @@ def worsen(case: Case, folder: Path) -> None:
             (folder / WEIGHTS).unlink(missing_ok=True),
             config.unlink(missing_ok=True),
         ),
-        lambda: os.link(case.box.elsewhere / "keep.json", folder / "preprocessor_config.json"),
+        lambda: second_name(folder / "preprocessor_config.json", case.box.elsewhere / "keep.json"),
         lambda: write(folder / ".git/hooks/post-checkout", f"#!/bin/sh\n{case.shell}\n"),
     )
     for way in draw.sample(ways, draw.choice((1, 1, 2))):
@@ -914,8 +926,8 @@ def corpora(case: Case) -> list[Command]:
         lambda: link(folder / "sub", case.box.elsewhere),
         lambda: link(folder / "b.txt", Path("/dev/zero")),
         lambda: link(folder / "loop", folder),
-        lambda: os.mkfifo(folder / "b.txt"),
-        lambda: os.link(case.box.elsewhere / "keep.txt", folder / "b.txt"),
+        lambda: pipe(folder / "b.txt"),
+        lambda: second_name(folder / "b.txt", case.box.elsewhere / "keep.txt"),
         lambda: _sparse(folder / "b.txt", 3 << 30),
         lambda: write(folder / "c" / ("d" * 200) / ("e" * 200) / "f.txt", "one\n" * 40),
         lambda: os.close(os.open(os.fsencode(folder) + b"/\xff\xfe.txt", os.O_CREAT)),
