@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.headers import TensorInfo
+from btx_core.checkpoints.settings import require_layers_as_cached
 from btx_core.checkpoints.stock import stock_config
 
 # Buffers that old checkpoints carry and stock loaders compute anew.
@@ -36,9 +37,10 @@ def canonical(checkpoint: Checkpoint) -> Checkpoint:
         The checkpoint; its config says in `tie_word_embeddings` what holds.
 
     Raises:
-        Unsupported: when transformers cannot read the config.
+        Unsupported: when transformers cannot read the config, or reads it in two ways.
     """
     config = dict(stock_config(checkpoint.folder))
+    require_layers_as_cached(checkpoint.folder / "config.json", config)
     tensors = {name: info for name, info in checkpoint.tensors.items() if not BUFFERS.search(name)}
     if config.get(TIE, True):
         if HEAD in tensors and EMBEDDING not in tensors:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from btx_core.checkpoints.stock import refused_as_unsupported
+from btx_core.problems import Unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +112,29 @@ def different_settings(seed: Mapping[str, Any], member: Mapping[str, Any]) -> li
         for one in different
         if one.key not in ACTIVATION or not _activate_alike(one.seed, one.member)
     ]
+
+
+def require_layers_as_cached(subject: object, config: Mapping[str, Any]) -> None:
+    """Refuse a window that only the cache of keys and values would have, and no layer.
+
+    Args:
+        subject: where the config stands.
+        config: the parsed config.
+
+    Raises:
+        Unsupported: naming the setting.
+    """
+    context = config.get("max_position_embeddings")
+    for key in sorted(READ_BY_CACHES - defined_settings(str(config["model_type"]))):
+        value = _value(config, key)
+        whole = type(value) is type(context) is int and value >= context
+        if value is not None and not (whole and key == "sliding_window"):
+            raise Unsupported(
+                subject,
+                found=f"{key} {value}, which the cache of this class obeys and its layers do not",
+                expected="one context for layers and cache",
+                next=f"set {key} to null: the model computes the same, and generates in one way",
+            )
 
 
 def defined_settings(model_type: str) -> set[str]:

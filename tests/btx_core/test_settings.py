@@ -275,3 +275,24 @@ def test_an_expert_in_another_spelling_of_one_dtype_is_no_other_model(
     config["torch_dtype"] = config.pop("dtype")
     (tmp_path / "expert/config.json").write_text(json.dumps(config))
     assert mixes(tiny("seed"), tmp_path / "expert")
+
+
+@pytest.mark.parametrize(
+    ("setting", "taken"),
+    [
+        ({"sliding_window": 7}, False),
+        ({"sliding_window": {}}, False),
+        ({"attention_chunk_size": 4}, False),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, False),
+        ({"sliding_window": 4096}, True),
+        ({"layer_types": ["full_attention", "full_attention"]}, True),
+    ],
+)
+def test_a_window_of_the_cache_alone_is_refused(
+    tiny: Callable[..., Path], tmp_path: Path, setting: Config, taken: bool
+) -> None:
+    """Stock transformers reads the whole context at once, and generates with a part of it."""
+    shutil.copytree(tiny("a"), tmp_path / "seed")
+    config = json.loads((tmp_path / "seed/config.json").read_text()) | setting
+    (tmp_path / "seed/config.json").write_text(json.dumps(config))
+    assert mixes(tmp_path / "seed", tmp_path / "seed") == taken
