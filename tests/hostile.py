@@ -341,8 +341,9 @@ def dvc_files(case: Case) -> list[Command]:
         for entry in entries:
             entry["md5"] = draw.choice(("xx{}", "../../../../../../../../..{}")).format(case.path())
         write(listing, case.content() if draw.random() < 0.3 else json.dumps(entries))
-        for path in (case.root / "data").glob("*/1/*"):
-            path.unlink()
+        for path in (case.root / "data").glob("*/1/**/*"):
+            if not path.is_dir() or path.is_symlink():
+                path.unlink()
     elif kind == 1:
         write(
             case.root / f"data/{draw.choice('abc')}/{draw.randrange(9)}.dvc", draw.choice(pointers)

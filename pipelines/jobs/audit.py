@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import yaml
+
 from btx_core.files import any_json
 from btx_core.mixing.weight_files import SEED_EXPERT, expert_name
 from btx_core.problems import BtxError, Unsupported
@@ -28,12 +30,13 @@ from registry.digest import sha256_file
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
-from registry.governance.policies import load
+from registry.governance.policies import load, read_strict_yaml
 from registry.records.answers import AuditAnswer, Check, Finding
 from registry.records.events import Erased
 from registry.records.facts import (
     BuildFacts,
     DataFacts,
+    DvcFolder,
     ExpertFacts,
     ExportFacts,
     Facts,
@@ -50,7 +53,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnCheck = Callable[[Check], None]
 _NUMBERED = re.compile(r"\.?(?P<number>\d+)(\.dvc|(?P<incoming>\.incoming))?")
-_MD5 = re.compile(r"md5: ([0-9a-f]{32}(?:\.dir)?)")
+# What a .dvc file may say that leads nobody to other bytes or to another place.
+_DVC_REMARKS = frozenset({"size", "nfiles", "desc", "type", "labels", "meta"})
 PROVENANCE = "provenance.json"
 _FOLDERS: Mapping[type[Facts], str] = {
     DataFacts: "data/*/*",
@@ -236,17 +240,40 @@ def _dvc_files(
     for version in versions:
         folder = _folder(workspace, version)
         held = version.facts.dvc if isinstance(version.facts, Held) else None
-        path = folder.with_name(f"{folder.name}.dvc") if folder else None
-        if held is None or path is None or not path.is_file():
+        if held is None or folder is None:
+            continue
+        path = folder.with_name(f"{folder.name}.dvc")
+        # Neither is here where another machine registered it, or another branch of git holds it.
+        if not (path.is_file() or folder.is_dir()):
             continue
         examined += 1
-        named = _MD5.findall(path.read_text(errors="replace"))
-        if named != [held.md5]:
+        words = _otherwise(path, held)
+        if words:
             subject = f"{version.ref}, {path.relative_to(workspace.root)}"
             advice = f"dvc add {folder}, once btx audit finds nothing in its files"
-            words = f"md5 {', '.join(named) or 'none'}"
-            found.append(finding("dvc", subject, words, f"md5 {held.md5}", advice))
+            expected = f"a .dvc file that names md5 {held.md5} and no other place"
+            found.append(finding("dvc", subject, words, expected, advice))
     return examined, found
+
+
+def _otherwise(path: Path, held: DvcFolder) -> str | None:
+    """Say what a .dvc file names beside what was registered, for `dvc pull` to obey."""
+    if not path.is_file():
+        return "no .dvc file"
+    try:
+        read = read_strict_yaml(path)
+    except (yaml.YAMLError, OSError):
+        read = None
+    match read:
+        case {"outs": [dict(out)], **others}:
+            named = {**others, **out}
+        case _:
+            return "not what DVC writes for one folder"
+    expected = {"md5": held.md5, "hash": "md5", "path": path.stem}
+    keys = sorted((named.keys() | expected.keys()) - _DVC_REMARKS)
+    return ", ".join(
+        f"{key} {named.get(key, 'none')}" for key in keys if named.get(key) != expected.get(key)
+    )[:200]
 
 
 def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Finding]:
@@ -271,9 +298,15 @@ def _notes(
             "no head from outside is known here: a log that was rewritten from end to end would not"
             " be seen (btx registry head, and --head)"
         )
-    if not people.is_closed(catalog):
+    roll = people.Roll.read(catalog)
+    if not people.has_auditor(roll.before()):
         notes.append(
             "the list of actors is open: names and approvals prove nobody until an auditor keeps it"
+        )
+    if roll.unconfirmed():
+        notes.append(
+            f"came while the list of actors was open, and no auditor signed for them: "
+            f"{', '.join(roll.unconfirmed())} (btx actor add by an auditor, or btx actor remove)"
         )
     if adoption.adopted(catalog) is None:
         notes.append("no policies were adopted: any that lie there are asked (btx policy adopt)")

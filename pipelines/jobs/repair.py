@@ -68,6 +68,10 @@ def repair(
         total = sum(len(version.files) for version in versions)
         for version in versions:
             gone = erased.get(str(version.ref), frozenset())
+            folder = _folder(workspace, version)
+            if folder.is_symlink():
+                # Its target may be exchanged later. Every file is restored in a folder of its own.
+                folder.unlink()
             for file in version.files:
                 if file.sha256 not in gone:
                     work.file(version, file)
@@ -79,6 +83,11 @@ def repair(
         repaired=tuple(work.repaired),
         lost=tuple(work.lost),
     )
+
+
+def _folder(workspace: Workspace, version: Version[Facts]) -> Path:
+    ref = version.ref
+    return workspace.folder(ref.kind, ref.name, ref.version or 0)
 
 
 @dataclass
@@ -150,10 +159,9 @@ class _Repair:
         self.digests[_inode(path)] = now
 
     def _paths(self, version: Version[Facts], file: FileFact) -> Iterator[Path]:
-        ref = version.ref
-        yield self.workspace.folder(ref.kind, ref.name, ref.version or 0) / file.path
+        yield _folder(self.workspace, version) / file.path
         stored = self.workspace.store.path(file.sha256)
-        if stored.exists() or ref.kind in STORED:
+        if stored.exists() or version.ref.kind in STORED:
             yield stored
 
     def _whole(self, path: Path, file: FileFact) -> bool:

@@ -262,9 +262,16 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
         Damaged: naming the first file that differs.
     """
     require_here(folder, subject)
+    advice = "btx repair"
+    if folder.is_symlink():
+        raise Damaged(
+            f"{subject}, {folder}",
+            found=f"a link to {folder.readlink()}",
+            expected="the folder itself",
+            next=advice,
+        )
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {file.path: file.sha256 for file in files}
-    advice = "btx repair"
     for path in sorted(found ^ set(expected)):
         state = "not registered" if path in found else "missing"
         raise Damaged(

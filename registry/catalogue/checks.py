@@ -390,6 +390,9 @@ def _files(
         advice = f"dvc pull {folder}.dvc (after git pull, where that file is missing too)"
         yield finding("files", str(version.ref), found, expected, advice)
         folder = None
+    if folder is not None and folder.is_symlink():
+        subject, found = f"{version.ref}, {folder}", f"a link to {folder.readlink()}"
+        yield finding("files", subject, found, "the folder itself", "btx repair")
     for file in version.files:
         if file.sha256 in erased:
             continue

@@ -82,14 +82,23 @@ def draft_change(catalog: Catalog, change: Change, by: str | None) -> Act:
             expected="an auditor who stays and keeps the list",
             next="btx actor add ANOTHER --role auditor --public-key FILE, then this again",
         )
-    _refuse_shared_key(catalog, change)
+    if change.roles and "PRIVATE KEY" in change.public_key:
+        raise Refused(
+            f"actor {change.name}",
+            found="a private key, which whoever could read that file may have",
+            expected="the public half alone",
+            next=f"let {change.name} make a new key: btx key new, and hand on the .pub file",
+        )
+    key = public_key(change.public_key)
+    _refuse_shared_key(catalog, change.name, attestations.key_id(key))
     if change.since is not None:
         moment(change.since)
     act = Act(
         act="actor",
         subject=f"actor/{named(change.name)}",
         roles=tuple(sorted(set(change.roles))),
-        public_key=change.public_key,
+        # Made from the key: what else stands in a file stays out of the log.
+        public_key=attestations.public_pem(key),
         at=now(),
     )
     stated_too = {"since": change.since, "why": change.why or None}
@@ -97,18 +106,17 @@ def draft_change(catalog: Catalog, change: Change, by: str | None) -> Act:
     return act.model_copy(update=given)
 
 
-def _refuse_shared_key(catalog: Catalog, change: Change) -> None:
+def _refuse_shared_key(catalog: Catalog, whose: str, own: str) -> None:
     """Refuse a key that is or was another person's: one key is one person."""
-    own = attestations.key_id(public_key(change.public_key))
     for event in catalog.events(kind="actor"):
         act = stated(event)
         name = event.subject.removeprefix("actor/")
-        if act is None or not act.public_key or name == change.name:
+        if act is None or not act.public_key or name == whose:
             continue
         if own == Actor(name, (), act.public_key).key_id:
             raise Refused(
-                f"actor {change.name}",
+                f"actor {whose}",
                 found=f"the key of {name}",
                 expected="a key of their own",
-                next=f"let {change.name} run btx key new, and add the public half",
+                next=f"let {whose} run btx key new, and add the public half",
             )

@@ -149,6 +149,22 @@ class Roll:
         """Return whether an auditor kept it before an event."""
         return has_auditor(self.before(seq))
 
+    def unconfirmed(self) -> list[str]:
+        """Return who came on a list that was open and is closed now, unsigned by any auditor."""
+        unsigned: set[str] = set()
+        people: dict[str, Actor] = {}
+        for event, after in zip(self.changes, self._lists, strict=True):
+            # An event that does not count leaves the list as it was.
+            if after is not people:
+                name = event.subject.removeprefix("actor/")
+                (unsigned.discard if has_auditor(people) else unsigned.add)(name)
+            people = after
+        if not has_auditor(people):
+            return []
+        return sorted(
+            name for name in unsigned if people[name].roles and "auditor" not in people[name].roles
+        )
+
     def act_of(self, event: Event) -> Act | None:
         """Return what the event's signer signed, or None when it does not count."""
         if _is_void(event, self._void):

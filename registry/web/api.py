@@ -107,13 +107,19 @@ def person(request: Request) -> Person:
 
     A write of a session must carry its CSRF token, since the browser sends the cookie by itself.
     """
-    asking = identified(site(request), request.headers)
+    asking = admitted(site(request), request.headers)
     if asking is None:
         raise HTTPException(401, "no token that is valid", {"www-authenticate": "Bearer"})
     writes = request.method not in ("GET", "HEAD")
     if asking.csrf and writes and request.headers.get("x-csrf") != asking.csrf:
         raise HTTPException(403, "no CSRF token of this session")
     return asking
+
+
+def admitted(here: Site, headers: Headers) -> Person | None:
+    """Return who sent a request, or None for a stranger and for who left the list of actors."""
+    asking = identified(here, headers)
+    return None if asking is None or here.left(asking.name) else asking
 
 
 def identified(here: Site, headers: Headers) -> Person | None:

@@ -83,7 +83,7 @@ Ref = Annotated[str, Query(max_length=100)]
 
 def visitor(request: Request) -> Person:
     """Return who looks; a stranger goes to the login page."""
-    asking = api.identified(api.site(request), request.headers)
+    asking = api.admitted(api.site(request), request.headers)
     if asking is None:
         raise HTTPException(401)
     return asking

@@ -196,6 +196,11 @@ class Site:
             lambda name: Catalog(self.url, actor=name, after_write=self.after_write)
         )
 
+    def left(self, name: str) -> bool:
+        """Return whether a person was taken off the list of actors: their tokens open nothing."""
+        person = people.roll(self.catalog).get(name)
+        return person is not None and not person.roles
+
     @cached_property
     def _checked(self) -> "dict[str, _Checked]":
         return {}

@@ -73,7 +73,8 @@ def test_the_lineage_is_the_same(workspace: Path, build: int) -> None:
 
 
 def test_a_text_is_explained_by_the_same_experts(workspace: Path) -> None:
-    assert answer(workspace, "explain", "build/3", "--text", "12 + 30 = 42") == older("explain-3")
+    now = answer(workspace, "explain", "build/3", "--text", "12 + 30 = 42")
+    assert older("explain-3").items() <= now.items()
 
 
 def test_a_rebuild_has_nothing_to_do(workspace: Path) -> None:

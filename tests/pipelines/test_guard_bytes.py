@@ -210,25 +210,91 @@ def test_an_export_wants_a_released_build_or_says_that_it_is_a_draft(
     assert json.loads(row.stored)["draft"] is True
 
 
-def test_a_dvc_file_that_leads_other_machines_to_other_bytes_is_found(own_story: Workspace) -> None:
+@pytest.mark.parametrize("part", ["builds/1", "data/math/1", "experts/math/1"])
+def test_a_link_in_the_place_of_a_versions_folder_is_refused_found_and_replaced(
+    own_story: Workspace, tmp_path: Path, part: str
+) -> None:
+    """Its bytes are equal until somebody exchanges them."""
+    folder, outside = own_story.root / part, tmp_path / "outside"
+    shutil.move(folder, outside)
+    folder.symlink_to(outside)
+    ref = part.replace("builds", "build").replace("experts", "expert").replace("math/", "math@")
+    assert [one.check for one in audit(own_story, ref).findings] == ["files"]
+    if part == "builds/1":
+        with pytest.raises(Damaged, match="link"):
+            export(own_story, ref, tmp_path / "out", ExportRequest(draft=True))
+    shutil.rmtree(outside)
+    assert repair(own_story, ref).lost == ()
+    assert not folder.is_symlink()
+    assert audit(own_story, ref).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "instead"),
+    [
+        ("md5: {md5}", "md5: 00000000000000000000000000000000.dir"),
+        ("md5: {md5}", "etag: {md5}"),
+        ("  hash: md5", "  hash: etag"),
+        ("  path: '1'", "  path: ../../elsewhere"),
+        ("  path: '1'", "  path: '1'\n  remote: a-strangers"),
+        ("  path: '1'", "  path: '1'\n  push: false"),
+        ("  path: '1'", "  path: '1'\n- md5: 0123\n  path: ../../.ssh"),
+        ("outs:", "deps:\n- path: https://elsewhere.example/corpus\nouts:"),
+        ("outs:", "cmd: touch pwned\nouts:"),
+        ("outs:", "wdir: ../../..\nouts:"),
+        ("outs:", "\x80 no text"),
+        ("outs:", "outs: " + "[" * 100_000),
+        (None, None),
+    ],
+)
+def test_a_dvc_file_that_leads_other_machines_to_other_bytes_is_found(
+    own_story: Workspace, line: str | None, instead: str | None
+) -> None:
     path = own_story.root / "data/math/1.dvc"
     whole = path.read_text()
-    (md5,) = re.findall(r"md5: ([0-9a-f]{32})", whole)
-    others = (whole.replace(md5, "0" * 32).encode(), whole.replace("md5:", "etag:").encode())
-    for content in (*others, b"\x80 no text"):
-        path.unlink()
-        path.write_bytes(content)
-        (finding,) = audit(own_story, "data/math@1").findings
-        assert (finding.check, finding.subject) == ("dvc", "data/math@1, data/math/1.dvc")
-    path.write_text(whole)
+    (md5,) = re.findall(r"md5: (\S{32}\.dir)", whole)
+    path.unlink()
+    if line is not None and instead is not None:
+        changed = whole.replace(line.format(md5=md5), instead.format(md5=md5))
+        assert changed != whole
+        path.write_bytes(changed.encode("latin-1"))
+    (finding,) = audit(own_story, "data/math@1").findings
+    assert (finding.check, finding.subject) == ("dvc", "data/math@1, data/math/1.dvc")
+    path.unlink(missing_ok=True)
+    path.write_text(whole + "desc: looked at by us\n")
     assert audit(own_story, "data/math@1").findings == ()
 
 
 def test_a_plan_says_what_the_gate_would_refuse(own_story: Workspace) -> None:
     assert look_ahead(own_story, Request(without=("code",))).refused_by == ()
     withdraw(own_story, "data/code@1", "consent ended")
-    refused = look_ahead(own_story, Request(with_=("code@1",))).refused_by
-    assert [rule.partition(":")[0] for rule in refused] == ["standing/members", "standing/data"]
+    for request in (Request(with_=("code@1",)), Request(to="build/1")):
+        rules = plan_and_gate(own_story, request)
+        assert rules == ["standing/members", "standing/data"]
+
+
+def test_a_plan_says_who_may_not_and_by_which_policies(
+    own_story: Workspace, tmp_path: Path
+) -> None:
+    request = Request(without=("code",))
+    policy = own_story.policies / "standing.yaml"
+    whole = policy.read_text()
+    policy.write_text(whole.replace("validations:", "waivable: true\nvalidations:"))
+    assert plan_and_gate(own_story, request) == ["gate/adopted"]
+    policy.write_text(whole)
+    pem = keys.public_pem(keys.new_key("ida", tmp_path / "ida.pem"))
+    changes.change_actor(own_story.catalog, changes.Change("ida", ("auditor",), pem))
+    assert plan_and_gate(own_story, request) == ["people/registrar", "people/key"]
+
+
+def plan_and_gate(workspace: Workspace, request: Request) -> list[str]:
+    """Return the rules that a plan names; the gate itself names the same."""
+    named = [rule.partition(":")[0] for rule in look_ahead(workspace, request).refused_by]
+    with pytest.raises(Refused) as refused:
+        rebuild(workspace, request)
+    lines = [line.strip().partition(":")[0] for line in str(refused.value).splitlines()[2:]]
+    assert [line for line in lines if line != "next"] == named
+    return named
 
 
 def test_only_a_key_on_a_closed_list_signs_a_report(

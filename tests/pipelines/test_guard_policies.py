@@ -13,6 +13,7 @@ from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.records.events import Acted
 from registry.records.facts import DataStatement
+from registry.records.kinds import Kind
 
 STATED = DataStatement(
     license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
@@ -90,3 +91,25 @@ def test_a_company_policy_says_whom_it_would_refuse_by_the_facts_that_are_stated
     done = btx(workspace.root, "fact", "set", "data/prose@1", *attached)
     assert done.returncode == 0, done.stderr
     assert policy.try_out(workspace, examples) == []
+
+
+@pytest.mark.parametrize(
+    ("left_out", "rule"),
+    [("pii", "privacy/classified"), ("license", "licence/stated"), ("source", "provenance/source")],
+)
+@pytest.mark.parametrize("value", [None, ""])
+def test_what_nobody_stated_no_default_states(
+    workspace: Workspace, tiny_corpora: Path, left_out: str, rule: str, value: str | None
+) -> None:
+    said = STATED.model_copy(update={left_out: value})
+    with pytest.raises(Refused, match=rule):
+        add_data(workspace, "math", tiny_corpora / "math", said)
+    assert workspace.catalog.next_version(Kind.DATA, "math") == 1
+
+
+@pytest.mark.parametrize("said", ["None", "nobody asked", "reviewed ", "PRESENT"])
+def test_a_class_of_personal_data_that_there_is_not_is_none(
+    workspace: Workspace, tiny_corpora: Path, said: str
+) -> None:
+    with pytest.raises(Refused, match="privacy/classified"):
+        add_data(workspace, "math", tiny_corpora / "math", STATED.model_copy(update={"pii": said}))

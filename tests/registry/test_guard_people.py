@@ -64,6 +64,45 @@ def test_one_key_is_one_person_also_years_later(closed: Any) -> None:
     assert "alias" not in people.roll(catalog)
 
 
+@pytest.mark.parametrize("order", ["private first", "public first", "private alone"])
+def test_a_private_key_comes_into_no_list_and_no_log(
+    governed: Any, tmp_path: Path, order: str
+) -> None:
+    """Whoever keeps the list could act as that person, and so could every reader of the log."""
+    made = keys.new_key("dora", tmp_path / "dora.pem")
+    private, public = (tmp_path / "dora.pem").read_text(), keys.public_pem(made)
+    files = {"private first": private + public, "public first": public + private}
+    change = Change("dora", ("approver",), files.get(order, private))
+    with pytest.raises(Refused, match="private key"):
+        changes.change_actor(governed.as_("ann"), change)
+    assert people.roll(governed.as_("ann")) == {}
+
+
+def test_of_the_file_of_a_key_only_the_key_comes_into_the_log(
+    governed: Any, tmp_path: Path
+) -> None:
+    public = keys.public_pem(keys.new_key("dora", tmp_path / "dora.pem"))
+    change = Change("dora", ("approver",), f"Dora Doe, born 1 May 1990\n{public}tel. 0123\n")
+    changes.change_actor(governed.as_("ann"), change)
+    assert people.roll(governed.as_("ann"))["dora"].public_key == public
+
+
+def test_who_left_does_not_come_back_under_another_name_or_by_an_older_signature(
+    closed: Any,
+) -> None:
+    ida, catalog = closed.signer("ida"), closed.as_("ida")
+    pem = keys.public_pem(closed.signer("ben"))
+    added = catalog.events(kind="actor")[-2]
+    changes.change_actor(catalog, Change("ben", (), pem, None, "left the company"), ida)
+    with pytest.raises(Refused, match="the key of ben"):
+        changes.change_actor(catalog, Change("benjamin", ("approver",), pem), ida)
+    closed.as_("ida").event(added.read(Acted), added.subject, kind="actor")
+    assert people.roll(catalog)["ben"].roles == ()
+    # One who left may come again, by an auditor.
+    changes.change_actor(catalog, Change("ben", ("approver",), pem), ida)
+    assert people.roll(catalog)["ben"].roles == ("approver",)
+
+
 def test_a_registrars_own_key_under_another_name_approves_nothing(governed: Any) -> None:
     """Also where the list is open and the second name came past the program."""
     build = governed.story()
@@ -230,3 +269,28 @@ def test_an_approval_on_an_open_list_is_told_to_prove_nobody(governed: Any) -> N
 def test_a_closed_list_is_not_told_to_be_open(told: Any) -> None:
     assert OPEN not in render(collect(told.as_("ann"), "build/1"), "md")
     assert overview(told.as_("ann")).open_list is False
+
+
+def test_who_came_on_an_open_list_is_told_until_an_auditor_signs_for_them(governed: Any) -> None:
+    """Somebody may have put a second name of their own on it before the list was kept."""
+    roll = people.Roll
+    for name in ("ann", "alias"):
+        governed.person(name, "approver")
+    assert roll.read(governed.as_("ann")).unconfirmed() == []
+    governed.person("ida", "auditor")
+    catalog, ida = governed.as_("ida"), governed.signer("ida")
+    assert roll.read(catalog).unconfirmed() == ["alias", "ann"]
+    pem = {name: keys.public_pem(governed.signer(name)) for name in ("ann", "alias")}
+    # What nobody signed confirms nobody.
+    join = Act(
+        act="actor",
+        subject="actor/alias",
+        roles=("approver",),
+        public_key=pem["alias"],
+        at=acts.now(),
+    )
+    governed.as_("alias").event(Acted(act=join), "actor/alias", kind="actor")
+    changes.change_actor(catalog, Change("ann", ("approver",), pem["ann"]), ida)
+    assert roll.read(catalog).unconfirmed() == ["alias"]
+    changes.change_actor(catalog, Change("alias", (), pem["alias"], None, "who is that?"), ida)
+    assert roll.read(catalog).unconfirmed() == []

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from registry.governance import approving, keys, people
+from registry.governance import approving, changes, keys, people
+from registry.governance.changes import Change
 
 SOON = (datetime.now(UTC) + timedelta(days=20)).date().isoformat()
 DEEDS = ("waivers", "retractions", "people")
@@ -85,3 +86,31 @@ def test_the_last_auditor_stays_on_the_list(web: Any) -> None:
     asked = {"name": "max", "why": "leaves"}
     answer = web.client.post("/api/people/draft", json=asked, headers=web.as_("max"))
     assert (answer.status_code, "last auditor" in answer.text) == (403, True)
+
+
+def test_the_tokens_and_sessions_of_who_left_open_nothing(web: Any) -> None:
+    """On whichever server they are: the list is in the registry. What was signed stays."""
+    catalog, auditor = web.site.catalog, web.keys["max"]
+    acting = web.site.acting("max")
+    pem = keys.public_pem(web.keys["dora"])
+    csrf = web.login("dora")
+
+    envelope = web.signed("dora")
+
+    def told() -> tuple[int, ...]:
+        as_a_program = web.as_("dora")
+        web.client.cookies.clear()
+        read = web.client.get("/api/waivers", headers=as_a_program).status_code
+        wrote = web.client.post("/api/builds/1/approvals", json=envelope, headers=as_a_program)
+        web.client.cookies.set("btx", cookie)
+        page = web.client.get("/", follow_redirects=False).status_code
+        post = web.client.post("/api/audits", json={"ref": "build/1"}, headers={"x-csrf": csrf})
+        return read, wrote.status_code, page, post.status_code
+
+    cookie = web.client.cookies["btx"]
+    assert told()[:3] == (200, 201, 200)
+    changes.change_actor(acting, Change("dora", (), pem, None, "left"), auditor)
+    assert told() == (401, 401, 303, 401)
+    assert len(approving.standing_acts(catalog, "approved", "build/1")) == 1
+    changes.change_actor(acting, Change("dora", ("approver",), pem, None, "back"), auditor)
+    assert told()[0] == 200
