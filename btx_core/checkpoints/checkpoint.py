@@ -47,9 +47,10 @@ TORCH_NAMES = {
 }
 FLOATS = ("F64", "F32", "F16", "BF16")
 # Config keys that are refused, with what they stand for.
+QUANTISED = "quantization_config"
 REFUSED_CONFIG = {
     "auto_map": "code that comes with the weights",
-    "quantization_config": "quantised weights",
+    QUANTISED: "quantised weights",
 }
 # Counts that a config may ask for; more would fill the memory before a tensor is compared.
 COUNTS = re.compile(r"num_(hidden_)?layers|n_layers?|num_labels")
@@ -147,7 +148,9 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         Unsafe: naming the key.
     """
     for key, meaning in REFUSED_CONFIG.items():
-        if config.get(key):
+        value = config.get(key)
+        # Stock transformers takes an empty one for quantised weights too.
+        if value or (value is not None and key == QUANTISED):
             raise Unsafe(
                 path,
                 found=f"{key}: {meaning}",

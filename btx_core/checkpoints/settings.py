@@ -125,7 +125,9 @@ def require_layers_as_cached(subject: object, config: Mapping[str, Any]) -> None
         Unsupported: naming the setting.
     """
     context = config.get("max_position_embeddings")
-    for key in sorted(READ_BY_CACHES - defined_settings(str(config["model_type"]))):
+    # A cache that is told the kinds of layers reads nothing else.
+    read = {"layer_types"} if config.get("layer_types") else READ_BY_CACHES
+    for key in sorted(read - defined_settings(str(config["model_type"]))):
         value = _value(config, key)
         whole = type(value) is type(context) is int and value >= context
         if value is not None and not (whole and key == "sliding_window"):

@@ -215,6 +215,7 @@ UNSAFE: dict[str, Callable[[Path], None]] = {
     ),
     "auto_map": config(auto_map={"AutoModel": "evil.Model"}),
     "quantised": config(quantization_config={"bits": 4}),
+    "quantised, by nothing": config(quantization_config={}),
     "model type that is no word": config(model_type=7),
     "auto_map in the tokenizer": written(
         "tokenizer_config.json", '{"auto_map": {"AutoTokenizer": "evil"}}'

@@ -285,6 +285,7 @@ def test_an_expert_in_another_spelling_of_one_dtype_is_no_other_model(
         ({"attention_chunk_size": 4}, False),
         ({"layer_types": ["sliding_attention", "full_attention"]}, False),
         ({"sliding_window": 4096}, True),
+        ({"sliding_window": 7, "layer_types": ["full_attention", "full_attention"]}, True),
         ({"layer_types": ["full_attention", "full_attention"]}, True),
     ],
 )
