@@ -148,7 +148,7 @@ def rebuild(
         replace_text(workspace.root / orders.SNAPSHOT, orders.build_text(order))
 
         done, build = _compose(run, order, executor)
-    seconds = build.facts.cost.seconds.model_dump(exclude_none=True)
+    seconds = build.facts.cost.seconds.by_part()
     return RebuildAnswer(
         build=str(build.ref),
         status=str(build.facts.status),
@@ -630,7 +630,9 @@ def _routing(measured: MeasuredReport) -> Routing:
 
 def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) -> Cost:
     """Return what this build took, and what all its members took to train."""
-    trained = [member.version.facts.train for member in run.planned.members]
+    members = [member.version for member in run.planned.members]
+    trained = [member.facts.train for member in members]
+    unreported = tuple(str(member.ref) for member in members if member.facts.train is None)
     tuned = Spent(tokens=tune.tokens, flops=tune.flops, wall_s=tune.wall_s)
     if tune.processes is not None:
         tuned = tuned.model_copy(update={"processes": tune.processes})
@@ -641,7 +643,7 @@ def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) 
         evaluate=measured.wall_s,
         total=round(time.monotonic() - run.started, 2),
     )
-    return Cost(
+    cost = Cost(
         tune=tuned,
         total=Spent(
             tokens=sum(one.tokens or 0 for one in spent),
@@ -653,3 +655,4 @@ def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) 
         active_parameters=measured.active_parameters,
         total_parameters=measured.total_parameters,
     )
+    return cost.model_copy(update={"unreported": unreported}) if unreported else cost

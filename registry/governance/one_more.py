@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from registry.records.answers import Price
-from registry.records.facts import BuildFacts, Spent, StageSeconds
+from registry.records.facts import BuildFacts, Spent
 from registry.records.pages import JoinedExpert
 from registry.records.version import Version
 
@@ -157,15 +157,10 @@ def scaled(
         "tune": (spent.wall_s or 0.0) * share,
         "evaluate": (took.evaluate or 0.0) * texts / max(1, len(past.facts.results)),
     }
-    seconds["total"] = sum(seconds.values()) + _overhead(took)
+    seconds["overhead"] = took.overhead
+    seconds["total"] = sum(seconds.values())
     rounded = {name: round(value, 2) for name, value in seconds.items()}
     return rounded, {"tokens": tokens, "flops": (spent.flops or 0.0) * share}
-
-
-def _overhead(took: StageSeconds) -> float:
-    """Return the seconds that no stage took: starting and recording."""
-    stages = (took.mix, took.tune, took.evaluate)
-    return (took.total or 0.0) - sum(stage or 0.0 for stage in stages)
 
 
 def _written(past: Version[BuildFacts], sizes: Mapping[str, int], ahead: Ahead) -> int:

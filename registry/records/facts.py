@@ -343,12 +343,25 @@ class StageSeconds(Record):
     evaluate: float | None = None
     total: float | None = None
 
+    @property
+    def overhead(self) -> float:
+        """What no stage took: starting them, recording the build."""
+        stages = (self.mix, self.tune, self.evaluate)
+        return round((self.total or 0.0) - sum(stage or 0.0 for stage in stages), 2)
+
+    def by_part(self) -> dict[str, float]:
+        """Return what is known of each part; the total, which is last, is their sum."""
+        parts = self.model_dump(exclude_none=True)
+        total = parts.pop("total", None)
+        return {**parts, "overhead": self.overhead, "total": total} if total is not None else parts
+
 
 class Cost(Record):
     """What a build took, and what all its members took to train."""
 
     tune: Spent = Spent()
     total: Spent = Spent()
+    unreported: tuple[str, ...] = ()  # members whose training is not in the total: nobody told
     seconds: StageSeconds = StageSeconds()
     tokens_per_s: float | None = None
     active_parameters: int | None = None

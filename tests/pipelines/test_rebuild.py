@@ -47,6 +47,8 @@ def upgraded(
     workspace = Workspace.find(root)
     checkpoint = root.parent / "math"
     shutil.copytree(root / "experts/math/1", checkpoint, copy_function=shutil.copyfile)
+    # Trained elsewhere: nobody tells what it took.
+    (checkpoint / "btx-train.json").unlink()
     tensors = load_file(checkpoint / "model.safetensors")
     moved = next(name for name in tensors if "down_proj" in name)
     save_file(
@@ -120,6 +122,16 @@ def test_a_dry_run_forecasts_which_weights_are_written_and_how_large_they_are(
     took = build(workspace, 1).cost.tune.wall_s
     assert forecast.seconds["tune"] == pytest.approx(took, abs=0.01)
     assert forecast.cost["tokens"] == build(workspace, 2).cost.tune.tokens
+
+
+def test_the_parts_of_a_time_and_of_a_cost_are_all_told(upgraded: Any) -> None:
+    workspace, forecast, answer = upgraded
+    for seconds in (forecast.seconds, answer.seconds):
+        parts = [value for part, value in seconds.items() if part != "total"]
+        assert sum(parts) == pytest.approx(seconds["total"], abs=0.05)
+        assert {"mix", "tune", "evaluate", "overhead"} < seconds.keys()
+    assert build(workspace, 1).cost.unreported == ()
+    assert build(workspace, 2).cost.unreported == ("expert/math@2",)
 
 
 def test_a_dry_run_tells_the_price_of_one_more_by_what_was_measured(upgraded: Any) -> None:
