@@ -60,6 +60,7 @@ def export_command(
     if not json:
         print_line(f"loads in transformers {answer.transformers} or newer")
         print_line(f"licence: {answer.license or 'ask counsel'}")
+        print_line(f"next: {answer.next}")
         for question in answer.open:
             print_line(f"open: {question}")
     if answer.verify and not json:

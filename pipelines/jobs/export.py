@@ -5,6 +5,7 @@ licence, attributions and terms of others. What stands in the folder is the publ
 nobody who works here, no waiver and no contract.
 """
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipelines.jobs import gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace import folders
 from pipelines.workspace.bars import Report
+from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
 from registry.errors import Conflict
@@ -34,6 +36,14 @@ LOADING = """
 Loads in transformers {least} or newer. An older release may load it as another model, with no more
 than a warning.
 """
+
+
+# How each program takes the folder.
+NEXT = {
+    "transformers": "AutoModelForCausalLM.from_pretrained({text})",
+    "vllm": "vllm serve {word}",
+    "llama.cpp": "python llama.cpp/convert_hf_to_gguf.py {word} --outtype bf16",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +155,7 @@ def export(
         public_key=facts.public_key,
         license=facts.license,
         open=licences.open,
+        next=NEXT[request.target].format(text=repr(str(out)), word=shlex.quote(str(out))),
     )
 
 
@@ -175,6 +186,7 @@ def _sign(name: str, folder: Path) -> str:
         public = attestations.folder_public_key(key)
     else:
         public = attestations.new_folder_key(key)
+        remark(f"made your model key: {key}; hand on {key.with_suffix('.pub')}, keep the key")
     key.with_suffix(".pub").write_text(public)
     attestations.sign_folder(folder, key)
     return public

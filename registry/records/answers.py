@@ -714,6 +714,7 @@ class ExportAnswer(Answer):
     public_key: str | None = None
     license: str | None = None  # under which it goes out; None where counsel has to be asked
     open: tuple[str, ...] = ()  # what of licences nobody has answered
+    next: str | None = None  # how the program that it was exported for takes it
 
 
 class CollectAnswer(Answer):

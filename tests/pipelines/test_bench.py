@@ -1,6 +1,7 @@
 """The comparison: rows share one setup, an interrupted run goes on, and the figures add up."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_every_row_is_measured_once_and_a_second_run_reads_it_back(tmp_path: Pat
         "the row that was measured again differs"
     )
     assert [json.loads(text)["name"] for text in stored] == [row.name for row in rows]
+
+
+def test_what_draws_the_picture_is_asked_for_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match="matplotlib"):
+        bench(tmp_path, [0], TINY, print)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_gives_mean_and_half_range_over_random_seeds(tmp_path: Path) -> None:

@@ -371,7 +371,13 @@ def test_an_exported_folder_holds_its_card_and_is_checked_by_openssfs_tool_alone
     shop: Company, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    answer = json.loads(shop.does("export", "build/1", str(out), "--sign", "--draft", "--json"))
+    done = shop.btx("export", "build/1", str(out), "--sign", "--draft", "--json")
+    answer = json.loads(done.stdout)
+    # The key was made by the way, in the home of who signs.
+    (made,) = shop.home.rglob("*.model.pem") or ("",)
+    assert f"made your model key: {made}" in done.stderr
+    again = shop.btx("export", "build/1", str(tmp_path / "again"), "--sign", "--draft")
+    assert "made your model key" not in again.stderr
     CHECKS["model-card"]((out / "README.md").read_text())
     assert answer["license"] == "CC0-1.0"
     assert (out / "LICENSE").read_text() == (out / "LICENSES/CC0-1.0.txt").read_text()
@@ -394,6 +400,22 @@ def test_an_exported_folder_holds_its_card_and_is_checked_by_openssfs_tool_alone
     assert verify() == 0
     listed = shop.does("report", "build/1")
     assert "for transformers" in listed
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("llama.cpp", "python llama.cpp/convert_hf_to_gguf.py '{}' --outtype bf16"),
+        ("vllm", "vllm serve '{}'"),
+        ("transformers", "AutoModelForCausalLM.from_pretrained('{}')"),
+    ],
+)
+def test_an_export_says_how_the_program_that_it_is_for_takes_it(
+    shop: Company, tmp_path: Path, target: str, command: str
+) -> None:
+    out = tmp_path / "a model"
+    shown = shop.btx("export", "build/1", str(out), "--for", target, "--draft").stdout
+    assert f"next: {command.format(out)}" in shown
 
 
 def test_a_failed_signature_leaves_no_folder_and_no_event(
