@@ -258,6 +258,8 @@ def _dvc_files(
 
 def _otherwise(path: Path, held: DvcFolder) -> str | None:
     """Say what a .dvc file names beside what was registered, for `dvc pull` to obey."""
+    if path.is_symlink():
+        return f"a link to {path.readlink()}"
     if not path.is_file():
         return "no .dvc file"
     try:
@@ -459,7 +461,7 @@ def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tupl
         return {}
     path = workspace.root / build.facts.folder / PROVENANCE
     registered = {file.sha256 for file in build.files if file.path == PROVENANCE}
-    if not path.is_file() or sha256_file(path) not in registered:
+    if not path.is_file() or checks.leads_out(path) or sha256_file(path) not in registered:
         return {}
     try:
         return _taken(build, any_json(path.read_text())["tensors"])
@@ -485,7 +487,11 @@ def _misfits(workspace: Workspace, builds: Sequence[Version[BuildFacts]]) -> lis
     found = []
     for build in builds:
         folder = _folder(workspace, build)
-        if folder is None or not folder.is_dir():
+        if (
+            folder is None
+            or not folder.is_dir()
+            or any(checks.leads_out(folder / file.path) for file in build.files)
+        ):
             # The check of the files says so.
             continue
         # Imported here: only this check and the next need torch.

@@ -498,6 +498,8 @@ def _digests(version: Version[Facts], given: Surroundings) -> dict[str, TensorDi
         if not file.path.endswith(".safetensors"):
             continue
         path = folder / file.path if folder is not None else given.store.path(file.sha256)
+        if leads_out(path):
+            continue
         try:
             digests |= tensor_digests(path)
         except (BtxError, OSError):

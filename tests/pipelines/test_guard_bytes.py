@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import dump
-from pipelines.jobs.audit import audit
+from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.explain import explain
 from pipelines.jobs.export import ExportRequest, export
@@ -227,6 +227,21 @@ def test_a_link_in_the_place_of_a_versions_folder_is_refused_found_and_replaced(
     assert repair(own_story, ref).lost == ()
     assert not folder.is_symlink()
     assert audit(own_story, ref).findings == ()
+
+
+def test_an_audit_reads_nothing_through_a_link_that_leads_out(
+    own_story: Workspace, tmp_path: Path
+) -> None:
+    """Equal bytes there would pass for the seed's: that they are missed shows they were not read."""
+    weights, pointer = own_story.root / "seeds/base/1/model.safetensors", "data/math/1.dvc"
+    for path in (weights, own_story.root / pointer):
+        shutil.copyfile(path, tmp_path / path.name)
+        path.unlink()
+        path.symlink_to(tmp_path / path.name)
+    found = audit(own_story, "build/1", AuditRequest(recompute=True)).findings
+    assert {one.check for one in found} == {"files", "tensors", "dvc", "recompute"}
+    (dvc,) = [one for one in found if one.check == "dvc"]
+    assert dvc.found == f"a link to {tmp_path / '1.dvc'}"
 
 
 @pytest.mark.parametrize(
