@@ -232,7 +232,7 @@ def test_a_link_in_the_place_of_a_versions_folder_is_refused_found_and_replaced(
 def test_an_audit_reads_nothing_through_a_link_that_leads_out(
     own_story: Workspace, tmp_path: Path
 ) -> None:
-    """Equal bytes there would pass for the seed's: that they are missed shows they were not read."""
+    """Equal bytes there would pass for the seed's, had they been read."""
     weights, pointer = own_story.root / "seeds/base/1/model.safetensors", "data/math/1.dvc"
     for path in (weights, own_story.root / pointer):
         shutil.copyfile(path, tmp_path / path.name)
