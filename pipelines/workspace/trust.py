@@ -25,7 +25,11 @@ from registry.urls import without_secrets
 _OWN_COMMAND = re.compile(r"python( -P)? -m pipelines\.stages (train \$\{key\}|mix|tune|evaluate)")
 _OWN_STAGES = ("train", "mix", "tune", "evaluate")
 # Where a link may lie that would be followed in writing.
-_WRITTEN = (".", ".btx", ".dvc", ".dvc/tmp", "builds", "data", "experts", "seeds", "work")
+_WRITTEN = (
+    *(".", ".btx", ".btx/store", ".btx/private"),
+    *(".dvc", ".dvc/cache", ".dvc/cache/files", ".dvc/cache/files/md5", ".dvc/tmp"),
+    *("builds", "data", "experts", "seeds", "ledger", "work", "work/branches"),
+)
 # Where else files are read as they lie there.
 _READ = ("policies", "policies/examples", "policies/tests", ".git", ".btx/private")
 # What git's settings take in, section and path, as git reads them.

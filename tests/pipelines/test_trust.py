@@ -38,7 +38,7 @@ def setting(text: str) -> Callable[[Path, Path], None]:
 
 def link(name: str) -> Callable[[Path, Path], None]:
     def write(root: Path, elsewhere: Path) -> None:
-        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(elsewhere / "target")
 
@@ -94,6 +94,10 @@ NAMED = {
     "a lock that is a link": link(".btx/lock"),
     "a folder of work that is a link": link("work"),
     "a name that is a link": link("experts/math"),
+    "a cache that is a link": link(".dvc/cache"),
+    "a folder of DVC's cache that is a link": link(".dvc/cache/files/md5"),
+    "a folder of the store that is a link": link(".btx/store/3f"),
+    "a branch that is a link": link("work/branches/math"),
     "a cache elsewhere": dvc_setting("[cache]\n    dir = ELSEWHERE/cache\n"),
     "DVC's own files elsewhere": dvc_setting("[core]\n    site_cache_dir = ELSEWHERE/site\n"),
     "a file that git takes in": git_setting("[include]\n\tpath = ELSEWHERE/../key\n"),
