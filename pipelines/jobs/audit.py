@@ -237,7 +237,11 @@ def _dvc_files(
 ) -> tuple[int, list[Finding]]:
     """Compare what each .dvc file here names with what was registered: other machines pull that."""
     examined, found = 0, []
+    # An erasure takes the file away: what it names holds the erased bytes.
+    tombstones = workspace.catalog.tombstones()
     for version in versions:
+        if str(version.ref) in tombstones:
+            continue
         folder = _folder(workspace, version)
         held = version.facts.dvc if isinstance(version.facts, Held) else None
         if held is None or folder is None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
-from registry.governance.build_licence import licences_in
+from registry.governance.build_licence import inherited, licences_in
 from registry.licences import alternatives, is_same
 from registry.records import division
 from registry.records.evidence import (
@@ -114,6 +114,7 @@ def of_candidate(
     seed: str,
     members: Sequence[Version[ExpertFacts]],
     content: str | None = None,
+    tuned_on: Iterable[str] = (),
 ) -> BuildEvidence:
     """Return the evidence on a build that is still to be made: its seed, members and their data.
 
@@ -123,17 +124,19 @@ def of_candidate(
         seed: its seed.
         members: its members.
         content: the digest of seed, members and recipe.
+        tuned_on: data that it was tuned on, or that the build was which it grows from.
     """
     base = catalog.get(seed, SeedFacts)
+    more = inherited(base, members, tuned_on)
     return BuildEvidence(
         kind="build",
         ref=ref,
         content=content,
         seed=seed,
         seed_license=base.facts.license,
-        seed_data=data_lines(catalog, base.facts.data),
+        seed_data=data_lines(catalog, [*base.facts.data, *more]),
         members=tuple(_member(catalog, member) for member in members),
-        licenses=licences_in(catalog, base, members),
+        licenses=licences_in(catalog, base, members, more),
     )
 
 
@@ -149,7 +152,8 @@ def of_build(
     """
     facts = build.facts
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
-    candidate = of_candidate(catalog, str(build.ref), facts.seed or "seed", members)
+    seed = facts.seed or "seed"
+    candidate = of_candidate(catalog, str(build.ref), seed, members, tuned_on=facts.tuned_on)
     own = catalog.results(build)
     earlier = catalog.results(before) if before else ()
     known = comparable(earlier, own)

@@ -273,7 +273,9 @@ def _candidate(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) 
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
     catalog = workspace.catalog
-    asked = collect_evidence.of_candidate(catalog, ref, seed, members, planned.content)
+    grown = growing_from(workspace, planned)
+    before = grown.build.facts.tuned_on if grown else ()
+    asked = collect_evidence.of_candidate(catalog, ref, seed, members, planned.content, before)
     return asked.model_copy(update={"own": own.evidence, "line": planned.line})
 
 
@@ -486,6 +488,8 @@ def _facts(run: Run, order: BuildOrder, folder: Path, held: DvcFolder) -> BuildF
     measured = reports.measured_report(workspace.work)
     tuned_with = recipe(TuneRecipe, tune.recipe).mode
     used = {*planned.seed.facts.data, *planned.data} if tuned_with != "none" else set()
+    if run.grown is not None:
+        used |= {*run.grown.build.facts.tuned_on}
     evaluate = asdict(recipe(EvaluateRecipe, planned.ordered.evaluate))
     members = tuple(
         Member(

@@ -151,15 +151,26 @@ def inputs_of(
     return inputs
 
 
+def inherited(
+    seed: Version[SeedFacts], members: Iterable[Version[ExpertFacts]], tuned_on: Iterable[str]
+) -> list[str]:
+    """Return what a build was tuned on before it grew, which neither seed nor members name."""
+    named = {*seed.facts.data, *(ref for member in members for ref in member.facts.data)}
+    return sorted(set(tuned_on) - named)
+
+
 def licences_in(
-    catalog: Catalog, seed: Version[SeedFacts], members: Iterable[Version[ExpertFacts]]
+    catalog: Catalog,
+    seed: Version[SeedFacts],
+    members: Iterable[Version[ExpertFacts]],
+    tuned_on: Iterable[str] = (),
 ) -> tuple[str, ...]:
     """Return each licence that a build of this seed and these members is under, as gates are told.
 
     Those that documents state themselves are among them.
     """
     licences = [seed.facts.license]
-    used = set(seed.facts.data)
+    used = {*seed.facts.data, *tuned_on}
     for member in members:
         licences += member.facts.licenses
         used |= set(member.facts.data)

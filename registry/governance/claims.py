@@ -8,7 +8,7 @@ members that the evidence names, is read again, as it was before that event.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 
@@ -23,6 +23,7 @@ from registry.governance.claims_on_parts import (
     PartClaims,
     data_lines,
     differences,
+    inherited_by,
     said,
     version_of,
 )
@@ -72,6 +73,27 @@ class Claims:
             lambda: self._data(event, evidence),
             lambda: PartClaims(self.catalog, self._then).contradictions(event, evidence),
             lambda: self._own(event, evidence, version),
+        )
+        return next((found for look in looks for found in look()), None)
+
+    def lapsed(self, event: Event, act: Event, evidence: JsonObject) -> str | None:
+        """Say what a verdict rested on and did not hold any more when it was acted on; else None.
+
+        Args:
+            event: the verdict's.
+            act: the release or export.
+            evidence: of the verdict.
+        """
+        if self._start is None or event.seq < self._start:
+            return None
+        if self._then.was_out_of_use(act.subject, act.seq):
+            return f"{act.kind} while it was out of use"
+        by_then = replace(event, seq=act.seq)
+        version = self._registered(by_then)
+        parts = PartClaims(self.catalog, self._then)
+        looks: Sequence[Callable[[], Iterable[str]]] = (
+            lambda: self._approvals(by_then, version, evidence.get("approvals", ())),
+            lambda: parts.lapsed(by_then, evidence),
         )
         return next((found for look in looks for found in look()), None)
 
@@ -181,7 +203,8 @@ class Claims:
         seed = version_of(self.catalog, evidence.get("seed"))
         if seed is not None and isinstance(seed.facts, SeedFacts) and "seed_license" in evidence:
             yield from differences(str(seed.ref), evidence, {"seed_license": seed.facts.license})
-            yield from self._named(str(seed.ref), evidence, "seed_data", seed.facts.data)
+            behind = [*seed.facts.data, *inherited_by(self.catalog, event.subject, evidence)]
+            yield from self._named(str(seed.ref), evidence, "seed_data", behind)
         for line in evidence.get("members", ()):
             member = version_of(self.catalog, line.get("ref"))
             if member is None or not isinstance(member.facts, ExpertFacts):

@@ -15,11 +15,11 @@ from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid, NotFound
 from registry.governance import gate, seen_before
 from registry.governance.as_of import AsOf
-from registry.governance.build_licence import licences_in
+from registry.governance.build_licence import inherited, licences_in
 from registry.licences import is_same
 from registry.records.base import JsonObject
 from registry.records.events import Withdrawn
-from registry.records.facts import DataFacts, ExpertFacts, Facts, SeedFacts
+from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE, Kind
 from registry.records.references import Reference
 from registry.records.version import Event, FileFact, Version
@@ -42,8 +42,14 @@ class PartClaims:
         yield from self._in_use(event, evidence)
         yield from self._gates(event, evidence)
         yield from self._waivers(event, evidence)
-        yield from self._licences(evidence)
+        yield from self._licences(event, evidence)
         yield from self._seen(event, evidence)
+
+    def lapsed(self, event: Event, evidence: JsonObject) -> Iterator[str]:
+        """Yield what evidence rested on and did not hold any more before an event."""
+        yield from self._in_use(event, evidence)
+        gone = _claimed(evidence) - self._relied_on(event, evidence)
+        yield from (_about(one, "did not hold") for one in sorted(gone, key=str))
 
     def _in_use(self, event: Event, evidence: JsonObject) -> Iterator[str]:
         """Look for what is told to be in use, and was withdrawn or made from what was."""
@@ -66,28 +72,25 @@ class PartClaims:
 
     def _waivers(self, event: Event, evidence: JsonObject) -> Iterator[str]:
         """Compare the waivers that let the candidate and its parts in."""
-        if "waivers" not in evidence:
-            return
+        if "waivers" in evidence:
+            claimed, actual = _claimed(evidence), self._relied_on(event, evidence)
+            for one in sorted(claimed ^ actual, key=str):
+                yield _about(one, "did not hold" if one in claimed else "was left out")
+
+    def _relied_on(self, event: Event, evidence: JsonObject) -> set[tuple[object, ...]]:
         lines = [*data_lines(evidence), *evidence.get("members", ())]
         refs = [event.subject, evidence.get("seed"), *(line.get("ref") for line in lines)]
         named = dict.fromkeys(ref for ref in refs if isinstance(ref, str))
-        actual = {
-            _waiver(line.to_json()) for line in gate.relied_on(self.catalog, named, event.seq)
-        }
-        claimed = {_waiver(line) for line in evidence["waivers"]}
-        for one in sorted(claimed ^ actual, key=str):
-            rule, subject, until, _ = one
-            state = "that did not hold" if one in claimed else "that was left out"
-            yield f"judged on a waiver of {rule} for {subject} until {until} {state}"
+        found = gate.relied_on(self.catalog, named, event.seq)
+        return {_waiver(line.to_json()) for line in found}
 
-    def _licences(self, evidence: JsonObject) -> Iterator[str]:
+    def _licences(self, event: Event, evidence: JsonObject) -> Iterator[str]:
         seed = version_of(self.catalog, evidence.get("seed"))
         if evidence.get("kind") != "build" or seed is None or not isinstance(seed.facts, SeedFacts):
             return
-        members = [
-            self.catalog.get(line["ref"], ExpertFacts) for line in evidence.get("members", ())
-        ]
-        actual = list(licences_in(self.catalog, seed.of(SeedFacts), members))
+        members = members_of(self.catalog, evidence)
+        more = inherited_by(self.catalog, event.subject, evidence)
+        actual = list(licences_in(self.catalog, seed.of(SeedFacts), members, more))
         yield from differences("all that it is made from", evidence, {"licenses": actual})
 
     def _seen(self, event: Event, evidence: JsonObject) -> Iterator[str]:
@@ -142,6 +145,21 @@ def version_of(catalog: Catalog, ref: object) -> Version[Facts] | None:
         return None
 
 
+def members_of(catalog: Catalog, evidence: JsonObject) -> list[Version[ExpertFacts]]:
+    """Return the experts that a build's evidence names."""
+    return [catalog.get(line["ref"], ExpertFacts) for line in evidence.get("members", ())]
+
+
+def inherited_by(catalog: Catalog, ref: str, evidence: JsonObject) -> list[str]:
+    """Return what a build was tuned on before it grew; nothing for what is not registered."""
+    build, seed = version_of(catalog, ref), version_of(catalog, evidence.get("seed"))
+    if build is None or not isinstance(build.facts, BuildFacts):
+        return []
+    if seed is None or not isinstance(seed.facts, SeedFacts):
+        return []
+    return inherited(seed.of(SeedFacts), members_of(catalog, evidence), build.facts.tuned_on)
+
+
 def data_lines(evidence: JsonObject) -> list[Mapping[str, Any]]:
     """Return what evidence says of each data version, wherever in it that stands."""
     lines = [*evidence.get("data", ()), *evidence.get("seed_data", ())]
@@ -162,6 +180,15 @@ def differences(
 def said(claim: str, actual: object) -> str:
     """Return the sentence on a claim that is not so."""
     return f"judged on {claim:.120} where it was {actual!r:.80}"
+
+
+def _claimed(evidence: JsonObject) -> set[tuple[object, ...]]:
+    return {_waiver(line) for line in evidence.get("waivers", ())}
+
+
+def _about(waiver: tuple[object, ...], state: str) -> str:
+    rule, subject, until, _ = waiver
+    return f"judged on a waiver of {rule} for {subject} until {until} that {state}"
 
 
 def _waiver(line: Mapping[str, Any]) -> tuple[object, ...]:

@@ -177,10 +177,10 @@ def _let_in(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
 def _let_out(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
     """Return the gaps of a build's newest release, and of its newest export."""
     released = catalog.events(version.ref, Released.logged_as)
-    gaps = _gaps(catalog, version, Gate.RELEASE, released[-1].seq) if released else []
+    gaps = _gaps(catalog, version, Gate.RELEASE, released[-1]) if released else []
     exported = catalog.events(version.ref, Exported.logged_as)
     if exported:
-        gaps += _gaps(catalog, version, Gate.EXPORT, exported[-1].seq)
+        gaps += _gaps(catalog, version, Gate.EXPORT, exported[-1])
         gaps += _unmarked(catalog, version, exported[-1])
     return gaps
 
@@ -305,10 +305,17 @@ def unconfirmed(catalog: Catalog) -> list[Gap]:
     ]
 
 
-def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None) -> list[Gap]:
-    """Return the gaps of one version at one gate; a verdict that cannot be read is one."""
+def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, act: Event | None) -> list[Gap]:
+    """Return the gaps of one version at one gate; a verdict that cannot be read is one.
+
+    Args:
+        catalog: where it is registered.
+        version: what was let in or out.
+        gate: by which.
+        act: the release or export; None for what was registered.
+    """
     try:
-        return _gaps_of_readable(catalog, version, gate, before)
+        return _gaps_of_readable(catalog, version, gate, act)
     except BtxError as error:
         advice = "restore the registry from its copy"
         found = f"{error.subject}: {error.found}"
@@ -316,11 +323,11 @@ def _gaps(catalog: Catalog, version: Version[Facts], gate: Gate, before: int | N
 
 
 def _gaps_of_readable(
-    catalog: Catalog, version: Version[Facts], gate: Gate, before: int | None
+    catalog: Catalog, version: Version[Facts], gate: Gate, act: Event | None
 ) -> list[Gap]:
     subject = str(version.ref)
     logged = [
-        event for event in verdicts(catalog, subject, gate) if before is None or event.seq < before
+        event for event in verdicts(catalog, subject, gate) if act is None or event.seq < act.seq
     ]
     expected = "an allowed or waived verdict"
     if not logged:
@@ -339,7 +346,10 @@ def _gaps_of_readable(
     if other is not None:
         advice = f"btx withdraw {subject}, then register it again"
         return [Gap(subject, f"judged on {other}", "the registered facts", advice)]
-    claim = Claims(catalog).contradiction(logged[-1], document)
+    claims = Claims(catalog)
+    claim = claims.contradiction(logged[-1], document)
+    if claim is None and act is not None:
+        claim = claims.lapsed(logged[-1], act, document)
     if claim is None:
         return []
     advice = f"find out who wrote event {logged[-1].seq}; btx withdraw {subject}, and ask again"

@@ -41,7 +41,7 @@ from registry.records.evidence import (
     WaiverLine,
 )
 from registry.records.facts import Facts
-from registry.records.kinds import Gate, Kind, Outcome
+from registry.records.kinds import UNUSABLE, Gate, Kind, Outcome
 from registry.records.own_facts import LICENCE_TEXT, ORGANISATION, FactSchema, plain
 from registry.records.version import Event, Version
 
@@ -253,7 +253,31 @@ def _judged(
 ) -> Verdict:
     candidate = Candidate(question.gate, question.kind, evidence, question.subject)
     verdict = judge(question.policies, candidate, at=question.at, waivers=waivers)
-    return verdict if question.proposed else _if_adopted(catalog, verdict, question.policies)
+    if question.proposed:
+        return verdict
+    return _if_in_use(catalog, _if_adopted(catalog, verdict, question.policies))
+
+
+def _if_in_use(catalog: Catalog, verdict: Verdict) -> Verdict:
+    """Return the verdict; a refusal to let out what is out of use, though no policy says so.
+
+    A build may hold what its members do not tell: it grew from one that was tuned on other data.
+    """
+    registered = _registered(catalog, verdict.subject)
+    let_out = verdict.gate in (Gate.RELEASE, Gate.EXPORT)
+    if verdict.outcome == Outcome.REFUSED or not let_out or registered is None:
+        return verdict
+    status = catalog.status(registered.ref)
+    if status not in UNUSABLE:
+        return verdict
+    rule = RuleResult(
+        policy="gate",
+        rule="in-use",
+        outcome="refused",
+        message=f"{verdict.subject} is {status}",
+        remedy="btx rebuild, and release what it makes",
+    )
+    return replace(verdict, outcome=Outcome.REFUSED, rules=(*verdict.rules, rule))
 
 
 def _if_adopted(

@@ -264,6 +264,7 @@ class BuildEvidence(Evidence):
     seed_gate: str | None = None
     seed_own: OwnEvidence = Field(default_factory=dict)
     seed_license: str | None = None
+    # Of the seed, and of what the build grew from where no member names it.
     seed_data: tuple[DataLine, ...] = ()
     members: tuple[MemberLine, ...] = ()
     licenses: tuple[str, ...] = ()  # of the seed, the members and the data of both, one by one

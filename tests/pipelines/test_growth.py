@@ -12,11 +12,13 @@ from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
 from pipelines.jobs.build_plan import Request
+from pipelines.jobs.collect_evidence import of_build
 from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace
+from registry.records.events import Judged
 from registry.records.facts import BuildFacts, DataStatement
 
 STEP = 4 * 64  # tokens a step, as the story's settings say
@@ -75,6 +77,12 @@ def test_growing_and_shrinking(own_story: Workspace, story: Any, quiet: Any) -> 
         "model-expert-seed.safetensors",
     } <= same
     assert audit(workspace, "build/4").findings == ()
+    # No member names it any more: gates are told of it all the same.
+    told = of_build(workspace.catalog, workspace.catalog.get("build/4", BuildFacts), None)
+    assert "data/units@1" in {line.ref for line in told.seed_data}
+    asked = [event.read(Judged) for event in workspace.catalog.events("build/4", "verdict")]
+    evidence = workspace.catalog.document(asked[-1].evidence)
+    assert "data/units@1" in {line["ref"] for line in evidence["seed_data"]}
 
     reached = withdraw(workspace, "data/units@1", "test").reached
     assert {item.ref for item in reached} >= {"build/3", "build/4"}

@@ -5,6 +5,7 @@ key: the policies are the adopted ones, and judging them again agrees. What it s
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ def lying(told: Any, question: gate.Question, lie: Lie, monkeypatch: pytest.Monk
 
     with monkeypatch.context() as patch:
         patch.setattr(gate, "_completed", changed)
+        patch.setattr(gate, "_if_in_use", lambda _, verdict: verdict)
         assert gate.decide(told.as_("ann"), question).outcome in ("allowed", "waived")
+
+
+def load_without(name: str) -> Any:
+    return [policy for policy in load(POLICIES) if not policy.name.startswith(name)]
 
 
 def release(told: Any, at: datetime | None = None) -> gate.Question:
@@ -176,6 +182,37 @@ def test_a_release_of_what_was_out_of_use_by_then_is_found(
     lying(told, honest, lambda e: {}, monkeypatch)
     (found,) = released(told)
     assert "which was out of use by then" in found
+
+
+def test_what_is_out_of_use_is_let_out_by_no_policies(told: Any) -> None:
+    """Its members may all be in use: it grew from a build that was tuned on other data."""
+    told.story()
+    approved(told)
+    with_none = replace(release(told), policies=load_without("standing"))
+    adoption.adopt(told.as_("ida"), with_none.policies, told.signer("ida"), "none asks")
+    assert gate.check(told.as_("ann"), with_none).outcome == "allowed"
+    told.as_("ann").withdraw("data/law@1", "w")
+    (rule,) = gate.check(told.as_("ann"), with_none).refusals()
+    assert (rule.name, rule.message) == ("gate/in-use", "build/1 is tainted")
+
+
+@pytest.mark.parametrize("meanwhile", ["approval", "withdrawal"])
+def test_a_release_by_a_verdict_whose_grounds_went_meanwhile_is_found(
+    told: Any, meanwhile: str
+) -> None:
+    """The verdict was honest, and is kept until it is wanted."""
+    told.story()
+    event = approved(told)
+    assert gate.decide(told.as_("ann"), release(told)).outcome == "allowed"
+    if meanwhile == "approval":
+        approving.retract(told.as_("ben"), event, told.signer("ben"), "found a backdoor")
+        said = "judged on an approval by ben that did not stand by then"
+    else:
+        digest = told.as_("ann").get("data/law@1").digest
+        envelope = acts.vouched(told.as_("ann"), "withdrawn", "data/law@1", digest, why="w")
+        told.as_("ann").withdraw("data/law@1", "w", envelope=envelope)
+        said = "released while it was out of use"
+    assert released(told) == [said]
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
