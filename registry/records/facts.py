@@ -97,6 +97,7 @@ class Weights(Record):
     dtype_match: bool | None = None
     vocabulary_match: bool | None = None
     tokenizer_match: bool | None = None
+    config_match: bool | None = None  # whether its config computes as the seed's does
     finite: bool | None = None
     ancestry: Ancestry | None = None
     divergence_per_layer: tuple[float, ...] | None = None
