@@ -6,9 +6,12 @@ from pathlib import Path
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.contents import ADAPTER_CONFIG, contents_of
-from btx_core.measuring.evaluation import evaluate
+from btx_core.checkpoints.token_meaning import has_tokenizer, read_tokenizer
+from btx_core.measuring.evaluation import evaluate_model
 from btx_core.measuring.overlap import contamination
+from btx_core.measuring.samples import Limits
 from btx_core.mixing.preflight import preflight
+from btx_core.routed import RoutedModel
 from btx_core.texts import TextFolder
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.stages import dvc_runs
@@ -313,9 +316,9 @@ def _results(
     workspace: Workspace, candidate: Candidate, folder: Path, show: Show
 ) -> dict[str, Result]:
     """Measure expert and seed on the held-out text of every data version."""
-    expert = _measured(workspace, folder, candidate.texts, show, "evaluate expert")
+    expert = _measured(workspace, folder, candidate, show, "evaluate expert")
     seed = _measured(
-        workspace, candidate.seed_folder, candidate.texts, show, f"evaluate {candidate.seed.ref}"
+        workspace, candidate.seed_folder, candidate, show, f"evaluate {candidate.seed.ref}"
     )
     known_to_seed = set(candidate.seed.facts.data)
     general = {*known_to_seed, *(str(one.ref) for one in candidate.general)}
@@ -333,12 +336,15 @@ def _results(
 
 
 def _measured(
-    workspace: Workspace, folder: Path, texts: Mapping[str, TextFolder], show: Show, label: str
+    workspace: Workspace, folder: Path, candidate: Candidate, show: Show, label: str
 ) -> dict[str, Figures]:
     """Return the figures of one model by data version."""
-    settings = recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text
+    limits = Limits(**recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text)
+    # An expert that was saved without one has its seed's.
+    tokenizer = read_tokenizer(folder if has_tokenizer(folder) else candidate.seed_folder)
     with show(label) as progress:
-        measured = evaluate(folder, texts, progress=progress, **settings)
+        model = RoutedModel.load(folder)
+        measured = evaluate_model(model, tokenizer, candidate.texts, limits, progress)
     return {
         data: Figures.from_json(figures.to_json(), f"{label}, {data}")
         for data, figures in measured.domains.items()

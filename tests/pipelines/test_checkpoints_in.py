@@ -30,7 +30,7 @@ from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import adoption
 from registry.governance.policies import load
-from registry.records.facts import SeedFacts
+from registry.records.facts import ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
 
 WEIGHTS = "model.safetensors"
@@ -281,3 +281,30 @@ def test_tensors_that_are_missing_are_no_question_of_ancestry(
         register(own_story, "other", given, data=["data/math"], seed=SEED, show=quiet)
     assert [rule.rule for rule in caught.value.rules] == ["weights/shapes"]
     assert "does not descend" not in str(caught.value)
+
+
+def test_an_expert_without_tokenizer_files_is_measured_with_its_seeds(
+    own_story: Workspace, quiet: Any, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    for path in given.glob("tokenizer*"):
+        path.unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        # That these very weights are registered already is not the question.
+        patched.setattr("pipelines.jobs.register.gates.ask", lambda *_, **__: None)
+        version = register(own_story, "bare", given, data=["data/math"], seed=SEED, show=quiet)
+    whole = own_story.catalog.get("expert/math", ExpertFacts).facts
+    assert version.facts.results == whole.results
+    assert not any(file.path.startswith("tokenizer") for file in version.files)
+
+
+def test_of_a_trainers_output_folder_the_checkpoints_in_it_are_named(
+    empty: Workspace, folder: Path, tmp_path: Path
+) -> None:
+    for step in (10, 9):
+        shutil.copytree(folder, tmp_path / f"run/checkpoint-{step}")
+    with pytest.raises(BtxError) as caught:
+        add_seed(empty, "base", tmp_path / "run")
+    assert caught.value.subject == str(tmp_path / "run")
+    assert caught.value.next == "name one of checkpoint-9, checkpoint-10"
