@@ -153,9 +153,12 @@ class TextReading(Record):
 
     Attributes:
         text_field: the column that holds the text of every row; None: one of the known forms.
+        whole: whether the columns `system`, `history`, and `tools` as JSON are taken in; None: no
+            row has them, or the version is from before they were.
     """
 
     text_field: str | None = None
+    whole: bool | None = None
 
 
 class DocumentCounts(Record):
