@@ -2,11 +2,13 @@
 
 In:  a row, as a line of JSON lines, a table or a data set holds it.
 Out: its document: text; a prompt with its answer; or a conversation. Beside it what the row says
-of the document itself: its id, its author, its licence. Other columns are left alone.
+of the document itself: its id, its author, its licence. A system message, earlier turns and tools
+that stand in columns of their own are taken in. Other columns are left alone.
 Reading rows from files is left to `btx_core.corpus_files`.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +30,17 @@ LICENCES = ("license", "licence", "spdx_license")
 NESTED = ("metadata", "meta")
 # How conversations in the form of ShareGPT call the roles.
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+# The columns that each form of a row has, and of which kind their values are.
+FORMS: Sequence[Mapping[str, type]] = (
+    {"text": str},
+    {"prompt": str, "answer": str},
+    {"messages": list},
+    {"conversations": list},
+    {"prompt": str, "completion": str},
+    {"instruction": str, "output": str},
+)
+# What may stand beside a prompt or a conversation, and is learnt from with it.
+BESIDE = ("system", "history", "tools")
 KNOWN = (
     '{"text"}, {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or '
     '{"messages"}'
@@ -77,6 +90,7 @@ class Document:
         about: what else is known of it.
         number: of its line, row or item in its file, from 1; None: the file is one document.
         where: its file and row, for error messages.
+        takes_in: whether it holds what stood in `system`, `history`, or `tools` as JSON.
     """
 
     text: str
@@ -88,6 +102,7 @@ class Document:
     about: AboutDocument = field(default=UNKNOWN, compare=False)
     number: int | None = field(default=None, compare=False)
     where: str = field(default="", compare=False)
+    takes_in: bool = field(default=False, compare=False)
 
     @property
     def plain(self) -> bytes:
@@ -113,7 +128,9 @@ class Document:
         return (self.answer or "") if self.learns_answer_only else self.text
 
 
-def document(row: object, where: str, number: int, text_field: str | None = None) -> Document:
+def document(
+    row: object, where: str, number: int, text_field: str | None = None, *, whole: bool = True
+) -> Document:
     """Return the document of one row.
 
     Args:
@@ -121,6 +138,8 @@ def document(row: object, where: str, number: int, text_field: str | None = None
         where: file and row, for the error message.
         number: of the row in its file.
         text_field: the column that holds the text; None: one of the known forms.
+        whole: whether `system`, `history`, and `tools` as JSON are taken in, or refused where their
+            meaning is not plain; else they are left out, as they once were.
 
     Returns:
         The document.
@@ -130,7 +149,7 @@ def document(row: object, where: str, number: int, text_field: str | None = None
     """
     if not isinstance(row, Mapping):
         raise _unknown(row, where, text_field)
-    content = _content(row, where, text_field)
+    content = _content(row, where, text_field, whole)
     try:
         content.text.encode()
     except UnicodeEncodeError as error:
@@ -151,10 +170,11 @@ def document(row: object, where: str, number: int, text_field: str | None = None
         _about(row),
         number,
         where,
+        content.takes_in,
     )
 
 
-def _content(row: Row, where: str, text_field: str | None) -> Document:
+def _content(row: Row, where: str, text_field: str | None, whole: bool) -> Document:
     if text_field is not None:
         text = row.get(text_field)
         if isinstance(text, str):
@@ -164,20 +184,27 @@ def _content(row: Row, where: str, text_field: str | None) -> Document:
         case {"text": str(text)}:
             return Document(text)
         case {"prompt": str(prompt), "answer": str(answer)}:
+            if whole:
+                _require_none(row, where, BESIDE, "put it into the prompt")
             return Document(f"{prompt} {answer}", prompt, answer)
         case {"messages": [*messages]}:
-            return _conversation(messages, row, where)
+            return _conversation(messages, row, where, whole)
         case {"conversations": [*turns]}:
-            return _conversation([_renamed(turn) for turn in turns], row, where)
+            return _conversation([_renamed(turn) for turn in turns], row, where, whole)
         case {"prompt": [*asked], "completion": [*answered]}:
-            return _conversation([*asked, *answered], row, where)
+            return _conversation([*asked, *answered], row, where, whole)
         case {"prompt": str(prompt), "completion": str(completion)}:
+            if whole:
+                _require_none(row, where, BESIDE, "put it into the prompt")
             return Document(prompt + completion, prompt, completion, learns_answer_only=True)
         case {"instruction": str(instruction), "output": str(output)}:
+            before = _before(row, where) if whole else ""
             given = row.get("input")
             context = f"{given}\n\n" if isinstance(given, str) and given else ""
-            prompt = f"{instruction}\n\n{context}"
-            return Document(prompt + output, prompt, output, learns_answer_only=True)
+            prompt = f"{before}{instruction}\n\n{context}"
+            return Document(
+                prompt + output, prompt, output, learns_answer_only=True, takes_in=bool(before)
+            )
     raise _unknown(row, where, None)
 
 
@@ -189,13 +216,75 @@ def _renamed(turn: object) -> object:
     return turn
 
 
-def _conversation(messages: Sequence[Any], row: Row, where: str) -> Document:
-    whole: list[Message] = []
+def _before(row: Row, where: str) -> str:
+    """Return what stands before an instruction: the system message, and earlier turns."""
+    _require_none(row, where, ("tools",), "write the conversation as messages")
+    if not isinstance(row.get("input"), str | None):
+        raise _unclear(row, where, "input", "text")
+    system, history = _system(row, where), row.get("history") or []
+    parts = [system] if system else []
+    for turn in history if isinstance(history, list | tuple) else [history]:
+        match turn:
+            case [str(asked), str(answered)]:
+                parts += [asked, answered]
+            case _:
+                raise _unclear(row, where, "history", "a list of [instruction, output]")
+    return "".join(f"{part}\n\n" for part in parts)
+
+
+def _system(row: Row, where: str) -> str:
+    """Return the system message that stands in a column of its own; empty where there is none."""
+    system = row.get("system")
+    if system is None or isinstance(system, str):
+        return system or ""
+    raise _unclear(row, where, "system", "text")
+
+
+def _parsed_tools(row: Row, where: str) -> list[Tool]:
+    """Return the tools of a conversation, which may be written as JSON."""
+    tools = row.get("tools")
+    if isinstance(tools, str) and tools.strip():
+        try:
+            tools = json.loads(tools)
+        except (ValueError, RecursionError):
+            raise _unclear(row, where, "tools", "a list of objects, or one as JSON") from None
+    several = [] if tools is None or tools == "" else tools
+    if isinstance(several, list | tuple) and all(isinstance(one, Mapping) for one in several):
+        return list(several)
+    raise _unclear(row, where, "tools", "a list of objects, or one as JSON")
+
+
+def _require_none(row: Row, where: str, columns: Sequence[str], advice: str) -> None:
+    """Refuse columns that say something which this form has no place for."""
+    for column in columns:
+        if row.get(column) and row[column] != "[]":
+            raise Unreadable(
+                where,
+                found=f"{column} {row[column]!r:.60}, beside a prompt or an instruction",
+                expected="columns that this form of a row has a place for",
+                next=f"{advice}, or remove the column",
+            )
+
+
+def _unclear(row: Row, where: str, column: str, expected: str) -> Unreadable:
+    return Unreadable(
+        where,
+        found=f"{column} {row[column]!r:.60}",
+        expected=f"{expected} in the column {column}",
+        next="fix the line, or remove the column",
+    )
+
+
+def _conversation(messages: Sequence[Any], row: Row, where: str, whole: bool) -> Document:
+    system = _system(row, where) if whole else ""
+    if whole:
+        _require_none(row, where, ("history",), "write its turns as messages")
+    said: list[Message] = []
     for message in messages:
         match message:
             case {"role": str()} if _said(message) is not None:
                 # A table gives every message every key that any of them has.
-                whole.append({key: v for key, v in message.items() if v is not None})
+                said.append({key: v for key, v in message.items() if v is not None})
             case _:
                 raise Unreadable(
                     where,
@@ -203,18 +292,35 @@ def _conversation(messages: Sequence[Any], row: Row, where: str) -> Document:
                     expected='{"role": ..., "content": ...}',
                     next="fix the message",
                 )
-    if not any(message["role"] == "assistant" for message in whole):
+    if not any(message["role"] == "assistant" for message in said):
         raise Unreadable(
             where,
-            found=f"roles {', '.join(str(message['role']) for message in whole) or 'none'}",
+            found=f"roles {', '.join(str(message['role']) for message in said) or 'none'}",
             expected="a message of the assistant, which is what is trained on",
             next="remove the conversation, or add the answer",
         )
+    if system:
+        said = _with_system(said, system, row, where)
     tools = row.get("tools")
     several = tools if isinstance(tools, list | tuple) else ()
     listed = [tool for tool in several if isinstance(tool, Mapping)]
-    text = "\n".join(said for message in whole if (said := _said(message)))
-    return Document(text, messages=tuple(whole), tools=tuple(listed))
+    if whole:
+        listed = _parsed_tools(row, where)
+    text = "\n".join(part for message in said if (part := _said(message)))
+    anew = bool(system) or (bool(listed) and isinstance(tools, str))
+    return Document(text, messages=tuple(said), tools=tuple(listed), takes_in=anew)
+
+
+def _with_system(messages: list[Message], system: str, row: Row, where: str) -> list[Message]:
+    """Return a conversation that begins with this system message."""
+    own = [_said(message) for message in messages if message["role"] == "system"]
+    if not own:
+        return [{"role": "system", "content": system}, *messages]
+    if own == [system] and messages[0]["role"] == "system":
+        return messages
+    raise _unclear(
+        row, where, "system", "what the system message of the conversation says, or none"
+    )
 
 
 def _said(message: Message) -> str | None:
@@ -265,6 +371,8 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
         strings = [str(name) for name, value in row.items() if isinstance(value, str)]
     else:
         found, strings = f"{row!r:.60}", []
+    wrong = _wrong_kind(row, text_field) if isinstance(row, Mapping) else ""
+    found = wrong or found
     if text_field is not None:
         return Unreadable(
             where,
@@ -274,3 +382,37 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
         )
     way = f", or name the column that holds the text: --text-field {strings[0]}" if strings else ""
     return Unreadable(where, found=found, expected=KNOWN, next=f"fix the line{way}")
+
+
+def is_of_known_form(row: object) -> bool:
+    """Whether a row has the columns of a known form, whatever stands in them."""
+    return isinstance(row, Mapping) and any(form.keys() <= row.keys() for form in FORMS)
+
+
+def _wrong_kind(row: Row, text_field: str | None) -> str:
+    """Name the column of a known form that holds another kind of value; empty where none does."""
+    forms = FORMS if text_field is None else ({text_field: str},)
+    for form in forms:
+        if form.keys() <= row.keys():
+            for column, kind in form.items():
+                if not isinstance(row[column], kind):
+                    return f"{column} is {_kind_of(row[column])}"
+    return ""
+
+
+def _kind_of(value: object) -> str:
+    """Say what a value is, as JSON calls it."""
+    match value:
+        case None:
+            return "null"
+        case bool() | int() | float():
+            return f"{json.dumps(value)}, no text"
+        case str():
+            return "text"
+        case bytes():
+            return "bytes"
+        case Mapping():
+            return "an object"
+        case list() | tuple():
+            return "a list"
+    return f"of type {type(value).__name__}"

@@ -21,7 +21,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
-from btx_core.columns import Document, Unreadable, document
+from btx_core.columns import Document, Unreadable, document, is_of_known_form
 from btx_core.files import any_json
 
 READ_BYTES = 1 << 20
@@ -34,6 +34,8 @@ POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LINES = frozenset({".jsonl", ".ndjson"})
 TABLES = {".csv": ",", ".tsv": "\t"}
+# What may divide the columns of a table, as messages call it.
+DELIMITERS = {",": "`,`", ";": "`;`", "\t": "a tab", "|": "`|`"}
 ARROW = frozenset({".parquet", ".arrow"})
 COMPRESSED = frozenset({".gz", ".zst"})
 # What the `datasets` library writes beside the rows of a data set.
@@ -46,12 +48,21 @@ class Reading:
 
     Attributes:
         text_field: the column that holds the text of every row; None: one of the known forms.
+        whole: whether what stands in the columns `system`, `history`, and `tools` as JSON is taken
+            in, and what would be learnt from wrongly is refused; False: those columns are left out,
+            as for corpora that were registered without. True also tells the two apart by digest.
         older: as corpora were read before there was a choice: a *.jsonl file holds a document a
             line, {"text"} or {"prompt", "answer"}; every other file is one text, as it stands.
     """
 
     text_field: str | None = None
+    whole: bool | None = None
     older: bool = False
+
+    @property
+    def takes_all_in(self) -> bool:
+        """Whether columns beside the text are taken in or refused."""
+        return self.whole is not False and not self.older
 
 
 TODAYS = Reading()
@@ -142,7 +153,11 @@ def _json_lines(file: Path, reading: Reading) -> Iterator[Document]:
     for number, line in enumerate(lines_of(file, reading), 1):
         if line.strip():
             where = f"{file}:{number}"
-            yield document(_parsed(line, where), where, number, reading.text_field)
+            yield _document(_parsed(line, where), where, number, reading)
+
+
+def _document(row: object, where: str, number: int, reading: Reading) -> Document:
+    return document(row, where, number, reading.text_field, whole=reading.takes_all_in)
 
 
 def items_of(file: Path, reading: Reading) -> Iterator[object]:
@@ -167,15 +182,42 @@ def _json(file: Path, reading: Reading) -> Iterator[Document]:
             if number == 1 and not is_array and values.ended():
                 yield from _lone_object(row, file, reading)
                 return
-            yield document(row, f"{file}, item {number}", number, reading.text_field)
+            yield _document(row, f"{file}, item {number}", number, reading)
 
 
 def _lone_object(row: object, file: Path, reading: Reading) -> Iterator[Document]:
     """Read a file that holds one JSON value: a row where it has a row's form, else text."""
     try:
-        yield document(row, f"{file}, item 1", 1, reading.text_field)
+        yield _document(row, f"{file}, item 1", 1, reading)
     except Unreadable:
+        if reading.takes_all_in and isinstance(row, Mapping):
+            if is_of_known_form(row):
+                raise
+            _refuse_rows_inside(row, file)
+            # Beside other files it may be the settings of a program: text.
+            if _is_alone(file):
+                raise
         yield from _whole(file, reading)
+
+
+def _refuse_rows_inside(row: Mapping[str, Any], file: Path) -> None:
+    """Refuse an object that holds the rows of a corpus under one of its keys."""
+    for key, value in row.items():
+        match value:
+            case [first, *_] if is_of_known_form(first) or (
+                isinstance(first, Mapping) and _is_alone(file)
+            ):
+                raise Unreadable(
+                    file,
+                    found=f"one object, whose key {key} holds {len(value)} rows",
+                    expected="the rows themselves: an array, or JSON lines",
+                    next=f"write what {key} holds as an array, or one row a line as .jsonl",
+                )
+
+
+def _is_alone(file: Path) -> bool:
+    """Whether a file is the only one of its folder."""
+    return all(other == file for other in file.parent.iterdir())
 
 
 class _JsonValues:
@@ -240,6 +282,7 @@ def _rows(file: Path, reading: Reading) -> Iterator[Document]:
         table = csv.reader(stream, delimiter=delimiter_of(file))
         try:
             names = next(table, [])
+            _refuse_other_delimiter(file, names, reading)
             for number, cells in enumerate(table, 1):
                 if not cells:
                     continue
@@ -252,7 +295,7 @@ def _rows(file: Path, reading: Reading) -> Iterator[Document]:
                         next="fix the line",
                     )
                 row = dict(zip(names, cells, strict=True))
-                yield document(row, where, number, reading.text_field)
+                yield _document(row, where, number, reading)
         except csv.Error as error:
             raise Unreadable(
                 f"{file}:{table.line_num}",
@@ -260,6 +303,20 @@ def _rows(file: Path, reading: Reading) -> Iterator[Document]:
                 expected="comma-separated values",
                 next="fix the line",
             ) from None
+
+
+def _refuse_other_delimiter(file: Path, names: list[str], reading: Reading) -> None:
+    """Refuse a table of one column, in whose name the columns seem to be divided otherwise."""
+    if len(names) != 1 or names[0] == reading.text_field:
+        return
+    for delimiter, called in DELIMITERS.items():
+        if delimiter in names[0] and delimiter != delimiter_of(file):
+            raise Unreadable(
+                f"{file}:1",
+                found=f"one column {names[0]!r:.60}: the delimiter looks like {called}",
+                expected=f"columns that are divided by {DELIMITERS[delimiter_of(file)]}",
+                next="write the table so; a table divided by tabs is a .tsv file",
+            )
 
 
 def _parquet(file: Path, reading: Reading) -> Iterator[Document]:
@@ -315,7 +372,7 @@ def _documents_of_batches(
         for start in range(0, batch.num_rows, ROWS):
             for row in _values(file, batch.slice(start, ROWS), number):
                 number += 1
-                yield document(row, f"{file}, row {number}", number, reading.text_field)
+                yield _document(row, f"{file}, row {number}", number, reading)
 
 
 # Any: pyarrow's batches, and what a row holds.

@@ -65,6 +65,7 @@ class IndexedDocument:
         digest: SHA-256 of its text, case and spacing aside.
         text_bytes: of its text in UTF-8.
         is_conversation: whether it has messages.
+        takes_in: whether it holds what stood in columns beside its text.
     """
 
     file: str
@@ -73,6 +74,7 @@ class IndexedDocument:
     digest: str
     text_bytes: int
     is_conversation: bool
+    takes_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Split:
             named.append(self.folder.rule)
         if self.read_anew:
             named.append(f"reading 2 {json.dumps(self.folder.reading.text_field)}")
+        if self.folder.reading.whole:
+            named.append("rows with all their columns")
         return hashlib.sha256("\n".join(named).encode()).hexdigest()
 
     @property
@@ -260,6 +264,7 @@ def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
             digest=document.digest,
             text_bytes=len(document.text.encode()),
             is_conversation=bool(document.messages),
+            takes_in=document.takes_in,
         )
 
 

@@ -55,6 +55,8 @@ REFUSED_CONFIG = {
 # Counts that a config may ask for; more would fill the memory before a tensor is compared.
 COUNTS = re.compile(r"num_(hidden_)?layers|n_layers?|num_labels")
 MAX_COUNT = 10_000
+# What a trainer calls the folder of one save: by its step.
+SAVE = re.compile(r"checkpoint-[0-9]{1,12}/")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Checkpoint:
         contents = contents_of(folder)
         if "config.json" not in contents.taken and ADAPTER_CONFIG in contents.taken:
             raise _no_weights(folder, contents)
+        if "config.json" not in contents.taken:
+            _refuse_folder_of_saves(folder, contents)
         config = read_json(folder / "config.json")
         check_config(folder / "config.json", config)
         tensors = _tensors(folder, contents)
@@ -208,6 +212,20 @@ def _tensors(folder: Path, contents: Contents) -> dict[str, TensorInfo]:
             next="take the checkpoint from its source again",
         )
     return _indexed_tensors(folder, file_of)
+
+
+def _refuse_folder_of_saves(folder: Path, contents: Contents) -> None:
+    """Refuse a trainer's output folder, which holds checkpoints and is none itself."""
+    saves = [name.rstrip("/") for name in contents.left_out if SAVE.fullmatch(name)]
+    if not saves:
+        return
+    saves.sort(key=lambda name: int(name.rpartition("-")[2]))
+    raise Unsafe(
+        folder,
+        found=f"no config.json, but folders that a trainer saved: {in_short(saves)}",
+        expected="one checkpoint",
+        next=f"name one of {', '.join(saves[-4:])}" if len(saves) > 1 else f"name {saves[0]}",
+    )
 
 
 def _no_weights(folder: Path, contents: Contents) -> Unsafe:

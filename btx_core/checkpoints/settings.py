@@ -107,10 +107,23 @@ def different_settings(seed: Mapping[str, Any], member: Mapping[str, Any]) -> li
     different = [Difference(key, ours, theirs) for key, ours, theirs in values if ours != theirs]
     if any(one.key in ROTATION for one in different) and _rotate_alike(seed, member):
         different = [one for one in different if one.key not in ROTATION]
-    return [
+    different = [
         one
         for one in different
         if one.key not in ACTIVATION or not _activate_alike(one.seed, one.member)
+    ]
+    return [narrow for one in different for narrow in _narrowed(one)]
+
+
+def _narrowed(different: Difference) -> list[Difference]:
+    """Of a setting that is a table, name the keys that differ, each as KEY.INNER."""
+    ours, theirs = different.seed, different.member
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return [different]
+    return [
+        Difference(f"{different.key}.{key}", ours.get(key), theirs.get(key))
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
     ]
 
 

@@ -60,7 +60,7 @@ class Comparison:
         dtype_match: whether they are in the seed's dtypes, and those are floats.
         vocabulary_match: whether the vocabularies are of one size.
         tokenizer_match: whether the tokens mean the same.
-        config_match: whether no setting that counts differs.
+        config_match: whether no setting that counts differs, and the config can be loaded.
         problems: what differs.
     """
 
@@ -275,10 +275,12 @@ def compare(seed: Checkpoint, candidate: Checkpoint, name: str) -> Comparison:
     for one in different:
         subject = f"{name}, config {one.key}"
         problems.append(Problem(subject, str(one.member), str(one.seed)))
+    loads = True
     if not different and candidate.config != seed.config:
         try:
             require_class(candidate)
         except BtxError as error:
+            loads = False
             problems.append(Problem(f"{name}, config", error.found, error.expected))
     shapes = _different_shapes(seed, candidate, name)
     types = _different_dtypes(seed, candidate, name)
@@ -292,7 +294,7 @@ def compare(seed: Checkpoint, candidate: Checkpoint, name: str) -> Comparison:
         dtype_match=not types,
         vocabulary_match=seed.config.get("vocab_size") == candidate.config.get("vocab_size"),
         tokenizer_match=tokens is None,
-        config_match=not different,
+        config_match=loads and not different,
         problems=tuple(problems),
     )
 

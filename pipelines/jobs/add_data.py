@@ -61,7 +61,7 @@ def add_data(
         ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
         with folders.incoming(source, target) as incoming:
             facts = _facts(name, source, statement)
-            facts = facts.model_copy(update={"reading": _reading(text_field)})
+            facts = facts.model_copy(update={"reading": _reading(text_field, whole=True)})
             text = folders.text_as_stated(incoming, facts)
             facts = facts.model_copy(update=_measured(text, source))
             files = folders.manifest(incoming)
@@ -85,8 +85,10 @@ def add_data(
                 )
 
 
-def _reading(text_field: str | None) -> TextReading:
-    return TextReading(text_field=text_field) if text_field else TextReading()
+def _reading(text_field: str | None, *, whole: bool) -> TextReading:
+    """Return how a corpus is read, as it is recorded: without what is not so."""
+    stated = {"text_field": text_field, "whole": whole}
+    return TextReading.model_validate({key: value for key, value in stated.items() if value})
 
 
 def _sketch(folder: texts.TextFolder) -> Sketch:
@@ -167,7 +169,9 @@ def _measured(text: texts.TextFolder, source: Path | str) -> dict[str, object]:
 def _count(text: texts.TextFolder) -> dict[str, object]:
     licences: set[str] = set()
     counts = dict.fromkeys(DocumentCounts.model_fields, 0)
+    takes_in = False
     for one in texts.documents_of(text):
+        takes_in = takes_in or one.takes_in
         counts["documents"] += 1
         counts["text_bytes"] += one.text_bytes
         counts["conversations"] += one.is_conversation
@@ -184,7 +188,9 @@ def _count(text: texts.TextFolder) -> dict[str, object]:
                 next="rename the column if it holds something else",
             )
     spelt = {_spelled_or_as_is(one) for one in licences}
-    facts: dict[str, object] = {"counts": DocumentCounts(**counts)}
+    # Where no row needs it, the version is as those from before there was a choice.
+    reading = _reading(text.reading.text_field, whole=takes_in)
+    facts: dict[str, object] = {"counts": DocumentCounts(**counts), "reading": reading}
     return facts | ({"document_licenses": tuple(sorted(spelt))} if spelt else {})
 
 

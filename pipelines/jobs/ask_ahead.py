@@ -118,6 +118,7 @@ def _at_best(intent: Intent, overlap: float) -> ExpertFacts:
         dtype_match=True,
         vocabulary_match=True,
         tokenizer_match=True,
+        config_match=True,
         finite=True,
         ancestry=Ancestry(descends=True, shared_identical=True),
     )

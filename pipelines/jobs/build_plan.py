@@ -282,6 +282,28 @@ def recipes_of(planned: Plan) -> tuple[MixRecipe, TuneRecipe]:
     return mix, tune
 
 
+def require_settings_of_seed(planned: Plan) -> None:
+    """Require members whose configs compute as the seed's, as they were measured.
+
+    Raises:
+        Invalid: naming the setting by which mixing would refuse a member.
+    """
+    for member in planned.members:
+        version = member.version
+        weights = version.facts.preflight
+        if weights is None or weights.config_match is not False:
+            continue
+        differing = [one for one in weights.problems if ", config" in one.subject]
+        found = [f"{one.subject} {one.found}" for one in differing]
+        expected = [one.expected for one in differing]
+        raise Invalid(
+            str(version.ref),
+            found="; ".join(found) or "another config than the seed's",
+            expected=f"{'; '.join(expected) or 'the same'}, as in {planned.seed.ref}",
+            next=f"btx rebuild --without {version.ref.name}",
+        )
+
+
 def _change(was: str | None, ref: str) -> Any:  # one of MemberChange's words
     if was is None:
         return "added"

@@ -18,7 +18,15 @@ from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
 from btx_core.training.recipes import TuneRecipe
 from pipelines.jobs import collect_evidence, gates, state_facts, tell_lineage
-from pipelines.jobs.build_plan import Plan, Request, changes, plan, recipes_of, tuning_need
+from pipelines.jobs.build_plan import (
+    Plan,
+    Request,
+    changes,
+    plan,
+    recipes_of,
+    require_settings_of_seed,
+    tuning_need,
+)
 from pipelines.jobs.forecast import forecast
 from pipelines.jobs.growing import Growing, growing_from, is_grown, tuning_of, with_flops
 from pipelines.jobs.price import price_of_one_more
@@ -112,7 +120,7 @@ def rebuild(
         The build, what ran and what was reused.
 
     Raises:
-        Invalid: for resources that an executor cannot honour.
+        Invalid: for resources that an executor cannot honour, and for a member with another config.
         Refused: when the gate says no.
         Damaged: when a registered file on disk is not what was registered.
     """
@@ -126,6 +134,7 @@ def rebuild(
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
+        require_settings_of_seed(planned)
         _places(workspace, planned, executor)
         number = workspace.next_number(Kind.BUILD, "")
         asked = _ask(workspace, planned, f"build/{number}", own)
@@ -192,6 +201,7 @@ def look_ahead(
         answer = _unchanged(planned)
         price = price_of_one_more(workspace, planned)
         return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
+    require_settings_of_seed(planned)
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
     folder = folders.build_folder(workspace.root, last) if last else None

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.contents import ADAPTER_CONFIG, contents_of
-from btx_core.measuring.evaluation import evaluate
+from btx_core.checkpoints.token_meaning import has_tokenizer, read_tokenizer
+from btx_core.measuring.evaluation import evaluate_model
 from btx_core.measuring.overlap import contamination
+from btx_core.measuring.samples import Limits
 from btx_core.mixing.preflight import preflight
+from btx_core.routed import RoutedModel
 from btx_core.texts import TextFolder
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.stages import dvc_runs
@@ -19,9 +22,10 @@ from pipelines.workspace.general import general_data, refuse_evaluation_data
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
-from registry.governance import seen_before
+from registry.errors import BrokenRule, Refused
+from registry.governance import gate, seen_before
 from registry.records.evidence import ExpertEvidence, ResultLine, worst
-from registry.records.facts import DataFacts, ExpertFacts, SeedFacts, Weights
+from registry.records.facts import Ancestry, DataFacts, ExpertFacts, SeedFacts, Weights
 from registry.records.kinds import UNUSABLE, Gate, Kind, Mode, Relation
 from registry.records.references import parse
 from registry.records.results import Figures, Result, beside_seed
@@ -113,6 +117,7 @@ def register(
             seen = seen_before.of_weights(catalog, facts.tensors, _similarity(facts))
             asked = collect_evidence.of_expert(catalog, ref, facts, files, seen)
             best = _at_best(asked) if not facts.results else None
+            _require_settings_of_seed(workspace, ref, best or asked)
             gates.ask(workspace, Gate.REGISTER, ref, asked, at_best=best)
             parents = [(candidate.seed.ref, Relation.BRANCHED_FROM)]
             parents += [(corpus.ref, Relation.TRAINED_ON) for corpus in candidate.corpora]
@@ -192,12 +197,36 @@ def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show)
 def _can_run(weights: Weights) -> bool:
     """Whether the checkpoint can be measured on text as its seed is."""
     fits = weights.shapes_match and weights.dtype_match
-    reads = weights.vocabulary_match and weights.tokenizer_match
+    reads = weights.vocabulary_match and weights.tokenizer_match and weights.config_match
     return bool(weights.finite and fits and reads)
 
 
+def _require_settings_of_seed(workspace: Workspace, ref: str, evidence: ExpertEvidence) -> None:
+    """Refuse a config that no mixture takes, also where older policies have no rule about it.
+
+    Where the policies refuse the candidate for this or another cause, the gate says so itself.
+    """
+    weights = evidence.weights
+    if weights is None or weights.config_match is not False:
+        return
+    question = gates.question(workspace, Gate.REGISTER, ref, evidence)
+    if gate.check(workspace.catalog, question).outcome == "refused":
+        return
+    settings = [
+        f"{one.subject} {one.found}, not {one.expected}"
+        for one in weights.problems
+        if ", config" in one.subject
+    ]
+    rule = BrokenRule(
+        "weights/settings",
+        f"{ref} computes otherwise than {evidence.seed} by its config: {'; '.join(settings)}",
+        "train with the seed's own config, or register the checkpoint under its own seed",
+    )
+    raise Refused.by(f"{ref} at gate register", [rule], otherwise=rule.remedy)
+
+
 def _at_best(evidence: ExpertEvidence) -> ExpertEvidence:
-    """Return the evidence with the best figures on all its data, where none could be measured."""
+    """Return the evidence with all at its best that could not be measured: figures, ancestry."""
     best = tuple(
         ResultLine(
             data=line.ref,
@@ -207,7 +236,14 @@ def _at_best(evidence: ExpertEvidence) -> ExpertEvidence:
         )
         for line in evidence.data
     )
-    return evidence.model_copy(update={"results": best, "evaluation": worst(best)})
+    weights = evidence.weights
+    if weights and not (weights.finite and weights.shapes_match and weights.dtype_match):
+        # Values that are not finite, or have no counterpart, say nothing of where they come from.
+        descends = Ancestry(descends=True, shared_identical=True)
+        weights = weights.model_copy(update={"ancestry": descends})
+    return evidence.model_copy(
+        update={"results": best, "evaluation": worst(best), "weights": weights}
+    )
 
 
 def _trained_here(workspace: Workspace, candidate: Candidate, source: Path) -> bool:
@@ -280,9 +316,9 @@ def _results(
     workspace: Workspace, candidate: Candidate, folder: Path, show: Show
 ) -> dict[str, Result]:
     """Measure expert and seed on the held-out text of every data version."""
-    expert = _measured(workspace, folder, candidate.texts, show, "evaluate expert")
+    expert = _measured(workspace, folder, candidate, show, "evaluate expert")
     seed = _measured(
-        workspace, candidate.seed_folder, candidate.texts, show, f"evaluate {candidate.seed.ref}"
+        workspace, candidate.seed_folder, candidate, show, f"evaluate {candidate.seed.ref}"
     )
     known_to_seed = set(candidate.seed.facts.data)
     general = {*known_to_seed, *(str(one.ref) for one in candidate.general)}
@@ -300,12 +336,15 @@ def _results(
 
 
 def _measured(
-    workspace: Workspace, folder: Path, texts: Mapping[str, TextFolder], show: Show, label: str
+    workspace: Workspace, folder: Path, candidate: Candidate, show: Show, label: str
 ) -> dict[str, Figures]:
     """Return the figures of one model by data version."""
-    settings = recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text
+    limits = Limits(**recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text)
+    # An expert that was saved without one has its seed's.
+    tokenizer = read_tokenizer(folder if has_tokenizer(folder) else candidate.seed_folder)
     with show(label) as progress:
-        measured = evaluate(folder, texts, progress=progress, **settings)
+        model = RoutedModel.load(folder)
+        measured = evaluate_model(model, tokenizer, candidate.texts, limits, progress)
     return {
         data: Figures.from_json(figures.to_json(), f"{label}, {data}")
         for data, figures in measured.domains.items()

@@ -382,7 +382,7 @@ class HowRead:
         """How its files are read."""
         if self.reading is None:
             return Reading(older=True)
-        return Reading(text_field=self.reading.text_field)
+        return Reading(self.reading.text_field, whole=bool(self.reading.whole))
 
 
 def text_as_stated(path: Path, facts: DataFacts) -> TextFolder:

@@ -97,6 +97,7 @@ class Weights(Record):
     dtype_match: bool | None = None
     vocabulary_match: bool | None = None
     tokenizer_match: bool | None = None
+    config_match: bool | None = None  # whether its config computes as the seed's does
     finite: bool | None = None
     ancestry: Ancestry | None = None
     divergence_per_layer: tuple[float, ...] | None = None
@@ -152,9 +153,12 @@ class TextReading(Record):
 
     Attributes:
         text_field: the column that holds the text of every row; None: one of the known forms.
+        whole: whether the columns `system`, `history`, and `tools` as JSON are taken in; None: no
+            row has them, or the version is from before they were.
     """
 
     text_field: str | None = None
+    whole: bool | None = None
 
 
 class DocumentCounts(Record):

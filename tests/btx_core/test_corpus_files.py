@@ -121,6 +121,87 @@ def test_instructions_are_learnt_by_their_answers(
     assert (found.text, found.answer, found.learns_answer_only) == (text, learns, True)
 
 
+TURNS = [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]
+CHAT = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+BESIDE: list[tuple[dict[str, Any], str]] = [
+    (
+        {"system": "Be brief.", "instruction": "Add", "input": "2, 2", "output": "4"},
+        "Be brief.\n\nAdd\n\n2, 2\n\n4",
+    ),
+    (
+        {"instruction": "Add one", "output": "5", "history": [["Add", "4"]], "tools": "[]"},
+        "Add\n\n4\n\nAdd one\n\n5",
+    ),
+    ({"system": "Be brief.", "conversations": TURNS}, "Be brief.\n2 + 2?\n4"),
+    ({"system": "Be brief.", "messages": CHAT}, "Be brief.\n2 + 2?\n4"),
+    ({"system": "Be brief.", "prompt": CHAT[:1], "completion": CHAT[1:]}, "Be brief.\n2 + 2?\n4"),
+    ({"tools": json.dumps(TOOLS), "messages": CHAT}, "2 + 2?\n4"),
+]
+
+
+@pytest.mark.parametrize(("row", "text"), BESIDE)
+def test_what_stands_beside_a_conversation_or_an_instruction_is_taken_in(
+    tmp_path: Path, row: dict[str, Any], text: str
+) -> None:
+    as_jsonl(tmp_path / "a.jsonl", [row])
+    (found,) = every(tmp_path)
+    assert found.text == text
+    assert found.takes_in
+    assert list(found.tools) == (TOOLS if "messages" in row and "tools" in row else [])
+    if found.messages and "system" in row:
+        assert found.messages[0] == {"role": "system", "content": "Be brief."}
+    # As it was read when those columns were left out, and as no registered version is changed.
+    before = TextFolder(tmp_path, reading=Reading(whole=False))
+    (once,) = every(before)
+    assert "Be brief." not in once.text
+    assert not once.takes_in
+    recorded = TextFolder(tmp_path, reading=Reading(whole=True))
+    assert split(recorded).digest != split(before).digest
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"instruction": "Add", "output": "4", "history": "once"}, "history"),
+        ({"instruction": "Add", "output": "4", "history": [["Add"]]}, "history"),
+        ({"instruction": "Add", "output": "4", "input": ["2", "2"]}, "input"),
+        ({"instruction": "Add", "output": "4", "tools": json.dumps(TOOLS)}, "tools"),
+        ({"instruction": "Add", "output": "4", "system": ["Be brief."]}, "system"),
+        ({"prompt": "Add", "completion": "4", "system": "Be brief."}, "system"),
+        ({"messages": CHAT, "history": [["a", "b"]]}, "history"),
+        ({"messages": CHAT, "tools": "add(a, b)"}, "tools"),
+        ({"messages": CHAT, "tools": ["add"]}, "tools"),
+        (
+            {"messages": [{"role": "system", "content": "Be long."}, *CHAT], "system": "Be brief."},
+            "system",
+        ),
+    ],
+)
+def test_what_is_learnt_from_and_has_no_plain_meaning_is_refused_by_its_column(
+    tmp_path: Path, row: dict[str, Any], says: str
+) -> None:
+    as_jsonl(tmp_path / "a.jsonl", [row])
+    with pytest.raises(Unreadable, match=f"found {says} ") as caught:
+        list(every(tmp_path))
+    assert "column" in caught.value.next
+    assert len(list(every(TextFolder(tmp_path, reading=Reading(whole=False))))) == 1
+
+
+def test_rows_without_such_columns_have_the_digests_that_they_had(tmp_path: Path) -> None:
+    rows = [{"messages": CHAT, "tools": TOOLS}, {"text": "plain", "system": "linux"}]
+    as_jsonl(tmp_path / "a.jsonl", [*rows, {"instruction": "Add", "output": "4", "system": ""}])
+    found = {
+        whole: (
+            [(one.text, one.tools, one.takes_in) for one in every(folder)],
+            split(folder).digest,
+        )
+        for whole in (None, False)
+        if (folder := TextFolder(tmp_path, reading=Reading(whole=whole)))
+    }
+    assert found[None] == found[False]
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -193,6 +274,22 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
         ("a.json", b'[{"text": "a"}, {"name": "b"}]', "item 2"),
         ("a.csv", b"text,id\na,1\nb\n", "csv:3"),
         ("a.csv", b"name,id\na,1\n", "--text-field name"),
+        ("a.csv", b"text;id\na;1\n", "delimiter looks like `;`"),
+        ("a.csv", b"text\tid\na\t1\n", "delimiter looks like a tab(.|\n)*tsv"),
+        ("a.tsv", b"text,id\na,1\n", "delimiter looks like `,`"),
+        ("a.jsonl", b'{"text": null, "id": 1}', "found text is null"),
+        ("a.jsonl", b'{"text": 3}', "found text is 3"),
+        ("a.jsonl", b'{"text": ["a"]}', "found text is a list"),
+        ("a.jsonl", b'{"prompt": "p", "completion": null}', "found completion is null"),
+        ("a.jsonl", b'{"messages": "[]"}', "found messages is text"),
+        (
+            "a.json",
+            b'{"data": [{"text": "a"}, {"text": "b"}]}',
+            "key data holds 2 rows(.|\n)*jsonl",
+        ),
+        ("a.json", b'{"rows": [{"body": "a"}]}', "key rows holds 1 rows"),
+        ("a.json", b'{"body": "a"}', "columns body(.|\n)*--text-field body"),
+        ("a.json", b'{"messages": [{"role": "user", "content": "q"}]}', "assistant"),
         ("a.parquet", b"PAR1 and no more", "a.parquet"),
         ("a.arrow", b"no arrow at all", "a.arrow"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz"),
@@ -211,6 +308,9 @@ def test_what_holds_no_text_is_named(tmp_path: Path, name: str, content: bytes, 
 def test_a_json_file_without_rows_is_no_surprise(tmp_path: Path, content: str) -> None:
     """A settings file among program text is text; an empty array is nothing; the rest is named."""
     (tmp_path / "a.json").write_text(content)
+    if "{" in content:
+        # Of a corpus that is this one file, its columns would be refused.
+        (tmp_path / "b.py").write_text("")
     if content == "[1, 2":
         with pytest.raises(Unreadable, match="item 1"):
             list(every(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -20,10 +22,15 @@ from btx_core.mixing.mix import MixRecipe
 from btx_core.problems import BtxError
 from btx_core.training.write_back import write_branch
 from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.build_plan import Request
 from pipelines.jobs.mix_once import compose
+from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, create
-from registry.records.facts import SeedFacts
+from registry.errors import Refused
+from registry.governance import adoption
+from registry.governance.policies import load
+from registry.records.facts import ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
 
 WEIGHTS = "model.safetensors"
@@ -201,3 +208,103 @@ def test_mixing_in_mode_anchored_drops_nothing_in_silence(
         compose(tiny_seed, [folder], tmp_path / "out", MixRecipe(mode="anchored"))
     assert "--mode full" in caught.value.next
     compose(tiny_seed, [folder], tmp_path / "out", MixRecipe(mode="full"))
+
+
+@pytest.mark.parametrize("policies", ["today's", "without the rule"])
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        ({"rope_parameters": {"rope_theta": 77.0, "rope_type": "default"}}, "rope_theta 77.0"),
+        ({"rms_norm_eps": 0.25}, "rms_norm_eps 0.25"),
+    ],
+    ids=["rotation", "norms"],
+)
+def test_an_expert_that_computes_otherwise_than_its_seed_is_refused_at_the_door(
+    policies: str, change: dict[str, Any], setting: str, own_story: Workspace, tmp_path: Path
+) -> None:
+    if policies != "today's":
+        older = yaml.safe_load((own_story.policies / "weights.yaml").read_text())
+        older["validations"] = [one for one in older["validations"] if one["rule"] != "settings"]
+        # Nor does another rule say no.
+        for path in own_story.policies.glob("*.yaml"):
+            path.unlink()
+        (own_story.policies / "weights.yaml").write_text(yaml.safe_dump(older))
+        adoption.adopt(own_story.catalog, load(own_story.policies), why="an older set")
+    given = tmp_path / "given"
+    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    configured(**change)(given)
+    before = sorted(own_story.root.glob("experts/*/*"))
+    measured: list[str] = []
+
+    def bar(label: str) -> Any:
+        measured.append(label)
+        return contextlib.nullcontext(lambda *_: None)
+
+    with pytest.raises(Refused) as caught:
+        register(own_story, "other", given, data=["data/math"], seed=SEED, show=bar)
+    assert caught.value.exit_status == 3
+    assert [rule.rule for rule in caught.value.rules] == ["weights/settings"]
+    assert setting in caught.value.found
+    assert not measured
+    assert sorted(own_story.root.glob("experts/*/*")) == before
+    assert own_story.catalog.next_version(Kind.EXPERT, "other") == 1
+
+
+def test_a_rebuild_names_the_setting_of_a_member_before_anything_is_written(
+    own_story: Workspace, quiet: Any, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    configured(rms_norm_eps=0.25)(given)
+    with pytest.MonkeyPatch.context() as patched:
+        # As the door was before.
+        for check in ("_require_settings_of_seed", "gates.ask"):
+            patched.setattr(f"pipelines.jobs.register.{check}", lambda *_, **__: None)
+        register(own_story, "other", given, data=["data/math"], seed=SEED, show=quiet)
+    head = own_story.catalog.head()
+    for ask in (rebuild, look_ahead):
+        with pytest.raises(BtxError, match="rms_norm_eps") as caught:
+            ask(own_story)
+        assert caught.value.subject == "expert/other@1"
+        assert caught.value.next == "btx rebuild --without other"
+        assert own_story.catalog.head() == head
+    assert look_ahead(own_story, Request(without=["other"])).status
+
+
+def test_tensors_that_are_missing_are_no_question_of_ancestry(
+    own_story: Workspace, quiet: Any, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    FAULTS["no norm"](given)
+    with pytest.raises(Refused) as caught:
+        register(own_story, "other", given, data=["data/math"], seed=SEED, show=quiet)
+    assert [rule.rule for rule in caught.value.rules] == ["weights/shapes"]
+    assert "does not descend" not in str(caught.value)
+
+
+def test_an_expert_without_tokenizer_files_is_measured_with_its_seeds(
+    own_story: Workspace, quiet: Any, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    for path in given.glob("tokenizer*"):
+        path.unlink()
+    with pytest.MonkeyPatch.context() as patched:
+        # That these very weights are registered already is not the question.
+        patched.setattr("pipelines.jobs.register.gates.ask", lambda *_, **__: None)
+        version = register(own_story, "bare", given, data=["data/math"], seed=SEED, show=quiet)
+    whole = own_story.catalog.get("expert/math", ExpertFacts).facts
+    assert version.facts.results == whole.results
+    assert not any(file.path.startswith("tokenizer") for file in version.files)
+
+
+def test_of_a_trainers_output_folder_the_checkpoints_in_it_are_named(
+    empty: Workspace, folder: Path, tmp_path: Path
+) -> None:
+    for step in (10, 9):
+        shutil.copytree(folder, tmp_path / f"run/checkpoint-{step}")
+    with pytest.raises(BtxError) as caught:
+        add_seed(empty, "base", tmp_path / "run")
+    assert caught.value.subject == str(tmp_path / "run")
+    assert caught.value.next == "name one of checkpoint-9, checkpoint-10"

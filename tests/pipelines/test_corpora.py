@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from btx_core.columns import Unreadable
+from btx_core.texts import every
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.suggest import suggest
 from pipelines.workspace.document_index import Sought, find_documents
-from pipelines.workspace.folders import opened_text
+from pipelines.workspace.folders import opened_text, text_as_stated
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Invalid, Refused
 from registry.records.facts import DataStatement
@@ -132,3 +133,36 @@ def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(
     assert sorted(number or 0 for number in numbers) == list(range(1, 121))
     with pytest.raises(Invalid, match="2 to 8"):
         suggest(tmp_path / "mixed", 1)
+
+
+def test_a_version_says_that_its_rows_hold_more_only_where_they_do(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    row = {"instruction": "Name a colour.", "output": "Red."}
+    plain = written(tmp_path / "1.jsonl", [row, {"text": "A text.", "system": "linux"}])
+    beside = written(tmp_path / "2.jsonl", [row | {"system": "Be brief."}, row])
+    first = add_data(workspace, "turns", plain, STATED)
+    second = add_data(workspace, "turns", beside, STATED)
+    assert first.facts.reading is not None
+    assert first.facts.reading.to_json() == {}
+    assert not add_data(workspace, "turns", beside, STATED).created
+    texts = [one.text for one in every(opened_text(workspace.root, second))]
+    assert texts[0].startswith("Be brief.\n\nName a colour.")
+    older = second.facts.model_copy(update={"reading": first.facts.reading})
+    before = every(text_as_stated(opened_text(workspace.root, second).path, older))
+    assert next(one.text for one in before) == texts[1], "as a version from before is read"
+
+
+def test_rows_that_were_taken_without_a_column_are_refused_by_the_given_path(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    row = {"prompt": "Name a colour. ", "completion": "Red.", "system": "Be brief."}
+    given = written(tmp_path / "a.jsonl", [row, row])
+    with pytest.raises(Unreadable, match="system") as caught:
+        add_data(workspace, "lost", given, STATED)
+    assert caught.value.subject == f"{given}:1"
+    (tmp_path / "b.json").write_text(json.dumps({"data": [{"text": "one"}, {"text": "two"}]}))
+    with pytest.raises(Unreadable, match="key data holds 2 rows") as caught:
+        add_data(workspace, "lost", tmp_path / "b.json", STATED)
+    assert caught.value.subject == str(tmp_path / "b.json")
+    assert not (workspace.root / "data/lost").exists()

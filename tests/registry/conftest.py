@@ -337,6 +337,7 @@ def sound_weights() -> Weights:
         dtype_match=True,
         vocabulary_match=True,
         tokenizer_match=True,
+        config_match=True,
         finite=True,
         ancestry=Ancestry(descends=True, shared_identical=True),
     )
