@@ -46,7 +46,8 @@ def withdraw(
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
     reached += [Reached(ref=str(one.ref), removal=one.removal, why=one.why) for one in builds]
-    reached += _twins(workspace, version)
+    for lost in (version, *(catalog.get(ref) for ref in impact.experts)):
+        reached += [one for one in _twins(workspace, lost) if one not in reached]
     for ref in impact.exports:
         folder = catalog.get(ref, ExportFacts).facts.folder
         reached.append(Reached(ref=str(ref), folder=folder))

@@ -7,7 +7,7 @@ Nothing is changed. Composing a build again to compare bytes is left to whoever 
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from registry.catalogue import audit_log, insert_only, lineage, tombstones
 from registry.catalogue.audit_log import Break
 from registry.catalogue.catalog import Catalog, rows_digests
 from registry.catalogue.database import SCHEMA, Rows
+from registry.catalogue.reading import references_by_id
 from registry.catalogue.rows import (
     EVENT_COLUMNS,
     FILE_COLUMNS,
@@ -327,6 +328,9 @@ def _withdrawn(
         f"JOIN version v ON {lineage.IS_SUBJECT} WHERE w.kind = 'withdrawn'"
     )
     withdrawals = {subject: (at, actor) for subject, at, actor in rows(query)}
+    gone = lineage.withdrawn(rows)
+    made_of_it = references_by_id(rows, lineage.walk(rows, gone, down=True) - gone)
+    tainted = {str(ref) for ref in made_of_it}
     for version in versions:
         subject = str(version.ref)
         if subject in erased:
@@ -336,8 +340,10 @@ def _withdrawn(
             found = f"withdrawn by {actor} at {at}{_contested(rows, subject)}"
             yield finding("standing", subject, found, "nothing withdrawn in it", "btx rebuild")
         elif not _waived(rows, subject, "seen-before/withdrawn"):
-            for holder in _same_bytes(rows, version, withdrawals):
-                found = f"holds files of {holder}, which is withdrawn"
+            unusable = withdrawals.keys() if subject in tainted else withdrawals.keys() | tainted
+            for holder in _same_bytes(rows, version, unusable):
+                state = "withdrawn" if holder in withdrawals else "tainted"
+                found = f"holds files of {holder}, which is {state}"
                 advice = f"btx withdraw {subject}"
                 yield finding("standing", subject, found, "nothing withdrawn in it", advice)
 
@@ -355,8 +361,8 @@ def _waived(rows: Rows, subject: str, rule: str) -> bool:
     return any(f'"{rule}":"waived"' in str(body) for (body,) in rows(query, subject=subject))
 
 
-def _same_bytes(rows: Rows, version: Version[Facts], withdrawn: Iterable[str]) -> list[str]:
-    """Return the withdrawn versions that hold a corpus file or weights of this one.
+def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) -> list[str]:
+    """Return those of some versions that hold a corpus file or weights of this one.
 
     Weights that a seed holds as well are not counted: they come from there.
     """
@@ -371,8 +377,7 @@ def _same_bytes(rows: Rows, version: Version[Facts], withdrawn: Iterable[str]) -
     )
     ref = version.ref
     found = rows(query, kind=str(ref.kind), name=ref.name, number=ref.version)
-    named = set(withdrawn)
-    return sorted(subject for subject in map(_subject, found) if subject in named)
+    return sorted(subject for subject in map(_subject, found) if subject in unusable)
 
 
 def _files(

@@ -3,15 +3,15 @@
 In: a dossier. Out: an Answer for each point: sizes, languages, sources, withdrawals.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from registry.formats import tables
-from registry.formats.dossier import Dossier, compute
+from registry.formats.dossier import TRAINING_TOKENS, Dossier, compute, tokens_read, trained
 from registry.formats.legal_points import Answer, missing_fact
 from registry.formats.tables import Pointer, Table
 from registry.governance import contesting
 from registry.records.events import Erased, Withdrawn
-from registry.records.facts import DataFacts
+from registry.records.facts import DataFacts, Facts
 from registry.records.version import Version
 from registry.units import counted, size
 
@@ -44,7 +44,9 @@ def data_in_full(dossier: Dossier) -> Answer:
     """Answer which data trained and measured the model, with all that is stated of it."""
     if not dossier.of(DataFacts):
         return Answer(missing=_data_gaps(dossier))
-    return Answer((tables.data(dossier), *data_points(dossier).recorded), _data_gaps(dossier))
+    points = data_points(dossier)
+    missing = (*_data_gaps(dossier), *points.missing)
+    return Answer((tables.data(dossier), *points.recorded), missing)
 
 
 def data_in_short(dossier: Dossier) -> Answer:
@@ -64,7 +66,10 @@ def data_points(dossier: Dossier) -> Answer:
     )
     table = Table(("data", "text", "files"), rows, frozenset({1, 2}))
     tokens = tables.number(compute(dossier).tokens)
-    return Answer((table, f"Tokens trained on, all trainings together: {tokens}."))
+    untold = _untold(dossier)
+    which = f" but {_refs(untold)}" if untold else ""
+    sentence = f"Tokens trained on, all trainings together{which}: {tokens}."
+    return Answer((table, sentence), _tokens_missing(dossier))
 
 
 def data_scope(dossier: Dossier) -> Answer:
@@ -84,14 +89,19 @@ def modality_and_size(dossier: Dossier) -> Answer:
     """Answer how much text of which languages it was trained on, in the template's ranges."""
     versions = dossier.of(DataFacts)
     tokens = compute(dossier).tokens
+    text = _size_class(tokens)
+    untold = _untold(dossier)
+    if untold:
+        text = f"{_refs(untold)}: number of tokens not reported; the rest: {text}"
     rows = (
-        ("Text", _size_class(tokens), tables.total_size(versions)),
+        ("Text", text, tables.total_size(versions)),
         *((kind, "none", "none") for kind in ("Image", "Audio", "Video")),
     )
     languages = data_scope(dossier)
     table = Table(("modality", "size", "stored"), rows)
     fixed = "Not trained on continuously: each build is fixed, new data makes a new build."
-    return Answer((table, *languages.recorded, fixed), languages.missing)
+    missing = (*_tokens_missing(dossier), *languages.missing)
+    return Answer((table, *languages.recorded, fixed), missing)
 
 
 def summary_version(dossier: Dossier) -> Answer:
@@ -163,6 +173,22 @@ def _data_gaps(dossier: Dossier) -> tuple[str, ...]:
         if refs:
             gaps.append(f"{words} of {', '.join(refs)}: btx data add NAME PATH {option}, anew")
     return tuple(gaps)
+
+
+def _untold(dossier: Dossier) -> list[Version[Facts]]:
+    """Return of which trainings nobody told how many tokens they read."""
+    return [version for version in trained(dossier) if tokens_read(dossier, version) is None]
+
+
+def _refs(versions: Sequence[Version[Facts]]) -> str:
+    return ", ".join(str(version.ref) for version in versions)
+
+
+def _tokens_missing(dossier: Dossier) -> tuple[str, ...]:
+    return tuple(
+        missing_fact(dossier, TRAINING_TOKENS, "tokens of the training", version)
+        for version in _untold(dossier)
+    )
 
 
 def _size_class(tokens: float | None) -> str:

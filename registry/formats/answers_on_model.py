@@ -233,14 +233,17 @@ def computation_for_energy(dossier: Dossier) -> Answer:
     flops = compute(dossier).flops
     if flops is None:
         return Answer()
-    return Answer((f"Computation it may be estimated from: {power(flops)} operations.",))
+    least = _at_least(dossier)
+    return Answer((f"Computation it may be estimated from: {least}{power(flops)} operations.",))
 
 
 def training_time(dossier: Dossier) -> Answer:
     """Answer how long the trainings took."""
     seconds = compute(dossier).wall_s
     text = duration(seconds) if seconds is not None else tables.NOT_REPORTED
-    return Answer((f"{text} by the clock, all trainings added up.",), _unreported(dossier))
+    return Answer(
+        (f"{_at_least(dossier)}{text} by the clock, all trainings added up.",), _unreported(dossier)
+    )
 
 
 def training_flops(dossier: Dossier) -> Answer:
@@ -248,7 +251,8 @@ def training_flops(dossier: Dossier) -> Answer:
     flops = compute(dossier).flops
     text = power(flops) if flops is not None else tables.NOT_REPORTED
     test = modification(dossier).sentence
-    return Answer((f"{text} floating point operations.", test), _unreported(dossier))
+    operations = f"{_at_least(dossier)}{text} floating point operations."
+    return Answer((operations, test), _unreported(dossier))
 
 
 def how_flops_are_counted(dossier: Dossier) -> Answer:
@@ -327,6 +331,11 @@ def _seed_name(dossier: Dossier, version: Version[SeedFacts]) -> str:
 
 def _settings(build: BuildFacts) -> list[tuple[str, str]]:
     return [(f"tuning: {key}", str(value)) for key, value in sorted(build.recipe.tune.items())]
+
+
+def _at_least(dossier: Dossier) -> str:
+    """Return what stands before a sum in which a training is missing."""
+    return "at least " if _unreported(dossier) else ""
 
 
 def _unreported(dossier: Dossier) -> tuple[str, ...]:

@@ -45,6 +45,10 @@ NAMESPACE = uuid.UUID("6f0a3d0e-6a53-5f0c-9d0c-3f2f6d1f7c1b")
 F = TypeVar("F", bound=Facts)
 
 
+# The own fact that says how many tokens something was trained on that reported none.
+TRAINING_TOKENS = "training_tokens"
+
+
 @dataclass(frozen=True)
 class Judgement:
     """One verdict of a gate: the event that logged it, and its body."""
@@ -314,13 +318,28 @@ def training(version: Version[Facts]) -> TrainingReport | None:
     return report if report and report.to_json() else None
 
 
+def tokens_read(dossier: Dossier, version: Version[Facts]) -> int | None:
+    """Return how many tokens a seed or expert was trained on: as reported, else as stated."""
+    report = training(version)
+    if report is not None and report.tokens is not None:
+        return report.tokens
+    stated = dossier.own.get(str(version.ref), {}).get(TRAINING_TOKENS)
+    return int(stated.value) if stated and isinstance(stated.value, int | float) else None
+
+
+def trained(dossier: Dossier) -> list[Version[Facts]]:
+    """Return everything that was trained: seeds and experts."""
+    return [*dossier.of(SeedFacts), *dossier.of(ExpertFacts)]
+
+
 def compute(dossier: Dossier) -> Spent:
     """Add up what everything in the graph reported to have taken; None where nothing did."""
-    trained = [training(version) for version in (*dossier.of(ExpertFacts), *dossier.of(SeedFacts))]
+    trainings = [training(version) for version in trained(dossier)]
     tuned = [version.facts.cost.tune for version in dossier.of(BuildFacts)]
-    parts = [part for part in (*trained, *tuned) if part]
+    parts = [part for part in (*trainings, *tuned) if part]
+    read = [tokens_read(dossier, version) for version in trained(dossier)]
     return Spent(
-        tokens=_sum(part.tokens for part in parts),
+        tokens=_sum([*read, *(part.tokens for part in tuned)]),
         flops=_sum(part.flops for part in parts),
         wall_s=_sum(part.wall_s for part in parts),
     )

@@ -25,6 +25,10 @@ class AsOf:
         """Tell whether a version was withdrawn, erased, retired or tainted before an event."""
         return self._out_of_use.get(ref, seq) < seq
 
+    def out_of_use(self, seq: int) -> list[str]:
+        """Return what was out of use before an event."""
+        return [ref for ref, since in self._out_of_use.items() if since < seq]
+
     def was_seen(self, ref: str, seq: int) -> bool:
         """Tell whether a version stood in the registry before an event, and was no mistake."""
         retired = any(one.subject == ref and one.seq < seq for one in self._retired)

@@ -94,13 +94,17 @@ class PartClaims:
         yield from differences("all that it is made from", evidence, {"licenses": actual})
 
     def _seen(self, event: Event, evidence: JsonObject) -> Iterator[str]:
-        """Look for registered text in a corpus that its evidence does not name."""
-        if evidence.get("kind") != "data" or "seen_before" not in evidence:
-            return
+        """Look for registered text or weights in a candidate that its evidence does not name."""
         version = version_of(self.catalog, event.subject)
-        if version is None or not isinstance(version.facts, DataFacts):
+        if version is None or "seen_before" not in evidence:
             return
         told = {line["ref"]: line for line in evidence["seen_before"]}
+        if isinstance(version.facts, ExpertFacts | SeedFacts):
+            for ref, share in self._weights(event, version.facts.tensors):
+                if str(ref) not in told:
+                    yield f"judged without {ref}, of whose tensors it holds {share:.0%}"
+        if not isinstance(version.facts, DataFacts):
+            return
         for ref, share in self._shares(event, version.files, version.facts):
             other = self.catalog.get(ref, DataFacts).facts
             claimed = told.get(str(ref))
@@ -113,6 +117,33 @@ class PartClaims:
                 "same_license": is_same(other.license, version.facts.license),
             }
             yield from differences(str(ref), claimed, actual)
+
+    def _weights(
+        self, event: Event, tensors: Mapping[str, str]
+    ) -> Iterator[tuple[Reference, float]]:
+        """Yield the experts out of use by then that hold the same tensors, with the share.
+
+        Those of seeds are in every branch. With what is in use it is not compared: in everything
+        that would take as many comparisons as there are pairs of experts.
+        """
+        gone = [
+            version
+            for ref in self.then.out_of_use(event.seq)
+            if ref != event.subject
+            and self.then.was_seen(ref, event.seq)
+            and (version := version_of(self.catalog, ref))
+        ]
+        experts = [one for one in gone if isinstance(one.facts, ExpertFacts)]
+        if not experts:
+            return
+        seeds = self.catalog.versions(SeedFacts, files=False)
+        common = {digest for seed in seeds for digest in seed.facts.tensors.values()}
+        own = set(tensors.values()) - common
+        for expert in experts:
+            theirs = set(expert.of(ExpertFacts).facts.tensors.values()) - common
+            both, smaller = len(own & theirs), min(len(own), len(theirs))
+            if smaller and both / smaller >= seen_before.LEAST_SHARE:
+                yield expert.ref, both / smaller
 
     def _shares(
         self, event: Event, files: Sequence[FileFact], facts: DataFacts

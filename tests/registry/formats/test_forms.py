@@ -95,6 +95,27 @@ def test_with_all_facts_stated_nothing_is_missing(governed: Any, source_class: s
         assert "as stated" in text
 
 
+@pytest.mark.parametrize("name", ["training-summary", "annex-xi"])
+def test_no_sum_is_told_as_the_whole_while_a_training_reported_nothing(
+    governed: Any, name: str
+) -> None:
+    governed.story()
+    catalog = governed.as_("ann")
+    stating.declare(catalog, SCHEMA)
+
+    def shown() -> str:
+        dossier = collect(catalog, "build/1")
+        return render(public(dossier) if name == "training-summary" else dossier, name)
+
+    assert "less than 1 billion tokens" not in shown().replace("the rest: less", "")
+    assert "all trainings together:" not in shown()
+    assert "btx fact set seed/base@1 training_tokens=VALUE" in shown()
+    stating.amend(catalog, "seed/base@1", {"training_tokens": 2e12}, "the maker's card")
+    assert "training_tokens=VALUE" not in shown()
+    told = "1 billion to 10 trillion" if name == "training-summary" else "all trainings together:"
+    assert told in shown()
+
+
 @pytest.mark.parametrize("name", FILLABLE)
 def test_without_facts_each_gap_names_the_fact_and_the_command_that_states_it(
     governed: Any, name: str
