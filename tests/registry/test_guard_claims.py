@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 
 from pipelines.jobs import collect_evidence
+from registry.catalogue import checks
+from registry.catalogue.checks import Surroundings
+from registry.catalogue.store import Store
 from registry.governance import acts, adoption, approving, gaps, gate, people, stating
 from registry.governance.policies import load
 from registry.records.facts import BuildFacts
 from registry.records.own_facts import FactSchema
+from registry.records.version import FileFact
 
 POLICIES = Path(__file__).parents[2] / "policies"
 NC = "CC-BY-NC-4.0"
@@ -375,6 +379,37 @@ def test_an_expert_that_was_judged_as_another_or_as_a_cheaper_one_is_found(
     lying(told, asked[0], lambda e: lie, monkeypatch)
     (found,) = (gap.found for gap in gaps.ungated(told.as_("ann"), "expert/law@1"))
     assert found.startswith(f"judged on {next(iter(lie))}")
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_weights_of_a_tainted_expert_that_a_verdict_left_out_are_found(
+    told: Any, renamed: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under another name, whole or in another file, said to be trained on other data."""
+    told.seed()
+    tensors = {"mlp.up": "c" * 64, "mlp.down": "d" * 64}
+    tainted, other = told.data("law"), told.data("code", license="MIT")
+    held = told.expert_facts
+    monkeypatch.setattr(told, "expert_facts", lambda *a, **k: held(*a, tensors=tensors, **k))
+    told.expert(tainted)
+    catalog = told.as_("ann")
+    vouched = acts.vouched(catalog, "withdrawn", "data/law@1", tainted.digest, why="w")
+    catalog.withdraw("data/law@1", "w", envelope=vouched)
+    file = FileFact("model.safetensors", 9, ("e" if renamed else "b") * 64)
+    facts = told.expert_facts(other, domain="fresh")
+    asked = collect_evidence.of_expert(catalog, "expert/fresh@1", facts, [file])
+    lying(told, told.question("register", asked), lambda e: {}, monkeypatch)
+    parents = [("seed/base@1", "branched_from"), (other.ref, "trained_on")]
+    catalog.register("fresh", facts, files=[file], parents=parents)
+    (found,) = (gap.found for gap in gaps.ungated(catalog, "expert/fresh@1"))
+    assert found == "judged without expert/law@1, of whose tensors it holds 100%"
+    around = Surroundings(store=Store(tmp_path / "store"), stored=frozenset())
+    standing = [
+        one.found
+        for one in checks.audit(catalog, "expert/fresh@1", around).findings
+        if one.check == "standing"
+    ]
+    assert standing == ([] if renamed else ["holds files of expert/law@1, which is tainted"])
 
 
 @pytest.mark.parametrize("lie", [{"model_type": "mamba"}, {"name": "other"}])
