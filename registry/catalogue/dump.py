@@ -44,6 +44,16 @@ TABLES = {
 }
 # Written as JSON, not as text that holds JSON.
 JSON_COLUMNS = ("facts", "body")
+NUMBER_COLUMNS = (
+    "seq",
+    "id",
+    "number",
+    "bytes",
+    "linked",
+    "version_id",
+    "from_id",
+    "to_id",
+)
 LINES_A_BATCH = 1000
 # Of a row in bytes: the facts of a build with a million tensors are a tenth of it.
 LONGEST_LINE = 1 << 30
@@ -326,6 +336,15 @@ def _lines(path: Path) -> Iterator[bytes]:
             yield line
 
 
+def _check_number(value: object, column: str) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(column)
+    if not abs(value) <= LARGEST_NUMBER:
+        raise ValueError(column)
+
+
 def row_of(line: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
     """Return what a line says as a row to insert.
 
@@ -337,12 +356,12 @@ def row_of(line: Mapping[str, Any], columns: tuple[str, ...]) -> dict[str, Any]:
         value = line[column]
         if column in JSON_COLUMNS:
             value = canonical_json(value).decode()
+        elif column in NUMBER_COLUMNS:
+            _check_number(value, column)
         elif isinstance(value, str):
             # No database takes half a pair of surrogates.
             value.encode()
-        elif isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            raise ValueError(column)
-        elif not isinstance(value, str | int | float | None):
+        elif value is not None:
             raise TypeError(column)
         row[column] = value
     return row

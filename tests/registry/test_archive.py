@@ -168,6 +168,11 @@ def test_a_dump_that_names_a_path_outside_is_refused_before_anything_is_written(
         ("version", {"actor": "\ud800"}),
         ("version", {"actor": ["a"]}),
         ("label", {"number": {"a": 1}}),
+        ("label", {"number": "<script>alert(1)</script>"}),
+        ("label", {"number": True}),
+        ("label", {"number": float("nan")}),
+        ("label", {"value": 7}),
+        ("edge", {"from_id": "1"}),
         ("file", {"bytes": 1 << 70}),
     ],
 )
