@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.contents import contents_of
 from btx_core.checkpoints.stock import refused_as_unsupported
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.problems import ShapeMismatch, Unsupported
@@ -64,11 +65,14 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Return a folder's tokenizer as stock transformers reads it.
 
     Raises:
+        Unsafe: for a file that is none, or a link elsewhere.
         Unsupported: when it cannot.
     """
     # Here, since it takes torch along.
     from transformers import AutoTokenizer
 
+    # A pipe among the files would be waited for.
+    contents_of(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             read_json(folder / name)

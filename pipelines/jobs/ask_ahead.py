@@ -9,8 +9,7 @@ Nothing is logged: the gate is asked again, of the branch itself, when it is reg
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transformers import AutoTokenizer
-
+from btx_core.checkpoints.token_meaning import read_tokenizer
 from btx_core.columns import Unreadable
 from btx_core.measuring.overlap import contamination
 from btx_core.texts import TextFolder
@@ -65,7 +64,7 @@ def require_readable(workspace: Workspace, intents: Sequence[Intent], *, keep: b
         text = folders.opened_text(workspace.root, intent.data)
         if not keep:
             text = TextFolder(text.path, text.rule, None, text.reading)
-        tokenizer = AutoTokenizer.from_pretrained(folders.folder_of(workspace.root, intent.seed))
+        tokenizer = read_tokenizer(folders.folder_of(workspace.root, intent.seed))
         try:
             Tokens.of(text, tokenizer)
         except Unreadable as error:

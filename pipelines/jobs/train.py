@@ -35,6 +35,7 @@ from registry.records.base import JsonObject
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE, Kind
+from registry.records.references import parse
 from registry.records.version import Version
 from registry.units import size
 
@@ -234,6 +235,9 @@ def _inputs(
     corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
     for version in (base, *corpora.values()):
         _check_usable(workspace, version)
+    for ref in (base.ref, *(one.ref for one in corpora.values()), *map(parse, base.facts.data)):
+        folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+        folders.require_plain(folder, str(ref))
     return base, corpora
 
 

@@ -270,6 +270,7 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
             expected="the folder itself",
             next=advice,
         )
+    require_plain(folder, subject)
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {file.path: file.sha256 for file in files}
     for path in sorted(found ^ set(expected)):
@@ -293,6 +294,18 @@ def verify(folder: Path, files: Sequence[FileFact], subject: str) -> None:
                 found=f"sha256 {now}",
                 expected=f"sha256 {registered}",
                 next=advice,
+            )
+
+
+def require_plain(folder: Path, subject: str) -> None:
+    """Raise Damaged for a pipe, socket or device in a folder: DVC and loaders would wait for it."""
+    for path in folder.rglob("*"):
+        if not (path.is_file() or path.is_dir() or path.is_symlink()):
+            raise Damaged(
+                f"{subject}, {path}",
+                found="no file and no folder",
+                expected="the registered files",
+                next=f"remove {path}",
             )
 
 

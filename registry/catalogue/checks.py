@@ -410,8 +410,8 @@ def _files(
         return
     known = {file.path for file in version.files}
     for path in sorted(folder.rglob("*")):
-        is_file = path.is_file() or path.is_symlink()
-        if is_file and path.relative_to(folder).as_posix() not in known:
+        is_folder = path.is_dir() and not path.is_symlink()
+        if not is_folder and path.relative_to(folder).as_posix() not in known:
             subject = f"{version.ref}, {path}"
             found, expected = "a file that is not registered", "registered files only"
             yield finding("files", subject, found, expected, f"remove {path}")

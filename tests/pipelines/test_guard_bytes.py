@@ -20,6 +20,7 @@ from pipelines.jobs.export import ExportRequest, export
 from pipelines.jobs.rebuild import look_ahead, rebuild
 from pipelines.jobs.release import release
 from pipelines.jobs.repair import repair
+from pipelines.jobs.train import look_ahead as train_ahead
 from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.jobs.write_report import report
@@ -227,6 +228,23 @@ def test_a_link_in_the_place_of_a_versions_folder_is_refused_found_and_replaced(
     assert repair(own_story, ref).lost == ()
     assert not folder.is_symlink()
     assert audit(own_story, ref).findings == ()
+
+
+@pytest.mark.parametrize("part", ["seeds/base/1/merges.txt", "data/math/1/more.txt"])
+def test_a_pipe_among_registered_files_is_waited_for_by_nobody(
+    own_story: Workspace, part: str
+) -> None:
+    pipe = own_story.root / part
+    os.mkfifo(pipe)
+    found = audit(own_story, "expert/math@1").findings
+    assert [one.subject.rpartition(", ")[2] for one in found] == [str(pipe)]
+    for use in (
+        lambda: train_ahead(own_story, {"math": "data/math"}),
+        lambda: train(own_story, {"math": "data/math"}),
+        lambda: train_ahead(own_story, {"again": "data/math"}),
+    ):
+        with pytest.raises(Damaged, match=pipe.name):
+            use()
 
 
 def test_an_audit_reads_nothing_through_a_link_that_leads_out(
