@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from btx_core.checkpoints.strict_json import SAVE_ANEW
+from btx_core.problems import Unsupported
+
 FLOAT32, BFLOAT16 = 4, 2
 # A moving average of the gradient, and one of its square.
 ADAM_AVERAGES = 2
@@ -56,20 +59,37 @@ class ModelShape:
     # Any: a config as transformers writes it.
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "ModelShape":
-        """Return the sizes that a config.json of a dense model or a mixture names."""
-        heads = config["num_attention_heads"]
-        head = config.get("head_dim") or config["hidden_size"] // heads
-        experts = config.get("num_local_experts") or config.get("num_experts") or 1
+        """Return the sizes that a config.json of a dense model or a mixture names.
+
+        Raises:
+            Unsupported: for a size that is missing, or no whole number.
+        """
+
+        def size(*keys: str, otherwise: int | None = None) -> int:
+            named = [config[key] for key in keys if config.get(key)]
+            value = named[0] if named else otherwise
+            if type(value) is not int or value < 1:
+                raise Unsupported(
+                    "config.json",
+                    found=f"{keys[-1]} {value!r}",
+                    expected="a whole number above 0",
+                    next=SAVE_ANEW,
+                )
+            return value
+
+        heads, width = size("num_attention_heads"), size("hidden_size")
+        head = size("head_dim", otherwise=width // heads)
+        experts = size("num_local_experts", "num_experts", otherwise=1)
         return cls(
-            layers=config["num_hidden_layers"],
-            width=config["hidden_size"],
-            feed_forward=config.get("moe_intermediate_size") or config["intermediate_size"],
+            layers=size("num_hidden_layers"),
+            width=width,
+            feed_forward=size("moe_intermediate_size", "intermediate_size"),
             heads_width=heads * head,
-            key_value_width=(config.get("num_key_value_heads") or heads) * head,
-            vocabulary=config["vocab_size"],
+            key_value_width=size("num_key_value_heads", otherwise=heads) * head,
+            vocabulary=size("vocab_size"),
             tied=bool(config.get("tie_word_embeddings", False)),
             experts=experts,
-            experts_per_token=config.get("num_experts_per_tok", 1) if experts > 1 else 1,
+            experts_per_token=size("num_experts_per_tok", otherwise=1) if experts > 1 else 1,
         )
 
     def mixed(self, experts: int, experts_per_token: int = 2) -> "ModelShape":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
+from btx_core.problems import Unsupported
 from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
 from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe
 from pipelines.workspace.placement import Resources
@@ -94,5 +95,5 @@ def shape_of(seed: Path) -> ModelShape | None:
     """Return the sizes of a seed's model; None where its config does not say them."""
     try:
         return ModelShape.of(config_of(seed))
-    except (KeyError, TypeError, ValueError):
+    except (Unsupported, KeyError, TypeError, ValueError):
         return None

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
+from btx_core.problems import Unsupported
 from btx_core.training.memory import ModelShape, RunShape, memory_of
 
 SIZES: dict[str, Any] = {
@@ -96,3 +97,22 @@ def test_a_run_peaks_where_the_formula_says(recompute: bool) -> None:
     measured = int(done.stdout)
     assert measured <= 1.1 * memory_of(shape, run).total, "it says too little"
     assert measured >= 0.65 * memory_of(shape, run).total, "it says far too much"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_key_value_heads", "2"),
+        ("hidden_size", None),
+        ("vocab_size", 1.5),
+        ("num_hidden_layers", [2]),
+        ("head_dim", -8),
+        ("num_attention_heads", True),
+    ],
+)
+def test_a_size_that_is_no_number_is_told_by_its_name(key: str, value: object) -> None:
+    sizes = ("num_attention_heads", "hidden_size", "num_hidden_layers", "vocab_size")
+    config = dict.fromkeys(sizes, 4) | {"intermediate_size": 4, key: value}
+    with pytest.raises(Unsupported, match=r"config\.json") as refused:
+        ModelShape.of(config)
+    assert refused.value.found == f"{key} {value!r}"
