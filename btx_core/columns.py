@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from btx_core.files import any_json
 from btx_core.problems import BtxError
 
 # Any: what a row, a message or a tool holds is its owner's.
@@ -245,8 +246,8 @@ def _parsed_tools(row: Row, where: str) -> list[Tool]:
     tools = row.get("tools")
     if isinstance(tools, str) and tools.strip():
         try:
-            tools = json.loads(tools)
-        except (ValueError, RecursionError):
+            tools = any_json(tools)
+        except ValueError:
             raise _unclear(row, where, "tools", "a list of objects, or one as JSON") from None
     several = [] if tools is None or tools == "" else tools
     if isinstance(several, list | tuple) and all(isinstance(one, Mapping) for one in several):

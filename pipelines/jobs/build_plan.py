@@ -293,9 +293,8 @@ def require_settings_of_seed(planned: Plan) -> None:
         weights = version.facts.preflight
         if weights is None or weights.config_match is not False:
             continue
-        differing = [one for one in weights.problems if ", config" in one.subject]
-        found = [f"{one.subject} {one.found}" for one in differing]
-        expected = [one.expected for one in differing]
+        found = [f"{one.subject} {one.found}" for one in weights.config_problems]
+        expected = [one.expected for one in weights.config_problems]
         raise Invalid(
             str(version.ref),
             found="; ".join(found) or "another config than the seed's",

@@ -212,11 +212,7 @@ def _require_settings_of_seed(workspace: Workspace, ref: str, evidence: ExpertEv
     question = gates.question(workspace, Gate.REGISTER, ref, evidence)
     if gate.check(workspace.catalog, question).outcome == "refused":
         return
-    settings = [
-        f"{one.subject} {one.found}, not {one.expected}"
-        for one in weights.problems
-        if ", config" in one.subject
-    ]
+    settings = [f"{one.subject} {one.found}, not {one.expected}" for one in weights.config_problems]
     rule = BrokenRule(
         "weights/settings",
         f"{ref} computes otherwise than {evidence.seed} by its config: {'; '.join(settings)}",

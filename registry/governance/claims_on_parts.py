@@ -21,7 +21,7 @@ from registry.records.base import JsonObject
 from registry.records.events import Withdrawn
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE, Kind
-from registry.records.references import Reference
+from registry.records.references import Reference, parse
 from registry.records.version import Event, FileFact, Version
 
 
@@ -130,6 +130,7 @@ class PartClaims:
             version
             for ref in self.then.out_of_use(event.seq)
             if ref != event.subject
+            and parse(ref).kind == Kind.EXPERT
             and self.then.was_seen(ref, event.seq)
             and (version := version_of(self.catalog, ref))
         ]

@@ -105,6 +105,11 @@ class Weights(Record):
     recommendation: str | None = None
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def config_problems(self) -> list[Problem]:
+        """The settings by which it computes otherwise than its seed."""
+        return [one for one in self.problems if ", config" in one.subject]
+
 
 class Facts(Record):
     """The facts of one kind of version."""

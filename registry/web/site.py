@@ -198,8 +198,13 @@ class Site:
 
     def left(self, name: str) -> bool:
         """Return whether a person was taken off the list of actors: their tokens open nothing."""
-        person = people.roll(self.catalog).get(name)
+        person = self._roll(self.catalog.last()).get(name)
         return person is not None and not person.roles
+
+    @cached_property
+    def _roll(self) -> Callable[[int], Mapping[str, people.Actor]]:
+        """The list of actors as of the newest event: read once until there is another."""
+        return lru_cache(maxsize=1)(lambda last: people.roll(self.catalog))
 
     @cached_property
     def _checked(self) -> "dict[str, _Checked]":
