@@ -20,9 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from btx_core.problems import BtxError, Interrupted
-from pipelines.stages import run_lock
 from pipelines.stages.lifeline import environment_below
 from pipelines.stages.monitor import Log
+from pipelines.workspace import run_lock
 from pipelines.workspace.environment import child_environment
 from registry.records.events import StageRan
 

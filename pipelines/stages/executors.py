@@ -14,10 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from btx_core.problems import BtxError, Interrupted
-from pipelines.stages import local_processes, ray_cluster, run_lock, slurm_jobs
+from pipelines.stages import local_processes, ray_cluster, slurm_jobs
 from pipelines.stages.dvc_runs import StageFailed
 from pipelines.stages.monitor import Log, TaskMonitor
 from pipelines.stages.task import Task
+from pipelines.workspace import run_lock
 from pipelines.workspace.placement import Resources, check_counts
 from pipelines.workspace.workspace import RaySettings, Settings
 from registry.errors import Invalid

@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from btx_core.problems import BtxError
-from pipelines.stages import run_lock, stages
+from pipelines.stages import stages
 from pipelines.stages.lifeline import end_with_command
+from pipelines.workspace import run_lock
 from pipelines.workspace.diagnostics import show_diagnostics
 
 # torch.distributed.run reads from this file why a process failed.

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from btx_core.files import any_json
-from pipelines.workspace import trust
+from pipelines.workspace import run_lock, trust
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import child_environment, is_shared, shared_as
 from pipelines.workspace.existing_project import enclosing_repository, require_stages
@@ -474,7 +474,7 @@ class Workspace:
                 except BlockingIOError:
                     return lock.read().strip() or "another command"
         except FileNotFoundError:
-            pass
+            run_lock.wait_until_gone(self.root)
         return None
 
     def next_number(self, kind: Kind, name: str) -> int:
@@ -499,7 +499,7 @@ class Workspace:
 
         Another writer waits, after a line on stderr that says who holds it. Processes that are
         started inside may inherit the lock: when this one is killed, the next writer waits for
-        what it left running.
+        what it left running, here or on other machines.
 
         Args:
             what: the command that writes, for that line.
@@ -520,6 +520,7 @@ class Workspace:
             lock.truncate(0)
             lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")
             lock.flush()
+            run_lock.wait_until_gone(self.root)
             _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
             _set_driver(self.root)
             yield

@@ -10,8 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.stages import lifeline, run_lock
+from pipelines.stages import lifeline
 from pipelines.stages.lifeline import COMMAND, leased
+from pipelines.workspace import run_lock
+from pipelines.workspace.workspace import create
 
 # Starts the next one of its kind until none is left to start, says so, and sleeps.
 CHAIN = """\
@@ -114,3 +116,22 @@ def test_a_stage_that_is_started_again_waits_for_the_run_before(tmp_path: Path) 
     for thread in waiting:
         thread.join(60)
     assert order == ["first", "second"]
+
+
+def test_who_writes_next_waits_for_what_a_killed_command_left(tmp_path: Path) -> None:
+    workspace = create(tmp_path)
+    written: list[str] = []
+
+    def write() -> None:
+        with workspace.writing("a test"):
+            written.append("written")
+
+    pipe = tmp_path / "work" / "progress" / "pipe.0.lock"
+    with run_lock.held(tmp_path, "tune", 0):
+        os.mkfifo(pipe)
+        waiting = threading.Thread(target=write)
+        waiting.start()
+        time.sleep(5 * run_lock.POLL_S)
+        assert not written
+    waiting.join(60)
+    assert written

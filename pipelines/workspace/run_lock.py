@@ -1,8 +1,8 @@
 """One run of a stage at a time, wherever it runs.
 
 In:  a stage's label and the rank of a process.  Out: a lock in work/progress that each process
-holds while it computes the stage, so that whoever starts the stage again waits for those that are
-about to end.
+holds while it computes the stage, so that whoever starts the stage again, or writes to the
+workspace, waits for those that are about to end.
 """
 
 import fcntl
@@ -31,13 +31,16 @@ def held(root: Path, label: str, rank: int) -> Iterator[None]:
         yield
 
 
-def wait_until_gone(root: Path, label: str) -> None:
-    """Wait until no process computes the stage any more, a minute at most.
+def wait_until_gone(root: Path, label: str = "*") -> None:
+    """Wait until no process computes the stage any more, or any stage, a minute at most.
 
     Call it where a stage did not end well: what it had started may outlive it for a moment.
     """
     until = time.monotonic() + PATIENCE_S
     for path in sorted(_folder(root).glob(f"{label}.*.lock")):
+        if path.is_symlink() or not path.is_file():
+            # No lock of ours: opening a pipe would wait for ever.
+            continue
         with path.open() as lock:
             while not _is_free(lock.fileno()):
                 if time.monotonic() > until:
