@@ -10,10 +10,13 @@ What only concerns how text is shown (templates, the side of padding) is no diff
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, TemplateSyntaxError
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.contents import contents_of
@@ -45,6 +48,8 @@ PROBE = (
     "0 00 000 0000 1,000,000 2024-01-31 3.0e8 10% $5 a1b2c3 CamelCaseWord snake_case_word",
 )
 PROBED_WORDS = 4000
+# Only transformers has this tag: what the assistant says stands between the two.
+GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 WORDS_A_LINE = 40
 
 
@@ -114,8 +119,8 @@ def require_tokenizer(checkpoint: Checkpoint, rows: int) -> None:
 
     Raises:
         ShapeMismatch: for a token without a row.
-        Unsupported: for no tokenizer, one that transformers cannot read, or one that has no token
-            for the end of a text.
+        Unsupported: for no tokenizer, one that transformers cannot read, one that has no token for
+            the end of a text, or a chat template that is none.
     """
     folder = checkpoint.folder
     if not has_tokenizer(folder):
@@ -146,6 +151,24 @@ def require_tokenizer(checkpoint: Checkpoint, rows: int) -> None:
             expected="a token that stands between documents",
             next="name the model's end-of-text token as eos_token",
         )
+    _require_templates(tokenizer, folder)
+
+
+def _require_templates(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Require that chat templates can be parsed. They are not run."""
+    known = tokenizer.chat_template or {}
+    named = known.items() if isinstance(known, dict) else [("default", known)]
+    jinja = Environment(extensions=["jinja2.ext.loopcontrols"])
+    for name, template in named:
+        try:
+            jinja.parse(GENERATION.sub("", template))
+        except TemplateSyntaxError as error:
+            raise Unsupported(
+                f"{folder}, chat template {name!r}, line {error.lineno}",
+                found=error.message,
+                expected="a template of Jinja",
+                next="correct chat_template.jinja, or take the model's own",
+            ) from None
 
 
 def _same_files(seed: Path, member: Path) -> bool:

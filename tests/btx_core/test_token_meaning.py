@@ -241,8 +241,25 @@ def test_a_sentencepiece_model_is_read_and_compared(tmp_path: Path) -> None:
             ),
             999,
         ),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{% for x in %}"), 999),
+        (
+            edited(
+                lambda found: found.update(
+                    chat_template=[{"name": "tool_use", "template": "{{ messages"}]
+                ),
+                "tokenizer_config.json",
+            ),
+            999,
+        ),
     ],
-    ids=["ids beyond the rows", "none at all", "one that nobody reads", "no end of text"],
+    ids=[
+        "ids beyond the rows",
+        "none at all",
+        "one that nobody reads",
+        "no end of text",
+        "a template that is none",
+        "a named template that is none",
+    ],
 )
 def test_a_tokenizer_that_cannot_train_is_refused(
     fault: Callable[[Path], Any], rows: int, seed: Path, tiny: Callable[..., Path], tmp_path: Path
@@ -256,6 +273,19 @@ def test_a_tokenizer_that_cannot_train_is_refused(
     with pytest.raises(BtxError) as caught:
         require_tokenizer(opened, rows)
     assert caught.value.next
+
+
+def test_a_chat_template_with_the_tags_of_transformers_is_taken(
+    seed: Path, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    shutil.copytree(tiny("seed"), tmp_path / "model")
+    for path in seed.glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(
+        "{%- for message in messages -%}{% if loop.index > 99 %}{% break %}{% endif %}"
+        "{%- generation -%}{{ message.content | tojson }}{%- endgeneration -%}{% endfor %}"
+    )
+    require_tokenizer(Checkpoint.open(tmp_path / "model"), 999)
 
 
 def test_an_added_token_that_is_part_of_a_word_is_compared_by_its_id(
