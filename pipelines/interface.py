@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pipelines.workspace.bars import Report
     from pipelines.workspace.workspace import Workspace as OpenWorkspace
-    from registry.records.answers import (
-        AliasAnswer,
-        AuditAnswer,
-        ExportAnswer,
-        RebuildAnswer,
-        RegisteredAnswer,
-        ReleaseAnswer,
-        RowEnd,
-        Shown,
-        StatusAnswer,
-    )
+    from registry.records.answers.auditing import AuditAnswer
+    from registry.records.answers.building import ExportAnswer, RebuildAnswer
+    from registry.records.answers.deciding import ReleaseAnswer
+    from registry.records.answers.listing import RowEnd
+    from registry.records.answers.registering import AliasAnswer, RegisteredAnswer
+    from registry.records.answers.shown import Shown
+    from registry.records.answers.upkeep import StatusAnswer
 
 # Called with the step, how far it has come, of how much (0: nobody knows), and a word about it.
 OnProgress = Callable[[str, int, int, str], None]
@@ -94,7 +90,7 @@ class Workspace:
         """
         from pipelines.jobs.register import register
         from pipelines.jobs.train import train
-        from registry.records.answers import registered
+        from registry.records.answers.registering import registered
 
         branches = train(self._opened, experts, seed=seed, mode=mode)
         answers = []
@@ -126,7 +122,7 @@ class Workspace:
         """
         from pipelines.jobs.register import register
         from pipelines.jobs.train import newest_seed
-        from registry.records.answers import registered
+        from registry.records.answers.registering import registered
 
         seed = seed or newest_seed(self._opened)
         version = register(self._opened, name, Path(path), data=data, seed=seed, show=self._show)
@@ -266,7 +262,7 @@ class Data:
             TypeError: for a statement that there is not.
         """
         from pipelines.jobs.add_data import add_data
-        from registry.records.answers import registered
+        from registry.records.answers.registering import registered
         from registry.records.facts import DataStatement
 
         unknown = stated.keys() - DataStatement.model_fields.keys()
@@ -306,7 +302,7 @@ class Seeds:
             license_id: SPDX.
         """
         from pipelines.jobs.add_seed import add_seed
-        from registry.records.answers import registered
+        from registry.records.answers.registering import registered
 
         return registered(add_seed(self._opened, name, Path(path), data=data, license=license_id))
 

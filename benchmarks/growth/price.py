@@ -29,7 +29,7 @@ from pipelines.jobs.register import register
 from pipelines.jobs.train import train
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.workspace import Workspace, create
-from registry.records.answers import Price
+from registry.records.answers.building import Price
 from registry.records.facts import DataStatement, ExpertFacts
 
 # A branch's steps and a tuning's are as 5 to 3, as the defaults are.

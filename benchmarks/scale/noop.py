@@ -34,7 +34,7 @@ from pipelines.jobs.register import register
 from pipelines.story import corpora
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.workspace import Workspace, create
-from registry.records.answers import RebuildAnswer
+from registry.records.answers.building import RebuildAnswer
 from registry.records.facts import DataStatement
 
 SETTINGS = '[recipe.tune]\nmode = "none"\n[recipe.evaluate]\nmax_tokens = 200\n'

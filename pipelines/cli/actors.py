@@ -153,7 +153,7 @@ def token_add_command(
     Example: btx token add dora --role approver
     """
     from pipelines.jobs.access_tokens import issue_token
-    from registry.records.answers import TokenAnswer
+    from registry.records.answers.people_and_tokens import TokenAnswer
 
     secret, token = issue_token(find_workspace(), name, role or ("viewer",), days)
     answer = TokenAnswer(
@@ -171,7 +171,7 @@ def token_list_command(json: Json = False) -> None:
     Example: btx token list
     """
     from pipelines.jobs.access_tokens import tokens
-    from registry.records.answers import TokenRow
+    from registry.records.answers.people_and_tokens import TokenRow
 
     rows = [
         TokenRow(
@@ -198,7 +198,7 @@ def token_revoke_command(id: str, json: Json = False) -> None:
     Example: btx token revoke 1f0c9a3e
     """
     from pipelines.jobs.access_tokens import tokens
-    from registry.records.answers import RevokedAnswer
+    from registry.records.answers.people_and_tokens import RevokedAnswer
 
     token = tokens(find_workspace()).revoke(id)
     answer = RevokedAnswer(id=token.id, revoked=token.revoked)

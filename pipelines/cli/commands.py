@@ -7,64 +7,76 @@ A command whose answer differs by an argument or an option has an entry for each
 
 from collections.abc import Collection, Mapping
 
-from registry.records.answers import (
-    SHOWN,
-    ActorAnswer,
-    ActorRow,
-    AliasAnswer,
-    AliasRow,
-    Answer,
-    ApprovedAnswer,
+from registry.records.answers.answer import Answer
+from registry.records.answers.auditing import (
     AuditAnswer,
-    BenchRow,
-    BuildRow,
-    CollectAnswer,
-    ContestedAnswer,
-    DataRow,
-    DemoAnswer,
-    DiffAnswer,
-    DueRow,
-    DumpAnswer,
-    EraseAnswer,
-    ExpertRow,
     ExplainAnswer,
-    ExportAnswer,
-    ExportRow,
-    FactRow,
-    FactsAnswer,
-    ForecastAnswer,
     HeadAnswer,
-    KeyAnswer,
     LineageAnswer,
-    LoadAnswer,
+    ReportAnswer,
+)
+from registry.records.answers.building import (
+    ExportAnswer,
+    ForecastAnswer,
     MixAnswer,
-    NoteAnswer,
+    RebuildAnswer,
+    TrainForecastAnswer,
+)
+from registry.records.answers.deciding import (
+    ApprovedAnswer,
     PolicyAdoptAnswer,
     PolicyCheckAnswer,
     PolicyTestAnswer,
     PolicyTryRow,
-    RebuildAnswer,
-    RegisteredAnswer,
     ReleaseAnswer,
-    RepairAnswer,
-    ReportAnswer,
-    RestoreAnswer,
-    RetireAnswer,
     RetractedAnswer,
-    RevokedAnswer,
+    WaivedAnswer,
+)
+from registry.records.answers.figures import BenchRow, DemoAnswer
+from registry.records.answers.listing import (
+    BuildRow,
+    DataRow,
+    ExpertRow,
+    ExportRow,
     SearchRow,
     SeedRow,
-    ShreddedAnswer,
-    StatusAnswer,
-    SuggestAnswer,
+)
+from registry.records.answers.people_and_tokens import (
+    ActorAnswer,
+    ActorRow,
+    KeyAnswer,
+    RevokedAnswer,
     TokenAnswer,
     TokenRow,
-    TrainForecastAnswer,
+)
+from registry.records.answers.registering import (
+    AliasAnswer,
+    AliasRow,
+    FactRow,
+    FactsAnswer,
+    NoteAnswer,
+    RegisteredAnswer,
+    SuggestAnswer,
     TrustAnswer,
-    UpgradeRow,
-    WaivedAnswer,
-    WithdrawAnswer,
     WorkspaceAnswer,
+)
+from registry.records.answers.shown import SHOWN, DiffAnswer
+from registry.records.answers.upkeep import (
+    CollectAnswer,
+    DueRow,
+    DumpAnswer,
+    LoadAnswer,
+    RepairAnswer,
+    RestoreAnswer,
+    StatusAnswer,
+    UpgradeRow,
+)
+from registry.records.answers.withdrawing import (
+    ContestedAnswer,
+    EraseAnswer,
+    RetireAnswer,
+    ShreddedAnswer,
+    WithdrawAnswer,
 )
 
 ANSWERS: Mapping[str, type[Answer]] = {

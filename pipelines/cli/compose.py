@@ -26,10 +26,9 @@ from pipelines.workspace.terminal import console, table_of
 from registry.units import counted, duration, percent, power, size
 
 if TYPE_CHECKING:
-    from registry.records.answers import (
-        Answer,
-        ExpertWeight,
-        ExplainAnswer,
+    from registry.records.answers.answer import Answer
+    from registry.records.answers.auditing import ExpertWeight, ExplainAnswer
+    from registry.records.answers.building import (
         ForecastAnswer,
         MemberChange,
         Price,
@@ -314,7 +313,7 @@ def bench_command(
     Example: btx bench --seeds 3 --dir bench
     """
     from pipelines.story.bench import SCALE, bench, markdown, picture
-    from registry.records.answers import BenchRow
+    from registry.records.answers.figures import BenchRow
 
     directory.mkdir(parents=True, exist_ok=True)
     rows = bench(directory, list(range(seeds)), SCALE, _print_to_stderr)

@@ -10,12 +10,8 @@ from pipelines.cli.options import Build, Json, Ref, find_workspace
 from pipelines.cli.output import print_answer, print_json, print_line, print_table
 
 if TYPE_CHECKING:
-    from registry.records.answers import (
-        PolicyCheckAnswer,
-        PolicyTestAnswer,
-        Reached,
-        WithdrawAnswer,
-    )
+    from registry.records.answers.deciding import PolicyCheckAnswer, PolicyTestAnswer
+    from registry.records.answers.withdrawing import Reached, WithdrawAnswer
     from registry.records.base import JsonObject
 
 REFUSED = 3
@@ -75,7 +71,7 @@ def policy_test_command(
     Example: btx policy test licence
     """
     from registry.governance import policies, policy_tests
-    from registry.records.answers import FailedCase, PolicyTestAnswer
+    from registry.records.answers.deciding import FailedCase, PolicyTestAnswer
 
     folder = folder or find_workspace().policies
     loaded, results = policies.load(folder), policy_tests.run(folder, name)
@@ -166,7 +162,7 @@ def approve_command(
     Example: btx approve build/2 --why "evaluation reviewed"
     """
     from registry.governance import approving, keys
-    from registry.records.answers import ApprovedAnswer
+    from registry.records.answers.deciding import ApprovedAnswer
 
     catalog = find_workspace().catalog
     event = approving.approve(catalog, ref, keys.signer(catalog.actor), why)
@@ -217,7 +213,7 @@ def waive_command(
     Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
     """
     from registry.governance import approving, gate, keys, policies
-    from registry.records.answers import WaivedAnswer
+    from registry.records.answers.deciding import WaivedAnswer
 
     workspace = find_workspace()
     catalog = workspace.catalog

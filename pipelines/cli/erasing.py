@@ -9,7 +9,7 @@ from pipelines.cli.output import print_json, print_line
 from registry.units import counted, power, size
 
 if TYPE_CHECKING:
-    from registry.records.answers import EraseAnswer, ErasureCost, TrainAgain
+    from registry.records.answers.withdrawing import EraseAnswer, ErasureCost, TrainAgain
 
 app = typer.Typer()
 ELSEWHERE = "clones, backups and dumps that were made before: nobody here knows them"

@@ -17,7 +17,7 @@ from pipelines.workspace.failures import known_error
 from pipelines.workspace.terminal import visible
 
 if TYPE_CHECKING:
-    from registry.records.answers import FailureAnswer
+    from registry.records.answers.failure import FailureAnswer
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def end_interrupted(*, command: str, as_json: bool) -> int:
 
 
 def _answer(problem: BtxError) -> "FailureAnswer":
-    from registry.records.answers import failure_of
+    from registry.records.answers.failure import failure_of
 
     return failure_of(problem)
 

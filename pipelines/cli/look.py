@@ -15,14 +15,10 @@ from registry.units import size
 
 if TYPE_CHECKING:
     from registry.catalogue.catalog import Catalog
-    from registry.records.answers import (
-        Change,
-        LineageAnswer,
-        LineageFile,
-        LineageNode,
-        RowEnd,
-        StatusAnswer,
-    )
+    from registry.records.answers.auditing import LineageAnswer, LineageFile, LineageNode
+    from registry.records.answers.listing import RowEnd
+    from registry.records.answers.shown import Change
+    from registry.records.answers.upkeep import StatusAnswer
     from registry.records.facts import Facts
     from registry.records.version import Version
 
@@ -230,7 +226,7 @@ def lineage_answer(catalog: "Catalog", reference: str, *, down: bool) -> "Lineag
         The version itself and what the walk reached, and the edges between them. Only data
         versions come with their files.
     """
-    from registry.records.answers import LineageAnswer, LineageEdge
+    from registry.records.answers.auditing import LineageAnswer, LineageEdge
 
     graph = catalog.lineage(reference, down=down)
     statuses = catalog.statuses(graph.nodes)
@@ -243,7 +239,7 @@ def lineage_answer(catalog: "Catalog", reference: str, *, down: bool) -> "Lineag
 
 
 def _node(version: "Version[Facts]", status: str) -> "LineageNode":
-    from registry.records.answers import LineageFile, LineageNode
+    from registry.records.answers.auditing import LineageFile, LineageNode
 
     files = None
     if version.ref.kind == "data":

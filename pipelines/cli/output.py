@@ -17,7 +17,8 @@ from registry.units import size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from registry.records.answers import Answer, PlannedStage
+    from registry.records.answers.answer import Answer
+    from registry.records.answers.building import PlannedStage
 
     Document = Answer | Sequence[Answer]
 

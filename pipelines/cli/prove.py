@@ -16,7 +16,7 @@ from registry.units import counted
 
 if TYPE_CHECKING:
     from registry.catalogue.catalog import Catalog
-    from registry.records.answers import AuditAnswer, Check, HeadAnswer
+    from registry.records.answers.auditing import AuditAnswer, Check, HeadAnswer
 
 AUDIT_FINDINGS = 4
 
@@ -169,7 +169,7 @@ def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
     """Return what the log's head is, on request signed by the acting person."""
     from registry.catalogue import audit_log
     from registry.governance import keys
-    from registry.records.answers import HeadAnswer
+    from registry.records.answers.auditing import HeadAnswer
 
     at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     with catalog.database.read() as rows:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from registry.errors import Refused
-    from registry.records.answers import SuggestAnswer, TrainForecastAnswer
+    from registry.records.answers.building import TrainForecastAnswer
+    from registry.records.answers.registering import SuggestAnswer
     from registry.records.facts import ExpertFacts
     from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
@@ -46,7 +47,7 @@ def init_command(
     Example: btx init my-models
     """
     from pipelines.workspace.workspace import create
-    from registry.records.answers import WorkspaceAnswer
+    from registry.records.answers.registering import WorkspaceAnswer
 
     workspace = create(directory)
     answer = WorkspaceAnswer(workspace=str(workspace.root), head=workspace.catalog.head())
@@ -67,7 +68,7 @@ def trust_command(
     """
     from pipelines.workspace import trust
     from pipelines.workspace.workspace import Workspace
-    from registry.records.answers import TrustAnswer
+    from registry.records.answers.registering import TrustAnswer
 
     workspace = Workspace.unconfirmed(directory)
     statements = workspace.statements()
@@ -270,7 +271,7 @@ def train_command(
     from pipelines.jobs.train import look_ahead, train
     from pipelines.workspace.workspace import read_recipes
     from registry.errors import Refused
-    from registry.records.answers import registered
+    from registry.records.answers.registering import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
     chosen = executor_named(executor)
@@ -361,7 +362,7 @@ def _forecast_text(plan: "TrainForecastAnswer") -> str:
 
 
 def _print_version(version: "Version[Recorded]", json: bool) -> None:
-    from registry.records.answers import registered
+    from registry.records.answers.registering import registered
 
     answer = registered(version)
     text = f"{answer.ref}   {answer.status}   {answer.digest[:12]}"

@@ -2,7 +2,8 @@
 
 from pipelines.workspace.workspace import Workspace
 from registry.governance import remarks
-from registry.records.answers import AliasAnswer, AliasRow, NoteAnswer, RetireAnswer
+from registry.records.answers.registering import AliasAnswer, AliasRow, NoteAnswer
+from registry.records.answers.withdrawing import RetireAnswer
 from registry.records.events import AliasMoved
 
 

@@ -15,13 +15,8 @@ from registry.catalogue import ledger
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Damaged, NotFound
 from registry.governance import private_words
-from registry.records.answers import (
-    CollectAnswer,
-    DumpAnswer,
-    LoadAnswer,
-    RestoreAnswer,
-    ShreddedAnswer,
-)
+from registry.records.answers.upkeep import CollectAnswer, DumpAnswer, LoadAnswer, RestoreAnswer
+from registry.records.answers.withdrawing import ShreddedAnswer
 from registry.records.events import Contested, Erased, ErasureAsked
 from registry.records.facts import (
     BuildFacts,

@@ -23,7 +23,7 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound
-from registry.records.answers import MemberChange
+from registry.records.answers.building import MemberChange
 from registry.records.base import JsonObject
 from registry.records.facts import (
     BuildFacts,

@@ -6,7 +6,8 @@ from typing import Any
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.records.answers import Change, DiffAnswer, FileChanges, figures_of
+from registry.records.answers.figures import figures_of
+from registry.records.answers.shown import Change, DiffAnswer, FileChanges
 from registry.records.facts import BuildFacts, ExpertFacts, Facts
 from registry.records.results import Result, by_data, labels, same_text
 from registry.records.version import Version

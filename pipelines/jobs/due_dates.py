@@ -3,7 +3,7 @@
 from pipelines.jobs.access_tokens import tokens
 from pipelines.workspace.workspace import Workspace
 from registry.governance import due
-from registry.records.answers import DueRow
+from registry.records.answers.upkeep import DueRow
 from registry.web.officer import due_rows
 
 

@@ -26,7 +26,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
 from registry.errors import Invalid, NotFound
 from registry.governance import acts, erasure, people, private_words
-from registry.records.answers import EraseAnswer, ErasureCost, Reached, TrainAgain
+from registry.records.answers.withdrawing import EraseAnswer, ErasureCost, Reached, TrainAgain
 from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
 from registry.records.kinds import UNUSABLE

@@ -15,7 +15,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Invalid
-from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
+from registry.records.answers.auditing import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts
 from registry.records.references import parse
 from registry.records.version import FileFact

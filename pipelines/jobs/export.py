@@ -21,7 +21,7 @@ from registry.errors import Conflict
 from registry.formats import Dossier, collect, public, render
 from registry.formats.licence_files import LicenceFiles, licence_files
 from registry.governance import acts, attestations, keys
-from registry.records.answers import ExportAnswer
+from registry.records.answers.building import ExportAnswer
 from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.kinds import Gate, Kind, Relation

@@ -15,7 +15,7 @@ from registry.digest import sha256_file
 from registry.errors import Invalid, NotFound
 from registry.governance import lookup
 from registry.governance.policies import read_strict_yaml
-from registry.records.answers import SearchRow
+from registry.records.answers.listing import SearchRow
 
 SAVED = "searches.yaml"
 

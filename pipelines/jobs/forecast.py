@@ -14,7 +14,7 @@ from pipelines.jobs.build_plan import Plan, recipes_of
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.governance.one_more import REWRITTEN, scaled, timed
-from registry.records.answers import PlannedFile
+from registry.records.answers.building import PlannedFile
 from registry.records.facts import BuildFacts
 
 if TYPE_CHECKING:

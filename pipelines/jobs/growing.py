@@ -13,7 +13,7 @@ from btx_core.training.recipes import TuneRecipe, growing
 from pipelines.jobs.build_plan import Plan
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
-from registry.records.answers import TuningAnswer
+from registry.records.answers.building import TuningAnswer
 from registry.records.base import JsonObject
 from registry.records.facts import BuildFacts, BuildRecipe
 from registry.records.kinds import UNUSABLE, Relation

@@ -8,7 +8,7 @@ from btx_core.mixing.preflight import moved_shared
 from btx_core.problems import WrongUsage
 from btx_core.progress import Progress
 from registry.errors import Conflict, Invalid
-from registry.records.answers import MixAnswer
+from registry.records.answers.building import MixAnswer
 
 
 def compose(

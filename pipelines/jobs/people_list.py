@@ -6,7 +6,8 @@ from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid, NotFound
 from registry.governance import approving, changes, keys, people
 from registry.governance.changes import Change
-from registry.records.answers import ActorAnswer, ActorRow, KeyAnswer, RetractedAnswer
+from registry.records.answers.deciding import RetractedAnswer
+from registry.records.answers.people_and_tokens import ActorAnswer, ActorRow, KeyAnswer
 from registry.records.events import Acted
 from registry.web.officer import people_rows
 

@@ -14,7 +14,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.governance import adoption, gate, keys, people, seen_before, stating
 from registry.governance.policies import load
-from registry.records.answers import (
+from registry.records.answers.deciding import (
     PolicyAdoptAnswer,
     PolicyCheckAnswer,
     PolicyTryRow,

@@ -13,7 +13,7 @@ from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.governance import worth
 from registry.governance.one_more import Ahead
-from registry.records.answers import PriceOfOneMore
+from registry.records.answers.building import PriceOfOneMore
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Mode
 

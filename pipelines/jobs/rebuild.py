@@ -43,7 +43,7 @@ from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
 from registry.governance import gate
-from registry.records.answers import ForecastAnswer, PlannedStage, RebuildAnswer
+from registry.records.answers.building import ForecastAnswer, PlannedStage, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import (

@@ -5,7 +5,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
 from registry.governance import acts, gate
-from registry.records.answers import ReleaseAnswer, VerdictAnswer
+from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Act, Released
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts

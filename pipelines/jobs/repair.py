@@ -21,7 +21,7 @@ from registry.catalogue.checks import leads_out
 from registry.catalogue.store import READ_ONLY
 from registry.digest import sha256_file
 from registry.errors import Damaged, Invalid
-from registry.records.answers import LostFile, RepairAnswer, RepairedFile
+from registry.records.answers.upkeep import LostFile, RepairAnswer, RepairedFile
 from registry.records.facts import FACTS, Facts, Held
 from registry.records.kinds import Kind
 from registry.records.version import FileFact, Version

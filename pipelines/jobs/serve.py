@@ -24,13 +24,9 @@ from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid
 from registry.governance import acts, gate
 from registry.governance.policies import Policy, load
-from registry.records.answers import (
-    AuditAnswer,
-    EraseAnswer,
-    ExplainAnswer,
-    ReleaseAnswer,
-    VerdictAnswer,
-)
+from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
+from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
+from registry.records.answers.withdrawing import EraseAnswer
 from registry.records.events import Act
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts

@@ -7,23 +7,17 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.reading import names_of
 from registry.errors import Invalid, NotFound
-from registry.records.answers import (
-    SHOWN,
+from registry.records.answers.figures import evaluation_of, expert_evaluation_of, routing_of
+from registry.records.answers.listing import (
     BuildRow,
-    ContestLine,
     DataRow,
     ExpertRow,
     ExportRow,
-    FileLine,
-    NoteAnswer,
     RowEnd,
     SeedRow,
-    Shown,
-    evaluation_of,
-    expert_evaluation_of,
-    recipe_of,
-    routing_of,
 )
+from registry.records.answers.registering import NoteAnswer
+from registry.records.answers.shown import SHOWN, ContestLine, FileLine, Shown, recipe_of
 from registry.records.events import Contested, Judged, Noted
 from registry.records.facts import (
     BuildFacts,

@@ -13,7 +13,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Conflict, Invalid, Refused
 from registry.governance import keys, people, stating
-from registry.records.answers import FactRow, FactsAnswer
+from registry.records.answers.registering import FactRow, FactsAnswer
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
 from registry.records.own_facts import (

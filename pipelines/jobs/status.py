@@ -8,7 +8,7 @@ from pipelines.jobs.due_dates import due_dates
 from pipelines.workspace.bars import Note
 from pipelines.workspace.workspace import Workspace
 from registry.governance import approving, people
-from registry.records.answers import DiskUse, StatusAnswer, Waiting
+from registry.records.answers.upkeep import DiskUse, StatusAnswer, Waiting
 from registry.records.facts import (
     BuildFacts,
     DataFacts,

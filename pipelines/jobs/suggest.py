@@ -8,7 +8,7 @@ from pathlib import Path
 from btx_core.measuring.grouping import CHARACTERS, MOST, grouped
 from btx_core.texts import every_document
 from registry.errors import Invalid
-from registry.records.answers import GroupedDocument, SuggestAnswer, SuggestedDomain
+from registry.records.answers.registering import GroupedDocument, SuggestAnswer, SuggestedDomain
 
 # Documents that a group is shown by.
 EXAMPLES = 3

@@ -30,7 +30,7 @@ from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Conflict, Invalid, Refused, Unavailable
-from registry.records.answers import PlannedBranch, TrainForecastAnswer
+from registry.records.answers.building import PlannedBranch, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts

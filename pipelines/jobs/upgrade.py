@@ -19,7 +19,7 @@ from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, make_ledger,
 from registry.catalogue.catalog import Catalog
 from registry.governance import acts, adoption, keys, people
 from registry.governance.policies import load
-from registry.records.answers import UpgradeRow
+from registry.records.answers.upkeep import UpgradeRow
 
 
 def upgrade(workspace: Workspace, *, apply: bool = False) -> list[UpgradeRow]:

@@ -6,7 +6,7 @@ from pipelines.jobs.build_plan import MAIN
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
 from registry.governance import contesting, private_words, seen_before
-from registry.records.answers import ContestedAnswer, Reached, WithdrawAnswer
+from registry.records.answers.withdrawing import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
 from registry.records.references import Reference

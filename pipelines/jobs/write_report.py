@@ -19,7 +19,7 @@ from registry.errors import Conflict, Invalid
 from registry.formats import STATEMENTS, Dossier, collect, in_toto, public, render
 from registry.governance import acts, attestations, keys, worth
 from registry.governance.keys import Signer
-from registry.records.answers import ReportAnswer
+from registry.records.answers.auditing import ReportAnswer
 from registry.records.facts import BuildFacts
 
 PDF = "pdf"

@@ -22,7 +22,7 @@ from pipelines.workspace import run_lock
 from pipelines.workspace.placement import Resources, check_counts
 from pipelines.workspace.workspace import RaySettings, Settings
 from registry.errors import Invalid
-from registry.records.answers import PlannedStage
+from registry.records.answers.building import PlannedStage
 from registry.records.base import JsonObject
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.bars import Show
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, NotFound, Refused
-from registry.records.answers import DemoAnswer, DemoDomain
+from registry.records.answers.figures import DemoAnswer, DemoDomain
 from registry.records.facts import BuildFacts, DataStatement
 from registry.records.results import Result, labels
 from registry.records.version import Version

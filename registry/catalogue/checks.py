@@ -26,7 +26,7 @@ from registry.catalogue.rows import (
 from registry.catalogue.store import Store
 from registry.catalogue.tombstones import Tombstones
 from registry.digest import TensorDigest, sha256_bytes, sha256_file, tensor_digests
-from registry.records.answers import AuditAnswer, Check, Finding
+from registry.records.answers.auditing import AuditAnswer, Check, Finding
 from registry.records.events import Judged
 from registry.records.facts import FACTS, Facts
 from registry.records.kinds import Gate, Kind, Outcome

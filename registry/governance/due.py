@@ -11,7 +11,7 @@ from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid, NotFound
 from registry.governance import gate
 from registry.governance.policies import moment
-from registry.records.answers import DueRow
+from registry.records.answers.upkeep import DueRow
 from registry.records.facts import DataFacts, Facts
 from registry.records.kinds import UNUSABLE, Kind, Outcome
 from registry.records.references import Reference

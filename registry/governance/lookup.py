@@ -21,7 +21,7 @@ from registry.catalogue import search as narrowing
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.governance import approving, gate, stating
-from registry.records.answers import SearchRow
+from registry.records.answers.listing import SearchRow
 from registry.records.events import Acted, Exported, Noted, Withdrawn
 from registry.records.facts import FACTS, Facts
 from registry.records.kinds import Status

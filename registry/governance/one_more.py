@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from registry.records.answers import Price
+from registry.records.answers.building import Price
 from registry.records.facts import BuildFacts, Spent
 from registry.records.pages import JoinedExpert
 from registry.records.version import Version

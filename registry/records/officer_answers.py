@@ -9,7 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from registry.records.answers import ActorRow, Answer, DueRow, EraseAnswer
+from registry.records.answers.answer import Answer
+from registry.records.answers.people_and_tokens import ActorRow
+from registry.records.answers.upkeep import DueRow
+from registry.records.answers.withdrawing import EraseAnswer
 from registry.records.base import JsonObject
 
 

@@ -10,21 +10,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_serializer
 
-from registry.records.answers import (
-    Answer,
-    Check,
-    DiffAnswer,
-    DueRow,
-    FileLine,
-    Finding,
-    LineageAnswer,
-    RowEnd,
-    VerdictAnswer,
-    evaluation_of,
-    expert_evaluation_of,
-    recipe_of,
-    routing_of,
-)
+from registry.records.answers.answer import Answer
+from registry.records.answers.auditing import Check, Finding, LineageAnswer
+from registry.records.answers.deciding import VerdictAnswer
+from registry.records.answers.figures import evaluation_of, expert_evaluation_of, routing_of
+from registry.records.answers.listing import RowEnd
+from registry.records.answers.shown import DiffAnswer, FileLine, recipe_of
+from registry.records.answers.upkeep import DueRow
 from registry.records.base import JsonObject
 from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence

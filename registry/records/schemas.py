@@ -6,13 +6,16 @@ The schemas are derived, never written by hand; a test compares the published fi
 """
 
 import json
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from registry.records import answers
+from registry.records.answers.answer import Answer
 from registry.records.base import Record
 from registry.records.events import BODIES
 from registry.records.evidence import EVIDENCE
@@ -59,10 +62,11 @@ def _groups() -> dict[str, dict[str, type[Record]]]:
 
 def _answers() -> Iterator[tuple[str, type[Record]]]:
     """Yield the answers of commands; their parts are inside them."""
-    for name, value in vars(answers).items():
-        whole = name.endswith(("Answer", "Row")) and name not in ("Answer", "Row")
-        if isinstance(value, type) and issubclass(value, answers.Answer) and whole:
-            yield re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(), value
+    for module in pkgutil.iter_modules(answers.__path__, f"{answers.__name__}."):
+        for name, value in vars(import_module(module.name)).items():
+            whole = name.endswith(("Answer", "Row")) and name not in ("Answer", "Row")
+            if isinstance(value, type) and issubclass(value, Answer) and whole:
+                yield re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(), value
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from starlette.datastructures import Headers
 from registry.errors import NotFound, Refused
 from registry.formats import FORMATS, PAGES, collect, public, render
 from registry.governance import acts, contesting, lookup, people
-from registry.records.answers import Answer, DiffAnswer, ErrorAnswer, ExplainAnswer
+from registry.records.answers.answer import Answer
+from registry.records.answers.auditing import ExplainAnswer
+from registry.records.answers.failure import ErrorAnswer
+from registry.records.answers.shown import DiffAnswer
 from registry.records.base import JsonObject
 from registry.records.events import Acted, Envelope
 from registry.records.facts import BuildFacts

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from btx_core.problems import BtxError
 from registry.errors import Conflict, Damaged, Invalid, NotFound, Refused, Unavailable
-from registry.records.answers import ErrorAnswer, failure_of
+from registry.records.answers.failure import ErrorAnswer, failure_of
 from registry.web import api, html_pages, officer_api, officer_pages
 from registry.web.middleware import HEADERS, RequestChecks
 from registry.web.public import UnderPrefix

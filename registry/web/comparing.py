@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from registry import units
-from registry.records.answers import Change, DiffAnswer, FileChanges
+from registry.records.answers.shown import Change, DiffAnswer, FileChanges
 
 FIGURES = "evaluation."
 BITS = "bits_per_byte"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from registry.records.answers import LineageNode
+from registry.records.answers.auditing import LineageNode
 
 MOST = 200
 COLUMNS = ("data", "seed", "expert", "snapshot", "build", "evaluation", "export")

@@ -17,7 +17,7 @@ from btx_core.problems import BtxError
 from registry.errors import Invalid, Refused
 from registry.governance import acts, contesting, lookup, people
 from registry.records import division
-from registry.records.answers import ErrorAnswer
+from registry.records.answers.failure import ErrorAnswer
 from registry.records.kinds import Kind
 from registry.web import api, charts, graph, history, relations, views
 from registry.web.access import SESSION, Person

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from registry.records.answers import ErrorAnswer
+from registry.records.answers.failure import ErrorAnswer
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 # What a stranger needs to come in. It costs nothing, so no allowance is taken: who shares an

@@ -11,7 +11,8 @@ from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid, NotFound
 from registry.governance import adoption, approving, build_licence, due, gate, people
 from registry.governance.policies import Policy, moment
-from registry.records.answers import ActorRow, DueRow
+from registry.records.answers.people_and_tokens import ActorRow
+from registry.records.answers.upkeep import DueRow
 from registry.records.events import Act, Judged
 from registry.records.evidence import BuildEvidence, WaiverLine
 from registry.records.facts import BuildFacts

@@ -15,7 +15,7 @@ from fastapi import Depends, Query
 from fastapi.responses import Response
 
 from registry.governance.lookup import harmless
-from registry.records.answers import EraseAnswer
+from registry.records.answers.withdrawing import EraseAnswer
 from registry.records.officer_answers import (
     DuePage,
     ErasuresPage,

@@ -12,7 +12,7 @@ from registry.catalogue.database import Rows
 from registry.catalogue.lineage import BuildImpact, EdgeRow
 from registry.catalogue.rows import VERSION_COLUMNS, version
 from registry.governance import contesting, people
-from registry.records.answers import LineageEdge, LineageNode
+from registry.records.answers.auditing import LineageEdge, LineageNode
 from registry.records.facts import BuildFacts, Facts
 from registry.records.kinds import Kind, Status
 from registry.records.pages import BuildRemoval, Cause, Cure, ImpactPage, LineagePage, Neighbour

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from registry import units
 from registry.formats import PAGES
-from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
+from registry.records.answers.auditing import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
 from registry.records.pages import VersionPage, recorded

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
 
 from registry.errors import Conflict, NotFound
-from registry.records.answers import Answer, AuditAnswer, Check
+from registry.records.answers.answer import Answer
+from registry.records.answers.auditing import AuditAnswer, Check
 from registry.records.pages import AuditRun
 
 KEPT = 50

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from registry.governance import acts, approving, changes, gate, people, policies
 from registry.governance.changes import Change
-from registry.records.answers import EraseAnswer
+from registry.records.answers.withdrawing import EraseAnswer
 from registry.records.events import Act, Acted
 from registry.records.pages import Statements
 from registry.records.version import Event

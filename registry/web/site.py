@@ -15,14 +15,10 @@ from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound, Refused
 from registry.governance import acts, approving, people
 from registry.governance.policies import Policy
-from registry.records.answers import (
-    AuditAnswer,
-    DiffAnswer,
-    EraseAnswer,
-    ExplainAnswer,
-    ReleaseAnswer,
-    VerdictAnswer,
-)
+from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
+from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
+from registry.records.answers.shown import DiffAnswer
+from registry.records.answers.withdrawing import EraseAnswer
 from registry.records.events import Act, Envelope
 from registry.records.evidence import BuildEvidence
 from registry.records.facts import BuildFacts

@@ -14,7 +14,7 @@ from registry.catalogue.database import Rows
 from registry.governance import contesting, due, people, worth
 from registry.governance.approving import approvals
 from registry.governance.stating import own_facts_of
-from registry.records.answers import FileLine
+from registry.records.answers.shown import FileLine
 from registry.records.facts import (
     BuildFacts,
     DataFacts,

@@ -13,7 +13,7 @@ import pytest
 import pipelines
 from pipelines import BtxError, Refused
 from pipelines.workspace.workspace import Workspace as Opened
-from registry.records.answers import RegisteredAnswer
+from registry.records.answers.registering import RegisteredAnswer
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]

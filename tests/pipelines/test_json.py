@@ -16,7 +16,8 @@ from jsonschema import Draft202012Validator
 from pipelines.cli.app import app, run
 from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.workspace import Workspace
-from registry.records.answers import BenchRow, DemoAnswer, FailureAnswer
+from registry.records.answers.failure import FailureAnswer
+from registry.records.answers.figures import BenchRow, DemoAnswer
 
 # In an order in which each can be done. {new} is a second workspace, {out} an empty folder, {seed}
 # a checkpoint, {text} a corpus, {token} a token that was made. Status 3 and 4 come with an answer.

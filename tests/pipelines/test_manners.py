@@ -21,7 +21,7 @@ from pipelines.cli.look import _difference, _for_people
 from pipelines.cli.output import print_table_to
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
-from registry.records.answers import Change
+from registry.records.answers.shown import Change
 from registry.records.facts import DataFacts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -22,7 +22,7 @@ from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, read_recipes
 from registry.errors import Invalid, NotFound
 from registry.governance import worth
-from registry.records.answers import ForecastAnswer, RebuildAnswer
+from registry.records.answers.building import ForecastAnswer, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.facts import BuildFacts, ExpertFacts, Member, SnapshotFacts
 from registry.records.references import parse

@@ -21,7 +21,7 @@ from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue import insert_only
 from registry.catalogue.audit_log import Link
 from registry.governance import changes, keys
-from registry.records.answers import CollectAnswer
+from registry.records.answers.upkeep import CollectAnswer
 from registry.records.facts import BuildFacts, SnapshotFacts
 from registry.records.kinds import Mode
 

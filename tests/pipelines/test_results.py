@@ -21,7 +21,7 @@ from pipelines.jobs.register import register
 from pipelines.jobs.show import shown
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Refused
-from registry.records.answers import DiffAnswer
+from registry.records.answers.shown import DiffAnswer
 from registry.records.facts import BuildFacts, DataStatement, ExpertFacts
 from registry.records.results import Result, by_data
 from registry.records.version import Version

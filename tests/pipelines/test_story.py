@@ -28,7 +28,7 @@ from pipelines.story import demo
 from pipelines.story.narrator import Narrator
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict, Damaged, Refused
-from registry.records.answers import RebuildAnswer
+from registry.records.answers.building import RebuildAnswer
 from registry.records.facts import BuildFacts, DataFacts, DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

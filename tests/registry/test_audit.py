@@ -29,7 +29,7 @@ from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
 from registry.errors import BtxError, NotFound
 from registry.governance import approving, gaps, gate, keys, people
-from registry.records.answers import AuditAnswer, Finding
+from registry.records.answers.auditing import AuditAnswer, Finding
 from registry.records.events import BODIES, AnyBody, Judged, Released
 from registry.records.facts import (
     FACTS,

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from registry.formats import FORMATS
-from registry.records.answers import ExpertWeight, ExplainAnswer, ExplainedToken, Source
+from registry.records.answers.auditing import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.events import StageRan
 from registry.records.facts import ExpertFacts
 from registry.web import history, views

@@ -2,7 +2,7 @@
 
 from itertools import combinations
 
-from registry.records.answers import LineageNode
+from registry.records.answers.auditing import LineageNode
 from registry.web.graph import COLUMNS, HEIGHT, WIDTH, Link, draw, nearest
 
 

@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 
 from pipelines.jobs.serve import Address
 from registry.errors import Conflict, Invalid
-from registry.records.answers import AuditAnswer
+from registry.records.answers.auditing import AuditAnswer
 from registry.web.access import Sessions, Tokens
 from registry.web.application import application
 from registry.web.connections import bounded
