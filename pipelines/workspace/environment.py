@@ -8,12 +8,12 @@ Nothing is imported to ask for its version.
 import os
 import platform
 import stat
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pipelines.workspace.git import git
 from registry.records.facts import Environment
 
 PACKAGES = (
@@ -89,9 +89,8 @@ def _revision(root: Path) -> tuple[str | None, bool | None]:
     """
     if not (root / ".git").exists():
         return None, None
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty"]
     try:
-        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+        done = git(root, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except FileNotFoundError:
         return None, None
     if done.returncode:

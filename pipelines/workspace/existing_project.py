@@ -4,11 +4,11 @@ In:  a folder.  Out: nothing, or an error where its dvc.yaml lacks the stages of
 repository that tracks the folder. Making the workspace is left to `workspace`.
 """
 
-import subprocess
 from pathlib import Path
 
 import yaml
 
+from pipelines.workspace.git import git
 from registry.errors import Conflict
 
 
@@ -72,5 +72,5 @@ def enclosing_repository(root: Path) -> Path | None:
 
 def _git(root: Path, *arguments: str) -> str | None:
     """Return what git answers; None where it fails."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    done = git(root, *arguments)
     return done.stdout.strip() if done.returncode == 0 else None

@@ -11,12 +11,12 @@ import configparser
 import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from btx_core.files import any_json, replace_text
+from pipelines.workspace.git import git
 from registry.digest import digest
 from registry.errors import Refused
 from registry.urls import without_secrets
@@ -158,11 +158,9 @@ def _git_includes(root: Path) -> Iterator[str]:
         section = _INCLUDE.search(text)
         if section is None:
             continue
-        # Reads alone: no setting of git's runs a command here.
-        command = ["git", "config", "--local", "--includes", "--list", "--name-only", "--null"]
-        done = subprocess.run(command, cwd=root, capture_output=True)
+        done = git(root, "config", "--local", "--includes", "--list", "--name-only", "--null")
         # Git takes a line in front of every section for a setting too.
-        if done.returncode or not all(b"." in name for name in done.stdout.split(b"\0")[:-1]):
+        if done.returncode or not all("." in name for name in done.stdout.split("\0")[:-1]):
             paths = ", ".join(_INCLUDED.findall(text[section.start() :]))
             yield f".git/{name}, [include] of what is no settings: {paths}"
 

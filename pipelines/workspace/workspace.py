@@ -28,6 +28,7 @@ from pipelines.workspace import run_lock, trust
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import child_environment, is_shared, shared_as
 from pipelines.workspace.existing_project import enclosing_repository, require_stages
+from pipelines.workspace.git import git
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.placement import (
     STAGE_NAMES,
@@ -547,9 +548,8 @@ def unfinished_mark(root: Path, target: Path) -> Path:
 def _numbers_in_git(parent: Path) -> list[str]:
     """Return the numbers of this name that any commit which git knows here has a .dvc file for."""
     around = next((folder for folder in parent.parents if folder.is_dir()), parent)
-    command = ["git", "log", "--all", "--format=", "--name-only", "--relative", "--"]
     pattern = f"{parent.relative_to(around).as_posix()}/*.dvc"
-    done = subprocess.run([*command, pattern], cwd=around, capture_output=True, text=True)
+    done = git(around, "log", "--all", "--format=", "--name-only", "--relative", "--", pattern)
     return [Path(line).stem for line in done.stdout.splitlines() if line.endswith(".dvc")]
 
 
@@ -750,8 +750,8 @@ def _set_driver(root: Path) -> None:
         return
     key = f"merge.{DRIVER}.driver"
     # `true` leaves the file of this clone as it is. Outside of a git repository nothing is set.
-    if subprocess.run(["git", "config", "--get", key], cwd=root, capture_output=True).returncode:
-        subprocess.run(["git", "config", key, "true"], cwd=root, capture_output=True, check=False)
+    if git(root, "config", "--get", key).returncode:
+        git(root, "config", key, "true")
 
 
 def _copy_new(source: Path, target: Path) -> None:
