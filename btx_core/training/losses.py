@@ -20,6 +20,9 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from btx_core.training.packing import run_packed
 
+# In the place of an expert's index: a token that any expert may answer.
+NO_EXPERT = -100
+
 # Logits that are held at once, in numbers: 128 MB in float32.
 CHUNK = 2**25
 Head = Callable[[torch.Tensor], torch.Tensor]
@@ -249,21 +252,18 @@ def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Ten
     return logits_TE.shape[1] * (weights_TE.mean(0) * logits_TE.softmax(-1).mean(0)).sum()
 
 
-def own_expert_loss(logits_TE: torch.Tensor, expert_indices: Sequence[int | None]) -> torch.Tensor:
-    """Return the cross-entropy of a router's choice of each sequence's own expert.
+def own_expert_loss(logits_TE: torch.Tensor, experts_T: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of a router's choice of each token's own expert.
 
     Args:
-        logits_TE: the router's logits (T, E) of B sequences, one after another.
-        expert_indices: of each of the B sequences, the expert that its text trained; None: no
-            expert.
+        logits_TE: the router's logits (T, E).
+        experts_T: the expert that is to answer each token; NO_EXPERT: whichever.
 
     Returns:
         A scalar: the sum over the tokens that have an expert, divided by all T.
     """
-    indices = [-100 if index is None else index for index in expert_indices]
-    targets = torch.tensor(indices, device=logits_TE.device)
-    targets_T = targets.repeat_interleave(len(logits_TE) // len(indices))
-    return cross_entropy(logits_TE, targets_T, reduction="sum") / len(logits_TE)
+    loss = cross_entropy(logits_TE, experts_T, ignore_index=NO_EXPERT, reduction="sum")
+    return loss / len(logits_TE)
 
 
 def z_loss(logits_TE: torch.Tensor) -> torch.Tensor:

@@ -11,11 +11,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from btx_core.batches import Sequences
 from btx_core.routed import RoutedModel, Router
 from btx_core.training.losses import (
+    NO_EXPERT,
     Predictions,
     balance_loss,
     next_token_loss,
@@ -23,6 +25,7 @@ from btx_core.training.losses import (
     predict,
     z_loss,
 )
+from btx_core.training.openings import Openings
 from btx_core.training.recipes import TuneRecipe
 from btx_core.training.routing import (
     Routing,
@@ -143,6 +146,7 @@ class Tuning:
         routing: of the mixture's own recipe.
         end: the id of the end token.
         own_experts: by domain, the index of the expert that its text trained.
+        openings: where the seed model's expert is to answer whosever text it is.
         teachers: the seed model for its own text; when a build grows, the one before.
         progress: the share of the run's steps that is done.
         sequences: of the forward pass that is computed.
@@ -153,6 +157,7 @@ class Tuning:
     routing: Routing
     end: int
     own_experts: Mapping[str, int]
+    openings: Openings | None = None
     teachers: Sequence[Teacher] = ()
     progress: float = 0.0
     sequences: int = 1
@@ -182,9 +187,10 @@ class Tuning:
             divergence = self._divergence(teacher, predictions, batch)
             if divergence is not None:
                 loss = loss + divergence
+        experts_T = self._experts(batch) if self.recipe.home and self.own_experts else None
         for router in self.routed.routers:
             # One addition a term: another order of sums would give other bits.
-            for term in self._router_terms(router, routers[router.name], batch):
+            for term in self._router_terms(router, routers[router.name], experts_T):
                 loss = loss + term
         return loss
 
@@ -231,17 +237,27 @@ class Tuning:
         divergence = predictions.of(own).kl_divergence(target)
         return teacher.weight * divergence * len(own) / len(batch.domains)
 
+    def _experts(self, batch: Batch) -> torch.Tensor:
+        """Return the expert that is to answer each token (T,); NO_EXPERT: whichever."""
+        indices = [self.own_experts.get(name, NO_EXPERT) for name in batch.domains]
+        read = batch.ids[:, :-1]
+        experts_BS = torch.tensor(indices, device=read.device)[:, None].repeat(1, read.shape[1])
+        if self.openings is not None and batch.begins is not None:
+            rows = zip(read.cpu().numpy(), batch.begins[:, :-1].cpu().numpy(), strict=True)
+            shared = np.stack([self.openings.within(ids, begins) for ids, begins in rows])
+            experts_BS[torch.from_numpy(shared).to(read.device)] = self.openings.expert
+        return experts_BS.flatten()
+
     def _router_terms(
-        self, router: Router, logits_TE: torch.Tensor, batch: Batch
+        self, router: Router, logits_TE: torch.Tensor, experts_T: torch.Tensor | None
     ) -> list[torch.Tensor]:
         weights_TE = router.weights_of(logits_TE)
         terms = [
             self.recipe.balance * self._balance(logits_TE, weights_TE),
             self.recipe.z * z_loss(logits_TE),
         ]
-        if self.recipe.home and self.own_experts:
-            indices = [self.own_experts.get(name) for name in batch.domains]
-            terms.append(self.recipe.home * own_expert_loss(logits_TE, indices))
+        if experts_T is not None:
+            terms.append(self.recipe.home * own_expert_loss(logits_TE, experts_T))
         return terms
 
     def _balance(self, logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:

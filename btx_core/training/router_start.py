@@ -22,6 +22,7 @@ from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.machine import assign, device_of, load, release, whole
 from btx_core.routed import RoutedModel, is_expert_parameter, recorded_inputs
+from btx_core.training.openings import Openings
 from btx_core.training.packing import run_packed
 from btx_core.training.recipes import RouterStart
 
@@ -96,6 +97,7 @@ def statistics(
     length: int,
     sequences: int = SEQUENCES,
     layers: slice = EVERY,
+    openings: Openings | None = None,
 ) -> Statistics:
     """Run an expert's own dense model over its own text and sum up what its routers will see.
 
@@ -107,23 +109,30 @@ def statistics(
         length: tokens of one sequence.
         sequences: how many sequences are read.
         layers: whose states are summed up.
+        openings: whose states are none of the expert's own; None: all states are.
 
     Returns:
-        The statistics of length × sequences tokens.
+        The statistics of length × sequences tokens, less those of openings.
     """
     blocks, device = dict([*feed_forward_blocks(dense).items()][layers]), device_of(dense)
-    sums = {name: _Sums() for name in blocks}
+    sums, tokens = {name: _Sums() for name in blocks}, 0
     for number in range(sequences):
         ids = torch.from_numpy(corpus.sequence(number, length)[:-1])[None].to(device)
-        with recorded_inputs(blocks, {}, reduce=lambda name, hidden_TD: sums[name].add(hidden_TD)):
+        own = _own(corpus, number, length, openings).to(device)
+        tokens += len(own)
+
+        def add(name: str, hidden_TD: torch.Tensor, own: torch.Tensor = own) -> torch.Tensor:
+            return sums[name].add(hidden_TD[own])
+
+        with recorded_inputs(blocks, {}, reduce=add):
             begins = _begins(corpus, [number], length, device)
             run_packed(dense, ids, corpus.end, begins=begins, logits_to_keep=1)
     if not sums:
         # Any model of transformers has a config.
         width: int = dense.config.hidden_size  # type: ignore[union-attr, assignment]
-        return Statistics(length * sequences, torch.zeros(0, width), torch.zeros(0, width, width))
+        return Statistics(tokens, torch.zeros(0, width), torch.zeros(0, width, width))
     return Statistics(
-        length * sequences,
+        tokens,
         torch.stack([each.total_D for each in sums.values()]),
         torch.stack([each.outer_DD for each in sums.values()]),
     )
@@ -137,6 +146,16 @@ def _begins(
         return None
     begins = [corpus.marks(number, length).begins[:-1] for number in numbers]
     return torch.from_numpy(np.stack(begins)).to(device)
+
+
+def _own(corpus: Corpus, number: int, length: int, openings: Openings | None) -> torch.Tensor:
+    """Return the positions in a sequence whose states are the domain's own; of none, all."""
+    every = torch.arange(length)
+    if openings is None or not corpus.is_partly_learnt:
+        return every
+    ids = corpus.sequence(number, length)[:-1]
+    shared = openings.within(ids, corpus.marks(number, length).begins[:-1])
+    return every if shared.all() else every[torch.from_numpy(~shared)]
 
 
 class _Sums:
@@ -248,6 +267,7 @@ def start_from_statistics(
     corpora: Mapping[str, Corpus],
     start: RouterStart,
     length: int,
+    openings: Openings | None = None,
 ) -> None:
     """Set every router to what one pass of each expert over its own text gives.
 
@@ -259,17 +279,23 @@ def start_from_statistics(
         corpora: the text of these domains.
         start: how weights are made of the statistics.
         length: tokens of one sequence.
+        openings: whose states only the seed model's expert has for its own.
     """
     machine, domains = routed.machine, dict[int, list[str]]()
     for domain, expert in own_experts.items():
         domains.setdefault(expert.index, []).append(domain)
 
+    def of_domain(dense: torch.nn.Module, domain: str) -> Statistics:
+        skipped = openings and openings.of_others(domain)
+        corpus = corpora[domain]
+        return statistics(dense, corpus, length, layers=machine.part, openings=skipped)
+
     def each() -> Iterator[tuple[int, Statistics]]:
         for index, own in domains.items():
             dense = load(own_experts[own[0]].folder, torch.float32, machine=machine.for_dense)
-            sums = statistics(dense, corpora[own[0]], length, layers=machine.part)
+            sums = of_domain(dense, own[0])
             for domain in own[1:]:
-                sums = sums + statistics(dense, corpora[domain], length, layers=machine.part)
+                sums = sums + of_domain(dense, domain)
             del dense
             release()
             yield index, sums
@@ -307,7 +333,10 @@ def take_over(routed: RoutedModel, grown: Grown) -> None:
 
 @torch.no_grad()
 def router_states(
-    routed: RoutedModel, corpora: Mapping[str, Corpus], length: int
+    routed: RoutedModel,
+    corpora: Mapping[str, Corpus],
+    length: int,
+    openings: Openings | None = None,
 ) -> dict[str, dict[str, torch.Tensor]]:
     """Return some of what each router of a mixture sees of each domain's text.
 
@@ -317,22 +346,29 @@ def router_states(
         routed: the mixture.
         corpora: text by domain.
         length: tokens of one sequence.
+        openings: whose states only the seed model's own text has.
 
     Returns:
         States (T, D) by domain and router name, in main memory.
     """
     device, own = device_of(routed.network), _own_routers(routed)
-    positions = torch.linspace(0, length - 1, min(STATES, length)).long()
-
-    def reduce(name: str, hidden_TD: torch.Tensor) -> torch.Tensor:
-        return hidden_TD[positions].cpu() if name in own else hidden_TD[:0].cpu()
+    spread = torch.linspace(0, length - 1, min(STATES, length)).long()
 
     states: dict[str, dict[str, torch.Tensor]] = {}
     for domain, corpus in corpora.items():
         found: dict[str, list[torch.Tensor]] = {router.name: [] for router in routed.routers}
+        skipped = openings and openings.of_others(domain)
         for number in range(SEQUENCES):
             ids = torch.from_numpy(corpus.sequence(number, length)[:-1])[None].to(device)
             begins = _begins(corpus, [number], length, device)
+            taken = _own(corpus, number, length, skipped)
+            positions = spread[torch.isin(spread, taken)]
+
+            def reduce(
+                name: str, hidden_TD: torch.Tensor, positions: torch.Tensor = positions
+            ) -> torch.Tensor:
+                return hidden_TD[positions if name in own else []].cpu()
+
             with routed.recording(inputs=True, reduce=reduce) as recording:
                 run_packed(routed.network, ids, corpus.end, begins=begins, logits_to_keep=1)
             for name, states_TD in recording.inputs.items():

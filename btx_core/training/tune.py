@@ -33,6 +33,7 @@ from btx_core.training.loop import (
     optimise,
 )
 from btx_core.training.objectives import GENERAL, Teacher, Tuning
+from btx_core.training.openings import Openings
 from btx_core.training.recipes import TuneRecipe, growing
 from btx_core.training.router_start import (
     Grown,
@@ -171,6 +172,12 @@ class TuneJob:
         """By domain, the index of the expert that its text trained."""
         return {domain: expert.index for domain, expert in self.inputs.own_experts.items()}
 
+    @cached_property
+    def openings(self) -> Openings | None:
+        """Where conversations do not tell yet whose they are."""
+        length = self.recipe.sequence
+        return Openings.of(self.corpora, self.own_experts, GENERAL, self.tokenizer, length)
+
     def start_routers(self) -> None:
         """Give the routers their first weights, and take over what a build before has learnt."""
         if self.grown:
@@ -180,9 +187,9 @@ class TuneJob:
         length = self.recipe.sequence
         if not self.grown:
             experts, start = self.inputs.own_experts, self.recipe.start
-            start_from_statistics(self.routed, experts, self.corpora, start, length)
+            start_from_statistics(self.routed, experts, self.corpora, start, length, self.openings)
         elif set(self.own_experts.values()) - self.grown.index_before.keys():
-            states = router_states(self.routed, self.corpora, length)
+            states = router_states(self.routed, self.corpora, length, self.openings)
             join(self.routed, self.grown, self.own_experts, states)
 
     def checkpoints(self, out: Path) -> RunCheckpoints:
@@ -225,6 +232,7 @@ class TuneJob:
             routing=self.routing,
             end=end,
             own_experts=self.own_experts,
+            openings=self.openings,
             teachers=self._teachers(),
         )
         of_routers = {f"{router.name}.weight": 1.0 for router in self.routed.routers}
