@@ -15,8 +15,9 @@ from btx_core.problems import BtxError
 from registry.catalogue import audit_log, insert_only, lineage, tombstones
 from registry.catalogue.audit_log import Break
 from registry.catalogue.catalog import Catalog, rows_digests
+from registry.catalogue.common_files import LEAST_SHARE, common_share, sizes
 from registry.catalogue.database import SCHEMA, Rows
-from registry.catalogue.reading import references_by_id
+from registry.catalogue.reading import references_by_id, with_files
 from registry.catalogue.rows import (
     EVENT_COLUMNS,
     FILE_COLUMNS,
@@ -362,7 +363,7 @@ def _waived(rows: Rows, subject: str, rule: str) -> bool:
 
 
 def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) -> list[str]:
-    """Return those of some versions that hold a corpus file or weights of this one.
+    """Return those of some versions that hold weights of this one, or a share of its corpus.
 
     Weights that a seed holds as well are not counted: they come from there.
     """
@@ -377,7 +378,11 @@ def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) 
     )
     ref = version.ref
     found = rows(query, kind=str(ref.kind), name=ref.name, number=ref.version)
-    return sorted(subject for subject in map(_subject, found) if subject in unusable)
+    others = with_files(rows, [row for row in found if _subject(row) in unusable])
+    if version.ref.kind == Kind.DATA:
+        own = sizes(version.files)
+        others = [one for one in others if common_share(own, sizes(one.files)) >= LEAST_SHARE]
+    return sorted(str(one.ref) for one in others)
 
 
 def _files(

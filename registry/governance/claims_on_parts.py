@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
+from registry.catalogue.common_files import LEAST_SHARE
 from registry.errors import Invalid, NotFound
 from registry.governance import gate, seen_before
 from registry.governance.as_of import AsOf
@@ -143,7 +144,7 @@ class PartClaims:
         for expert in experts:
             theirs = set(expert.of(ExpertFacts).facts.tensors.values()) - common
             both, smaller = len(own & theirs), min(len(own), len(theirs))
-            if smaller and both / smaller >= seen_before.LEAST_SHARE:
+            if smaller and both / smaller >= LEAST_SHARE:
                 yield expert.ref, both / smaller
 
     def _shares(
@@ -165,7 +166,7 @@ class PartClaims:
                     shares[other.ref] = seen_before.common(sketch, theirs)
         for ref, share in shares.items():
             by_then = self.then.was_seen(str(ref), event.seq)
-            if ref.kind == Kind.DATA and share >= seen_before.LEAST_SHARE and by_then:
+            if ref.kind == Kind.DATA and share >= LEAST_SHARE and by_then:
                 yield ref, round(share, 4)
 
 

@@ -8,6 +8,7 @@ Whether a candidate may hold what stands elsewhere is left to the policies.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from registry.catalogue.catalog import Catalog
+from registry.catalogue.common_files import LEAST_SHARE, common_share, sizes
 from registry.errors import NotFound
 from registry.records.events import Erased
 from registry.records.evidence import SeenBefore
@@ -16,8 +17,7 @@ from registry.records.kinds import UNUSABLE, Status
 from registry.records.references import Reference
 from registry.records.version import FileFact, Version
 
-# A smaller share is left out, and so is one of fewer windows: chance and boilerplate.
-LEAST_SHARE = 0.02
+# A share of fewer windows is left out: chance and boilerplate.
 FEWEST_WINDOWS = 16
 WEIGHTS = ".safetensors"
 
@@ -34,7 +34,7 @@ def of_data(
         files: of the corpus.
         sketch: of its text.
     """
-    own = _sizes(files)
+    own = sizes(files)
     erased = catalog.tombstones()
     shares = {(ref, "files"): share for ref, share in shared_files(catalog, files).items()}
     versions = {version.ref: version for version in catalog.versions(DataFacts, files=False)}
@@ -53,9 +53,9 @@ def of_data(
 
 def shared_files(catalog: Catalog, files: Sequence[FileFact]) -> dict[Reference, float]:
     """Return the share of every version that holds some of these files; none that lost text."""
-    own, erased = _sizes(files), catalog.tombstones()
+    own, erased = sizes(files), catalog.tombstones()
     return {
-        ref: _share(own, _sizes(theirs))
+        ref: common_share(own, sizes(theirs))
         for ref, theirs in catalog.holders(own).items()
         if str(ref) not in erased
     }
@@ -89,7 +89,7 @@ def of_weights(
     held |= {ref: version.facts.tensors for ref, version in experts.items()}
     for ref, theirs in held.items():
         others = set(theirs.values()) - common_to_all
-        shares[ref, "tensors"] = _share(own, dict.fromkeys(others, 1))
+        shares[ref, "tensors"] = common_share(own, dict.fromkeys(others, 1))
         cosine = (similarity or {}).get(str(ref), 0.0)
         if not shares[ref, "tensors"]:
             shares[ref, "weights"] = cosine
@@ -100,7 +100,7 @@ def _erased(
     catalog: Catalog, own: Mapping[str, int], sketch: Sketch | None, gone: Erased
 ) -> Iterator[tuple[str, float]]:
     """Yield how much a corpus and what was erased of a version have in common."""
-    share = _share(own, {file.sha256: file.bytes for file in gone.part.files})
+    share = common_share(own, {file.sha256: file.bytes for file in gone.part.files})
     if share:
         yield "files", share
         return
@@ -132,17 +132,6 @@ def common(first: Sketch, second: Sketch) -> float:
     if both < min(FEWEST_WINDOWS, len(ours) or 1, len(theirs) or 1):
         return 0.0
     return both / min(len(ours), len(theirs))
-
-
-def _sizes(files: Sequence[FileFact]) -> dict[str, int]:
-    """Return the bytes of each file that is not empty, by digest."""
-    return {file.sha256: file.bytes for file in files if file.bytes}
-
-
-def _share(own: Mapping[str, int], others: Mapping[str, int]) -> float:
-    both = sum(size for digest, size in own.items() if digest in others)
-    smaller = min(sum(own.values()), sum(others.values()))
-    return both / smaller if smaller else 0.0
 
 
 def _lines(

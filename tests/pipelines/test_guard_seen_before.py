@@ -205,3 +205,22 @@ def test_what_the_gate_was_shown_is_kept_as_evidence(shared: Workspace, tiny_cor
 def test_an_empty_file_is_not_taken_for_a_part_of_another_corpus(shared: Workspace) -> None:
     empty = FileFact("a.txt", 0, "e" * 64)
     assert seen_before.of_data(shared.catalog, [empty], None) == ()
+
+
+def test_one_file_of_what_was_withdrawn_is_refused_and_a_notice_that_both_hold_is_not(
+    tiny_corpora: Path, tmp_path: Path
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    notice = "Take it, and blame nobody.\n"
+    for name in ("code", "math"):
+        shutil.copytree(tiny_corpora / name, tmp_path / name)
+        (tmp_path / name / "NOTICE.txt").write_text(notice)
+    kept = tmp_path / "code" / "kept.txt"
+    kept.write_text("".join(f"{number} words of the holder's own\n" for number in range(100)))
+    add_data(workspace, "code", tmp_path / "code", STATED)
+    withdraw(workspace, "data/code@1", "the holder withdrew consent")
+    add_data(workspace, "math", tmp_path / "math", STATED)
+    assert audit(workspace, "data/math@1").findings == ()
+    shutil.copy(kept, tmp_path / "math")
+    with pytest.raises(Refused, match="seen-before/withdrawn"):
+        add_data(workspace, "math", tmp_path / "math", STATED)
