@@ -1,6 +1,6 @@
 """The processes of one node that compute a stage together.
 
-`python -m pipelines.stages.node OPTIONS -- STAGE [BRANCH]` is `python -m torch.distributed.run`
+`pipelines.stages.node OPTIONS -- STAGE [BRANCH]` is `python -m torch.distributed.run`
 that ends with its command and says in one line what failed.
 In:  a stage, its resources, where its nodes find each other.  Out: the command for a node and its
 environment; the exit status.
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from pipelines.stages.lifeline import end_with_command
 from pipelines.stages.task import Task
-from pipelines.stages.worker import INTERRUPTED
 from pipelines.workspace.diagnostics import show_diagnostics
+from pipelines.workspace.interruption import INTERRUPTED
 from pipelines.workspace.placement import Resources
 
-WORKER = "pipelines.stages.worker"
+START, WORKER = "pipelines.stages.start", "pipelines.stages.worker"
 # Seconds until all nodes must have joined.
 JOINED_WITHIN_S = 1800
 
@@ -44,14 +44,14 @@ def command(task: Task, resources: Resources, rendezvous: Rendezvous | None = No
         rendezvous: where its nodes find each other, if there are several.
     """
     if resources.processes == 1:
-        return [sys.executable, "-m", WORKER, *task.arguments]
+        return [sys.executable, "-m", START, WORKER, *task.arguments]
     options = ["--standalone"]
     if rendezvous:
         options = ["--nnodes", str(resources.nodes), "--rdzv-backend", "c10d"]
         options += ["--rdzv-endpoint", rendezvous.address, "--rdzv-id", rendezvous.job]
         options += ["--rdzv-conf", f"join_timeout={JOINED_WITHIN_S}"]
     options += ["--nproc-per-node", str(resources.processes_per_node)]
-    return [sys.executable, "-m", "pipelines.stages.node", *options, "--", *task.arguments]
+    return [sys.executable, "-m", START, "pipelines.stages.node", *options, "--", *task.arguments]
 
 
 def environment(resources: Resources, devices: Sequence[str]) -> dict[str, str]:
@@ -86,7 +86,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     at = sys.argv.index("--")
     try:
-        run.main([*sys.argv[1:at], "-m", WORKER, *sys.argv[at + 1 :]])
+        run.main([*sys.argv[1:at], "-m", START, WORKER, *sys.argv[at + 1 :]])
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         print(f"process {rank}: {failure.message}", file=sys.stderr)
@@ -94,7 +94,3 @@ def main() -> int:
     except (SignalException, KeyboardInterrupt):
         return INTERRUPTED
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""One process of a stage: `python -m pipelines.stages.worker STAGE [BRANCH]`.
+"""One process of a stage, started as `pipelines.stages.worker STAGE [BRANCH]`.
 
 In:  the workspace's root as the current folder; RANK and the like where several processes compute
 the stage together, as torch.distributed.run sets them.
@@ -18,10 +18,10 @@ from pipelines.stages import stages
 from pipelines.stages.lifeline import end_with_command
 from pipelines.workspace import run_lock
 from pipelines.workspace.diagnostics import show_diagnostics
+from pipelines.workspace.interruption import INTERRUPTED
 
 # torch.distributed.run reads from this file why a process failed.
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-INTERRUPTED = 130
 # After this long an interrupted process stops waiting for the others.
 PATIENCE_S = 5.0
 # So long a process waits before it says what broke it.
@@ -92,7 +92,3 @@ def main() -> int:
     else:
         print(text, file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,8 +5,10 @@ import json
 import math
 import os
 import re
+import signal
 import string
 import time
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
@@ -591,3 +593,27 @@ def test_an_expression_without_growth_is_not_refused() -> None:
         "evidence.waivers.all(w, [w.rule, w.subject].filter(text, text != null).size() == 2)",
     ):
         expressions.compile_expression(text)
+
+
+@dataclass(frozen=True)
+class Pressing:
+    """A program during which Ctrl-C is pressed; the library makes an error of what it raises."""
+
+    program: Any
+
+    def eval(self, activation: Any) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            raise RuntimeError("ABORTED") from None
+        return self.program.eval(activation=activation)
+
+
+def test_ctrl_c_while_a_rule_is_judged_is_no_answer_to_it() -> None:
+    rule = expressions.compile_expression("evidence.number > 0")
+    values = expressions.activation({"number": 1}, {}, AT)
+    assert rule.evaluate(values).value is True
+    with pytest.raises(KeyboardInterrupt):
+        replace(rule, program=Pressing(rule.program)).evaluate(values)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

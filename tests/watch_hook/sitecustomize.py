@@ -34,7 +34,7 @@ FOLLOWED = {
 CONNECTIONS = ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname")
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen")
 # What this program starts by itself.
-OWN_MODULES = ("dvc", "pipelines.stages", "pipelines.stages.worker", "torch.distributed.run")
+OWN_MODULES = ("dvc", "pipelines.stages", "pipelines.stages.start", "torch.distributed.run")
 OWN_PROGRAMS = ("git", "nvidia-smi", "uname", "ldconfig", "lscpu", "file")
 DANGEROUS = ("os", "posix", "subprocess", "sys", "shutil", "builtins", "pty", "socket", "runpy")
 HARMLESS = ("builtins.set", "builtins.frozenset", "builtins.slice", "builtins.range")

@@ -8,11 +8,15 @@ Which rules there are is left to `registry.governance.policies`.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 from importlib.metadata import version
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from btx_core.problems import BtxError
@@ -75,8 +79,9 @@ class Expression:
     def evaluate(self, activation: "cel.Activation") -> Answer:
         """Evaluate the expression; whatever goes wrong is an answer of kind ERROR."""
         try:
-            value = self.program.eval(activation=activation)
-            return Answer(str(value.type().name()), value.plain_value())
+            with _undisturbed():
+                value = self.program.eval(activation=activation)
+                return Answer(str(value.type().name()), value.plain_value())
         # The library raises RuntimeError, TypeError and others: each of them means no.
         except Exception as error:
             return Answer("ERROR", _first_line(error))
@@ -137,7 +142,8 @@ def compile_expression(text: str) -> Expression:
     if len(text) > LONGEST_EXPRESSION:
         raise invalid_expression(text, f"{len(text)} characters", f"at most {LONGEST_EXPRESSION}")
     try:
-        program = _environment().compile(text)
+        with _undisturbed():
+            program = _environment().compile(text)
     # Syntax, unknown names and type errors: all of them RuntimeError with CEL's own text.
     except Exception as error:
         raise invalid_expression(
@@ -220,6 +226,24 @@ def render(template: str, values: "cel.Activation") -> str:
 def engine_version() -> str:
     """Return the name and version of the CEL library, which each verdict is logged with."""
     return f"cel-expr-python {version('cel-expr-python')}"
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep Ctrl-C for the end of the block: the library takes it for an error, which means no."""
+    before = signal.getsignal(signal.SIGINT)
+    # Python gives signals to its main thread alone.
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *signalled: pressed.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        before(*pressed[0])
 
 
 def _values(placeholder: Placeholder, values: "cel.Activation") -> list[object]:
