@@ -8,6 +8,7 @@ import re
 import signal
 import string
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import cache
@@ -610,6 +611,15 @@ class Pressing:
         return self.program.eval(activation=activation)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started in the background ignores Ctrl-C, and hands that on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_a_rule_is_judged_is_no_answer_to_it() -> None:
     rule = expressions.compile_expression("evidence.number > 0")
     values = expressions.activation({"number": 1}, {}, AT)
