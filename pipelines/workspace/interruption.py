@@ -11,9 +11,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TypeVar
 
 INTERRUPTED = 130
+LATER_S = 0.05
+# Where Python says that the code which imports stands.
+IMPORTING = "<frozen importlib._bootstrap>"
 Answer = TypeVar("Answer")
 
 
@@ -31,7 +35,8 @@ def answered(load: Callable[[], Callable[[], Answer]]) -> Answer:
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGINT, _end)
     program = load()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for kind in (signal.SIGINT, signal.SIGALRM):
+        signal.signal(kind, _interrupt)
     try:
         return program()
     except KeyboardInterrupt:
@@ -39,10 +44,24 @@ def answered(load: Callable[[], Callable[[], Answer]]) -> Answer:
         raise
     finally:
         # What is left is Python's own: threads and streams are closed.
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGINT, _end)
         # Code that exec() ran, as a data class's, and that Ctrl-C ended, marks the interpreter: it
         # would end by the signal, whatever became of the interruption. Any exec() takes that back.
         exec("")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, as soon as nothing is being imported.
+
+    A library that is interrupted while it loads answers by errors of its own, or aborts.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTING:
+            signal.setitimer(signal.ITIMER_REAL, LATER_S)
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _end(*_: object) -> None:
