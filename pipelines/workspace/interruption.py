@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 INTERRUPTED = 130
 LATER_S = 0.05
@@ -41,7 +41,6 @@ def answered(load: Callable[[], Callable[[], Answer]]) -> Answer:
         return program()
     except KeyboardInterrupt:
         _end()
-        raise
     finally:
         # What is left is Python's own: threads and streams are closed.
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -64,6 +63,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end(*_: object) -> None:
+def _end(*_: object) -> NoReturn:
     sys.stderr.write("interrupted\n")
     os._exit(INTERRUPTED)

@@ -378,11 +378,15 @@ def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) 
     )
     ref = version.ref
     found = rows(query, kind=str(ref.kind), name=ref.name, number=ref.version)
-    others = with_files(rows, [row for row in found if _subject(row) in unusable])
-    if version.ref.kind == Kind.DATA:
-        own = sizes(version.files)
-        others = [one for one in others if common_share(own, sizes(one.files)) >= LEAST_SHARE]
-    return sorted(str(one.ref) for one in others)
+    others = [row for row in found if _subject(row) in unusable]
+    if ref.kind != Kind.DATA:
+        return sorted(map(_subject, others))
+    own = sizes(version.files)
+    return sorted(
+        str(one.ref)
+        for one in with_files(rows, others)
+        if common_share(own, sizes(one.files)) >= LEAST_SHARE
+    )
 
 
 def _files(
