@@ -76,10 +76,21 @@ def write(name: str, out: Path, downloads: Path, size: int, heldout: int) -> Dat
     domain = DOMAINS[name]
     texts = [text for text in domain.read(fetch(domain.package, downloads)) if len(text) > SHORTEST]
     files = iter(random.Random(0).sample(texts, len(texts)))
-    _write(out / "heldout", take((next(pieces(text)) for text in files), heldout))
+    held = list(take((next(pieces(text)) for text in files), heldout))
+    _write(out / "heldout", held)
     rest = [piece for text in files for piece in pieces(text)]
-    _write(out, take(random.Random(0).sample(rest, len(rest)), size))
+    shuffled = random.Random(0).sample(rest, len(rest))
+    _write(out, take(without_copies(shuffled, held), size))
     return domain.statement
+
+
+def without_copies(texts: Iterable[str], held: Iterable[str]) -> Iterator[str]:
+    """Yield the texts of which at most a tenth stands in held-out text, line by line."""
+    lines = {line for text in held for line in text.splitlines()}
+    for text in texts:
+        copied = sum(len(line) for line in text.splitlines() if line in lines)
+        if copied <= len(text) / 10:
+            yield text
 
 
 def pieces(text: str) -> Iterator[str]:
