@@ -80,17 +80,8 @@ def write(name: str, out: Path, downloads: Path, size: int, heldout: int) -> Dat
     _write(out / "heldout", held)
     rest = [piece for text in files for piece in pieces(text)]
     shuffled = random.Random(0).sample(rest, len(rest))
-    _write(out, take(without_copies(shuffled, held), size))
+    _write(out, take(corpora.without_copies(shuffled, held, str), size))
     return domain.statement
-
-
-def without_copies(texts: Iterable[str], held: Iterable[str]) -> Iterator[str]:
-    """Yield the texts of which at most a tenth stands in held-out text, line by line."""
-    lines = {line for text in held for line in text.splitlines()}
-    for text in texts:
-        copied = sum(len(line) for line in text.splitlines() if line in lines)
-        if copied <= len(text) / 10:
-            yield text
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Generic, TypeVar
+from typing import AnyStr, Generic, TypeVar
 
 from registry.records.facts import DataStatement
 
@@ -106,7 +106,10 @@ def code(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStatemen
         for path in _modules(lambda module: not _is_for_prose(module))
         if SHORTEST_SOURCE < path.stat().st_size < LONGEST
     ]
-    parts = _split(_shuffled(sources), lambda path: path.stat().st_size, size, heldout)
+    stream = iter(_shuffled(sources))
+    held = _take(stream, _size, heldout)
+    train = _take(without_copies(stream, held, Path.read_bytes), _size, size)
+    parts = HeldOutSplit(held, train)
     for folder, paths in parts.by_folder(out).items():
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
@@ -207,6 +210,10 @@ def _modules(is_selected: Callable[[str], bool]) -> list[Path]:
     return [path for path in paths if is_selected(path.relative_to(root).as_posix())]
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
 def _is_for_prose(module: str) -> bool:
     """Say which half of the modules `prose` quotes; a digest leaves it to chance, but fixed."""
     return int(_digest(module), 16) % 2 == 0
@@ -238,6 +245,25 @@ def _split(
     """Take items until the held-out part has its bytes, then until the training part has."""
     stream = iter(items)
     return HeldOutSplit(_take(stream, length, heldout), _take(stream, length, size))
+
+
+def without_copies(
+    train: Iterable[T], heldout: Iterable[T], text: Callable[[T], AnyStr]
+) -> Iterator[T]:
+    """Yield what shares at most half of its lines' text, or of theirs, with each held-out item.
+
+    Args:
+        train: what may be trained on, in order.
+        heldout: what is held out.
+        text: reads an item.
+    """
+    held = [(len(content), frozenset(content.splitlines())) for content in map(text, heldout)]
+    for item in train:
+        lines = text(item).splitlines()
+        length = sum(map(len, lines))
+        shared = ((size, sum(len(line) for line in lines if line in known)) for size, known in held)
+        if all(common <= min(size, length) / 2 for size, common in shared):
+            yield item
 
 
 def _take(items: Iterator[T], length: Callable[[T], int], size_bytes: int) -> list[T]:
