@@ -235,8 +235,9 @@ _D = replace(_B, new_share=0.45, general_share=0.45, before_general=0.0)
 _E = replace(_B, batch=5, before_general=0.3)
 # What was tried, by the name of its row.
 RECIPES = {
-    "the default of `grow`: a fifth of the rate": Growth(),
-    "the whole rate": _WHOLE,
+    "the default of `grow`": Growth(rate=1.0),
+    "a fifth of the rate": Growth(),
+    "the whole rate, a shorter warm-up": _WHOLE,
     "half of the rows new": _HALF_NEW,
     "half new, the build before as teacher, 5 rows": _TAUGHT,
     "A: twice the rate, 0.43 new, 0.4 general, teacher 0.5, 5 rows": _A,

@@ -16,6 +16,7 @@ BranchMode = Literal["anchored", "full"]
 TuneMode = Literal["none", "router", "shared", "all"]
 Precision = Literal["float32", "bfloat16"]
 RouterStart = Literal["fitted", "centroid", "random"]
+GrowRows = Literal["joining", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,10 @@ class TuneRecipe(Optimisation):
     grow: float = 0.0
     # The learning rate then, as a multiple of the usual one. What the keys of growth are worth:
     # benchmarks/growth.
-    grow_rate: float = 0.2
+    grow_rate: float = 1.0
+    # Which router weights train then, where only routers do: those of what joins, so that taking it
+    # out again gives the build before to the bit; or all, so that experts make room for it.
+    grow_rows: GrowRows = "joining"
     # Sequences of a step then, as a multiple of `batch`.
     grow_batch: float = 1.0
     # Share of the sequences then, from what joins; 0: the domains share evenly.

@@ -275,9 +275,11 @@ class TuneJob:
         """The router weights that a growing build keeps to the bit, by parameter.
 
         Where only routers train, the states that they see are those of before, and so taking the
-        expert out again gives the build before. Where shared parameters move, all rows follow.
+        expert out again gives the build before. Where shared parameters move, all rows follow; and
+        the recipe may ask for that.
         """
-        if self.grown is None or self.recipe.mode != "router":
+        recipe = self.recipe
+        if self.grown is None or recipe.mode != "router" or recipe.grow_rows == "all":
             return {}
         rows = tuple(sorted(self.grown.index_before))
         return {f"{router.name}.weight": rows for router in self.routed.routers}

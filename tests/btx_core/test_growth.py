@@ -133,3 +133,16 @@ def test_under_shared_tuning_what_left_stays_in_what_is_shared(
     back = digests(line.build({("math", 1)}, shared))
     assert one[SHARED] != two[SHARED]
     assert back[SHARED] == two[SHARED]
+
+
+def test_where_all_rows_train_routers_make_room_and_nothing_else_moves(
+    branches: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    line = Line(tmp_path, branches, tiny_seed, tiny_corpora)
+    recipe = replace(RECIPE, grow_rows="all")
+    before = digests(line.build({("math", 1)}, recipe))
+    after = digests(line.build({("math", 1), ("code", 1)}, recipe))
+    assert {name for name in before if before[name] != after[name]} == {ROUTER}
+    for expert in ("seed", ("math", 1)):
+        pairs = zip(row_of(line, 1, expert), row_of(line, 0, expert), strict=True)
+        assert not any(torch.equal(row, row_before) for row, row_before in pairs)
