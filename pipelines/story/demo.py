@@ -59,6 +59,12 @@ batch = 4
 sequence = 128
 learning_rate = 5e-3
 warmup_steps = 20
+# An expert that joins a build is tuned in on it, in a fifth of the steps.
+grow = 0.2
+grow_rate = 1.5
+grow_batch = 1.5
+grow_share = 0.42
+grow_keep = 1.0
 [recipe.evaluate]
 max_tokens = 15000
 """
@@ -96,7 +102,7 @@ def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> 
             expected="a new folder, or that of a demonstration",
             next="btx demo --dir ANOTHER, or remove it",
         )
-    story = _Story(directory, narrator, show)
+    story = Story(directory, narrator, show)
     story.seed(seed)
     story.three_experts()
     story.build()
@@ -114,10 +120,11 @@ def _is_demo(directory: Path) -> bool:
     return settings.is_file() and settings.read_text() == SETTINGS
 
 
-class _Story:
+class Story:
     """The demonstration's steps; each prints what it does, and does what is not done yet."""
 
     def __init__(self, directory: Path, narrator: Narrator, show: Show) -> None:
+        """Make the workspace, or go on in the one that is there."""
         self.narrator, self.show, self.started = narrator, show, time.monotonic()
         self.narrator.command(f"btx init {directory}")
         self.workspace = create(directory)
@@ -127,6 +134,7 @@ class _Story:
         self.builds: list[Version[BuildFacts]] = []
 
     def seed(self, checkpoint: Path | None) -> None:
+        """Register the seed: this checkpoint, or a small one that is trained here."""
         self.narrator.chapter("A seed that knows only prose")
         if self._is_there("seed/base"):
             return
@@ -144,6 +152,7 @@ class _Story:
         self.narrator.say(f"{version.ref}   {model}")
 
     def three_experts(self) -> None:
+        """Train and register the first three experts."""
         self.narrator.chapter("Three domain teams, each with a corpus of its own")
         if all(self._is_there(f"expert/{name}") for name in ("math", "code", "prose")):
             return
@@ -152,6 +161,7 @@ class _Story:
         self._add_experts("math", "code", "prose")
 
     def fourth_expert(self) -> None:
+        """Train and register the one that joins later."""
         self.narrator.chapter("A fourth domain, one quarter later: the other three are not touched")
         if self._is_there("expert/units"):
             return
@@ -159,6 +169,7 @@ class _Story:
         self._add_experts("units")
 
     def refusal(self) -> None:
+        """Show what a gate says to a corpus without a licence."""
         self.narrator.chapter("A corpus without a licence")
         source = self.sources / "licences"
         statement = corpora.licences(source)
@@ -175,6 +186,7 @@ class _Story:
             )
 
     def withdrawal(self, reference: str) -> None:
+        """Withdraw a data version, and say what that reaches."""
         self.narrator.chapter("The holder withdraws a corpus")
         self.narrator.command(f'btx withdraw {reference} --why "the holder withdrew consent"')
         answer = withdraw(self.workspace, reference, "the holder withdrew consent")
@@ -183,6 +195,7 @@ class _Story:
             self.narrator.say(f"reached {reached.ref}{removal}")
 
     def build(self) -> None:
+        """Rebuild, twice, and audit: the second time nothing is to be done."""
         known = f"build/{len(self.builds) + 1}"
         if self._is_there(known):
             self.builds.append(self.workspace.catalog.get(known, BuildFacts))
@@ -208,6 +221,7 @@ class _Story:
         return False
 
     def end(self) -> DemoAnswer:
+        """Print the tables and what to try next."""
         results = self._results_by_domain()
         builds = tuple(str(build.ref) for build in self.builds)
         table = {domain: _figures(by_build) for domain, by_build in results.items()}

@@ -263,7 +263,7 @@ def test_a_demonstration_goes_on_where_it_stopped(
     monkeypatch.setattr(demo, "train", again)
     with pytest.raises(AssertionError, match="done before"):
         demo.demo(own_story.root, None, narrator, again)
-    begun = demo._Story(own_story.root, narrator, again)
+    begun = demo.Story(own_story.root, narrator, again)
     begun.seed(None)
     begun.build()
     assert [str(build.ref) for build in begun.builds] == ["build/1"]
