@@ -78,7 +78,9 @@ def reproduce(
         "BTX_WORKSPACE": str(root),
         **variables,
     }
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", *stages]
+    # DVC by itself would answer a Ctrl-C with a traceback while it is being loaded.
+    command = [sys.executable, "-m", "pipelines.stages.start", "dvc.cli"]
+    command += ["repro", "--single-item", *stages]
     # It inherits the write lock: when this process is killed alone, its stage ends soon and DVC
     # after it, and the next command must wait until then. It has a process group of its own: a
     # Ctrl-C reaches DVC and its stage once, through this process, which waits until both are gone.

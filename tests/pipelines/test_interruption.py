@@ -1,10 +1,14 @@
 """Ctrl-C ends a process with a word and status 130, also while a library is being loaded."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from btx_core.problems import Interrupted
+from pipelines.stages.dvc_runs import reproduce
 
 # A library that makes an error of its own of whatever is raised while it loads.
 LIBRARY = """\
@@ -57,3 +61,21 @@ def test_ctrl_c_is_answered_whenever_it_comes(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (status, said)
+
+
+# What DVC loads, and a Ctrl-C for the process that started DVC.
+SLOW_TQDM = """\
+import os, signal, time
+os.kill(os.getppid(), signal.SIGINT)
+time.sleep(5)
+"""
+
+
+def test_ctrl_c_while_dvc_is_being_loaded_leaves_no_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tqdm.py").write_text(SLOW_TQDM)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    with pytest.raises(Interrupted):
+        reproduce(tmp_path, ["mix"], variables={"PYTHONPATH": path})
+    assert capfd.readouterr().err == "interrupted\n"
