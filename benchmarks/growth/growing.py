@@ -244,6 +244,7 @@ RECIPES = {
     "A on averaged parameters: a quarter of a full branch's": replace(_A, kind="full", vector=0.25),
     "A on half of a full branch's trunk vector": replace(_A, kind="full", vector=0.5),
     "B: twice the rate, 0.4 new, 0.4 general, teacher 1, 6 rows": _B,
+    "the demonstration's: B at 1.5 times the rate, 0.42 new": replace(_B, rate=1.5, new_share=0.42),
     "B with half of the rows new": replace(_B, new_share=0.5, general_share=0.25),
     "B, no teacher on general text": replace(_B, before_general=0.0),
     "C: B, 0.43 new, teacher 0.5 on general text": _C,
