@@ -598,32 +598,39 @@ def test_an_expression_without_growth_is_not_refused() -> None:
 
 @dataclass(frozen=True)
 class Pressing:
-    """A program during which Ctrl-C is pressed; the library makes an error of what it raises."""
+    """A program that a signal disturbs; the library makes an error of what its handler raises."""
 
     program: Any
+    signal: signal.Signals
 
     def eval(self, activation: Any) -> Any:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.signal)
             time.sleep(0.01)
         except KeyboardInterrupt:
             raise RuntimeError("ABORTED") from None
         return self.program.eval(activation=activation)
 
 
+# The alarm is a Ctrl-C that came while a library was being loaded.
+CTRL_C = (signal.SIGINT, signal.SIGALRM)
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """What is started in the background ignores Ctrl-C, and hands that on."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {one: signal.signal(one, signal.default_int_handler) for one in CTRL_C}
     yield
-    signal.signal(signal.SIGINT, before)
+    for one, handler in before.items():
+        signal.signal(one, handler)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_a_rule_is_judged_is_no_answer_to_it() -> None:
+@pytest.mark.parametrize("number", CTRL_C)
+def test_ctrl_c_while_a_rule_is_judged_is_no_answer_to_it(number: signal.Signals) -> None:
     rule = expressions.compile_expression("evidence.number > 0")
     values = expressions.activation({"number": 1}, {}, AT)
     assert rule.evaluate(values).value is True
     with pytest.raises(KeyboardInterrupt):
-        replace(rule, program=Pressing(rule.program)).evaluate(values)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        replace(rule, program=Pressing(rule.program, number)).evaluate(values)
+    assert {signal.getsignal(one) for one in CTRL_C} == {signal.default_int_handler}

@@ -231,19 +231,24 @@ def engine_version() -> str:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Keep Ctrl-C for the end of the block: the library takes it for an error, which means no."""
-    before = signal.getsignal(signal.SIGINT)
+    # The alarm is a Ctrl-C too, one that came while a library was being loaded.
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
     # Python gives signals to its main thread alone.
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     pressed: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda *signalled: pressed.append(signalled))
+    for number in handlers:
+        signal.signal(number, lambda *signalled: pressed.append(signalled))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if pressed:
-        before(*pressed[0])
+        first, frame = pressed[0]
+        handlers[signal.Signals(first)](first, frame)
 
 
 def _values(placeholder: Placeholder, values: "cel.Activation") -> list[object]:
