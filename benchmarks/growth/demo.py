@@ -21,10 +21,12 @@ from pipelines.workspace.workspace import Workspace
 from registry.records.facts import BuildFacts
 from registry.records.version import Version
 
+SETTINGS = demo.SETTINGS
+
 
 def settings(random_seed: int) -> str:
     """Return the demonstration's settings with this random seed in training and tuning."""
-    text = demo.SETTINGS
+    text = SETTINGS
     for table in ("[recipe.train]\n", "[recipe.tune]\n"):
         assert table in text, f"the demonstration has no {table.strip()}"
         text = text.replace(table, f"{table}seed = {random_seed}\n")
@@ -34,11 +36,7 @@ def settings(random_seed: int) -> str:
 def both(folder: Path, narrator: Narrator) -> tuple[Version[BuildFacts], Version[BuildFacts]]:
     """Return the demonstration's second build, and the same experts tuned from nothing."""
     story = demo.Story(folder, narrator, bar)
-    story.seed(None)
-    story.three_experts()
-    story.build()
-    story.fourth_expert()
-    story.build()
+    story.two_builds(None)
     catalog = story.workspace.catalog
     return story.builds[1], catalog.get(from_nothing(story.workspace), BuildFacts)
 
@@ -71,9 +69,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
-    original = demo.SETTINGS
     for random_seed in options.seeds:
-        demo.SETTINGS = original
         demo.SETTINGS = settings(random_seed)
         report(random_seed, *both(options.dir / str(random_seed), Narrator(sys.stderr)))
 

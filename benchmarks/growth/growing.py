@@ -52,7 +52,7 @@ class Growth:
 
     steps: float = 0.2
     batch: int = 4
-    rate: float = 0.2
+    rate: float = 1.0
     shared_rate: float = TUNE.shared_rate
     new_share: float | None = None
     general_share: float = TUNE.general_share
@@ -225,7 +225,7 @@ def _run(job: TuneJob, recipe, growth: Growth, shares, teachers) -> None:
         assign(router.weight, weights)
 
 
-_WHOLE = Growth(rate=1.0, warmup=8)
+_WHOLE = Growth(warmup=8)
 _HALF_NEW = replace(_WHOLE, new_share=0.5, general_share=0.25)
 _TAUGHT = replace(_HALF_NEW, before=1.0, before_general=1.0, batch=5)
 _A = replace(_TAUGHT, rate=2.0, new_share=0.43, general_share=0.4, before=0.5, before_general=0.5)
@@ -235,8 +235,8 @@ _D = replace(_B, new_share=0.45, general_share=0.45, before_general=0.0)
 _E = replace(_B, batch=5, before_general=0.3)
 # What was tried, by the name of its row.
 RECIPES = {
-    "the default of `grow`": Growth(rate=1.0),
-    "a fifth of the rate": Growth(),
+    "the default of `grow`": Growth(),
+    "a fifth of the rate": Growth(rate=0.2),
     "the whole rate, a shorter warm-up": _WHOLE,
     "half of the rows new": _HALF_NEW,
     "half new, the build before as teacher, 5 rows": _TAUGHT,

@@ -102,14 +102,16 @@ def built(
     return models.measured(job.routed, report.tokens, report.flops)
 
 
-def line(models: Models, builds: Sequence[Members], way: TuneRecipe, out: Path) -> Measured:
-    """Return the last of these builds, each grown from the one before."""
-    out.mkdir(parents=True)
-    measured = built(models, builds[0], way, out / "0")
-    for number, (before, members) in enumerate(pairwise(builds)):
+def line(
+    models: Models, builds: Sequence[Members], first: Path, way: TuneRecipe, out: Path
+) -> Measured:
+    """Return the last of these builds, each grown from the one before; the first one is there."""
+    out.mkdir()
+    folder = first
+    for number, (before, members) in enumerate(pairwise(builds), 1):
         rows = {row: before.index(one) for row, one in enumerate(members) if one in before}
-        grown = Grown(out / str(number), rows)
-        measured = built(models, members, way, out / str(number + 1), grown)
+        grown, folder = Grown(folder, rows), out / str(number)
+        measured = built(models, members, way, folder, grown)
     return measured
 
 
@@ -145,8 +147,10 @@ def ended(models: Models, label: str, builds: Sequence[Members], out: Path) -> I
     seed = models.dense(models.seed, "seed-figures")
     out.mkdir(parents=True)
     whole = built(models, builds[-1], TUNE, out / "at-once")
+    first = out / "first"
+    built(models, builds[0], TUNE, first)
     for number, (name, way) in enumerate(WAYS.items()):
-        found = line(models, builds, way, out / str(number))
+        found = line(models, builds, first, way, out / str(number))
         for part in ("chosen_on", "reported"):
             bits, at_once, before = (getattr(one, part) for one in (found, whole, seed))
             more = {domain: 100 * (bits[domain] / at_once[domain] - 1) for domain in at_once}

@@ -106,10 +106,9 @@ def code(out: Path, *, size: int = SIZE, heldout: int = HELDOUT) -> DataStatemen
         for path in _modules(lambda module: not _is_for_prose(module))
         if SHORTEST_SOURCE < path.stat().st_size < LONGEST
     ]
-    stream = iter(_shuffled(sources))
-    held = _take(stream, _size, heldout)
-    train = _take(without_copies(stream, held, Path.read_bytes), _size, size)
-    parts = HeldOutSplit(held, train)
+    parts = _split(
+        _shuffled(sources), lambda path: path.stat().st_size, size, heldout, Path.read_bytes
+    )
     for folder, paths in parts.by_folder(out).items():
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:
@@ -210,10 +209,6 @@ def _modules(is_selected: Callable[[str], bool]) -> list[Path]:
     return [path for path in paths if is_selected(path.relative_to(root).as_posix())]
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
 def _is_for_prose(module: str) -> bool:
     """Say which half of the modules `prose` quotes; a digest leaves it to chance, but fixed."""
     return int(_digest(module), 16) % 2 == 0
@@ -240,11 +235,20 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 
 def _split(
-    items: Iterable[T], length: Callable[[T], int], size: int, heldout: int
+    items: Iterable[T],
+    length: Callable[[T], int],
+    size: int,
+    heldout: int,
+    text: Callable[[T], bytes] | None = None,
 ) -> HeldOutSplit[T]:
-    """Take items until the held-out part has its bytes, then until the training part has."""
+    """Take items until the held-out part has its bytes, then until the training part has.
+
+    Where `text` reads an item, none is trained on that is a copy of one that is held out.
+    """
     stream = iter(items)
-    return HeldOutSplit(_take(stream, length, heldout), _take(stream, length, size))
+    held = _take(stream, length, heldout)
+    rest = without_copies(stream, held, text) if text else stream
+    return HeldOutSplit(held, _take(rest, length, size))
 
 
 def without_copies(

@@ -103,11 +103,7 @@ def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> 
             next="btx demo --dir ANOTHER, or remove it",
         )
     story = Story(directory, narrator, show)
-    story.seed(seed)
-    story.three_experts()
-    story.build()
-    story.fourth_expert()
-    story.build()
+    story.two_builds(seed)
     story.refusal()
     story.withdrawal("data/code@1")
     story.build()
@@ -132,6 +128,14 @@ class Story:
         self.workspace = Workspace.find(directory)
         self.sources = self.workspace.work / "corpora"
         self.builds: list[Version[BuildFacts]] = []
+
+    def two_builds(self, checkpoint: Path | None) -> None:
+        """Tell the story from the seed to the build that the fourth expert joins."""
+        self.seed(checkpoint)
+        self.three_experts()
+        self.build()
+        self.fourth_expert()
+        self.build()
 
     def seed(self, checkpoint: Path | None) -> None:
         """Register the seed: this checkpoint, or a small one that is trained here."""

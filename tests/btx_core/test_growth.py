@@ -75,6 +75,11 @@ class Line:
         return out
 
 
+@pytest.fixture
+def line(tmp_path: Path, branches: Path, tiny_seed: Path, tiny_corpora: Path) -> Line:
+    return Line(tmp_path, branches, tiny_seed, tiny_corpora)
+
+
 def digests(folder: Path) -> dict[str, str]:
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
@@ -99,11 +104,8 @@ def changed(experts: set[Expert], generator: random.Random) -> set[Expert]:
 
 
 @pytest.mark.parametrize("order", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
-def test_in_any_order_of_changes_what_stays_is_the_same_to_the_bit(
-    branches: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, order: int
-) -> None:
+def test_in_any_order_of_changes_what_stays_is_the_same_to_the_bit(line: Line, order: int) -> None:
     generator = random.Random(order)
-    line = Line(tmp_path, branches, tiny_seed, tiny_corpora)
     experts: set[Expert] = {("math", 1), ("code", 1)}
     first = digests(line.build(experts))
     for number in range(1, 5):
@@ -122,11 +124,8 @@ def test_in_any_order_of_changes_what_stays_is_the_same_to_the_bit(
             assert not back_out or now == digests(line.folder(number - 2))
 
 
-def test_under_shared_tuning_what_left_stays_in_what_is_shared(
-    branches: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
-) -> None:
+def test_under_shared_tuning_what_left_stays_in_what_is_shared(line: Line) -> None:
     """Why growth is an edge of the lineage: add and take out is not the build before."""
-    line = Line(tmp_path, branches, tiny_seed, tiny_corpora)
     shared = replace(RECIPE, mode="shared")
     one = digests(line.build({("math", 1)}, shared))
     two = digests(line.build({("math", 1), ("code", 1)}, shared))
@@ -135,10 +134,7 @@ def test_under_shared_tuning_what_left_stays_in_what_is_shared(
     assert back[SHARED] == two[SHARED]
 
 
-def test_where_all_rows_train_routers_make_room_and_nothing_else_moves(
-    branches: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
-) -> None:
-    line = Line(tmp_path, branches, tiny_seed, tiny_corpora)
+def test_where_all_rows_train_routers_make_room_and_nothing_else_moves(line: Line) -> None:
     recipe = replace(RECIPE, grow_rows="all")
     before = digests(line.build({("math", 1)}, recipe))
     after = digests(line.build({("math", 1), ("code", 1)}, recipe))

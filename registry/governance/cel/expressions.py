@@ -231,13 +231,15 @@ def engine_version() -> str:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Keep Ctrl-C for the end of the block: the library takes it for an error, which means no."""
-    # The alarm is a Ctrl-C too, one that came while a library was being loaded.
-    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
-    handlers = {number: handler for number, handler in found.items() if callable(handler)}
     # Python gives signals to its main thread alone.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # The alarm is a Ctrl-C too, one that came while a library was being loaded.
+    found: dict[int, object] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)
+    }
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
     pressed: list[tuple[int, FrameType | None]] = []
     for number in handlers:
         signal.signal(number, lambda *signalled: pressed.append(signalled))
@@ -247,8 +249,8 @@ def _undisturbed() -> Iterator[None]:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     if pressed:
-        first, frame = pressed[0]
-        handlers[signal.Signals(first)](first, frame)
+        number, frame = pressed[0]
+        handlers[number](number, frame)
 
 
 def _values(placeholder: Placeholder, values: "cel.Activation") -> list[object]:
