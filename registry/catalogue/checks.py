@@ -30,7 +30,7 @@ from registry.digest import TensorDigest, sha256_bytes, sha256_file, tensor_dige
 from registry.records.answers.auditing import AuditAnswer, Check, Finding
 from registry.records.events import Judged
 from registry.records.facts import FACTS, Facts
-from registry.records.kinds import Gate, Kind, Outcome
+from registry.records.kinds import KINDS, Gate, Kind, Outcome
 from registry.records.references import Reference
 from registry.records.version import Event, FileFact, Version
 
@@ -236,7 +236,7 @@ def _grouped(rows: Rows, table: str) -> dict[int, list[Row]]:
 def _subject(row: Row) -> str:
     """Name the version of a row that may hold anything."""
     kind, name, number = row[1:4]
-    if kind in set(Kind):
+    if kind in KINDS:
         return str(Reference(Kind(kind), name, number))
     return f"{kind}/{name}@{number}"
 

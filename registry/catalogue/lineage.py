@@ -7,6 +7,7 @@ Pure over rows: reads only, keeps nothing.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from registry.catalogue.database import Rows
@@ -229,19 +230,21 @@ def _build_impact(
     inner: list[EdgeRow] = []
     for snapshot in snapshots:
         inner += [edge for edge in from_.get(snapshot, ()) if edge.to_id in reached]
-    members = {versions[e.to_id].ref for e in inner if e.relation == Relation.MEMBER}
+    found = {versions[e.to_id].ref for e in inner if e.relation == Relation.MEMBER}
+    # In the order of references, but several times as fast: a build may have hundreds.
+    members = sorted(found, key=attrgetter("kind", "name", "version"))
     via = {e.relation for e in own if e.to_id in reached and e.to_id not in snapshots}
     via |= {edge.relation for edge in inner if edge.relation != Relation.MEMBER}
     if subject == build or subject in snapshots:
-        return BuildImpact(ref, "rebuild", "it is withdrawn as a whole", sorted(members))
+        return BuildImpact(ref, "rebuild", "it is withdrawn as a whole", members)
     removal, why = _removal(
         versions[build],
         [versions[version_id] for version_id in snapshots],
         [versions[edge.to_id] for edge in inner],
-        sorted(members),
+        members,
         via,
     )
-    return BuildImpact(ref, removal, why, sorted(members))
+    return BuildImpact(ref, removal, why, members)
 
 
 def _removal(

@@ -13,7 +13,7 @@ from registry.catalogue.rows import FILE_COLUMNS, VERSION_COLUMNS, file_fact, ve
 from registry.errors import Damaged, NotFound
 from registry.records.events import Acted, AliasMoved, Progress
 from registry.records.facts import Facts
-from registry.records.kinds import Kind, Status, status_of
+from registry.records.kinds import KINDS, Kind, Status, status_of
 from registry.records.own_facts import Attachment, attachment
 from registry.records.references import Reference, parse
 from registry.records.version import FileFact, Version
@@ -193,7 +193,7 @@ def next_number(rows: Rows, kind: Kind, name: str) -> int:
 
 
 def _reference(kind: str, name: str, number: int) -> Reference:
-    if kind not in set(Kind):
+    if kind not in KINDS:
         raise Damaged(
             "version row",
             found=f"kind {kind!r}",

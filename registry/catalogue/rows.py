@@ -12,7 +12,7 @@ from btx_core.files import stays_inside
 from registry.errors import Damaged, Invalid
 from registry.records.addresses import is_address
 from registry.records.facts import Facts
-from registry.records.kinds import Kind
+from registry.records.kinds import KINDS, Kind
 from registry.records.references import Reference, parse
 from registry.records.version import Event, FileFact, Version
 
@@ -38,7 +38,7 @@ def version(row: Row, files: Iterable[FileFact] = (), *, created: bool = True) -
     """
     _, kind, name, number, digest, registered_at, actor, facts = row
     texts = (name, digest, registered_at, actor, facts)
-    if kind not in set(Kind) or type(number) is not int:
+    if kind not in KINDS or type(number) is not int:
         raise _not_written(row, "version")
     if any(type(text) is not str for text in texts):
         raise _not_written(row, "version")

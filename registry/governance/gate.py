@@ -41,7 +41,7 @@ from registry.records.evidence import (
     WaiverLine,
 )
 from registry.records.facts import Facts
-from registry.records.kinds import UNUSABLE, Gate, Kind, Outcome
+from registry.records.kinds import KINDS, UNUSABLE, Gate, Kind, Outcome
 from registry.records.own_facts import LICENCE_TEXT, ORGANISATION, FactSchema, plain
 from registry.records.version import Event, Version
 
@@ -347,7 +347,7 @@ def newest(catalog: Catalog, ref: str, before: float = inf) -> Event | None:
     With `before`, the newest before the event of that number.
     """
     kind = ref.partition("/")[0]
-    gate = LET_IN_BY.get(Kind(kind)) if kind in set(Kind) else None
+    gate = LET_IN_BY.get(Kind(kind)) if kind in KINDS else None
     try:
         given = verdicts(catalog, ref, gate) if gate else ()
     except Damaged:

@@ -24,6 +24,9 @@ class Kind(StrEnum):
         return "data" if self is Kind.DATA else f"{self}s"
 
 
+KINDS = frozenset(Kind)
+
+
 class Status(StrEnum):
     """What a version is good for now."""
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from registry.errors import Invalid
-from registry.records.kinds import Kind
+from registry.records.kinds import KINDS, Kind
 
 # Lower case only: two names that differ in case are one folder on some file systems.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -66,7 +66,7 @@ def parse(text: str | Reference, kind: str | None = None) -> Reference:
         head, rest = kind, text
     elif not slash:
         raise _unreadable(text, "kind/name@version, such as expert/math@1")
-    if head not in set(Kind):
+    if head not in KINDS:
         raise _unreadable(text, f"one of {', '.join(Kind)} before the slash")
     if kind is not None and head != kind:
         raise _unreadable(text, f"a reference to {kind}")
