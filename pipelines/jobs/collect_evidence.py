@@ -148,7 +148,7 @@ def of_build(
     Args:
         catalog: where it is recorded.
         build: what asks to be released or exported.
-        before: the last release, which it is compared with.
+        before: the last release of its product line, which it is compared with.
     """
     facts = build.facts
     members = [catalog.get(member.ref, ExpertFacts) for member in facts.members]
@@ -166,6 +166,7 @@ def of_build(
         "line": facts.line,
         "registered_at": build.registered_at or None,
         "results": dated or None,
+        "compared_with": str(before.ref) if before else None,
         "no_longer_measured": tuple(sorted({one.data for one in earlier} - known.keys())),
         "evaluation": {named[line.data]: _older(line) for line in results} or None,
         "previous": _previous(results, named) if before else None,

@@ -5,6 +5,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
 from registry.governance import acts, gate
+from registry.governance.as_of import AsOf
 from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
 from registry.records.events import Act, Released
 from registry.records.evidence import BuildEvidence
@@ -18,17 +19,8 @@ def build_evidence(workspace: Workspace, build: Version[BuildFacts]) -> BuildEvi
 
     That is the recorded build, and its members and approvals as they are today.
     """
-    return collect_evidence.of_build(workspace.catalog, build, last_release(workspace, build))
-
-
-def last_release(workspace: Workspace, build: Version[BuildFacts]) -> Version[BuildFacts] | None:
-    """Return the build that was released last, other than this one.
-
-    It is what its users have now, and what this one is compared with.
-    """
-    events = workspace.catalog.events(kind=Released.logged_as)
-    others = [event.subject for event in events if event.subject != str(build.ref)]
-    return workspace.catalog.get(others[-1], BuildFacts) if others else None
+    catalog = workspace.catalog
+    return collect_evidence.of_build(catalog, build, AsOf(catalog).last_release(build))
 
 
 def drafted(workspace: Workspace, reference: str) -> tuple[Act, ...]:

@@ -17,12 +17,13 @@ from pipelines.jobs.access_tokens import tokens
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.diff import diff
 from pipelines.jobs.find import saved_searches
-from pipelines.jobs.release import build_evidence, drafted, last_release, release
+from pipelines.jobs.release import build_evidence, drafted, release
 from pipelines.jobs.training_runs import training_run, training_runs
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid
 from registry.governance import acts, gate
+from registry.governance.as_of import AsOf
 from registry.governance.policies import Policy, load
 from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
 from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
@@ -244,7 +245,7 @@ class WorkspaceJobs:
             # With waivers and own facts, which the log knows.
             evidence = gate.completed(asking.catalog, question)
             assert isinstance(evidence, BuildEvidence)
-            before = last_release(asking, build)
+            before = AsOf(asking.catalog).last_release(build)
             since = diff(asking, str(before.ref), str(build.ref)) if before else None
         finally:
             asking.catalog.close()

@@ -1,7 +1,7 @@
 """Say how a workspace is: its content, what runs and waits, what ends soon, its disk use."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.jobs.due_dates import due_dates
@@ -18,6 +18,8 @@ from registry.records.facts import (
     SeedFacts,
 )
 from registry.records.kinds import UNUSABLE, Kind, Status
+from registry.records.references import Reference
+from registry.records.version import Version
 
 KINDS: tuple[type[Facts], ...] = (SeedFacts, DataFacts, ExpertFacts, BuildFacts, ExportFacts)
 # In the order in which a file that several of them link is counted.
@@ -44,10 +46,8 @@ def status(workspace: Workspace) -> StatusAnswer:
         in_use = [one for one in versions if statuses[one.ref] not in UNUSABLE]
         counts[kind.kind.plural] = len(in_use)
         if kind.kind == Kind.BUILD and in_use:
-            newest = max(in_use, key=lambda one: one.ref)
-            newest_build = str(newest.ref)
-            if statuses[newest.ref] != Status.RELEASED:
-                waiting.append(_release(workspace, newest_build))
+            newest_build = str(in_use[-1].ref)
+            waiting += _releases(workspace, [one.of(BuildFacts) for one in in_use], statuses)
     return StatusAnswer(
         workspace=str(workspace.root),
         head=catalog.head(),
@@ -61,8 +61,21 @@ def status(workspace: Workspace) -> StatusAnswer:
     )
 
 
+def _releases(
+    workspace: Workspace,
+    builds: Sequence[Version[BuildFacts]],
+    statuses: Mapping[Reference, Status],
+) -> Iterator[Waiting]:
+    """Yield who must act before the newest build of each product line can be released."""
+    # In the order of their numbers, so the newest of each product line stays.
+    newest = {build.facts.line: build for build in builds}
+    for build in newest.values():
+        if statuses[build.ref] != Status.RELEASED:
+            yield _release(workspace, str(build.ref))
+
+
 def _release(workspace: Workspace, build: str) -> Waiting:
-    """Return who must act before the newest build can be released."""
+    """Return who must act before a build can be released."""
     catalog = workspace.catalog
     if approving.approvals(catalog, catalog.get(build, BuildFacts)):
         who, command = "a registrar", f"btx release {build}"

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.governance import gate
 from registry.records.events import Erased, Judged, Released, Retired, Withdrawn
-from registry.records.version import Event
+from registry.records.facts import BuildFacts
+from registry.records.version import Event, Version
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,28 @@ class AsOf:
         retired = any(one.subject == ref and one.seq < seq for one in self._retired)
         return self._registered.get(ref, seq) < seq and not retired
 
-    def released(self, seq: int) -> Iterator[Event]:
+    def released(self, seq: float) -> Iterator[Event]:
         """Yield the releases before an event, oldest first."""
         return (event for event in self._releases if event.seq < seq)
+
+    def last_release(
+        self, build: Version[BuildFacts], seq: float = inf, *, of_line: bool = True
+    ) -> Version[BuildFacts] | None:
+        """Return the build that was released last before an event, other than this one.
+
+        It is what its users have by then, and what this build is compared with.
+
+        Args:
+            build: what asks to be released.
+            seq: the number of the event.
+            of_line: whether builds of other product lines, which others use, are passed over.
+        """
+        for event in reversed(list(self.released(seq))):
+            if event.subject != str(build.ref):
+                released = self.catalog.get(event.subject, BuildFacts)
+                if not of_line or released.facts.line == build.facts.line:
+                    return released
+        return None
 
     def gate_said(self, ref: str, seq: int) -> str | None:
         """Return what the gate said of a version that it had to pass; None where none was asked."""

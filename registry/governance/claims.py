@@ -166,9 +166,10 @@ class Claims:
         if version is None or not isinstance(version.facts, BuildFacts):
             return
         build = version.of(BuildFacts)
-        others = [one for one in self._then.released(event.seq) if one.subject != event.subject]
         own = self.catalog.results(build)
-        before = self.catalog.get(others[-1].subject, BuildFacts) if others else None
+        # Older evidence names no release: it is compared with the last of any product line.
+        of_line = "compared_with" in evidence
+        before = self._then.last_release(build, event.seq, of_line=of_line)
         earlier = self.catalog.results(before) if before else ()
         same = comparable(earlier, own)
         lines = {line.data: line for line in result_lines(own, same)}
@@ -180,7 +181,9 @@ class Claims:
             yield from self._came_in(told)
         gone = sorted({one.data for one in earlier} - same.keys())
         if evidence.get("results") is not None:
-            yield from differences(event.subject, evidence, {"no_longer_measured": gone})
+            compared_with = str(before.ref) if before else None
+            actual = {"compared_with": compared_with, "no_longer_measured": gone}
+            yield from differences(event.subject, evidence, actual)
 
     def _came_in(self, told: Mapping[str, Any]) -> Iterator[str]:
         data = version_of(self.catalog, told.get("data"))

@@ -269,7 +269,9 @@ class BuildEvidence(Evidence):
     members: tuple[MemberLine, ...] = ()
     licenses: tuple[str, ...] = ()  # of the seed, the members and the data of both, one by one
     results: tuple[ResultLine, ...] | None = None
-    # Data versions of whose text the last release was measured on another amount, or alone.
+    # The last release of the same product line, which `previous` names below.
+    compared_with: str | None = None
+    # Data versions of whose text that release was measured on another amount, or alone.
     no_longer_measured: tuple[str, ...] = ()
     evaluation: Mapping[str, BuildFigures] | None = None  # older
     previous: Mapping[str, PreviousFigures] | None = None  # older: only what is measured again

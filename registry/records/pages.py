@@ -47,6 +47,7 @@ class Listed(RowEnd):
 class ListedBuild(Listed):
     """One build in a list of the pages."""
 
+    line: str
     members: tuple[Member, ...] = ()
     tokens: int | None = None  # all that it took, its members' training too
     flops: float | None = None
@@ -58,7 +59,7 @@ class ListedBuild(Listed):
 
 
 class BuildStep(ListedBuild):
-    """A build beside the build before it."""
+    """A build beside the one before it of the same product line."""
 
     added: tuple[str, ...] = Field(description="members that the build before did not have")
     left_out: tuple[str, ...] = Field(description="members that only the build before had")
@@ -108,7 +109,7 @@ class NextExpert(Answer):
 
 
 class WaitingBuild(ListedBuild):
-    """A build newer than the last release, and who approved it."""
+    """A build newer than the last release of its product line, and who approved it."""
 
     approvals: tuple[str, ...] = ()
 

@@ -263,6 +263,7 @@ def _listed_build(build: Version[BuildFacts], status: Status) -> ListedBuild:
     architecture = build.facts.architecture
     return ListedBuild(
         **_fields(_listed(build, status)),
+        line=build.facts.line,
         members=build.facts.members,
         tokens=total.tokens,
         flops=total.flops,
@@ -277,13 +278,13 @@ def _listed_build(build: Version[BuildFacts], status: Status) -> ListedBuild:
 def _waiting(
     catalog: Catalog, builds: Sequence[Version[BuildFacts]], listed: Sequence[ListedBuild]
 ) -> tuple[WaitingBuild, ...]:
-    """Return the usable builds that are newer than every release."""
-    released = [one.version for one in listed if one.status == Status.RELEASED]
-    newest_release = max(released, default=0)
+    """Return the usable builds that are newer than every release of their product line."""
+    # In the order of their numbers, so the newest of each product line stays.
+    released = {one.line: one.version for one in listed if one.status == Status.RELEASED}
     newer = [
         (build, one)
         for build, one in zip(builds, listed, strict=True)
-        if one.version > newest_release and one.status not in UNUSABLE
+        if one.version > released.get(one.line, 0) and one.status not in UNUSABLE
     ]
     waiting = []
     for build, one in newer[-MOST_BUILDS:]:
@@ -300,10 +301,11 @@ def _steps(
 ) -> tuple[BuildStep, ...]:
     """Return the last builds, each with what changed, what it gained, and what was spent on it."""
     steps = []
-    before: set[str] = set()
+    by_line: dict[str, set[str]] = {}
     first_shown = len(builds) - MOST_BUILDS
     for number, (build, one) in enumerate(zip(builds, listed, strict=True)):
         members = {member.ref for member in build.facts.members}
+        before = by_line.get(one.line, set())
         if number >= first_shown:
             gains = [result.gain for result in build.facts.results if result.gain is not None]
             new = [expert for expert in experts if expert.build == one.ref]
@@ -319,7 +321,7 @@ def _steps(
                 money=worth.money(spent, price),
             )
             steps.append(step)
-        before = members
+        by_line[one.line] = members
     return tuple(steps)
 
 

@@ -46,11 +46,12 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     catalog.close()
 
 
-def build(catalog: Catalog, bits: float) -> Version[BuildFacts]:
+def build(catalog: Catalog, bits: float, line: str = "main") -> Version[BuildFacts]:
     result = Result(data="data/contracts@1", domain="contracts", bits_per_byte=bits)
     facts = BuildFacts(
         seed="seed/base@1",
         members=(Member(ref="expert/law@1", slot=1),),
+        line=line,
         results=(result,),
     )
     return catalog.register("", facts)
@@ -90,3 +91,17 @@ def test_a_release_is_compared_with_the_last_release_and_not_with_the_build_befo
     assert [line.previous_bits_per_byte for line in told.results or ()] == [0.9]
     assert told.to_json()["previous"] == {"contracts": {"bits_per_byte": 0.9}}
     assert build_evidence(workspace, first).previous is None
+
+
+def test_a_release_is_not_compared_with_one_of_another_product_line(workspace: Workspace) -> None:
+    """Which other people use, and which may be better on its own domains."""
+    catalog = workspace.catalog
+    main, small, next_small = (
+        build(catalog, bits, line) for bits, line in ((0.5, "main"), (0.9, "small"), (0.8, "small"))
+    )
+    catalog.event(Released(), small.ref)
+    catalog.event(Released(), main.ref)
+    told = build_evidence(workspace, next_small)
+    assert told.compared_with == "build/2"
+    assert [line.previous_bits_per_byte for line in told.results or ()] == [0.9]
+    assert build_evidence(workspace, main).compared_with is None

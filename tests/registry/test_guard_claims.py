@@ -146,6 +146,10 @@ LIES: Mapping[str, tuple[Lie, str]] = {
         lambda e: of_results(e, previous_bits_per_byte=99.0),
         "previous_bits_per_byte 99",
     ),
+    "another release before": (
+        lambda e: {"compared_with": "build/9"},
+        "compared_with 'build/9' of build/1",
+    ),
     "an older build": (lambda e: {"registered_at": "2020-01-01T00:00:00Z"}, "registered_at '2020"),
     "an earlier release": (lambda e: {"released_at": "2020-01-01T00:00:00Z"}, "released_at '2020"),
     "an auditor's approval": (

@@ -72,6 +72,22 @@ def test_one_version_of_a_data_name_is_called_by_its_domain(lite: Catalog) -> No
     assert [row.label for row in views.overview(lite).gains] == ["legal"]
 
 
+def test_builds_of_two_product_lines_are_not_set_beside_each_other(lite: Catalog) -> None:
+    for name in ("law", "math"):
+        lite.register(name, ExpertFacts(seed="seed/base@1"))
+    build(lite, members=(Member(ref="expert/law@1", slot=1),))
+    build(lite, members=(Member(ref="expert/math@1", slot=1),), line="small")
+    build(lite, figures(OLD, 1.5), members=(Member(ref="expert/law@1", slot=1),))
+    lite.event(Released(), "build/2")
+    seen = views.overview(lite)
+    assert [(step.added, step.left_out) for step in seen.builds] == [
+        (("expert/law@1",), ()),
+        (("expert/math@1",), ()),
+        ((), ()),
+    ]
+    assert [one.ref for one in seen.waiting] == ["build/1", "build/3"]
+
+
 def test_a_mean_gain_says_over_how_many_data_versions(lite: Catalog) -> None:
     unmeasured = Result(data="data/math@1", domain="math", bits_per_byte=1.0)
     build(lite, figures(OLD, 1.5), figures(NEW, 1.0), unmeasured)
