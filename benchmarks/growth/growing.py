@@ -160,7 +160,7 @@ def _with_vector(job: TuneJob, models: Models, new: str, growth: Growth) -> None
     take_over = router_start.take_over
     before = dict(load(models.seed, torch.float32).named_parameters())
     after = dict(load(models.branch(new, growth.kind), torch.float32).named_parameters())
-    take_over(job.routed, job.grown)
+    take_over(job.routed, job.grown, shared=True)
     with torch.no_grad():
         for name, parameter in job.routed.network.named_parameters():
             if name in before and not is_expert_parameter(name) and ".mlp." not in name:

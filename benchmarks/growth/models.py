@@ -37,6 +37,7 @@ SIZE = PretrainConfig(vocabulary=512, hidden=32, feed_forward=96, layers=2, head
 SEED = TrainRecipe(mode="full", steps=500, learning_rate=4e-3)
 BRANCHES = {
     "anchored": TrainRecipe(steps=250, learning_rate=3e-3),
+    "trained longer": TrainRecipe(steps=400, learning_rate=3e-3),
     "full": TrainRecipe(mode="full", steps=250, learning_rate=3e-3),
 }
 TUNE = TuneRecipe(steps=400)
@@ -112,7 +113,7 @@ class Models:
         """Mix the seed model with branches, in this order; nothing is tuned."""
         out = self.folder / "mixed"
         shutil.rmtree(out, ignore_errors=True)
-        full = any(kind != "anchored" for kind in kinds.values())
+        full = "full" in kinds.values()
         slots = [
             Member(name, slot, self.branch(name, kinds.get(name, "anchored")))
             for slot, name in enumerate(members, 1)

@@ -309,12 +309,14 @@ def start_from_statistics(
 
 
 @torch.no_grad()
-def take_over(routed: RoutedModel, grown: Grown) -> None:
-    """Take a tuned build's shared parameters, and its router weights of the experts that stay.
+def take_over(routed: RoutedModel, grown: Grown, *, shared: bool) -> None:
+    """Take what a build was tuned to: the router weights of the experts that stay, and the rest.
 
     Args:
         routed: the mixture; it is changed in place.
         grown: the build, and which expert is which.
+        shared: whether shared parameters are tuned. Else the build has them as they were mixed, and
+            so will this one.
     """
     build = load(grown.folder, torch.float32, machine=routed.machine)
     before = dict(build.named_parameters())
@@ -325,7 +327,7 @@ def take_over(routed: RoutedModel, grown: Grown) -> None:
             for index, index_before in grown.index_before.items():
                 weights_ED[index] = before_ED[index_before]
             assign(parameter, weights_ED)
-        elif not is_expert_parameter(name):
+        elif shared and not is_expert_parameter(name):
             parameter.copy_(before[name])
     del build, before
     release()

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -136,7 +136,14 @@ class RunCheckpoints:
 
     @classmethod
     def beside(
-        cls, out: Path, recipe: Optimisation, model: Path, mixture: Mixture
+        cls,
+        out: Path,
+        recipe: Optimisation,
+        model: Path,
+        mixture: Mixture,
+        *,
+        taken_over: Iterable[Path] = (),
+        also: Mapping[str, object] | None = None,
     ) -> "RunCheckpoints":
         """Keep a run's checkpoints in a hidden folder beside its output.
 
@@ -145,20 +152,24 @@ class RunCheckpoints:
             recipe: with another recipe the run begins anew.
             model: the folder of the model that is trained; with other weights the run begins anew.
             mixture: the text; with other text the run begins anew.
+            taken_over: files of weights that the run starts from beside the model's own.
+            also: what fixes the run besides, in JSON values.
 
         Returns:
             The checkpoints of exactly this run.
         """
         machine = here()
-        weights = {}
+        weights = dict[str, dict[str, str]]()
         with machine.together():
-            for file in sorted(model.glob("*.safetensors")) if machine.is_main else ():
-                with file.open("rb") as stream:
-                    weights[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            if machine.is_main:
+                weights["model"] = _digests(model.glob("*.safetensors"))
+                if files := list(taken_over):
+                    weights["taken_over"] = _digests(files)
         fixed = {
             "recipe": asdict(recipe),
-            "model": machine.told(weights),
             "data": {name: corpus.digest for name, corpus in mixture.corpora.items()},
+            **machine.told(weights),
+            **(also or {}),
         }
         key = json.dumps(fixed, sort_keys=True)
         return cls(out.with_name(f".{out.name}.training"), key, machine)
@@ -245,6 +256,14 @@ class RunCheckpoints:
 
 
 # Any: run.json as `save` wrote it.
+def _digests(files: Iterable[Path]) -> dict[str, str]:
+    digests = {}
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
+
+
 def _read_whole(folder: Path) -> dict[str, Any] | None:
     """Return what run.json of a checkpoint says; None where a file that it names is not whole."""
     try:

@@ -181,7 +181,7 @@ class TuneJob:
     def start_routers(self) -> None:
         """Give the routers their first weights, and take over what a build before has learnt."""
         if self.grown:
-            take_over(self.routed, self.grown)
+            take_over(self.routed, self.grown, shared=self.recipe.mode != "router")
         if not self.own_experts or self.recipe.start == "random":
             return
         length = self.recipe.sequence
@@ -194,7 +194,16 @@ class TuneJob:
 
     def checkpoints(self, out: Path) -> RunCheckpoints:
         """Return where this tuning leaves its state, beside the folder that is to be made."""
-        return RunCheckpoints.beside(out, self._scaled_recipe, self.inputs.mixed, self._mixture)
+        mixture = self._mixture
+        also: dict[str, object] = {"shares": mixture.shares, "experts": self.own_experts}
+        taken_over: list[Path] = []
+        if self.grown:
+            # Only these are taken over, and a withdrawal may name another build to go on from.
+            taken_over = [self.grown.folder / ROUTER, self.grown.folder / SHARED]
+            also["stays"] = sorted(self.grown.index_before.items())
+        return RunCheckpoints.beside(
+            out, self._scaled_recipe, self.inputs.mixed, mixture, taken_over=taken_over, also=also
+        )
 
     @cached_property
     def _mixture(self) -> Mixture:

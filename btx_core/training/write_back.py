@@ -6,6 +6,7 @@ changed files are new. No process holds more than one whole tensor at a time; th
 What is trained is left to `branch` and `tune`.
 """
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
+
+# The number of an expert in a tensor's name.
+_EXPERT = re.compile(r"(\.experts\.)(\d+)\.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +138,9 @@ def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out:
     }
 
     files: list[TensorFile] = []
+    found = map(_EXPERT.search, opened.tensors)
+    # An expert that was taken out leaves its slot free; in memory the others follow each other.
+    slots = sorted({int(match[2]) for match in found if match})
 
     def start(folder: Path) -> Write:
         for file in sorted(mixed.iterdir()):
@@ -151,6 +158,7 @@ def write_tuned(routed: RoutedModel, mixed: Path, changed: tuple[str, ...], out:
             files.append(TensorFile(folder / file.name, shapes))
 
         def write(name: str, tensor: torch.Tensor) -> None:
+            name = _EXPERT.sub(lambda match: f"{match[1]}{slots[int(match[2])]}.", name)
             for file in files:
                 if name in file.shapes:
                     file.write(name, tensor.to(TORCH_DTYPES[file.shapes[name].dtype]))

@@ -277,9 +277,38 @@ def recipes_of(planned: Plan) -> tuple[MixRecipe, TuneRecipe]:
     mix, tune = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)
     members = [Member(m.version.ref.name, m.slot, Path()) for m in planned.members]
     check_members(members, mix)
+    _require_whole_experts(mix, tune)
     if recipe(EvaluateRecipe, ordered.evaluate).tasks:
         harness.check_installed()
     return mix, tune
+
+
+def _require_whole_experts(mix: MixRecipe, tune: TuneRecipe) -> None:
+    """Require that what a tuning asks of each member's expert can be asked of it.
+
+    An expert that is split or blended has no router weights of its own, and one that trains is not
+    the member's any more.
+
+    Raises:
+        Invalid: naming the setting.
+    """
+    if tune.mode == "none":
+        return
+    divided = mix.split > 1 or mix.blend
+    needs = [
+        ("start", '"random"', divided and tune.start != "random"),
+        ("home", "0", divided and tune.home > 0),
+        ("grow", "0", (divided or tune.mode == "all") and tune.grow > 0),
+    ]
+    for key, needed, is_wrong in needs:
+        if is_wrong:
+            other = f"split = {mix.split}, blend = {mix.blend}" if divided else 'mode = "all"'
+            raise Invalid(
+                f"[recipe.tune] {key}",
+                found=f"{getattr(tune, key)!r} with {other.lower()}",
+                expected=needed,
+                next=f"{key} = {needed} in btx.toml",
+            )
 
 
 def require_settings_of_seed(planned: Plan) -> None:

@@ -318,6 +318,8 @@ def _shards(
     wanted = {member.key for member in planned.members}
     shards: dict[tuple[int, str], Path] = {}
     for build in workspace.catalog.versions(BuildFacts):
+        if not _keeps_members(build.facts, planned):
+            continue
         files = {file.path: file for file in build.files}
         for member in build.facts.members:
             key = (member.slot, member.digest or "")
@@ -325,6 +327,14 @@ def _shards(
             if key in wanted and key not in shards and file and usable(file.sha256):
                 shards[key] = workspace.store.path(file.sha256)
     return shards
+
+
+def _keeps_members(build: BuildFacts, planned: Plan) -> bool:
+    """Whether a build's files hold its members as they came, laid out as the plan lays them out."""
+    there, here = recipe(MixRecipe, build.recipe.mix), recipe(MixRecipe, planned.ordered.mix)
+    # Some families have another layout for the softmax over all experts, which switch takes.
+    layouts = [(one.split, one.blend, one.routing == "switch") for one in (there, here)]
+    return layouts[0] == layouts[1] and build.tuned != "all"
 
 
 def _freeze(workspace: Workspace, planned: Plan) -> Version[SnapshotFacts]:

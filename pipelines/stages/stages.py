@@ -169,7 +169,11 @@ def _texts(order: BuildOrder) -> Mapping[str, FolderOrder]:
 
 
 def _own_experts(order: BuildOrder) -> dict[str, "OwnExpert"]:
-    """Return the expert that each text trained, by domain as `tune` knows it."""
+    """Return the expert that each text trained, by domain as `tune` knows it.
+
+    Of several that were trained on a text it is whose that was trained on the fewest others. The
+    seed's own text is its own expert's, unless a member was trained on nothing else.
+    """
     from btx_core.mixing.mix import MixRecipe
     from btx_core.training.objectives import GENERAL
     from btx_core.training.router_start import OwnExpert
@@ -178,12 +182,16 @@ def _own_experts(order: BuildOrder) -> dict[str, "OwnExpert"]:
     texts = _texts(order)
     # The seed's own expert, where there is one, comes before the members'.
     first = int(recipe(MixRecipe, order.recipe.mix).seed_expert)
-    own = {GENERAL: OwnExpert(0, _proven(order.seed))} if first and general else {}
-    for index, member in enumerate(order.members, first):
-        folder = _proven(member)
+    own: dict[str, OwnExpert] = {}
+    for index, member in sorted(enumerate(order.members, first), key=lambda one: len(one[1].data)):
+        expert = OwnExpert(index, _proven(member))
+        if general.issuperset(member.data) and member.data:
+            own.setdefault(GENERAL, expert)
         for data in member.data:
-            if data in texts:
-                own[GENERAL if data in general else data] = OwnExpert(index, folder)
+            if data in texts and data not in general:
+                own.setdefault(data, expert)
+    if first and general:
+        own.setdefault(GENERAL, OwnExpert(0, _proven(order.seed)))
     return own
 
 

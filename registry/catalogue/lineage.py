@@ -272,6 +272,8 @@ def _removal(
         )
     if len(snapshots) != 1:
         return "rebuild", "its snapshot is not recorded"
+    if facts.recipe.mix.get("blend"):
+        return "rebuild", "blended: each of its experts holds a part of every member"
     snapshot = snapshots[0].of(SnapshotFacts).facts
     if {snapshot.mode, *map(_mode, inner)} != {Mode.ANCHORED}:
         return "rebuild", "shared parameters are averaged over its members"

@@ -14,7 +14,7 @@ from btx_core.training.branch import train
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
-from btx_core.training.tune import TuneInputs, tune
+from btx_core.training.tune import TuneInputs, TuneJob, tune
 
 RECIPE = TuneRecipe(mode="router", steps=4, sequence=32, warmup_steps=1, grow=0.5)
 ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
@@ -44,6 +44,7 @@ class Line:
     branches: Path
     seed: Path
     corpora: Path
+    mixing: MixRecipe = field(default_factory=MixRecipe)
     builds: list[tuple[Expert, ...]] = field(default_factory=list)
 
     def folder(self, number: int) -> Path:
@@ -60,7 +61,7 @@ class Line:
         mixed, out = self.root / f"mixed-{number}", self.folder(number)
         folders = {one: self.branches / f"{one[0]}-{one[1]}" for one in members}
         slots = [Member(name, SLOTS[name], folders[name, v]) for name, v in members]
-        mix(self.seed, slots, MixRecipe(), mixed)
+        mix(self.seed, slots, self.mixing, mixed)
         rows = self.rows(number)
         own = {GENERAL: OwnExpert(0, self.seed)}
         own |= {one[0]: OwnExpert(rows[one], folders[one]) for one in members}
@@ -142,3 +143,44 @@ def test_where_all_rows_train_routers_make_room_and_nothing_else_moves(line: Lin
     for expert in ("seed", ("math", 1)):
         pairs = zip(row_of(line, 1, expert), row_of(line, 0, expert), strict=True)
         assert not any(torch.equal(row, row_before) for row, row_before in pairs)
+
+
+def test_where_only_routers_train_they_are_tuned_on_the_shared_parameters_that_are_written(
+    line: Line, tmp_path: Path
+) -> None:
+    """Which of branches that trained them are another mean as soon as one joins."""
+    for name in ("math", "code"):
+        folder = tmp_path / "full" / f"{name}-1"
+        recipe = TrainRecipe(mode="full", steps=4, sequence=32)
+        train(line.seed, [line.corpora / name], recipe, folder)
+    line = replace(line, branches=tmp_path / "full", mixing=MixRecipe(mode="full"))
+    before = line.build({("math", 1)})
+    written = load_file(line.build({("math", 1), ("code", 1)}) / SHARED)
+    assert any(
+        not torch.equal(written[name], old) for name, old in load_file(before / SHARED).items()
+    )
+    inputs = TuneInputs(line.root / "mixed-1", {}, {}, line.seed, Grown(before, {0: 0, 1: 1}))
+    for mode, is_written in (("router", True), ("shared", False)):
+        job = TuneJob.load(inputs, replace(RECIPE, mode=mode))
+        job.start_routers()
+        tuned = dict(job.routed.network.named_parameters())
+        same = [torch.equal(tuned[name], of_file.float()) for name, of_file in written.items()]
+        assert all(same) is is_written
+
+
+def test_a_run_does_not_go_on_from_the_state_of_one_that_grew_from_another_build(
+    line: Line, tmp_path: Path
+) -> None:
+    """As when a withdrawal comes in between: the build before is another one then."""
+    shared = replace(RECIPE, mode="shared")
+    builds = [
+        line.build(experts, shared) for experts in ({("math", 1)}, {("math", 1), ("code", 1)})
+    ]
+    texts = {GENERAL: [line.corpora / "prose"], "math": [line.corpora / "math"]}
+    own = {GENERAL: OwnExpert(0, line.seed), "math": OwnExpert(1, line.branches / "math-1")}
+    keys = set()
+    for folder in builds:
+        for kept in ({0: 0, 1: 1}, {0: 0}):
+            inputs = TuneInputs(line.root / "mixed-1", texts, own, line.seed, Grown(folder, kept))
+            keys.add(TuneJob.load(inputs, shared).checkpoints(tmp_path / "out").key)
+    assert len(keys) == 4

@@ -95,6 +95,23 @@ def test_each_mode_changes_its_shards_and_no_other_file(
     assert torch.isfinite(loaded(input_ids=torch.arange(8)[None]).logits).all()
 
 
+def test_experts_that_train_are_written_in_their_own_slots(
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    """An expert that was taken out leaves its slot free, and the others keep theirs."""
+    folders = {slot: mixtures / name for slot, name in ((2, "math"), (5, "code"))}
+    members = [Member(folder.name, slot, folder) for slot, folder in folders.items()]
+    mix(tiny_seed, members, MixRecipe(), tmp_path / "gaps")
+    given = TuneInputs(tmp_path / "gaps", texts(tiny_corpora, "math", "code"))
+    tune(given, replace(RECIPE, mode="all", learning_rate=1e-7), tmp_path / "out")
+    for name in ("seed", "math", "code"):
+        file = f"model-expert-{name}.safetensors"
+        before, after = load_file(tmp_path / "gaps" / file), load_file(tmp_path / "out" / file)
+        assert before.keys() == after.keys()
+        assert all(torch.allclose(before[one], after[one], atol=1e-5) for one in before)
+    assert changed_tensors(tmp_path / "gaps", tmp_path / "out")
+
+
 def test_router_mode_leaves_every_shared_parameter_as_it_was(
     mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:

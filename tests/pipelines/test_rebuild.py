@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pipelines.jobs.audit import AuditRequest, audit
-from pipelines.jobs.build_plan import Request, plan, slots
-from pipelines.jobs.rebuild import look_ahead, rebuild
+from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
+from pipelines.jobs.rebuild import _keeps_members, look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, read_recipes
 from registry.errors import Invalid, NotFound
@@ -270,6 +270,52 @@ def test_recipes_come_from_a_file_and_a_wrong_key_is_named(
         read_recipes(path)
     with pytest.raises(NotFound, match="nowhere"):
         read_recipes(tmp_path / "nowhere.toml")
+
+
+def test_a_tuning_that_divided_or_trained_experts_cannot_follow_is_refused_ahead(
+    tmp_path: Path, returned: Workspace
+) -> None:
+    path = tmp_path / "recipe.toml"
+    for mixing, tuning, key in (
+        ("split = 2", "", "start"),
+        ("blend = true", "", "start"),
+        ("split = 2", 'start = "random"\nhome = 0.3', "home"),
+        ("split = 2", 'start = "random"\ngrow = 0.2', "grow"),
+        ("", 'mode = "all"\ngrow = 0.2', "grow"),
+    ):
+        path.write_text(f"[recipe.mix]\n{mixing}\n[recipe.tune]\n{tuning}\n")
+        with pytest.raises(Invalid, match=rf"\[recipe\.tune\] {key}"):
+            recipes_of(plan(returned, Request(recipes=read_recipes(path))))
+    path.write_text('[recipe.mix]\nsplit = 2\n[recipe.tune]\nstart = "random"\n')
+    assert recipes_of(plan(returned, Request(recipes=read_recipes(path))))[0].split == 2
+
+
+@pytest.mark.parametrize(
+    ("recipes", "tuned", "taken_over"),
+    [
+        ("[recipe.mix]", "router", True),
+        ("[recipe.mix]", "all", False),  # its expert files are no member's own any more
+        ('[recipe.mix]\nsplit = 2\n[recipe.tune]\nstart = "random"', "router", False),
+        ('[recipe.mix]\nblend = true\n[recipe.tune]\nstart = "random"', "router", False),
+        # Llama's mixture is of another class then, with other names for its experts.
+        ('[recipe.mix]\nrouting = "switch"', "router", False),
+        ('[recipe.mix]\nrouting = "soft"', "router", True),
+    ],
+)
+def test_expert_files_are_taken_over_where_they_are_the_members_own_and_laid_out_alike(
+    returned: Workspace, tmp_path: Path, recipes: str, tuned: str, taken_over: bool
+) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipes)
+    planned = plan(returned, Request(recipes=read_recipes(path)))
+    build = returned.catalog.get("build/1", BuildFacts).facts
+    assert _keeps_members(build.model_copy(update={"tuned": tuned}), planned) is taken_over
+
+
+def test_another_routing_composes_experts_anew(own_story: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('[recipe.mix]\nrouting = "switch"\n[recipe.tune]\nsteps = 2\n')
+    assert rebuild(own_story, Request(recipes=read_recipes(path))).build == "build/2"
 
 
 @pytest.mark.slow

@@ -64,6 +64,7 @@ def plans(draw: Draw) -> dict[str, object]:
             "on": some,
             "grown": st.booleans(),
             "seed_expert": st.booleans(),
+            "blend": st.booleans(),
             "top_k": st.integers(1, 3),
         }
     )
@@ -106,7 +107,7 @@ def add_build(
     snapshot = catalog.register("main", SnapshotFacts.from_json(facts, "test"), parents=parents)
     grown = f"build/{number - 1}" if build["grown"] and number > 1 else None
     recipe = {
-        "mix": {"top_k": build["top_k"], "seed_expert": build["seed_expert"]},
+        "mix": {key: build[key] for key in ("top_k", "seed_expert", "blend")},
         "tune": {"mode": build["tune"]},
     }
     edges = [(snapshot.ref, "composed_from"), *((data, "tuned_on") for data in build["on"])]
@@ -128,6 +129,10 @@ def model(
     shards = {ref: set(world.inside[ref]) for ref in members} | (
         {"seed": set(seed)} if build["seed_expert"] else {}
     )
+    if build["blend"]:
+        # Each expert holds a part of every one of them.
+        everything = set[str]().union(*shards.values())
+        shards = {f"blend-{number}": set(everything) for number in range(len(shards))}
     shared = set(seed).union(*(world.inside[ref] for ref in members if mode == "full"))
     rows: dict[str, set[str]] = {name: set() for name in shards}
     if grown:
@@ -155,7 +160,7 @@ def expected(world: World, ref: str, subject: str) -> str:
     made = world.builds[ref]
     if not any(subject in group for group in made.groups()):
         return "none"
-    own = {name for name in made.shards if name != "seed" and subject in world.inside[name]}
+    own = {name for name in made.shards if subject in world.inside.get(name, ())}
     stays = [made.shared] + [
         group
         for part in (made.shards, made.rows)
