@@ -44,6 +44,8 @@ TOKEN_TYPES: Mapping[str, type[np.unsignedinteger[Any]]] = {
     "uint32": np.uint32,
 }
 META = "tokens.json"
+# Of tokenizers that the tokenizers library runs, whatever class reads them.
+FAST = "TokenizersBackend"
 
 Ids = NDArray[np.int64]
 # Of any width: token ids are kept in 2 or 4 bytes.
@@ -181,7 +183,9 @@ def end_token(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 def tokenizer_digest(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a digest of all that fixes which tokens a text becomes, and of the end token."""
-    sha256 = hashlib.sha256(f"{type(tokenizer).__name__} {end_token(tokenizer)}\n".encode())
+    # A build names another class for its seed's very tokenizer: one name stands for all of them.
+    kind = FAST if tokenizer.is_fast else type(tokenizer).__name__
+    sha256 = hashlib.sha256(f"{kind} {end_token(tokenizer)}\n".encode())
     if tokenizer.is_fast:
         # Any: the tokenizers library's own JSON.
         backend: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -9,13 +9,13 @@ Shapes: B windows, S tokens, T = B × S tokens, E experts, D model width.
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from btx_core.machine import device_of
 from btx_core.measuring.samples import HeldOut, Limits, PaddedBatch, batches, sample
@@ -167,7 +167,7 @@ def evaluate_model(
     Raises:
         Unreadable: as `evaluate`.
     """
-    limits = replace(limits, sequence=_longest_input(model, limits.sequence))
+    limits = replace(limits, sequence=_longest_input(model.network.config, limits.sequence))
     results: dict[str, DomainResult] = {}
     routing: dict[str, list[list[float]]] = {}
     started = time.monotonic()
@@ -196,8 +196,25 @@ def evaluate_model(
     )
 
 
-def _longest_input(model: RoutedModel, sequence: int) -> int:
-    return min(sequence, getattr(model.network.config, "max_position_embeddings", sequence))
+def as_all_take(limits: Limits, folders: Iterable[Path]) -> Limits:
+    """Return the limits with windows that every one of several models takes.
+
+    Models that are compared are measured within the same limits: windows of another length are
+    other text.
+
+    Args:
+        limits: how much is read.
+        folders: the models' checkpoint folders.
+    """
+    sequence = limits.sequence
+    for folder in folders:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        sequence = _longest_input(config, sequence)
+    return replace(limits, sequence=sequence)
+
+
+def _longest_input(config: PreTrainedConfig, sequence: int) -> int:
+    return min(sequence, getattr(config, "max_position_embeddings", sequence))
 
 
 @dataclass

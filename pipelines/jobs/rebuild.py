@@ -626,7 +626,7 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
                 data=data,
                 domain=parse(data).name,
                 **figures.to_json(),
-                **(beside_seed(seed) if seed else {}),
+                **beside_seed(figures, seed),
                 specialists=specialists,
                 new_to_seed=data not in known_to_seed,
                 general=data in planned.general,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.contents import ADAPTER_CONFIG, contents_of
-from btx_core.checkpoints.token_meaning import has_tokenizer, read_tokenizer
-from btx_core.measuring.evaluation import evaluate_model
+from btx_core.checkpoints.token_meaning import read_tokenizer
+from btx_core.measuring.evaluation import as_all_take, evaluate_model
 from btx_core.measuring.overlap import contamination
 from btx_core.measuring.samples import Limits
 from btx_core.mixing.preflight import preflight
@@ -311,11 +311,12 @@ def _merged(base: Path, folder: Path, source: Path) -> dict[str, str]:
 def _results(
     workspace: Workspace, candidate: Candidate, folder: Path, show: Show
 ) -> dict[str, Result]:
-    """Measure expert and seed on the held-out text of every data version."""
-    expert = _measured(workspace, folder, candidate, show, "evaluate expert")
-    seed = _measured(
-        workspace, candidate.seed_folder, candidate, show, f"evaluate {candidate.seed.ref}"
-    )
+    """Measure expert and seed on the same held-out text of every data version."""
+    limits = Limits(**recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text)
+    limits = as_all_take(limits, [folder, candidate.seed_folder])
+    expert = _measured(folder, candidate, limits, show, "evaluate expert")
+    seed_label = f"evaluate {candidate.seed.ref}"
+    seed = _measured(candidate.seed_folder, candidate, limits, show, seed_label)
     known_to_seed = set(candidate.seed.facts.data)
     general = {*known_to_seed, *(str(one.ref) for one in candidate.general)}
     return {
@@ -323,7 +324,7 @@ def _results(
             data=data,
             domain=parse(data).name,
             **own.to_json(),
-            **beside_seed(seed[data]),
+            **beside_seed(own, seed[data]),
             new_to_seed=data not in known_to_seed,
             general=data in general,
         )
@@ -332,12 +333,11 @@ def _results(
 
 
 def _measured(
-    workspace: Workspace, folder: Path, candidate: Candidate, show: Show, label: str
+    folder: Path, candidate: Candidate, limits: Limits, show: Show, label: str
 ) -> dict[str, Figures]:
     """Return the figures of one model by data version."""
-    limits = Limits(**recipe(EvaluateRecipe, workspace.settings.recipe.evaluate).text)
-    # An expert that was saved without one has its seed's.
-    tokenizer = read_tokenizer(folder if has_tokenizer(folder) else candidate.seed_folder)
+    # Builds have the seed's too: with another end of text or template it would be other text.
+    tokenizer = read_tokenizer(candidate.seed_folder)
     with show(label) as progress:
         model = RoutedModel.load(folder)
         measured = evaluate_model(model, tokenizer, candidate.texts, limits, progress)

@@ -186,8 +186,19 @@ def worst_of(results: Iterable[M]) -> M | None:
     return max(ordered, key=against_seed, default=None)
 
 
-def beside_seed(seed: Figures) -> dict[str, Any]:  # the fields of a result, of several types
-    """Return the fields of a result that hold its seed's figures on the same text."""
+# Any: the fields of a result, of several types.
+def beside_seed(own: Figures, seed: Figures | None) -> dict[str, Any]:
+    """Return the fields of a result that hold its seed's figures on the same text.
+
+    Args:
+        own: the figures of an expert or a build on a data version.
+        seed: its seed's on that data version.
+
+    Returns:
+        The fields; none where the seed was not measured, or on another part of the text.
+    """
+    if seed is None or not same_sample(own, seed):
+        return {}
     return {
         "seed_bits_per_byte": seed.bits_per_byte,
         "seed_accuracy": seed.accuracy,

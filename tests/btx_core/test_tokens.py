@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from btx_core import tokens
+from btx_core.checkpoints.tokenizer_files import copy_tokenizer
 from btx_core.texts import TextFolder, Unreadable, split
 from btx_core.tokens import Tokens, end_token, tokenizer_digest
 
@@ -119,6 +121,23 @@ def test_a_tokenizer_is_known_by_what_it_does(
     assert tokenizer_digest(again) == tokenizer_digest(tokenizer)
     again.add_tokens(["some"])
     assert tokenizer_digest(again) != tokenizer_digest(tokenizer)
+
+
+def test_a_build_knows_its_seeds_tokenizer_whatever_class_reads_it(
+    tiny_seed: Path, tmp_path: Path
+) -> None:
+    seed, build = tmp_path / "seed", tmp_path / "build"
+    for folder, model_type in ((seed, "qwen2"), (build, "qwen2_moe")):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    shutil.copyfile(tiny_seed / "tokenizer.json", seed / "tokenizer.json")
+    settings = json.loads((tiny_seed / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "Qwen2Tokenizer"
+    (seed / "tokenizer_config.json").write_text(json.dumps(settings))
+    copy_tokenizer(seed, build, any_model=True)
+    ours, theirs = (AutoTokenizer.from_pretrained(folder) for folder in (seed, build))
+    assert type(ours) is not type(theirs)
+    assert tokenizer_digest(ours) == tokenizer_digest(theirs)
 
 
 def test_threads_that_ask_at_once_write_once(

@@ -32,6 +32,7 @@ from registry.governance import adoption
 from registry.governance.policies import load
 from registry.records.facts import ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
+from registry.records.results import same_text
 
 WEIGHTS = "model.safetensors"
 SEED = "seed/base"
@@ -283,20 +284,43 @@ def test_tensors_that_are_missing_are_no_question_of_ancestry(
     assert "does not descend" not in str(caught.value)
 
 
-def test_an_expert_without_tokenizer_files_is_measured_with_its_seeds(
-    own_story: Workspace, quiet: Any, tmp_path: Path
+def without_tokenizer(folder: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+
+
+def with_another_end_of_text(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "a"}))
+
+
+shorter_context = configured(max_position_embeddings=50)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [without_tokenizer, with_another_end_of_text, shorter_context],
+    ids=["no tokenizer", "end of text", "context"],
+)
+def test_a_copy_of_the_seed_is_measured_as_its_seed_on_the_very_same_text(
+    change: Callable[[Path], None], own_story: Workspace, quiet: Any, tmp_path: Path
 ) -> None:
     given = tmp_path / "given"
-    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
-    for path in given.glob("tokenizer*"):
-        path.unlink()
+    shutil.copytree(own_story.folder(Kind.SEED, "base", 1), given)
+    change(given)
     with pytest.MonkeyPatch.context() as patched:
-        # That these very weights are registered already is not the question.
+        # That a copy gains nothing is not the question.
         patched.setattr("pipelines.jobs.register.gates.ask", lambda *_, **__: None)
-        version = register(own_story, "bare", given, data=["data/math"], seed=SEED, show=quiet)
-    whole = own_story.catalog.get("expert/math", ExpertFacts).facts
-    assert version.facts.results == whole.results
-    assert not any(file.path.startswith("tokenizer") for file in version.files)
+        version = register(own_story, "copy", given, data=["data/math"], seed=SEED, show=quiet)
+    for measured in (*version.facts.results, *version.facts.general):
+        assert measured.block_bits == measured.seed_block_bits
+        assert measured.bits_per_byte == measured.seed_bits_per_byte
+    if change is without_tokenizer:
+        assert not any(file.path.startswith("tokenizer") for file in version.files)
+    if change is not shorter_context:
+        # A build has its seed's tokenizer: only such figures stand beside its own.
+        whole = own_story.catalog.get("expert/math", ExpertFacts).facts.results[0]
+        assert same_text(version.facts.results[0], whole)
 
 
 def test_of_a_trainers_output_folder_the_checkpoints_in_it_are_named(

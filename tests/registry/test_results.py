@@ -7,8 +7,11 @@ import pytest
 from registry.records.evidence import result_lines, worst
 from registry.records.facts import BuildFacts
 from registry.records.results import (
+    Figures,
     Result,
+    Sample,
     Specialist,
+    beside_seed,
     by_data,
     labels,
     same_text,
@@ -97,6 +100,14 @@ def test_results_on_the_same_text_have_the_data_version_and_its_tokens_in_common
     assert not same_text(result(tokens=5), result(tokens=6))
     assert not same_text(result(tokens=5), result(data="data/law@2", tokens=5))
     assert by_data([result(tokens=5)]) == {"data/law@1": result(tokens=5)}
+
+
+def test_a_seed_stands_beside_a_model_only_where_both_were_measured_on_the_same_text() -> None:
+    own = result(bits_per_byte=1.0, sample=Sample(digest="a"))
+    same = Figures(bits_per_byte=2.0, sample=Sample(digest="a"), block_bits=(4.0,))
+    assert beside_seed(own, same)["seed_block_bits"] == (4.0,)
+    for other in (None, Figures(bits_per_byte=2.0, sample=Sample(digest="b")), Figures(tokens=5)):
+        assert beside_seed(own, other) == {}
 
 
 def test_the_worst_data_version_stands_for_an_expert_in_older_rules() -> None:
