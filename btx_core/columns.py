@@ -40,6 +40,8 @@ FORMS: Sequence[Mapping[str, type]] = (
     {"prompt": str, "completion": str},
     {"instruction": str, "output": str},
 )
+# Whose messages say what a model is to be, and are often the same in every conversation.
+SYSTEM_ROLES = ("system", "developer")
 # What may stand beside a prompt or a conversation, and is learnt from with it.
 BESIDE = ("system", "history", "tools")
 KNOWN = (
@@ -92,6 +94,7 @@ class Document:
         number: of its line, row or item in its file, from 1; None: the file is one document.
         where: its file and row, for error messages.
         takes_in: whether it holds what stood in `system`, `history`, or `tools` as JSON.
+        system: the system message that an instruction's prompt begins with.
     """
 
     text: str
@@ -104,11 +107,25 @@ class Document:
     number: int | None = field(default=None, compare=False)
     where: str = field(default="", compare=False)
     takes_in: bool = field(default=False, compare=False)
+    system: str = field(default="", compare=False)
 
     @property
     def plain(self) -> bytes:
         """Its text in lower case, every stretch of white space one blank."""
-        return " ".join(self.text.lower().split()).encode()
+        return _plain(self.text)
+
+    @property
+    def plain_without_system(self) -> bytes:
+        """Its plain text but for system messages, which many documents share word for word."""
+        if not self.messages:
+            return _plain(self.text.removeprefix(self.system))
+        own = [_said(one) or "" for one in self.messages if one["role"] not in SYSTEM_ROLES]
+        return _plain("\n".join(own))
+
+    @property
+    def plain_learnt(self) -> bytes:
+        """What is trained on and measured of it, as plain text."""
+        return _plain(self.learnt_text)
 
     @property
     def digest(self) -> str:
@@ -127,6 +144,10 @@ class Document:
             said = [_said(one) or "" for one in self.messages if one["role"] == "assistant"]
             return "\n".join(said)
         return (self.answer or "") if self.learns_answer_only else self.text
+
+
+def _plain(text: str) -> bytes:
+    return " ".join(text.lower().split()).encode()
 
 
 def document(
@@ -172,6 +193,7 @@ def document(
         number,
         where,
         content.takes_in,
+        content.system,
     )
 
 
@@ -204,7 +226,12 @@ def _content(row: Row, where: str, text_field: str | None, whole: bool) -> Docum
             context = f"{given}\n\n" if isinstance(given, str) and given else ""
             prompt = f"{before}{instruction}\n\n{context}"
             return Document(
-                prompt + output, prompt, output, learns_answer_only=True, takes_in=bool(before)
+                prompt + output,
+                prompt,
+                output,
+                learns_answer_only=True,
+                takes_in=bool(before),
+                system=_system(row, where) if whole else "",
             )
     raise _unknown(row, where, None)
 

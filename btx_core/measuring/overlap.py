@@ -5,6 +5,9 @@ policies.
 A held-out document counts when at least 70 % of its windows stand in training (as in PaLM,
 arXiv:2204.02311). A window is 64 bytes, about the 13 words of GPT-3 (arXiv:2005.14165, appendix C),
 case and spacing aside. A shorter document counts when a training document equals it.
+System messages and tools do not count: many documents share them. A conversation, or an instruction
+with its answer, of which only a part is learnt, counts also when at least 70 % of that part's
+windows stand in what is learnt in training.
 Windows are counted, not estimated: MinHash compares whole documents, and a short test item inside a
 long file is what it misses. They are compared by 64-bit hashes: with 10^6 held-out and 10^9
 training windows, 5e-5 false hits are expected. Training text is read as a stream; of held-out text
@@ -14,10 +17,12 @@ Shapes: N bytes of a document, N - 63 windows.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from btx_core.columns import Document
 from btx_core.texts import AnyText, Split, every, split
 
 # Bytes of a window.
@@ -49,38 +54,58 @@ def contamination(folders: Sequence[AnyText]) -> float:
     """
     splits = [split(folder) for folder in folders]
     heldout = _looked_for(splits)
-    train = (document.plain for part in splits for document in part.train)
-    trained_windows, trained_texts = _in_training(heldout, train)
+    whole = _InTraining.of([one.text for one in heldout])
+    learnt = _InTraining.of([one.learnt for one in heldout if one.learnt])
+    for document in (document for part in splits for document in part.train):
+        whole.read(document.plain_without_system)
+        if learnt.windows.size:
+            learnt.read(document.plain_learnt)
     trained_bytes = 0
-    for text in heldout:
-        if len(text) < WINDOW:
-            trained = text in trained_texts
-        else:
-            trained = _share(text, trained_windows) >= MOST
-        trained_bytes += len(text) if trained else 0
-    return round(trained_bytes / max(1, sum(map(len, heldout))), 6)
+    for one in heldout:
+        trained = whole.holds(one.text) or (bool(one.learnt) and learnt.holds(one.learnt))
+        trained_bytes += len(one.text) if trained else 0
+    return round(trained_bytes / max(1, sum(len(one.text) for one in heldout)), 6)
 
 
-def _looked_for(splits: Sequence[Split]) -> list[bytes]:
+@dataclass(frozen=True)
+class _LookedFor:
+    """A held-out document.
+
+    Attributes:
+        text: of it, without system messages.
+        learnt: what is learnt of it, where that is a part of it and no shorter than a window.
+    """
+
+    text: bytes
+    learnt: bytes
+
+    @classmethod
+    def of(cls, document: Document) -> "_LookedFor":
+        learnt = document.plain_learnt if document.is_partly_learnt else b""
+        return cls(document.plain_without_system, learnt if len(learnt) >= WINDOW else b"")
+
+
+def _looked_for(splits: Sequence[Split]) -> list[_LookedFor]:
     """Return the held-out documents; of too much text those whose digests are smallest."""
-    limit, kept = 1 << 64, dict[int, list[bytes]]()
+    limit, kept = 1 << 64, dict[int, list[_LookedFor]]()
     size = 0
     for document in (document for part in splits for document in part.heldout):
-        text = document.plain
-        key = int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+        one = _LookedFor.of(document)
+        key = int.from_bytes(hashlib.sha256(one.text).digest()[:8], "big")
         if key < limit:
-            kept.setdefault(key, []).append(text)
-            size += len(text)
+            kept.setdefault(key, []).append(one)
+            size += len(one.text)
         while size > LOOKED_FOR and len(kept) > 1:
             limit = sorted(kept)[len(kept) // 2]
-            kept = {key: texts for key, texts in kept.items() if key < limit}
-            size = sum(len(text) for texts in kept.values() for text in texts)
-    return [text for texts in kept.values() for text in texts]
+            kept = {key: some for key, some in kept.items() if key < limit}
+            size = sum(len(one.text) for some in kept.values() for one in some)
+    return [one for some in kept.values() for one in some]
 
 
 def sketch(folder: AnyText, most: int = 2048) -> tuple[int, list[int]]:
     """Sample the windows of a folder's text, so that others can be compared with it later.
 
+    All of the text counts, system messages too, so that sketches of any age can be compared.
     A window counts when the first bits of its hash are zero (FracMinHash,
     doi:10.1101/2022.01.11.475838); as many bits are asked for as leave at most `most` windows.
 
@@ -149,23 +174,43 @@ def windows(text: bytes) -> Iterator[Hashes]:
         yield hashes
 
 
-def _in_training(heldout: Sequence[bytes], train: Iterator[bytes]) -> tuple[Hashes, set[bytes]]:
-    """Return held-out windows, sorted, and short held-out texts that training text holds."""
-    pieces = [piece for text in heldout for piece in windows(text)]
-    hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *pieces]))
-    seen = np.zeros(len(hashes), dtype=bool)
-    short = {text for text in heldout if len(text) < WINDOW}
-    equal: set[bytes] = set()
-    for text in train:
-        if text in short:
-            equal.add(text)
-        for piece in windows(text) if len(hashes) else ():
-            positions = np.searchsorted(hashes, piece).clip(max=len(hashes) - 1)
-            seen[positions[hashes[positions] == piece]] = True
-    return hashes[seen], equal
+@dataclass(eq=False)
+class _InTraining:
+    """Which of some held-out texts stand in training text.
 
+    Attributes:
+        windows: the hashes of their windows, sorted.
+        seen: of each window, whether training text has it.
+        short: the texts that are shorter than a window.
+        equal: those of them that training text equals.
+    """
 
-def _share(text: bytes, trained_windows: Hashes) -> float:
-    pieces = list(windows(text))
-    trained = sum(int(np.isin(piece, trained_windows).sum()) for piece in pieces)
-    return trained / sum(map(len, pieces))
+    windows: Hashes
+    seen: NDArray[np.bool_]
+    short: frozenset[bytes]
+    equal: set[bytes]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> "_InTraining":
+        pieces = [piece for text in texts for piece in windows(text)]
+        hashes = np.unique(np.concatenate([np.empty(0, np.uint64), *pieces]))
+        short = frozenset(text for text in texts if len(text) < WINDOW)
+        return cls(hashes, np.zeros(len(hashes), dtype=bool), short, set())
+
+    def read(self, text: bytes) -> None:
+        """Take a training text in."""
+        if text in self.short:
+            self.equal.add(text)
+        for piece in windows(text) if len(self.windows) else ():
+            positions = np.searchsorted(self.windows, piece).clip(max=len(self.windows) - 1)
+            self.seen[positions[self.windows[positions] == piece]] = True
+
+    def holds(self, text: bytes) -> bool:
+        """Tell of one of the held-out texts whether what was taken in holds it."""
+        if len(text) < WINDOW:
+            return text in self.equal
+        pieces = list(windows(text))
+        trained = 0
+        for piece in pieces:
+            trained += int(self.seen[np.searchsorted(self.windows, piece)].sum())
+        return trained / sum(map(len, pieces)) >= MOST

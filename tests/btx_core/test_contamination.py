@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,61 @@ def test_one_data_version_may_hold_anothers_heldout_text(tmp_path: Path) -> None
     )
     assert contamination([one]) == contamination([other]) == 0
     assert contamination([one, other]) == pytest.approx(0.5, abs=0.01)
+
+
+Turns = list[tuple[str, str]]
+Written = Callable[[Path, str, Turns], Path]
+
+
+def written_rows(folder: Path, rows: list[dict[str, object]]) -> Path:
+    """One row in ten is held out."""
+    for place, remainder in ((folder / "heldout", [0]), (folder, range(1, 10))):
+        place.mkdir(parents=True, exist_ok=True)
+        some = [row for number, row in enumerate(rows) if number % 10 in remainder]
+        (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    return folder
+
+
+def conversations(folder: Path, system: str, turns: Turns) -> Path:
+    rows: list[dict[str, object]] = []
+    for asked, answered in turns:
+        said = {"system": system, "user": asked, "assistant": answered}
+        rows.append({"messages": [{"role": r, "content": c} for r, c in said.items() if c]})
+    return written_rows(folder, rows)
+
+
+def instructions(folder: Path, system: str, turns: Turns) -> Path:
+    return written_rows(
+        folder,
+        [{"system": system, "instruction": asked, "output": answered} for asked, answered in turns],
+    )
+
+
+@pytest.mark.parametrize("written", [conversations, instructions])
+def test_a_system_message_that_all_share_makes_no_answer_known(
+    written: Written, tmp_path: Path
+) -> None:
+    (system,) = texts(1, 300, 7)
+    turns = list(zip(texts(100, 12, 1), texts(100, 12, 2), strict=True))
+    assert contamination([written(tmp_path / "without", "", turns)]) == 0
+    assert contamination([written(tmp_path / "with", system, turns)]) == 0
+
+
+@pytest.mark.parametrize("written", [conversations, instructions])
+def test_an_answer_that_was_learnt_counts_whatever_was_asked(
+    written: Written, tmp_path: Path
+) -> None:
+    asked, answers = texts(100, 60, 1), texts(5, 12, 2)
+    turns = [(question, answers[number % 5]) for number, question in enumerate(asked)]
+    assert contamination([written(tmp_path / "repeated", "", turns)]) == 1
+    # Nor is an answer known because it was asked about.
+    others = list(zip(asked, texts(100, 12, 3), strict=True))
+    asked_about = [(f"{asked[number]} {others[0][1]}", "no") for number in range(1, 10)]
+    turns = [others[0], *asked_about]
+    assert contamination([written(tmp_path / "asked", "", turns)]) == 0
+    # Short ones, such as a label, are no copies.
+    turns = [(question, "A short answer.") for question in asked]
+    assert contamination([written(tmp_path / "short", "", turns)]) == 0
 
 
 def test_a_copy_across_the_seam_of_two_pieces_is_found(tmp_path: Path) -> None:
