@@ -126,7 +126,7 @@ def _at_best(intent: Intent, overlap: float) -> ExpertFacts:
         domain=intent.data.ref.name,
         bits_per_byte=0.0,
         seed_bits_per_byte=1.0,
-        new_to_seed=data not in intent.seed.facts.data,
+        new_to_seed=intent.seed.facts.is_new(data),
     )
     return ExpertFacts(
         domain=intent.data.ref.name,

@@ -612,7 +612,6 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
     trained on this data, as they were measured when it was registered; none that was measured on
     another part of the text.
     """
-    known_to_seed = set(planned.seed.facts.data)
     results = []
     for data, figures in measured.domains.items():
         seed, recorded = measured.seed.get(data), _own_results(planned, data)
@@ -628,7 +627,7 @@ def _results(planned: Plan, measured: MeasuredReport) -> tuple[Result, ...]:
                 **figures.to_json(),
                 **beside_seed(figures, seed),
                 specialists=specialists,
-                new_to_seed=data not in known_to_seed,
+                new_to_seed=planned.seed.facts.is_new(data),
                 general=data in planned.general,
             )
         )

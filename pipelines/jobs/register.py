@@ -317,15 +317,14 @@ def _results(
     expert = _measured(folder, candidate, limits, show, "evaluate expert")
     seed_label = f"evaluate {candidate.seed.ref}"
     seed = _measured(candidate.seed_folder, candidate, limits, show, seed_label)
-    known_to_seed = set(candidate.seed.facts.data)
-    general = {*known_to_seed, *(str(one.ref) for one in candidate.general)}
+    general = {*candidate.seed.facts.data, *(str(one.ref) for one in candidate.general)}
     return {
         data: Result(
             data=data,
             domain=parse(data).name,
             **own.to_json(),
             **beside_seed(own, seed[data]),
-            new_to_seed=data not in known_to_seed,
+            new_to_seed=candidate.seed.facts.is_new(data),
             general=data in general,
         )
         for data, own in expert.items()

@@ -312,7 +312,7 @@ class Story:
     ) -> None:
         rows = []
         for domain, figures in table.items():
-            name = domain if figures.new_to_seed else f"{domain} (the seed's own)"
+            name = f"{domain} (the seed's own)" if figures.new_to_seed is False else domain
             own = [_cell(figures, build) for build in builds]
             rows.append([name, _figure(figures.seed), _figure(figures.specialist), *own])
         self.narrator.chapter("Bits per byte on held-out text, lower is better")
@@ -380,7 +380,7 @@ def _cell(figures: DemoDomain, build: str) -> str | None:
     if own is None:
         return None
     share = figures.kept[build]
-    if not figures.new_to_seed and figures.seed:
+    if figures.new_to_seed is False and figures.seed:
         share = own / figures.seed - 1
         return f"{figure(own)} ({'+' if share > 0 else ''}{percent(share)})"
     return figure(own) if share is None else f"{figure(own)} ({percent(share)})"

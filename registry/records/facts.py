@@ -243,6 +243,14 @@ class SeedFacts(Held):
     left_out: tuple[str, ...] = ()  # what lay beside the checkpoint and was not taken
     tensors: Mapping[str, str] = {}  # name to SHA-256
 
+    def is_new(self, data: str) -> bool | None:
+        """Tell whether the seed was not trained on a data version.
+
+        Returns:
+            None where nothing that it was trained on is recorded.
+        """
+        return data not in self.data if self.data else None
+
 
 class ExpertFacts(Held):
     """A branch's registered result."""

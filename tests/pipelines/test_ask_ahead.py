@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from btx_core.columns import Unreadable
+from pipelines.jobs import ask_ahead
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.register import register
@@ -20,7 +21,7 @@ from pipelines.workspace import disk_need
 from pipelines.workspace.bars import bar
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused, Unavailable
-from registry.records.facts import DataStatement
+from registry.records.facts import DataStatement, SeedFacts
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 STATED = DataStatement(
@@ -82,6 +83,15 @@ def test_duplicates_are_refused_before_anything_is_trained(
         assert "--anyway" in refusal.value.next
     assert not (workspace.work / "branches" / name).exists()
     assert workspace.catalog.head() == events, "nothing is logged of a branch that is none"
+
+
+def test_the_gate_is_not_told_that_text_is_new_to_a_seed_of_unknown_data(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    data = add_data(workspace, "unknown", repeated(tmp_path / "unknown"), STATED)
+    seed = workspace.catalog.get("seed/base", SeedFacts)
+    (line,) = ask_ahead._at_best(ask_ahead.Intent("unknown", seed, data), 0.0).results
+    assert line.new_to_seed is None
 
 
 @pytest.mark.parametrize("row", [{"messages": CHAT}, {"prompt": CHAT[:1], "completion": CHAT[1:]}])

@@ -69,10 +69,11 @@ def test_a_text_that_no_member_was_trained_on_and_the_build_knows_no_better_is_n
     results = [
         result("data/served@1", **better),
         result("data/alone@1", **alike),
+        result("data/unknown@1", new_to_seed=None, **alike),
         result("data/general@1", new_to_seed=False, **alike),
         result("data/own@1", "expert/law-a@1", **alike),
     ]
-    assert unserved(build(results=results)) == ["data/alone@1"]
+    assert unserved(build(results=results)) == ["data/alone@1", "data/unknown@1"]
 
 
 def test_who_answers_is_the_mean_over_layers_and_unknown_where_experts_are_cut() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from registry.records.evidence import result_lines, worst
-from registry.records.facts import BuildFacts
+from registry.records.facts import BuildFacts, SeedFacts
 from registry.records.results import (
     Figures,
     Result,
@@ -108,6 +108,14 @@ def test_a_seed_stands_beside_a_model_only_where_both_were_measured_on_the_same_
     assert beside_seed(own, same)["seed_block_bits"] == (4.0,)
     for other in (None, Figures(bits_per_byte=2.0, sample=Sample(digest="b")), Figures(tokens=5)):
         assert beside_seed(own, other) == {}
+
+
+def test_nothing_is_called_new_to_a_seed_whose_own_data_nobody_recorded() -> None:
+    known = SeedFacts(data=("data/prose@1",))
+    assert [known.is_new(data) for data in ("data/prose@1", "data/law@1")] == [False, True]
+    assert SeedFacts().is_new("data/law@1") is None
+    (line,) = result_lines([result(new_to_seed=SeedFacts().is_new("data/law@1"))])
+    assert line.new_to_seed is None
 
 
 def test_the_worst_data_version_stands_for_an_expert_in_older_rules() -> None:
