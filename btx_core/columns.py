@@ -9,7 +9,7 @@ Reading rows from files is left to `btx_core.corpus_files`.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,10 +139,10 @@ class Document:
 
     @property
     def learnt_text(self) -> str:
-        """What is trained on and measured: of a conversation what the assistant says."""
+        """What is trained on and measured: of a conversation what the assistant says and calls."""
         if self.messages:
-            said = [_said(one) or "" for one in self.messages if one["role"] == "assistant"]
-            return "\n".join(said)
+            own = [one for one in self.messages if one["role"] == "assistant"]
+            return "\n".join(part for one in own for part in (_said(one) or "", *_calls(one)))
         return (self.answer or "") if self.learns_answer_only else self.text
 
 
@@ -362,6 +362,14 @@ def _said(message: Message) -> str | None:
         case {"tool_calls": [_, *_]}:
             return ""
     return None
+
+
+def _calls(message: Message) -> Iterator[str]:
+    """Yield the calls of tools that a message makes, as JSON, without the ids that tie answers."""
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list | tuple) else ():
+        called = call.get("function", call) if isinstance(call, Mapping) else call
+        yield json.dumps(called, sort_keys=True, default=str)
 
 
 def _text_part(part: object) -> str | None:

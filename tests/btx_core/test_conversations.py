@@ -16,7 +16,7 @@ from btx_core.columns import Unreadable
 from btx_core.measuring.evaluation import Tally
 from btx_core.measuring.samples import Limits, batches, sample
 from btx_core.routed import RoutedModel
-from btx_core.texts import TextFolder
+from btx_core.texts import TextFolder, refuse_unusable
 from btx_core.tokens import TokenisedDocuments, Tokens, end_token
 from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.losses import next_token_loss
@@ -140,6 +140,28 @@ def test_what_no_template_can_write_is_refused_by_its_line(
     with pytest.raises(Unreadable, match=says) as refusal:
         Tokens.of(corpus(tmp_path, [{"messages": messages(turns)}] * 2), tokenizer)
     assert "jsonl:1" in refusal.value.subject
+
+
+@pytest.mark.parametrize("content", [{}, {"content": None}, {"content": ""}])
+def test_an_assistant_that_only_calls_tools_gives_something_to_learn(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, content: dict[str, Any]
+) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}
+    calls = {"role": "assistant", **content, "tool_calls": [call]}
+    silent = {"role": "assistant", "content": " ", "tool_calls": []}
+    asked = {"role": "user", "content": "Will it rain?"}
+    folder = corpus(tmp_path / "calls", [{"messages": [asked, calls]}] * 2)
+    refuse_unusable(folder)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] or '' }}"
+        "{% for c in m['tool_calls'] or [] %}{{ c['function'] | tojson }}{% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    ids, learnt = learnt_of(Tokens.of(folder, tokenizer).heldout)[0]
+    told = tokenizer.decode([id for id, is_learnt in zip(ids, learnt, strict=True) if is_learnt])
+    assert told == '{"name": "weather", "arguments": {"city": "Bern"}}'
+    with pytest.raises(Unreadable, match="blank"):
+        refuse_unusable(corpus(tmp_path / "silent", [{"messages": [asked, silent]}] * 2))
 
 
 def test_another_template_makes_other_tokens_of_the_same_folder(
