@@ -6,8 +6,9 @@ it, so that every token but a document's first has something to go by.
 All held-out text is measured where it is short. Of longer text one stretch is drawn from each of
 many equal parts of it, so that every document has its chance and no long one speaks for all. The
 windows are put into blocks, parts of the text of about equal size: how much the blocks differ tells
-how far a figure can be trusted. What a model makes of the windows is left to
-`btx_core.measuring.evaluation`.
+how far a figure can be trusted. Where there are fewer windows than a sample should have blocks,
+each is cut into several: the same tokens are predicted, with the same ones before them. What a
+model makes of the windows is left to `btx_core.measuring.evaluation`.
 Shapes: D documents, P stretches, S tokens a window.
 """
 
@@ -15,6 +16,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,8 +27,9 @@ from btx_core.tokens import HeldOutDocuments, Ids, Tokens
 
 # Of the rule by which stretches are drawn; another one measures other text.
 FORM = 1
-# How many blocks a sample has at most.
-BLOCKS = 32
+# How many blocks a sample has at most, and at least where its text allows: of one or two nothing
+# can be told of how much they differ.
+BLOCKS, LEAST_BLOCKS = 32, 4
 # The target at a position that is only padding.
 IGNORED = -100
 
@@ -149,7 +152,8 @@ def sample(tokens: Tokens, limits: Limits) -> HeldOut:
         named += f" {limits.max_tokens} {limits.number}"
         drawn = measured[_drawn(count, max(1, count * limits.max_tokens // total), named)]
     digest = hashlib.sha256(named.encode()).hexdigest()
-    windows = [stretches.window(int(number), tokens.end) for number in drawn]
+    parts = -(-LEAST_BLOCKS // max(1, len(drawn)))
+    windows = [part for one in drawn for part in stretches.windows(int(one), tokens.end, parts)]
     documents = len(set(stretches.document[drawn].tolist()))
     return HeldOut(_in_blocks(windows), digest, documents, total)
 
@@ -244,21 +248,30 @@ class _Stretches:
         last = min(stop, start + (step if inside else self.length))
         return _Extent(document, begin, start, last, whole=not inside and last == stop)
 
-    def window(self, number: int, end: int) -> Window:
-        """Return the window of one stretch; the end token leads each document."""
+    def windows(self, number: int, end: int, parts: int) -> Iterator[Window]:
+        """Yield the windows of one stretch, cut into so many; the end token leads each document."""
         document, begin, start, last, whole = self._extent(number)
-        partly = self.heldout.is_partly_learnt
+        heldout, partly = self.heldout, self.heldout.is_partly_learnt
         read = max(begin, last - self.length)
-        before = end if read == begin else int(self.heldout.ids[read - 1])
-        # An answer is checked where its whole document is in one window.
-        return Window(
-            ids=np.concatenate([[before], self.heldout.ids[read:last]]).astype(np.int64),
-            predicted=last - start,
-            answer_tokens=int(self.heldout.answer_tokens[document]) if whole else 0,
-            text_bytes=int(self.heldout.text_bytes[start:last].sum()),
-            block=0,
-            counts=self.heldout.learnt(start, last) if partly else None,
-        )
+        before = end if read == begin else int(heldout.ids[read - 1])
+        for first, stop in pairwise(self._edges(start, last, parts)):
+            # An answer is checked where its whole document is in one window.
+            answered = whole and stop == last
+            yield Window(
+                ids=np.concatenate([[before], heldout.ids[read:stop]]).astype(np.int64),
+                predicted=stop - first,
+                answer_tokens=int(heldout.answer_tokens[document]) if answered else 0,
+                text_bytes=int(heldout.text_bytes[first:stop].sum()),
+                block=0,
+                counts=heldout.learnt(first, stop) if partly else None,
+            )
+
+    def _edges(self, start: int, last: int, parts: int) -> list[int]:
+        """Return where a stretch is cut into parts of about equal size, each with some text."""
+        spelt = np.cumsum(self.heldout.text_bytes[start:last], dtype=np.int64)
+        wanted = spelt[-1] * np.arange(1, parts) / parts
+        cuts = np.unique(np.searchsorted(spelt, wanted) + 1)
+        return [start, *(start + cuts[spelt[cuts - 1] < spelt[-1]]).tolist(), last]
 
 
 def _drawn(count: int, drawn: int, named: str) -> Ids:

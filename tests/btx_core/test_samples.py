@@ -3,17 +3,21 @@
 The simulations score every stretch of a text once and draw a hundred samples of it.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from btx_core.machine import load
+from btx_core.measuring.evaluation import Tally
 from btx_core.measuring.samples import HeldOut, Limits, Window, batches, sample
 from btx_core.measuring.scoring import score
+from btx_core.routed import RoutedModel
 from btx_core.texts import TextFolder
 from btx_core.tokens import Tokens
 from registry.records.results import ratio_interval
@@ -61,6 +65,41 @@ def models(tiny_seed: Path) -> list[PreTrainedModel]:
     seed, worse = load(tiny_seed, torch.float32), load(tiny_seed, torch.float32)
     worse.model.norm.weight.data *= 0.8
     return [seed, worse]
+
+
+@pytest.mark.parametrize("documents", [1, 2, 3])
+@pytest.mark.parametrize(
+    "row", [{"text": "Four and three are {}."}, {"prompt": "3 + {} =", "answer": "seven"}], ids=list
+)
+def test_a_short_text_too_has_blocks_enough_for_an_interval(
+    models: list[PreTrainedModel], tiny_seed: Path, tmp_path: Path, documents: int, row: Any
+) -> None:
+    rows = [{key: value.format(number) for key, value in row.items()} for number in range(3)]
+    lines = [json.dumps(one) + "\n" for one in rows[:documents]]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    folder = TextFolder(tmp_path, "all")
+    tokens = Tokens.of(folder, AutoTokenizer.from_pretrained(tiny_seed))
+    drawn = sample(tokens, Limits(10**9))
+    assert len(drawn.block_bytes) >= 4
+    assert min(drawn.block_bytes) > 0
+    assert drawn.documents == documents
+    # The figure is that of the text in whole windows.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("btx_core.measuring.samples.LEAST_BLOCKS", 1)
+        whole = sample(tokens, Limits(10**9))
+    assert len(whole.windows) == documents
+    assert whole.digest == drawn.digest
+    assert whole.text_bytes == drawn.text_bytes
+    found = []
+    for one in (whole, drawn):
+        tally = Tally(one)
+        for batch in batches(one, 4096):
+            tally.add(RoutedModel(models[0]), batch)
+        found.append(tally.result())
+    assert found[1].bits_per_byte == pytest.approx(found[0].bits_per_byte, rel=1e-5)
+    assert (found[1].tokens, found[1].answers) == (found[0].tokens, found[0].answers)
+    assert found[1].accuracy == found[0].accuracy
+    assert ratio_interval(found[1].block_bits, found[1].sample.block_bytes)
 
 
 def test_the_interval_of_a_sample_covers_the_figure_of_all_text(
