@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
+from btx_core.checkpoints.mixture_layouts import LAYOUTS
 from btx_core.machine import Machine, here, load, whole
 
 # What a tuning may change: the routers, these and all that is shared, or every parameter.
@@ -35,11 +36,13 @@ class Router:
         name: the module's name within the model.
         layer: its position among the layers that have a router.
         module: the stock module; it has a `weight` (E, D) and a `top_k`.
+        sigmoid: whether it scores each expert by itself, by a sigmoid instead of a softmax.
     """
 
     name: str
     layer: int
     module: torch.nn.Module
+    sigmoid: bool = False
 
     @property
     def weight(self) -> torch.nn.Parameter:
@@ -68,14 +71,19 @@ class Router:
 
         Returns:
             Weights (T, E), float32: a softmax over the K largest logits, zero elsewhere. A router
-            that does not renormalise (Switch) weighs the K by the softmax over all experts.
+            that does not renormalise (Switch) weighs the K by the softmax over all experts. One
+            that scores by a sigmoid divides the K largest scores by their sum; what it adds to
+            them for its choice is zero in every mixture that `btx_core.mixing` makes.
         """
         return self.weights_of(self.logits(hidden_TD))
 
     def weights_of(self, logits_TE: torch.Tensor) -> torch.Tensor:
         """Return what `routing_weights` does, of logits (T, E) that are known."""
-        largest_TK, index_TK = logits_TE.topk(self.top_k, -1)
-        if getattr(self.module, "norm_topk_prob", True):
+        scores_TE = logits_TE.sigmoid() if self.sigmoid else logits_TE
+        largest_TK, index_TK = scores_TE.topk(self.top_k, -1)
+        if self.sigmoid:
+            weights_TK = largest_TK / largest_TK.sum(-1, keepdim=True)
+        elif getattr(self.module, "norm_topk_prob", True):
             weights_TK = largest_TK.softmax(-1)
         else:
             weights_TK = logits_TE.softmax(-1).gather(-1, index_TK)
@@ -235,11 +243,14 @@ def routers_of(network: torch.nn.Module) -> tuple[Router, ...]:
     Returns:
         The routers in layer order; none in a dense model.
     """
+    # A module of no stock model has no config.
+    layout = LAYOUTS.get(getattr(getattr(network, "config", None), "model_type", ""))
+    sigmoid = layout is not None and layout.sigmoid
     routers: list[Router] = []
     for name, module in network.named_modules():
         weight = getattr(module, "weight", None)
         if hasattr(module, "top_k") and getattr(weight, "ndim", 0) == 2:
-            routers.append(Router(name, len(routers), module))
+            routers.append(Router(name, len(routers), module, sigmoid))
     return tuple(routers)
 
 

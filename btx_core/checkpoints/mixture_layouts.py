@@ -55,6 +55,7 @@ class Layout:
         router_bias_shape: its shape, from the number of experts.
         full_softmax: whether, with norm_topk_prob false, the chosen experts keep the weights that
             the softmax over all experts gave them: the function of a Switch Transformer.
+        sigmoid: whether a token scores each expert by itself, by a sigmoid instead of a softmax.
     """
 
     model_type: str
@@ -66,6 +67,7 @@ class Layout:
     router_bias: str = ""
     router_bias_shape: Callable[[int], tuple[int, ...]] = one_bias_an_expert
     full_softmax: bool = False
+    sigmoid: bool = False
 
     @property
     def fused(self) -> bool:
@@ -156,6 +158,7 @@ GLM4_MOE = Layout(
     router=MLP_ROUTER,
     count_key="n_routed_experts",
     router_bias=MLP_ROUTER_BIAS,
+    sigmoid=True,
 )
 DEEPSEEK_V3 = Layout(
     model_type="deepseek_v3",
@@ -164,6 +167,7 @@ DEEPSEEK_V3 = Layout(
     router=MLP_ROUTER,
     count_key="n_routed_experts",
     router_bias=MLP_ROUTER_BIAS,
+    sigmoid=True,
 )
 ERNIE_MOE = Layout(
     model_type="ernie4_5_moe",
@@ -189,6 +193,7 @@ LFM2_MOE = Layout(
     experts=separate_experts("feed_forward", "w1", "w3", "w2"),
     router=LAYER + "feed_forward.gate.weight",
     count_key="num_experts",
+    sigmoid=True,
 )
 GRANITEMOEHYBRID = Layout(
     model_type="granitemoehybrid",

@@ -9,12 +9,15 @@ from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from btx_core.machine import load
 from btx_core.measuring import ensemble, scoring
+from btx_core.measuring.attribution import routing_shares
 from btx_core.measuring.evaluation import evaluate
 from btx_core.measuring.samples import HeldOut, Limits, batches, sample
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.routed import RoutedModel
 from btx_core.texts import split
 from btx_core.tokens import Tokens, end_token
+
+from .conftest import TINY, build
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +147,27 @@ def test_the_shares_of_load_add_up_to_one_in_every_layer(mixed: Path, tiny_corpo
             sum(shares) == pytest.approx(1, abs=1e-4) and len(shares) == 3 for shares in layers
         )
     assert found.active_parameters < found.total_parameters
+
+
+def test_the_shares_of_load_are_those_that_explain_shows_where_routers_score_by_a_sigmoid(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_seed)
+    config = TINY | {"vocab_size": len(tokenizer), "head_dim": 8, "pad_token_id": 0}
+    build("glm", **config).save_pretrained(tmp_path / "seed")
+    tokenizer.save_pretrained(tmp_path / "seed")
+    members = [Member(name, slot, tmp_path / "seed") for slot, name in enumerate("ab", 1)]
+    mix(tmp_path / "seed", members, MixRecipe(router_std=0.5), tmp_path / "out")
+    found = evaluate(tmp_path / "out", {"math": tiny_corpora / "math"})
+    model, shares = RoutedModel.load(tmp_path / "out"), []
+    for document in split(tiny_corpora / "math").heldout:
+        answer = tokenizer(f" {document.answer}")["input_ids"]
+        ids = [end_token(tokenizer), *tokenizer(document.prompt)["input_ids"], *answer]
+        shares.extend(routing_shares(model, ids))
+    assert found.routing
+    for layer, by_expert in enumerate(found.routing["math"]):
+        explained = [sum(one[layer][expert] for one in shares) / len(shares) for expert in range(3)]
+        assert by_expert == pytest.approx(explained, abs=1e-5)
 
 
 def test_an_expert_that_no_router_chooses_is_named_dead(

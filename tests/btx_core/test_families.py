@@ -17,6 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 from btx_core.checkpoints.families import FAMILIES, REASONS, find_family
 from btx_core.mixing.mix import Known, Member, MixRecipe, mix
 from btx_core.problems import Unsupported
+from btx_core.routed import RoutedModel
 
 from .conftest import EXAMPLES, build, stock
 
@@ -482,6 +483,34 @@ def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
                 if "mlp.down_proj" in name:
                     parameter /= 4
         assert function_difference(stock(out), model) <= 1e-5
+
+
+@pytest.mark.parametrize("entry", [name for name in ENTRIES if "hunyuan" not in name])
+@settings(CAMPAIGN, max_examples=EXAMPLES or 1)
+@given(data=st.data())
+@torch.no_grad()
+def test_every_layer_has_a_router_that_says_what_its_experts_really_get(
+    entry: str, data: st.DataObject
+) -> None:
+    config = data.draw(
+        dense(entry.removesuffix("#0").removesuffix("#1") if "glm->" not in entry else entry)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        seed, out = Path(folder) / "seed", Path(folder) / "out"
+        model_of(entry, config, 1).save_pretrained(seed)
+        recipe = MixRecipe(top_k=3, router_std=0.5)
+        mix(seed, [Member(f"m{n}", n, seed) for n in (1, 2, 3)], recipe, out)
+        routed = RoutedModel.load(out)
+        assert len(routed.routers) == config["num_hidden_layers"]
+        ids, _ = padded(config["vocab_size"])
+        with routed.recording(inputs=True, logits=True, choices=True) as recording:
+            routed.network(input_ids=ids)
+        for router, choice in zip(routed.routers, recording.choices.values(), strict=True):
+            given = torch.zeros(ids.numel(), 4).scatter(-1, choice.index_TK, choice.weights_TK)
+            hidden_TD, logits_TE = recording.inputs[router.name], recording.logits[router.name]
+            assert torch.allclose(router.routing_weights(hidden_TD), given, atol=1e-4)
+            assert torch.allclose(router.weights_of(logits_TE), given, atol=1e-4)
+            assert (router.experts, router.top_k) == (4, recipe.top_k)
 
 
 def test_a_family_without_such_a_mixture_refuses_switch_by_name() -> None:
