@@ -199,7 +199,7 @@ def optimise(
     kept = Trained(trained, optimiser, machine.device)
     if training.heldout:
         # Before a checkpoint is loaded: what the run is compared with is the model as it came.
-        with _precision(recipe, machine):
+        with precision(recipe, machine):
             training.heldout.look(model, 0)
         # Else whole parameters as they came would hide what the checkpoint loads.
         reshard(model)
@@ -266,7 +266,7 @@ def _look(
     looks = training.heldout
     if looks is None or not looks.is_due(step, recipe.steps):
         return None
-    with _precision(recipe, training.machine):
+    with precision(recipe, training.machine):
         measured["heldout_loss"] = looks.look(training.model, step)
     reshard(training.model)
     return looks.judge(recipe)
@@ -415,7 +415,7 @@ def _backward(training: Training, recipe: Optimisation, step: int) -> dict[str, 
             # Else the processes would exchange the gradients of every part.
             keep_gradients_whole(training.model, keeps_whole and number < len(parts))
         part = Batch.on(machine.device, step_batch.of(numbers))
-        with _precision(recipe, machine):
+        with precision(recipe, machine):
             loss = training.objective(training.model, part, step / recipe.steps)
             loss = loss * (len(numbers) / len(mine))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -429,8 +429,16 @@ def _gradient_bytes(model: torch.nn.Module) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in trained)
 
 
-def _precision(recipe: Optimisation, machine: Machine) -> torch.autocast:
-    """Return the context in which a run computes as precisely as its recipe says."""
+def precision(recipe: Optimisation, machine: Machine) -> torch.autocast:
+    """Return the context in which a run computes as precisely as its recipe says.
+
+    What trains is float32 and the rest bfloat16 in a run of that precision, so a forward pass
+    outside it fails.
+
+    Args:
+        recipe: the run's.
+        machine: where it computes.
+    """
     bfloat16 = recipe.precision == "bfloat16"
     return torch.autocast(machine.device.type, dtype=torch.bfloat16, enabled=bfloat16)
 

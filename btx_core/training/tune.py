@@ -31,6 +31,7 @@ from btx_core.training.loop import (
     TrainingReport,
     Watch,
     optimise,
+    precision,
 )
 from btx_core.training.objectives import GENERAL, Teacher, Tuning
 from btx_core.training.openings import Openings
@@ -189,7 +190,8 @@ class TuneJob:
             experts, start = self.inputs.own_experts, self.recipe.start
             start_from_statistics(self.routed, experts, self.corpora, start, length, self.openings)
         elif set(self.own_experts.values()) - self.grown.index_before.keys():
-            states = router_states(self.routed, self.corpora, length, self.openings)
+            with precision(self.recipe, self.routed.machine):
+                states = router_states(self.routed, self.corpora, length, self.openings)
             join(self.routed, self.grown, self.own_experts, states)
 
     def checkpoints(self, out: Path) -> RunCheckpoints:

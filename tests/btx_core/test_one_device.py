@@ -60,8 +60,8 @@ class Setting:
         inputs = replace(self.inputs, mixed=self.root / f"mixed-{routing}", grown=grown)
         return lambda out: tune(inputs, replace(TUNE, **changes), out)
 
-    def grow(self) -> Run:
-        return self.tune(grown=Grown(self.root / "before", {0: 0, 1: 1}), grow=0.5)
+    def grow(self, **changes: Any) -> Run:
+        return self.tune(grown=Grown(self.root / "before", {0: 0, 1: 1}), grow=0.5, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,11 @@ CASES: dict[str, Callable[[Setting], Run]] = {
     "tune switch": lambda setting: setting.tune("switch"),
     "tune sample": lambda setting: setting.tune("sample"),
     "tune grown": lambda setting: setting.grow(),
+    "tune grown router in bfloat16": lambda setting: setting.grow(
+        mode="router", grow_keep=0.5, precision="bfloat16"
+    ),
+    "tune grown shared in bfloat16": lambda setting: setting.grow(precision="bfloat16"),
+    "tune grown all in bfloat16": lambda setting: setting.grow(mode="all", precision="bfloat16"),
     "evaluate": lambda setting: lambda out: measured(setting),
     "explain": lambda setting: lambda out: explained(setting),
     "ensemble": lambda setting: lambda out: voted(setting),
