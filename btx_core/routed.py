@@ -26,6 +26,8 @@ from btx_core.machine import Machine, here, load, whole
 Trainable = Literal["router", "shared", "all"]
 Reduce = Callable[[str, torch.Tensor], torch.Tensor]
 EXPERTS = ".experts"
+# What HunYuan's routers call the linear map inside them; every other router is the map itself.
+LINEAR_MAP = "wg"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +35,9 @@ class Router:
     """One layer's router: a linear map from hidden states to one logit per expert.
 
     Attributes:
-        name: the module's name within the model.
+        name: within the model, the name of the module whose `weight` (E, D) is the linear map.
         layer: its position among the layers that have a router.
-        module: the stock module; it has a `weight` (E, D) and a `top_k`.
+        module: the stock module that chooses; it has a `top_k`.
         sigmoid: whether it scores each expert by itself, by a sigmoid instead of a softmax.
     """
 
@@ -47,7 +49,7 @@ class Router:
     @property
     def weight(self) -> torch.nn.Parameter:
         """The router's weights, (E, D)."""
-        return cast(torch.nn.Parameter, self.module.weight)
+        return cast(torch.nn.Parameter, getattr(self.module, LINEAR_MAP, self.module).weight)
 
     @property
     def top_k(self) -> int:
@@ -235,7 +237,7 @@ def trainable_names(network: torch.nn.Module, trainable: Trainable) -> set[str]:
 
 
 def routers_of(network: torch.nn.Module) -> tuple[Router, ...]:
-    """Find the routers of a model: every module with a `top_k` and a weight of two dimensions.
+    """Find the routers of a model: every module with a `top_k` and a linear map.
 
     Args:
         network: dense or mixed, and perhaps wrapped.
@@ -248,9 +250,11 @@ def routers_of(network: torch.nn.Module) -> tuple[Router, ...]:
     sigmoid = layout is not None and layout.sigmoid
     routers: list[Router] = []
     for name, module in network.named_modules():
-        weight = getattr(module, "weight", None)
+        linear_map = getattr(module, LINEAR_MAP, module)
+        of_map = name if linear_map is module else f"{name}.{LINEAR_MAP}"
+        weight = getattr(linear_map, "weight", None)
         if hasattr(module, "top_k") and getattr(weight, "ndim", 0) == 2:
-            routers.append(Router(name, len(routers), module, sigmoid))
+            routers.append(Router(of_map, len(routers), module, sigmoid))
     return tuple(routers)
 
 
@@ -265,9 +269,8 @@ def parameter_counts(network: torch.nn.Module) -> ParameterCounts:
     """
     total = sum(parameter.numel() for parameter in network.parameters())
     active = total
-    for router in routers_of(network):
-        block = network.get_submodule(router.name.rpartition(".")[0])
-        experts = block.get_submodule(EXPERTS.removeprefix("."))
+    of_layers = [module for name, module in network.named_modules() if name.endswith(EXPERTS)]
+    for router, experts in zip(routers_of(network), of_layers, strict=True):
         size = sum(parameter.numel() for parameter in experts.parameters())
         active -= size - size * router.top_k // router.experts
     return ParameterCounts(total, active)

@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -156,21 +156,25 @@ def routing_in_training(
             choice.
     """
 
-    def hook(module: torch.nn.Module, _: object, output: object) -> RouterOutput | None:
-        if not module.training:
-            return None
-        experts = len(module.get_parameter("weight"))
-        if isinstance(output, tuple) and len(output) == 3 and output[0].shape[-1] == experts:
-            return how().choose(output)
-        raise Unsupported(
-            f"routing {how().routing}",
-            found=type(module).__name__,
-            expected="a router that hands on logits, weights and index",
-            next="choose routing top-k or soft for this family",
-        )
+    # Any: what a stock router returns.
+    def choosing(router: Router) -> Callable[[torch.nn.Module, Any, Any], RouterOutput | None]:
+        def hook(module: torch.nn.Module, _: Any, output: Any) -> RouterOutput | None:
+            if not module.training:
+                return None
+            whole_choice = isinstance(output, tuple) and len(output) == 3
+            if whole_choice and output[0].shape[-1] == router.experts:
+                return how().choose(output)
+            raise Unsupported(
+                f"routing {how().routing}",
+                found=type(module).__name__,
+                expected="a router that hands on logits, weights and index",
+                next="choose routing top-k or soft for this family",
+            )
+
+        return hook
 
     changed = [] if how().as_stock else routers
-    handles = [router.module.register_forward_hook(hook) for router in changed]
+    handles = [router.module.register_forward_hook(choosing(router)) for router in changed]
     try:
         yield
     finally:

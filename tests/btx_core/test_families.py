@@ -12,12 +12,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from btx_core.checkpoints.families import FAMILIES, REASONS, find_family
 from btx_core.mixing.mix import Known, Member, MixRecipe, mix
 from btx_core.problems import Unsupported
 from btx_core.routed import RoutedModel
+from btx_core.training.objectives import GENERAL
+from btx_core.training.recipes import TuneRecipe
+from btx_core.training.router_start import OwnExpert
+from btx_core.training.tune import TuneInputs, tune
 
 from .conftest import EXAMPLES, build, stock
 
@@ -485,7 +489,7 @@ def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
         assert function_difference(stock(out), model) <= 1e-5
 
 
-@pytest.mark.parametrize("entry", [name for name in ENTRIES if "hunyuan" not in name])
+@pytest.mark.parametrize("entry", ENTRIES)
 @settings(CAMPAIGN, max_examples=EXAMPLES or 1)
 @given(data=st.data())
 @torch.no_grad()
@@ -511,6 +515,40 @@ def test_every_layer_has_a_router_that_says_what_its_experts_really_get(
             assert torch.allclose(router.routing_weights(hidden_TD), given, atol=1e-4)
             assert torch.allclose(router.weights_of(logits_TE), given, atol=1e-4)
             assert (router.experts, router.top_k) == (4, recipe.top_k)
+
+
+# One entry for every mixture.
+MIXTURES = {family.layout.model_type: name for name, family in NUMBERED.items() if name in ENTRIES}
+
+
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        pytest.param(name, marks=() if name.startswith("hunyuan") else pytest.mark.slow)
+        for name in MIXTURES
+        if name != "granitemoehybrid"
+    ],
+)
+@settings(CAMPAIGN, max_examples=1)
+@given(data=st.data())
+def test_every_mixture_is_tuned_as_a_rebuild_tunes_by_default(
+    mixture: str, data: st.DataObject, tiny_seed: Path, tiny_corpora: Path
+) -> None:
+    entry = MIXTURES[mixture]
+    config = data.draw(dense(entry if "glm->" in entry else entry.partition("#")[0]))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_seed)
+    with tempfile.TemporaryDirectory() as folder:
+        seed, mixed, out = (Path(folder) / name for name in ("seed", "mixed", "out"))
+        model_of(entry, config | {"vocab_size": len(tokenizer)}, 1).save_pretrained(seed)
+        tokenizer.save_pretrained(seed)
+        mix(seed, [Member("math", 1, seed)], MixRecipe(), mixed)
+        texts = {GENERAL: [tiny_corpora / "prose"], "math": [tiny_corpora / "math"]}
+        own = {GENERAL: OwnExpert(0, seed), "math": OwnExpert(1, seed)}
+        recipe = TuneRecipe(steps=1, batch=2, sequence=16, warmup_steps=0)
+        tune(TuneInputs(mixed, texts, own, seed), recipe, out)
+        before, after = (RoutedModel.load(one).routers for one in (mixed, out))
+        for old, new in zip(before, after, strict=True):
+            assert not torch.equal(old.weight, new.weight)
 
 
 def test_a_family_without_such_a_mixture_refuses_switch_by_name() -> None:
