@@ -63,7 +63,10 @@ class Router:
 
     def logits(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Return the logits of hidden states, (T, E), float32."""
-        return linear(hidden_TD, whole(self.weight)).float()
+        weight_ED = whole(self.weight)
+        # Some routers stay float32 in a model of bfloat16, and compute in it.
+        dtype = torch.promote_types(hidden_TD.dtype, weight_ED.dtype)
+        return linear(hidden_TD.to(dtype), weight_ED.to(dtype)).float()
 
     def routing_weights(self, hidden_TD: torch.Tensor) -> torch.Tensor:
         """Return what the routed block multiplies each expert's output with.

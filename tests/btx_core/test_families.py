@@ -515,6 +515,12 @@ def test_every_layer_has_a_router_that_says_what_its_experts_really_get(
             assert torch.allclose(router.routing_weights(hidden_TD), given, atol=1e-4)
             assert torch.allclose(router.weights_of(logits_TE), given, atol=1e-4)
             assert (router.experts, router.top_k) == (4, recipe.top_k)
+        routed = RoutedModel.load(out, torch.bfloat16)
+        with routed.recording(inputs=True) as recording:
+            routed.network(input_ids=ids)
+        for router in routed.routers:
+            shares_T = router.routing_weights(recording.inputs[router.name]).sum(-1)
+            assert torch.allclose(shares_T, torch.ones(ids.numel()), atol=0.01)
 
 
 # One entry for every mixture.
