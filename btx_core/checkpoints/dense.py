@@ -8,7 +8,7 @@ import re
 
 import torch
 
-FEED_FORWARD = re.compile(r"\.(mlp|feed_forward)(\.|$)")
+FEED_FORWARD = re.compile(r"\.(mlp|feed_forward|shared_mlp)(\.|$)")
 
 
 def feed_forward_blocks(dense: torch.nn.Module) -> dict[str, torch.nn.Module]:

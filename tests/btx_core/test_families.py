@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from btx_core.checkpoints.dense import feed_forward_blocks
 from btx_core.checkpoints.families import FAMILIES, REASONS, find_family
 from btx_core.mixing.mix import Known, Member, MixRecipe, mix
 from btx_core.problems import Unsupported
@@ -493,7 +494,7 @@ def test_switch_weighs_its_one_expert_by_the_softmax_over_all(
 @settings(CAMPAIGN, max_examples=EXAMPLES or 1)
 @given(data=st.data())
 @torch.no_grad()
-def test_every_layer_has_a_router_that_says_what_its_experts_really_get(
+def test_every_layer_has_a_block_and_a_router_that_says_what_its_experts_really_get(
     entry: str, data: st.DataObject
 ) -> None:
     config = data.draw(
@@ -501,7 +502,9 @@ def test_every_layer_has_a_router_that_says_what_its_experts_really_get(
     )
     with tempfile.TemporaryDirectory() as folder:
         seed, out = Path(folder) / "seed", Path(folder) / "out"
-        model_of(entry, config, 1).save_pretrained(seed)
+        model = model_of(entry, config, 1)
+        assert len(feed_forward_blocks(model)) == config["num_hidden_layers"]
+        model.save_pretrained(seed)
         recipe = MixRecipe(top_k=3, router_std=0.5)
         mix(seed, [Member(f"m{n}", n, seed) for n in (1, 2, 3)], recipe, out)
         routed = RoutedModel.load(out)
@@ -530,8 +533,9 @@ MIXTURES = {family.layout.model_type: name for name, family in NUMBERED.items() 
 @pytest.mark.parametrize(
     "mixture",
     [
-        pytest.param(name, marks=() if name.startswith("hunyuan") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "hunyuan_v1_moe" else pytest.mark.slow)
         for name in MIXTURES
+        # Its config has an Infinity, which is no JSON.
         if name != "granitemoehybrid"
     ],
 )
