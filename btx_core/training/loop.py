@@ -50,8 +50,8 @@ class TrainingReport:
     Attributes:
         tokens: read in all steps.
         flops: floating point operations, by `flops_per_token`.
-        wall_s: seconds by the clock.
-        device_s: seconds of CPU time of this process.
+        wall_s: seconds by the clock; of a run that went on, those up to its checkpoints too.
+        device_s: seconds of CPU time of this process, likewise.
         peak_bytes: the most memory held: of the GPU where there is one, else of this process.
         parameters: of the model.
         trained_parameters: those that required a gradient.
@@ -204,6 +204,14 @@ def optimise(
         # Else whole parameters as they came would hide what the checkpoint loads.
         reshard(model)
     state = checkpoints.load(kept) if checkpoints else RunState()
+    if training.heldout and state.heldout:
+        training.heldout.losses = list(state.heldout)
+    wall_before, cpu_before = state.wall_s, state.device_s
+
+    def spent() -> tuple[float, float]:
+        wall, cpu = time.monotonic() - wall_started, _cpu_seconds() - cpu_started
+        return wall_before + wall, cpu_before + cpu
+
     clock = _Clock(checkpoints.minutes if checkpoints else math.inf)
     with _training_mode(training, recipe):
         while state.step < recipe.steps:
@@ -227,16 +235,19 @@ def optimise(
             if checkpoints and state.step < recipe.steps:
                 by_steps = state.step % recipe.save_every == 0
                 if machine.told(by_steps or clock.is_due()):
+                    state.wall_s, state.device_s = spent()
+                    state.heldout = list(training.heldout.losses) if training.heldout else []
                     checkpoints.save(kept, state)
                     clock.saved()
     reshard(model)
     tokens = recipe.steps * recipe.batch * recipe.sequence
     through = training.objective.trains_through_model
+    wall_s, device_s = spent()
     return TrainingReport(
         tokens=tokens,
         flops=tokens * flops_per_token(model, through=through),
-        wall_s=round(time.monotonic() - wall_started, 3),
-        device_s=round(_cpu_seconds() - cpu_started, 3),
+        wall_s=round(wall_s, 3),
+        device_s=round(device_s, 3),
         peak_bytes=_peak_bytes(machine.device),
         parameters=parameter_counts(model).total,
         trained_parameters=sum(parameter.numel() for parameter in trained.values()),

@@ -47,11 +47,17 @@ class RunState:
         step: steps done.
         curve: (step, mean loss since the point before), nats per token.
         losses: the loss of every step since the curve's last point.
+        wall_s: seconds by the clock that its steps took, whichever process computed them.
+        device_s: seconds of CPU time, likewise of the first process.
+        heldout: (step, loss) of the looks at held-out text; empty: as before there were any.
     """
 
     step: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    wall_s: float = 0.0
+    device_s: float = 0.0
+    heldout: list[tuple[int, float]] = field(default_factory=list)
 
     def record(self, loss: float, steps: int) -> bool:
         """Count one step.
@@ -197,6 +203,9 @@ class RunCheckpoints:
                     "step": state.step,
                     "curve": state.curve,
                     "since": state.losses,
+                    "wall_s": state.wall_s,
+                    "device_s": state.device_s,
+                    "heldout": state.heldout,
                     "files": {file.name: file.stat().st_size for file in sorted(new.iterdir())},
                 }
                 replace_text(new / RUN, json.dumps(run))
@@ -232,7 +241,15 @@ class RunCheckpoints:
             if isinstance(tensor, DTensor) and isinstance(read, DTensor) and read is not tensor:
                 tensor.copy_(read.redistribute(placements=tensor.placements))
         trained.set_random(random)
-        return RunState(run["step"], [(step, loss) for step, loss in run["curve"]], run["since"])
+        # Earlier code left neither times nor looks.
+        return RunState(
+            run["step"],
+            [(step, loss) for step, loss in run["curve"]],
+            run["since"],
+            run.get("wall_s", 0.0),
+            run.get("device_s", 0.0),
+            [(step, loss) for step, loss in run.get("heldout", ())],
+        )
 
     def clear(self) -> None:
         """Remove every checkpoint of the run: its result stands."""

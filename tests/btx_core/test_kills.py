@@ -4,6 +4,7 @@ The same call afterwards ends in the bytes that an undisturbed run would have ha
 """
 
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,6 +117,38 @@ def test_a_state_of_earlier_code_is_ignored(
     (old / "run.json").write_text('{"key": "{}", "step": 3, "curve": [], "since": []}')
     (old / "model.safetensors").touch()
     assert run(tmp_path / "out") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("earlier_code", [False, True])
+def test_a_run_that_went_on_reports_the_time_and_the_looks_of_all_its_parts(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, earlier_code: bool
+) -> None:
+    def stop(step: int, _: object) -> None:
+        if step == 8:
+            raise Killed
+
+    recipe = replace(RECIPE, steps=12, save_every=7)
+    run, out = (tiny_seed, [tiny_corpora / "math"], recipe), tmp_path / "out"
+    with pytest.raises(Killed):
+        train(*run, out, watch=Watch(report=stop))
+    (state,) = (tmp_path / ".out.training").glob("*/run.json")
+    kept = json.loads(state.read_text())
+    assert kept["wall_s"] > 0
+    assert kept["device_s"] > 0
+    assert [step for step, _ in kept["heldout"]] == [0, 5]
+    if earlier_code:
+        for key in ("wall_s", "device_s", "heldout"):
+            del kept[key]
+    else:
+        kept |= {"wall_s": 1000.0, "device_s": 2000.0}
+    state.write_text(json.dumps(kept))
+    steps: list[int] = []
+    report = train(*run, out, watch=Watch(report=lambda step, _: steps.append(step)))
+    assert steps == [8, 9, 10, 11, 12]
+    assert report.heldout
+    looks = [step for step, _ in report.heldout["losses"]]
+    assert looks == ([0, 10, 12] if earlier_code else [0, 5, 10, 12])
+    assert (report.wall_s > 1000, report.device_s > 2000) == (not earlier_code, not earlier_code)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_last_state(
