@@ -165,7 +165,7 @@ class Tuning:
     @property
     def trains_through_model(self) -> bool:
         """Whether a term depends on the model's predictions."""
-        return bool(self.recipe.text or self.recipe.keep)
+        return bool(self.recipe.text or self.recipe.keep or self.teachers)
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -254,6 +254,22 @@ def test_holding_to_the_build_before_keeps_its_predictions_on_the_old_text(
     assert far[10.0] < far[0.0]
 
 
+def test_routers_alone_are_held_to_the_build_before_where_nothing_else_teaches_them(
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, mode="router", steps=4, sequence=32, grow=1.0, text=0.0, keep=0.0)
+    before = tmp_path / "before"
+    tune(inputs(mixtures, tiny_seed, tiny_corpora, "math"), recipe, before)
+    grown = Grown(before, {0: 0, 1: 1})
+    given = inputs(mixtures, tiny_seed, tiny_corpora, "math", "code", grown=grown)
+    flops = {}
+    for grow_keep in (0.0, 1.0):
+        done = tune(given, replace(recipe, grow_keep=grow_keep), tmp_path / str(grow_keep))
+        flops[grow_keep] = done.flops if done else 0.0
+    assert digests(tmp_path / "0.0") != digests(tmp_path / "1.0")
+    assert flops[0.0] < flops[1.0]
+
+
 def test_holding_to_the_seed_keeps_its_predictions_nearer(
     mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
