@@ -136,7 +136,8 @@ def mixture_config(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str
     # A head that differs from the embeddings is its own, which other loaders take from here alone.
     if seed.config[TIE] is False:
         config[TIE] = False
-    return with_both_spellings(config)
+    # Granite 4 has an infinite limit, which JSON has no number for.
+    return with_both_spellings(mixture_class._encode_special_floats(config))
 
 
 def _mixture_settings(seed: SeedModel, experts: int, recipe: MixRecipe) -> dict[str, Any]:
