@@ -167,7 +167,7 @@ def forget(root: Path, target: Path) -> None:
 
 def manifest(folder: Path) -> list[FileFact]:
     """Return every file below `folder`, in the order of their paths."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=Path.as_posix)
     return [
         FileFact(path.relative_to(folder).as_posix(), path.stat().st_size, sha256)
         for path, sha256 in zip(paths, sha256_files(paths), strict=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, overload
 
 from btx_core.files import stays_inside
@@ -302,14 +303,12 @@ class Catalog:
                 test, more = search.condition(kind.kind, key, value)
                 tests.append(test)
                 values |= more
-        query = (
-            f"SELECT {VERSION_COLUMNS} FROM version v WHERE {' AND '.join(tests)} "
-            "ORDER BY v.kind, v.name, v.number"
-        )
+        query = f"SELECT {VERSION_COLUMNS} FROM version v WHERE {' AND '.join(tests)}"
         with self.database.read() as rows:
             found = rows(query, **values)
             read = reading.with_files(rows, found) if files else [version(row) for row in found]
-        return [one.of(kind) for one in read]
+        # Not by the database, which may order text by the rules of a language.
+        return sorted((one.of(kind) for one in read), key=attrgetter("ref.name", "ref.version"))
 
     def status(self, ref: str | Reference) -> Status:
         """Return what a version is good for now; of a subject that a gate refused, `refused`."""

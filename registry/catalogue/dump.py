@@ -248,12 +248,19 @@ def _read_summary(folder: Path) -> Summary:
 def _write_lines(rows: Rows, table: str, folder: Path) -> int:
     """Write one table; returns the number of its rows."""
     columns = TABLES[table]
-    query = f"SELECT {', '.join(columns)} FROM {table} ORDER BY {', '.join(columns[:3])}"
-    table_rows = rows(query)
+    table_rows = sorted(rows(f"SELECT {', '.join(columns)} FROM {table}"), key=by_key)
     with (folder / f"{table}.jsonl").open("xb") as file:
         for row in table_rows:
             file.write(canonical_json(line_of(table, row)) + b"\n")
     return len(table_rows)
+
+
+def by_key(row: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Return what rows are ordered by: their first three columns, by code points.
+
+    A database may order text by the rules of a language. Damaged rows may hold any type.
+    """
+    return [(type(value).__name__, value) for value in row[:3]]
 
 
 def line_of(table: str, row: Sequence[Any]) -> dict[str, Any]:

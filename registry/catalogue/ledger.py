@@ -27,6 +27,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.database import Rows
 from registry.catalogue.dump import (
     TABLES,
+    by_key,
     insert_rows,
     line_of,
     require_readable,
@@ -215,9 +216,9 @@ def breaks(folder: Path, rows: Rows, *, shared: bool) -> tuple[int, list[audit_l
     query = f"SELECT {_columns('event')} FROM event WHERE seq <= :last ORDER BY seq"
     for event in rows(query, last=last):
         for path, content in _files(rows, folder, event):
-            expected.setdefault(path, (event[0], sha256_bytes(content)))
+            expected.setdefault(path, (event[0], _lines_digest(content)))
     for path, (seq, sha256) in expected.items():
-        there = f"sha256 {sha256_bytes(path.read_bytes())}" if path.is_file() else "nothing"
+        there = f"sha256 {_lines_digest(path.read_bytes())}" if path.is_file() else "nothing"
         if there != f"sha256 {sha256}":
             words = f"sha256 {sha256}, written with event {seq}"
             found.append(audit_log.Break(_named_from(folder, path), there, words))
@@ -227,6 +228,15 @@ def breaks(folder: Path, rows: Rows, *, shared: bool) -> tuple[int, list[audit_l
             subject = _named_from(folder, entry.path)
             found.append(audit_log.Break(subject, f"event {entry.seq}", words))
     return len(expected), found
+
+
+def _lines_digest(content: bytes) -> str:
+    """Return the digest of a file's lines in one order.
+
+    Older files have them as the database ordered text, which may be by the rules of a language.
+    """
+    first, *others = content.splitlines(keepends=True) or [b""]
+    return sha256_bytes(first + b"".join(sorted(others)))
 
 
 def _named_from(folder: Path, path: Path) -> str:
@@ -317,12 +327,9 @@ def _files(rows: Rows, folder: Path, event: Sequence[Any]) -> Iterator[tuple[Pat
     lines = [{"event": line}]
     if line["kind"] == Registered.logged_as:
         for table, key in _OF_VERSION.items():
-            columns = TABLES[table]
-            query = (
-                f"SELECT {_columns(table)} FROM {table} WHERE {key} = :seq "
-                f"ORDER BY {', '.join(columns[:3])}"
-            )
-            lines += [{table: line_of(table, row)} for row in rows(query, seq=line["seq"])]
+            query = f"SELECT {_columns(table)} FROM {table} WHERE {key} = :seq"
+            found = sorted(rows(query, seq=line["seq"]), key=by_key)
+            lines += [{table: line_of(table, row)} for row in found]
     content = b"".join(canonical_json(one) + b"\n" for one in lines)
     yield Entry(line["seq"], line["digest"][:START], folder).path, content
     for key in _named(line["body"]):

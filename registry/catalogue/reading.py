@@ -5,6 +5,7 @@ Pure over rows: reads only, keeps nothing. What was made from what is `lineage`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from registry.catalogue import lineage
@@ -83,8 +84,8 @@ def version_of(rows: Rows, ref: str | Reference) -> Version[Facts]:
 
 def files_of(rows: Rows, version_id: int) -> list[FileFact]:
     """Return the files of the version in this row, by path."""
-    query = f"SELECT {FILE_COLUMNS} FROM file WHERE version_id = :id ORDER BY path"
-    return [file_fact(row) for row in rows(query, id=version_id)]
+    query = f"SELECT {FILE_COLUMNS} FROM file WHERE version_id = :id"
+    return _by_path(file_fact(row) for row in rows(query, id=version_id))
 
 
 def with_files(rows: Rows, found: Sequence[tuple[Any, ...]]) -> list[Version[Facts]]:
@@ -93,11 +94,16 @@ def with_files(rows: Rows, found: Sequence[tuple[Any, ...]]) -> list[Version[Fac
     for ids in _groups(row[0] for row in found):
         query = (
             f"SELECT version_id, {FILE_COLUMNS} FROM file "
-            f"WHERE version_id IN ({ids}) ORDER BY version_id, path"
+            f"WHERE version_id IN ({ids}) ORDER BY version_id"
         )
         for version_id, *columns in rows(query):
             files.setdefault(version_id, []).append(file_fact(columns))
-    return [version(row, files.get(row[0], ())) for row in found]
+    return [version(row, _by_path(files.get(row[0], ()))) for row in found]
+
+
+def _by_path(files: Iterable[FileFact]) -> list[FileFact]:
+    # Not by the database, which may order text by the rules of a language.
+    return sorted(files, key=attrgetter("path"))
 
 
 def versions_by_id(
@@ -233,7 +239,8 @@ def _what_there_is(rows: Rows, wanted: Reference) -> str:
         known = [Reference(wanted.kind, wanted.name, row[0]) for row in reversed(numbers)]
     else:
         query = "SELECT DISTINCT name FROM version WHERE kind = :kind ORDER BY name LIMIT 20"
-        known = [Reference(wanted.kind, row[0]) for row in rows(query, kind=wanted.kind)]
+        names = sorted(row[0] for row in rows(query, kind=wanted.kind))
+        known = [Reference(wanted.kind, name) for name in names]
     if not known:
         return f"a registered {wanted.kind}; there is none yet"
     return "one of " + ", ".join(map(str, known))

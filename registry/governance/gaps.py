@@ -51,7 +51,7 @@ from registry.records.kinds import Gate, Outcome
 from registry.records.own_facts import plain
 from registry.records.references import parse
 from registry.records.results import Result
-from registry.records.version import Event, Version, content_digest
+from registry.records.version import Event, Version, content_digest, older_content_digest
 
 # Bodies that carry the signature of whoever let something in or out.
 SignedBody = (
@@ -406,7 +406,8 @@ def _compared(evidence: Evidence, version: Version[Facts], gate: Gate) -> Sequen
     if gate not in LET_OUT:
         judged = {name: value for name, value in evidence.own.items() if value is not None}
         pairs.append(("own", canonical_json(judged), canonical_json(plain(facts.own))))
-    if evidence.content is not None:
+    older = not isinstance(facts, BuildFacts) and older_content_digest(version.files)
+    if evidence.content is not None and evidence.content != older:
         pairs.append(("content", evidence.content, _content(version, gate)))
     return pairs
 

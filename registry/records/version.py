@@ -41,8 +41,20 @@ class FileFact:
 
 
 def content_digest(files: Iterable[FileFact]) -> str:
-    """Return one digest for the content of a folder: its paths and their SHA-256."""
-    return digest([[file.path, file.sha256] for file in files])
+    """Return one digest for the content of a folder: its paths and their SHA-256.
+
+    The order of the files does not count: a folder's and a database's are not the same.
+    """
+    return digest(sorted([file.path, file.sha256] for file in files))
+
+
+def older_content_digest(files: Iterable[FileFact]) -> str:
+    """Return the digest that older verdicts name: of the paths in order folder by folder.
+
+    It differs from today's where a folder has the start of a file's name, as `docs` of `docs.txt`.
+    """
+    in_order = sorted(files, key=lambda file: file.path.split("/"))
+    return digest([[file.path, file.sha256] for file in in_order])
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def events(catalog: Catalog, wanted: LogQuery, most: int | None = None) -> LogPa
     )
     with catalog.database.read() as rows:
         found = [event(row) for row in rows(query, most=limit + 1, **values)]
-        kinds = [row[0] for row in rows("SELECT DISTINCT kind FROM event ORDER BY kind")]
+        kinds = sorted(row[0] for row in rows("SELECT DISTINCT kind FROM event"))
     shown = found[:limit]
     return LogPage(
         events=tuple(logged(one) for one in shown),

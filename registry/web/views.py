@@ -154,9 +154,10 @@ def lines(catalog: Catalog) -> tuple[ListedLine, ...]:
 
 def references(catalog: Catalog, kind: Kind) -> list[Reference]:
     """Return every version of a kind: the last name and the newest version first."""
-    query = "SELECT name, number FROM version WHERE kind = :kind ORDER BY name DESC, number DESC"
+    query = "SELECT name, number FROM version WHERE kind = :kind"
     with catalog.database.read() as rows:
-        return [Reference(kind, name, number) for name, number in rows(query, kind=kind)]
+        found = sorted(rows(query, kind=kind), reverse=True)
+    return [Reference(kind, name, number) for name, number in found]
 
 
 def version_page(catalog: Catalog, ref: str) -> VersionPage:

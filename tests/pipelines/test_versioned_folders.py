@@ -71,6 +71,21 @@ def test_every_later_change_is_named(tmp_path: Path, corpus: Path, change: str) 
         folders.verify(corpus, files, "data/x@1")
 
 
+def test_a_file_may_lie_beside_a_folder_that_has_the_start_of_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "corpus"
+    (folder / "docs").mkdir(parents=True)
+    for number, path in enumerate(("docs.txt", "docs/a.txt", "docs-old.txt")):
+        (folder / path).write_text(f"document {number} of many words " * 80)
+    workspace = create(tmp_path / "w")
+    said = DataStatement(license="CC0-1.0", source="s", holder="h", purpose="p", pii="none")
+    first = add_data(workspace, "law", folder, said)
+    assert not add_data(workspace, "law", folder, said).created
+    here = workspace.folder(Kind.DATA, "law", 1)
+    registered = workspace.catalog.get(first.ref).files
+    assert folders.files_digest(folders.manifest(here)) == folders.files_digest(registered)
+    assert ungated(workspace.catalog, first.ref) == []
+
+
 def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: Path) -> None:
     target = tmp_path / "data" / "x" / "1"
     with pytest.raises(NotFound, match="nothing there"), folders.incoming(tmp_path / "no", target):

@@ -1,5 +1,6 @@
 """Rows and log as text files: the same registry again, a fork told, no row from a damaged file."""
 
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -194,3 +195,30 @@ def test_without_the_folder_nothing_is_kept_and_without_events_nothing_read(
     with pytest.raises(NotFound, match="git pull"):
         ledger.restore(tmp_path / "w/ledger", catalog)
     ledger.require_one_history(tmp_path / "w/ledger", catalog)
+
+
+def test_a_database_that_orders_text_by_a_language_tells_the_same(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = opened(here)
+    catalog.register("base-x", SeedFacts(license="MIT"), files=FILES)
+    before = [(one.ref, one.files) for one in catalog.versions(SeedFacts)]
+    assert found(here) == []
+    # Text in another order than that of its code points; numbers in theirs.
+    read = Rows.__call__
+
+    def by_language(self: Rows, sql: str, **values: object) -> list[tuple[object, ...]]:
+        rows = read(self, sql, **values)
+        return rows if re.search(r"ORDER BY (\w\.)?(seq|id|number)\b", sql) else rows[::-1]
+
+    monkeypatch.setattr(Rows, "__call__", by_language)
+    assert [(one.ref, one.files) for one in catalog.versions(SeedFacts)] == before
+    assert catalog.get("seed/base").files == before[0][1]
+    assert found(here) == []
+
+
+def test_a_ledger_whose_lines_a_database_ordered_by_a_language_is_whole(here: Path) -> None:
+    first, *_ = sorted((here / "ledger").rglob("000000001-*"))
+    event, *others = first.read_bytes().splitlines(keepends=True)
+    first.write_bytes(event + b"".join(reversed(others)))
+    assert found(here) == []
