@@ -19,7 +19,7 @@ from registry.digest import sha256_file
 from registry.errors import Conflict
 from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
-from registry.records.kinds import Gate, Kind, Relation
+from registry.records.kinds import UNUSABLE, Gate, Kind, Relation
 from registry.records.version import Version
 
 
@@ -58,7 +58,7 @@ def add_seed(
         license: SPDX.
 
     Returns:
-        The version; the newest one where it holds the same files and data.
+        The version; the newest one where it is in use and holds the same files and data.
 
     Raises:
         Unsafe: for what cannot be read safely.
@@ -98,8 +98,10 @@ def add_seed(
                 facts = facts.model_copy(update={"left_out": checked.left_out})
             if workspace.catalog.next_version(Kind.SEED, name) > 1:
                 newest = catalog.get(f"seed/{name}", SeedFacts)
+                # What was out of use is no answer: it asks the gate, which is shown what it holds.
+                in_use = catalog.status(newest.ref) not in UNUSABLE
                 same_files = folders.files_digest(newest.files) == folders.files_digest(files)
-                if same_files and newest.facts.data == facts.data:
+                if in_use and same_files and newest.facts.data == facts.data:
                     _require_same_licence(newest, license)
                     own.require_same(workspace, newest)
                     return replace(newest, created=False)

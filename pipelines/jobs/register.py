@@ -82,7 +82,7 @@ def register(
         show: opens a progress bar for a label.
 
     Returns:
-        The version; the newest one where it holds the same files, seed and data.
+        The version; the newest one where it is in use and holds the same files, seed and data.
 
     Raises:
         Refused: when a policy says no; then no byte stays.
@@ -107,7 +107,9 @@ def register(
             files = folders.manifest(incoming)
             if workspace.catalog.next_version(Kind.EXPERT, name) > 1:
                 newest = catalog.get(f"expert/{name}", ExpertFacts)
-                if _same(newest, candidate, folders.files_digest(files)):
+                # What was out of use is no answer: it asks the gate, which is shown what it holds.
+                in_use = catalog.status(newest.ref) not in UNUSABLE
+                if in_use and _same(newest, candidate, folders.files_digest(files)):
                     own.require_same(workspace, newest)
                     return replace(newest, created=False)
             facts = _facts(workspace, candidate, incoming, show)

@@ -214,16 +214,21 @@ def _require_room(
 
 
 def newest_seed(workspace: Workspace) -> str:
-    """Return the one seed name there is. Raises Invalid where the choice is the caller's."""
-    names = {version.ref.name for version in workspace.catalog.versions(SeedFacts)}
-    if len(names) != 1:
+    """Return the newest usable version of the one seed there is.
+
+    Raises Invalid where the choice is the caller's.
+    """
+    statuses = workspace.catalog.statuses(workspace.catalog.versions(SeedFacts, files=False))
+    # In the order of their numbers, so the newest of each name stays.
+    newest = {ref.name: str(ref) for ref in statuses if statuses[ref] not in UNUSABLE}
+    if len(newest) != 1:
         raise Invalid(
             "--seed",
-            found=f"{len(names)} seeds: {', '.join(sorted(names)) or 'none'}",
+            found=f"{len(newest)} seeds: {', '.join(newest) or 'none'}",
             expected="one",
             next="name it: --seed seed/NAME",
         )
-    return f"seed/{names.pop()}"
+    return next(iter(newest.values()))
 
 
 def _inputs(

@@ -9,8 +9,10 @@ from tiny_gguf import tiny, write_gguf
 
 from btx_core.problems import BtxError
 from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.annotate import retire
+from pipelines.jobs.train import newest_seed
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Conflict
+from registry.errors import Conflict, Invalid
 
 
 @pytest.fixture
@@ -87,3 +89,17 @@ def test_a_licence_that_is_stated_later_is_not_dropped(
     for same in (None, first):
         again = add_seed(workspace, "base", tiny_seed, license=same)
         assert (again.ref, again.created) == (registered.ref, False)
+
+
+def test_a_seed_that_was_registered_by_mistake_is_registered_again_as_it_should_be(
+    workspace: Workspace, tiny_seed: Path
+) -> None:
+    first = add_seed(workspace, "base", tiny_seed, license="CC-BY-NC-4.0")
+    retire(workspace, str(first.ref), "the wrong licence")
+    with pytest.raises(Invalid, match="0 seeds"):
+        newest_seed(workspace)
+    second = add_seed(workspace, "base", tiny_seed, license="Apache-2.0")
+    assert (str(second.ref), second.created) == ("seed/base@2", True)
+    mistaken = add_seed(workspace, "test", tiny_seed, license="Apache-2.0")
+    retire(workspace, str(mistaken.ref), "only a test")
+    assert newest_seed(workspace) == "seed/base@2"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from btx_core import texts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.annotate import retire
 from pipelines.jobs.audit import audit
 from pipelines.jobs.register import register
 from pipelines.jobs.withdraw import withdraw
@@ -224,3 +225,20 @@ def test_one_file_of_what_was_withdrawn_is_refused_and_a_notice_that_both_hold_i
     shutil.copy(kept, tmp_path / "math")
     with pytest.raises(Refused, match="seen-before/withdrawn"):
         add_data(workspace, "math", tmp_path / "math", STATED)
+
+
+def test_an_expert_out_of_use_is_no_answer_to_who_registers_it_again(
+    own_story: Workspace, checkpoint: Path, quiet: Any
+) -> None:
+    def again(name: str, folder: Path) -> Any:
+        data = [f"data/{name}@1"]
+        return register(own_story, name, folder, data=data, seed="seed/base", show=quiet)
+
+    mistaken = again("math", checkpoint)
+    retire(own_story, str(mistaken.ref), "too early")
+    anew = again("math", checkpoint)
+    assert (str(anew.ref), anew.created) == ("expert/math@3", True)
+    assert not again("math", checkpoint).created
+    withdraw(own_story, "expert/code@1", "it was trained on a stolen laptop")
+    with pytest.raises(Refused, match="seen-before/withdrawn"):
+        again("code", own_story.root / "experts/code/1")
