@@ -13,6 +13,7 @@ from registry.formats.dossier import Dossier, stated_license
 from registry.governance.build_licence import BuildLicence
 from registry.licence_terms import PREFIX, community, terms_of
 from registry.licences import each, is_expression
+from registry.records.events import Erased
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.own_facts import LICENCE_TEXT, Attachment
 from registry.records.version import Event, Version
@@ -47,6 +48,8 @@ def public(dossier: Dossier) -> Dossier:
         exports=(),
         releases=_without_people(dossier.releases, name),
         withdrawals=_without_people(dossier.withdrawals, name),
+        contests=_without_people(dossier.contests, name),
+        erasures=tuple(_unsigned(event, name) for event in dossier.erasures),
         open_list=False,
         licence=_licence(dossier.licence, names) if dossier.licence else None,
         own={
@@ -138,6 +141,12 @@ def _licence(licence: BuildLicence, names: _Names) -> BuildLicence:
         reasons=names.of_all(licence.reasons),
         questions=names.of_all(licence.questions),
     )
+
+
+def _unsigned(event: Event, name: str) -> Event:
+    """Return a tombstone that says what was erased, and not by whom."""
+    body = event.read(Erased).model_copy(update={"envelope": None})
+    return replace(event, actor=name, stored=canonical_json(body.to_json()).decode())
 
 
 def _without_people(events: tuple[Event, ...], name: str) -> tuple[Event, ...]:

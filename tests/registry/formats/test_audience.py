@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from registry.formats import FORMATS, PAGES, Dossier, collect, public, render
-from registry.governance import approving
-from registry.records.events import Exported, Released
+from registry.governance import approving, contesting, erasure
+from registry.records.events import ErasedFile, ErasedPart, Exported, Released
+from registry.records.facts import Sketch
 from registry.records.kinds import Kind
 
 SECRETS = ("ann", "ben", "4711", "Acme Holding", "marriage", "secret cellar")
@@ -29,7 +30,10 @@ def texts_of(governed: Any, ref: str, *, outside: bool) -> dict[str, str]:
 
 @pytest.fixture
 def company(governed: Any) -> Any:
-    """A company with a contract, a waiver, an approval, a release, an export and a withdrawal."""
+    """A company with a contract, a waiver, an approval, a release, an export and a withdrawal.
+
+    Ben contests the withdrawal, and confirms that a document is erased.
+    """
     governed.seed()
     ben = governed.person("ben", "approver")
     private = {
@@ -48,6 +52,12 @@ def company(governed: Any) -> Any:
     catalog.event(Released(), "build/1")
     catalog.event(Exported(folder="/home/ann/secret cellar", target="vllm"), "build/1")
     catalog.withdraw("data/law@1", "contract 4711 ended")
+    contesting.contest(governed.as_("ben"), "data/law@1", "0" * 64)
+    data = catalog.get("data/law@1")
+    gone = tuple(ErasedFile(path=one.path, sha256=one.sha256, bytes=6) for one in data.files)
+    part = ErasedPart(ref="data/law@1", digest=data.digest, files=gone, documents=("0" * 64,))
+    asked = erasure.ask(catalog, [part], Sketch(bits=0, hashes=()), "0" * 64)
+    erasure.confirm(governed.as_("ben"), asked, [part])
     return governed
 
 
@@ -62,7 +72,13 @@ def test_no_public_form_holds_a_name_a_waiver_or_a_contract(company: Any, ref: s
 
 def test_the_public_form_still_says_what_users_must_know(company: Any) -> None:
     text = render(public(collect(company.as_("ann"), "build/1")), "md")
-    for said in ("Not to be used: it is tainted.", "was withdrawn", "Nobody has said under which"):
+    for said in (
+        "Not to be used: it is tainted.",
+        "was withdrawn",
+        "Contested by the provider",
+        "1 document of data/law@1 were erased",
+        "Nobody has said under which",
+    ):
         assert said in text
     assert "Waivers" not in text
     assert "Gates" not in text
