@@ -22,18 +22,17 @@ def general_data(workspace: Workspace, seed: Version[SeedFacts]) -> list[Version
         seed: the seed.
 
     Returns:
-        Those that it was trained on, then the newest version of each that is for evaluation alone;
-        none that was withdrawn.
+        Those that it was trained on, then the newest usable version of each that is for evaluation
+        alone; none that is out of use.
     """
     catalog = workspace.catalog
     trained_on = [catalog.get(ref, DataFacts) for ref in seed.facts.data]
-    newest = {
-        version.ref.name: version
-        for version in catalog.versions(DataFacts)
-        if version.facts.use == DataUse.EVALUATION
-    }
+    kept = [one for one in catalog.versions(DataFacts) if one.facts.use == DataUse.EVALUATION]
+    statuses = catalog.statuses([*trained_on, *kept])
+    # In the order of their numbers, so the newest usable version of each name stays.
+    newest = {one.ref.name: one for one in kept if statuses[one.ref] not in UNUSABLE}
     versions = {version.ref: version for version in (*trained_on, *newest.values())}
-    return [one for one in versions.values() if catalog.status(one.ref) not in UNUSABLE]
+    return [one for one in versions.values() if statuses[one.ref] not in UNUSABLE]
 
 
 def refuse_evaluation_data(versions: Iterable[Version[Facts]]) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from pipelines.jobs.add_data import add_data
+from pipelines.jobs.annotate import retire
 from pipelines.workspace.existing_project import require_stages
+from pipelines.workspace.general import general_data
 from pipelines.workspace.workspace import Workspace, create, read_settings, template
 from registry.errors import Conflict, Invalid, NotFound
-from registry.records.facts import DataStatement
+from registry.records.facts import DataStatement, SeedFacts
 
 
 def test_init_lays_down_the_projects_own_stages_and_policies(tmp_path: Path) -> None:
@@ -172,3 +174,19 @@ def test_a_key_that_is_no_setting_is_refused_with_those_that_are(
     (tmp_path / "btx.toml").write_text(text)
     with pytest.raises(Invalid, match=known):
         read_settings(tmp_path / "btx.toml")
+
+
+def test_where_the_newest_evaluation_data_was_a_mistake_the_version_before_measures(
+    tmp_path: Path,
+) -> None:
+    workspace = create(tmp_path / "w")
+    said = DataStatement(license="MIT", source="s", holder="h", pii="none", use="evaluation")
+    for number, purpose in enumerate(("news of May", "news of June")):
+        (tmp_path / "news.txt").write_text(f"{purpose} " * 90)
+        stated = said.model_copy(update={"purpose": purpose})
+        version = add_data(workspace, "news", tmp_path / "news.txt", stated)
+        assert version.ref.version == number + 1
+    seed = workspace.catalog.register("base", SeedFacts(license="MIT"))
+    assert [str(one.ref) for one in general_data(workspace, seed)] == ["data/news@2"]
+    retire(workspace, "data/news@2", "the news of June are those of May")
+    assert [str(one.ref) for one in general_data(workspace, seed)] == ["data/news@1"]
