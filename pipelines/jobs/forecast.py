@@ -1,7 +1,7 @@
 """What a planned rebuild would write and take: nothing is written here.
 
 In:  a plan, the shards that earlier builds wrote.  Out: every weight file with its size and whether
-it is written or linked; seconds and cost, scaled from the newest build that was measured.
+it is written or linked; seconds and cost, scaled from the newest build of its seed that was timed.
 The planner that mixes says what would be written, from headers alone.
 """
 
@@ -33,7 +33,7 @@ class Forecast:
         weights: every weight file of the build.
         seconds: by stage; empty where nothing is known.
         cost: tokens and FLOPs of tuning.
-        measured_on: the build whose times and cost were scaled; None: there is none.
+        measured_on: the build of the same seed that was scaled; None: there is none.
     """
 
     weights: Sequence[PlannedFile]
@@ -71,7 +71,8 @@ def forecast(
             PlannedFile(file=shard.file, bytes=size, action="link" if linked else "write")
         )
     builds = workspace.catalog.versions(BuildFacts)
-    measured = timed(builds, tokens)
+    of_seed = [build for build in builds if build.facts.seed == str(planned.seed.ref)]
+    measured = timed(of_seed, tokens)
     if not measured:
         return Forecast(weights, {}, {}, None)
     past = measured[-1]

@@ -142,13 +142,14 @@ def next_expert(
 ) -> NextExpert | None:
     """Estimate what one more expert takes and brings, by the recipe of the newest tuned build.
 
-    What it brings lies between what the least and the most of those before gained on their own
-    text: nothing says more of a domain that nobody has trained on yet.
+    It is of the newest build's seed, and nothing of another seed is looked at. What it brings lies
+    between what the least and the most of those before gained on their own text: nothing says more
+    of a domain that nobody has trained on yet.
 
     Args:
         catalog: where they are registered.
         builds: oldest first.
-        experts: those that joined the last of them.
+        experts: those that joined the last of them, of any seed.
         price: of an hour of one GPU, where it is known.
 
     Returns:
@@ -160,7 +161,9 @@ def next_expert(
         return None
     takes = one.price()
     devices = [one.branch, one.tuning]
-    gains = [expert.gain for expert in experts if expert.gain is not None]
+    of_seed = {str(build.ref) for build in builds if build.facts.seed == seed}
+    joining = [expert for expert in experts if expert.build in of_seed]
+    gains = [expert.gain for expert in joining if expert.gain is not None]
     return NextExpert(
         trained=one.trained,
         tuned_as=str(one.measured_on.ref),

@@ -450,3 +450,10 @@ def test_an_expert_keeps_the_slot_it_last_had(
     before = [snapshot(number, slots_of) for number, slots_of in enumerate(history, start=1)]
     found = slots(before, {name: expert(name) for name in wanted.split()})
     assert {member.version.ref.name: member.slot for member in found} == expected
+
+
+def test_a_forecast_is_scaled_from_builds_of_its_own_seed(own_story: Workspace) -> None:
+    past = own_story.catalog.get("build/1", BuildFacts)
+    other = past.facts.model_copy(update={"seed": "seed/large@1", "line": "large"})
+    own_story.catalog.register("", other)
+    assert look_ahead(own_story, Request(without=("code",))).measured_on == "build/1"

@@ -22,14 +22,20 @@ def expert(catalog: Catalog, name: str, hours: float | None, processes: int | No
     return str(catalog.register(name, facts).ref)
 
 
-def build(catalog: Catalog, *experts: str, tuned_hours: float | None, **gains: float) -> str:
+def build(
+    catalog: Catalog,
+    *experts: str,
+    tuned_hours: float | None,
+    seed: str = "seed/base@1",
+    **gains: float,
+) -> str:
     members = tuple(Member(ref=ref, slot=slot) for slot, ref in enumerate(experts, 1))
     results = tuple(
         Result(data=f"data/{name}@1", domain=name, bits_per_byte=2 - gain, seed_bits_per_byte=2.0)
         for name, gain in gains.items()
     )
     tune = {"tokens": 50, "wall_s": tuned_hours * 3600} if tuned_hours else {}
-    facts = BuildFacts(members=members, results=results, cost={"tune": tune})
+    facts = BuildFacts(seed=seed, members=members, results=results, cost={"tune": tune})
     return str(catalog.register("", facts).ref)
 
 
@@ -84,3 +90,15 @@ def test_a_build_is_charged_only_for_the_experts_that_are_new_in_it(lite: Catalo
     earlier = worth.of_build(lite, lite.get("build/1", BuildFacts), PRICE)
     assert earlier.next_expert
     assert earlier.next_expert.trained == 1
+
+
+def test_what_one_more_expert_brings_is_told_by_those_of_its_own_seed(lite: Catalog) -> None:
+    build(lite, expert(lite, "law", 1.0), tuned_hours=0.5, law=0.4)
+    build(lite, expert(lite, "math", 9.0), tuned_hours=5.0, seed="seed/other@1", math=7.0)
+    build(lite, "expert/law@1", expert(lite, "code", 1.0), tuned_hours=0.5, code=0.2)
+    builds = lite.versions(BuildFacts)
+    estimate = worth.next_expert(lite, builds, worth.joined(lite, builds, 0), PRICE)
+    assert estimate
+    gains = (estimate.least_gain, estimate.median_gain, estimate.most_gain)
+    assert gains == pytest.approx((0.2, 0.3, 0.4))
+    assert (estimate.trained, estimate.takes.wall_s) == (2, 1.5 * 3600)
