@@ -11,7 +11,7 @@ Who may do what is `governance.erasure`'s, where the bytes lie `workspace.erased
 `workspace.loose_texts`'s.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,12 +25,12 @@ from pipelines.workspace import erased_bytes, folders, loose_texts
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
 from registry.errors import Invalid, NotFound
-from registry.governance import acts, erasure, people, private_words
+from registry.governance import acts, cures, erasure, people, private_words
 from registry.records.answers.withdrawing import EraseAnswer, ErasureCost, Reached, TrainAgain
 from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
 from registry.records.kinds import UNUSABLE
-from registry.records.references import Reference
+from registry.records.references import Reference, parse
 from registry.records.version import FileFact, Version
 
 SHORTEST_DIGEST = 12
@@ -157,20 +157,46 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
         loose_texts.remove(workspace, _texts(body.parts), _readings(workspace, body.parts))
     words = private_words.read(workspace.private, body.private)
     laid_out = tuple(str(path.relative_to(workspace.root)) for path in left if path is not None)
-    again = [f"btx data add {path.split('/')[-1].rpartition('-')[0]} {path}" for path in laid_out]
+    names = [path.split("/")[-1].rpartition("-")[0] for path in laid_out]
+    again = [f"btx data add {name} {path}" for name, path in zip(names, laid_out, strict=True)]
     told = {
         "number": number,
         "why": words["why"] if words else None,
         "left": laid_out,
-        "next": "; ".join([*again, *_cures(answer)]) or None,
+        "next": "; ".join([*again, *_cures(workspace, answer.cost, names)]) or None,
     }
     return answer.model_copy(update=told)
 
 
-def _cures(answer: EraseAnswer) -> list[str]:
-    names = [one.ref.partition("/")[2].partition("@")[0] for one in answer.cost.experts]
-    trained = [f"btx train {' '.join(names)}"] if names else []
-    return [*trained, "btx rebuild"] if answer.cost.builds else trained
+def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -> list[str]:
+    """Return the commands that make again what an erasure took: experts, then product lines.
+
+    An expert of data of which nothing is left cannot be trained again.
+    """
+    catalog = workspace.catalog
+    statuses = catalog.statuses(catalog.versions(DataFacts, files=False))
+    left = {*laid_out, *(ref.name for ref in statuses if statuses[ref] not in UNUSABLE)}
+    trained = []
+    for one in cost.experts:
+        expert = catalog.get(one.ref, ExpertFacts)
+        if {parse(data).name for data in expert.facts.data} <= left:
+            trained.append(_trained_again(workspace, expert, cost.versions))
+    lines = cures.reached_lines(catalog, {build.ref for build in cost.builds})
+    return [*trained, *map(cures.rebuild_command, lines)]
+
+
+def _trained_again(
+    workspace: Workspace, version: Version[ExpertFacts], erased: Collection[str]
+) -> str:
+    """Return the command that makes an expert again, on what is left of its data."""
+    name, facts = version.ref.name, version.facts
+    # What is left of erased data is another version of that name, the newest.
+    data = [one.partition("@")[0] if one in erased else one for one in facts.data]
+    options = "".join(f" --data {one}" for one in data)
+    if len(workspace.catalog.versions(SeedFacts, files=False)) > 1:
+        options += f" --seed {facts.seed}"
+    # A training here is on one data version; more were trained on elsewhere.
+    return f"btx register {name} PATH{options}" if len(data) > 1 else f"btx train {name}{options}"
 
 
 def _plan(workspace: Workspace, selection: Selection) -> _Plan:

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection
 
-from pipelines.jobs.build_plan import MAIN
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
-from registry.governance import contesting, private_words, seen_before
+from registry.governance import contesting, cures, private_words, seen_before
 from registry.records.answers.withdrawing import ContestedAnswer, Reached, WithdrawAnswer
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
+from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
 from registry.records.references import Reference
 from registry.records.version import Version
@@ -114,14 +113,11 @@ def _cure(
     None where no line's newest build is: an older one is past.
     """
     catalog = workspace.catalog
-    # In the order of their numbers, so the newest of each line stays.
-    newest = {build.facts.line: str(build.ref) for build in catalog.versions(BuildFacts)}
-    lines = [line for line, build in newest.items() if build in reached]
+    lines = cures.reached_lines(catalog, reached)
     if not lines:
         return None
     experts = catalog.statuses(catalog.versions(ExpertFacts, files=False))
     left = [ref for ref in experts if experts[ref] not in UNUSABLE and ref not in experts_lost]
     if not left:
         return "no usable expert is left: btx train or btx register others, then btx rebuild"
-    commands = ["btx rebuild" + ("" if line == MAIN else f" --line {line}") for line in lines]
-    return " && ".join(commands)
+    return " && ".join(map(cures.rebuild_command, lines))

@@ -11,9 +11,9 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.database import Rows
 from registry.catalogue.lineage import BuildImpact, EdgeRow
 from registry.catalogue.rows import VERSION_COLUMNS, version
-from registry.governance import contesting, people
+from registry.governance import contesting, cures, people
 from registry.records.answers.auditing import LineageEdge, LineageNode
-from registry.records.facts import BuildFacts, Facts
+from registry.records.facts import Facts
 from registry.records.kinds import Kind, Status
 from registry.records.pages import BuildRemoval, Cause, Cure, ImpactPage, LineagePage, Neighbour
 from registry.records.references import Reference
@@ -191,13 +191,10 @@ def _cure(
 
     None where none of these builds holds anything of it: an older build is past.
     """
-    # In the order of their numbers, so the newest of each product line stays.
-    builds = catalog.versions(BuildFacts, files=False)
-    newest = {build.facts.line: build for build in builds}
-    lines = [line for line, build in newest.items() if str(build.ref) in reached]
+    lines = cures.reached_lines(catalog, reached)
     if not lines:
         return None
-    build = max((newest[line] for line in lines), key=lambda one: one.ref)
+    build = max(lines.values(), key=lambda one: one.ref)
     members = [member.ref for member in build.facts.members]
     withdrawal = f'btx withdraw {subject} --why "..."'
     return Cure(
@@ -206,11 +203,6 @@ def _cure(
         drops=tuple(member for member in members if member in experts),
         commands=(
             *([] if status in (Status.WITHDRAWN, Status.ERASED) else [withdrawal]),
-            *map(_rebuild, lines),
+            *map(cures.rebuild_command, lines),
         ),
     )
-
-
-def _rebuild(line: str) -> str:
-    main = BuildFacts.model_fields["line"].default
-    return "btx rebuild" if line == main else f"btx rebuild --line {line}"

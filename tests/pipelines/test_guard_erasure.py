@@ -32,7 +32,7 @@ from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, NotFound, Refused
 from registry.governance import changes, keys, people
 from registry.records.events import Erased, ErasureAsked
-from registry.records.facts import BuildFacts, DataStatement, ExpertFacts
+from registry.records.facts import BuildFacts, DataStatement, ExpertFacts, SeedFacts, SnapshotFacts
 from registry.records.kinds import UNUSABLE
 
 STATED = DataStatement(
@@ -224,6 +224,29 @@ def test_every_version_that_holds_the_text_loses_it_and_keeps_the_rest(small: Wo
         version = add_data(small, name, small.root / folder, STATED)
         assert str(version.ref) == f"data/{name}@2"
     assert audit(small, None).findings == ()
+
+
+def test_the_cure_names_each_product_line_and_each_experts_own_data(small: Workspace) -> None:
+    catalog = small.catalog
+    catalog.register("base", SeedFacts(license="MIT"))
+    refs = []
+    for name, data in (("clerk", "data/letters@1"), ("post", "data/mail@1")):
+        facts = ExpertFacts(domain="letters", seed="seed/base@1", data=(data,))
+        parents = [("seed/base@1", "branched_from"), (data, "trained_on")]
+        refs.append(catalog.register(name, facts, parents=parents).ref)
+    for line, ref in zip(("main", "support"), refs, strict=True):
+        parents = [("seed/base@1", "seed"), (ref, "member")]
+        snapshot = catalog.register(line, SnapshotFacts(seed="seed/base@1"), parents=parents)
+        built = BuildFacts(line=line, seed="seed/base@1", snapshot=str(snapshot.ref))
+        catalog.register("", built, parents=[(snapshot.ref, "composed_from")])
+    assert (erased(small, author="ada").next or "").split("; ") == [
+        "btx data add letters work/left/letters-1",
+        "btx data add mail work/left/mail-1",
+        "btx train clerk --data data/letters",
+        "btx train post --data data/mail",
+        "btx rebuild",
+        "btx rebuild --line support",
+    ]
 
 
 FORMS = ("csv", "tsv.gz", "json", "jsonl.zst", "ndjson", "parquet", "arrow")

@@ -1,0 +1,27 @@
+"""Which product lines need another build once a withdrawal or an erasure reached some.
+
+In:  the catalogue, and the builds that were reached.
+Out: the newest build of each of these lines, and the command that builds the line anew.
+"""
+
+from collections.abc import Collection
+
+from registry.catalogue.catalog import Catalog
+from registry.records.facts import BuildFacts
+from registry.records.version import Version
+
+
+def reached_lines(catalog: Catalog, reached: Collection[str]) -> dict[str, Version[BuildFacts]]:
+    """Return the newest build of each product line whose newest build is reached, by line.
+
+    A line of which only older builds are reached needs nothing: they are past.
+    """
+    # In the order of their numbers, so the newest of each product line stays.
+    newest = {build.facts.line: build for build in catalog.versions(BuildFacts, files=False)}
+    return {line: build for line, build in newest.items() if str(build.ref) in reached}
+
+
+def rebuild_command(line: str) -> str:
+    """Return the command that builds a product line anew."""
+    main = BuildFacts.model_fields["line"].default
+    return "btx rebuild" if line == main else f"btx rebuild --line {line}"
