@@ -18,7 +18,7 @@ from registry.records.kinds import Kind, Relation
 from registry.records.results import Result, labels
 from registry.records.version import Version
 
-COMPONENTS = (Kind.DATA, Kind.SEED, Kind.EXPERT)
+COMPONENTS = (Kind.DATA, Kind.SEED, Kind.EXPERT, Kind.BUILD)
 
 SENSITIVE = {
     "none": "no personal data",
@@ -155,7 +155,8 @@ def _model_card(dossier: Dossier, version: Version[Facts]) -> Document:
     data = [str(node.ref) for node, _ in dossier.parents(version) if node.ref.kind == Kind.DATA]
     architecture = "decoder-only transformer"
     if isinstance(facts, BuildFacts):
-        data = [str(node.ref) for node in dossier.of(DataFacts)]
+        if version.ref == dossier.subject.ref:
+            data = [str(node.ref) for node in dossier.of(DataFacts)]
         architecture = "mixture of experts"
     parameters: Document = {"task": "text-generation", "architectureFamily": architecture}
     if isinstance(facts, BuildFacts | ExpertFacts):

@@ -225,6 +225,24 @@ def test_a_bill_of_materials_names_status_licences_and_dependencies(build: Dossi
     assert depends["expert/law@1"] == ["data/law@1", "seed/base@1"]
 
 
+def test_a_grown_build_depends_on_nothing_that_its_bill_of_materials_leaves_out(
+    governed: Any,
+) -> None:
+    first = governed.story()
+    catalog = governed.as_("ann")
+    grown = catalog.register(
+        "",
+        first.facts.model_copy(update={"folder": "builds/2"}),
+        parents=[(first.facts.snapshot, "composed_from"), (first.ref, "grown_from")],
+    )
+    bom = json.loads(render(collect(catalog, str(grown.ref)), "cyclonedx"))
+    described = {one["bom-ref"] for one in (bom["metadata"]["component"], *bom["components"])}
+    assert "build/1" in bom["dependencies"][0]["dependsOn"]
+    for dependency in bom["dependencies"]:
+        assert {dependency["ref"], *dependency["dependsOn"]} <= described
+    by_cyclonedx(json.dumps(bom))
+
+
 def test_an_unknown_format_is_named_with_those_there_are(build: Dossier) -> None:
     with pytest.raises(Invalid, match="cyclonedx"):
         render(build, "pdf")
