@@ -86,7 +86,8 @@ class Dossier:
         erasures: the tombstones of versions of the graph.
         head: the digest of the log's newest event when this was collected.
         made_at: when this was collected.
-        previous: earlier builds, where the subject is a build.
+        previous: earlier builds of its product line without those registered by mistake, where the
+            subject is a build.
         impact: what was made from the subject; None for a build.
         open_list: whether no auditor keeps the list of actors, so that approvals prove nobody.
         licence: under which licence the subject may be passed on; of a build alone.
@@ -380,8 +381,11 @@ def _judgements(catalog: Catalog, refs: Iterable[str]) -> tuple[Judgement, ...]:
 def _earlier_builds(catalog: Catalog, subject: Version[Facts]) -> tuple[str, ...]:
     if subject.ref.kind != Kind.BUILD:
         return ()
-    builds = [str(version.ref) for version in catalog.versions(BuildFacts)]
-    return tuple(builds[: builds.index(str(subject.ref))])
+    line = subject.of(BuildFacts).facts.line
+    builds = [one for one in catalog.versions(BuildFacts, files=False) if one.facts.line == line]
+    statuses = catalog.statuses(builds)
+    earlier = [one.ref for one in builds if one.ref < subject.ref]
+    return tuple(str(ref) for ref in earlier if statuses[ref] != Status.RETIRED)
 
 
 N = TypeVar("N", int, float)

@@ -29,9 +29,10 @@ from securesystemslib.signer import SSlibKey
 
 from registry.errors import Invalid
 from registry.formats import FORMATS, PAGES, Dossier, collect, in_toto, render
-from registry.governance import approving, attestations
+from registry.governance import approving, attestations, remarks
 from registry.records.events import Released
 from registry.records.facts import DataFacts
+from registry.records.kinds import Kind
 from registry.records.version import FileFact
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -241,6 +242,17 @@ def test_a_grown_build_depends_on_nothing_that_its_bill_of_materials_leaves_out(
     for dependency in bom["dependencies"]:
         assert {dependency["ref"], *dependency["dependsOn"]} <= described
     by_cyclonedx(json.dumps(bom))
+
+
+def test_earlier_builds_are_those_of_the_same_product_line_in_use(governed: Any) -> None:
+    facts = governed.story().facts
+    catalog = governed.as_("ann")
+    for line in ("support", "main", "main", "support", "main"):
+        folder = f"builds/{catalog.next_version(Kind.BUILD, '')}"
+        catalog.register("", facts.model_copy(update={"folder": folder, "line": line}))
+    remarks.retire(catalog, "build/3", "the wrong recipe")
+    assert collect(catalog, "build/6").previous == ("build/1", "build/4")
+    assert collect(catalog, "build/5").previous == ("build/2",)
 
 
 def test_an_unknown_format_is_named_with_those_there_are(build: Dossier) -> None:
