@@ -1,9 +1,11 @@
 """What the pages tell of versions: each data version by itself, and the same as the commands."""
 
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from registry.records.results import Result, Specialist
 from registry.web import api, charts, comparing, history, relations, rendering, views
 from registry.web.application import application
 from registry.web.middleware import Limits
+from registry.web.requests import LogQuery
 
 Web = Any  # conftest.py's
 HOST = "127.0.0.1:8765"
@@ -334,3 +337,23 @@ def test_a_comparison_says_what_the_command_says(web: Web) -> None:
     assert f'value="{after}"' in web.client.get("/compare").text
     wrong = web.client.get("/compare", params={"left": before, "right": "data/law@1"})
     assert wrong.status_code == 422
+
+
+def test_the_log_until_a_day_ends_with_it_however_the_database_orders_text(lite: Catalog) -> None:
+    start = datetime(2026, 2, 27, tzinfo=UTC)
+    hours = iter(range(0, 96, 12))
+    catalog = Catalog(
+        lite.database.url, actor="ada", clock=lambda: start + timedelta(hours=next(hours))
+    )
+    for name in ("a", "b", "c", "d", "e"):
+        catalog.register(name, SeedFacts(license="MIT"))
+    shown = history.events(catalog, LogQuery(until="2026-02-28")).events
+    assert [one.subject for one in shown] == ["seed/d@1", "seed/c@1", "seed/b@1", "seed/a@1"]
+
+    def by_language(text: str) -> str:
+        # As en_US orders: marks and what is no character count last.
+        return re.sub(r"\W", "", text)
+
+    bound = str(history._conditions(LogQuery(until="2026-02-28"))[1]["until"])
+    last, first = "2026-02-28T23:59:59.999999Z", "2026-03-01T00:00:00.000000Z"
+    assert by_language(last) < by_language(bound) < by_language(first)
