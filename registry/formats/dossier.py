@@ -321,10 +321,14 @@ def training(version: Version[Facts]) -> TrainingReport | None:
 
 def tokens_read(dossier: Dossier, version: Version[Facts]) -> int | None:
     """Return how many tokens a seed or expert was trained on: as reported, else as stated."""
+    return _tokens(version, dossier.own)
+
+
+def _tokens(version: Version[Facts], own: Mapping[str, Mapping[str, OwnFact]]) -> int | None:
     report = training(version)
     if report is not None and report.tokens is not None:
         return report.tokens
-    stated = dossier.own.get(str(version.ref), {}).get(TRAINING_TOKENS)
+    stated = own.get(str(version.ref), {}).get(TRAINING_TOKENS)
     return int(stated.value) if stated and isinstance(stated.value, int | float) else None
 
 
@@ -335,10 +339,27 @@ def trained(dossier: Dossier) -> list[Version[Facts]]:
 
 def compute(dossier: Dossier) -> Spent:
     """Add up what everything in the graph reported to have taken; None where nothing did."""
-    trainings = [training(version) for version in trained(dossier)]
-    tuned = [version.facts.cost.tune for version in dossier.of(BuildFacts)]
+    return spent_in_all(dossier.graph.nodes, dossier.own)
+
+
+def spent_in_all(
+    versions: Iterable[Version[Facts]], own: Mapping[str, Mapping[str, OwnFact]]
+) -> Spent:
+    """Add up what a version took and all that it was made from, tunings of earlier builds too.
+
+    Args:
+        versions: the version and its ancestors.
+        own: their own facts, by reference and name.
+
+    Returns:
+        What was reported, and of tokens what was stated; None where nothing was.
+    """
+    every = sorted(versions, key=lambda version: version.ref)
+    models = [one for one in every if one.ref.kind in (Kind.SEED, Kind.EXPERT)]
+    trainings = [training(version) for version in models]
+    tuned = [one.of(BuildFacts).facts.cost.tune for one in every if one.ref.kind == Kind.BUILD]
     parts = [part for part in (*trainings, *tuned) if part]
-    read = [tokens_read(dossier, version) for version in trained(dossier)]
+    read = [_tokens(version, own) for version in models]
     return Spent(
         tokens=_sum([*read, *(part.tokens for part in tuned)]),
         flops=_sum(part.flops for part in parts),

@@ -49,7 +49,7 @@ class ListedBuild(Listed):
 
     line: str
     members: tuple[Member, ...] = ()
-    tokens: int | None = None  # all that it took, its members' training too
+    tokens: int | None = None  # of its tuning and its members' training
     flops: float | None = None
     wall_s: float | None = None
     active_parameters: int | None = None
@@ -69,6 +69,9 @@ class BuildStep(ListedBuild):
     )
     new: Spent = Field(
         description="what its tuning took, and the training of experts that no build had"
+    )
+    spent: Spent = Field(
+        default=Spent(), description="what it took with all that it was made from, as reports say"
     )
     hours: float = Field(default=0.0, description="of one device, in `new`")
     money: float | None = Field(default=None, description="what these hours cost, in `price`")
@@ -313,6 +316,9 @@ class BuildPage(VersionPage):
     members: tuple[BuildMember, ...] = ()
     mode: Mode | None = Field(
         default=None, description="its members' shared parameters: the seed's, or averaged"
+    )
+    spent: Spent = Field(
+        default=Spent(), description="what it took with all that it was made from, as reports say"
     )
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from registry.catalogue import reading
+from registry.catalogue import lineage, reading
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.database import Rows
+from registry.formats.dossier import spent_in_all
 from registry.governance import contesting, due, people, worth
 from registry.governance.approving import approvals
-from registry.governance.stating import own_facts_of
+from registry.governance.stating import Statements, own_facts_of
 from registry.records.answers.shown import FileLine
 from registry.records.facts import (
     BuildFacts,
@@ -23,6 +24,7 @@ from registry.records.facts import (
     Facts,
     SeedFacts,
     SnapshotFacts,
+    Spent,
 )
 from registry.records.kinds import UNUSABLE, Kind, Mode, Status
 from registry.records.pages import (
@@ -81,7 +83,7 @@ def overview(catalog: Catalog, price: GpuPrice | None = None) -> Overview:
         released_by=release.actor if release else None,
         fallen=tuple(fallen),
         waiting=_waiting(catalog, builds, listed),
-        builds=_steps(builds, listed, experts, price),
+        builds=_steps(catalog, builds, listed, experts, price),
         gains=_gains(builds[-MOST_BUILDS:]),
         joined=tuple(experts),
         next_expert=worth.next_expert(catalog, builds, experts, price),
@@ -180,6 +182,7 @@ def build_page(catalog: Catalog, ref: str) -> BuildPage:
         approvals=tuple(approvals(catalog, build)),
         members=_members(catalog, build.facts),
         mode=_mode(catalog, build.facts),
+        spent=_spent_in_all(catalog, [build])[build.ref],
     )
 
 
@@ -294,7 +297,28 @@ def _waiting(
     return tuple(waiting)
 
 
+def _spent_in_all(
+    catalog: Catalog, builds: Sequence[Version[BuildFacts]]
+) -> dict[Reference, Spent]:
+    """Return what each build took with all that it was made from, as its report says it."""
+    statements = Statements.read(catalog)
+    reached: dict[Reference, set[int]] = {}
+    with catalog.database.read() as rows:
+        for build in builds:
+            start = reading.row_of(rows, build.ref)[0]
+            reached[build.ref] = lineage.walk(rows, [start], down=False)
+        ids = sorted(set().union(*reached.values()))
+        versions = reading.versions_by_id(rows, ids, files=False)
+    models = [one for one in versions.values() if one.ref.kind in (Kind.SEED, Kind.EXPERT)]
+    own = {str(one.ref): statements.of(one) for one in models}
+    return {
+        ref: spent_in_all([versions[one] for one in ancestors], own)
+        for ref, ancestors in reached.items()
+    }
+
+
 def _steps(
+    catalog: Catalog,
     builds: Sequence[Version[BuildFacts]],
     listed: Sequence[ListedBuild],
     experts: Sequence[JoinedExpert],
@@ -302,6 +326,7 @@ def _steps(
 ) -> tuple[BuildStep, ...]:
     """Return the last builds, each with what changed, what it gained, and what was spent on it."""
     steps = []
+    in_all = _spent_in_all(catalog, builds[-MOST_BUILDS:])
     by_line: dict[str, set[str]] = {}
     first_shown = len(builds) - MOST_BUILDS
     for number, (build, one) in enumerate(zip(builds, listed, strict=True)):
@@ -318,6 +343,7 @@ def _steps(
                 mean_gain=sum(gains) / len(gains) if gains else None,
                 measured=len(gains),
                 new=worth.total(spent),
+                spent=in_all[build.ref],
                 hours=worth.hours(spent),
                 money=worth.money(spent, price),
             )

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
+from registry.formats.dossier import collect, compute
 from registry.records.events import (
     Act,
     Acted,
@@ -134,6 +135,23 @@ def test_training_of_an_expert_counts_once_and_only_where_it_was_reported(lite: 
     build(lite, members=members, cost=cost, registrar="again")
     new = [step.new for step in views.overview(lite).builds]
     assert [(one.tokens, one.flops, one.wall_s) for one in new] == [(11, 110, 2.0), (1, 10, 0.5)]
+
+
+def test_what_a_grown_build_took_in_all_is_one_figure_on_pages_and_in_its_report(
+    lite: Catalog,
+) -> None:
+    trained = {"tokens": 100, "flops": 1e3, "wall_s": 2.0}
+    lite.register("a", ExpertFacts(train=trained))
+    facts = BuildFacts(cost={"tune": {"tokens": 7, "flops": 50.0, "wall_s": 1.0}})
+    facts = facts.model_copy(update={"members": (Member(ref="expert/a@1", slot=1),)})
+    lite.register("", facts, parents=[("expert/a@1", "member")])
+    parents = [("expert/a@1", "member"), ("build/1", "grown_from")]
+    lite.register("", facts.model_copy(update={"folder": "builds/2"}), parents=parents)
+    spent = views.build_page(lite, "build/2").spent
+    assert (spent.tokens, spent.flops, spent.wall_s) == (114, 1100.0, 4.0)
+    assert compute(collect(lite, "build/2")) == spent
+    assert views.overview(lite).builds[-1].spent == spent
+    assert views.overview(lite).builds[0].spent.tokens == 107
 
 
 def test_the_lineage_page_and_the_command_tell_one_status(lite: Catalog) -> None:
