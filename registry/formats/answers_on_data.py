@@ -146,8 +146,9 @@ def withdrawals(dossier: Dossier) -> tuple[str, ...]:
         contests = [one for one in dossier.contests if one.subject == event.subject]
         sentences += map(contesting.sentence, contests)
     for event in dossier.erasures:
-        documents = counted(len(event.read(Erased).part.documents), "document")
-        sentences.append(f"{documents} of {event.subject} were erased {event.at[:10]}.")
+        count = len(event.read(Erased).part.documents)
+        documents, were = counted(count, "document"), "was" if count == 1 else "were"
+        sentences.append(f"{documents} of {event.subject} {were} erased {event.at[:10]}.")
     return tuple(sentences)
 
 
