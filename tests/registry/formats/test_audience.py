@@ -76,7 +76,7 @@ def test_the_public_form_still_says_what_users_must_know(company: Any) -> None:
         "Not to be used: it is tainted.",
         "was withdrawn",
         "Contested by the provider",
-        "1 document of data/law@1 were erased",
+        "1 document of data/law@1 was erased",
         "Nobody has said under which",
     ):
         assert said in text
