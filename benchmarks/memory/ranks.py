@@ -249,8 +249,8 @@ def share(name: str, ground: Path, layers: int, processes: int) -> int:
     seed = ModelShape.of(read_json(ground / str(layers) / "seed/config.json"))
     tuned = isinstance(run.recipe, TuneRecipe)
     shape = RunShape(trains=run.trains, batch=BATCH, sequence=SEQUENCE, processes=processes)
-    memory = memory_of(seed.mixed(EXPERTS) if tuned else seed, shape, seed if tuned else None)
-    return memory.weights + memory.gradients + memory.averages + memory.teacher
+    memory = memory_of(seed.mixed(EXPERTS) if tuned else seed, shape, [seed] if tuned else [])
+    return memory.weights + memory.gradients + memory.averages + memory.teachers
 
 
 def row(name: str, ground: Path, layers: list[int], processes: int) -> dict[str, object]:

@@ -31,7 +31,7 @@ def row(name: str, found: list[Memory]) -> str:
     for memory in found:
         gigabytes = memory.total / 1e9
         fits = "fits" if gigabytes + LIBRARIES_GB <= CARD_GB else "no"
-        state = (memory.weights + memory.gradients + memory.averages + memory.teacher) / 1e9
+        state = (memory.weights + memory.gradients + memory.averages + memory.teachers) / 1e9
         cells.append(f"{gigabytes:.3g} ({state:.3g}), {fits}")
     return f"| {name} | " + " | ".join(cells) + " |"
 
@@ -46,16 +46,16 @@ def main() -> None:
     print("| | " + " | ".join(f"{count} GPU" for count in PROCESSES) + " |")
     print("|---|" + "---:|" * len(PROCESSES))
     ways = [
-        ("branch, anchored", dense, "feed-forward", None),
-        ("branch, full", dense, "all", None),
+        ("branch, anchored", dense, "feed-forward", []),
+        ("branch, full", dense, "all", []),
     ]
     for experts in (4, 8):
         mixed = dense.mixed(experts)
         ways += [
-            (f"8B × {experts}, tune {trains}", mixed, trains, dense)
+            (f"8B × {experts}, tune {trains}", mixed, trains, [dense])
             for trains in ("router", "shared", "all")
         ]
-    for name, shape, trains, teacher in ways:
+    for name, shape, trains, teachers in ways:
         found = []
         for processes in PROCESSES:
             run = RunShape(
@@ -67,7 +67,7 @@ def main() -> None:
                 logits_chunk=1024,
                 processes=processes,
             )
-            found.append(memory_of(shape, run, teacher))
+            found.append(memory_of(shape, run, teachers))
         print(row(name, found))
 
 

@@ -7,7 +7,7 @@ model, is a constant that the caller adds. Whether it fits is left to whoever kn
 Shapes: S tokens of a sequence, D model width, F feed-forward width, E experts, K experts a token.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -171,7 +171,8 @@ class Memory:
             whole from part to part.
         activations: kept for the way back.
         logits: of the part that is computed.
-        teacher: the seed model that general text is held to, its share.
+        teachers: the seed model that general text is held to, and the build that growth goes on
+            from, its share.
     """
 
     weights: int
@@ -180,7 +181,7 @@ class Memory:
     gathered: int
     activations: int
     logits: int
-    teacher: int = 0
+    teachers: int = 0
 
     @property
     def total(self) -> int:
@@ -188,13 +189,13 @@ class Memory:
         return sum(getattr(self, each.name) for each in fields(self))
 
 
-def memory_of(model: ModelShape, run: RunShape, teacher: ModelShape | None = None) -> Memory:
+def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] = ()) -> Memory:
     """Estimate what one process of a run holds at the peak of a step.
 
     Args:
         model: what is trained.
         run: how, and over how many processes.
-        teacher: a frozen model beside it.
+        teachers: frozen models beside it.
 
     Returns:
         Bytes by what they are for.
@@ -225,7 +226,7 @@ def memory_of(model: ModelShape, run: RunShape, teacher: ModelShape | None = Non
         gathered=gathered,
         activations=activations,
         logits=LOGITS * targets * model.vocabulary * FLOAT32,
-        teacher=teacher.parameters * computed // share if teacher else 0,
+        teachers=sum(teacher.parameters for teacher in teachers) * computed // share,
     )
 
 

@@ -222,7 +222,8 @@ def tuning_need(
     mixed, tuned = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)
     experts = len(planned.members) + int(mixed.seed_expert)
     seed = folders.folder_of(workspace.root, planned.seed)
-    return memory_need.of_tuning(seed, experts, (mixed, tuned), resolved(resources))
+    grows = bool(tuned.grow) and planned.previous is not None and not planned.from_nothing
+    return memory_need.of_tuning(seed, experts, (mixed, tuned), resolved(resources), grows=grows)
 
 
 def slots(

@@ -11,7 +11,7 @@ from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.problems import Unsupported
 from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
-from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe
+from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe, growing
 from pipelines.workspace.placement import Resources
 from registry.records.base import JsonObject
 
@@ -34,12 +34,16 @@ def of_training(seed: Path, recipe: TrainRecipe, resources: Resources) -> int | 
         return None
     trains: Trains = "feed-forward" if recipe.mode == "anchored" else "all"
     # Beside the seed a frozen copy of its blocks runs.
-    teacher = shape if recipe.beside else None
-    return _need(shape, trains, recipe, resources, teacher)
+    return _need(shape, trains, recipe, resources, [shape] if recipe.beside else [])
 
 
 def of_tuning(
-    seed: Path, experts: int, recipes: tuple[MixRecipe, TuneRecipe], resources: Resources
+    seed: Path,
+    experts: int,
+    recipes: tuple[MixRecipe, TuneRecipe],
+    resources: Resources,
+    *,
+    grows: bool = False,
 ) -> int | None:
     """Return the bytes that a process of a tuning needs.
 
@@ -48,14 +52,18 @@ def of_tuning(
         experts: of the mixture, the seed's own among them.
         recipes: how it is mixed and tuned, every key resolved.
         resources: of the stage.
+        grows: whether it may go on from a build before, by more sequences and with that build
+            beside it.
     """
     mixed, tuned = recipes
     shape = shape_of(seed)
     if shape is None or tuned.mode == "none":
         return None
-    taken = experts if mixed.routing == "soft" else mixed.top_k
-    teacher = shape if tuned.keep else None
-    return _need(shape.mixed(experts, taken), tuned.mode, tuned, resources, teacher)
+    model = shape.mixed(experts, experts if mixed.routing == "soft" else mixed.top_k)
+    teachers = [shape] if tuned.keep else []
+    teachers += [model] if grows and tuned.grow_keep else []
+    run = growing(tuned, joins=True) if grows else tuned
+    return _need(model, tuned.mode, run, resources, teachers)
 
 
 def config_of(seed: Path) -> JsonObject:
@@ -75,7 +83,7 @@ def _need(
     trains: Trains,
     recipe: Optimisation,
     resources: Resources,
-    teacher: ModelShape | None,
+    teachers: Sequence[ModelShape],
 ) -> int:
     run = RunShape(
         trains=trains,
@@ -88,7 +96,7 @@ def _need(
         processes=resources.processes,
     )
     libraries = LIBRARIES_ON_GPU if resources.gpus else LIBRARIES
-    return memory_of(shape, run, teacher).total + libraries
+    return memory_of(shape, run, teachers).total + libraries
 
 
 def shape_of(seed: Path) -> ModelShape | None:

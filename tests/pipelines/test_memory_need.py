@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.training.fitting import in_parts
+from btx_core.training.memory import ModelShape
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.cli.output import place_text
 from pipelines.stages import executors, gpus
@@ -63,6 +65,18 @@ def test_what_lowers_the_need_lowers_what_is_said(seed: Path) -> None:
     assert all(needs)
     assert needs[0] < needs[1]
     assert needs[2] < needs[3]
+
+
+def test_growth_is_told_the_build_that_runs_beside_and_its_larger_steps(seed: Path) -> None:
+    def need(*, grows: bool, **settings: float) -> int:
+        recipes = (MixRecipe(), replace(TUNE, grow=0.2, **settings))
+        return memory_need.of_tuning(seed, 5, recipes, on(8), grows=grows) or 0
+
+    alone = need(grows=True)
+    assert alone == need(grows=False, grow_keep=1.0, grow_batch=2.0)
+    mixture = ModelShape.of(read_json(seed / "config.json")).mixed(5, 2).parameters
+    assert need(grows=True, grow_keep=1.0) - alone == pytest.approx(2 * mixture / 8, rel=1e-6)
+    assert need(grows=True, grow_batch=2.0) > alone
 
 
 def test_an_8b_step_is_divided_over_the_processes_before_it_is_computed_in_parts(
