@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,6 +29,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
 from btx_core.checkpoints.checkpoint import Checkpoint
+from btx_core.checkpoints.mixture_layouts import LAYOUTS
 from btx_core.problems import BtxError, ShapeMismatch
 
 # Variables of the environment; see `here`.
@@ -70,11 +71,6 @@ class Machine:
     def is_main(self) -> bool:
         """Whether this is the process that writes what is written once."""
         return self.rank == 0
-
-    @property
-    def for_dense(self) -> "Machine":
-        """The machine as a dense model is loaded on it: no experts are divided."""
-        return replace(self, expert_parallel=1)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -349,9 +345,16 @@ def _sharding(
     return DistributedConfig(
         fsdp_size=machine.world,
         fsdp_plan=plan,
-        ep_size=machine.expert_parallel,
+        # Of a dense model no experts can be divided, though the stage's settings say so.
+        ep_size=machine.expert_parallel if _has_experts(folder) else 1,
         fsdp_mixed_precision=compute == torch.bfloat16,
     )
+
+
+def _has_experts(folder: Path) -> bool:
+    config = AutoConfig.from_pretrained(folder)
+    layout = LAYOUTS.get(config.model_type)
+    return layout is not None and bool(getattr(config, layout.count_key, 0))
 
 
 def _empty_tensors(folder: Path) -> set[str]:

@@ -114,7 +114,7 @@ def run(
             [text / "math"],
             recipe,
             out / name,
-            general=text / "prose",
+            general=[text / "prose"],
             watch=watch,
         )
     else:

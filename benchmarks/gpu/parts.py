@@ -139,7 +139,7 @@ class Setup:
     def train(self, recipe: TrainRecipe, name: str) -> dict[str, Any]:
         """Train a branch; return its speed and memory."""
         out = self.scratch / name
-        report = train(self.seed, [self.texts["code"]], recipe, out, general=self.texts[GENERAL])
+        report = train(self.seed, [self.texts["code"]], recipe, out, general=[self.texts[GENERAL]])
         return {"tokens": report.tokens, "wall_s": report.wall_s, "peak_bytes": report.peak_bytes}
 
     def tune(self, recipe: TuneRecipe, name: str, grown: Grown | None = None) -> dict[str, Any]:

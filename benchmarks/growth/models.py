@@ -100,7 +100,7 @@ class Models:
         path = self.folder / kind / domain
         if not path.is_dir():
             recipe = replace(BRANCHES[kind], seed=self.random_seed)
-            general = self.texts[GENERAL].folder if recipe.replay else None
+            general = [self.texts[GENERAL].folder] if recipe.replay else []
             train(self.seed, [self.texts[domain].folder], recipe, path, general=general)
         return path
 

@@ -77,7 +77,7 @@ def branch(models: Models, domain: str, version: int) -> Path:
     if not path.is_dir():
         recipe = replace(BESIDE, seed=models.random_seed + 100 * (version - 1))
         general = models.texts[GENERAL].folder
-        train(models.seed, [models.texts[domain].folder], recipe, path, general=general)
+        train(models.seed, [models.texts[domain].folder], recipe, path, general=[general])
     return path
 
 

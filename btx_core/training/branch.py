@@ -41,7 +41,7 @@ def train(
     recipe: TrainRecipe,
     out: Path,
     *,
-    general: AnyText | None = None,
+    general: Sequence[AnyText] = (),
     watch: Watch = UNWATCHED,
 ) -> TrainingReport:
     """Train a copy of the seed model. Interrupted, the same call goes on at its last checkpoint.
@@ -55,7 +55,7 @@ def train(
             it is in the seed model.
         out: the folder to be made. Beside the checkpoint it holds btx-train.json: recipe and
             report.
-        general: the data folder of the seed model's general text, for `replay` and `beside`.
+        general: the data folders of the seed model's general text, for `replay` and `beside`.
         watch: who is told how the training comes on.
 
     Returns:
@@ -68,7 +68,7 @@ def train(
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(seed_model)
     mixture = _mixture(data, general, tokenizer, recipe)
     # On general text there is nothing to tell apart.
-    beside = bool(recipe.beside) and general not in data
+    beside = bool(recipe.beside) and not any(folder in data for folder in general)
     if beside:
         _check_beside(recipe, mixture)
     machine = here()
@@ -147,15 +147,15 @@ def seed_blocks(
 
 def _mixture(
     data: Sequence[AnyText],
-    general: AnyText | None,
+    general: Sequence[AnyText],
     tokenizer: PreTrainedTokenizerBase,
     recipe: TrainRecipe,
 ) -> Mixture:
     """Return the domain's text, with the share of general text that the recipe asks for."""
     corpora = {OWN: Corpus.of(data, tokenizer, recipe.seed)}
     shares = {OWN: 1.0}
-    if recipe.replay and general is not None:
-        corpora[GENERAL] = Corpus.of([general], tokenizer, recipe.seed)
+    if recipe.replay and general:
+        corpora[GENERAL] = Corpus.of(general, tokenizer, recipe.seed)
         shares = {OWN: 1 - recipe.replay, GENERAL: recipe.replay}
     return Mixture(corpora, shares)
 

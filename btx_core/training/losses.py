@@ -128,9 +128,10 @@ def predict(
     inner: Any = getattr(model, "module", model)
     head: torch.nn.Module = inner.get_output_embeddings()
     begun = None if begins is None else begins[:, :-1]
-    # What a model does to its logits must not differ from doing it to the states.
+    # What a model does to its logits must not differ from doing it to the states, and an adapter
+    # on the head must be learnt too.
     capped = getattr(inner.config, "final_logit_softcapping", None)
-    if capped or getattr(head, "bias", None) is not None:
+    if capped or getattr(head, "bias", None) is not None or hasattr(head, "base_layer"):
         return Predictions(
             run_packed(model, ids[:, :-1], end, begins=begun).logits, torch.nn.Identity()
         )

@@ -292,7 +292,7 @@ def start_from_statistics(
 
     def each() -> Iterator[tuple[int, Statistics]]:
         for index, own in domains.items():
-            dense = load(own_experts[own[0]].folder, torch.float32, machine=machine.for_dense)
+            dense = load(own_experts[own[0]].folder, torch.float32, machine=machine)
             sums = of_domain(dense, own[0])
             for domain in own[1:]:
                 sums = sums + of_domain(dense, domain)

@@ -34,6 +34,16 @@ from btx_core.training.recipes import Optimisation
 # How many points a run's curve has at most, one more where the last step falls between two.
 POINTS = 50
 RUN = "run.json"
+# Of a model's folder: its weights, how it computes and what its text becomes.
+FIXED = (
+    "*.safetensors",
+    "config.json",
+    "tokenizer*",
+    "chat_template*",
+    "*.model",
+    "vocab*",
+    "merges.txt",
+)
 # What AdamW keeps of a parameter.
 STEP, AVERAGES = "step", ("exp_avg", "exp_avg_sq")
 RANDOM = "random"
@@ -156,7 +166,8 @@ class RunCheckpoints:
         Args:
             out: the run's output.
             recipe: with another recipe the run begins anew.
-            model: the folder of the model that is trained; with other weights the run begins anew.
+            model: the folder of the model that is trained; with other weights, another config or
+                another tokenizer the run begins anew.
             mixture: the text; with other text the run begins anew.
             taken_over: files of weights that the run starts from beside the model's own.
             also: what fixes the run besides, in JSON values.
@@ -168,9 +179,10 @@ class RunCheckpoints:
         weights = dict[str, dict[str, str]]()
         with machine.together():
             if machine.is_main:
-                weights["model"] = _digests(model.glob("*.safetensors"))
-                if files := list(taken_over):
-                    weights["taken_over"] = _digests(files)
+                files = (one for form in FIXED for one in model.glob(form))
+                weights["model"] = _digests(one for one in files if one.is_file())
+                if before := list(taken_over):
+                    weights["taken_over"] = _digests(before)
         fixed = {
             "recipe": asdict(recipe),
             "data": {name: corpus.digest for name, corpus in mixture.corpora.items()},

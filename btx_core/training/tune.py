@@ -197,7 +197,11 @@ class TuneJob:
     def checkpoints(self, out: Path) -> RunCheckpoints:
         """Return where this tuning leaves its state, beside the folder that is to be made."""
         mixture = self._mixture
-        also: dict[str, object] = {"shares": mixture.shares, "experts": self.own_experts}
+        also: dict[str, object] = {
+            "routing": self.routing,
+            "shares": mixture.shares,
+            "experts": self.own_experts,
+        }
         taken_over: list[Path] = []
         if self.grown:
             # Only these are taken over, and a withdrawal may name another build to go on from.
@@ -264,7 +268,7 @@ class TuneJob:
         """Load what the mixture is held to."""
         recipe, machine, teachers = self.recipe, self.routed.machine, []
         if self.inputs.seed_model and recipe.keep:
-            model = self._frozen(self.inputs.seed_model, machine.for_dense)
+            model = self._frozen(self.inputs.seed_model, machine)
             teachers.append(Teacher(model, frozenset([GENERAL]), recipe.keep))
         if self.grown and recipe.grow_keep:
             model = self._frozen(self.grown.folder, machine)

@@ -50,7 +50,7 @@ def train(name: str) -> None:
             [_text(order.data)],
             chosen,
             WORK / "branches" / name,
-            general=general[0] if general else None,
+            general=general,
             watch=Watch(progress, report),
         )
 

@@ -253,7 +253,7 @@ class Setup:
             [self.data[domain]],
             replace(recipe, seed=self.random_seed),
             self.branch(domain, kind),
-            general=self.data[SEED_DOMAIN],
+            general=[self.data[SEED_DOMAIN]],
         )
 
 

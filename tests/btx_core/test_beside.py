@@ -19,7 +19,7 @@ from btx_core.checkpoints.dense import FEED_FORWARD
 from btx_core.machine import load
 from btx_core.problems import WrongUsage
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, predict_as_seed
-from btx_core.training.branch import OWN, load_branch, train
+from btx_core.training.branch import OWN, _mixture, load_branch, train
 from btx_core.training.loop import Watch
 from btx_core.training.losses import next_token_loss, predict
 from btx_core.training.objectives import Batch
@@ -40,7 +40,7 @@ RECIPE = TrainRecipe(
 @pytest.fixture(scope="module")
 def beside(tiny_seed: Path, tiny_corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("beside") / "math"
-    train(tiny_seed, [tiny_corpora / "math"], RECIPE, out, general=tiny_corpora / "prose")
+    train(tiny_seed, [tiny_corpora / "math"], RECIPE, out, general=[tiny_corpora / "prose"])
     return out
 
 
@@ -138,13 +138,13 @@ def test_cut_off_it_goes_on_and_ends_in_the_same_bytes(
     again: list[int] = []
     math, prose = [tiny_corpora / "math"], tiny_corpora / "prose"
     with pytest.raises(Died):
-        train(tiny_seed, math, RECIPE, tmp_path / "out", general=prose, watch=Watch(die))
+        train(tiny_seed, math, RECIPE, tmp_path / "out", general=[prose], watch=Watch(die))
     train(
         tiny_seed,
         math,
         RECIPE,
         tmp_path / "out",
-        general=prose,
+        general=[prose],
         watch=Watch(lambda done, total, text: again.append(done)),
     )
     assert again[0] == 52, "it began anew"
@@ -159,13 +159,25 @@ def test_on_the_seeds_own_text_there_is_nothing_to_tell_apart(
     tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
     prose = tiny_corpora / "prose"
-    train(tiny_seed, [prose], replace(RECIPE, steps=4), tmp_path / "beside", general=prose)
+    train(tiny_seed, [prose], replace(RECIPE, steps=4), tmp_path / "beside", general=[prose])
     train(
-        tiny_seed, [prose], replace(RECIPE, steps=4, beside=0.0), tmp_path / "alone", general=prose
+        tiny_seed,
+        [prose],
+        replace(RECIPE, steps=4, beside=0.0),
+        tmp_path / "alone",
+        general=[prose],
     )
     assert (tmp_path / "beside/model.safetensors").read_bytes() == (
         tmp_path / "alone/model.safetensors"
     ).read_bytes()
+
+
+def test_all_text_of_the_seed_is_replayed(tiny_seed: Path, tiny_corpora: Path) -> None:
+    """It may have been trained on several data versions."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_seed)
+    general = [tiny_corpora / "prose", tiny_corpora / "code"]
+    mixture = _mixture([tiny_corpora / "math"], general, tokenizer, RECIPE)
+    assert mixture.corpora[GENERAL].digest == Corpus.of(general, tokenizer, RECIPE.seed).digest
 
 
 @pytest.mark.parametrize(
@@ -180,7 +192,7 @@ def test_what_it_stands_on_is_asked_for(
             [tiny_corpora / "math"],
             replace(RECIPE, **changed),
             tmp_path / "out",
-            general=tiny_corpora / "prose",
+            general=[tiny_corpora / "prose"],
         )
     assert not list(tmp_path.iterdir())
 
@@ -190,7 +202,11 @@ def test_adapters_train_beside_the_seed_too(
 ) -> None:
     recipe = replace(RECIPE, steps=4, lora_rank=2)
     train(
-        tiny_seed, [tiny_corpora / "math"], recipe, tmp_path / "out", general=tiny_corpora / "prose"
+        tiny_seed,
+        [tiny_corpora / "math"],
+        recipe,
+        tmp_path / "out",
+        general=[tiny_corpora / "prose"],
     )
     before, after = (
         load_file(tiny_seed / "model.safetensors"),

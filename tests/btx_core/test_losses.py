@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from btx_core.training import losses
+from btx_core.training.adapter import add_adapters
 from btx_core.training.losses import Predictions, next_token_loss, predict
 
 from .conftest import TINY, build
@@ -93,6 +94,16 @@ def with_gradient(
     return loss.detach(), torch.cat(
         [one.grad.flatten() for one in model.parameters() if one.grad is not None]
     )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_adapter_is_learnt(name: str) -> None:
+    """That of a head of its own too, which the loss computes by itself."""
+    adapted = add_adapters(model_of(name), rank=2)
+    next_token_loss(adapted, ids_of(), END).backward()
+    adapters = {name: one for name, one in adapted.named_parameters() if one.requires_grad}
+    assert adapters
+    assert [name for name, one in adapters.items() if one.grad is None] == []
 
 
 def test_a_branch_that_shares_its_head_with_the_seed_model_is_held_to_it(

@@ -53,7 +53,7 @@ class Setting:
 
     def train(self, **changes: Any) -> Run:
         recipe = replace(TRAIN, **changes)
-        data, general = [self.corpora / "math"], self.corpora / "prose"
+        data, general = [self.corpora / "math"], [self.corpora / "prose"]
         return lambda out: train(self.seed, data, recipe, out, general=general)
 
     def tune(self, routing: str = "top-k", grown: Grown | None = None, **changes: Any) -> Run:

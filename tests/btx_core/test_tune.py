@@ -23,7 +23,7 @@ from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
 from btx_core.training.routing import Routing
-from btx_core.training.tune import TuneInputs, domain_shares, tune
+from btx_core.training.tune import TuneInputs, TuneJob, domain_shares, tune
 
 RECIPE = TuneRecipe(steps=6, sequence=32, warmup_steps=2, save_every=4)
 ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
@@ -110,6 +110,22 @@ def test_experts_that_train_are_written_in_their_own_slots(
         assert before.keys() == after.keys()
         assert all(torch.allclose(before[one], after[one], atol=1e-5) for one in before)
     assert changed_tensors(tmp_path / "gaps", tmp_path / "out")
+
+
+def test_a_run_does_not_go_on_from_the_state_of_one_that_routed_otherwise(
+    mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    """The mixtures differ in their config alone, not in a weight."""
+    members = [Member(name, slot, mixtures / name) for slot, name in ((1, "math"), (2, "code"))]
+    recipes = [MixRecipe(top_k=count) for count in (1, 2, 3)]
+    recipes += [MixRecipe(routing="soft"), MixRecipe(routing="sample")]
+    keys = set()
+    for number, recipe in enumerate(recipes):
+        mixed = tmp_path / str(number)
+        mix(tiny_seed, members, recipe, mixed)
+        job = TuneJob.load(TuneInputs(mixed, texts(tiny_corpora, "math", "code")), RECIPE)
+        keys.add(job.checkpoints(tmp_path / "out").key)
+    assert len(keys) == len(recipes)
 
 
 def test_router_mode_leaves_every_shared_parameter_as_it_was(
