@@ -136,8 +136,9 @@ def rebuild(
         recipes_of(planned)
         require_settings_of_seed(planned)
         _places(workspace, planned, executor)
-        number = workspace.next_number(Kind.BUILD, "")
-        asked = _ask(workspace, planned, f"build/{number}", own)
+        # Nobody takes the number between its choice and the verdict that names it.
+        with workspace.numbering(Kind.BUILD, "") as number:
+            asked = _ask(workspace, planned, f"build/{number}", own)
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         run = Run(
@@ -300,7 +301,8 @@ def _refusals(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
 
 
 def _last_verdict(workspace: Workspace, ref: str) -> str:
-    return workspace.catalog.events(ref, "verdict")[-1].digest
+    # A refusal too: another workspace may have asked under this number.
+    return gate.verdicts(workspace.catalog, ref, Gate.BUILD)[-1].digest
 
 
 def _reused(planned: Plan, shards: Shards) -> tuple[str, ...]:

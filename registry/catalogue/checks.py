@@ -369,7 +369,16 @@ def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) 
     """
     if version.ref.kind not in (Kind.DATA, Kind.SEED, Kind.EXPERT):
         return []
-    weights = "" if version.ref.kind == Kind.DATA else "AND f.path LIKE '%.safetensors'"
+    # What an expert has from an older seed comes from there, and every branch of it has it.
+    of_a_seed = (
+        "SELECT 1 FROM file s JOIN version b ON b.id = s.version_id "
+        "WHERE b.kind = 'seed' AND s.sha256 = f.sha256 AND b.id < v.id"
+    )
+    weights = (
+        ""
+        if version.ref.kind == Kind.DATA
+        else f"AND f.path LIKE '%.safetensors' AND NOT (v.kind = 'expert' AND EXISTS ({of_a_seed}))"
+    )
     query = (
         f"SELECT DISTINCT {VERSION_COLUMNS} FROM file f JOIN file g ON g.sha256 = f.sha256 "
         "JOIN version v ON v.id = g.version_id JOIN version own ON own.id = f.version_id "

@@ -95,8 +95,13 @@ def drafted_confirmation(catalog: Catalog, event: Event) -> tuple[Act, ...]:
 def waiting(catalog: Catalog) -> list[Event]:
     """Return the erasures that were asked for and are not confirmed, oldest first."""
     events = catalog.events(kind=ErasureAsked.logged_as)
-    confirmed = {one.read(Erased).asked for one in catalog.events(kind=Erased.logged_as)}
-    return [event for event in events if event.digest not in confirmed]
+    logged = catalog.events(kind=Erased.logged_as)
+    confirmed = {(one.read(Erased).asked, one.subject) for one in logged}
+    return [
+        event
+        for event in events
+        if any((event.digest, part.ref) not in confirmed for part in event.read(ErasureAsked).parts)
+    ]
 
 
 def asked(catalog: Catalog, number: int) -> Event:
@@ -137,7 +142,9 @@ def confirm(
     """
     body = event.read(ErasureAsked)
     before = tombstones_of(catalog, event)
-    if before:
+    there = {one.subject for one in before}
+    left = [part for part in body.parts if part.ref not in there]
+    if not left:
         return before
     _require_confirmer(catalog, event, body)
     more = _files(parts) - _files(body.parts)
@@ -148,7 +155,7 @@ def confirm(
             expected=f"what was asked for, in {', '.join(part.ref for part in body.parts)}",
             next="ask for it again: btx erase REF --why TEXT",
         )
-    logged = [_tombstone(catalog, event, part, sent) for part in body.parts]
+    logged = [*before, *(_tombstone(catalog, event, part, sent) for part in left)]
     pins.pin(catalog)
     return logged
 

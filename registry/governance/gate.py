@@ -180,8 +180,10 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
             waivers=[waiver_of(line) for line in body.waivers],
             at=datetime.fromisoformat(body.at),
             shapes=rules["shapes"],
+            seed_data=rules.get("seed_data", False),
         )
-        return _if_adopted(catalog, verdict, policies, event.seq)
+        verdict = _if_adopted(catalog, verdict, policies, event.seq)
+        return _if_in_use_then(catalog, verdict, event)
     except (IndexError, KeyError, TypeError, ValueError) as error:
         raise Invalid(
             f"verdict on {event.subject}",
@@ -277,6 +279,18 @@ def _if_in_use(catalog: Catalog, verdict: Verdict) -> Verdict:
         message=f"{verdict.subject} is {status}",
         remedy="btx rebuild, and release what it makes",
     )
+    return replace(verdict, outcome=Outcome.REFUSED, rules=(*verdict.rules, rule))
+
+
+def _if_in_use_then(catalog: Catalog, verdict: Verdict, event: Event) -> Verdict:
+    """Return the verdict; the logged refusal of what was out of use before its event."""
+    # Imported here: it asks this module what gates said.
+    from registry.governance.as_of import AsOf
+
+    said = event.read(Judged).rules.get("gate/in-use")
+    if said != Outcome.REFUSED or not AsOf(catalog).was_out_of_use(event.subject, event.seq):
+        return verdict
+    rule = RuleResult(policy="gate", rule="in-use", outcome="refused")
     return replace(verdict, outcome=Outcome.REFUSED, rules=(*verdict.rules, rule))
 
 

@@ -261,6 +261,7 @@ def judge(
     at: datetime,
     waivers: Sequence[Waiver] = (),
     shapes: ShapesByKind | None = None,
+    seed_data: bool = True,
 ) -> Verdict:
     """Judge a candidate by its evidence at one moment.
 
@@ -274,6 +275,8 @@ def judge(
             rule, subject and date.
         shapes: the shapes of the facts of each kind, in their JSON form; those of `evidence_shapes`
             unless given.
+        seed_data: whether the data behind the seed counts among the domains; in older verdicts it
+            did not.
 
     Raises:
         Invalid: for a moment without a time zone, or shapes that are not in their JSON form.
@@ -294,7 +297,8 @@ def judge(
         rules = [_unreadable(problem)]
     else:
         judgement = _Judgement(subject, at, waivers, candidate.evidence)
-        rules = list(_results(policies, candidate, judgement)) or [_uncovered(candidate)]
+        domains = _domains(candidate.evidence, seed_data=seed_data)
+        rules = list(_results(policies, candidate, judgement, domains)) or [_uncovered(candidate)]
     return Verdict(
         gate=candidate.gate,
         subject=subject,
@@ -398,7 +402,11 @@ def from_document(document: Mapping[str, Any]) -> list[Policy]:
 
 def to_document(policies: Sequence[Policy]) -> dict[str, object]:
     """Return what a verdict keeps of its rules: the policies, and the shapes of facts."""
-    return {"policies": [policy.to_json() for policy in policies], "shapes": evidence_shapes()}
+    return {
+        "policies": [policy.to_json() for policy in policies],
+        "shapes": evidence_shapes(),
+        "seed_data": True,
+    }
 
 
 @cache
@@ -517,9 +525,8 @@ def _current_shape(kind: str) -> Shape | None:
 
 
 def _results(
-    policies: Sequence[Policy], candidate: Candidate, judgement: _Judgement
+    policies: Sequence[Policy], candidate: Candidate, judgement: _Judgement, domains: Sequence[str]
 ) -> Iterator[RuleResult]:
-    domains = _domains(candidate.evidence)
     activations = _Activations(candidate.evidence, judgement.at)
     for policy in policies:
         if policy.match.covers(candidate.gate, candidate.kind, domains):
@@ -610,10 +617,11 @@ def _with_doubles(value: Any) -> Any:
     return float(value)
 
 
-def _domains(evidence: Mapping[str, object]) -> list[str]:
+def _domains(evidence: Mapping[str, object], *, seed_data: bool) -> list[str]:
     """Names of the data versions and experts that the evidence is about."""
     members = _mappings(evidence.get("members"))
-    versions = [evidence, *_mappings(evidence.get("data")), *members]
+    behind = _mappings(evidence.get("seed_data")) if seed_data else []
+    versions = [evidence, *_mappings(evidence.get("data")), *behind, *members]
     for member in members:
         versions.extend(_mappings(member.get("data")))
     name = evidence.get("name")

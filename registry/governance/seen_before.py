@@ -40,7 +40,8 @@ def of_data(
     versions = {version.ref: version for version in catalog.versions(DataFacts, files=False)}
     for ref in versions:
         for gone in erased.get(str(ref), ()):
-            shares |= {(ref, by): share for by, share in _erased(catalog, own, sketch, gone)}
+            for by, share in _erased(catalog, own, sketch, gone):
+                shares[ref, by] = max(share, shares.get((ref, by), 0.0))
     if sketch is not None:
         for version in versions.values():
             if str(version.ref) in erased:
