@@ -39,11 +39,13 @@ class Scope:
         parameters: of the seed model.
         text_bytes: of the text that is trained on.
         positions: the longest sequence that the model takes; None: it does not say.
+        processes: that compute a step together, each as many of its sequences.
     """
 
     parameters: int
     text_bytes: int
     positions: int | None = None
+    processes: int = 1
 
     @property
     def tokens(self) -> int:
@@ -140,9 +142,13 @@ def _sequence(scope: Scope) -> int:
 
 
 def _batch(scope: Scope, tokens: float, sequence: int) -> int:
-    """Return as many sequences as leave the text a few hundred steps; more for large models."""
+    """Return as many sequences as leave the text a few hundred steps; more for large models.
+
+    They are rounded up to as many for each process.
+    """
     most = min(2**20, 512 * max(1.0, scope.parameters / 10**6) ** 0.8)
-    return _power_of_two(min(most, max(512, tokens / 500)) / sequence)
+    rows = _power_of_two(min(most, max(512, tokens / 500)) / sequence)
+    return scope.processes * math.ceil(rows / scope.processes)
 
 
 def _power_of_two(value: float) -> int:

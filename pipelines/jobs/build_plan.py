@@ -18,7 +18,7 @@ from btx_core.training.recipes import TuneRecipe
 from pipelines.stages.executors import available, resolved
 from pipelines.workspace import fitted, folders, memory_need
 from pipelines.workspace.general import general_data
-from pipelines.workspace.placement import Resources
+from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from pipelines.workspace.workspace import Recipes, Workspace
 from registry.digest import digest, sha256_file
@@ -146,8 +146,13 @@ class Plan:
         return tuple(dict.fromkeys((*self.data, *self.seed.facts.data, *self.evaluation)))
 
 
-def plan(workspace: Workspace, request: Request) -> Plan:
+def plan(workspace: Workspace, request: Request, *, executor: ExecutorName | None = None) -> Plan:
     """Choose members, slots and recipe.
+
+    Args:
+        workspace: where the experts are registered.
+        request: what is asked for beside what the workspace says.
+        executor: that is to tune; the settings' unless it is given.
 
     Raises:
         NotFound: for names that nobody registered.
@@ -185,18 +190,16 @@ def plan(workspace: Workspace, request: Request) -> Plan:
         general=general,
         from_nothing=request.from_nothing,
     )
-    return planned if resolved else _fitted(workspace, planned)
+    return planned if resolved else _fitted(workspace, planned, executor)
 
 
-def _fitted(workspace: Workspace, planned: Plan) -> Plan:
+def _fitted(workspace: Workspace, planned: Plan, executor: ExecutorName | None) -> Plan:
     """Return the plan with what its recipe leaves open of tuning, chosen."""
     catalog = workspace.catalog
     refs = {*planned.seed.facts.data, *planned.data}
     texts = [catalog.get(ref, DataFacts) for ref in sorted(refs)]
-    scope, resources = (
-        fitted.scope(workspace, planned.seed, texts),
-        workspace.settings.resources("tune"),
-    )
+    resources = workspace.settings.resources("tune", executor)
+    scope = fitted.scope(workspace, planned.seed, texts, resources.processes)
     chosen = for_tuning(scope, planned.given.tune)
     needs = partial(tuning_need, workspace, planned, resources)
     rows = recipe(TuneRecipe, complete(planned.given.tune, chosen)).batch

@@ -127,7 +127,7 @@ def rebuild(
     with workspace.writing("rebuild"):
         started = time.monotonic()
         own = state_facts.stated(workspace, Kind.BUILD)
-        planned = plan(workspace, request or Request())
+        planned = plan(workspace, request or Request(), executor=executor)
         if _nothing_to_do(workspace, planned):
             if planned.previous:
                 own.require_same(workspace, planned.previous)
@@ -197,7 +197,7 @@ def look_ahead(
     executor: ExecutorName | None = None,
 ) -> ForecastAnswer:
     """Say what a rebuild would do; nothing is written."""
-    planned = plan(workspace, request or Request())
+    planned = plan(workspace, request or Request(), executor=executor)
     if _nothing_to_do(workspace, planned):
         answer = _unchanged(planned)
         price = price_of_one_more(workspace, planned)

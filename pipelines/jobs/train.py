@@ -105,7 +105,7 @@ def train(
     with workspace.writing(f"train {' '.join(experts)}"):
         base, corpora = _inputs(workspace, experts, seed)
         refuse_evaluation_data(corpora.values())
-        ordered = _orders(workspace, base, corpora, mode)
+        ordered = _orders(workspace, base, corpora, mode, resources)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
         stale = dvc_runs.stale(workspace.root, list(targets))
@@ -120,7 +120,8 @@ def train(
         require_readable(workspace, intents, keep=True)
         if not anyway:
             require_admissible(workspace, intents)
-            _require_room(workspace, base, {targets[one]: ordered[targets[one]] for one in stale})
+            stale_orders = {targets[one]: ordered[targets[one]] for one in stale}
+            _require_room(workspace, base, stale_orders, resources)
         branches = {target: targets[target] for target in stale}
         _run(workspace, branches, resources, log, withdrawn)
     folder = workspace.work / "branches"
@@ -148,7 +149,7 @@ def look_ahead(
     clusters = Clusters.of(workspace.settings)
     check(resources, clusters)
     base, corpora = _inputs(workspace, experts, seed)
-    ordered = _orders(workspace, base, corpora, mode)
+    ordered = _orders(workspace, base, corpora, mode, resources)
     before = orders.read_branches(workspace.root)
     # DVC knows only of the orders that are written.
     same = [name for name in experts if before.get(name) == ordered[name]]
@@ -171,7 +172,7 @@ def look_ahead(
     ]
     require_readable(workspace, intents, keep=False)
     require_admissible(workspace, intents)
-    _require_room(workspace, base, {one.name: ordered[one.name] for one in intents})
+    _require_room(workspace, base, {one.name: ordered[one.name] for one in intents}, resources)
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)
@@ -182,10 +183,12 @@ def look_ahead(
 
 
 def _require_room(
-    workspace: Workspace, base: Version[SeedFacts], ordered: Mapping[str, BranchOrder]
+    workspace: Workspace,
+    base: Version[SeedFacts],
+    ordered: Mapping[str, BranchOrder],
+    resources: Resources,
 ) -> None:
     """Refuse, before anything trains, what neither memory nor disk can hold."""
-    resources = workspace.settings.resources("train")
     names = f"train {' '.join(ordered)}"
     needs = [_need(workspace, base, one.recipe, resources, one.chosen) for one in ordered.values()]
     place = placed("train", resources, memory_need.worst(needs))
@@ -262,8 +265,8 @@ def _orders(
     base: Version[SeedFacts],
     corpora: Mapping[str, Version[DataFacts]],
     mode: str | None,
+    resources: Resources,
 ) -> dict[str, BranchOrder]:
-    resources = workspace.settings.resources("train")
     general = tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data)
     shared: dict[str, Any] = {
         "seed": _folder(workspace, base),
@@ -281,7 +284,7 @@ def _orders(
     ordered, before = {}, orders.read_branches(workspace.root)
     for name, corpus in corpora.items():
         given = given_by_name[name]
-        scope = fitted.scope(workspace, base, [corpus])
+        scope = fitted.scope(workspace, base, [corpus], resources.processes)
         chosen = for_training(scope, given)
         needs = partial(_need, workspace, base, given, resources)
         rows = recipe(TrainRecipe, complete(given, chosen)).batch

@@ -18,7 +18,10 @@ from registry.units import size
 
 
 def scope(
-    workspace: Workspace, seed: Version[SeedFacts], texts: Sequence[Version[DataFacts]]
+    workspace: Workspace,
+    seed: Version[SeedFacts],
+    texts: Sequence[Version[DataFacts]],
+    processes: int,
 ) -> Scope:
     """Return what a run of this seed on these texts is fitted to.
 
@@ -26,23 +29,27 @@ def scope(
         workspace: where the seed lies.
         seed: the seed.
         texts: the data versions that are trained on.
+        processes: that compute the run together.
     """
     config = config_of(folders.folder_of(workspace.root, seed))
     return Scope(
         parameters=seed.facts.parameters or 0,
         text_bytes=sum(map(_text_bytes, texts)),
         positions=_whole(config, "max_position_embeddings") or None,
+        processes=processes,
     )
 
 
 def kept(before: BranchOrder | None, order: BranchOrder) -> BranchOrder:
     """Return the order, or the one before where they differ at most in what was chosen.
 
-    What was chosen once stays, on whatever machine the order is given again.
+    What was chosen once stays, on whatever machine the order is given again; but for a batch that
+    its processes cannot share, which no training takes.
     """
-    if before and before.model_copy(update={"chosen": order.chosen}) == order:
-        return before
-    return order
+    if before is None or before.model_copy(update={"chosen": order.chosen}) != order:
+        return order
+    batch = (before.chosen or {}).get("batch", 0)
+    return order if batch % (before.processes or 1) else before
 
 
 def sentence(chosen: Mapping[str, int | float], scope: Scope) -> str:

@@ -67,6 +67,21 @@ def test_what_is_named_stays_and_the_rest_follows_it(
         assert chosen["steps"] <= max(MOST_EPOCHS * epoch + 1, 1)
 
 
+@given(SIZES, TEXTS, st.integers(1, 64))
+def test_a_chosen_batch_is_shared_evenly_by_the_processes(
+    parameters: int, text_bytes: int, processes: int
+) -> None:
+    for choose in (for_training, for_tuning):
+        alone = choose(Scope(parameters, text_bytes), {})
+        shared = choose(Scope(parameters, text_bytes, processes=processes), {})
+        assert shared["batch"] % processes == 0
+        assert alone["batch"] <= shared["batch"] < alone["batch"] + processes
+        # Larger steps are fewer, so that as much is read.
+        assert shared["steps"] <= alone["steps"]
+        named = choose(Scope(parameters, text_bytes, processes=processes), {"batch": 1})
+        assert named == choose(Scope(parameters, text_bytes), {"batch": 1}), "what is named stays"
+
+
 def test_general_text_comes_on_top_of_the_epoch() -> None:
     scope = Scope(10**9, 10**8)
     alone, half = (

@@ -13,13 +13,17 @@ from safetensors.torch import load_file, save_file
 
 from btx_core.columns import Unreadable
 from pipelines.jobs import ask_ahead
+from pipelines.jobs import train as train_module
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.register import register
 from pipelines.jobs.train import look_ahead, train
+from pipelines.stages import local_processes
 from pipelines.workspace import disk_need
 from pipelines.workspace.bars import bar
-from pipelines.workspace.workspace import Workspace, create
+from pipelines.workspace.fitted import kept
+from pipelines.workspace.orders import read_branches
+from pipelines.workspace.workspace import Recipes, Workspace, create
 from registry.errors import Refused, Unavailable
 from registry.records.facts import DataStatement, SeedFacts
 
@@ -177,6 +181,30 @@ def test_what_memory_or_disk_cannot_hold_is_known_before(
     monkeypatch.undo()
     (planned,) = look_ahead(workspace, {"roomy": data}).branches
     assert planned.action == "train"
+
+
+def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path / "c/a.jsonl", [said(number) for number in range(40)])
+    experts = {"far": str(add_data(workspace, "far", tmp_path / "c", STATED).ref)}
+    machine = workspace.settings.machine.model_copy(update={"processes": 6, "gpus": 0})
+    settings = workspace.settings.model_copy(update={"machine": machine, "recipe": Recipes()})
+    shared = replace(workspace, settings=settings)
+    # Of this machine alone.
+    monkeypatch.setattr(local_processes, "memory_each", lambda resources: 1)
+    with pytest.raises(Unavailable, match="of memory a process"):
+        look_ahead(shared, experts)
+    assert look_ahead(shared, experts, executor="slurm").place.executor == "slurm"
+
+    monkeypatch.setattr(train_module, "_run", lambda *given: None)
+    train(shared, experts, executor="slurm")
+    order = read_branches(workspace.root)["far"]
+    chosen = order.chosen or {}
+    assert chosen["batch"] % 6 == 0
+    assert chosen["accumulate"] == 1, "nobody knows the memory there"
+    refused = order.model_copy(update={"chosen": {**chosen, "batch": 4}})
+    assert kept(refused, order) == order, "what no training takes is chosen anew"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
 from pipelines.jobs.rebuild import _keeps_members, look_ahead, rebuild
 from pipelines.jobs.register import register
-from pipelines.workspace.workspace import Workspace, read_recipes
+from pipelines.stages import local_processes
+from pipelines.workspace.workspace import Recipes, Workspace, read_recipes
 from registry.errors import Invalid, NotFound
 from registry.governance import worth
 from registry.records.answers.building import ForecastAnswer, RebuildAnswer
@@ -270,6 +272,22 @@ def test_recipes_come_from_a_file_and_a_wrong_key_is_named(
         read_recipes(path)
     with pytest.raises(NotFound, match="nowhere"):
         read_recipes(tmp_path / "nowhere.toml")
+
+
+def test_a_tuning_is_fitted_to_where_it_runs(
+    returned: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = returned.settings.machine.model_copy(update={"processes": 3, "gpus": 0})
+    settings = returned.settings.model_copy(update={"machine": machine})
+    shared = replace(returned, settings=settings)
+    # Of this machine alone.
+    monkeypatch.setattr(local_processes, "memory_each", lambda resources: 1)
+    asked = Request(recipes=Recipes())
+    here, there = plan(shared, asked).chosen, plan(shared, asked, executor="slurm").chosen
+    assert here["batch"] == there["batch"]
+    assert here["batch"] % 3 == 0
+    assert here["accumulate"] == here["batch"] / 3 > 1
+    assert there["accumulate"] == 1, "nobody knows the memory there"
 
 
 def test_a_tuning_that_divided_or_trained_experts_cannot_follow_is_refused_ahead(
