@@ -40,6 +40,8 @@ FORMS: Sequence[Mapping[str, type]] = (
     {"prompt": str, "completion": str},
     {"instruction": str, "output": str},
 )
+# The columns of a conversation and of its tools, whose values are lists of objects.
+CONVERSATION = ("messages", "conversations", "prompt", "completion", "tools")
 # Whose messages say what a model is to be, and are often the same in every conversation.
 SYSTEM_ROLES = ("system", "developer")
 # What may stand beside a prompt or a conversation, and is learnt from with it.

@@ -21,7 +21,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
-from btx_core.columns import Document, Unreadable, document, is_of_known_form
+from btx_core.columns import CONVERSATION, Document, Unreadable, document, is_of_known_form
 from btx_core.files import any_json
 
 READ_BYTES = 1 << 20
@@ -118,6 +118,53 @@ def is_read_anew(file: Path, first_bytes: bytes, reading: Reading) -> bool:
     compressed = file.suffix.lower() in COMPRESSED
     begins_with_mark = first_bytes.startswith(BOM)
     return not plain or compressed or begins_with_mark or reading.text_field is not None
+
+
+def holds_keys_of_other_rows(file: Path, reading: Reading) -> bool:
+    """Tell whether a table gives calls or tools keys with null, since only other rows have them.
+
+    They are left out, but once were read: token files of such a table are made anew.
+
+    Args:
+        file: the file.
+        reading: how it is read.
+
+    Raises:
+        Unreadable: for a table that cannot be read.
+    """
+    if reading.older or reading.text_field is not None or form_of(file) not in ("parquet", "arrow"):
+        return False
+    _refuse_pointer(file)
+    if form_of(file) == "arrow" and not _is_of_dataset(file):
+        return False
+    types = pyarrow_module(file, "pyarrow.types")
+    with table_batches(file) as (schema, batches):
+        names = [name for name in schema.names if name in CONVERSATION]
+        names = [name for name in names if types.is_nested(schema.field(name).type)]
+        if not names:
+            return False
+        number = 0
+        for batch in batches:
+            with _rows_named(file, batch, number):
+                batch.validate(full=True)
+            number += batch.num_rows
+            for name in names:
+                # Of a message's own keys those with null were always left out.
+                if _has_keys_with_null(batch.column(name), types, own_count=name == "tools"):
+                    return True
+    return False
+
+
+# Any: an array of pyarrow, and its module of types.
+def _has_keys_with_null(array: Any, types: Any, *, own_count: bool) -> bool:
+    if types.is_struct(array.type):
+        fields = array.drop_null().flatten()
+        missing = own_count and any(one.null_count for one in fields)
+        return missing or any(_has_keys_with_null(one, types, own_count=True) for one in fields)
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    if any(is_list(array.type) for is_list in lists):
+        return _has_keys_with_null(array.flatten(), types, own_count=own_count)
+    return False
 
 
 def _refuse_pointer(file: Path) -> None:
@@ -372,15 +419,38 @@ def _documents_of_batches(
         for start in range(0, batch.num_rows, ROWS):
             for row in _values(file, batch.slice(start, ROWS), number):
                 number += 1
+                for name in CONVERSATION:
+                    if name in row:
+                        row[name] = _without_keys_of_other_rows(row[name])
                 yield _document(row, f"{file}, row {number}", number, reading)
+
+
+def _without_keys_of_other_rows(value: object) -> object:
+    """Leave out keys with null: a table gives every object all keys that any row's has."""
+    match value:
+        case dict():
+            there = {key: one for key, one in value.items() if one is not None}
+            return {key: _without_keys_of_other_rows(one) for key, one in there.items()}
+        case list():
+            return [_without_keys_of_other_rows(one) for one in value]
+    return value
 
 
 # Any: pyarrow's batches, and what a row holds.
 def _values(file: Path, batch: Any, before: int) -> list[dict[str, Any]]:
     """Return the rows of a batch, which was read behind so many others."""
-    try:
+    with _rows_named(file, batch, before):
         batch.validate(full=True)
         rows: list[dict[str, Any]] = batch.to_pylist()
+    return rows
+
+
+# Any: pyarrow's batches.
+@contextmanager
+def _rows_named(file: Path, batch: Any, before: int) -> Iterator[None]:
+    """Turn what pyarrow raises of a batch into an error that names its rows."""
+    try:
+        yield
     except (ValueError, OSError) as error:
         raise Unreadable(
             f"{file}, rows {before + 1} to {before + batch.num_rows}",
@@ -388,7 +458,6 @@ def _values(file: Path, batch: Any, before: int) -> list[dict[str, Any]]:
             expected="columns that hold what their types say, text in UTF-8",
             next="write the file again",
         ) from None
-    return rows
 
 
 _READERS: Mapping[str, Callable[[Path, Reading], Iterator[Document]]] = {

@@ -93,11 +93,14 @@ class Split:
         folder: what is divided.
         files: the SHA-256 of every file's bytes, by path and sorted.
         read_anew: whether its documents may be others than those of the older reading.
+        keys_left_out: whether keys that only other rows have are left out of calls and tools, which
+            once were read as null.
     """
 
     folder: TextFolder
     files: Mapping[Path, str]
     read_anew: bool = False
+    keys_left_out: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -110,6 +113,8 @@ class Split:
             named.append(f"reading 2 {json.dumps(self.folder.reading.text_field)}")
         if self.folder.reading.whole:
             named.append("rows with all their columns")
+        if self.keys_left_out:
+            named.append("objects without the keys of other rows")
         return hashlib.sha256("\n".join(named).encode()).hexdigest()
 
     @property
@@ -208,14 +213,16 @@ def split(source: AnyText) -> Split:
         Unreadable: where there is no such folder.
     """
     folder = text_folder(source)
-    digests, read_anew = {}, False
+    digests, read_anew, keys_left_out = {}, False, False
     for file in _files(folder.path):
         with file.open("rb") as stream:
             first = stream.read(FIRST_BYTES)
             stream.seek(0)
             digests[file] = hashlib.file_digest(stream, "sha256").hexdigest()
         read_anew = read_anew or corpus_files.is_read_anew(file, first, folder.reading)
-    return Split(folder, digests, read_anew)
+        if not keys_left_out:
+            keys_left_out = corpus_files.holds_keys_of_other_rows(file, folder.reading)
+    return Split(folder, digests, read_anew, keys_left_out)
 
 
 def text_folder(source: AnyText) -> TextFolder:

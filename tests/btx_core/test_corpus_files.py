@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
+from btx_core import corpus_files
 from btx_core.columns import Unreadable
 from btx_core.corpus_files import Reading
 from btx_core.texts import TextFolder, documents_of, every, split
@@ -226,6 +227,57 @@ def test_conversations_are_known_in_the_forms_that_teams_write(
     found = next(every(tmp_path))
     said = [(message["role"], message["content"]) for message in found.messages]
     assert said == [("user", "2 + 2?"), ("assistant", "4")]
+
+
+CALLED: Rows = [
+    {
+        "messages": [
+            {"role": "user", "content": name},
+            {"role": "assistant", "content": "", "tool_calls": [{"function": call}]},
+        ],
+        "tools": [{"name": name, "parameters": call["arguments"]}],
+    }
+    for name, call in (
+        ("add", {"name": "add", "arguments": {"a": 2, "b": [3, 4]}}),
+        ("find", {"name": "find", "arguments": {"city": {"name": "Bern"}}}),
+    )
+]
+# Rows whose calls and tools have the same keys.
+ALIKE: Rows = [CALLED[0], {**CALLED[0], "id": "b"}]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.arrow", "saved"])
+def test_a_call_and_a_tool_have_the_keys_that_were_written_and_no_other_rows(
+    tmp_path: Path, name: str
+) -> None:
+    FORMS[name](tmp_path / name, CALLED)
+    read = [(list(one.messages), list(one.tools)) for one in every(tmp_path)]
+    assert read == [(row["messages"], row["tools"]) for row in CALLED]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "differs"),
+    [
+        ("a.parquet", CALLED, True),
+        ("a.arrow", CALLED, True),
+        ("a.jsonl", CALLED, False),
+        ("a.parquet", ALIKE, False),
+        ("a.arrow", ALIKE, False),
+        (
+            "a.parquet",
+            [{"messages": CHAT}, {"messages": [*CHAT[:1], *CALLED[0]["messages"]]}],
+            False,
+        ),
+        ("a.parquet", ROWS, False),
+    ],
+)
+def test_only_what_held_keys_of_other_rows_has_token_files_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, rows: Rows, *, differs: bool
+) -> None:
+    FORMS[name](tmp_path / name, rows)
+    now = split(tmp_path).digest
+    monkeypatch.setattr(corpus_files, "holds_keys_of_other_rows", lambda file, reading: False)
+    assert (split(tmp_path).digest != now) is differs
 
 
 def test_the_column_that_holds_the_text_may_be_named(tmp_path: Path) -> None:
