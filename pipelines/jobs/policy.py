@@ -12,6 +12,7 @@ from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
+from registry.errors import BtxError
 from registry.governance import adoption, gate, keys, people, seen_before, stating
 from registry.governance.policies import load
 from registry.records.answers.deciding import (
@@ -21,7 +22,7 @@ from registry.records.answers.deciding import (
     VerdictAnswer,
 )
 from registry.records.events import Judged
-from registry.records.evidence import Evidence, SeenBefore
+from registry.records.evidence import BuildEvidence, Evidence, SeenBefore
 from registry.records.facts import FACTS, BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE, Gate, Kind
 from registry.records.version import Version
@@ -101,26 +102,43 @@ def try_out(workspace: Workspace, folder: Path | None = None) -> list[PolicyTryR
                 continue
             known = _evidence(workspace, version)
             for name in asked:
+                logged = _logged(catalog, name, str(version.ref))
                 question = gate.Question(
                     gate=name,
                     subject=str(version.ref),
-                    evidence=known,
+                    evidence=_as_asked(catalog, known, logged) if logged else known,
                     policies=policies,
                     at=datetime.now(UTC),
                     proposed=True,
                     schema=schema,
                 )
-                rows += _tried(catalog, question)
+                rows += _tried(catalog, question, logged)
     return rows
 
 
-def _tried(catalog: Catalog, question: gate.Question) -> list[PolicyTryRow]:
+def _logged(catalog: Catalog, name: Gate, ref: str) -> Judged | None:
+    """Return the newest verdict of the gate that can be read."""
+    bodies = [event.read(Judged) for event in gate.readable_verdicts(catalog, ref)]
+    return next((body for body in reversed(bodies) if body.gate == name), None)
+
+
+def _as_asked(catalog: Catalog, known: Evidence, logged: Judged) -> Evidence:
+    """Return what is known today, with what was stated of the export that was judged."""
+    if logged.gate != Gate.EXPORT:
+        return known
+    try:
+        asked = BuildEvidence.from_json(catalog.document(logged.evidence), "evidence")
+    except (BtxError, IndexError):
+        # What is not kept or cannot be read, the audit names.
+        return known
+    stated = {"draft": bool(asked.draft), "export_own": asked.export_own}
+    return known.model_copy(update=stated)
+
+
+def _tried(catalog: Catalog, question: gate.Question, logged: Judged | None) -> list[PolicyTryRow]:
     name, ref = question.gate, question.subject
     verdict = gate.check(catalog, question)
-    logged = [
-        event for event in gate.readable_verdicts(catalog, ref) if event.read(Judged).gate == name
-    ]
-    before = str(logged[-1].read(Judged).outcome) if logged else None
+    before = str(logged.outcome) if logged else None
     refused = verdict.refusals()
     if not refused and before in (None, str(verdict.outcome)):
         return []

@@ -9,6 +9,7 @@ import pytest
 from pipelines.jobs import policy
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
+from pipelines.jobs.export import ExportRequest, export
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.records.events import Acted
@@ -75,6 +76,17 @@ def test_a_proposed_set_says_what_it_would_refuse_and_logs_nothing(
         "now": "refused",
         "rules": ["licence/allowed"],
     }
+
+
+def test_trying_policies_judges_a_draft_export_as_a_draft(
+    own_story: Workspace, tmp_path: Path, btx: Any
+) -> None:
+    ref = "build/1"
+    (row,) = [row for row in policy.try_out(own_story) if row.gate == "export"]
+    assert (row.ref, row.logged, row.now) == (ref, None, "refused")
+    export(own_story, ref, tmp_path / "draft", ExportRequest(draft=True))
+    assert [row for row in policy.try_out(own_story) if row.gate == "export"] == []
+    assert btx(own_story.root, "policy", "try").returncode == 0
 
 
 def test_a_company_policy_says_whom_it_would_refuse_by_the_facts_that_are_stated(
