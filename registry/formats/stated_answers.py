@@ -5,9 +5,9 @@ In: a point, a dossier. Out: an Answer. What the registry recorded is legal_answ
 
 from collections.abc import Sequence
 
-from registry.formats.answers_on_data import source_class
+from registry.formats.answers_on_data import SOURCE_CLASS, source_class
 from registry.formats.dossier import Dossier
-from registry.formats.legal_points import Answer, command
+from registry.formats.legal_points import Answer, command, missing_fact
 from registry.formats.legal_texts import Point
 from registry.formats.tables import Fields, Part, Table
 from registry.records.facts import DataFacts
@@ -82,14 +82,18 @@ def _of_data(point: Point, dossier: Dossier) -> Answer:
     """Return the facts of data versions; with classes, of those of these classes alone."""
     versions = dossier.of(DataFacts)
     recorded: list[Part] = []
+    missing: list[str] = []
     if point.of_class:
         unclassed = [one for one in versions if source_class(dossier, one) is None]
+        missing += [missing_fact(dossier, SOURCE_CLASS, "source class", one) for one in unclassed]
         versions = [one for one in versions if source_class(dossier, one) in point.of_class]
-        recorded.append(_used(versions, unclassed))
+        # No is not said while a version may still turn out to be of that class.
+        if versions or not unclassed:
+            recorded.append(_used(versions))
     keys = point.facts.data
     if not keys or not versions:
-        return Answer(tuple(recorded))
-    rows, missing = [], []
+        return Answer(tuple(recorded), tuple(missing))
+    rows = []
     labels = {key: _title(key) for key in keys}
     for version in versions:
         cells = [str(version.ref)]
@@ -106,13 +110,10 @@ def _of_data(point: Point, dossier: Dossier) -> Answer:
     return Answer(tuple(recorded), tuple(missing))
 
 
-def _used(versions: Sequence[Version[DataFacts]], unclassed: Sequence[Version[DataFacts]]) -> str:
-    if versions:
-        return f"Yes. Text: {', '.join(str(version.ref) for version in versions)}."
-    if unclassed:
-        open_ones = ", ".join(str(version.ref) for version in unclassed)
-        return f"None so far: the kind of source of {open_ones} is not stated."
-    return "No."
+def _used(versions: Sequence[Version[DataFacts]]) -> str:
+    if not versions:
+        return "No."
+    return f"Yes. Text: {', '.join(str(version.ref) for version in versions)}."
 
 
 def _title(key: str) -> str:

@@ -12,7 +12,7 @@ from registry.formats import collect, forms, public, render
 from registry.formats.forms import FORMS
 from registry.formats.legal_texts import THRESHOLDS
 from registry.formats.modification import modification
-from registry.formats.sections import answered
+from registry.formats.sections import Section, State, answered
 from registry.governance import stating
 from registry.records.events import Released
 from registry.records.facts import SeedFacts, TrainingReport
@@ -171,13 +171,23 @@ def test_a_model_without_systemic_risk_is_not_asked_what_such_a_model_is(governe
 def test_no_is_never_said_of_a_kind_of_source_while_one_is_not_stated(governed: Any) -> None:
     governed.story()
     catalog = governed.as_("ann")
-    open_text = render(collect(catalog, "build/1"), "training-summary")
-    assert "None so far: the kind of source of data/law@1 is not stated." in open_text
+    law = FORMS["training-summary"]
+    asked = {point.heading for point in law.points if point.of_class}
+
+    def of_class() -> list[Section]:
+        sections = answered(law, public(collect(catalog, "build/1")))
+        return [one for one in sections if one.title in asked]
+
+    for section in of_class():
+        assert section.state == State.MISSING, section.title
+        assert section.missing == (
+            "source class of data/law@1: btx fact set data/law@1 source_class=VALUE --why TEXT",
+        )
     stating.declare(catalog, SCHEMA)
     stating.amend(catalog, "data/law@1", {"source_class": "synthetic"}, "ours")
-    text = render(collect(catalog, "build/1"), "training-summary")
-    assert "Yes. Text: data/law@1." in text
-    assert "None so far" not in text
+    said = [section.recorded[0] for section in of_class()]
+    assert said.count("Yes. Text: data/law@1.") == 1
+    assert said.count("No.") == len(asked) - 1
 
 
 def test_the_public_summary_is_public_whoever_asks(governed: Any) -> None:
