@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from btx_core.problems import BtxError
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
-from registry.errors import BtxError
 from registry.governance import adoption, gate, keys, people, seen_before, stating
 from registry.governance.policies import load
 from registry.records.answers.deciding import (

@@ -3,7 +3,8 @@
 In: a dossier. Out: an Answer for each point: sizes, languages, sources, withdrawals.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from registry.formats import tables
 from registry.formats.dossier import TRAINING_TOKENS, Dossier, compute, tokens_read, trained
@@ -20,14 +21,32 @@ LARGE = 0.03
 LANGUAGES = "languages"
 PREVIOUS_SUMMARY = "previous_summary"
 SOURCE_CLASS = "source_class"
-# What is stated with a registration: as a sentence calls it, and by which option.
-STATED: Mapping[tuple[str, str], Callable[[DataFacts], str | None]] = {
-    ("the holder", "--holder TEXT"): lambda facts: facts.holder,
-    ("the purpose", "--purpose TEXT"): lambda facts: facts.purpose,
-    ("the source", "--source TEXT"): lambda facts: facts.source,
-    ("the licence", "--license SPDX-ID"): lambda facts: facts.license,
-    ("the class of personal data", "--pii CLASS"): lambda facts: facts.pii,
-}
+
+
+@dataclass(frozen=True)
+class _Stated:
+    """What is stated with a registration.
+
+    Attributes:
+        name: of the fact.
+        words: what a sentence calls it.
+        option: which states it.
+        read: from the facts.
+    """
+
+    name: str
+    words: str
+    option: str
+    read: Callable[[DataFacts], str | None]
+
+
+STATED = (
+    _Stated("holder", "the holder", "--holder TEXT", lambda facts: facts.holder),
+    _Stated("purpose", "the purpose", "--purpose TEXT", lambda facts: facts.purpose),
+    _Stated("source", "the source", "--source TEXT", lambda facts: facts.source),
+    _Stated("license", "the licence", "--license SPDX-ID", lambda facts: facts.license),
+    _Stated("pii", "the class of personal data", "--pii CLASS", lambda facts: facts.pii),
+)
 
 
 def data_sets(dossier: Dossier) -> Answer:
@@ -169,10 +188,15 @@ def _data_gaps(dossier: Dossier) -> tuple[str, ...]:
     if not versions:
         return ("any data version: btx data add NAME PATH",)
     gaps = []
-    for (words, option), read in STATED.items():
-        refs = [str(version.ref) for version in versions if not read(version.facts)]
+    for fact in STATED:
+        refs = [
+            str(version.ref)
+            for version in versions
+            if not fact.read(version.facts) and not dossier.is_withheld(version, fact.name)
+        ]
         if refs:
-            gaps.append(f"{words} of {', '.join(refs)}: btx data add NAME PATH {option}, anew")
+            named = f"{fact.words} of {', '.join(refs)}"
+            gaps.append(f"{named}: btx data add NAME PATH {fact.option}, anew")
     return tuple(gaps)
 
 

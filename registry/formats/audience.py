@@ -15,7 +15,7 @@ from registry.licence_terms import PREFIX, community, terms_of
 from registry.licences import each, is_expression
 from registry.records.events import Erased
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
-from registry.records.own_facts import LICENCE_TEXT, Attachment
+from registry.records.own_facts import LICENCE_TEXT, ORGANISATION, Attachment
 from registry.records.version import Event, Version
 
 # The own facts that decide what may be said, and by whose name.
@@ -23,6 +23,9 @@ SOURCE_CLASS = "source_class"
 PROVIDER = "provider"
 PUBLIC_SOURCES = ("public", "crawled")
 PROPRIETARY = f"{PREFIX}proprietary"
+# What is stated of data with its registration.
+NEVER_PUBLIC = ("purpose", "retain_until")
+PUBLIC_OF_OPEN_DATA = ("source", "holder", "url")
 _REFERENCE = re.compile(rf"{PREFIX}[A-Za-z0-9.-]+")
 
 
@@ -38,6 +41,11 @@ def public(dossier: Dossier) -> Dossier:
         stored = canonical_json(facts.to_json()).decode()
         return replace(version, actor=name, stored=stored)
 
+    withheld = {
+        str(node.ref): _withheld(node.facts, _is_open(dossier, node))
+        | dossier.withheld.get(str(node.ref), frozenset())
+        for node in dossier.graph.nodes
+    }
     nodes = [shown(node) for node in dossier.graph.nodes]
     return replace(
         dossier,
@@ -58,6 +66,8 @@ def public(dossier: Dossier) -> Dossier:
         },
         organisation={key: fact for key, fact in dossier.organisation.items() if fact.public},
         public=True,
+        withheld=withheld,
+        own_withheld=_own_withheld(dossier),
     )
 
 
@@ -116,14 +126,12 @@ def _is_open(dossier: Dossier, version: Version[Facts]) -> bool:
 def _facts(facts: Facts, is_open: bool, names: _Names) -> Facts:
     shown: dict[str, object] = {"own": {}}
     if isinstance(facts, DataFacts):
-        shown |= {"purpose": None, "retain_until": None}
+        shown |= dict.fromkeys(_private(is_open))
         shown |= {"license": names.of(facts.license)}
         shown |= {"license_choice": names.of(facts.license_choice)}
         # What documents say of themselves may be anything.
         listed = [one for one in facts.document_licenses if is_expression(one)]
         shown |= {"document_licenses": names.of_all(listed)}
-        if not is_open:
-            shown |= {"source": None, "holder": None, "url": None}
     if isinstance(facts, SeedFacts):
         shown["license"] = names.of(facts.license)
     if isinstance(facts, ExpertFacts):
@@ -131,6 +139,28 @@ def _facts(facts: Facts, is_open: bool, names: _Names) -> Facts:
     if isinstance(facts, BuildFacts):
         shown["registrar"] = None
     return facts.model_copy(update=shown)
+
+
+def _private(is_open: bool) -> tuple[str, ...]:
+    """Return which facts of data stay in the company; of open data, fewer."""
+    return NEVER_PUBLIC if is_open else (*NEVER_PUBLIC, *PUBLIC_OF_OPEN_DATA)
+
+
+def _withheld(facts: Facts, is_open: bool) -> frozenset[str]:
+    """Return which facts are stated and stay in the company."""
+    if not isinstance(facts, DataFacts):
+        return frozenset()
+    return frozenset(name for name in _private(is_open) if facts.to_json().get(name))
+
+
+def _own_withheld(dossier: Dossier) -> dict[str, frozenset[str]]:
+    """Return which own facts are stated and stay in the company, by what they are stated of."""
+    every = {**dossier.own, ORGANISATION: dossier.organisation}
+    return {
+        ref: frozenset(key for key, fact in facts.items() if not fact.public)
+        | dossier.own_withheld.get(ref, frozenset())
+        for ref, facts in every.items()
+    }
 
 
 def _licence(licence: BuildLicence, names: _Names) -> BuildLicence:

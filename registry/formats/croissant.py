@@ -9,7 +9,7 @@ import mimetypes
 from registry.errors import Invalid
 from registry.formats.documents import Document, written
 from registry.formats.dossier import Dossier, files_digest, seconds
-from registry.formats.tables import NOT_STATED
+from registry.formats.tables import NOT_STATED, unknown
 from registry.records.facts import DataFacts
 from registry.records.kinds import Kind
 from registry.records.version import FileFact, Version
@@ -90,7 +90,8 @@ def dataset(dossier: Dossier) -> Document:
         )
     version = dossier.subject.of(DataFacts)
     facts = version.facts
-    source = facts.source or "source not stated"
+    source = facts.source or f"source {unknown(dossier, version, 'source')}"
+    purpose = facts.purpose or unknown(dossier, version, "purpose")
     document: Document = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -99,7 +100,7 @@ def dataset(dossier: Dossier) -> Document:
             "http://mlcommons.org/croissant/RAI/1.0",
         ],
         "name": version.ref.name,
-        "description": f"{source}. Purpose: {facts.purpose or NOT_STATED}.",
+        "description": f"{source}. Purpose: {purpose}.",
         "version": f"{version.ref.version}.0.0",
         "url": f"urn:btx:{version.ref}",
         "datePublished": seconds(version.registered_at)[:10],

@@ -12,7 +12,7 @@ from registry.formats.dossier import (
     tool_version,
     uuid_of,
 )
-from registry.formats.tables import worse
+from registry.formats.tables import unknown, worse
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import Kind, Relation
 from registry.records.results import Result, labels
@@ -87,7 +87,7 @@ def _component(dossier: Dossier, version: Version[Facts]) -> Document:
     if isinstance(facts, DataFacts):
         if facts.holder:
             component["supplier"] = {"name": facts.holder}
-        component["description"] = facts.source or "source not stated"
+        component["description"] = facts.source or f"source {unknown(dossier, version, 'source')}"
         component["data"] = [_data(version.of(DataFacts))]
         return component
     if version.files:

@@ -33,7 +33,7 @@ from registry.records.facts import (
     TrainingReport,
 )
 from registry.records.kinds import Kind, Status
-from registry.records.own_facts import OwnFact
+from registry.records.own_facts import ORGANISATION, OwnFact
 from registry.records.references import Reference
 from registry.records.results import Result
 from registry.records.version import Event, Version
@@ -94,6 +94,8 @@ class Dossier:
         own: own facts of the versions in the graph, by reference and name.
         organisation: own facts of the company itself, by name.
         public: whether it holds only what may leave the company.
+        withheld: by reference, the names of facts that are stated and may not leave the company.
+        own_withheld: the same of own facts, those of the company itself too.
     """
 
     subject: Version[Facts]
@@ -115,6 +117,8 @@ class Dossier:
     own: Mapping[str, Mapping[str, OwnFact]] = field(default_factory=dict)
     organisation: Mapping[str, OwnFact] = field(default_factory=dict)
     public: bool = False
+    withheld: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    own_withheld: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def ref(self) -> str:
@@ -180,6 +184,14 @@ class Dossier:
         """Return every licence that is stated for the subject and its ancestors."""
         licences = {stated_license(node) for node in self.graph.nodes}
         return sorted(licence for licence in licences if licence)
+
+    def is_withheld(self, version: Version[Facts], name: str) -> bool:
+        """Tell whether a fact of a version is stated and may not leave the company."""
+        return name in self.withheld.get(str(version.ref), ())
+
+    def is_own_withheld(self, name: str, ref: str) -> bool:
+        """Tell whether an own fact that holds of a version is stated and may not be told."""
+        return any(name in self.own_withheld.get(one, ()) for one in (ref, ORGANISATION))
 
     def own_fact(self, name: str, version: Version[Facts] | None = None) -> OwnFact | None:
         """Return what the company states of a version (default: the subject), else of itself.

@@ -14,6 +14,7 @@ from registry.formats.dossier import (
     training,
     uuid_of,
 )
+from registry.formats.tables import unknown
 from registry.licence_terms import PREFIX, community
 from registry.licences import each, joined
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts
@@ -121,7 +122,8 @@ def _package(dossier: Dossier, version: Version[Facts]) -> Iterator[Document]:
     }
     if digest := files_digest(version):
         package["verifiedUsing"] = [{"type": "Hash", "algorithm": "sha256", "hashValue": digest}]
-    yield package | (_dataset(facts) if isinstance(facts, DataFacts) else _model(version))
+    more = _dataset(dossier, version.of(DataFacts)) if is_data else _model(version)
+    yield package | more
     for file in version.files:
         yield {
             "type": "software_File",
@@ -175,12 +177,13 @@ def _origin(version: Version[Facts]) -> str:
     return _id("actor", version.actor)
 
 
-def _dataset(facts: DataFacts) -> Document:
+def _dataset(dossier: Dossier, version: Version[DataFacts]) -> Document:
+    facts = version.facts
     sensitive = SENSITIVE.get(facts.pii or "", "noAssertion")
     dataset: Document = {
         "dataset_datasetType": ["text"],
         "dataset_hasSensitivePersonalInformation": sensitive,
-        "dataset_dataCollectionProcess": facts.source or "not stated",
+        "dataset_dataCollectionProcess": facts.source or unknown(dossier, version, "source"),
     }
     if facts.bytes is not None:
         dataset["dataset_datasetSize"] = facts.bytes

@@ -9,7 +9,7 @@ from registry.formats.answers_on_data import SOURCE_CLASS, source_class
 from registry.formats.dossier import Dossier
 from registry.formats.legal_points import Answer, command, missing_fact
 from registry.formats.legal_texts import Point
-from registry.formats.tables import Fields, Part, Table
+from registry.formats.tables import NOT_PUBLIC, NOT_STATED, Fields, Part, Table
 from registry.records.facts import DataFacts
 from registry.records.kinds import Kind
 from registry.records.own_facts import ORGANISATION
@@ -71,10 +71,12 @@ def _of_one(point: Point, dossier: Dossier) -> Answer:
     named += [(key, about) for key in point.facts.build]
     for key, ref in named:
         fact = dossier.organisation.get(key) if ref == ORGANISATION else dossier.own_fact(key)
-        if fact is None:
-            missing.append(f"{_title(key)}: {command(ref, key)}")
-        else:
+        if fact is not None:
             rows.append((fact.label, fact.text))
+        elif dossier.is_own_withheld(key, ref):
+            rows.append((_title(key), NOT_PUBLIC))
+        else:
+            missing.append(f"{_title(key)}: {command(ref, key)}")
     return Answer((Fields(tuple(rows)),) if rows else (), tuple(missing))
 
 
@@ -99,12 +101,14 @@ def _of_data(point: Point, dossier: Dossier) -> Answer:
         cells = [str(version.ref)]
         for key in keys:
             fact = dossier.own_fact(key, version)
-            if fact is None:
-                missing.append(f"{_title(key)} of {version.ref}: {command(str(version.ref), key)}")
-                cells.append("not stated")
-            else:
+            if fact is not None:
                 labels[key] = fact.label
                 cells.append(CLASSES.get(fact.text, fact.text))
+            elif dossier.is_own_withheld(key, str(version.ref)):
+                cells.append(NOT_PUBLIC)
+            else:
+                missing.append(f"{_title(key)} of {version.ref}: {command(str(version.ref), key)}")
+                cells.append(NOT_STATED)
         rows.append(tuple(cells))
     recorded.append(Table(("data", *labels.values()), tuple(rows)))
     return Answer(tuple(recorded), tuple(missing))

@@ -23,6 +23,7 @@ LEAST_GAIN = 0.05
 NOT_MEASURED = "not measured"
 NOT_REPORTED = "not reported"
 NOT_STATED = "not stated"
+NOT_PUBLIC = "not public"
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,11 @@ def number(value: float | None) -> str:
     return NOT_REPORTED if value is None else f"{value:,.0f}"
 
 
+def unknown(dossier: Dossier, version: Version[Facts], name: str) -> str:
+    """Return what is written in place of a fact: it stays in the company, or nobody stated it."""
+    return NOT_PUBLIC if dossier.is_withheld(version, name) else NOT_STATED
+
+
 def _day(moment: str) -> str:
     return moment[:10]
 
@@ -364,9 +370,9 @@ def _data_row(dossier: Dossier, version: Version[DataFacts]) -> tuple[str, ...]:
         str(version.ref),
         str(dossier.status(version.ref)),
         facts.license or NOT_STATED,
-        facts.source or NOT_STATED,
-        facts.holder or NOT_STATED,
-        facts.purpose or NOT_STATED,
+        facts.source or unknown(dossier, version, "source"),
+        facts.holder or unknown(dossier, version, "holder"),
+        facts.purpose or unknown(dossier, version, "purpose"),
         facts.language or NOT_STATED,
         (facts.pii or NOT_STATED) + until,
         _written(facts.bytes, size, NOT_STATED),

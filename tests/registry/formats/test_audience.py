@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from registry.formats import FORMATS, PAGES, Dossier, collect, public, render
-from registry.governance import approving, contesting, erasure
+from registry.governance import approving, contesting, erasure, stating
 from registry.records.events import ErasedFile, ErasedPart, Exported, Released
 from registry.records.facts import Sketch
 from registry.records.kinds import Kind
+from registry.records.own_facts import FactDefinition, FactSchema
 
 SECRETS = ("ann", "ben", "4711", "Acme Holding", "marriage", "secret cellar")
 REFS = ["data/law@1", "seed/base@1", "expert/law@1", "build/1"]
@@ -82,3 +83,48 @@ def test_the_public_form_still_says_what_users_must_know(company: Any) -> None:
         assert said in text
     assert "Waivers" not in text
     assert "Gates" not in text
+
+
+@pytest.mark.parametrize("form", ["md", "model-card", "annex-xi", "training-summary"])
+def test_what_is_stated_and_stays_in_the_company_is_never_called_not_stated(
+    company: Any, form: str
+) -> None:
+    text = render(public(collect(company.as_("ann"), "build/1")), form)
+    for option in ("--holder", "--purpose", "--source"):
+        assert f"btx data add NAME PATH {option}" not in text
+    if form == "md":
+        row = next(line for line in text.splitlines() if line.startswith("| data/law@1 | "))
+        assert row.count("not public") == 3, row
+
+
+def test_an_own_fact_that_is_stated_and_not_public_is_not_asked_for_again(governed: Any) -> None:
+    governed.story()
+    catalog = governed.as_("ann")
+    asked = {"data/law@1": "data_selection", "build/1": "design_rationale"}
+
+    def shown() -> str:
+        return render(public(public(collect(catalog, "build/1"))), "annex-xi")
+
+    for ref, key in asked.items():
+        assert f"btx fact set {ref} {key}=VALUE" in shown()
+        kinds = (Kind(ref.partition("/")[0]),)
+        stating.declare(catalog, FactSchema(facts={key: FactDefinition(kinds=kinds)}))
+        stating.amend(catalog, ref, {key: "secret cellar"}, "as the law asks")
+        assert f"btx fact set {ref} {key}=VALUE" not in shown()
+    assert "secret cellar" not in shown()
+
+
+def test_what_nobody_stated_is_missing_in_the_public_form_too(governed: Any) -> None:
+    governed.seed()
+    governed.build(governed.expert(governed.data(purpose=None)))
+    text = render(public(collect(governed.as_("ann"), "build/1")), "annex-xi")
+    assert "the purpose of data/law@1: btx data add NAME PATH --purpose TEXT, anew" in text
+
+
+def test_a_public_data_set_says_what_is_not_public_in_every_standard(company: Any) -> None:
+    dossier = public(collect(company.as_("ann"), "data/law@1"))
+    for form in ("croissant", "cyclonedx", "spdx"):
+        text = render(dossier, form)
+        assert "not public" in text, form
+        assert "source not stated" not in text, form
+    assert "Purpose: not public." in render(dossier, "croissant")
