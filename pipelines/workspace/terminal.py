@@ -18,8 +18,9 @@ UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 # What stands for a character of this program's own on a terminal that has not got it.
-PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "→": "->", "─": "-", "⁻": "-", "’": "'"}
-PLAIN |= {superscript: str(digit) for digit, superscript in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+PLAIN = {"–": "-", "—": "-", "…": "...", "×": "x", "→": "->", "─": "-", "’": "'"}
+# Raised characters stand on the line, behind one ^ for all that follow each other.
+RAISED = dict(zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True))
 _PLAIN_ERRORS = "btx_plain"
 # Columns that a narrow terminal goes without, the least needed first.
 LEAST_NEEDED = (
@@ -80,9 +81,15 @@ def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     plain = []
+    before = ""
     for character in error.object[error.start : error.end]:
-        escaped = character.encode("ascii", "backslashreplace").decode()
-        plain.append(PLAIN.get(character, escaped))
+        if character in RAISED:
+            sign = "" if before in RAISED else "^"
+            plain.append(sign + RAISED[character])
+        else:
+            escaped = character.encode("ascii", "backslashreplace").decode()
+            plain.append(PLAIN.get(character, escaped))
+        before = character
     return "".join(plain), error.end
 
 

@@ -3,11 +3,12 @@
 import json
 import subprocess
 from collections.abc import Callable
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 
-from pipelines.workspace.terminal import UNSEEN, cell
+from pipelines.workspace.terminal import UNSEEN, cell, write_what_it_can
 from pipelines.workspace.workspace import create
 from registry.catalogue.catalog import Catalog
 from registry.records.facts import DataFacts
@@ -55,3 +56,19 @@ def test_a_cell_is_one_line_and_holds_what_was_written() -> None:
     assert cell("\x1b[31m") == "\\x1b[31m"
     assert cell("\ud800") == "\\ud800"
     assert cell("naïve – 数") == "naïve – 数"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("6.88 × 10¹¹ FLOPs", "6.88 x 10^11 FLOPs"),
+        ("2 × 10⁻³", "2 x 10^-3"),
+        ("10⁴ and 10⁵", "10^4 and 10^5"),
+    ],
+)
+def test_a_power_of_ten_keeps_its_exponent_without_unicode(written: str, shown: str) -> None:
+    kept = BytesIO()
+    stream = TextIOWrapper(kept, encoding="ascii", write_through=True)
+    write_what_it_can(stream)
+    stream.write(written)
+    assert kept.getvalue().decode() == shown
