@@ -115,7 +115,8 @@ def fitted_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: i
     """Lay rows of values of any type out as a table that fits a width.
 
     Sentences are folded between words. Where that is not enough, columns go, the least needed
-    first. Columns of numbers are aligned right.
+    first; where even the needed ones do not fit, long words are folded too. Columns of numbers are
+    aligned right.
 
     Args:
         columns: the headings.
@@ -129,17 +130,22 @@ def fitted_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], width: i
         for row in values
     ]
     shown = _columns_that_fit(columns, cells, width)
+    words = [
+        _longest_word([name, *(row[position].plain for row in cells)])
+        for position, name in enumerate(columns)
+    ]
+    # Where the words do not fit beside each other, rich would cut off what a least width keeps.
+    whole = _fit([words[position] for position in shown], width)
     laid_out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for position in shown:
         numeric = bool(values) and all(
             isinstance(row[position], int | float) or row[position] is None for row in values
         )
-        texts = [columns[position], *(row[position].plain for row in cells)]
         laid_out.add_column(
             columns[position],
             justify="right" if numeric else "left",
             overflow="fold",
-            min_width=min(_longest_word(texts), width),
+            min_width=words[position] if whole else None,
         )
     for row in cells:
         laid_out.add_row(*(row[position] for position in shown))
@@ -161,9 +167,14 @@ def _columns_that_fit(
     shown = list(needed)
     for position in others:
         wider = [*shown, position]
-        if sum(widths[column] + _BETWEEN for column in wider) <= width + _BETWEEN - _AT_THE_ENDS:
+        if _fit([widths[column] for column in wider], width):
             shown = wider
     return sorted(shown)
+
+
+def _fit(widths: Sequence[int], width: int) -> bool:
+    """Say whether a line has room for columns of these widths."""
+    return sum(each + _BETWEEN for each in widths) <= width + _BETWEEN - _AT_THE_ENDS
 
 
 def _longest_word(texts: Iterable[str]) -> int:

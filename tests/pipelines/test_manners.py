@@ -69,6 +69,18 @@ def test_a_table_fits_its_terminal_and_breaks_no_reference(width: int) -> None:
         assert word in text
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_table_cuts_no_word_off_where_the_needed_columns_do_not_fit(width: int) -> None:
+    rows = [
+        {"ref": "build/3", "gate": gate, "now": "refused", "match": "a/" + "long-word-" * 4 + "end"}
+        for gate in ("release", "export")
+    ]
+    text = printed(rows, width)
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    last_column = "".join(line.split()[-1] for line in text.strip().splitlines()[2:])
+    assert last_column == 2 * rows[0]["match"]
+
+
 def test_a_table_says_which_columns_had_no_room() -> None:
     assert "no room for" not in printed(EXPERTS, 200)
     assert "no room for seed, mode, digest, registered_at: --json has all" in printed(EXPERTS, 80)
