@@ -138,11 +138,10 @@ def data_add_command(
     """
     from pipelines.jobs.add_data import add_data
     from registry.records.facts import DataStatement
-    from registry.records.kinds import DataUse
+    from registry.records.kinds import DataUse, PersonalData
 
     require_choice("--use", use, tuple(DataUse))
-    if pii is not None:
-        require_choice("--pii", pii, ("none", "reviewed", "present"))
+    require_choice("--pii", pii, tuple(PersonalData))
     statement = DataStatement(
         license=license,
         license_choice=license_choice,
@@ -152,7 +151,7 @@ def data_add_command(
         language=language,
         pii=pii,
         retain_until=retain_until,
-        use=None if use == DataUse.TRAINING else use,
+        use=use,
     )
     corpus = path if "://" in path else Path(path)
     workspace = find_workspace().stating(given_facts(fact, facts, attach, license_text))

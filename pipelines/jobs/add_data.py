@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 
 from btx_core import texts
@@ -16,7 +17,7 @@ from registry.errors import Invalid
 from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, DocumentCounts, Sketch, TextReading
-from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
+from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind, PersonalData
 from registry.records.version import FileFact, Version
 from registry.urls import without_secrets
 
@@ -46,12 +47,17 @@ def add_data(
         The version; the one that holds it already where content and statement are the same.
 
     Raises:
+        Invalid: for a licence, date or other statement that is not one of the known words.
         Refused: when a policy says no, or for what was erased; then no byte stays.
         Unreadable: for what is no text, and where there is none to train on or to measure on; then
             no byte stays.
     """
     _check_date(statement.retain_until)
-    statement = statement.model_copy(update=_licence(statement))
+    _require_word("--pii", statement.pii, PersonalData)
+    _require_word("--use", statement.use, DataUse)
+    # That it is trained on is what is meant where nothing is stated.
+    use = None if statement.use == DataUse.TRAINING else statement.use
+    statement = statement.model_copy(update={**_licence(statement), "use": use})
     own = state_facts.stated(workspace, Kind.DATA)
     catalog = workspace.catalog
     with (
@@ -123,6 +129,17 @@ def _facts(name: str, source: Path | str, statement: DataStatement) -> DataFacts
     held_out = HeldOutRule.ALL if only_measured else HeldOutRule.DOCUMENTS
     facts = DataFacts(domain=name, held_out=held_out, **stated)
     return facts.model_copy(update={"url": url}) if url else facts
+
+
+def _require_word(option: str, stated: str | None, words: type[StrEnum]) -> None:
+    """Check a statement that takes one of a few words."""
+    if stated is not None and stated not in set(words):
+        raise Invalid(
+            option,
+            found=repr(stated),
+            expected=", ".join(words),
+            next="state one of these, or leave it out",
+        )
 
 
 def _check_date(retain_until: str | None) -> None:

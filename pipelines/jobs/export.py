@@ -17,7 +17,7 @@ from pipelines.workspace.bars import Report
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import pins
-from registry.errors import Conflict
+from registry.errors import Conflict, Invalid
 from registry.formats import Dossier, collect, public, render
 from registry.formats.licence_files import LicenceFiles, licence_files
 from registry.governance import acts, attestations, keys
@@ -74,6 +74,7 @@ def export(
 
     Raises:
         Damaged: for a file of the build that is not what was registered.
+        Invalid: for a target that is none of these.
         Refused: for a build that is not released, has a withdrawn member, or breaks another rule.
         Conflict: when `out` exists.
     """
@@ -81,6 +82,10 @@ def export(
     from btx_core.mixing.exporting import Built, export_checkpoint, least_transformers
 
     request = request or ExportRequest()
+    if request.target not in NEXT:
+        raise Invalid(
+            "--for", found=request.target, expected=", ".join(NEXT), next="name one of these"
+        )
     catalog = workspace.catalog
     build = catalog.get(reference, BuildFacts)
     if out.exists():

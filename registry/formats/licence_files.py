@@ -13,6 +13,7 @@ from registry.governance.build_licence import BuildLicence
 from registry.licence_terms import CommunityLicence, community, source_of_terms, text_of
 from registry.licences import each
 from registry.records.facts import DataFacts, Facts, SeedFacts
+from registry.records.kinds import DataUse
 from registry.records.own_facts import LICENCE_TEXT, Attachment
 from registry.records.version import Version
 
@@ -118,7 +119,7 @@ def _data(version: Version[DataFacts]) -> Attribution:
         lines.append(f"From {facts.url}.")
     if facts.document_licenses:
         lines.append(f"Documents in it are under {', '.join(facts.document_licenses)}.")
-    done = "Used to measure" if facts.use else "Used to train"
+    done = "Used to measure" if facts.use == DataUse.EVALUATION else "Used to train"
     lines.append(f"{done} the model; its text is not passed on.")
     chosen = facts.applying_license or "not stated"
     whole = f"{chosen}, chosen from {facts.license}" if facts.license_choice else chosen

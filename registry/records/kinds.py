@@ -79,6 +79,14 @@ class DataUse(StrEnum):
     EVALUATION = "evaluation"
 
 
+class PersonalData(StrEnum):
+    """What a corpus holds of people."""
+
+    NONE = "none"
+    REVIEWED = "reviewed"
+    PRESENT = "present"
+
+
 class HeldOutRule(StrEnum):
     """What is held out of a data version that has no folder heldout/."""
 

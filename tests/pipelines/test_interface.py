@@ -13,6 +13,7 @@ import pytest
 import pipelines
 from pipelines import BtxError, Refused
 from pipelines.workspace.workspace import Workspace as Opened
+from registry.errors import Invalid
 from registry.records.answers.registering import RegisteredAnswer
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +130,20 @@ def test_data_is_registered_under_what_is_stated_of_it(own_story: Opened, tmp_pa
     draft = workspace.export("build/1", tmp_path / "draft", draft=True)
     assert (tmp_path / "draft/config.json").is_file()
     assert draft.ref == "build/1"
+
+
+def test_words_that_the_commands_refuse_are_refused_here(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"Sentence {n} of words that nobody else used.\n" for n in range(400)))
+    workspace = pipelines.Workspace.create(tmp_path / "w")
+    stated = {"license": "CC0-1.0", "source": "test", "pii": "none"}
+    for wrong in ({"use": "foo"}, {"use": "Evaluation"}, {"use": ""}, {"pii": "maybe"}):
+        with pytest.raises(Invalid, match="expected"):
+            workspace.data.add("words", text, **{**stated, **wrong})
+    with pytest.raises(Invalid, match="expected transformers, vllm"):
+        workspace.export("build/1", tmp_path / "draft", target="foo", draft=True)
+    workspace.data.add("words", text, use="training", **stated)
+    assert workspace.show("data/words").to_json()["use"] is None
 
 
 def test_the_notebook_runs(

@@ -84,6 +84,16 @@ def test_licences_that_documents_state_go_out_too(governed: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("use", "done"), [("evaluation", "measure"), ("training", "train"), (None, "train")]
+)
+def test_data_is_credited_with_what_it_was_used_for(
+    governed: Any, use: str | None, done: str
+) -> None:
+    written = files(collect(story(governed, license="CC0-1.0", use=use), "build/1"))
+    assert f"Used to {done} the model" in written.texts["NOTICE"]
+
+
+@pytest.mark.parametrize(
     "stated", ["(c) Jane Doe, all rights reserved", "LicenseRef-Contract-4711"]
 )
 def test_what_documents_say_that_is_no_licence_is_asked_and_passed_on_to_nobody(
