@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import Json, Ref, find_workspace, require_choice
+from pipelines.cli.options import Json, Ref, find_workspace, registered, require_choice
 from pipelines.cli.output import print_document, print_json, print_line, print_table
 from pipelines.workspace.terminal import cell
 from registry.records.kinds import UNUSABLE
@@ -40,9 +40,14 @@ def list_command(
     license: Annotated[str | None, typer.Option(metavar="SPDX-ID", help="likewise")] = None,
     holder: Annotated[str | None, typer.Option(metavar="TEXT", help="likewise")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="data/NAME[@V]", help="what it was made of")
+        str | None,
+        typer.Option(
+            metavar="data/NAME[@V]", help="what it was made of", autocompletion=registered
+        ),
     ] = None,
-    seed: Annotated[str | None, typer.Option(metavar="seed/NAME[@V]")] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="seed/NAME[@V]", autocompletion=registered)
+    ] = None,
     digest: Annotated[
         str | None,
         typer.Option(

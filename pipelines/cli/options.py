@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 def registered(incomplete: str) -> list[str]:
-    """Return the references that complete what the user has typed, for the shell."""
+    """Return the references and aliases that complete what the user has typed, for the shell."""
     from pipelines.jobs.show import LISTED, listed
 
     found: list[str] = []
     # A shell that completes shows no errors.
     with suppress(BtxError, OSError):
         workspace = find_workspace()
+        found += workspace.catalog.aliases()
         for plural, facts in LISTED.items():
             start = f"{facts.kind}/"
             if start.startswith(incomplete) or incomplete.startswith(start):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, find_workspace
+from pipelines.cli.options import Json, find_workspace, registered
 from pipelines.cli.output import print_answer, print_json, print_line
 from pipelines.workspace.bars import bar
 from pipelines.workspace.terminal import cell
@@ -31,7 +31,12 @@ app.add_typer(registry_app, name="registry")
 @app.command("audit")
 def audit_command(
     ref: Annotated[
-        str | None, typer.Argument(metavar="[REF]", help="default: everything that is registered")
+        str | None,
+        typer.Argument(
+            metavar="[REF]",
+            help="default: everything that is registered",
+            autocompletion=registered,
+        ),
     ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="mix again from the registered bytes and compare")
@@ -92,7 +97,12 @@ def _print_audit(answer: "AuditAnswer") -> None:
 @app.command("repair")
 def repair_command(
     ref: Annotated[
-        str | None, typer.Argument(metavar="[REF]", help="default: everything that is registered")
+        str | None,
+        typer.Argument(
+            metavar="[REF]",
+            help="default: everything that is registered",
+            autocompletion=registered,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

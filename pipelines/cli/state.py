@@ -4,7 +4,14 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Attached, FactsFile, Json, find_workspace, given_facts
+from pipelines.cli.options import (
+    Attached,
+    FactsFile,
+    Json,
+    find_workspace,
+    given_facts,
+    registered,
+)
 from pipelines.cli.output import print_answer, print_json, print_table
 
 app = typer.Typer()
@@ -12,7 +19,12 @@ fact_app = typer.Typer(help="Facts of your own, as facts.yaml has them.", no_arg
 app.add_typer(fact_app, name="fact")
 
 Subject = Annotated[
-    str, typer.Argument(metavar="REF|organisation", help="kind/name@version, or the organisation")
+    str,
+    typer.Argument(
+        metavar="REF|organisation",
+        help="kind/name@version, an alias, or the organisation",
+        autocompletion=registered,
+    ),
 ]
 
 

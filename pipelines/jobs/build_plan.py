@@ -33,7 +33,7 @@ from registry.records.facts import (
     SeedFacts,
     SnapshotFacts,
 )
-from registry.records.kinds import UNUSABLE, Mode
+from registry.records.kinds import UNUSABLE, Kind, Mode
 from registry.records.references import parse, require_name
 from registry.records.version import Version
 
@@ -166,10 +166,10 @@ def plan(workspace: Workspace, request: Request, *, executor: ExecutorName | Non
     target = _target(workspace, request.to) if request.to else None
     chosen = _members_of(workspace, target) if target else _usable(workspace, request, newest)
     for reference in request.with_:
-        version = catalog.get(parse(reference, "expert"), ExpertFacts)
+        version = catalog.get(catalog.reference(reference, Kind.EXPERT), ExpertFacts)
         chosen[version.ref.name] = version
     for reference in request.without:
-        chosen.pop(catalog.get(parse(reference, "expert")).ref.name, None)
+        chosen.pop(catalog.get(catalog.reference(reference, Kind.EXPERT)).ref.name, None)
     seed = _one_seed(chosen.values())
     given, resolved = _recipe(workspace, request, target)
     modes = {version.facts.mode for version in chosen.values()}
@@ -407,7 +407,7 @@ def _usable(
         )
     chosen: dict[str, Version[ExpertFacts]] = {}
     for reference in _line_experts(line.experts if line else None, newest):
-        wanted = parse(reference, "expert")
+        wanted = catalog.reference(reference, Kind.EXPERT)
         version = usable.get(wanted.name)
         if wanted.version or version is None:
             version = catalog.get(wanted, ExpertFacts)

@@ -45,10 +45,11 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[
     Args:
         workspace: whose catalogue is read.
         kind: seeds, data, experts, builds or exports.
-        filters: as the catalogue takes them.
+        filters: as the catalogue takes them; data and seed may be aliases.
 
     Raises:
         Invalid: for a word that is no kind.
+        NotFound: for data or a seed that is not registered.
     """
     if kind not in LISTED:
         raise Invalid(
@@ -57,7 +58,14 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[
             expected=" | ".join(LISTED),
             next=f"btx list {next(iter(LISTED))}",
         )
-    versions = workspace.catalog.versions(LISTED[kind], files=False, **filters)
+    named = {}
+    for part in (Kind.DATA, Kind.SEED):
+        if filters.get(part):
+            reference = workspace.catalog.reference(filters[part], part)
+            # A misspelled name is an error, not an empty list.
+            workspace.catalog.get(reference)
+            named[str(part)] = str(reference)
+    versions = workspace.catalog.versions(LISTED[kind], files=False, **{**filters, **named})
     statuses = workspace.catalog.statuses(versions)
     aliases = workspace.catalog.aliases()
     return [

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue.catalog import Catalog
 from registry.digest import sha256_file
 from registry.errors import Conflict, Invalid, Refused
 from registry.governance import keys, people, stating
@@ -109,7 +110,7 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
         Invalid, Refused: as `stated` does, and without a reason.
     """
     catalog = workspace.catalog
-    whole = str(catalog.get(reference).ref) if reference != ORGANISATION else reference
+    whole = _subject(catalog, reference)
     kind = stating.subject_kind(whole)
     schema = _schema(workspace, kind, used=True)
     taken_back = [pair.removesuffix("=") for pair in given.pairs if pair.endswith("=")]
@@ -133,17 +134,23 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
     return FactsAnswer(ref=whole, stated=tuple(values), at=event.at, by=event.actor, why=why)
 
 
+def _subject(catalog: Catalog, reference: str) -> str:
+    """Return the whole reference of a version; that of the organisation as it is."""
+    return reference if reference == ORGANISATION else str(catalog.get(reference).ref)
+
+
 def rows(workspace: Workspace, reference: str) -> list[FactRow]:
     """Return a row for each fact that is stated of a version, or that the schema has of its kind.
 
     Args:
         workspace: where it is registered.
-        reference: the version, or `organisation`.
+        reference: the version, its alias, or `organisation`.
     """
     catalog = workspace.catalog
-    known = stating.own_facts_of(catalog, reference)
+    whole = _subject(catalog, reference)
+    known = stating.own_facts_of(catalog, whole)
     schema = stating.valid_schema(catalog) or stating.read_schema(workspace.facts)
-    declared = schema.of_kind(stating.subject_kind(reference))
+    declared = schema.of_kind(stating.subject_kind(whole))
     lines = []
     for name in sorted({*known, *declared}):
         fact, definition = known.get(name), declared.get(name)

@@ -327,6 +327,19 @@ class Catalog:
         with self.database.read() as rows:
             return reading.statuses_of(rows, versions)
 
+    def reference(self, text: str, kind: Kind) -> Reference:
+        """Return the reference to a version of one kind that a text names.
+
+        Args:
+            text: a reference, its name alone, or an alias of a version of this kind.
+            kind: the kind.
+
+        Raises:
+            Invalid: for what is no reference to this kind.
+        """
+        behind = self.aliases().get(text, text)
+        return parse(behind if behind.startswith(f"{kind}/") else text, kind)
+
     def aliases(self) -> dict[str, str]:
         """Return the reference that each alias stands for now, by alias."""
         with self.database.read() as rows:

@@ -21,8 +21,10 @@ from pipelines.cli.look import _difference, _for_people
 from pipelines.cli.output import print_table_to
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
+from registry.governance import remarks
 from registry.records.answers.shown import Change
-from registry.records.facts import DataFacts
+from registry.records.facts import DataFacts, ExpertFacts, SeedFacts
+from registry.records.kinds import Kind
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 WIDTHS = (60, 80, 120, 200)
@@ -201,6 +203,32 @@ def test_the_shell_completes_commands_and_references(dashes: Path) -> None:
     assert completed("btx reb") == ["rebuild"]
     assert completed("btx show da") == ["data/x@1"]
     assert completed("btx show expert/") == []
+    assert subprocess.run([*PROGRAM, "alias", "set", "best", "data/x"], cwd=dashes).returncode == 0
+    assert completed("btx fact list be") == ["best"]
+    assert completed("btx list experts --data be") == ["best"]
+
+
+def test_an_alias_is_taken_wherever_a_reference_is(dashes: Path, btx: Run) -> None:
+    catalog = Catalog(f"sqlite:///{dashes}/.btx/registry.db", actor="eve")
+    seed = catalog.register("base", SeedFacts(license="MIT"))
+    made = ExpertFacts(seed=str(seed.ref), data=("data/x@1",), mode="full", licenses=("MIT",))
+    expert = catalog.register("x", made)
+    for alias, ref in (("best", "data/x"), ("start", "seed/base"), ("x", "expert/x")):
+        remarks.move_alias(catalog, alias, ref)
+    assert catalog.reference("x", Kind.EXPERT) == expert.ref
+    catalog.close()
+    assert btx(dashes, "fact", "list", "best").returncode == 0
+    # The alias x is an expert's: as data the name x is meant.
+    for option, named in (("--data", "best"), ("--data", "x"), ("--seed", "start")):
+        listed = json.loads(btx(dashes, "list", "experts", option, named, "--json").stdout)
+        assert [row["ref"] for row in listed] == ["expert/x@1"]
+
+
+def test_a_misspelled_filter_is_said_as_show_says_it(dashes: Path, btx: Run) -> None:
+    shown = btx(dashes, "show", "data/nope")
+    listed = btx(dashes, "list", "experts", "--data", "data/nope")
+    assert (listed.returncode, listed.stderr) == (shown.returncode, shown.stderr)
+    assert listed.returncode == 1
 
 
 def interrupted(command: list[str], root: Path, after_s: float) -> tuple[int, str]:
