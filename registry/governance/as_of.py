@@ -4,15 +4,14 @@ In:  the catalogue's log.  Out: the same answers as of now, as they were before 
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 
-from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.governance import gate
-from registry.records.events import Erased, Judged, Released, Retired, Withdrawn
+from registry.governance.out_of_use import out_of_use
+from registry.records.events import Judged, Released, Retired
 from registry.records.facts import BuildFacts
 from registry.records.version import Event, Version
 
@@ -79,18 +78,4 @@ class AsOf:
 
     @cached_property
     def _out_of_use(self) -> dict[str, int]:
-        """Return the number of the event since which each version is out of use."""
-        since: dict[str, int] = {}
-        events = [*self._retired]
-        for kind in (Withdrawn.logged_as, Erased.logged_as):
-            events += self.catalog.events(kind=kind)
-        for event in events:
-            for ref in self._reached(event.subject):
-                since[ref] = min(event.seq, since.get(ref, event.seq))
-        return since
-
-    def _reached(self, subject: str) -> list[str]:
-        """Return a version and all that was made from it; nothing for what is not registered."""
-        with suppress(BtxError):
-            return [str(node.ref) for node in self.catalog.lineage(subject, down=True).nodes]
-        return []
+        return out_of_use(self.catalog)

@@ -19,6 +19,7 @@ from registry.digest import digest
 from registry.errors import Damaged, Invalid, NotFound
 from registry.governance import acts, adoption, approving, stating
 from registry.governance.cel import expressions
+from registry.governance.out_of_use import out_of_use
 from registry.governance.policies import (
     Candidate,
     Policy,
@@ -284,11 +285,10 @@ def _if_in_use(catalog: Catalog, verdict: Verdict) -> Verdict:
 
 def _if_in_use_then(catalog: Catalog, verdict: Verdict, event: Event) -> Verdict:
     """Return the verdict; the logged refusal of what was out of use before its event."""
-    # Imported here: it asks this module what gates said.
-    from registry.governance.as_of import AsOf
-
     said = event.read(Judged).rules.get("gate/in-use")
-    if said != Outcome.REFUSED or not AsOf(catalog).was_out_of_use(event.subject, event.seq):
+    if said != Outcome.REFUSED:
+        return verdict
+    if out_of_use(catalog).get(event.subject, event.seq) >= event.seq:
         return verdict
     rule = RuleResult(policy="gate", rule="in-use", outcome="refused")
     return replace(verdict, outcome=Outcome.REFUSED, rules=(*verdict.rules, rule))
