@@ -24,7 +24,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import logging as transformers_logging
 
@@ -336,23 +336,22 @@ def _sharding(
 ) -> DistributedConfig | None:
     if machine.world == 1:
         return None
+    config = AutoConfig.from_pretrained(folder)
     plan = None
     if blocks is not None:
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(folder)
             skeleton = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         plan = dict.fromkeys(map(_of_any_layer, blocks(skeleton)), "free_full_weight")
     return DistributedConfig(
         fsdp_size=machine.world,
         fsdp_plan=plan,
         # Of a dense model no experts can be divided, though the stage's settings say so.
-        ep_size=machine.expert_parallel if _has_experts(folder) else 1,
+        ep_size=machine.expert_parallel if _has_experts(config) else 1,
         fsdp_mixed_precision=compute == torch.bfloat16,
     )
 
 
-def _has_experts(folder: Path) -> bool:
-    config = AutoConfig.from_pretrained(folder)
+def _has_experts(config: PreTrainedConfig) -> bool:
     layout = LAYOUTS.get(config.model_type)
     return layout is not None and bool(getattr(config, layout.count_key, 0))
 

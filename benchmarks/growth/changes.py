@@ -9,15 +9,12 @@ build before, and of a tuning from nothing with the same experts; at the end the
 recipe and change.
 """
 
-import argparse
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import torch
-from models import TUNE, Bits, Measured, Models
+from models import TUNE, Bits, Measured, Models, started
 from run import ALL, models_of
 from texts import GENERAL
 
@@ -87,11 +84,7 @@ def more(found: Bits, whole: Bits, domains: Sequence[str]) -> Bits:
 
 def main() -> None:
     """Print a line for each recipe, random seed and change, and the means."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = started(__doc__ or "")
     rows: dict[tuple[str, str], list[float]] = defaultdict(list)
     for random_seed in options.seeds:
         models = models_of(options.dir, random_seed)

@@ -6,6 +6,7 @@ held-out texts; what it all cost in floating point operations, teachers' passes 
 What is there from an earlier run is used. How a build grows is left to `growing`.
 """
 
+import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -181,9 +182,21 @@ class Models:
         return Measured(**json.loads(figures.read_text()))
 
 
+def started(about: str) -> argparse.Namespace:
+    """Return what the command line says: the scratch folder and the random seeds.
+
+    The order of float additions, and so every figure, depends on the number of threads: it is one.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    torch.set_num_threads(1)
+    return parser.parse_args()
+
+
 def tuned_as(domain: str) -> str:
     """Return the name under which a tuning knows a domain."""
     return objectives.GENERAL if domain == GENERAL else domain
 
 
-__all__ = ["Bits", "Measured", "Models", "flops_per_token", "tuned_as"]
+__all__ = ["Bits", "Measured", "Models", "flops_per_token", "started", "tuned_as"]

@@ -10,7 +10,6 @@ those of a build of the same experts that was tuned from nothing, and the share 
 seed; at the end the means of each way, on the text that ways are chosen on and on the other.
 """
 
-import argparse
 import random
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-import torch
-from models import Measured, Models, tuned_as
+from models import Measured, Models, started, tuned_as
 from texts import GENERAL, domains
 
 from btx_core.mixing.mix import Member, MixRecipe, mix
@@ -164,11 +162,7 @@ def ended(models: Models, label: str, builds: Sequence[Members], out: Path) -> I
 
 def main() -> None:
     """Print a line for each way, random seed and order, and the means."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = started(__doc__ or "")
     rows: list[Ended] = []
     for random_seed in options.seeds:
         models = Models(options.dir / str(random_seed), random_seed, domains(options.dir / "data"))
