@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
-from enum import StrEnum
 from pathlib import Path
 
 from btx_core import texts
@@ -17,7 +16,7 @@ from registry.errors import Invalid
 from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, DocumentCounts, Sketch, TextReading
-from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind, PersonalData
+from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
 from registry.records.version import FileFact, Version
 from registry.urls import without_secrets
 
@@ -53,8 +52,7 @@ def add_data(
             no byte stays.
     """
     _check_date(statement.retain_until)
-    _require_word("--pii", statement.pii, PersonalData)
-    _require_word("--use", statement.use, DataUse)
+    _check_use(statement.use)
     # That it is trained on is what is meant where nothing is stated.
     use = None if statement.use == DataUse.TRAINING else statement.use
     statement = statement.model_copy(update={**_licence(statement), "use": use})
@@ -131,13 +129,12 @@ def _facts(name: str, source: Path | str, statement: DataStatement) -> DataFacts
     return facts.model_copy(update={"url": url}) if url else facts
 
 
-def _require_word(option: str, stated: str | None, words: type[StrEnum]) -> None:
-    """Check a statement that takes one of a few words."""
-    if stated is not None and stated not in set(words):
+def _check_use(use: str | None) -> None:
+    if use is not None and use not in set(DataUse):
         raise Invalid(
-            option,
-            found=repr(stated),
-            expected=", ".join(words),
+            "--use",
+            found=repr(use),
+            expected=", ".join(DataUse),
             next="state one of these, or leave it out",
         )
 
