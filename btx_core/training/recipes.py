@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from btx_core.problems import WrongUsage
+
 BranchMode = Literal["anchored", "full"]
 TuneMode = Literal["none", "router", "shared", "all"]
 Precision = Literal["float32", "bfloat16"]
@@ -142,3 +144,26 @@ def growing(recipe: TuneRecipe, *, joins: bool) -> TuneRecipe:
         batch=math.ceil(recipe.batch * recipe.grow_batch),
         learning_rate=recipe.learning_rate * recipe.grow_rate,
     )
+
+
+def check_parts(recipe: Optimisation, processes: int) -> None:
+    """Check that a step's sequences divide over the processes, and theirs into parts.
+
+    Raises:
+        WrongUsage: before anything is computed.
+    """
+    if recipe.batch % processes:
+        raise WrongUsage(
+            "recipe key batch",
+            found=f"{recipe.batch} sequences for {processes} processes",
+            expected=f"a multiple of {processes}",
+            next="change batch, or the number of processes",
+        )
+    rows = recipe.batch // processes
+    if recipe.accumulate > rows:
+        raise WrongUsage(
+            "recipe key accumulate",
+            found=f"{recipe.accumulate} parts of {rows} sequences, which is what a process takes",
+            expected=f"at most {rows}",
+            next="lower accumulate, or raise batch",
+        )

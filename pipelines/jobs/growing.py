@@ -65,6 +65,17 @@ def is_grown(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     return _grown_from(workspace, build) is not None
 
 
+def recipe_ahead(planned: Plan, grown: Growing | None) -> TuneRecipe:
+    """Return the recipe of the tuning that is ahead.
+
+    Args:
+        planned: what is composed.
+        grown: what it is tuned on from.
+    """
+    whole = recipe(TuneRecipe, planned.ordered.tune)
+    return whole if grown is None else growing(whole, joins=grown.joining > 0)
+
+
 def tuning_of(planned: Plan, grown: Growing | None) -> TuningAnswer:
     """Return the tuning that is ahead, beside one from nothing.
 
@@ -72,8 +83,7 @@ def tuning_of(planned: Plan, grown: Growing | None) -> TuningAnswer:
         planned: what is composed.
         grown: what it is tuned on from.
     """
-    whole = recipe(TuneRecipe, planned.ordered.tune)
-    ahead = whole if grown is None else growing(whole, joins=grown.joining > 0)
+    whole, ahead = recipe(TuneRecipe, planned.ordered.tune), recipe_ahead(planned, grown)
     fields: JsonObject = {
         "from": str(grown.build.ref) if grown else NOTHING,
         "steps": _steps(ahead),

@@ -16,7 +16,7 @@ from pathlib import Path
 from btx_core.files import replace_text
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
-from btx_core.training.recipes import TuneRecipe
+from btx_core.training.recipes import TuneRecipe, check_parts
 from pipelines.jobs import collect_evidence, gates, state_facts, tell_lineage
 from pipelines.jobs.build_plan import (
     Plan,
@@ -28,7 +28,14 @@ from pipelines.jobs.build_plan import (
     tuning_need,
 )
 from pipelines.jobs.forecast import forecast
-from pipelines.jobs.growing import Growing, growing_from, is_grown, tuning_of, with_flops
+from pipelines.jobs.growing import (
+    Growing,
+    growing_from,
+    is_grown,
+    recipe_ahead,
+    tuning_of,
+    with_flops,
+)
 from pipelines.jobs.price import price_of_one_more
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
@@ -135,10 +142,11 @@ def rebuild(
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
         require_settings_of_seed(planned)
-        _places(workspace, planned, executor)
+        grown = growing_from(workspace, planned)
+        _places(workspace, planned, grown, executor)
         # Nobody takes the number between its choice and the verdict that names it.
         with workspace.numbering(Kind.BUILD, "") as number:
-            asked = _ask(workspace, planned, f"build/{number}", own)
+            asked = _ask(workspace, planned, f"build/{number}", own, grown)
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         run = Run(
@@ -150,7 +158,7 @@ def rebuild(
             shards=shards,
             snapshot=snapshot,
             own=own,
-            grown=growing_from(workspace, planned),
+            grown=grown,
         )
         if planned.chosen and planned.scope:
             remark(f"tune: {fitted.sentence(planned.chosen, planned.scope)}")
@@ -206,7 +214,8 @@ def look_ahead(
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
     folder = folders.build_folder(workspace.root, last) if last else None
-    tuning = tuning_of(planned, growing_from(workspace, planned))
+    grown = growing_from(workspace, planned)
+    tuning = tuning_of(planned, grown)
     expected = forecast(workspace, planned, shards, folder, tuning.tokens)
     return ForecastAnswer(
         build=None,
@@ -220,9 +229,9 @@ def look_ahead(
         changes=tuple(changes(planned)),
         weights=tuple(expected.weights),
         cost=expected.cost,
-        refused_by=_refusals(workspace, planned),
+        refused_by=_refusals(workspace, planned, grown),
         measured_on=expected.measured_on,
-        stages=_places(workspace, planned, executor),
+        stages=_places(workspace, planned, grown, executor),
         chosen=planned.chosen,
         tuning=with_flops(tuning, expected.cost.get("flops")),
         price=price_of_one_more(workspace, planned),
@@ -230,14 +239,22 @@ def look_ahead(
 
 
 def _places(
-    workspace: Workspace, planned: Plan, executor: ExecutorName | None
+    workspace: Workspace, planned: Plan, grown: Growing | None, executor: ExecutorName | None
 ) -> tuple[PlannedStage, ...]:
-    """Return where each stage runs. Raises Invalid for resources that cannot be honoured."""
+    """Return where each stage runs.
+
+    Raises:
+        Invalid: for resources that cannot be honoured.
+        WrongUsage: for a batch that the processes of the tuning cannot share.
+    """
     settings, places = workspace.settings, [MIX]
     for stage in PLACED:
         resources = settings.resources(stage, executor)
         check(resources, Clusters.of(settings))
         tunes = stage == "tune"
+        ahead = recipe_ahead(planned, grown)
+        if tunes and ahead.mode != "none":
+            check_parts(ahead, resources.processes)
         needed = tuning_need(workspace, planned, resources, planned.chosen) if tunes else None
         places.append(placed(stage, resources, needed))
     return tuple(places)
@@ -273,28 +290,31 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     return True
 
 
-def _ask(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) -> str:
+def _ask(
+    workspace: Workspace, planned: Plan, ref: str, own: StatedFacts, grown: Growing | None
+) -> str:
     """Ask the gate, and return the digest of the event that logs its verdict."""
-    asked = _candidate(workspace, planned, ref, own)
+    asked = _candidate(workspace, planned, ref, own, grown)
     gates.ask(workspace, Gate.BUILD, ref, asked)
     return _last_verdict(workspace, ref)
 
 
-def _candidate(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) -> BuildEvidence:
+def _candidate(
+    workspace: Workspace, planned: Plan, ref: str, own: StatedFacts, grown: Growing | None
+) -> BuildEvidence:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
     catalog = workspace.catalog
-    grown = growing_from(workspace, planned)
     before = grown.build.facts.tuned_on if grown else ()
     asked = collect_evidence.of_candidate(catalog, ref, seed, members, planned.content, before)
     return asked.model_copy(update={"own": own.evidence, "line": planned.line})
 
 
-def _refusals(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
+def _refusals(workspace: Workspace, planned: Plan, grown: Growing | None) -> tuple[str, ...]:
     """Return the rules by which gate build would refuse the plan now; nothing is logged."""
     ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
     own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
-    asked = _candidate(workspace, planned, ref, own)
+    asked = _candidate(workspace, planned, ref, own, grown)
     question = gates.question(workspace, Gate.BUILD, ref, asked)
     refused = gate.check(workspace.catalog, question).refusals()
     return tuple(f"{rule.name}: {rule.message}" for rule in refused)
@@ -461,10 +481,12 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         ref = f"build/{number}"
         if number != run.number:
             remark(f"build/{run.number} was taken meanwhile: this is {ref}")
-            run = replace(run, number=number, asked=_ask(workspace, run.planned, ref, run.own))
+            run = replace(
+                run, number=number, asked=_ask(workspace, run.planned, ref, run.own, run.grown)
+            )
         elif _last_verdict(workspace, ref) != run.asked:
             # A verdict speaks of one candidate, and another one asked under this number too.
-            run = replace(run, asked=_ask(workspace, run.planned, ref, run.own))
+            run = replace(run, asked=_ask(workspace, run.planned, ref, run.own, run.grown))
         return _record_numbered(run, order)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
-from btx_core.training.recipes import TrainRecipe
+from btx_core.training.recipes import TrainRecipe, check_parts
 from pipelines.jobs import gates, state_facts
 from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
@@ -291,9 +291,11 @@ def _orders(
         chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
         own_text = _folder(workspace, corpus)
         order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
-        ordered[name] = fitted.kept(before.get(name), order)
-        if ordered[name].chosen:
-            remark(f"{name}: {fitted.sentence(chosen, scope)}")
+        order = fitted.kept(before.get(name), order)
+        check_parts(recipe(TrainRecipe, complete(given, order.chosen)), resources.processes)
+        if order.chosen:
+            remark(f"{name}: {fitted.sentence(order.chosen, scope)}")
+        ordered[name] = order
     return ordered
 
 

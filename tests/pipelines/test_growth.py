@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from btx_core.problems import WrongUsage
 from pipelines.cli.look import lineage_answer
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
@@ -137,6 +138,22 @@ def test_a_grown_build_is_built_from_nothing_when_asked(own_story: Workspace) ->
     assert asked
     assert asked.from_ == "nothing"
     assert rebuild(workspace, Request(from_nothing=True)).status == "unchanged"
+
+
+@pytest.mark.slow
+def test_a_larger_batch_of_growth_is_shared_by_the_processes_or_refused_at_the_door(
+    own_story: Workspace,
+) -> None:
+    settings = own_story.root / "btx.toml"
+    tuning = f"{TUNING}grow_batch = 1.5\n"
+    settings.write_text(settings.read_text().replace("[recipe.tune]\n", tuning))
+    rebuild(Workspace.find(own_story.root), Request(without=["code"]))
+    settings.write_text(f"{settings.read_text()}[machine]\nprocesses = 4\n")
+    workspace = Workspace.find(own_story.root)
+    for start in (look_ahead, rebuild):
+        with pytest.raises(WrongUsage, match="6 sequences for 4 processes"):
+            start(workspace)
+    assert look_ahead(workspace, Request(from_nothing=True)).status == "planned"
 
 
 def cost(workspace: Workspace, build: str) -> int:

@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from btx_core.problems import WrongUsage
+from pipelines.jobs.build_plan import Request
+from pipelines.jobs.rebuild import look_ahead as rebuild_ahead
+from pipelines.jobs.rebuild import rebuild
+from pipelines.jobs.train import look_ahead as train_ahead
 from pipelines.jobs.train import train
 from pipelines.stages import executors, gpus, local_processes, slurm_jobs
 from pipelines.stages.executors import Clusters
@@ -170,6 +175,27 @@ def test_nothing_is_written_of_a_training_that_is_refused(own_story: Workspace) 
     with pytest.raises(Invalid, match="minutes"):
         train(Workspace.find(root), {"again": "data/math"})
     assert (root / "branches.yaml").read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_starts(
+    own_story: Workspace,
+) -> None:
+    root = own_story.root
+    with (root / "btx.toml").open("a") as file:
+        file.write("[machine]\nprocesses = 3\n")
+    workspace = Workspace.find(root)
+    before = visible_files(root)
+    without = Request(without=["math"])
+    for start in (
+        lambda: train(workspace, {"again": "data/math"}),
+        lambda: train_ahead(workspace, {"again": "data/math"}),
+        lambda: rebuild(workspace, without),
+        lambda: rebuild_ahead(workspace, without),
+    ):
+        with pytest.raises(WrongUsage, match="4 sequences for 3 processes"):
+            start()
+    assert visible_files(root) == before
 
 
 @pytest.mark.usefixtures("no_gpu")
