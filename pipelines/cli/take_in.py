@@ -266,7 +266,6 @@ def train_command(
 
     Example: btx train math --data data/math
     """
-    from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
     from pipelines.workspace.workspace import read_recipes
     from registry.errors import Refused
@@ -289,6 +288,9 @@ def train_command(
         print_answer(plan, json, _forecast_text(plan))
         return
     branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)
+    # Imported here: it loads torch, which nothing before needs.
+    from pipelines.jobs.register import register
+
     versions, refused = [], []
     for name, branch in branches.items():
         try:
@@ -333,11 +335,15 @@ def register_command(
 
     Example: btx register legal ./checkpoints/legal --data data/legal
     """
-    from pipelines.jobs.register import register
     from pipelines.jobs.train import newest_seed
+    from pipelines.workspace.folders import require_there
 
     workspace = find_workspace().stating(given_facts(fact, facts, attach))
+    require_there(path)
     seed = seed or newest_seed(workspace)
+    # Imported here: it loads torch, which nothing before needs.
+    from pipelines.jobs.register import register
+
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
 
 

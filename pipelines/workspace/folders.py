@@ -71,6 +71,14 @@ LONG = 1 << 30
 logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
+def require_there(source: Path) -> None:
+    """Raise NotFound where there is neither a file nor a folder."""
+    if not source.exists():
+        raise NotFound(
+            str(source), found="nothing there", expected="a file or folder", next="check the path"
+        )
+
+
 @contextmanager
 def incoming(
     source: Path | str, target: Path, *, taken: Mapping[str, Path] | None = None
@@ -91,10 +99,8 @@ def incoming(
         Invalid: for an empty source, or one with a link that leaves it or a name that is no text;
             then nothing was copied.
     """
-    if isinstance(source, Path) and not source.exists():
-        raise NotFound(
-            str(source), found="nothing there", expected="a file or folder", next="check the path"
-        )
+    if isinstance(source, Path):
+        require_there(source)
     copy = target.with_name(f".{target.name}.incoming")
     shutil.rmtree(copy, ignore_errors=True)
     try:
