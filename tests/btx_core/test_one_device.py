@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from btx_core.measuring.evaluation import evaluate
 from btx_core.measuring.samples import Limits, sample
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.tokens import Tokens
+from btx_core.training import router_start
 from btx_core.training.branch import train
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
@@ -139,8 +141,11 @@ CASES: dict[str, Callable[[Setting], Run]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_arithmetic_of_a_stage_is_on_the_device_of_its_model(
-    name: str, setting: Setting, tmp_path: Path
+    name: str, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Few sequences to fit router weights to: every operation is the same, and counted slowly.
+    monkeypatch.setattr(router_start, "SEQUENCES", 6)
+    monkeypatch.setattr(router_start, "statistics", partial(router_start.statistics, sequences=6))
     with pretended_gpu() as gpu:
         CASES[name](setting)(tmp_path / "out")
     assert gpu.work["cuda"] > 0

@@ -189,7 +189,16 @@ def submodule(folder: Path) -> None:
 UNUSUAL = (git, dvc, broken_pipeline, pipeline, ignore, pipe, linked_folder, submodule)
 
 
-@pytest.mark.parametrize("make", UNUSUAL, ids=lambda make: make.__name__)
+def everything(folder: Path) -> None:
+    for make in (git, broken_pipeline, ignore, pipe, linked_folder, submodule):
+        make(folder)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [everything, dvc, *(pytest.param(make, marks=pytest.mark.slow) for make in UNUSUAL)],
+    ids=lambda make: make.__name__,
+)
 def test_what_is_taken_in_is_exactly_what_another_machine_gets(
     tmp_path: Path, corpus: Path, btx: Run, make: Callable[[Path], None]
 ) -> None:
@@ -281,7 +290,14 @@ def test_a_snapshot_in_the_cache_of_hugging_face_is_taken_with_its_blobs(
         pass
 
 
-@pytest.mark.parametrize("name", ["a?b", "100%20c", "${HOME}", "a#b&c=d", "${item.seed}%s"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a?b#c&d=e%20f",
+        "${item.seed}%s",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("a?b", "100%20c", "${HOME}")),
+    ],
+)
 def test_a_workspace_lies_wherever_a_file_system_lets_it(
     tmp_path: Path, corpus: Path, btx: Run, name: str
 ) -> None:
