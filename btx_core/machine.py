@@ -10,6 +10,7 @@ trusted is left to `btx_core.checkpoints.checkpoint`.
 """
 
 import gc
+import math
 import os
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -197,7 +198,7 @@ def here() -> Machine:
     """Return the machine that this process is a part of.
 
     The environment says what cannot be seen: `BTX_EXPERT_PARALLEL`, how many processes divide the
-    experts of a mixture among them, which divides the number of processes and of experts; and
+    experts of a mixture among them, which divides the number of processes; and
     `BTX_RECOMPUTE`, "1" where activations are to be computed again on the way back.
 
     Returns:
@@ -345,15 +346,17 @@ def _sharding(
     return DistributedConfig(
         fsdp_size=machine.world,
         fsdp_plan=plan,
-        # Of a dense model no experts can be divided, though the stage's settings say so.
-        ep_size=machine.expert_parallel if _has_experts(config) else 1,
+        ep_size=_dividing_experts(config, machine),
         fsdp_mixed_precision=compute == torch.bfloat16,
     )
 
 
-def _has_experts(config: PreTrainedConfig) -> bool:
+def _dividing_experts(config: PreTrainedConfig, machine: Machine) -> int:
+    """Return how many processes divide the experts of a model evenly, of those that are to."""
     layout = LAYOUTS.get(config.model_type)
-    return layout is not None and bool(getattr(config, layout.count_key, 0))
+    experts = getattr(config, layout.count_key, 0) if layout else 0
+    # Of a dense model no experts can be divided, though the stage's settings say so.
+    return math.gcd(machine.expert_parallel, experts or 1)
 
 
 def _empty_tensors(folder: Path) -> set[str]:

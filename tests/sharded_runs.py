@@ -55,6 +55,8 @@ FOUR = {
     "four-all": replace(TUNE, mode="all"),
     "four-switch": replace(TUNE, capacity=1.0),
     "four-sample": TUNE,
+    # From a build of three, which they do not divide.
+    "four-grow": replace(TUNE, grow=0.8),
 }
 # Mixtures: how many experts beside the seed's, and how they are chosen.
 MIXTURES: dict[str, tuple[int, Routing]] = {

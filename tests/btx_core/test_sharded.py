@@ -164,14 +164,15 @@ def test_an_error_of_one_process_ends_both_and_names_it(ground: Path, tmp_path: 
     assert [file.name for file in (tmp_path / "two" / "anchored").iterdir()] == ["mine"]
 
 
-def test_settings_that_divide_experts_leave_dense_models_whole(
+def test_settings_that_divide_experts_leave_whole_what_they_do_not_divide(
     ground: Path, tmp_path: Path
 ) -> None:
-    """`expert_parallel` is of a machine, and so of its training of branches too."""
-    done = start(ground, tmp_path / "two", "anchored", "beside", experts=2)
+    """`expert_parallel` is of a machine, and so of its branches and of builds of any size too."""
+    names = ("anchored", "beside", "shared", "four-grow")
+    done = start(ground, tmp_path / "two", *names, experts=2)
     assert done.returncode == 0, done.stderr[-3000:]
     (tmp_path / "one").mkdir()
-    for name in ("anchored", "beside"):
+    for name in names:
         sharded_runs.run(name, ground, tmp_path / "one")
         check_alike(tmp_path / "one", tmp_path / "two", name)
 
