@@ -100,7 +100,7 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
     if not tokenizer.chat_template:
         raise no_template(document.where, "the tokenizer")
     chat = _Chat(document, tokenizer)
-    text = chat.written(document.messages)
+    text = chat.written(chat.messages)
     if chat.marks_what_is_said and tokenizer.is_fast:
         return _from_marks(chat, text, tokenizer)
     return _from_spans(text, chat.spans(text), tokenizer)
@@ -122,11 +122,24 @@ def no_template(where: str, of: str) -> Unreadable:
     )
 
 
+def is_in_parts(message: Message) -> bool:
+    """Tell whether the content of a message is a list of texts."""
+    return not isinstance(message.get("content"), str | None)
+
+
+def _in_text(message: Message) -> Message:
+    """Return a message whose content is one text: many templates write a list as Python does."""
+    if not is_in_parts(message):
+        return message
+    return {**message, "content": "\n".join(part["text"] for part in message["content"])}
+
+
 class _Chat:
     """A conversation, and the template that writes it."""
 
     def __init__(self, document: Document, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.document = document
+        self.messages = [_in_text(message) for message in document.messages]
         self.tokenizer = tokenizer
         # Any: a list of mappings; None where the template is to see no tools.
         self.tools: Any = [dict(tool) for tool in document.tools] or None
@@ -153,7 +166,7 @@ class _Chat:
 
     def spans(self, text: str) -> list[Span]:
         """Return what the assistant says of the whole text, message by message."""
-        messages, spans = self.document.messages, []
+        messages, spans = self.messages, []
         for number, message in enumerate(messages):
             if message["role"] != ASSISTANT:
                 continue
@@ -183,7 +196,7 @@ class _Chat:
 def _from_marks(chat: _Chat, text: str, tokenizer: "PreTrainedTokenizerBase") -> PartlyLearnt:
     """Take transformers' own mask of what the assistant says."""
     tokens = chat.applied(
-        chat.document.messages,
+        chat.messages,
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btx_core.columns import Document, Unreadable
-from btx_core.conversations import PartlyLearnt, encoded, template_digest
+from btx_core.conversations import PartlyLearnt, encoded, is_in_parts, template_digest
 from btx_core.files import any_json, whole_folder
 from btx_core.problems import WrongUsage
 from btx_core.texts import AnyText, Split, refuse_empty, split, text_folder
@@ -44,6 +44,8 @@ TOKEN_TYPES: Mapping[str, type[np.unsignedinteger[Any]]] = {
     "uint32": np.uint32,
 }
 META = "tokens.json"
+# In keys and digests: once a message in parts was written as the template writes a list.
+PARTS = "parts as text"
 # Of tokenizers that the tokenizers library runs, whatever class reads them.
 FAST = "TokenizersBackend"
 
@@ -250,7 +252,7 @@ class _Writer:
         self.template = None if divided.folder.reading.older else template_digest(tokenizer)
         named = f"{FORM} {divided.digest} {self.tokenizer_digest}"
         if self.template:
-            named += f" {self.template}"
+            named += f" {self.template} {PARTS}"
         self.key = hashlib.sha256(named.encode()).hexdigest()[:32]
 
     def write(self, folder: Path) -> None:
@@ -265,7 +267,8 @@ class _Writer:
         digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
         meta = {"form": FORM, "type": self.type, "files": digests}
         if train.conversations + heldout.conversations:
-            meta["template"] = self.template
+            in_parts = train.in_parts or heldout.in_parts
+            meta["template"] = f"{self.template} {PARTS}" if in_parts else self.template
         (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
     def is_whole(self, path: Path) -> bool:
@@ -303,6 +306,7 @@ class _Side:
     stack: ExitStack
     documents: int = 0
     conversations: int = 0
+    in_parts: bool = False
     written: int = 0
     _waiting: list[_Piece] = field(default_factory=list)
     _characters: int = 0
@@ -356,6 +360,7 @@ class _Side:
         self._ends.write(np.array(self._put(last, list(tokens.ids)), dtype=np.int64).tobytes())
         self.documents += 1
         self.conversations += bool(document.messages)
+        self.in_parts = self.in_parts or any(map(is_in_parts, document.messages))
 
     def _put_bytes(self, tokens: PartlyLearnt) -> None:
         """Write what only held-out text needs."""

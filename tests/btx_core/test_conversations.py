@@ -180,6 +180,22 @@ def test_another_template_makes_other_tokens_of_the_same_folder(
 
 
 @pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_what_is_said_in_parts_is_written_as_its_text(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str
+) -> None:
+    tokenizer.chat_template = template
+    written = []
+    for in_parts in (False, True):
+        rows = [{"messages": messages(turns)} for turns in CONVERSATIONS[:2]]
+        if in_parts:
+            for message in (one for row in rows for one in row["messages"]):
+                message["content"] = [{"type": "text", "text": message["content"]}]  # type: ignore[assignment]
+        folder = corpus(tmp_path / str(in_parts), rows)
+        written.append(learnt_of(Tokens.of(folder, tokenizer).train))
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
 def test_a_template_that_asks_for_the_day_writes_the_same_tokens_on_every_day(
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
