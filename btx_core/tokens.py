@@ -264,6 +264,8 @@ class _Writer:
             train.flush()
             heldout.flush()
         refuse_empty(self.divided.folder, train.documents, heldout.documents)
+        for side in (train, heldout):
+            side.refuse_silent(self.divided.folder.path)
         digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
         meta = {"form": FORM, "type": self.type, "files": digests}
         if train.conversations + heldout.conversations:
@@ -307,6 +309,7 @@ class _Side:
     documents: int = 0
     conversations: int = 0
     in_parts: bool = False
+    spells: bool = False
     written: int = 0
     _waiting: list[_Piece] = field(default_factory=list)
     _characters: int = 0
@@ -336,6 +339,22 @@ class _Side:
             self._write(self._waiting)
         self._waiting, self._characters = [], 0
 
+    def _says_anything(self, tokens: PartlyLearnt) -> bool:
+        ids = np.array(tokens.ids, dtype=np.int64)[tokens.learnt].tolist()
+        text = self.writer.tokenizer.decode(ids, skip_special_tokens=True)
+        return bool(str(text).strip())
+
+    def refuse_silent(self, folder: Path) -> None:
+        """Refuse conversations of which nothing would be learnt or measured."""
+        if self.conversations and self.conversations == self.documents and not self.spells:
+            raise Unreadable(
+                folder,
+                found=f"{self.conversations} conversations for {self.path.name}, of whose answers "
+                "the chat template writes nothing",
+                expected="a template that writes what the assistant says and calls",
+                next="take a seed whose template writes tool_calls, or add conversations with text",
+            )
+
     def _pieces(self, document: Document) -> Iterator[_Piece]:
         return _pieces(document.text)
 
@@ -355,6 +374,7 @@ class _Side:
             if self._unlearnt is None:
                 self._unlearnt = self._open("unlearnt")
             self._unlearnt.write((changes.astype(np.int64) + begun).tobytes())
+        self.spells = self.spells or self._says_anything(tokens)
         self._put_bytes(tokens)
         last = _Piece("", ends_document=True)
         self._ends.write(np.array(self._put(last, list(tokens.ids)), dtype=np.int64).tobytes())

@@ -166,6 +166,22 @@ def test_an_assistant_that_only_calls_tools_gives_something_to_learn(
         refuse_unusable(corpus(tmp_path / "silent", [{"messages": [asked, silent]}] * 2))
 
 
+def test_calls_that_the_template_leaves_out_are_no_text_to_learn(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}
+    asked = {"role": "user", "content": "Will it rain?"}
+    calls = {"role": "assistant", "content": "", "tool_calls": [call]}
+    folder = corpus(tmp_path, [{"messages": [asked, calls]}] * 9)
+    refuse_unusable(folder)
+    tokenizer.chat_template = PLAIN
+    with pytest.raises(Unreadable, match="of whose answers the chat template writes nothing"):
+        Tokens.of(folder, tokenizer)
+    tokenizer.chat_template = MARKED
+    with pytest.raises(Unreadable, match="9 conversations for train"):
+        Tokens.of(folder, tokenizer)
+
+
 def test_another_template_makes_other_tokens_of_the_same_folder(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
