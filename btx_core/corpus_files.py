@@ -230,6 +230,13 @@ def _json(file: Path, reading: Reading) -> Iterator[Document]:
                 yield from _lone_object(row, file, reading)
                 return
             yield _document(row, f"{file}, item {number}", number, reading)
+        if is_array and reading.takes_all_in and not values.ended():
+            raise Unreadable(
+                f"{file}, behind item {number}",
+                found="more behind the array's end",
+                expected="one array of rows, or rows one after another",
+                next="write all rows into one array, or one row a line as .jsonl",
+            )
 
 
 def _lone_object(row: object, file: Path, reading: Reading) -> Iterator[Document]:

@@ -324,6 +324,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
         ("a.jsonl", b"[" * 100_000, "jsonl:1"),
         ("a.json", b'[{"text": "a"}, {"text": "b"', "item 2"),
         ("a.json", b'[{"text": "a"}, {"name": "b"}]', "item 2"),
+        ("a.json", b'[{"text": "a"}]\n[{"text": "b"}]', "item 1(.|\n)*more behind the array"),
+        ("a.json", b'[]\n[{"text": "b"}]', "more behind the array"),
         ("a.csv", b"text,id\na,1\nb\n", "csv:3"),
         ("a.csv", b"name,id\na,1\n", "--text-field name"),
         ("a.csv", b"text;id\na;1\n", "delimiter looks like `;`"),
