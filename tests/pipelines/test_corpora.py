@@ -133,6 +133,11 @@ def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(
     assert sorted(number or 0 for number in numbers) == list(range(1, 121))
     with pytest.raises(Invalid, match="2 to 8"):
         suggest(tmp_path / "mixed", 1)
+    (tmp_path / "folder").mkdir()
+    bodies = tmp_path / "folder" / "all.jsonl"
+    written(bodies, [{"body": row["text"]} for row in rows])
+    for source in (bodies, bodies.parent):
+        assert suggest(source, text_field="body") == answer
 
 
 def test_a_version_says_that_its_rows_hold_more_only_where_they_do(
