@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 from btx_core import corpus_files
 from btx_core.columns import Unreadable
 from btx_core.corpus_files import Reading
+from btx_core.corpus_rest import write_rest
 from btx_core.texts import TextFolder, documents_of, every, split
 
 Rows = Sequence[dict[str, Any]]
@@ -429,3 +430,10 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(tmp_path: Path, name
         peaks.append(tracemalloc.get_traced_memory()[1] + held)
         tracemalloc.stop()
     assert peaks[1] < 4_000_000 + peaks[0] < 16_000_000
+
+
+def test_the_rest_of_an_array_is_written_whatever_else_its_rows_hold(tmp_path: Path) -> None:
+    rows = [{"text": "one"}, {"text": "zwölf", "note": "half of a character: \ud83d"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert write_rest(tmp_path / "a.json", tmp_path / "b.json", Reading(), {1})
+    assert json.loads((tmp_path / "b.json").read_text()) == rows[1:]
