@@ -12,6 +12,7 @@ import csv
 import gzip
 import importlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -271,7 +272,9 @@ def _refuse_rows_inside(row: Mapping[str, Any], file: Path) -> None:
 
 def _is_alone(file: Path) -> bool:
     """Whether a file is the only one of its folder."""
-    return all(other == file for other in file.parent.iterdir())
+    # Not iterdir, which reads the whole folder: there may be a million such files in it.
+    with os.scandir(file.parent) as entries:
+        return all(entry.name == file.name for entry in entries)
 
 
 class _JsonValues:

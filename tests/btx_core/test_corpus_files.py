@@ -432,6 +432,15 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(tmp_path: Path, name
     assert peaks[1] < 4_000_000 + peaks[0] < 16_000_000
 
 
+def test_files_of_one_object_each_are_read_without_a_list_of_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.json").write_text(json.dumps({"body": "words"}))
+    monkeypatch.setattr(Path, "iterdir", None)
+    assert len(list(every(tmp_path))) == 3
+
+
 def test_the_rest_of_an_array_is_written_whatever_else_its_rows_hold(tmp_path: Path) -> None:
     rows = [{"text": "one"}, {"text": "zwölf", "note": "half of a character: \ud83d"}]
     (tmp_path / "a.json").write_text(json.dumps(rows))
