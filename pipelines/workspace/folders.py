@@ -452,7 +452,7 @@ def _contents(source: Path) -> _Contents:
     files: dict[str, Path] = {}
     left_out: list[str] = []
     allowed = _link_targets(source)
-    for folder, names, file_names in os.walk(source):
+    for folder, names, file_names in os.walk(source, onerror=_raise):
         here = Path(folder)
         for name in sorted(names):
             path = here / name
@@ -473,6 +473,11 @@ def _contents(source: Path) -> _Contents:
             else:
                 files[relative] = path
     return _Contents(dict(sorted(files.items())), left_out)
+
+
+def _raise(error: OSError) -> None:
+    """Raise what keeps a folder from being listed, which os.walk would pass over."""
+    raise error
 
 
 def _link_targets(source: Path) -> Sequence[Path]:
