@@ -448,6 +448,9 @@ def _contents(source: Path) -> _Contents:
     if not source.is_dir():
         if not source.is_file():
             raise _refused(source, "no file or folder", "a file or folder", "name one")
+        if source.name in NOT_HELD or source.suffix == ".dvc":
+            advice = f"dvc pull {source}, and name what that brings"
+            raise _refused(source, "a file of DVC or git, which holds no text", "text", advice)
         return _Contents({source.name: source}, ())
     files: dict[str, Path] = {}
     left_out: list[str] = []

@@ -110,6 +110,12 @@ def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(Invalid, match="no file"), folders.incoming(tmp_path / "empty", target):
         pass
+    (tmp_path / "corpus.dvc").write_text("outs:\n- path: corpus\n")
+    with (
+        pytest.raises(Invalid, match="dvc pull"),
+        folders.incoming(tmp_path / "corpus.dvc", target),
+    ):
+        pass
     (corpus / "out").symlink_to("/etc/hostname")
     with pytest.raises(Invalid, match="a link to /etc/hostname"), folders.incoming(corpus, target):
         pass
