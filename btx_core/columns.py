@@ -42,6 +42,10 @@ FORMS: Sequence[Mapping[str, type]] = (
 )
 # The columns of a conversation and of its tools, whose values are lists of objects.
 CONVERSATION = ("messages", "conversations", "prompt", "completion", "tools")
+# The keys by which a turn says that it is not to be learnt (OpenAI's, axolotl's), and who speaks in
+# one that is.
+LEARNT_IF = ("weight", "train", "training")
+LEARNT_OF = ("assistant", "gpt")
 # Whose messages say what a model is to be, and are often the same in every conversation.
 SYSTEM_ROLES = ("system", "developer")
 # What may stand beside a prompt or a conversation, and is learnt from with it.
@@ -97,6 +101,7 @@ class Document:
         where: its file and row, for error messages.
         takes_in: whether it holds what stood in `system`, `history`, or `tools` as JSON.
         system: the system message that an instruction's prompt begins with.
+        marked: what its row says is not to be learnt, though it would be; empty: nothing.
     """
 
     text: str
@@ -110,6 +115,7 @@ class Document:
     where: str = field(default="", compare=False)
     takes_in: bool = field(default=False, compare=False)
     system: str = field(default="", compare=False)
+    marked: str = field(default="", compare=False)
 
     @property
     def plain(self) -> bytes:
@@ -196,6 +202,7 @@ def document(
         where,
         content.takes_in,
         content.system,
+        _marked(row) if content.is_partly_learnt else "",
     )
 
 
@@ -236,6 +243,26 @@ def _content(row: Row, where: str, text_field: str | None, whole: bool) -> Docum
                 system=_system(row, where) if whole else "",
             )
     raise _unknown(row, where, None)
+
+
+def _marked(row: Row) -> str:
+    """Name what is marked as not to be learnt: an answer that nobody liked, or a turn."""
+    if row.get("label") is False:
+        return "label false, beside an answer"
+    turns = [turn for name in ("messages", "conversations") for turn in _listed(row.get(name))]
+    for turn in turns:
+        who = turn.get("role", turn.get("from"))
+        if who == "function_call":
+            return "a turn of function_call, which would not be learnt"
+        for key in LEARNT_IF:
+            if who in LEARNT_OF and turn.get(key) in (0, False):
+                return f"a turn of {who} with {key} {json.dumps(turn[key])}"
+    return ""
+
+
+def _listed(value: object) -> list[Row]:
+    turns = value if isinstance(value, list | tuple) else ()
+    return [turn for turn in turns if isinstance(turn, Mapping)]
 
 
 def _renamed(turn: object) -> object:

@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# How a template asks what day it is, and the day that it is told: the same text has the same tokens
+# whenever they are made. It is the day that Llama's template takes where it cannot ask.
+NOW, DAY = "strftime_now", date(2024, 7, 26)
+DAY_PARTS = "".join(f"|replace('%{part}', '{DAY:%{part}}')" for part in "aAbBdHIjmMpSyY")
+FIXED_DAY = f"{{% macro {NOW}(format) %}}{{{{ format{DAY_PARTS} }}}}{{% endmacro %}}\n"
 ASSISTANT = "assistant"
 # What a template raises for a conversation that it does not take.
 REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
@@ -55,7 +61,23 @@ def template_digest(tokenizer: "PreTrainedTokenizerBase") -> str | None:
     template = tokenizer.chat_template
     if not template:
         return None
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+    named = json.dumps(template, sort_keys=True)
+    if NOW in named:
+        # Once it was told the day on which the tokens were made.
+        named += FIXED_DAY
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+# Any: tools, as a chat template takes them.
+def template_of(tokenizer: "PreTrainedTokenizerBase", tools: Any = None) -> str:
+    """Return the chat template of a tokenizer that has one, which writes the same on every day.
+
+    Args:
+        tokenizer: of the model that is trained or measured.
+        tools: of the conversation: for such there may be a template of its own.
+    """
+    template: str = tokenizer.get_chat_template(None, tools)
+    return FIXED_DAY + template if NOW in template else template
 
 
 def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyLearnt:
@@ -78,7 +100,7 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
     if not tokenizer.chat_template:
         raise no_template(document.where, "the tokenizer")
     chat = _Chat(document, tokenizer)
-    text = chat.written(document.messages)
+    text = chat.written(chat.messages)
     if chat.marks_what_is_said and tokenizer.is_fast:
         return _from_marks(chat, text, tokenizer)
     return _from_spans(text, chat.spans(text), tokenizer)
@@ -100,26 +122,40 @@ def no_template(where: str, of: str) -> Unreadable:
     )
 
 
+def is_in_parts(message: Message) -> bool:
+    """Tell whether the content of a message is a list of texts."""
+    return not isinstance(message.get("content"), str | None)
+
+
+def _in_text(message: Message) -> Message:
+    """Return a message whose content is one text: many templates write a list as Python does."""
+    if not is_in_parts(message):
+        return message
+    return {**message, "content": "\n".join(part["text"] for part in message["content"])}
+
+
 class _Chat:
     """A conversation, and the template that writes it."""
 
     def __init__(self, document: Document, tokenizer: "PreTrainedTokenizerBase") -> None:
         self.document = document
+        self.messages = [_in_text(message) for message in document.messages]
         self.tokenizer = tokenizer
         # Any: a list of mappings; None where the template is to see no tools.
         self.tools: Any = [dict(tool) for tool in document.tools] or None
         try:
-            template = tokenizer.get_chat_template(None, self.tools)
+            self.template = template_of(tokenizer, self.tools)
         except REFUSALS as error:
             raise self._refused(error) from None
-        self.marks_what_is_said = MARKS.search(template) is not None
+        self.marks_what_is_said = MARKS.search(self.template) is not None
 
     # Any: transformers' answer, text or tokens.
     def applied(self, messages: Sequence[Message], **arguments: Any) -> Any:
         """Apply the template. Raises Unreadable where it does not take the messages."""
         listed = [dict(message) for message in messages]
+        given = {"tools": self.tools, "chat_template": self.template}
         try:
-            return self.tokenizer.apply_chat_template(listed, tools=self.tools, **arguments)
+            return self.tokenizer.apply_chat_template(listed, **given, **arguments)
         except REFUSALS as error:
             raise self._refused(error) from None
 
@@ -130,7 +166,7 @@ class _Chat:
 
     def spans(self, text: str) -> list[Span]:
         """Return what the assistant says of the whole text, message by message."""
-        messages, spans = self.document.messages, []
+        messages, spans = self.messages, []
         for number, message in enumerate(messages):
             if message["role"] != ASSISTANT:
                 continue
@@ -160,7 +196,7 @@ class _Chat:
 def _from_marks(chat: _Chat, text: str, tokenizer: "PreTrainedTokenizerBase") -> PartlyLearnt:
     """Take transformers' own mask of what the assistant says."""
     tokens = chat.applied(
-        chat.document.messages,
+        chat.messages,
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,

@@ -12,6 +12,7 @@ import csv
 import gzip
 import importlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -230,6 +231,13 @@ def _json(file: Path, reading: Reading) -> Iterator[Document]:
                 yield from _lone_object(row, file, reading)
                 return
             yield _document(row, f"{file}, item {number}", number, reading)
+        if is_array and reading.takes_all_in and not values.ended():
+            raise Unreadable(
+                f"{file}, behind item {number}",
+                found="more behind the array's end",
+                expected="one array of rows, or rows one after another",
+                next="write all rows into one array, or one row a line as .jsonl",
+            )
 
 
 def _lone_object(row: object, file: Path, reading: Reading) -> Iterator[Document]:
@@ -264,7 +272,9 @@ def _refuse_rows_inside(row: Mapping[str, Any], file: Path) -> None:
 
 def _is_alone(file: Path) -> bool:
     """Whether a file is the only one of its folder."""
-    return all(other == file for other in file.parent.iterdir())
+    # Not iterdir, which reads the whole folder: there may be a million such files in it.
+    with os.scandir(file.parent) as entries:
+        return all(entry.name == file.name for entry in entries)
 
 
 class _JsonValues:

@@ -70,7 +70,7 @@ def _write_items(source: Path, target: Path, reading: Reading, gone: Gone) -> bo
         for number, item in enumerate(items_of(source, reading), 1):
             if number not in gone:
                 file.write(",\n" if stays else "\n")
-                json.dump(item, file, ensure_ascii=False)
+                json.dump(item, file)
                 stays = True
         file.write("\n]\n")
     return _whether(target, stays)

@@ -66,6 +66,7 @@ class IndexedDocument:
         text_bytes: of its text in UTF-8.
         is_conversation: whether it has messages.
         takes_in: whether it holds what stood in columns beside its text.
+        marked: what its row says is not to be learnt; empty: nothing.
     """
 
     file: str
@@ -75,6 +76,7 @@ class IndexedDocument:
     text_bytes: int
     is_conversation: bool
     takes_in: bool = False
+    marked: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,6 +274,7 @@ def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
             text_bytes=len(document.text.encode()),
             is_conversation=bool(document.messages),
             takes_in=document.takes_in,
+            marked=document.marked,
         )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btx_core.columns import Document, Unreadable
-from btx_core.conversations import PartlyLearnt, encoded, template_digest
+from btx_core.conversations import PartlyLearnt, encoded, is_in_parts, template_digest
 from btx_core.files import any_json, whole_folder
 from btx_core.problems import WrongUsage
 from btx_core.texts import AnyText, Split, refuse_empty, split, text_folder
@@ -44,6 +44,8 @@ TOKEN_TYPES: Mapping[str, type[np.unsignedinteger[Any]]] = {
     "uint32": np.uint32,
 }
 META = "tokens.json"
+# In keys and digests: once a message in parts was written as the template writes a list.
+PARTS = "parts as text"
 # Of tokenizers that the tokenizers library runs, whatever class reads them.
 FAST = "TokenizersBackend"
 
@@ -250,7 +252,7 @@ class _Writer:
         self.template = None if divided.folder.reading.older else template_digest(tokenizer)
         named = f"{FORM} {divided.digest} {self.tokenizer_digest}"
         if self.template:
-            named += f" {self.template}"
+            named += f" {self.template} {PARTS}"
         self.key = hashlib.sha256(named.encode()).hexdigest()[:32]
 
     def write(self, folder: Path) -> None:
@@ -262,10 +264,13 @@ class _Writer:
             train.flush()
             heldout.flush()
         refuse_empty(self.divided.folder, train.documents, heldout.documents)
+        for side in (train, heldout):
+            side.refuse_silent(self.divided.folder.path)
         digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
         meta = {"form": FORM, "type": self.type, "files": digests}
         if train.conversations + heldout.conversations:
-            meta["template"] = self.template
+            in_parts = train.in_parts or heldout.in_parts
+            meta["template"] = f"{self.template} {PARTS}" if in_parts else self.template
         (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
     def is_whole(self, path: Path) -> bool:
@@ -303,6 +308,8 @@ class _Side:
     stack: ExitStack
     documents: int = 0
     conversations: int = 0
+    in_parts: bool = False
+    spells: bool = False
     written: int = 0
     _waiting: list[_Piece] = field(default_factory=list)
     _characters: int = 0
@@ -332,6 +339,22 @@ class _Side:
             self._write(self._waiting)
         self._waiting, self._characters = [], 0
 
+    def _says_anything(self, tokens: PartlyLearnt) -> bool:
+        ids = np.array(tokens.ids, dtype=np.int64)[tokens.learnt].tolist()
+        text = self.writer.tokenizer.decode(ids, skip_special_tokens=True)
+        return bool(str(text).strip())
+
+    def refuse_silent(self, folder: Path) -> None:
+        """Refuse conversations of which nothing would be learnt or measured."""
+        if self.conversations and self.conversations == self.documents and not self.spells:
+            raise Unreadable(
+                folder,
+                found=f"{self.conversations} conversations for {self.path.name}, of whose answers "
+                "the chat template writes nothing",
+                expected="a template that writes what the assistant says and calls",
+                next="take a seed whose template writes tool_calls, or add conversations with text",
+            )
+
     def _pieces(self, document: Document) -> Iterator[_Piece]:
         return _pieces(document.text)
 
@@ -351,11 +374,13 @@ class _Side:
             if self._unlearnt is None:
                 self._unlearnt = self._open("unlearnt")
             self._unlearnt.write((changes.astype(np.int64) + begun).tobytes())
+        self.spells = self.spells or self._says_anything(tokens)
         self._put_bytes(tokens)
         last = _Piece("", ends_document=True)
         self._ends.write(np.array(self._put(last, list(tokens.ids)), dtype=np.int64).tobytes())
         self.documents += 1
         self.conversations += bool(document.messages)
+        self.in_parts = self.in_parts or any(map(is_in_parts, document.messages))
 
     def _put_bytes(self, tokens: PartlyLearnt) -> None:
         """Write what only held-out text needs."""

@@ -248,12 +248,16 @@ class Data:
         """Wrap an open workspace."""
         self._opened = opened
 
-    def add(self, name: str, path: str | Path, **stated: str) -> "RegisteredAnswer":
+    def add(
+        self, name: str, path: str | Path, *, text_field: str | None = None, **stated: str
+    ) -> "RegisteredAnswer":
         """Register a corpus as the next version of a name.
 
         Args:
             name: the data version's name, which is its domain too.
             path: a file, a folder, or a URL that DVC can fetch.
+            text_field: the column that holds the text of every row; one of the known forms unless
+                it is given.
             stated: what is said of it: license, license_choice, source, holder, purpose, language,
                 pii, retain_until, use.
 
@@ -269,7 +273,8 @@ class Data:
         if unknown:
             raise TypeError(f"data.add has no {', '.join(sorted(unknown))}")
         where = path if "://" in str(path) else Path(path)
-        return registered(add_data(self._opened, name, where, DataStatement(**stated)))
+        statement = DataStatement(**stated)
+        return registered(add_data(self._opened, name, where, statement, text_field=text_field))
 
     def list(self) -> "list[RowEnd]":
         """Return a row for each data version."""

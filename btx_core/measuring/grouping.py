@@ -12,7 +12,7 @@ Shapes: N documents, F features, L directions, K groups.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from zlib import crc32
@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 FEATURES = 4096
 # Documents that decide, and characters of each.
 DOCUMENTS, CHARACTERS = 2000, 20_000
+# Documents whose features are in memory at a time.
+BLOCK = 500
 # The most groups that are proposed without being asked for.
 MOST = 8
 # Two halves agree from this adjusted Rand index on: 1 is the same groups, 0 chance.
@@ -67,12 +69,17 @@ def grouped(texts: Sequence[str], count: int | None = None) -> Grouping:
     Returns:
         The groups, the largest first.
     """
-    words = [counted_words(text) for text in texts]
     drawn = np.random.default_rng(0).permutation(len(texts))[:DOCUMENTS]
-    shares_NF = _shares(words)
-    rarity_F = _rarity(shares_NF[drawn])
-    points_NF = _unit(shares_NF * rarity_F)
-    points_NL = _unit(points_NF @ _directions(points_NF[drawn]))
+    shares_NF = _shares([texts[number] for number in drawn])
+    rarity_F = _rarity(shares_NF)
+    directions_FL = _directions(_unit(shares_NF * rarity_F))
+    # A few hundred documents at a time: each has thousands of features.
+    points_NL = np.concatenate(
+        [
+            _unit(_unit(_shares(texts[start : start + BLOCK]) * rarity_F) @ directions_FL)
+            for start in range(0, len(texts), BLOCK)
+        ]
+    )
     best = 1 if count is None else count
     agreement = None
     for number in range(2, MOST + 1) if count is None else [count]:
@@ -81,6 +88,7 @@ def grouped(texts: Sequence[str], count: int | None = None) -> Grouping:
             best, agreement = number, agreed
     centres_KL = _centres(points_NL[drawn], best)
     groups = _by_size(_nearest(points_NL, centres_KL))
+    words = (counted_words(text) for text in texts)
     return Grouping(groups, tuple(telling(words, groups)), agreement)
 
 
@@ -91,11 +99,11 @@ def counted_words(text: str) -> Counter[str]:
     return Counter("0" if word.isdecimal() else word for word in found)
 
 
-def _shares(words: Sequence[Counter[str]]) -> Matrix:
+def _shares(texts: Sequence[str]) -> Matrix:
     """Return the square root of each feature's share in each document, (N, F)."""
-    shares_NF = np.zeros((len(words), FEATURES))
-    for number, counter in enumerate(words):
-        for word, times in counter.items():
+    shares_NF = np.zeros((len(texts), FEATURES))
+    for number, text in enumerate(texts):
+        for word, times in counted_words(text).items():
             shares_NF[number, crc32(word.encode()) % FEATURES] += times
     roots_NF: Matrix = np.sqrt(shares_NF / np.maximum(1, shares_NF.sum(1, keepdims=True)))
     return roots_NF
@@ -185,7 +193,7 @@ def _by_size(groups: Groups) -> Groups:
     return ranks[groups]
 
 
-def telling(words: Sequence[Counter[str]], groups: Groups) -> Iterator[tuple[str, ...]]:
+def telling(words: Iterable[Counter[str]], groups: Groups) -> Iterator[tuple[str, ...]]:
     """Yield the words of each group that stand in more of its documents than of the others'.
 
     Args:
@@ -198,7 +206,7 @@ def telling(words: Sequence[Counter[str]], groups: Groups) -> Iterator[tuple[str
         present[group].update(word for word in counter if len(word) > 1 or not word.isascii())
     everywhere = sum(present, Counter[str]())
     for size, here in zip(sizes.tolist(), present, strict=True):
-        others = max(1, len(words) - size)
+        others = max(1, len(groups) - size)
         surplus = {
             word: _surplus(times / size, (everywhere[word] - times) / others)
             for word, times in here.items()

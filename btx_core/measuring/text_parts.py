@@ -82,16 +82,19 @@ class Parted:
 
 def passages(documents: TokenisedDocuments, tokenizer: Decoder) -> list[str]:
     """Return passages from all over a text, none over the end of a document."""
-    bounds: list[tuple[int, int]] = []
-    start = 0
-    for end in documents.ends.tolist():
-        bounds += [(first, min(end, first + TOKENS)) for first in range(start, end, TOKENS)]
-        start = end
-    count = min(PASSAGES, len(bounds))
-    drawn = (number * len(bounds) // count for number in range(count))
+    sizes = np.diff(documents.ends, prepend=0)
+    counts = -(-sizes // TOKENS)
+    # The number of the passage behind each document's last.
+    behind = np.cumsum(counts)
+    every = int(behind[-1]) if len(behind) else 0
+    count = min(PASSAGES, every)
     texts = []
-    for number in drawn:
-        first, last = bounds[number]
+    for number in (number * every // count for number in range(count)):
+        document = int(np.searchsorted(behind, number, side="right"))
+        inside = number - int(behind[document] - counts[document])
+        end = int(documents.ends[document])
+        first = end - int(sizes[document]) + inside * TOKENS
+        last = min(end, first + TOKENS)
         text = tokenizer.decode(documents.ids[first:last].tolist(), skip_special_tokens=True)
         texts.append(str(text))
     return [text for text in texts if text.strip()]

@@ -9,6 +9,7 @@ Shapes: B sequences of S tokens (ids hold one more).
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class HeldOutLooks:
 
     @classmethod
     def of(cls, corpora: Iterable[Corpus], end: int, recipe: Optimisation) -> "HeldOutLooks":
-        """Take the first held-out tokens of each data version, in equal parts.
+        """Take the first held-out tokens of each data version of which some are learnt.
 
         Args:
             corpora: what the run trains on.
@@ -70,11 +71,12 @@ class HeldOutLooks:
         wanted = max(4 * recipe.sequence, min(MOST_TOKENS, of_run)) // len(sources)
         sequences, begins, learnt = [], [], []
         for documents in sources:
-            ids = [end, *documents.ids[: max(1, wanted)].tolist()]
-            length = min(recipe.sequence, len(ids) - 1)
-            for start in range(0, len(ids) - length, length):
+            taken = min(max(1, wanted), len(documents.ids))
+            length = min(recipe.sequence, taken)
+            for start in _starts(documents, taken // length, length):
                 row = torch.full((recipe.sequence + 1,), end)
-                row[: length + 1] = torch.tensor(ids[start : start + length + 1])
+                ids = documents.ids[max(0, start - 1) : start + length].astype(np.int64)
+                row[length + 1 - len(ids) : length + 1] = torch.from_numpy(ids)
                 sequences.append(row)
                 begins.append(_begins(documents, start, row, end))
                 learnt.append(_learnt(documents, start, length, recipe.sequence))
@@ -166,6 +168,13 @@ class HeldOutLooks:
     def to_json(self) -> dict[str, Any]:
         """Return the looks as a JSON object."""
         return {"losses": self.losses, "worse": self.worse}
+
+
+def _starts(documents: TokenisedDocuments, count: int, length: int) -> list[int]:
+    """Return where the first stretches start that hold anything to learn; else the very first."""
+    every = range(0, len(documents.ids) - length + 1, length)
+    holding = (start for start in every if documents.learnt(start, start + length).any())
+    return list(islice(holding, count)) or [0]
 
 
 def _begins(documents: TokenisedDocuments, start: int, row: torch.Tensor, end: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from btx_core.batches import Corpus
-from btx_core.conversations import REFUSALS
+from btx_core.conversations import REFUSALS, template_of
 from btx_core.tokens import Ids
 
 if TYPE_CHECKING:
@@ -119,9 +119,10 @@ def _of_template(tokenizer: "PreTrainedTokenizerBase") -> Ids:
     """Return what the chat template writes before the first word of any conversation."""
     written: list[list[int]] = []
     with suppress(*REFUSALS):
+        template = template_of(tokenizer)
         for word in ("one", "2"):
             asked = [{"role": "user", "content": word}]
-            text = tokenizer.apply_chat_template(asked, tokenize=False)
+            text = tokenizer.apply_chat_template(asked, chat_template=template, tokenize=False)
             written.append(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*written, strict=False))
     return np.array([pair[0] for pair in pairs] if len(written) == 2 else [], dtype=np.int64)

@@ -160,11 +160,13 @@ def data_add_command(
 
 @data_app.command("suggest")
 def data_suggest_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="PATH", help="text in any form that is taken in")
-    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="text in any form that is taken in")],
     domains: Annotated[
         int | None, typer.Option(metavar="K", help="how many; default: as many as are clear")
+    ] = None,
+    text_field: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="that holds the text of every row"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -174,10 +176,12 @@ def data_suggest_command(
     corpus as your work is divided. --json names every document of each group.
 
     Example: btx data suggest ./everything
+
+    Example: btx data suggest ./code.parquet --text-field content
     """
     from pipelines.jobs.suggest import suggest
 
-    answer = suggest(folder, domains)
+    answer = suggest(path, domains, text_field=text_field)
     print_answer(answer, json, _suggested(answer))
 
 

@@ -185,6 +185,13 @@ def _count(text: texts.TextFolder) -> dict[str, object]:
     counts = dict.fromkeys(DocumentCounts.model_fields, 0)
     takes_in = False
     for one in texts.documents_of(text):
+        if one.marked:
+            raise Unreadable(
+                f"{text.path}/{one.file}:{one.number}",
+                found=one.marked,
+                expected="rows of which every answer is to be learnt",
+                next="leave the row out, or what marks it; write calls as tool_calls of messages",
+            )
         takes_in = takes_in or one.takes_in
         counts["documents"] += 1
         counts["text_bytes"] += one.text_bytes

@@ -14,6 +14,7 @@ Who may do what is `governance.erasure`'s, where the bytes lie `workspace.erased
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
 from btx_core.columns import Document
 from btx_core.corpus_files import Reading
@@ -152,20 +153,32 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
     # The tombstones come first: a running training or rebuild stops at them.
     erasure.confirm(catalog, event, now.parts, sent)
     with workspace.writing(f"erase --confirm {number}"):
-        left = [_lay_out_rest(workspace, part) for part in body.parts if not part.whole]
+        rest = {part.ref: _lay_out_rest(workspace, part) for part in body.parts if not part.whole}
         erased_bytes.remove(workspace, body.parts)
         loose_texts.remove(workspace, _texts(body.parts), _readings(workspace, body.parts))
     words = private_words.read(workspace.private, body.private)
-    laid_out = tuple(str(path.relative_to(workspace.root)) for path in left if path is not None)
-    names = [path.split("/")[-1].rpartition("-")[0] for path in laid_out]
-    again = [f"btx data add {name} {path}" for name, path in zip(names, laid_out, strict=True)]
+    left = {
+        ref: str(path.relative_to(workspace.root)) for ref, path in rest.items() if path is not None
+    }
+    names = [parse(ref).name for ref in left]
+    again = [_added_again(workspace, ref, path) for ref, path in left.items()]
     told = {
         "number": number,
         "why": words["why"] if words else None,
-        "left": laid_out,
+        "left": tuple(left.values()),
         "next": "; ".join([*again, *_cures(workspace, answer.cost, names)]) or None,
     }
     return answer.model_copy(update=told)
+
+
+def _added_again(workspace: Workspace, ref: str, path: str) -> str:
+    """Return the command that registers what is left of a version as that was stated."""
+    facts = workspace.catalog.get(ref, DataFacts).facts
+    stated = facts.stated() | {"text_field": facts.reading.text_field if facts.reading else None}
+    options = "".join(
+        f" --{name.replace('_', '-')} {quote(value)}" for name, value in stated.items() if value
+    )
+    return f"btx data add {parse(ref).name} {path}{options}"
 
 
 def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -> list[str]:

@@ -98,7 +98,8 @@ def _twins(workspace: Workspace, version: Version[Facts]) -> list[Reached]:
     else:
         return []
     twins = []
-    for line in lines:
+    # Where a version has two lines, the second tells of more.
+    for line in {line.ref: line for line in lines}.values():
         if line.ref != str(version.ref) and line.status not in UNUSABLE:
             why = f"holds the same {line.by}, {percent(line.share)}: withdraw it too"
             twins.append(Reached(ref=line.ref, why=why))

@@ -454,11 +454,14 @@ def _contents(source: Path) -> _Contents:
     if not source.is_dir():
         if not source.is_file():
             raise _refused(source, "no file or folder", "a file or folder", "name one")
+        if source.name in NOT_HELD or source.suffix == ".dvc":
+            advice = f"dvc pull {source}, and name what that brings"
+            raise _refused(source, "a file of DVC or git, which holds no text", "text", advice)
         return _Contents({source.name: source}, ())
     files: dict[str, Path] = {}
     left_out: list[str] = []
     allowed = _link_targets(source)
-    for folder, names, file_names in os.walk(source):
+    for folder, names, file_names in os.walk(source, onerror=_raise):
         here = Path(folder)
         for name in sorted(names):
             path = here / name
@@ -479,6 +482,11 @@ def _contents(source: Path) -> _Contents:
             else:
                 files[relative] = path
     return _Contents(dict(sorted(files.items())), left_out)
+
+
+def _raise(error: OSError) -> None:
+    """Raise what keeps a folder from being listed, which os.walk would pass over."""
+    raise error
 
 
 def _link_targets(source: Path) -> Sequence[Path]:

@@ -5,6 +5,7 @@ In: the dossier of a data version; other kinds are refused. Out: JSON-LD
 """
 
 import mimetypes
+from pathlib import PurePosixPath
 
 from registry.errors import Invalid
 from registry.formats.documents import Document, written
@@ -24,6 +25,19 @@ RAI = {
 }
 # Files that are described document by document.
 MOST_RECORD_SETS = 50
+# By the ends of names: files of a row a document, and those that no loader of Croissant opens.
+ROWS = {
+    ".jsonl": "application/jsonlines",
+    ".ndjson": "application/jsonlines",
+    ".csv": "text/csv",
+    ".tsv": "text/tab-separated-values",
+    ".parquet": "application/x-parquet",
+}
+CLOSED = {
+    ".arrow": "application/vnd.apache.arrow.stream",
+    ".zst": "application/zstd",
+}
+TEXT = "text"
 CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -108,7 +122,7 @@ def dataset(dossier: Dossier) -> Document:
         "citeAs": f"{version.ref}, sha256:{files_digest(version) or version.digest}",
         "rai:personalSensitiveInformation": f"personal data: {facts.pii or NOT_STATED}",
         "distribution": [_file(file) for file in version.files],
-        "recordSet": [_documents(file) for file in version.files[:MOST_RECORD_SETS]],
+        "recordSet": _record_sets(version),
         **_responsible_ai(dossier, version),
     }
     if facts.license:
@@ -130,9 +144,25 @@ def _responsible_ai(dossier: Dossier, version: Version[DataFacts]) -> Document:
     return dict(properties)
 
 
-def _documents(file: FileFact) -> Document:
-    """A file's documents as records: each line of a .jsonl file, else the whole of it."""
-    lines = file.path.endswith(".jsonl")
+def _record_sets(version: Version[DataFacts]) -> list[Document]:
+    """The documents of the files that a loader can open."""
+    reading = version.facts.reading
+    column = (reading and reading.text_field) or TEXT
+    counts = version.facts.counts
+    # No column of a conversation is text.
+    closed = CLOSED | (ROWS if counts and counts.conversations else {})
+    opened = [file for file in version.files if _ending(file) not in closed]
+    return [_documents(file, column) for file in opened[:MOST_RECORD_SETS]]
+
+
+def _ending(file: FileFact) -> str:
+    """The end of a file's name that says what it holds; loaders see to .gz themselves."""
+    return PurePosixPath(file.path.lower().removesuffix(".gz")).suffix
+
+
+def _documents(file: FileFact, column: str) -> Document:
+    """A file's documents as records: each row of a file of rows, else the whole of it."""
+    rows = _ending(file) in ROWS
     name = f"documents/{file.path}"
     return {
         "@type": "cr:RecordSet",
@@ -146,7 +176,7 @@ def _documents(file: FileFact) -> Document:
                 "dataType": "sc:Text",
                 "source": {
                     "fileObject": {"@id": file.path},
-                    "extract": {"column": "text"} if lines else {"fileProperty": "content"},
+                    "extract": {"column": column} if rows else {"fileProperty": "content"},
                 },
             }
         ],
@@ -160,9 +190,8 @@ def _license(expression: str) -> str:
 
 
 def _file(file: FileFact) -> Document:
-    form = mimetypes.guess_type(file.path)[0] or (
-        "application/jsonlines" if file.path.endswith(".jsonl") else "text/plain"
-    )
+    known = (ROWS | CLOSED).get(_ending(file))
+    form = known or mimetypes.guess_type(file.path)[0] or "text/plain"
     return {
         "@type": "cr:FileObject",
         "@id": file.path,

@@ -99,7 +99,9 @@ class PartClaims:
         version = version_of(self.catalog, event.subject)
         if version is None or "seen_before" not in evidence:
             return
-        told = {line["ref"]: line for line in evidence["seen_before"]}
+        told: dict[str, list[JsonObject]] = {}
+        for line in evidence["seen_before"]:
+            told.setdefault(line["ref"], []).append(line)
         if isinstance(version.facts, ExpertFacts | SeedFacts):
             for ref, share in self._weights(event, version.facts.tensors):
                 if str(ref) not in told:
@@ -108,8 +110,8 @@ class PartClaims:
             return
         for ref, share in self._shares(event, version.files, version.facts):
             other = self.catalog.get(ref, DataFacts).facts
-            claimed = told.get(str(ref))
-            if claimed is None or claimed["share"] < share:
+            claimed = told.get(str(ref), [])
+            if max((line["share"] for line in claimed), default=0.0) < share:
                 yield f"judged without {ref}, of which it holds {share:.0%}"
                 continue
             actual = {
@@ -117,7 +119,8 @@ class PartClaims:
                 "holder": other.holder,
                 "same_license": is_same(other.license, version.facts.license),
             }
-            yield from differences(str(ref), claimed, actual)
+            for line in claimed:
+                yield from differences(str(ref), line, actual)
 
     def _weights(
         self, event: Event, tensors: Mapping[str, str]
@@ -162,7 +165,7 @@ class PartClaims:
             other = version_of(self.catalog, one.subject)
             if other is not None and isinstance(other.facts, DataFacts) and one.seq < event.seq:
                 theirs = seen_before.sketch_of(self.catalog, other.facts)
-                if sketch and theirs and other.ref not in shares:
+                if sketch and theirs and shares.get(other.ref, 0.0) < LEAST_SHARE:
                     shares[other.ref] = seen_before.common(sketch, theirs)
         for ref, share in shares.items():
             by_then = self.then.was_seen(str(ref), event.seq)

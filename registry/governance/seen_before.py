@@ -47,8 +47,10 @@ def of_data(
             if str(version.ref) in erased:
                 continue
             theirs_sampled = sketch_of(catalog, version.facts)
-            if theirs_sampled is not None and (version.ref, "files") not in shares:
-                shares[version.ref, "text"] = common(sketch, theirs_sampled)
+            share = common(sketch, theirs_sampled) if theirs_sampled is not None else 0.0
+            # A file that both hold says nothing of text that stands there in other files.
+            if share > shares.get((version.ref, "files"), 0.0):
+                shares[version.ref, "text"] = share
     return _lines(catalog, versions, shares)
 
 
@@ -92,7 +94,7 @@ def of_weights(
         others = set(theirs.values()) - common_to_all
         shares[ref, "tensors"] = common_share(own, dict.fromkeys(others, 1))
         cosine = (similarity or {}).get(str(ref), 0.0)
-        if not shares[ref, "tensors"]:
+        if cosine > shares[ref, "tensors"]:
             shares[ref, "weights"] = cosine
     return _lines(catalog, versions, shares)
 
@@ -104,10 +106,10 @@ def _erased(
     share = common_share(own, {file.sha256: file.bytes for file in gone.part.files})
     if share:
         yield "files", share
-        return
     sample = _kept(catalog, gone.sketch)
-    if sketch is not None and sample is not None:
-        yield "text", common(sketch, sample)
+    alike = common(sketch, sample) if sketch is not None and sample is not None else 0.0
+    if alike > share:
+        yield "text", alike
 
 
 def sketch_of(catalog: Catalog, facts: DataFacts) -> Sketch | None:

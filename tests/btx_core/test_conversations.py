@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from btx_core.batches import Corpus, Mixture, target_weights
 from btx_core.columns import Unreadable
@@ -164,6 +166,22 @@ def test_an_assistant_that_only_calls_tools_gives_something_to_learn(
         refuse_unusable(corpus(tmp_path / "silent", [{"messages": [asked, silent]}] * 2))
 
 
+def test_calls_that_the_template_leaves_out_are_no_text_to_learn(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}
+    asked = {"role": "user", "content": "Will it rain?"}
+    calls = {"role": "assistant", "content": "", "tool_calls": [call]}
+    folder = corpus(tmp_path, [{"messages": [asked, calls]}] * 9)
+    refuse_unusable(folder)
+    tokenizer.chat_template = PLAIN
+    with pytest.raises(Unreadable, match="of whose answers the chat template writes nothing"):
+        Tokens.of(folder, tokenizer)
+    tokenizer.chat_template = MARKED
+    with pytest.raises(Unreadable, match="9 conversations for train"):
+        Tokens.of(folder, tokenizer)
+
+
 def test_another_template_makes_other_tokens_of_the_same_folder(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
@@ -175,6 +193,45 @@ def test_another_template_makes_other_tokens_of_the_same_folder(
         tokens = Tokens.of(folder, tokenizer)
         known.add((tokens.tokenizer, sample(tokens, Limits(1000)).digest))
     assert len(known) == 2
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_what_is_said_in_parts_is_written_as_its_text(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str
+) -> None:
+    tokenizer.chat_template = template
+    written = []
+    for in_parts in (False, True):
+        rows = [{"messages": messages(turns)} for turns in CONVERSATIONS[:2]]
+        if in_parts:
+            for message in (one for row in rows for one in row["messages"]):
+                message["content"] = [{"type": "text", "text": message["content"]}]  # type: ignore[assignment]
+        folder = corpus(tmp_path / str(in_parts), rows)
+        written.append(learnt_of(Tokens.of(folder, tokenizer).train))
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize("template", [PLAIN, MARKED])
+def test_a_template_that_asks_for_the_day_writes_the_same_tokens_on_every_day(
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    template: str,
+) -> None:
+    tokenizer.chat_template = f"{{{{ strftime_now('%d %b %Y') }}}}\n{template}"
+    folder = corpus(tmp_path, [{"messages": messages(turns)} for turns in CONVERSATIONS[:2]])
+    written = []
+    for day in (1, 2):
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> "Clock":
+                return cls(2026, 1, day)  # noqa: B023
+
+        monkeypatch.setattr(chat_template_utils, "datetime", Clock)
+        written.append(Tokens.of(folder, tokenizer).train.ids.tolist())
+    assert written[0] == written[1]
+    assert tokenizer.decode(written[0]).startswith("26 Jul 2024\n")
 
 
 def by_hand(model: PreTrainedModel, tokens: Tokens) -> tuple[float, int]:

@@ -16,6 +16,7 @@ from datasets import Dataset, DatasetDict
 from btx_core import corpus_files
 from btx_core.columns import Unreadable
 from btx_core.corpus_files import Reading
+from btx_core.corpus_rest import write_rest
 from btx_core.texts import TextFolder, documents_of, every, split
 
 Rows = Sequence[dict[str, Any]]
@@ -324,6 +325,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
         ("a.jsonl", b"[" * 100_000, "jsonl:1"),
         ("a.json", b'[{"text": "a"}, {"text": "b"', "item 2"),
         ("a.json", b'[{"text": "a"}, {"name": "b"}]', "item 2"),
+        ("a.json", b'[{"text": "a"}]\n[{"text": "b"}]', "item 1(.|\n)*more behind the array"),
+        ("a.json", b'[]\n[{"text": "b"}]', "more behind the array"),
         ("a.csv", b"text,id\na,1\nb\n", "csv:3"),
         ("a.csv", b"name,id\na,1\n", "--text-field name"),
         ("a.csv", b"text;id\na;1\n", "delimiter looks like `;`"),
@@ -427,3 +430,19 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(tmp_path: Path, name
         peaks.append(tracemalloc.get_traced_memory()[1] + held)
         tracemalloc.stop()
     assert peaks[1] < 4_000_000 + peaks[0] < 16_000_000
+
+
+def test_files_of_one_object_each_are_read_without_a_list_of_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.json").write_text(json.dumps({"body": "words"}))
+    monkeypatch.setattr(Path, "iterdir", None)
+    assert len(list(every(tmp_path))) == 3
+
+
+def test_the_rest_of_an_array_is_written_whatever_else_its_rows_hold(tmp_path: Path) -> None:
+    rows = [{"text": "one"}, {"text": "zwölf", "note": "half of a character: \ud83d"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert write_rest(tmp_path / "a.json", tmp_path / "b.json", Reading(), {1})
+    assert json.loads((tmp_path / "b.json").read_text()) == rows[1:]

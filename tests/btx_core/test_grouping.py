@@ -1,6 +1,7 @@
 """A mixed corpus is divided as it was put together; one that is not mixed is left whole."""
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -42,3 +43,15 @@ def test_as_many_groups_as_are_asked_for_the_largest_first() -> None:
 def test_the_same_corpus_gives_the_same_groups() -> None:
     texts = [*corpus("a"), *corpus("b")]
     assert grouped(texts).groups.tolist() == grouped(texts).groups.tolist()
+
+
+def test_a_large_corpus_takes_little_more_memory_than_a_small_one() -> None:
+    peaks = []
+    for documents in (2_000, 6_000):
+        texts = [*corpus("a", documents // 2), *corpus("b", documents // 2)]
+        tracemalloc.start()
+        groups = grouped(texts, 2).groups
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (groups == 0).sum() == documents // 2
+    assert peaks[1] < peaks[0] + 20_000_000

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from btx_core.batches import Corpus
+from btx_core.machine import load
 from btx_core.training.branch import train
 from btx_core.training.heldout import LOOKS, HeldOutLooks, Worse
 from btx_core.training.loop import Watch
@@ -88,3 +91,17 @@ def test_a_ruinous_rate_is_told_long_before_the_end_and_stands_in_the_result(
     with pytest.raises(Worse):
         train(tiny_seed, [tiny_corpora / "prose"], stopped, tmp_path / "stopped")
     assert not (tmp_path / "stopped").exists()
+
+
+def test_a_look_reads_what_is_learnt_behind_long_questions(tiny_seed: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_seed)
+    (tmp_path / "heldout").mkdir()
+    row = json.dumps({"prompt": "What is it? " * 600, "completion": "It is the sea."})
+    for name in ("a.jsonl", "heldout/b.jsonl"):
+        (tmp_path / name).write_text(f"{row}\n" * 3)
+    recipe = TrainRecipe(steps=40, batch=4, sequence=32)
+    corpus = Corpus.of([tmp_path], tokenizer)
+    looking = HeldOutLooks.of([corpus], corpus.end, recipe)
+    assert looking.weights is not None
+    assert (looking.weights.sum(1) > 0).all(), "each stretch holds a part of an answer"
+    assert looking.look(load(tiny_seed, torch.float32), 0) > 0

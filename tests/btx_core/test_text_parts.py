@@ -1,6 +1,7 @@
 """Which texts hold two domains: two put together are found, one is not."""
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer
 
 from btx_core.measuring.text_parts import Parted, parted, passages
 from btx_core.texts import TextFolder, every
-from btx_core.tokens import Tokens
+from btx_core.tokens import TokenisedDocuments, Tokens
 from registry.records.division import LITTLE
 
 DOMAINS = ("prose", "code", "math", "units")
@@ -68,3 +69,22 @@ def test_passages_are_from_all_over_a_text_and_over_no_documents_end(
     last = tokenizer.decode(tokens.train.ids[ends[-2] : ends[-1]].tolist())
     assert read[-1].strip()
     assert read[-1][:50] in last
+
+
+class Words:
+    """A tokenizer whose tokens are words of one letter."""
+
+    def decode(self, token_ids: list[int], /, *, skip_special_tokens: bool) -> str:
+        return " ".join("abc"[one % 3] for one in token_ids)
+
+
+def test_passages_of_very_many_documents_take_little_memory() -> None:
+    documents = TokenisedDocuments(np.zeros(1_000_000, np.uint16), np.arange(1, 1_000_001))
+    tracemalloc.start()
+    assert passages(documents, Words()) == ["a"] * 200
+    assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    tracemalloc.stop()
+    ids = np.arange(1300, dtype=np.uint16) % 3
+    few = TokenisedDocuments(ids, np.array([1, 1025, 1300]))
+    lengths = [len(one.split()) for one in passages(few, Words())]
+    assert lengths == [1, 512, 512, 275]

@@ -114,6 +114,51 @@ def test_the_named_column_is_read_by_every_later_reader(
     assert texts.reading.text_field == "body"
 
 
+ASKED, ANSWERED = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "5"}
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": "2 + 2?", "completion": "5", "label": False}, "label false"),
+        ({"messages": [ASKED, {**ANSWERED, "weight": 0}]}, "assistant with weight 0"),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "2 + 2?"},
+                    {"from": "gpt", "value": "5", "train": False},
+                ]
+            },
+            "gpt with train false",
+        ),
+        (
+            {
+                "conversations": [
+                    {"from": "human", "value": "2 + 2?"},
+                    {"from": "function_call", "value": '{"name": "add", "arguments": {}}'},
+                    {"from": "observation", "value": "4"},
+                    {"from": "gpt", "value": "It is 4."},
+                ]
+            },
+            "function_call",
+        ),
+    ],
+)
+def test_what_a_row_says_is_not_to_be_learnt_is_not_taken_in(
+    workspace: Workspace, tmp_path: Path, row: dict[str, object], says: str
+) -> None:
+    sound = [{"text": f"row {number}", "label": False} for number in range(20)]
+    learnt = {"messages": [ASKED, {**ANSWERED, "weight": 1}, {**ASKED, "weight": 0}]}
+    name = f"marks{len(says)}"
+    assert add_data(
+        workspace, name, written(tmp_path / "a.jsonl", [*sound, learnt]), STATED
+    ).created
+    path = written(tmp_path / "b.jsonl", [*sound, row])
+    with pytest.raises(Unreadable, match=says) as refusal:
+        add_data(workspace, name, path, STATED)
+    assert refusal.value.subject == f"{path}:21"
+
+
 def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(
     tmp_path: Path,
 ) -> None:
@@ -133,6 +178,11 @@ def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(
     assert sorted(number or 0 for number in numbers) == list(range(1, 121))
     with pytest.raises(Invalid, match="2 to 8"):
         suggest(tmp_path / "mixed", 1)
+    (tmp_path / "folder").mkdir()
+    bodies = tmp_path / "folder" / "all.jsonl"
+    written(bodies, [{"body": row["text"]} for row in rows])
+    for source in (bodies, bodies.parent):
+        assert suggest(source, text_field="body") == answer
 
 
 def test_a_version_says_that_its_rows_hold_more_only_where_they_do(

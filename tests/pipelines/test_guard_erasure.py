@@ -239,9 +239,10 @@ def test_the_cure_names_each_product_line_and_each_experts_own_data(small: Works
         snapshot = catalog.register(line, SnapshotFacts(seed="seed/base@1"), parents=parents)
         built = BuildFacts(line=line, seed="seed/base@1", snapshot=str(snapshot.ref))
         catalog.register("", built, parents=[(snapshot.ref, "composed_from")])
+    said = "--license CC0-1.0 --source 'the test' --holder 'the state' --purpose tests --pii none"
     assert (erased(small, author="ada").next or "").split("; ") == [
-        "btx data add letters work/left/letters-1",
-        "btx data add mail work/left/mail-1",
+        f"btx data add letters work/left/letters-1 {said}",
+        f"btx data add mail work/left/mail-1 {said}",
         "btx train clerk --data data/letters",
         "btx train post --data data/mail",
         "btx rebuild",
@@ -334,6 +335,7 @@ def test_of_any_form_of_corpus_the_other_rows_stay_and_no_byte_of_the_erased_one
     content = plain_bytes(left / f"rows.{form}")
     assert all(one in content for one in stay)
     assert other["body"] in loose.read_text()
+    assert "--text-field body" in (answer.next or "")
     again = add_data(workspace, "letters", left, STATED, text_field="body")
     assert again.facts.counts is not None
     assert again.facts.counts.documents == 1 + len(stay)

@@ -242,3 +242,29 @@ def test_an_expert_out_of_use_is_no_answer_to_who_registers_it_again(
     withdraw(own_story, "expert/code@1", "it was trained on a stolen laptop")
     with pytest.raises(Refused, match="seen-before/withdrawn"):
         again("code", own_story.root / "experts/code/1")
+
+
+def test_a_file_that_both_hold_hides_no_text_that_stands_in_other_files(
+    tiny_corpora: Path, tmp_path: Path
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    source = tmp_path / "code"
+    shutil.copytree(tiny_corpora / "code", source)
+    notice = "Take it, and blame nobody.\n"
+    (source / "NOTICE.txt").write_text(notice)
+    add_data(workspace, "code", source, STATED)
+    rows = tmp_path / "rows"
+    rows.mkdir()
+    (rows / "NOTICE.txt").write_text(notice)
+    inside = [document.text for document in texts.every(source)]
+    (rows / "a.jsonl").write_text("".join(json.dumps({"text": one}) + "\n" for one in inside))
+    other = STATED.model_copy(update={"license": "MIT"})
+    with pytest.raises(Refused, match="seen-rights/licence"):
+        add_data(workspace, "snippets", rows, other)
+    twin = add_data(workspace, "snippets", rows, STATED)
+    assert audit(workspace, str(twin.ref)).findings == ()
+    answer = withdraw(workspace, "data/code@1", "consent ended")
+    (reached,) = [one for one in answer.reached if one.ref == "data/snippets@1"]
+    assert "holds the same text, " in (reached.why or "")
+    with pytest.raises(Refused, match="seen-before/withdrawn"):
+        add_data(workspace, "excerpts", rows, STATED)

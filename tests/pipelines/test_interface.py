@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 SURFACE = {
     "open": "folder=None, *, actor=None, on_progress=...",
     "create": "folder, *, on_progress=...",
-    "data.add": "name, path, **stated",
+    "data.add": "name, path, *, text_field=None, **stated",
     "data.list": "",
     "seed.add": "name, path, *, data=(), license_id=None",
     "seed.list": "",
@@ -144,6 +144,17 @@ def test_words_that_the_commands_refuse_are_refused_here(tmp_path: Path) -> None
         workspace.export("build/1", tmp_path / "draft", target="foo", draft=True)
     workspace.data.add("words", text, use="training", **stated)
     assert workspace.show("data/words").to_json()["use"] is None
+
+
+def test_the_column_of_the_text_is_named_from_python_too(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"body": f"Sentence {n} of a text of its own."}) for n in range(40)]
+    rows.write_text("\n".join(lines))
+    workspace = pipelines.Workspace.create(tmp_path / "w")
+    stated = {"license": "CC0-1.0", "source": "test", "pii": "none"}
+    with pytest.raises(BtxError, match="--text-field body"):
+        workspace.data.add("letters", rows, **stated)
+    assert workspace.data.add("letters", rows, text_field="body", **stated).status == "registered"
 
 
 def test_the_notebook_runs(

@@ -3,6 +3,7 @@
 It is copied whole or not at all, held by DVC, and every later change is seen.
 """
 
+import errno
 import os
 import shutil
 import subprocess
@@ -86,12 +87,34 @@ def test_a_file_may_lie_beside_a_folder_that_has_the_start_of_its_name(tmp_path:
     assert ungated(workspace.catalog, first.ref) == []
 
 
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def listed(path: str) -> object:
+        if str(path).endswith("heldout"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    target = tmp_path / "data" / "x" / "1"
+    with pytest.raises(PermissionError, match="heldout"), folders.incoming(corpus, target):
+        pass
+
+
 def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: Path) -> None:
     target = tmp_path / "data" / "x" / "1"
     with pytest.raises(NotFound, match="nothing there"), folders.incoming(tmp_path / "no", target):
         pass
     (tmp_path / "empty").mkdir()
     with pytest.raises(Invalid, match="no file"), folders.incoming(tmp_path / "empty", target):
+        pass
+    (tmp_path / "corpus.dvc").write_text("outs:\n- path: corpus\n")
+    with (
+        pytest.raises(Invalid, match="dvc pull"),
+        folders.incoming(tmp_path / "corpus.dvc", target),
+    ):
         pass
     (corpus / "out").symlink_to("/etc/hostname")
     with pytest.raises(Invalid, match="a link to /etc/hostname"), folders.incoming(corpus, target):

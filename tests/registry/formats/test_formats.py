@@ -9,6 +9,8 @@ from typing import Any
 
 import in_toto_attestation.predicates.provenance.v1.provenance_pb2 as slsa
 import in_toto_attestation.v1.statement_pb2 as in_toto_pb
+import mlcroissant
+import pandas
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import json_format
@@ -105,6 +107,38 @@ def test_croissant_is_accepted_for_data_and_only_for_data(data: Dossier, governe
     governed.seed()
     with pytest.raises(Invalid, match="a data version"):
         render(collect(governed.as_("ann"), "seed/base@1"), "croissant")
+
+
+def test_croissants_own_loader_reads_the_rows_of_every_form(governed: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    rows = pandas.DataFrame({"body": ["one", "two"], "id": [1, 2]})
+    rows.to_json(folder / "a.jsonl", orient="records", lines=True)
+    rows.to_json(folder / "b.jsonl.gz", orient="records", lines=True)
+    rows.to_csv(folder / "c.csv", index=False)
+    rows.to_csv(folder / "d.tsv", index=False, sep="\t")
+    rows.to_parquet(folder / "e.parquet")
+    (folder / "f.txt").write_text("one two")
+    names = sorted(path.name for path in folder.iterdir())
+    files = [
+        FileFact(path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in (folder / name for name in names)
+    ]
+    files += [FileFact(name, 9, "f" * 64) for name in ("g.arrow", "h.jsonl.zst")]
+    catalog = governed.as_("ann")
+    facts = governed.data_facts(domain="rows", reading={"text_field": "body"})
+    version = catalog.register("rows", facts, files=files)
+    described = json.loads(render(collect(catalog, str(version.ref)), "croissant"))
+    forms = {one["name"]: one["encodingFormat"] for one in described["distribution"]}
+    assert "text/plain" not in {form for name, form in forms.items() if name != "f.txt"}
+    described["distribution"] = [one for one in described["distribution"] if one["name"] in names]
+    (folder / "croissant.json").write_text(json.dumps(described))
+    loaded = mlcroissant.Dataset(jsonld=folder / "croissant.json")
+    for name in names:
+        records = list(loaded.records(f"documents/{name}"))
+        texts = [record[f"documents/{name}/text"] for record in records]
+        assert texts == ([b"one two"] if name == "f.txt" else [b"one", b"two"]), name
+    assert len(described["recordSet"]) == len(names)
 
 
 @pytest.mark.parametrize("ref", ["data/law@1", "seed/base@1", "expert/law@1", "build/1"])
