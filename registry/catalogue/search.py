@@ -27,8 +27,8 @@ from registry.records.results import Result
 from registry.records.results import labels as result_labels
 
 # Terms that an expert has from the data it was trained on, and a build from all that is in it;
-# a seed's are its own.
-INHERITED = ("license", "holder", "domain", "data")
+# an export has its build's; a seed's are its own.
+INHERITED = ("license", "holder", "domain", "data", "seed")
 NOT_INHERITED_OVER = f"('{Relation.BRANCHED_FROM}', '{Relation.SEED}', '{Relation.SUPERSEDES}')"
 METRIC = re.compile(r"\s*([\w./@-]+)\s*(<=|>=|<|>|=)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?")

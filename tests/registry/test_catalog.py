@@ -16,6 +16,7 @@ from registry.records.facts import (
     BuildFacts,
     DataFacts,
     ExpertFacts,
+    ExportFacts,
     Member,
     SeedFacts,
     SnapshotFacts,
@@ -311,3 +312,13 @@ def test_a_filter_finds_the_name_that_was_given_and_no_name_like_it(catalog: Cat
     assert [str(one.ref) for one in found] == ["expert/tax_law@1"]
     assert not catalog.versions(ExpertFacts, seed="seed/a-b")
     assert len(catalog.versions(ExpertFacts, seed="seed/a_b")) == 3
+
+
+def test_an_export_has_the_seed_of_its_build(catalog: Catalog) -> None:
+    catalog.register("base", SeedFacts(license="MIT"))
+    catalog.register("", BuildFacts(seed="seed/base@1"))
+    built = [("build/1", Relation.EXPORTED_FROM)]
+    catalog.register("build-1", ExportFacts(folder="/out"), parents=built)
+    found = catalog.versions(ExportFacts, seed="seed/base")
+    assert [str(one.ref) for one in found] == ["export/build-1@1"]
+    assert not catalog.versions(ExportFacts, seed="seed/base@2")
