@@ -3,6 +3,7 @@
 The form of the rows is the catalogue's. Here the objects get their folders and DVC files back.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -244,9 +245,10 @@ def _why_not_dvc(workspace: Workspace, restored: Sequence[str]) -> str | None:
             continue
         listing = dvc_cache.object_path(objects, md5)
         if _dvc_file(where).is_file() and not listing.is_file():
+            pointer = shlex.quote(str(_dvc_file(where)))
             return (
                 f"DVC's cache lacks {version.ref}, so DVC cannot tell what it needs: "
-                f"dvc pull {_dvc_file(where)}, or dvc commit --force {_dvc_file(where)}"
+                f"dvc pull {pointer}, or dvc commit --force {pointer}"
             )
         if not _dvc_file(where).is_file() and listing.is_file():
             return (
