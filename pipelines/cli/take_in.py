@@ -22,12 +22,8 @@ from pipelines.workspace.bars import bar
 from registry.units import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from registry.errors import Refused
     from registry.records.answers.building import TrainForecastAnswer
     from registry.records.answers.registering import SuggestAnswer
-    from registry.records.facts import ExpertFacts
     from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
 
@@ -266,10 +262,9 @@ def train_command(
 
     Example: btx train math --data data/math
     """
-    from pipelines.jobs.register import register
+    from pipelines.jobs.register_branches import register_branches
     from pipelines.jobs.train import look_ahead, train
     from pipelines.workspace.workspace import read_recipes
-    from registry.errors import Refused
     from registry.records.answers.registering import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
@@ -289,23 +284,7 @@ def train_command(
         print_answer(plan, json, _forecast_text(plan))
         return
     branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)
-    versions, refused = [], []
-    for name, branch in branches.items():
-        try:
-            version = register(
-                workspace,
-                name,
-                branch.folder,
-                data=[str(branch.data.ref)],
-                seed=str(branch.seed.ref),
-                show=bar,
-            )
-        except Refused as error:
-            refused.append(error)
-        else:
-            versions.append(version)
-    if refused:
-        raise _with_registered(refused, versions)
+    versions = register_branches(workspace, branches, bar)
     if json and len(versions) > 1:
         print_json([registered(version) for version in versions])
         return
@@ -339,19 +318,6 @@ def register_command(
     workspace = find_workspace().stating(given_facts(fact, facts, attach))
     seed = seed or newest_seed(workspace)
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
-
-
-def _with_registered(
-    refused: "Sequence[Refused]", versions: "Sequence[Version[ExpertFacts]]"
-) -> "Refused":
-    """Return one refusal for several branches, that says too which of them are registered."""
-    from registry.errors import Refused
-
-    registered = tuple(f"{version.ref} is registered" for version in versions)
-    rules = [rule for error in refused for rule in error.rules]
-    advice = "; ".join(dict.fromkeys(error.next for error in refused))
-    subject = "; ".join(error.subject for error in refused)
-    return Refused.by(subject, rules, otherwise=advice, besides=registered)
 
 
 def _forecast_text(plan: "TrainForecastAnswer") -> str:
