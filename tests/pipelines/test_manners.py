@@ -242,6 +242,14 @@ def test_what_was_approved_without_a_number_is_retracted_without_one(
         retract(workspace, "data/x", None, None, "again")
 
 
+@pytest.mark.parametrize("days", ["nan", "inf", "-1", "1e9"])
+def test_how_far_to_look_ahead_is_a_number_of_days(dashes: Path, btx: Run, days: str) -> None:
+    done = btx(dashes, "due", "--days", days)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected 0 to 3660" in done.stderr
+    assert btx(dashes, "due", "--days", "0.5").returncode == 0
+
+
 def test_a_misspelled_filter_is_said_as_show_says_it(dashes: Path, btx: Run) -> None:
     shown = btx(dashes, "show", "data/nope")
     listed = btx(dashes, "list", "experts", "--data", "data/nope")
