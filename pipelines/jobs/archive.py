@@ -199,10 +199,10 @@ def collect(
         store, skipped = workspace.store, []
         if not store.root.resolve().is_relative_to(workspace.root):
             skipped.append(_shared("the store", store.root.resolve()))
-        if dry_run or skipped:
-            keep = _needed(workspace)
-            unneeded = tuple(one for one in store.objects() if one not in keep)
-            deleted = () if skipped else unneeded
+        if skipped:
+            deleted: tuple[str, ...] = ()
+        elif dry_run:
+            deleted = tuple(store.unneeded(_needed(workspace), grace_s=grace_s))
         else:
             for version, where in lost:
                 if not where.is_dir():
