@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -576,11 +577,12 @@ def _not_utf8(file: Path, position: int) -> Unreadable:
 
 def _binary(file: Path, content: bytes) -> Unreadable:
     if content.startswith(UTF_16):
+        name, converted = shlex.quote(file.name), shlex.quote(f"{file.name}.txt")
         return Unreadable(
             file,
             found="text in UTF-16, of which byte 0 is no UTF-8",
             expected="UTF-8 text or JSON lines",
-            next=f"iconv -f UTF-16 -t UTF-8 {file.name} > {file.name}.txt, and remove the other",
+            next=f"iconv -f UTF-16 -t UTF-8 {name} > {converted}, and remove the other",
         )
     return Unreadable(
         file,

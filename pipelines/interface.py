@@ -87,24 +87,18 @@ class Workspace:
             experts: the expert's name to its data version: {"legal": "data/legal"}.
             seed: the only seed there is, unless it is given.
             mode: anchored or full; the recipe's unless it is given.
+
+        Raises:
+            Refused: where a policy says no to one of them, with its `rules`; the others are
+                registered all the same.
         """
-        from pipelines.jobs.register import register
+        from pipelines.jobs.register_branches import register_branches
         from pipelines.jobs.train import train
         from registry.records.answers.registering import registered
 
         branches = train(self._opened, experts, seed=seed, mode=mode)
-        answers = []
-        for name, branch in branches.items():
-            version = register(
-                self._opened,
-                name,
-                branch.folder,
-                data=[str(branch.data.ref)],
-                seed=str(branch.seed.ref),
-                show=self._show,
-            )
-            answers.append(registered(version))
-        return answers
+        versions = register_branches(self._opened, branches, self._show)
+        return [registered(version) for version in versions]
 
     def register(
         self, name: str, path: str | Path, *, data: Sequence[str], seed: str | None = None

@@ -22,12 +22,8 @@ from pipelines.workspace.bars import bar
 from registry.units import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from registry.errors import Refused
     from registry.records.answers.building import TrainForecastAnswer
     from registry.records.answers.registering import SuggestAnswer
-    from registry.records.facts import ExpertFacts
     from registry.records.facts import Facts as Recorded
     from registry.records.version import Version
 
@@ -272,7 +268,6 @@ def train_command(
     """
     from pipelines.jobs.train import look_ahead, train
     from pipelines.workspace.workspace import read_recipes
-    from registry.errors import Refused
     from registry.records.answers.registering import registered
 
     require_choice("--mode", mode, ("anchored", "full"))
@@ -293,25 +288,9 @@ def train_command(
         return
     branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)
     # Imported here: it loads torch, which nothing before needs.
-    from pipelines.jobs.register import register
+    from pipelines.jobs.register_branches import register_branches
 
-    versions, refused = [], []
-    for name, branch in branches.items():
-        try:
-            version = register(
-                workspace,
-                name,
-                branch.folder,
-                data=[str(branch.data.ref)],
-                seed=str(branch.seed.ref),
-                show=bar,
-            )
-        except Refused as error:
-            refused.append(error)
-        else:
-            versions.append(version)
-    if refused:
-        raise _with_registered(refused, versions)
+    versions = register_branches(workspace, branches, bar)
     if json and len(versions) > 1:
         print_json([registered(version) for version in versions])
         return
@@ -349,19 +328,6 @@ def register_command(
     from pipelines.jobs.register import register
 
     _print_version(register(workspace, expert, path, data=data, seed=seed, show=bar), json)
-
-
-def _with_registered(
-    refused: "Sequence[Refused]", versions: "Sequence[Version[ExpertFacts]]"
-) -> "Refused":
-    """Return one refusal for several branches, that says too which of them are registered."""
-    from registry.errors import Refused
-
-    registered = tuple(f"{version.ref} is registered" for version in versions)
-    rules = [rule for error in refused for rule in error.rules]
-    advice = "; ".join(dict.fromkeys(error.next for error in refused))
-    subject = "; ".join(error.subject for error in refused)
-    return Refused.by(subject, rules, otherwise=advice, besides=registered)
 
 
 def _forecast_text(plan: "TrainForecastAnswer") -> str:

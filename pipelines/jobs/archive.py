@@ -3,6 +3,7 @@
 The form of the rows is the catalogue's. Here the objects get their folders and DVC files back.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -198,10 +199,10 @@ def collect(
         store, skipped = workspace.store, []
         if not store.root.resolve().is_relative_to(workspace.root):
             skipped.append(_shared("the store", store.root.resolve()))
-        if dry_run or skipped:
-            keep = _needed(workspace)
-            unneeded = tuple(one for one in store.objects() if one not in keep)
-            deleted = () if skipped else unneeded
+        if skipped:
+            deleted: tuple[str, ...] = ()
+        elif dry_run:
+            deleted = tuple(store.unneeded(_needed(workspace), grace_s=grace_s))
         else:
             for version, where in lost:
                 if not where.is_dir():
@@ -244,9 +245,10 @@ def _why_not_dvc(workspace: Workspace, restored: Sequence[str]) -> str | None:
             continue
         listing = dvc_cache.object_path(objects, md5)
         if _dvc_file(where).is_file() and not listing.is_file():
+            pointer = shlex.quote(str(_dvc_file(where)))
             return (
                 f"DVC's cache lacks {version.ref}, so DVC cannot tell what it needs: "
-                f"dvc pull {_dvc_file(where)}, or dvc commit --force {_dvc_file(where)}"
+                f"dvc pull {pointer}, or dvc commit --force {pointer}"
             )
         if not _dvc_file(where).is_file() and listing.is_file():
             return (

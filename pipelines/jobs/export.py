@@ -199,7 +199,7 @@ def _sign(name: str, folder: Path) -> str:
 
 def _verify(out: Path, key: Path) -> str:
     """Return the command that checks the folder with OpenSSF's own tool."""
-    signature = out / attestations.SIGNATURE
-    public = key.with_suffix(".pub")
-    ignored = f"--no-ignore-git-paths --ignore-paths {signature}"
-    return f"model_signing verify key {out} --signature {signature} --public_key {public} {ignored}"
+    signature = str(out / attestations.SIGNATURE)
+    command = ["model_signing", "verify", "key", str(out), "--signature", signature]
+    command += ["--public_key", str(key.with_suffix(".pub"))]
+    return shlex.join([*command, "--no-ignore-git-paths", "--ignore-paths", signature])

@@ -1,5 +1,6 @@
 """Show and change who may act: the list of people, their keys, what they take back."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.workspace.workspace import Workspace
@@ -96,6 +97,9 @@ def retract(
         NotFound: where no such act counts.
     """
     catalog = workspace.catalog
+    # What is not registered yet can be waived: then it is named as it was refused.
+    with suppress(NotFound):
+        reference = str(catalog.get(reference).ref)
     signer_of = of or catalog.actor
     kind = "waived" if rule else "approved"
     found = [

@@ -5,6 +5,7 @@ Files that are there stay as they are: only policies that the workspace lacks ar
 the cases that test it.
 """
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def _changed(workspace: Workspace) -> list[UpgradeRow]:
         UpgradeRow(
             what=f"a look at policies {', '.join(differing)}",
             why="those of new workspaces say something else; yours are not changed",
-            command=f"git diff --no-index policies {template() / 'policies'}",
+            command=f"git diff --no-index policies {shlex.quote(str(template() / 'policies'))}",
         )
     ]
 

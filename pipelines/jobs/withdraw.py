@@ -117,8 +117,6 @@ def _cure(
     lines = cures.reached_lines(catalog, reached)
     if not lines:
         return None
-    experts = catalog.statuses(catalog.versions(ExpertFacts, files=False))
-    left = [ref for ref in experts if experts[ref] not in UNUSABLE and ref not in experts_lost]
-    if not left:
+    if not cures.is_expert_left(catalog, {str(ref) for ref in experts_lost}):
         return "no usable expert is left: btx train or btx register others, then btx rebuild"
     return " && ".join(map(cures.rebuild_command, lines))

@@ -7,6 +7,7 @@ DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the c
 
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -319,11 +320,12 @@ def require_here(folder: Path, subject: str) -> Path:
     """Return the folder of a version. Raises NotFound where it is not on this disk."""
     if folder.is_dir():
         return folder
+    pointer = shlex.quote(f"{folder}.dvc")
     raise NotFound(
         subject,
         found="not on this disk",
         expected=f"the folder {folder}",
-        next=f"dvc pull {folder}.dvc (after git pull, where that file is missing too)",
+        next=f"dvc pull {pointer} (after git pull, where that file is missing too)",
     )
 
 

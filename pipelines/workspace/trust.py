@@ -11,6 +11,7 @@ import configparser
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def require(root: Path, named: list[str]) -> None:
         str(root),
         found="what nobody on this machine has confirmed: " + "; ".join(named),
         expected="a workspace that names no server, no file outside it and no command of its own",
-        next=f"read these, and if they are meant: btx trust {root}",
+        next=f"read these, and if they are meant: btx trust {shlex.quote(str(root))}",
     )
 
 

@@ -7,6 +7,7 @@ Nothing is changed. Composing a build again to compare bytes is left to whoever 
 """
 
 import json
+import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -410,7 +411,8 @@ def _files(
         return
     if folder is not None and not folder.exists():
         found, expected = "not on this disk", f"{len(version.files)} files in {folder}"
-        advice = f"dvc pull {folder}.dvc (after git pull, where that file is missing too)"
+        pointer = shlex.quote(f"{folder}.dvc")
+        advice = f"dvc pull {pointer} (after git pull, where that file is missing too)"
         yield finding("files", str(version.ref), found, expected, advice)
         folder = None
     if folder is not None and folder.is_symlink():

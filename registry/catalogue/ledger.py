@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -393,5 +394,5 @@ def _not_written(path: Path, found: str) -> Damaged:
         str(path),
         found=found[:160],
         expected="what was written with the event",
-        next=f"git log -p -- {path.name}, and git checkout of the file as it was",
+        next=f"git log -p -- {shlex.quote(str(path))}, and git checkout of the file as it was",
     )

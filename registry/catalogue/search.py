@@ -27,8 +27,8 @@ from registry.records.results import Result
 from registry.records.results import labels as result_labels
 
 # Terms that an expert has from the data it was trained on, and a build from all that is in it;
-# a seed's are its own.
-INHERITED = ("license", "holder", "domain", "data")
+# an export has its build's; a seed's are its own.
+INHERITED = ("license", "holder", "domain", "data", "seed")
 NOT_INHERITED_OVER = f"('{Relation.BRANCHED_FROM}', '{Relation.SEED}', '{Relation.SUPERSEDES}')"
 METRIC = re.compile(r"\s*([\w./@-]+)\s*(<=|>=|<|>|=)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,6})?)?Z?)?")
@@ -79,8 +79,7 @@ def holding(rows: Rows, text: str) -> set[int]:
         rows: of the open database.
         text: plain ASCII, without quotes and backslashes, which JSON escapes.
     """
-    escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    held = f"%{escaped}%"
+    held = f"%{_escaped(text.lower())}%"
     like = "LIKE :text ESCAPE '!'"
     own = (
         "SELECT id, kind, name, number, "
@@ -96,6 +95,11 @@ def holding(rows: Rows, text: str) -> set[int]:
     found |= {row[0] for row in rows(files, text=held)}
     logged = f"{_TOLD} AND lower(body || ' ' || actor || ' ' || at) {like}"
     return found | _ids(rows, (row[0] for row in rows(logged, text=held)))
+
+
+def _escaped(text: str) -> str:
+    """Return a text for LIKE, in which no character of it stands for another."""
+    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def told_of(rows: Rows) -> set[int]:
@@ -149,8 +153,8 @@ def _label(kind: Kind, key: str, value: str) -> Condition:
     if key in ("data", "seed"):
         values = {key: str(parse(value, key))}
         if "@" not in value:
-            matches = f"({matches} OR l.value LIKE :{key}_any)"
-            values[f"{key}_any"] = f"{values[key]}@%"
+            matches = f"({matches} OR l.value LIKE :{key}_any ESCAPE '!')"
+            values[f"{key}_any"] = f"{_escaped(values[key])}@%"
     own = f"SELECT l.version_id FROM label l WHERE l.key = '{key}' AND {matches}"
     if key in INHERITED and kind not in (Kind.DATA, Kind.SEED):
         return f"v.id IN ({_reached(kind, own)})", {**values}

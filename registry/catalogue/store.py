@@ -120,6 +120,15 @@ class Store:
         with self._lock(fcntl.LOCK_SH):
             yield
 
+    def unneeded(self, needed: Collection[str], *, grace_s: float) -> list[str]:
+        """Return what a sweep would delete: what is not needed and was not touched for a while."""
+        keep = frozenset(needed)
+        return [
+            sha256
+            for sha256 in self.objects()
+            if sha256 not in keep and _idle_s(self.path(sha256)) >= grace_s
+        ]
+
     def sweep(self, needed: Callable[[], Collection[str]], *, grace_s: float = 3600.0) -> list[str]:
         """Delete every object that is not needed and was not touched for a while.
 
@@ -132,12 +141,7 @@ class Store:
             The digests of the deleted objects, in order.
         """
         with self._lock(fcntl.LOCK_EX):
-            keep = frozenset(needed())
-            old = [
-                sha256
-                for sha256 in self.objects()
-                if sha256 not in keep and _idle_s(self.path(sha256)) >= grace_s
-            ]
+            old = self.unneeded(needed(), grace_s=grace_s)
             for sha256 in old:
                 self.path(sha256).unlink()
             for left_over in self.root.glob("tmp/*"):

@@ -1,13 +1,14 @@
 """Which product lines need another build once a withdrawal or an erasure reached some.
 
-In:  the catalogue, and the builds that were reached.
+In:  the catalogue, and the builds and experts that were reached.
 Out: the newest build of each of these lines, and the command that builds the line anew.
 """
 
 from collections.abc import Collection
 
 from registry.catalogue.catalog import Catalog
-from registry.records.facts import BuildFacts
+from registry.records.facts import BuildFacts, ExpertFacts
+from registry.records.kinds import UNUSABLE
 from registry.records.version import Version
 
 
@@ -19,6 +20,14 @@ def reached_lines(catalog: Catalog, reached: Collection[str]) -> dict[str, Versi
     # In the order of their numbers, so the newest of each product line stays.
     newest = {build.facts.line: build for build in catalog.versions(BuildFacts, files=False)}
     return {line: build for line, build in newest.items() if str(build.ref) in reached}
+
+
+def is_expert_left(catalog: Catalog, reached: Collection[str]) -> bool:
+    """Say whether an expert is in use that was not reached: of none, nothing can be built."""
+    experts = catalog.statuses(catalog.versions(ExpertFacts, files=False))
+    return any(
+        str(ref) not in reached and status not in UNUSABLE for ref, status in experts.items()
+    )
 
 
 def rebuild_command(line: str) -> str:

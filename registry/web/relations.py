@@ -22,6 +22,8 @@ from registry.web.graph import MOST, Link, nearest
 from registry.web.history import words
 
 MOST_NEIGHBOURS = 200
+# What comes before a rebuild where no expert is left in use.
+TRAIN = "btx train EXPERT --data data/NAME"
 
 
 def around(catalog: Catalog, ref: str, most: int = MOST) -> LineagePage:
@@ -203,6 +205,7 @@ def _cure(
         drops=tuple(member for member in members if member in experts),
         commands=(
             *([] if status in (Status.WITHDRAWN, Status.ERASED) else [withdrawal]),
+            *([] if cures.is_expert_left(catalog, experts) else [TRAIN]),
             *map(cures.rebuild_command, lines),
         ),
     )

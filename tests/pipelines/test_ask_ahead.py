@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import pipelines
 from btx_core.columns import Unreadable
 from pipelines.jobs import ask_ahead
 from pipelines.jobs import train as train_module
@@ -209,9 +210,9 @@ def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
 
 @pytest.mark.slow
 def test_of_two_branches_one_is_registered_though_the_other_is_refused(
-    btx: Run, tiny_seed: Path, tmp_path: Path
+    btx: Run, tiny_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other way round too; one of them learns conversations."""
+    """The other way round too, and from Python; one of them learns conversations."""
     seed = Path(shutil.copytree(tiny_seed, tmp_path / "seed"))
     (seed / "chat_template.jinja").write_text(
         "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -233,6 +234,11 @@ def test_of_two_branches_one_is_registered_though_the_other_is_refused(
     assert added.returncode == 0, added.stderr
     ahead = btx(root, "train", "twice", "chat", "--dry-run")
     assert ahead.returncode == 3, ahead.stderr
+    monkeypatch.setattr(train_module, "require_admissible", lambda *given: None)
+    with pytest.raises(Refused) as refused:
+        pipelines.Workspace.open(root).train({"twice": "data/twice", "chat": "data/chat"})
+    assert "contamination/little" in str(refused.value)
+    assert "expert/chat@1 is registered" in str(refused.value)
     for names in (("twice", "chat"), ("chat", "twice")):
         done = btx(root, "train", *names, "--anyway")
         assert done.returncode == 3, done.stderr

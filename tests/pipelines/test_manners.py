@@ -19,9 +19,11 @@ from rich.console import Console
 
 from pipelines.cli.look import _difference, _for_people
 from pipelines.cli.output import print_table_to
+from pipelines.jobs.people_list import retract
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
-from registry.governance import remarks
+from registry.errors import NotFound
+from registry.governance import approving, changes, keys, remarks
 from registry.records.answers.shown import Change
 from registry.records.facts import DataFacts, ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
@@ -222,6 +224,30 @@ def test_an_alias_is_taken_wherever_a_reference_is(dashes: Path, btx: Run) -> No
     for option, named in (("--data", "best"), ("--data", "x"), ("--seed", "start")):
         listed = json.loads(btx(dashes, "list", "experts", option, named, "--json").stdout)
         assert [row["ref"] for row in listed] == ["expert/x@1"]
+
+
+def test_what_was_approved_without_a_number_is_retracted_without_one(
+    dashes: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "ben.pem"))
+    ben = keys.new_key("ben")
+    workspace = Workspace.find(dashes).acting_as("ben")
+    catalog = workspace.catalog
+    changes.change_actor(catalog, changes.Change("ben", ("approver",), keys.public_pem(ben)))
+    for named in ("data/x", "data/x@1", "best"):
+        remarks.move_alias(catalog, "best", "data/x")
+        approving.approve(catalog, named, ben)
+        assert retract(workspace, named, None, None, "read again").ref == "data/x@1"
+    with pytest.raises(NotFound, match="nothing by ben"):
+        retract(workspace, "data/x", None, None, "again")
+
+
+@pytest.mark.parametrize("days", ["nan", "inf", "-1", "1e9"])
+def test_how_far_to_look_ahead_is_a_number_of_days(dashes: Path, btx: Run, days: str) -> None:
+    done = btx(dashes, "due", "--days", days)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "expected 0 to 3660" in done.stderr
+    assert btx(dashes, "due", "--days", "0.5").returncode == 0
 
 
 def test_a_misspelled_filter_is_said_as_show_says_it(dashes: Path, btx: Run) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ import pytest
 import typer
 import yaml
 
+from btx_core.columns import Unreadable
+from btx_core.corpus_files import Reading, documents
 from pipelines.cli.app import app
+from pipelines.jobs import export
+from pipelines.workspace import folders, trust
+from registry.catalogue import ledger
+from registry.errors import NotFound, Refused
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipelines", "registry", "btx_core")
@@ -80,3 +87,24 @@ def test_every_command_in_a_message_exists(package: str) -> None:
 
 def test_every_command_in_a_remedy_exists() -> None:
     assert [text for text in remedies() if unknown_in(text)] == []
+
+
+def test_a_path_with_a_space_is_one_word_of_a_command_that_a_message_names(tmp_path: Path) -> None:
+    root = tmp_path / "our models"
+    with pytest.raises(Refused) as untrusted:
+        trust.require(root, ["btx.toml, [registry] url: postgresql://db"])
+    assert str(root) in shlex.split(untrusted.value.next)
+    with pytest.raises(NotFound) as elsewhere:
+        folders.require_here(root / "data/law/1", "data/law@1")
+    assert f"{root}/data/law/1.dvc" in shlex.split(elsewhere.value.next)
+    damaged = ledger._not_written(root / "ledger/000/7.json", "nothing")
+    assert f"{root}/ledger/000/7.json," in shlex.split(damaged.next)
+    checked = shlex.split(export._verify(root / "out", tmp_path / "my key.pem"))
+    assert {str(root / "out"), str(root / "out/model.sig"), str(tmp_path / "my key.pub")} < {
+        *checked
+    }
+    root.mkdir()
+    (root / "the text.txt").write_bytes("ü".encode("utf-16"))
+    with pytest.raises(Unreadable) as utf_16:
+        list(documents(root / "the text.txt", Reading()))
+    assert {"the text.txt", "the text.txt.txt,"} < {*shlex.split(utf_16.value.next)}

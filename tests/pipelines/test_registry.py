@@ -97,7 +97,9 @@ def test_cleaning_up_takes_what_nothing_needs_and_guards_dvcs_own(
     ).unlink()  # DVC alone would now collect the bytes of data/math@1
     needed, stored = own_story.catalog.needed(), set(own_story.store.objects())
     expected = CollectAnswer(deleted=(stray,), restored=("data/math@1",))
-    assert collect(own_story, dry_run=True) == expected
+    # What was put there a moment ago may be a registration's that is under way.
+    assert collect(own_story, dry_run=True).deleted == ()
+    assert collect(own_story, dry_run=True, grace_s=0) == expected
     assert own_story.store.has(stray)
     assert collect(own_story, grace_s=0) == expected
     assert set(own_story.store.objects()) == stored - {stray}

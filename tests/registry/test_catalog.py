@@ -16,11 +16,12 @@ from registry.records.facts import (
     BuildFacts,
     DataFacts,
     ExpertFacts,
+    ExportFacts,
     Member,
     SeedFacts,
     SnapshotFacts,
 )
-from registry.records.kinds import Kind, Mode, Status
+from registry.records.kinds import Kind, Mode, Relation, Status
 from registry.records.references import parse
 from registry.records.results import Result
 from registry.records.version import FileFact
@@ -300,3 +301,24 @@ def test_who_holds_a_file_is_found_on_either_engine(catalog: Catalog) -> None:
     held = catalog.register("law", DataFacts(), files=files)
     assert catalog.holders([file.sha256 for file in files]) == {held.ref: held.files}
     assert catalog.holders(["f" * 64]) == {}
+
+
+def test_a_filter_finds_the_name_that_was_given_and_no_name_like_it(catalog: Catalog) -> None:
+    for name in ("tax_law", "tax-law", "taxilaw"):
+        catalog.register(name, DataFacts(domain=name, license="MIT"))
+        made = ExpertFacts(seed="seed/a_b@1", data=(f"data/{name}@1",))
+        catalog.register(name, made, parents=[(f"data/{name}@1", Relation.TRAINED_ON)])
+    found = catalog.versions(ExpertFacts, data="data/tax_law")
+    assert [str(one.ref) for one in found] == ["expert/tax_law@1"]
+    assert not catalog.versions(ExpertFacts, seed="seed/a-b")
+    assert len(catalog.versions(ExpertFacts, seed="seed/a_b")) == 3
+
+
+def test_an_export_has_the_seed_of_its_build(catalog: Catalog) -> None:
+    catalog.register("base", SeedFacts(license="MIT"))
+    catalog.register("", BuildFacts(seed="seed/base@1"))
+    built = [("build/1", Relation.EXPORTED_FROM)]
+    catalog.register("build-1", ExportFacts(folder="/out"), parents=built)
+    found = catalog.versions(ExportFacts, seed="seed/base")
+    assert [str(one.ref) for one in found] == ["export/build-1@1"]
+    assert not catalog.versions(ExportFacts, seed="seed/base@2")

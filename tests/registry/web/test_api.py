@@ -25,6 +25,7 @@ from registry.records.answers.auditing import ExpertWeight, ExplainAnswer, Expla
 from registry.records.events import StageRan
 from registry.records.facts import ExpertFacts
 from registry.web import history, views
+from registry.web.relations import TRAIN
 from registry.web.site import CHAIN_HOLDS_S
 
 Web = Any  # conftest.py's
@@ -304,7 +305,7 @@ def test_impact_names_the_rebuild_that_cures_it(web: Web) -> None:
         "build": "build/1",
         "keeps": [],
         "drops": ["expert/law@1"],
-        "commands": ['btx withdraw data/law@1 --why "..."', "btx rebuild"],
+        "commands": ['btx withdraw data/law@1 --why "..."', TRAIN, "btx rebuild"],
     }
 
 

@@ -27,7 +27,14 @@ from registry.records.events import (
     StageRan,
     Withdrawn,
 )
-from registry.records.facts import BuildFacts, ExpertFacts, ExportFacts, Member, SeedFacts
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    ExportFacts,
+    Member,
+    SeedFacts,
+)
 from registry.records.results import Result, Specialist
 from registry.web import api, charts, comparing, history, relations, rendering, views
 from registry.web.application import application
@@ -164,6 +171,7 @@ def test_the_lineage_page_and_the_command_tell_one_status(lite: Catalog) -> None
 
 def test_the_cure_rebuilds_every_product_line_that_holds_something_of_it(lite: Catalog) -> None:
     lite.register("base", SeedFacts())
+    lite.register("other", ExpertFacts())
     for line in ("main", "support"):
         lite.register("", BuildFacts(line=line), parents=[("seed/base@1", "seed")])
     cure = relations.impact(lite, "seed/base@1").cure
@@ -180,6 +188,22 @@ def test_the_cure_rebuilds_every_product_line_that_holds_something_of_it(lite: C
     assert cure.commands[1:] == ("btx rebuild",)
     lite.register("", BuildFacts(line="main"))
     assert relations.impact(lite, "seed/base@1").cure is None
+
+
+def test_where_no_expert_is_left_the_cure_begins_with_another_one(lite: Catalog) -> None:
+    lite.register("law", DataFacts(license="MIT"))
+    lite.register("law", ExpertFacts(), parents=[("data/law@1", "trained_on")])
+    members = (Member(ref="expert/law@1", slot=1),)
+    lite.register("", BuildFacts(members=members), parents=[("expert/law@1", "member")])
+    lite.withdraw("data/law@1", "test")
+    cure = relations.impact(lite, "data/law@1").cure
+    assert cure
+    assert (cure.keeps, cure.drops) == ((), ("expert/law@1",))
+    assert cure.commands == (relations.TRAIN, "btx rebuild")
+    lite.register("tax", ExpertFacts())
+    cure = relations.impact(lite, "data/law@1").cure
+    assert cure
+    assert cure.commands == ("btx rebuild",)
 
 
 @pytest.mark.parametrize(
