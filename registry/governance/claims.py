@@ -100,6 +100,21 @@ class Claims:
         )
         return next((found for look in looks for found in look()), None)
 
+    def misnamed(self, event: Event, version: Version[Facts]) -> str | None:
+        """Say that a version was registered in the name of somebody else than asked its gate.
+
+        A registration carries no signature of its own, and nobody approves what they registered.
+
+        Args:
+            event: the verdict that let it in.
+            version: what was registered.
+        """
+        if self._start is None or event.seq < self._start or not self._roll.closed(event.seq):
+            return None
+        if event.actor == version.actor:
+            return None
+        return f"registered by {version.actor}, where {event.actor} asked the gate"
+
     def _waived(self, event: Event, act: Event, evidence: JsonObject) -> Iterator[str]:
         """Look for rules that the verdict waived by what was taken back before the act."""
         body = event.read(Judged)

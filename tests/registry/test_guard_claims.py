@@ -20,8 +20,10 @@ from registry.governance import (
     acts,
     adoption,
     approving,
+    changes,
     gaps,
     gate,
+    keys,
     people,
     stating,
 )
@@ -265,6 +267,20 @@ def test_a_release_by_a_verdict_that_was_kept_for_later_is_found(
     monkeypatch.setattr(acts, "now", lambda: later.isoformat())
     (found,) = released(told)
     assert found.startswith("released on ")
+
+
+def test_who_registers_in_anothers_name_to_approve_their_own_work_is_found(told: Any) -> None:
+    ann, key = told.as_("ann"), keys.public_pem(told.signer("ann"))
+    both = changes.Change("ann", ("registrar", "approver"), key)
+    changes.change_actor(told.as_("ida"), both, told.signer("ida"))
+    told.seed()
+    member = told.expert(told.data())
+    told.decide("build", collect_evidence.of_candidate(ann, "build/1", "seed/base@1", [member]))
+    facts = told.build_facts(member)
+    told.as_("ben").register("", facts, parents=[(member.ref, "member")])
+    approving.approve(ann, "build/1", told.signer("ann"))
+    assert gate.decide(ann, release(told)).outcome == "allowed", "ben seems to have registered it"
+    assert released(told) == ["registered by ben, where ann asked the gate"]
 
 
 @pytest.mark.parametrize("taken_back", [False, True])
