@@ -17,7 +17,7 @@ from registry.catalogue.lineage import Graph, Impact
 from registry.digest import sha256_bytes
 from registry.governance import approving, contesting, people
 from registry.governance.build_licence import BuildLicence, of_build
-from registry.governance.gate import verdicts
+from registry.governance.gate import verdicts, waivers_counted
 from registry.governance.stating import Statements
 from registry.records.events import Judged, WaiverUsed, Withdrawn
 from registry.records.evidence import ApprovalLine
@@ -51,10 +51,11 @@ TRAINING_TOKENS = "training_tokens"
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict of a gate: the event that logged it, and its body."""
+    """One verdict of a gate: the event that logged it, its body, and the waivers that counted."""
 
     event: Event
     body: Judged
+    waived_by: tuple[WaiverUsed, ...] = ()
 
     def rules(self, outcome: str) -> list[str]:
         """Return the rules that had this outcome."""
@@ -218,12 +219,8 @@ class Dossier:
         """Return the exceptions that the newest verdicts lean on."""
         used = []
         for verdict in self.all_last_verdicts():
-            waived = verdict.rules("waived")
-            used += [
-                WaiverInUse(waiver, str(verdict.body.gate))
-                for waiver in verdict.body.waivers
-                if waiver.rule in waived
-            ]
+            gate = str(verdict.body.gate)
+            used += [WaiverInUse(waiver, gate) for waiver in verdict.waived_by]
         return used
 
 
@@ -408,7 +405,9 @@ def _reached(catalog: Catalog, impact: Impact | None) -> list[Version[Facts]]:
 def _judgements(catalog: Catalog, refs: Iterable[str]) -> tuple[Judgement, ...]:
     events = [event for ref in refs for event in verdicts(catalog, ref)]
     events.sort(key=lambda event: event.seq)
-    return tuple(Judgement(event, event.read(Judged)) for event in events)
+    return tuple(
+        Judgement(event, event.read(Judged), waivers_counted(catalog, event)) for event in events
+    )
 
 
 def _earlier_builds(catalog: Catalog, subject: Version[Facts]) -> tuple[str, ...]:
