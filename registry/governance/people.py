@@ -149,6 +149,15 @@ class Roll:
         """Return whether an auditor kept it before an event."""
         return has_auditor(self.before(seq))
 
+    def ever(self) -> list[Actor]:
+        """Return each person with each key and the roles that a change which counts gave them."""
+        found = []
+        for event, after in zip(self.changes, self._lists, strict=True):
+            name = event.subject.removeprefix("actor/")
+            if name in after:
+                found.append(after[name])
+        return found
+
     def unconfirmed(self) -> list[str]:
         """Return who came on a list that was open and is closed now, unsigned by any auditor."""
         unsigned: set[str] = set()

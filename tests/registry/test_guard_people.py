@@ -294,3 +294,23 @@ def test_who_came_on_an_open_list_is_told_until_an_auditor_signs_for_them(govern
     assert roll.read(catalog).unconfirmed() == ["alias"]
     changes.change_actor(catalog, Change("alias", (), pem["alias"], None, "who is that?"), ida)
     assert roll.read(catalog).unconfirmed() == []
+
+
+def test_a_change_that_does_not_count_makes_nobody_of_two_people_one(told: Any) -> None:
+    """Somebody logs that ann and mallory have ben's key; no auditor signs it."""
+    approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
+    build = told.as_("ann").get("build/1")
+    pem = keys.public_pem(told.signer("ben"))
+    for name in ("ann", "mallory"):
+        act = Act(
+            act="actor",
+            subject=f"actor/{name}",
+            roles=("registrar",),
+            public_key=pem,
+            at=acts.now(),
+        )
+        told.as_("cy").event(Acted(act=act), act.subject, kind="actor")
+    assert len(gaps.unsigned(told.as_("ann"))[1]) == 2
+    assert [one.actor for one in approving.approvals(told.as_("ann"), build)] == ["ben"]
+    changes.change_actor(told.as_("ida"), Change("ben", (), pem), told.signer("ida"))
+    assert people.roll(told.as_("ann"))["ben"].roles == ()
