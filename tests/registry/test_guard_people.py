@@ -314,3 +314,23 @@ def test_a_change_that_does_not_count_makes_nobody_of_two_people_one(told: Any) 
     assert [one.actor for one in approving.approvals(told.as_("ann"), build)] == ["ben"]
     changes.change_actor(told.as_("ida"), Change("ben", (), pem), told.signer("ida"))
     assert people.roll(told.as_("ann"))["ben"].roles == ()
+
+
+@pytest.mark.parametrize("by", ["ida", "mal"])
+def test_what_a_stolen_auditors_key_revoked_is_void_too(told: Any, by: str) -> None:
+    """The thief acts as ida, or puts mal on the list, who revokes ben's key."""
+    told.person("max", "auditor", by="ida")
+    approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
+    build = told.as_("ann").get("build/1")
+    stolen = datetime.now(UTC).isoformat()
+    if by == "mal":
+        told.person("mal", "auditor", by="ida")
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    pem = keys.public_pem(told.signer("ben"))
+    revoked = Change("ben", ("approver",), pem, yesterday, "stolen, they say")
+    changes.change_actor(told.as_(by), revoked, told.signer(by))
+    assert approving.approvals(told.as_("ann"), build) == []
+    new = keys.public_pem(keys.new_key("ida2", told.keys / "ida2.pem"))
+    named = Change("ida", ("auditor",), new, stolen, "stolen")
+    changes.change_actor(told.as_("max"), named, told.signer("max"))
+    assert [one.actor for one in approving.approvals(told.as_("ann"), build)] == ["ben"]
