@@ -404,7 +404,9 @@ def _key(workspace: Workspace, kept: Head, file: Path | None) -> "Ed25519PublicK
     """
     if file is not None:
         return people.Actor("", (), file.read_text()).key
-    person = people.roll(workspace.catalog).get(str(kept.actor))
+    # As the list was then: who signed it may have another key by now.
+    then = None if kept.seq is None else kept.seq + 1
+    person = people.roll(workspace.catalog, then).get(str(kept.actor))
     return person.key if person else None
 
 

@@ -5,24 +5,27 @@ It is carried out and in again, cleaned up, searched, and its head is kept outsi
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import collect, dump, load
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace, create
-from registry.catalogue import insert_only
+from registry.catalogue import insert_only, pins
 from registry.catalogue.audit_log import Link
 from registry.governance import changes, keys
 from registry.records.answers.upkeep import CollectAnswer
-from registry.records.facts import BuildFacts, SnapshotFacts
+from registry.records.facts import BuildFacts, DataFacts, DataStatement, SnapshotFacts
 from registry.records.kinds import Mode
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -288,3 +291,26 @@ def test_list_finds_the_version_that_holds_a_file(story: Any, btx: Run) -> None:
         )
     ] == ["data/math@1"]
     assert btx(story.root, "list", "experts", "--metric", "about 7").returncode == 2
+
+
+def test_a_head_stays_its_signers_though_they_have_another_key_by_now(
+    btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = create(tmp_path / "w").root
+    monkeypatch.setenv("BTX_ACTOR", "dora")
+    for name in ("old", "new", "other"):
+        keys.new_key("dora", tmp_path / f"{name}.pem")
+
+    def does(key: str, *arguments: str) -> int:
+        monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / f"{key}.pem"))
+        return btx(root, *arguments).returncode
+
+    old, new = (str(tmp_path / f"{name}.pub") for name in ("old", "new"))
+    assert does("old", "actor", "add", "dora", "--role", "auditor", "--public-key", old) == 0
+    for key in ("old", "other"):
+        assert does(key, "registry", "head", "--sign", "-o", f"{key}.json") == 0
+    assert does("old", "actor", "rotate", "dora", "--public-key", new, "--why", "a new laptop") == 0
+    assert does("new", "registry", "head", "--sign", "-o", "new.json") == 0
+    statuses = {name: does("new", "audit", "--head", f"{name}.json") for name in ("old", "new")}
+    assert statuses == {"old": 0, "new": 0}
+    assert does("new", "audit", "--head", "other.json") == 4
