@@ -30,6 +30,7 @@ from registry.digest import sha256_file
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
+from registry.governance.out_of_use import out_of_use
 from registry.governance.policies import load, read_strict_yaml
 from registry.records.answers.auditing import AuditAnswer, Check, Finding
 from registry.records.events import Erased
@@ -283,8 +284,10 @@ def _otherwise(path: Path, held: DvcFolder) -> str | None:
 
 
 def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Finding]:
-    """Find waivers and dates of retention that have ended in what the subject is made from."""
-    rows = due.of_versions(workspace.catalog, versions, datetime.now(UTC), days=0)
+    """Find waivers and dates of retention that have ended, of what is in use of these versions."""
+    gone = out_of_use(workspace.catalog)
+    used = [version for version in versions if str(version.ref) not in gone]
+    rows = due.of_versions(workspace.catalog, used, datetime.now(UTC), days=0)
     return [
         finding(
             "due", row.ref, f"{row.what} ended {row.until[:10]}", "nothing that ended", row.next

@@ -314,3 +314,25 @@ def test_a_head_stays_its_signers_though_they_have_another_key_by_now(
     statuses = {name: does("new", "audit", "--head", f"{name}.json") for name in ("old", "new")}
     assert statuses == {"old": 0, "new": 0}
     assert does("new", "audit", "--head", "other.json") == 4
+
+
+def test_of_what_was_withdrawn_an_audit_tells_no_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = create(tmp_path / "w")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/a.txt").write_text("a letter\n" * 50)
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+    stated = DataStatement(license="MIT", source="s", pii="none", retain_until=tomorrow)
+    add_data(workspace, "letters", tmp_path / "letters", stated)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(days=3)
+
+    monkeypatch.setattr("pipelines.jobs.audit.datetime", Later)
+    (found,) = audit(workspace, None).findings
+    assert (found.check, found.next) == ("due", "btx withdraw data/letters@1")
+    withdraw(workspace, "data/letters@1", "its date came")
+    assert {one.check for one in audit(workspace, None).findings} == {"standing"}
