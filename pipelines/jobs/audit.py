@@ -353,11 +353,24 @@ def _with_check(
 def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[Rows], list[Break]]]:
     """Return a check for each head that was kept outside, bound to the key that signed it."""
     bound: list[Callable[[Rows], list[Break]]] = []
+    catalog, where = workspace.catalog, str(pins.file_of(workspace.catalog))
     outside = kept_heads(request.head) if request.head else []
-    for kept in [*outside, *pins.pinned(workspace.catalog)]:
-        key = _unless_damaged(workspace.catalog, partial(_key, workspace, kept, request.key))
-        bound.append(partial(check_kept, kept=kept, key=key))
+    every = [(request.head, kept) for kept in outside]
+    every += [(where, kept) for kept in pins.pinned(catalog)]
+    for source, kept in every:
+        key = _unless_damaged(catalog, partial(_key, workspace, kept, request.key))
+        bound.append(partial(_check_kept, source=source, kept=kept, key=key))
     return bound
+
+
+def _check_kept(
+    rows: Rows, source: str | None, kept: Head, key: "Ed25519PublicKey | None"
+) -> list[Break]:
+    """Check a head that was kept outside; what differs is told with where the head is kept."""
+    breaks = check_kept(rows, kept, key)
+    if source == kept.head:
+        return breaks
+    return [one._replace(expected=f"{one.expected}, in {source}") for one in breaks]
 
 
 def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:

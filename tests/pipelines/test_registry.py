@@ -336,3 +336,28 @@ def test_of_what_was_withdrawn_an_audit_tells_no_date(
     assert (found.check, found.next) == ("due", "btx withdraw data/letters@1")
     withdraw(workspace, "data/letters@1", "its date came")
     assert {one.check for one in audit(workspace, None).findings} == {"standing"}
+
+
+def test_a_head_of_a_registry_that_was_at_this_address_before_says_where_it_is_kept(
+    tmp_path: Path, btx: Run
+) -> None:
+    def made(text: str) -> Workspace:
+        workspace = create(tmp_path / "w")
+        folder = tmp_path / text
+        folder.mkdir()
+        (folder / "a.txt").write_text(f"{text}\n" * 50)
+        stated = DataStatement(license="MIT", source="s", pii="none")
+        add_data(workspace, "letters", folder, stated)
+        return workspace
+
+    first = made("one")
+    withdraw(first, "data/letters@1", "a mistake")
+    kept = pins.file_of(first.catalog)
+    first.catalog.close()
+    shutil.rmtree(first.root)
+    second = made("two")
+    (found,) = audit(second, None).findings
+    assert (found.check, found.subject) == ("log", "log")
+    assert f"in {kept}" in found.expected
+    kept.unlink()
+    assert audit(second, None).findings == ()
