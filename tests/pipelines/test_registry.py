@@ -361,3 +361,10 @@ def test_a_head_of_a_registry_that_was_at_this_address_before_says_where_it_is_k
     assert f"in {kept}" in found.expected
     kept.unlink()
     assert audit(second, None).findings == ()
+
+
+def test_a_second_withdrawal_tells_the_reason_that_stands(tmp_path: Path) -> None:
+    workspace = create(tmp_path / "w")
+    workspace.catalog.register("law", DataFacts(license="MIT"))
+    for why in ("consent ended", "another reason"):
+        assert withdraw(workspace, "data/law@1", why).why == "consent ended"
