@@ -79,8 +79,7 @@ def holding(rows: Rows, text: str) -> set[int]:
         rows: of the open database.
         text: plain ASCII, without quotes and backslashes, which JSON escapes.
     """
-    escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    held = f"%{escaped}%"
+    held = f"%{_escaped(text)}%"
     like = "LIKE :text ESCAPE '!'"
     own = (
         "SELECT id, kind, name, number, "
@@ -96,6 +95,11 @@ def holding(rows: Rows, text: str) -> set[int]:
     found |= {row[0] for row in rows(files, text=held)}
     logged = f"{_TOLD} AND lower(body || ' ' || actor || ' ' || at) {like}"
     return found | _ids(rows, (row[0] for row in rows(logged, text=held)))
+
+
+def _escaped(text: str) -> str:
+    """Return a text for a comparison by LIKE, in small letters."""
+    return text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def told_of(rows: Rows) -> set[int]:
@@ -145,7 +149,10 @@ def condition(kind: Kind, key: str, value: str) -> Condition:
 def _label(kind: Kind, key: str, value: str) -> Condition:
     matches, values = f"l.value = :{key}", {key: value}
     if key == "license":
-        matches, values = "lower(l.value) = :license", {"license": value.lower()}
+        # It may stand in an expression, between blanks and brackets.
+        words = "' ' || replace(replace(lower(l.value), '(', ' '), ')', ' ') || ' '"
+        matches = f"{words} LIKE :license ESCAPE '!'"
+        values = {"license": f"% {_escaped(value)} %"}
     if key in ("data", "seed"):
         values = {key: str(parse(value, key))}
         if "@" not in value:
@@ -212,7 +219,7 @@ def _labels(name: str, facts: Facts) -> Iterator[Label]:
     match facts:
         case DataFacts():
             yield Label("domain", facts.domain or name)
-            yield from _each("license", [facts.license])
+            yield from _each("license", [facts.license, *facts.document_licenses])
             yield from _each("holder", [facts.holder])
         case SeedFacts():
             yield from _each("license", [facts.license])
