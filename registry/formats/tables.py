@@ -279,6 +279,12 @@ def number(value: float | None) -> str:
     return NOT_REPORTED if value is None else f"{value:,.0f}"
 
 
+def licence_of(facts: DataFacts) -> str:
+    """Return the licence that applies to data; of a choice also what was offered."""
+    applies = facts.applying_license or NOT_STATED
+    return f"{applies}, chosen from {facts.license}" if facts.license_choice else applies
+
+
 def unknown(dossier: Dossier, version: Version[Facts], name: str) -> str:
     """Return what is written in place of a fact: it stays in the company, or nobody stated it."""
     return NOT_PUBLIC if dossier.is_withheld(version, name) else NOT_STATED
@@ -369,7 +375,7 @@ def _data_row(dossier: Dossier, version: Version[DataFacts]) -> tuple[str, ...]:
     return (
         str(version.ref),
         str(dossier.status(version.ref)),
-        facts.license or NOT_STATED,
+        licence_of(facts),
         facts.source or unknown(dossier, version, "source"),
         facts.holder or unknown(dossier, version, "holder"),
         facts.purpose or unknown(dossier, version, "purpose"),
