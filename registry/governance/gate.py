@@ -33,7 +33,7 @@ from registry.governance.policies import (
     moment,
     to_document,
 )
-from registry.records.events import Judged, Reason, WaiverUsed
+from registry.records.events import Judged, Reason, Released, WaiverUsed
 from registry.records.evidence import (
     ApprovalLine,
     BuildEvidence,
@@ -488,6 +488,19 @@ def relied_on(catalog: Catalog, refs: Iterable[str], before: float = inf) -> tup
     With `before`, as the log stood before the event of that number.
     """
     return _relied_on(catalog, {ref: newest(catalog, ref, before) for ref in refs}, before)
+
+
+def released_by(catalog: Catalog, ref: str) -> tuple[WaiverLine, ...]:
+    """Return the waivers that let a build be released last, each renewed to its latest end."""
+    released = catalog.events(ref, Released.logged_as)
+    if not released:
+        return ()
+    given = [
+        event
+        for event in readable_verdicts(catalog, ref)
+        if event.seq < released[-1].seq and event.read(Judged).gate == Gate.RELEASE
+    ]
+    return _relied_on(catalog, {ref: given[-1]}) if given else ()
 
 
 def _granted(catalog: Catalog, event: Event, before: float) -> list[Waiver]:
