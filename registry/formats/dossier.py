@@ -45,8 +45,9 @@ NAMESPACE = uuid.UUID("6f0a3d0e-6a53-5f0c-9d0c-3f2f6d1f7c1b")
 F = TypeVar("F", bound=Facts)
 
 
-# The own fact that says how many tokens something was trained on that reported none.
+# The own facts that say how much something was trained that reported nothing.
 TRAINING_TOKENS = "training_tokens"
+TRAINING_FLOPS = "training_flops"
 
 
 @dataclass(frozen=True)
@@ -341,6 +342,20 @@ def _tokens(version: Version[Facts], own: Mapping[str, Mapping[str, OwnFact]]) -
     return int(stated.value) if stated and isinstance(stated.value, int | float) else None
 
 
+def operations(version: Version[Facts], own: Mapping[str, Mapping[str, OwnFact]]) -> float | None:
+    """Return how many operations trained a seed or expert: as reported, else as stated.
+
+    Args:
+        version: the seed or expert.
+        own: own facts by reference and name.
+    """
+    report = training(version)
+    if report is not None and report.flops is not None:
+        return report.flops
+    stated = own.get(str(version.ref), {}).get(TRAINING_FLOPS)
+    return float(stated.value) if stated and isinstance(stated.value, int | float) else None
+
+
 def trained(dossier: Dossier) -> list[Version[Facts]]:
     """Return everything that was trained: seeds and experts."""
     return [*dossier.of(SeedFacts), *dossier.of(ExpertFacts)]
@@ -361,7 +376,7 @@ def spent_in_all(
         own: their own facts, by reference and name.
 
     Returns:
-        What was reported, and of tokens what was stated; None where nothing was.
+        What was reported, and of tokens and operations what was stated; None where nothing was.
     """
     every = sorted(versions, key=lambda version: version.ref)
     models = [one for one in every if one.ref.kind in (Kind.SEED, Kind.EXPERT)]
@@ -371,7 +386,7 @@ def spent_in_all(
     read = [_tokens(version, own) for version in models]
     return Spent(
         tokens=_sum([*read, *(part.tokens for part in tuned)]),
-        flops=_sum(part.flops for part in parts),
+        flops=_sum([*(operations(one, own) for one in models), *(part.flops for part in tuned)]),
         wall_s=_sum(part.wall_s for part in parts),
     )
 
