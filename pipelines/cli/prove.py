@@ -279,7 +279,8 @@ def registry_restore_command(
         answer = restore(workspace, folder)
     newer = "".join(f"\nnewer than the registry: {name}" for name in answer.newer)
     again = "".join(f"\nto be registered again: {ref}" for ref in answer.again)
-    print_answer(answer, json, f"restored   head {answer.head}{newer}{again}")
+    acts = "".join(f"\nto be done again: {act}" for act in answer.acts)
+    print_answer(answer, json, f"restored   head {answer.head}{newer}{again}{acts}")
 
 
 @registry_app.command("shred")

@@ -130,6 +130,7 @@ def read_ledger(workspace: Workspace, head: str | None = None) -> RestoreAnswer:
         rows=about.rows,
         newer=_without_rows(workspace),
         again=about.again,
+        acts=about.acts,
     )
 
 

@@ -30,6 +30,7 @@ from registry.digest import sha256_file
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
+from registry.governance.out_of_use import out_of_use
 from registry.governance.policies import load, read_strict_yaml
 from registry.records.answers.auditing import AuditAnswer, Check, Finding
 from registry.records.events import Erased
@@ -283,8 +284,10 @@ def _otherwise(path: Path, held: DvcFolder) -> str | None:
 
 
 def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Finding]:
-    """Find waivers and dates of retention that have ended in what the subject is made from."""
-    rows = due.of_versions(workspace.catalog, versions, datetime.now(UTC), days=0)
+    """Find waivers and dates of retention that have ended, of what is in use of these versions."""
+    gone = out_of_use(workspace.catalog)
+    used = [version for version in versions if str(version.ref) not in gone]
+    rows = due.of_versions(workspace.catalog, used, datetime.now(UTC), days=0)
     return [
         finding(
             "due", row.ref, f"{row.what} ended {row.until[:10]}", "nothing that ended", row.next
@@ -350,11 +353,24 @@ def _with_check(
 def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[Rows], list[Break]]]:
     """Return a check for each head that was kept outside, bound to the key that signed it."""
     bound: list[Callable[[Rows], list[Break]]] = []
+    catalog, where = workspace.catalog, str(pins.file_of(workspace.catalog))
     outside = kept_heads(request.head) if request.head else []
-    for kept in [*outside, *pins.pinned(workspace.catalog)]:
-        key = _unless_damaged(workspace.catalog, partial(_key, workspace, kept, request.key))
-        bound.append(partial(check_kept, kept=kept, key=key))
+    every = [(request.head, kept) for kept in outside]
+    every += [(where, kept) for kept in pins.pinned(catalog)]
+    for source, kept in every:
+        key = _unless_damaged(catalog, partial(_key, workspace, kept, request.key))
+        bound.append(partial(_check_kept, source=source, kept=kept, key=key))
     return bound
+
+
+def _check_kept(
+    rows: Rows, source: str | None, kept: Head, key: "Ed25519PublicKey | None"
+) -> list[Break]:
+    """Check a head that was kept outside; what differs is told with where the head is kept."""
+    breaks = check_kept(rows, kept, key)
+    if source == kept.head:
+        return breaks
+    return [one._replace(expected=f"{one.expected}, in {source}") for one in breaks]
 
 
 def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:
@@ -404,7 +420,9 @@ def _key(workspace: Workspace, kept: Head, file: Path | None) -> "Ed25519PublicK
     """
     if file is not None:
         return people.Actor("", (), file.read_text()).key
-    person = people.roll(workspace.catalog).get(str(kept.actor))
+    # As the list was then: who signed it may have another key by now.
+    then = None if kept.seq is None else kept.seq + 1
+    person = people.roll(workspace.catalog, then).get(str(kept.actor))
     return person.key if person else None
 
 

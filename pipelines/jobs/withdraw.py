@@ -6,6 +6,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
 from registry.governance import contesting, cures, private_words, seen_before
 from registry.records.answers.withdrawing import ContestedAnswer, Reached, WithdrawAnswer
+from registry.records.events import Withdrawn
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
 from registry.records.references import Reference
@@ -30,17 +31,12 @@ def withdraw(
     Returns:
         What it reached, the builds that it did not reach, and what cures the rest.
     """
-    if not why.strip():
-        raise Invalid(
-            f"withdrawal of {reference}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
     catalog = workspace.catalog
     version = catalog.get(reference)
+    contesting.require_reason(str(version.ref), why)
     if not dry_run:
-        contesting.withdraw(catalog, str(version.ref), why)
+        # Where it was withdrawn before, the first reason stands.
+        why = contesting.withdraw(catalog, str(version.ref), why).read(Withdrawn).why
     impact = catalog.impact(version.ref)
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]

@@ -9,6 +9,7 @@ Nothing is changed. Composing a build again to compare bytes is left to whoever 
 import json
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from registry.catalogue.audit_log import Break
 from registry.catalogue.catalog import Catalog, rows_digests
 from registry.catalogue.common_files import LEAST_SHARE, common_share, sizes
 from registry.catalogue.database import SCHEMA, Rows
-from registry.catalogue.reading import references_by_id, with_files
+from registry.catalogue.reading import references_by_id, statuses_of, with_files
 from registry.catalogue.rows import (
     EVENT_COLUMNS,
     FILE_COLUMNS,
@@ -125,6 +126,7 @@ def audit(
             tally.note("lineage", 1, [broken])
         erased = _tombstones(rows)
         tally.note("standing", len(versions), _withdrawn(rows, versions, erased))
+        tally.note("standing", 0, _without_status(rows, versions))
         if subject is not None:
             tally.note("standing", 0, _made_from_erased(versions, erased))
         gone = tombstones.files(erased)
@@ -348,6 +350,22 @@ def _withdrawn(
                 found = f"holds files of {holder}, which is {state}"
                 advice = f"btx withdraw {subject}"
                 yield finding("standing", subject, found, "nothing withdrawn in it", advice)
+
+
+def _without_status(rows: Rows, versions: Sequence[Version[Facts]]) -> Iterator[Finding]:
+    """Check that no row and no report says a status that rests on an event of its own."""
+    with suppress(BtxError):
+        statuses_of(rows, versions)
+        return
+    named: set[str] = set()
+    for version in versions:
+        try:
+            statuses_of(rows, [version])
+        except BtxError as error:
+            if error.subject not in named:
+                advice = f"find out who wrote it; btx withdraw {version.ref}"
+                yield finding("standing", error.subject, error.found, error.expected, advice)
+            named.add(error.subject)
 
 
 def _contested(rows: Rows, subject: str) -> str:

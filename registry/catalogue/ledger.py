@@ -48,6 +48,8 @@ A_FOLDER = 1000
 START = 12
 # Events that are read from files before their rows are inserted.
 A_BATCH = 500
+# Kinds of events that come along where something is registered, trained or built again.
+_COMES_ALONG = frozenset({"kept", "verdict", "refused", "stage", "progress"})
 # By what a table's rows belong to the version that an event registered.
 _OF_VERSION = {"version": "id", "file": "version_id", "edge": "from_id", "label": "version_id"}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -79,11 +81,13 @@ class Restored:
         head: the digest of the newest event.
         rows: how many rows each table took.
         again: what the other side of a fork had registered, to be registered again.
+        acts: what else people had done there, such as a withdrawal, to be done again.
     """
 
     head: str
     rows: Mapping[str, int]
     again: tuple[str, ...] = ()
+    acts: tuple[str, ...] = ()
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -184,11 +188,18 @@ def restore(folder: Path, catalog: Catalog, head: str | None = None) -> Restored
         require_whole(writer.rows)
         require_readable(writer.rows)
         newest = audit_log.head(writer.rows)
-    again = []
-    for entry in sorted(set(found) - set(chain)):
-        again += [str(row["subject"]) for row in _registered(_read(entry))]
+    again, acts = list[str](), list[str]()
+    dropped = sorted(set(found) - set(chain))
+    for entry in dropped:
+        event = _event(_read(entry))
+        if event["kind"] == Registered.logged_as:
+            again.append(str(event["subject"]))
+        elif event["kind"] not in _COMES_ALONG:
+            acts.append(f"{event['kind']} {event['subject']}, by {event['actor']}")
+    # The newest first: what is left by a crash is still told as a fork.
+    for entry in reversed(dropped):
         entry.path.unlink()
-    return Restored(newest, counts, tuple(again))
+    return Restored(newest, counts, tuple(again), tuple(acts))
 
 
 def has_other(folder: Path, catalog: Catalog, head: str) -> bool:
@@ -366,10 +377,6 @@ def _read(entry: Entry) -> dict[str, list[dict[str, Any]]]:
 
 def _event(tables: TableRows) -> Mapping[str, Any]:
     return tables["event"][0]
-
-
-def _registered(tables: TableRows) -> Sequence[Mapping[str, Any]]:
-    return [row for row in tables["event"] if row["kind"] == Registered.logged_as]
 
 
 def _documents(rows: Rows, folder: Path, batch: Sequence[TableRows]) -> list[dict[str, Any]]:

@@ -16,7 +16,11 @@ from registry.records.heads import Head
 
 
 def file_of(catalog: Catalog) -> Path:
-    """Return the file with the heads of this registry: one for each database and first event."""
+    """Return the file with the heads of the registry at this address.
+
+    A log that was written anew is held to the heads of the one before it; so is another registry
+    that took the place of one.
+    """
     chosen = os.environ.get("BTX_HEADS")
     folder = Path(chosen) if chosen else Path.home() / ".config" / "btx" / "heads"
     url = catalog.database.url.rpartition("@")[2]

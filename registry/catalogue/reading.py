@@ -14,7 +14,7 @@ from registry.catalogue.rows import FILE_COLUMNS, VERSION_COLUMNS, file_fact, ve
 from registry.errors import Damaged, NotFound
 from registry.records.events import Acted, AliasMoved, Progress
 from registry.records.facts import Facts
-from registry.records.kinds import KINDS, Kind, Status, status_of
+from registry.records.kinds import KINDS, MAKING, Kind, Status, status_of
 from registry.records.own_facts import Attachment, attachment
 from registry.records.references import Reference, parse
 from registry.records.version import FileFact, Version
@@ -162,7 +162,7 @@ def statuses_of(rows: Rows, versions: Iterable[Version[Facts]]) -> dict[Referenc
             raise Damaged(
                 f"{subject}, status",
                 found=error,
-                expected=f"one of {', '.join(Status)}",
+                expected=f"one of {', '.join(sorted(MAKING))}",
                 next="btx audit names every finding",
             ) from None
     return statuses

@@ -149,7 +149,10 @@ def condition(kind: Kind, key: str, value: str) -> Condition:
 def _label(kind: Kind, key: str, value: str) -> Condition:
     matches, values = f"l.value = :{key}", {key: value}
     if key == "license":
-        matches, values = "lower(l.value) = :license", {"license": value.lower()}
+        # It may stand in an expression, between blanks and brackets.
+        words = "' ' || replace(replace(lower(l.value), '(', ' '), ')', ' ') || ' '"
+        matches = f"{words} LIKE :license ESCAPE '!'"
+        values = {"license": f"% {_escaped(value.lower())} %"}
     if key in ("data", "seed"):
         values = {key: str(parse(value, key))}
         if "@" not in value:
@@ -216,7 +219,7 @@ def _labels(name: str, facts: Facts) -> Iterator[Label]:
     match facts:
         case DataFacts():
             yield Label("domain", facts.domain or name)
-            yield from _each("license", [facts.license])
+            yield from _each("license", [facts.license, *facts.document_licenses])
             yield from _each("holder", [facts.holder])
         case SeedFacts():
             yield from _each("license", [facts.license])

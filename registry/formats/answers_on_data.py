@@ -160,8 +160,9 @@ def withdrawals(dossier: Dossier) -> tuple[str, ...]:
     """Return a sentence for each withdrawal and erasure of the subject or what it was made from."""
     sentences = []
     for event in dossier.withdrawals:
-        why = event.read(Withdrawn).why or "no reason given"
-        sentences.append(f"{event.subject} was withdrawn {event.at[:10]}: {why}.")
+        # What was said stays in the company.
+        why = "" if dossier.public else f": {event.read(Withdrawn).why or 'no reason given'}"
+        sentences.append(f"{event.subject} was withdrawn {event.at[:10]}{why}.")
         contests = [one for one in dossier.contests if one.subject == event.subject]
         sentences += map(contesting.sentence, contests)
     for event in dossier.erasures:

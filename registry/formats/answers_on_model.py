@@ -5,9 +5,18 @@ A registry cannot know intent or people's duties; those parts are listed as miss
 """
 
 from registry.formats import tables
-from registry.formats.dossier import Dossier, compute, environment, revision, training
+from registry.formats.dossier import (
+    TRAINING_FLOPS,
+    Dossier,
+    compute,
+    environment,
+    operations,
+    revision,
+    trained,
+    training,
+)
 from registry.formats.legal_points import Answer, missing_fact
-from registry.formats.modification import SEED_FLOPS, modification
+from registry.formats.modification import modification
 from registry.formats.tables import Fields, Part, Pointer, Table
 from registry.records.facts import Architecture, BuildFacts, ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
@@ -15,6 +24,8 @@ from registry.records.version import Version
 from registry.units import duration, power, size
 
 PAPER = "arXiv:2403.07816"
+# What stands before a sum in which a training is missing.
+AT_LEAST = "at least "
 TEXT_ONLY = "Text in, text out, in the seed's vocabulary."
 OPTIMISED = "Optimised: the log-likelihood of the next token; of a mixture also an even load."
 COUNTED = (
@@ -62,8 +73,7 @@ def development_steps(dossier: Dossier) -> Answer:
 
 def architecture(dossier: Dossier) -> Answer:
     """Answer how the model is built and which training cost is known."""
-    trained = (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
-    unreported = [str(version.ref) for version in trained if not training(version)]
+    unreported = [str(version.ref) for version in trained(dossier) if not training(version)]
     missing = (f"training cost of {', '.join(unreported)}",) if unreported else ()
     return Answer((_architecture(dossier), Pointer("Cost")), missing)
 
@@ -241,9 +251,10 @@ def training_time(dossier: Dossier) -> Answer:
     """Answer how long the trainings took."""
     seconds = compute(dossier).wall_s
     text = duration(seconds) if seconds is not None else tables.NOT_REPORTED
-    return Answer(
-        (f"{_at_least(dossier)}{text} by the clock, all trainings added up.",), _unreported(dossier)
-    )
+    reports = [training(version) for version in trained(dossier)]
+    untimed = any(report is None or report.wall_s is None for report in reports)
+    sentence = f"{AT_LEAST if untimed else ''}{text} by the clock, all trainings added up."
+    return Answer((sentence,), _unreported(dossier))
 
 
 def training_flops(dossier: Dossier) -> Answer:
@@ -335,18 +346,14 @@ def _settings(build: BuildFacts) -> list[tuple[str, str]]:
 
 def _at_least(dossier: Dossier) -> str:
     """Return what stands before a sum in which a training is missing."""
-    return "at least " if _unreported(dossier) else ""
+    return AT_LEAST if _unreported(dossier) else ""
 
 
 def _unreported(dossier: Dossier) -> tuple[str, ...]:
-    """Return which trainings reported nothing and have no computation stated either."""
-    unknown = [
-        version
-        for version in (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
-        if not training(version) and SEED_FLOPS not in dossier.own.get(str(version.ref), {})
-    ]
+    """Return of which trainings nobody reported or stated the computation."""
+    unknown = [version for version in trained(dossier) if operations(version, dossier.own) is None]
     return tuple(
-        missing_fact(dossier, SEED_FLOPS, "computation of the training", version)
+        missing_fact(dossier, TRAINING_FLOPS, "computation of the training", version)
         for version in unknown
     )
 

@@ -12,7 +12,7 @@ from registry.formats.dossier import (
     tool_version,
     uuid_of,
 )
-from registry.formats.tables import unknown, worse
+from registry.formats.tables import NOT_PUBLIC, NOT_STATED, unknown, worse
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts
 from registry.records.kinds import Kind, Relation
 from registry.records.results import Result, labels
@@ -81,7 +81,8 @@ def _component(dossier: Dossier, version: Version[Facts]) -> Document:
         component["hashes"] = [{"alg": "SHA-256", "content": files}]
     if isinstance(facts, BuildFacts | ExpertFacts):
         provider = dossier.own_fact("provider")
-        component["supplier"] = {"name": provider.text if provider else "not stated"}
+        unnamed = NOT_PUBLIC if dossier.is_own_withheld("provider", ref) else NOT_STATED
+        component["supplier"] = {"name": provider.text if provider else unnamed}
     if licences := _licences(dossier, version):
         component["licenses"] = licences
     if isinstance(facts, DataFacts):

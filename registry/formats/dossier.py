@@ -17,7 +17,7 @@ from registry.catalogue.lineage import Graph, Impact
 from registry.digest import sha256_bytes
 from registry.governance import approving, contesting, people
 from registry.governance.build_licence import BuildLicence, of_build
-from registry.governance.gate import verdicts
+from registry.governance.gate import verdicts, waivers_counted
 from registry.governance.stating import Statements
 from registry.records.events import Judged, WaiverUsed, Withdrawn
 from registry.records.evidence import ApprovalLine
@@ -45,16 +45,18 @@ NAMESPACE = uuid.UUID("6f0a3d0e-6a53-5f0c-9d0c-3f2f6d1f7c1b")
 F = TypeVar("F", bound=Facts)
 
 
-# The own fact that says how many tokens something was trained on that reported none.
+# The own facts that say how much something was trained that reported nothing.
 TRAINING_TOKENS = "training_tokens"
+TRAINING_FLOPS = "training_flops"
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict of a gate: the event that logged it, and its body."""
+    """One verdict of a gate: the event that logged it, its body, and the waivers that counted."""
 
     event: Event
     body: Judged
+    waived_by: tuple[WaiverUsed, ...] = ()
 
     def rules(self, outcome: str) -> list[str]:
         """Return the rules that had this outcome."""
@@ -218,12 +220,8 @@ class Dossier:
         """Return the exceptions that the newest verdicts lean on."""
         used = []
         for verdict in self.all_last_verdicts():
-            waived = verdict.rules("waived")
-            used += [
-                WaiverInUse(waiver, str(verdict.body.gate))
-                for waiver in verdict.body.waivers
-                if waiver.rule in waived
-            ]
+            gate = str(verdict.body.gate)
+            used += [WaiverInUse(waiver, gate) for waiver in verdict.waived_by]
         return used
 
 
@@ -344,6 +342,20 @@ def _tokens(version: Version[Facts], own: Mapping[str, Mapping[str, OwnFact]]) -
     return int(stated.value) if stated and isinstance(stated.value, int | float) else None
 
 
+def operations(version: Version[Facts], own: Mapping[str, Mapping[str, OwnFact]]) -> float | None:
+    """Return how many operations trained a seed or expert: as reported, else as stated.
+
+    Args:
+        version: the seed or expert.
+        own: own facts by reference and name.
+    """
+    report = training(version)
+    if report is not None and report.flops is not None:
+        return report.flops
+    stated = own.get(str(version.ref), {}).get(TRAINING_FLOPS)
+    return float(stated.value) if stated and isinstance(stated.value, int | float) else None
+
+
 def trained(dossier: Dossier) -> list[Version[Facts]]:
     """Return everything that was trained: seeds and experts."""
     return [*dossier.of(SeedFacts), *dossier.of(ExpertFacts)]
@@ -364,7 +376,7 @@ def spent_in_all(
         own: their own facts, by reference and name.
 
     Returns:
-        What was reported, and of tokens what was stated; None where nothing was.
+        What was reported, and of tokens and operations what was stated; None where nothing was.
     """
     every = sorted(versions, key=lambda version: version.ref)
     models = [one for one in every if one.ref.kind in (Kind.SEED, Kind.EXPERT)]
@@ -374,7 +386,7 @@ def spent_in_all(
     read = [_tokens(version, own) for version in models]
     return Spent(
         tokens=_sum([*read, *(part.tokens for part in tuned)]),
-        flops=_sum(part.flops for part in parts),
+        flops=_sum([*(operations(one, own) for one in models), *(part.flops for part in tuned)]),
         wall_s=_sum(part.wall_s for part in parts),
     )
 
@@ -408,7 +420,9 @@ def _reached(catalog: Catalog, impact: Impact | None) -> list[Version[Facts]]:
 def _judgements(catalog: Catalog, refs: Iterable[str]) -> tuple[Judgement, ...]:
     events = [event for ref in refs for event in verdicts(catalog, ref)]
     events.sort(key=lambda event: event.seq)
-    return tuple(Judgement(event, event.read(Judged)) for event in events)
+    return tuple(
+        Judgement(event, event.read(Judged), waivers_counted(catalog, event)) for event in events
+    )
 
 
 def _earlier_builds(catalog: Catalog, subject: Version[Facts]) -> tuple[str, ...]:

@@ -21,7 +21,9 @@ from registry.formats.legal_texts import (
 from registry.formats.licence_files import MODEL_NAME
 from registry.formats.report import Chapter
 from registry.formats.sections import answered
+from registry.formats.tables import NOT_PUBLIC, NOT_STATED
 from registry.records.kinds import Kind
+from registry.records.own_facts import ORGANISATION
 
 FORMS = {
     "annex-iv": ANNEX_IV,
@@ -83,9 +85,10 @@ def describe(name: str, dossier: Dossier) -> Form:
     law = FORMS[name]
     shown = public(dossier) if name in ALWAYS_PUBLIC and not dossier.public else dossier
     model, provider = shown.own_fact(MODEL_NAME), shown.organisation.get(PROVIDER)
+    unnamed = NOT_PUBLIC if shown.is_own_withheld(PROVIDER, ORGANISATION) else NOT_STATED
     return Form(
         model=f"{model.text} ({shown.ref})" if model else shown.ref,
-        provider=provider.text if provider else "provider not stated",
+        provider=provider.text if provider else f"provider {unnamed}",
         date=shown.made_at[:10],
         origin=(
             f"Written {shown.made_at} by btx-registry {tool_version()} from the registry's own "

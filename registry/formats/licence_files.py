@@ -6,7 +6,7 @@ In:  a dossier; a reader of attached texts.  Out: the files by path, and what no
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from registry.formats import layout
+from registry.formats import layout, tables
 from registry.formats.audience import public_text
 from registry.formats.dossier import Dossier, stated_license
 from registry.governance.build_licence import BuildLicence
@@ -121,9 +121,7 @@ def _data(version: Version[DataFacts]) -> Attribution:
         lines.append(f"Documents in it are under {', '.join(facts.document_licenses)}.")
     done = "Used to measure" if facts.use == DataUse.EVALUATION else "Used to train"
     lines.append(f"{done} the model; its text is not passed on.")
-    chosen = facts.applying_license or "not stated"
-    whole = f"{chosen}, chosen from {facts.license}" if facts.license_choice else chosen
-    return Attribution(str(version.ref), whole, tuple(lines))
+    return Attribution(str(version.ref), tables.licence_of(facts), tuple(lines))
 
 
 def _license(dossier: Dossier, licence: BuildLicence) -> str:

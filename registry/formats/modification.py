@@ -6,13 +6,12 @@ in texts/compute-thresholds.yaml.
 
 from dataclasses import dataclass
 
-from registry.formats.dossier import Dossier, training
+from registry.formats.dossier import Dossier, operations
 from registry.formats.legal_texts import THRESHOLDS
 from registry.records.facts import BuildFacts, ExpertFacts, SeedFacts
 from registry.units import power
 
-# Own facts.
-SEED_FLOPS = "training_flops"
+# An own fact.
 SYSTEMIC_RISK = "systemic_risk"
 
 
@@ -62,7 +61,7 @@ def modification(dossier: Dossier) -> Modification:
         for version in dossier.of(BuildFacts)
         if version.facts.tuned != "none"
     ]
-    reported = [(str(one.ref), _flops(one.facts)) for one in experts] + tunes
+    reported = [(str(one.ref), operations(one, dossier.own)) for one in experts] + tunes
     known = [flops for _, flops in reported if flops is not None]
     unreported = tuple(ref for ref, flops in reported if flops is None)
     own = sum(known) if known else None
@@ -76,20 +75,8 @@ def modification(dossier: Dossier) -> Modification:
     return Modification(own, unreported, seed, threshold, exceeded)
 
 
-def _flops(facts: ExpertFacts) -> float | None:
-    return facts.train.flops if facts.train else None
-
-
 def _seed_flops(dossier: Dossier) -> float | None:
     """Return what trained the seed: as it was recorded here, else as the company states it."""
-    total = 0.0
-    for version in dossier.of(SeedFacts):
-        report = training(version)
-        stated = dossier.own.get(str(version.ref), {}).get(SEED_FLOPS)
-        if report is not None and report.flops is not None:
-            total += report.flops
-        elif stated is not None and isinstance(stated.value, int | float):
-            total += stated.value
-        else:
-            return None
-    return total or None
+    known = [operations(version, dossier.own) for version in dossier.of(SeedFacts)]
+    total = sum(flops for flops in known if flops is not None)
+    return None if None in known else total or None

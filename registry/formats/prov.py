@@ -101,9 +101,10 @@ def _approvals(dossier: Dossier, tables: dict[str, Document]) -> None:
 def _withdrawals(dossier: Dossier, tables: dict[str, Document]) -> None:
     for event in dossier.withdrawals:
         activity = f"btx:withdrawal/{event.subject}"
+        why = event.read(Withdrawn).why
         tables["activity"][activity] = {
             "prov:endTime": seconds(event.at),
-            "btx:why": event.read(Withdrawn).why,
+            **({"btx:why": why} if why else {}),
         }
         tables["wasInvalidatedBy"][f"_:gone-{event.subject}"] = {
             "prov:entity": f"btx:{event.subject}",

@@ -132,8 +132,8 @@ def _package(dossier: Dossier, version: Version[Facts]) -> Iterator[Document]:
             "name": file.path,
             "verifiedUsing": [{"type": "Hash", "algorithm": "sha256", "hashValue": file.sha256}],
         }
-    if licence := _licence(dossier, version):
-        yield _expression(ref, licence)
+    for name, licence in _licences(dossier, version).items():
+        yield _expression(ref, name, licence)
 
 
 def _licence(dossier: Dossier, version: Version[Facts]) -> str | None:
@@ -148,11 +148,21 @@ def _licence(dossier: Dossier, version: Version[Facts]) -> str | None:
     return stated_license(version)
 
 
-def _expression(ref: str, licence: str) -> Document:
+def _licences(dossier: Dossier, version: Version[Facts]) -> dict[str, str]:
+    """Return the expressions of a version by what the document calls them: one, or two of a choice.
+
+    What is stated differs from what applies where one of several licences was chosen.
+    """
+    stated, applies = stated_license(version), _licence(dossier, version)
+    told = {"license": applies, "declared-license": stated if stated != applies else None}
+    return {name: licence for name, licence in told.items() if licence}
+
+
+def _expression(ref: str, name: str, licence: str) -> Document:
     """An expression, with an address for each licence that SPDX does not list."""
     expression: Document = {
         "type": "simplelicensing_LicenseExpression",
-        "spdxId": _id(ref, "license"),
+        "spdxId": _id(ref, name),
         "creationInfo": CREATION,
         "simplelicensing_licenseExpression": licence,
     }
@@ -224,9 +234,11 @@ def _relationships(dossier: Dossier, version: Version[Facts]) -> Iterator[Docume
     if version.files:
         kind = "contains" if version.ref.kind == Kind.DATA else "hasDistributionArtifact"
         yield _relationship(ref, kind, [_id(ref, file.path) for file in version.files])
+    licences = _licences(dossier, version)
     if stated_license(version):
-        yield _relationship(ref, "hasDeclaredLicense", [_id(ref, "license")])
-    if _licence(dossier, version):
+        declared = "declared-license" if "declared-license" in licences else "license"
+        yield _relationship(ref, "hasDeclaredLicense", [_id(ref, declared)])
+    if "license" in licences:
         yield _relationship(ref, "hasConcludedLicense", [_id(ref, "license")])
     for kind, targets in _targets(dossier, version).items():
         yield _relationship(ref, kind, sorted(targets))

@@ -7,9 +7,16 @@ belongs to which heading is decided in sections.py and answers.py, how it looks 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from registry.formats.dossier import Dossier, compute, training
+from registry.formats.dossier import (
+    Dossier,
+    compute,
+    operations,
+    tokens_read,
+    trained,
+    training,
+)
 from registry.records.events import Exported, Withdrawn
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts, Spent
+from registry.records.facts import BuildFacts, DataFacts, Facts, Spent
 from registry.records.references import parse
 from registry.records.results import Result, labels
 from registry.records.version import Event, Version
@@ -180,11 +187,8 @@ def data(dossier: Dossier) -> Table:
 
 
 def cost(dossier: Dossier) -> Table:
-    """Return what each training and tuning took, and all of them: additions count too."""
-    rows = [
-        (str(version.ref), *_spent(training(version) or Spent()))
-        for version in (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
-    ]
+    """Return what each training and tuning took, as reported or stated, and all of them."""
+    rows = [(str(version.ref), *_spent(_told(dossier, version))) for version in trained(dossier)]
     rows += [
         (f"{build.ref}, tuning", *_spent(build.facts.cost.tune)) for build in dossier.of(BuildFacts)
     ]
@@ -279,6 +283,12 @@ def number(value: float | None) -> str:
     return NOT_REPORTED if value is None else f"{value:,.0f}"
 
 
+def licence_of(facts: DataFacts) -> str:
+    """Return the licence that applies to data; of a choice also what was offered."""
+    applies = facts.applying_license or NOT_STATED
+    return f"{applies}, chosen from {facts.license}" if facts.license_choice else applies
+
+
 def unknown(dossier: Dossier, version: Version[Facts], name: str) -> str:
     """Return what is written in place of a fact: it stays in the company, or nobody stated it."""
     return NOT_PUBLIC if dossier.is_withheld(version, name) else NOT_STATED
@@ -311,6 +321,15 @@ def _spent(spent: Spent) -> tuple[str, str, str]:
     )
 
 
+def _told(dossier: Dossier, version: Version[Facts]) -> Spent:
+    report = training(version)
+    return Spent(
+        tokens=tokens_read(dossier, version),
+        flops=operations(version, dossier.own),
+        wall_s=report.wall_s if report else None,
+    )
+
+
 def _with_novelty(label: str, result: Result) -> str:
     return f"{label} (new to the seed)" if result.new_to_seed else label
 
@@ -326,12 +345,12 @@ def _specialist_name(dossier: Dossier, result: Result) -> str:
     """
     if result.specialist and result.specialist.ref:
         return result.specialist.ref
-    trained = [
+    own = [
         str(version.ref)
         for _, version in dossier.members()
         if any(_same_data(result.data, ref) for ref in version.facts.data)
     ]
-    return trained[0] if len(trained) == 1 else "not recorded"
+    return own[0] if len(own) == 1 else "not recorded"
 
 
 def _same_data(measured: str, trained_on: str) -> bool:
@@ -369,7 +388,7 @@ def _data_row(dossier: Dossier, version: Version[DataFacts]) -> tuple[str, ...]:
     return (
         str(version.ref),
         str(dossier.status(version.ref)),
-        facts.license or NOT_STATED,
+        licence_of(facts),
         facts.source or unknown(dossier, version, "source"),
         facts.holder or unknown(dossier, version, "holder"),
         facts.purpose or unknown(dossier, version, "purpose"),

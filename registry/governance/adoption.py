@@ -66,7 +66,8 @@ def adopted(catalog: Catalog, before: int | None = None) -> Adoption | None:
 
 def all_adopted(catalog: Catalog) -> list[Adoption]:
     """Return every set that became valid, oldest first."""
-    counted = [_counted(catalog, event) for event in catalog.events(kind=ADOPTED)]
+    events = first_uses(catalog.events(kind=ADOPTED))
+    counted = [_counted(catalog, event) for event in events]
     return [one for one in counted if one is not None]
 
 

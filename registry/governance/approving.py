@@ -15,7 +15,7 @@ from registry.errors import Invalid, NotFound, Refused
 from registry.governance.acts import admit_act, now, sign, signed_elsewhere
 from registry.governance.first_uses import first_uses
 from registry.governance.keys import Signer
-from registry.governance.people import Actor, Roll, roles_of, roll, stated
+from registry.governance.people import Actor, Roll, roles_of, roll
 from registry.governance.policies import Waiver, moment
 from registry.records.base import JsonObject
 from registry.records.events import Act, Envelope
@@ -188,8 +188,7 @@ def approvals(catalog: Catalog, version: Version[Facts], before: float = inf) ->
 
 def _ever(catalog: Catalog, name: str) -> list[Actor]:
     """Return a person with each key that the list ever held for them."""
-    acts = [stated(event) for event in catalog.events(f"actor/{name}", "actor")]
-    return [Actor(name, (), act.public_key) for act in acts if act and act.public_key]
+    return [person for person in Roll.read(catalog).ever() if person.name == name]
 
 
 def waivers(

@@ -11,7 +11,7 @@ from registry.errors import Refused
 from registry.governance import attestations
 from registry.governance.acts import now, sign
 from registry.governance.keys import Signer, named, public_key
-from registry.governance.people import Actor, check_roles, roll, stated
+from registry.governance.people import Roll, check_roles, roll
 from registry.governance.policies import moment
 from registry.records.events import Act, Acted
 from registry.records.version import Event
@@ -108,15 +108,11 @@ def draft_change(catalog: Catalog, change: Change, by: str | None) -> Act:
 
 def _refuse_shared_key(catalog: Catalog, whose: str, own: str) -> None:
     """Refuse a key that is or was another person's: one key is one person."""
-    for event in catalog.events(kind="actor"):
-        act = stated(event)
-        name = event.subject.removeprefix("actor/")
-        if act is None or not act.public_key or name == whose:
-            continue
-        if own == Actor(name, (), act.public_key).key_id:
+    for person in Roll.read(catalog).ever():
+        if person.name != whose and person.key_id == own:
             raise Refused(
                 f"actor {whose}",
-                found=f"the key of {name}",
+                found=f"the key of {person.name}",
                 expected="a key of their own",
                 next=f"let {whose} run btx key new, and add the public half",
             )

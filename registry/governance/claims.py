@@ -17,7 +17,7 @@ from typing import Any
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.governance import adoption, approving, people, stating
+from registry.governance import adoption, approving, gate, people, stating
 from registry.governance.as_of import AsOf
 from registry.governance.claims_on_parts import (
     PartClaims,
@@ -29,7 +29,7 @@ from registry.governance.claims_on_parts import (
 )
 from registry.governance.policies import moment
 from registry.records.base import JsonObject
-from registry.records.events import Judged
+from registry.records.events import Judged, Released
 from registry.records.evidence import DataLine, result_lines
 from registry.records.facts import (
     BuildFacts,
@@ -39,6 +39,7 @@ from registry.records.facts import (
     Facts,
     SeedFacts,
 )
+from registry.records.kinds import Outcome
 from registry.records.own_facts import OwnFact, plain
 from registry.records.results import comparable
 from registry.records.version import Event, Version
@@ -92,10 +93,38 @@ class Claims:
         version = self._registered(by_then)
         parts = PartClaims(self.catalog, self._then)
         looks: Sequence[Callable[[], Iterable[str]]] = (
+            lambda: _kept_back(event, act),
+            lambda: self._waived(event, act, evidence),
             lambda: self._approvals(by_then, version, evidence.get("approvals", ())),
             lambda: parts.lapsed(by_then, evidence),
         )
         return next((found for look in looks for found in look()), None)
+
+    def misnamed(self, event: Event, version: Version[Facts]) -> str | None:
+        """Say that a version was registered in the name of somebody else than asked its gate.
+
+        A registration carries no signature of its own, and nobody approves what they registered.
+
+        Args:
+            event: the verdict that let it in.
+            version: what was registered.
+        """
+        if self._start is None or event.seq < self._start or not self._roll.closed(event.seq):
+            return None
+        if event.actor == version.actor:
+            return None
+        return f"registered by {version.actor}, where {event.actor} asked the gate"
+
+    def _waived(self, event: Event, act: Event, evidence: JsonObject) -> Iterator[str]:
+        """Look for rules that the verdict waived by what was taken back before the act."""
+        body = event.read(Judged)
+        acts = approving.standing_acts(self.catalog, "waived", event.subject, act.seq)
+        standing = {one.digest for one in acts}
+        for rule, outcome in body.rules.items():
+            granted = [one for one in body.waivers if one.rule == rule and one.id in standing]
+            waivers = map(gate.waiver_of, granted)
+            if outcome == Outcome.WAIVED and all(one.mismatch(evidence) for one in waivers):
+                yield f"judged on a waiver of {rule} for {event.subject} that did not hold"
 
     @cached_property
     def _start(self) -> int | None:
@@ -257,6 +286,12 @@ class Claims:
         for line in lines:
             ref = str(line.get("ref"))
             yield from _own_differences(ref, line.get("own", {}), then.of_ref(ref))
+
+
+def _kept_back(event: Event, act: Event) -> Iterator[str]:
+    """Look for a verdict that was kept: what had a date may be past it, and policies changed."""
+    if act.kind == Released.logged_as and moment(act.at) - moment(event.at) > LONGEST_TO_LOG:
+        yield f"released on {act.at[:16]} by a verdict of {event.at[:16]}"
 
 
 def _time(event: Event) -> Iterator[str]:

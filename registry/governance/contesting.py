@@ -26,10 +26,12 @@ def withdraw(catalog: Catalog, ref: str, why: str, sent: acts.Sent | None = None
         sent: what the person signed elsewhere.
 
     Raises:
+        Invalid: without a reason.
         Refused: for somebody without a role, where the list of actors is closed.
     """
     version = catalog.get(ref)
     subject = str(version.ref)
+    require_reason(subject, why)
     people.require_role(catalog, catalog.actor, people.ROLES, f"withdraw {subject}")
     envelope = acts.vouched(
         catalog, Withdrawn.logged_as, subject, version.digest, why=why, sent=sent
@@ -37,6 +39,17 @@ def withdraw(catalog: Catalog, ref: str, why: str, sent: acts.Sent | None = None
     event = catalog.withdraw(subject, why, envelope)
     pins.pin(catalog)
     return event
+
+
+def require_reason(subject: str, why: str) -> None:
+    """Require a reason for a withdrawal. Raises Invalid."""
+    if not why.strip():
+        raise Invalid(
+            f"withdrawal of {subject}",
+            found="no reason",
+            expected="why, in words an auditor can judge",
+            next="--why TEXT",
+        )
 
 
 def contest(catalog: Catalog, ref: str, private: str) -> Event:

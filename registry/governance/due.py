@@ -46,7 +46,10 @@ def of_versions(
         ref, facts = str(version.ref), version.facts
         if isinstance(facts, DataFacts) and facts.retain_until:
             rows.append(row("retention", ref, facts.retain_until, at, f"btx withdraw {ref}"))
-        for line in gate.relied_on(catalog, [ref]) if ref in waived else ():
+        lines = gate.relied_on(catalog, [ref]) if ref in waived else ()
+        more = gate.released_by(catalog, ref) if ref in waived else ()
+        # One rule may have been waived at both gates.
+        for line in dict.fromkeys([*lines, *more]):
             renewal = f"btx waive {line.rule} {ref} --until DATE --why TEXT"
             rows.append(row(f"waiver of {line.rule}", ref, line.until or "", at, renewal))
     last = at + timedelta(days=days)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 from registry.catalogue.catalog import Catalog
@@ -29,9 +30,10 @@ from registry.governance.policies import (
     facts_read,
     from_document,
     judge,
+    moment,
     to_document,
 )
-from registry.records.events import Judged, Reason, WaiverUsed
+from registry.records.events import Judged, Reason, Released, WaiverUsed
 from registry.records.evidence import (
     ApprovalLine,
     BuildEvidence,
@@ -211,6 +213,27 @@ def waiver_of(line: WaiverUsed) -> Waiver:
         content=line.content,
         excused=line.excused,
     )
+
+
+def waivers_counted(catalog: Catalog, event: Event) -> tuple[WaiverUsed, ...]:
+    """Return the waivers that a verdict made its exceptions by, one for each rule.
+
+    Others may have been granted for other content, or have ended. Where the evidence is not kept,
+    nobody can tell them apart.
+    """
+    body = event.read(Judged)
+    waived = [name for name, outcome in body.rules.items() if outcome == Outcome.WAIVED]
+    granted = [line for line in body.waivers if line.rule in waived]
+    counted: dict[str, WaiverUsed] = {}
+    try:
+        evidence = catalog.document(body.evidence) if granted else {}
+        for line in sorted(granted, key=attrgetter("until"), reverse=True):
+            waiver = waiver_of(line)
+            if waiver.mismatch(evidence) is None and waiver.in_force(moment(body.at)):
+                counted.setdefault(line.rule, line)
+    except (NotFound, Damaged, Invalid, IndexError):
+        return tuple(granted)
+    return tuple(counted.values())
 
 
 def grant(catalog: Catalog, rule: str, subject: str) -> approving.Grant:
@@ -465,6 +488,19 @@ def relied_on(catalog: Catalog, refs: Iterable[str], before: float = inf) -> tup
     With `before`, as the log stood before the event of that number.
     """
     return _relied_on(catalog, {ref: newest(catalog, ref, before) for ref in refs}, before)
+
+
+def released_by(catalog: Catalog, ref: str) -> tuple[WaiverLine, ...]:
+    """Return the waivers that let a build be released last, each renewed to its latest end."""
+    released = catalog.events(ref, Released.logged_as)
+    if not released:
+        return ()
+    given = [
+        event
+        for event in readable_verdicts(catalog, ref)
+        if event.seq < released[-1].seq and event.read(Judged).gate == Gate.RELEASE
+    ]
+    return _relied_on(catalog, {ref: given[-1]}) if given else ()
 
 
 def _granted(catalog: Catalog, event: Event, before: float) -> list[Waiver]:

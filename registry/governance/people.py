@@ -149,6 +149,15 @@ class Roll:
         """Return whether an auditor kept it before an event."""
         return has_auditor(self.before(seq))
 
+    def ever(self) -> list[Actor]:
+        """Return each person with each key and the roles that a change which counts gave them."""
+        found = []
+        for event, after in zip(self.changes, self._lists, strict=True):
+            name = event.subject.removeprefix("actor/")
+            if name in after:
+                found.append(after[name])
+        return found
+
     def unconfirmed(self) -> list[str]:
         """Return who came on a list that was open and is closed now, unsigned by any auditor."""
         unsigned: set[str] = set()
@@ -287,17 +296,31 @@ class _Void:
 
 def _voided(changes: Sequence[Event]) -> list[_Void]:
     """Return what revoked keys signed; only a change that an auditor signed revokes."""
+    void: list[_Void] = []
+    # Twice: neither a revoked key revokes anything, nor whoever it put on the list.
+    for _ in range(2):
+        revocations = _revocations(changes, void)
+        void = []
+        # The newest first: only a later one revokes the key that signed another.
+        for event, one in reversed(revocations):
+            if not _is_void(event, void):
+                void.append(one)
+    return void
+
+
+def _revocations(changes: Sequence[Event], void: Sequence[_Void]) -> list[tuple[Event, _Void]]:
+    """Return every change that revokes a key, with what it voids."""
     found = []
     people: dict[str, Actor] = {}
     for event in changes:
         closed = has_auditor(people)
         act = _checked(event, people) if closed else stated(event)
-        if act is None:
+        if act is None or (closed and _is_void(event, void)):
             continue
         name = event.subject.removeprefix("actor/")
         people[name] = Actor(name, act.roles or (), act.public_key or "")
         if act.since is not None:
-            found.append(_Void(name, _moment(act.since), event.seq))
+            found.append((event, _Void(name, _moment(act.since), event.seq)))
     return found
 
 

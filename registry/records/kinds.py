@@ -111,6 +111,8 @@ class Relation(StrEnum):
 
 # What the log can say of a version that goes before all else, the first before the others.
 FIRST = (Status.ERASED, Status.WITHDRAWN, Status.TAINTED, Status.RETIRED, Status.RELEASED)
+# What a row or a report may say itself; all else rests on an event of its own.
+MAKING = frozenset({Status.REGISTERED, Status.MIXED, Status.TUNED, Status.EVALUATED})
 
 
 def status_of(
@@ -127,9 +129,12 @@ def status_of(
         The first that applies, in the order of `FIRST` and of the arguments; else `registered`.
 
     Raises:
-        ValueError: for a reported or recorded status that is no status.
+        ValueError: for a reported or recorded status that is none of `MAKING`.
     """
     for status in FIRST:
         if status in logged:
             return status
-    return Status(progress or recorded or Status.REGISTERED)
+    said = progress or recorded or Status.REGISTERED
+    if said not in MAKING:
+        raise ValueError(f"{said!r} is no status of a version in the making")
+    return Status(said)

@@ -25,6 +25,7 @@ from pipelines.workspace import folders, trust
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Damaged, NotFound
+from registry.governance import contesting
 from registry.records.facts import DataFacts, DataStatement
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -271,6 +272,7 @@ def test_two_clones_that_both_registered_are_a_fork_that_is_told(
     archive.read_ledger(Workspace.find(other))
     add(workspace.root, "law", "one")
     add(workspace.root, "law", "two")
+    contesting.withdraw(Workspace.find(workspace.root).catalog, "data/law@2", "consent ended")
     committed(workspace.root)
     add(other, "code", "three")
     committed(other)
@@ -285,7 +287,10 @@ def test_two_clones_that_both_registered_are_a_fork_that_is_told(
     answer = btx(other, "registry", "restore", "--head", heads[kept][:12])
     assert answer.returncode == 0, answer.stderr
     lost = {"own": ["data/law@1", "data/law@2"], "other": ["data/code@1"]}[kept]
-    assert [line.split()[-1] for line in answer.stdout.splitlines() if "again" in line] == lost
+    assert [
+        line.split()[-1] for line in answer.stdout.splitlines() if "registered again" in line
+    ] == lost
+    assert ("done again: withdrawn data/law@2, by " in answer.stdout) == (kept == "own")
     there = Workspace.find(other)
     assert there.catalog.head() == heads[kept]
     # What the other side had numbered means that for ever.

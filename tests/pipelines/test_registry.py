@@ -5,24 +5,27 @@ It is carried out and in again, cleaned up, searched, and its head is kept outsi
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import collect, dump, load
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace, create
-from registry.catalogue import insert_only
+from registry.catalogue import insert_only, pins
 from registry.catalogue.audit_log import Link
 from registry.governance import changes, keys
 from registry.records.answers.upkeep import CollectAnswer
-from registry.records.facts import BuildFacts, SnapshotFacts
+from registry.records.facts import BuildFacts, DataFacts, DataStatement, SnapshotFacts
 from registry.records.kinds import Mode
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -290,3 +293,80 @@ def test_list_finds_the_version_that_holds_a_file(story: Any, btx: Run) -> None:
         )
     ] == ["data/math@1"]
     assert btx(story.root, "list", "experts", "--metric", "about 7").returncode == 2
+
+
+def test_a_head_stays_its_signers_though_they_have_another_key_by_now(
+    btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = create(tmp_path / "w").root
+    monkeypatch.setenv("BTX_ACTOR", "dora")
+    for name in ("old", "new", "other"):
+        keys.new_key("dora", tmp_path / f"{name}.pem")
+
+    def does(key: str, *arguments: str) -> int:
+        monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / f"{key}.pem"))
+        return btx(root, *arguments).returncode
+
+    old, new = (str(tmp_path / f"{name}.pub") for name in ("old", "new"))
+    assert does("old", "actor", "add", "dora", "--role", "auditor", "--public-key", old) == 0
+    for key in ("old", "other"):
+        assert does(key, "registry", "head", "--sign", "-o", f"{key}.json") == 0
+    assert does("old", "actor", "rotate", "dora", "--public-key", new, "--why", "a new laptop") == 0
+    assert does("new", "registry", "head", "--sign", "-o", "new.json") == 0
+    statuses = {name: does("new", "audit", "--head", f"{name}.json") for name in ("old", "new")}
+    assert statuses == {"old": 0, "new": 0}
+    assert does("new", "audit", "--head", "other.json") == 4
+
+
+def test_of_what_was_withdrawn_an_audit_tells_no_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = create(tmp_path / "w")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters/a.txt").write_text("a letter\n" * 50)
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
+    stated = DataStatement(license="MIT", source="s", pii="none", retain_until=tomorrow)
+    add_data(workspace, "letters", tmp_path / "letters", stated)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(days=3)
+
+    monkeypatch.setattr("pipelines.jobs.audit.datetime", Later)
+    (found,) = audit(workspace, None).findings
+    assert (found.check, found.next) == ("due", "btx withdraw data/letters@1")
+    withdraw(workspace, "data/letters@1", "its date came")
+    assert {one.check for one in audit(workspace, None).findings} == {"standing"}
+
+
+def test_a_head_of_a_registry_that_was_at_this_address_before_says_where_it_is_kept(
+    tmp_path: Path, btx: Run
+) -> None:
+    def made(text: str) -> Workspace:
+        workspace = create(tmp_path / "w")
+        folder = tmp_path / text
+        folder.mkdir()
+        (folder / "a.txt").write_text(f"{text}\n" * 50)
+        stated = DataStatement(license="MIT", source="s", pii="none")
+        add_data(workspace, "letters", folder, stated)
+        return workspace
+
+    first = made("one")
+    withdraw(first, "data/letters@1", "a mistake")
+    kept = pins.file_of(first.catalog)
+    first.catalog.close()
+    shutil.rmtree(first.root)
+    second = made("two")
+    (found,) = audit(second, None).findings
+    assert (found.check, found.subject) == ("log", "log")
+    assert f"in {kept}" in found.expected
+    kept.unlink()
+    assert audit(second, None).findings == ()
+
+
+def test_a_second_withdrawal_tells_the_reason_that_stands(tmp_path: Path) -> None:
+    workspace = create(tmp_path / "w")
+    workspace.catalog.register("law", DataFacts(license="MIT"))
+    for why in ("consent ended", "another reason"):
+        assert withdraw(workspace, "data/law@1", why).why == "consent ended"

@@ -27,10 +27,10 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import Surroundings, audit
 from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
-from registry.errors import BtxError, NotFound
+from registry.errors import BtxError, Damaged, NotFound
 from registry.governance import approving, gaps, gate, keys, people
 from registry.records.answers.auditing import AuditAnswer, Finding
-from registry.records.events import BODIES, AnyBody, Judged, Released
+from registry.records.events import BODIES, AnyBody, Judged, Progress, Released
 from registry.records.facts import (
     FACTS,
     BuildFacts,
@@ -703,3 +703,13 @@ def test_an_audit_writes_nothing(lite_made: Made, tmp_path: Path) -> None:
 def test_what_is_not_registered_is_not_found(made: Made) -> None:
     report = made.audit("build/9")
     assert [(one.check, one.subject) for one in report.findings] == [("lineage", "build/9")]
+
+
+def test_a_status_that_rests_on_no_event_of_its_own_is_found(lite_made: Made) -> None:
+    assert lite_made.audit().findings == ()
+    lite_made.catalog.event(Progress(status="released"), "expert/math@1")
+    with pytest.raises(Damaged, match="expert/math@1, status"):
+        lite_made.catalog.status("expert/math@1")
+    (found,) = lite_made.audit().findings
+    assert (found.check, found.subject) == ("standing", "expert/math@1, status")
+    assert "released" in found.found

@@ -322,3 +322,22 @@ def test_an_export_has_the_seed_of_its_build(catalog: Catalog) -> None:
     found = catalog.versions(ExportFacts, seed="seed/base")
     assert [str(one.ref) for one in found] == ["export/build-1@1"]
     assert not catalog.versions(ExportFacts, seed="seed/base@2")
+
+
+def test_a_licence_is_found_in_an_expression_and_where_documents_state_it(
+    catalog: Catalog,
+) -> None:
+    catalog.register("a", DataFacts(license="(MIT OR ISC) AND CC-BY-4.0"))
+    catalog.register("b", DataFacts(license="MIT-0", document_licenses=("MIT",)))
+    catalog.register("c", DataFacts(license="MIT-0"))
+    parents = [("data/a@1", "trained_on")]
+    catalog.register("x", ExpertFacts(licenses=("(MIT OR ISC) AND CC-BY-4.0",)), parents=parents)
+
+    def found(licence: str) -> list[str]:
+        kinds = (DataFacts, ExpertFacts)
+        return [str(one.ref) for kind in kinds for one in catalog.versions(kind, license=licence)]
+
+    assert found("mit") == ["data/a@1", "data/b@1", "expert/x@1"]
+    assert found("ISC") == found("CC-BY-4.0") == ["data/a@1", "expert/x@1"]
+    assert found("MIT-0") == ["data/b@1", "data/c@1"]
+    assert found("M_T") == found("CC-BY") == []

@@ -16,7 +16,17 @@ from pipelines.jobs import collect_evidence
 from registry.catalogue import checks
 from registry.catalogue.checks import Surroundings
 from registry.catalogue.store import Store
-from registry.governance import acts, adoption, approving, gaps, gate, people, stating
+from registry.governance import (
+    acts,
+    adoption,
+    approving,
+    changes,
+    gaps,
+    gate,
+    keys,
+    people,
+    stating,
+)
 from registry.governance.policies import load
 from registry.records.facts import BuildFacts
 from registry.records.own_facts import FactSchema
@@ -221,6 +231,56 @@ def test_a_release_by_a_verdict_whose_grounds_went_meanwhile_is_found(
         told.as_("ann").withdraw("data/law@1", "w", envelope=envelope)
         said = "released while it was out of use"
     assert released(told) == [said]
+
+
+def test_a_release_by_a_waiver_that_was_taken_back_meanwhile_is_found(told: Any) -> None:
+    told.story()
+    approved(told)
+    policies = [
+        one.model_copy(update={"parameters": {**one.parameters, "active_parameters": 1}})
+        if one.name == "budget"
+        else one
+        for one in load(POLICIES)
+    ]
+    adoption.adopt(told.as_("ida"), policies, told.signer("ida"), "a small budget")
+    asked = replace(release(told), policies=policies)
+    assert gate.decide(told.as_("ann"), asked).outcome == "refused"
+    granted = gate.grant(told.as_("ben"), "budget/active-parameters", "build/1")
+    until = (told.at + timedelta(days=9)).date().isoformat()
+    event = approving.waive(told.as_("ben"), granted, told.signer("ben"), until=until, why="w")
+    assert gate.decide(told.as_("ann"), asked).outcome == "waived"
+    assert released(told) == []
+    approving.retract(told.as_("ben"), event, told.signer("ben"), "too dear after all")
+    rule = "budget/active-parameters"
+    assert released(told) == [f"judged on a waiver of {rule} for build/1 that did not hold"]
+
+
+def test_a_release_by_a_verdict_that_was_kept_for_later_is_found(
+    told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then a date may be past, and other policies valid."""
+    told.story()
+    approved(told)
+    assert gate.decide(told.as_("ann"), release(told)).outcome == "allowed"
+    later = datetime.now(UTC) + timedelta(hours=2)
+    monkeypatch.setattr(told.as_("ann"), "_clock", lambda: later)
+    monkeypatch.setattr(acts, "now", lambda: later.isoformat())
+    (found,) = released(told)
+    assert found.startswith("released on ")
+
+
+def test_who_registers_in_anothers_name_to_approve_their_own_work_is_found(told: Any) -> None:
+    ann, key = told.as_("ann"), keys.public_pem(told.signer("ann"))
+    both = changes.Change("ann", ("registrar", "approver"), key)
+    changes.change_actor(told.as_("ida"), both, told.signer("ida"))
+    told.seed()
+    member = told.expert(told.data())
+    told.decide("build", collect_evidence.of_candidate(ann, "build/1", "seed/base@1", [member]))
+    facts = told.build_facts(member)
+    told.as_("ben").register("", facts, parents=[(member.ref, "member")])
+    approving.approve(ann, "build/1", told.signer("ann"))
+    assert gate.decide(ann, release(told)).outcome == "allowed", "ben seems to have registered it"
+    assert released(told) == ["registered by ben, where ann asked the gate"]
 
 
 @pytest.mark.parametrize("taken_back", [False, True])

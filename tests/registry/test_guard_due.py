@@ -1,6 +1,7 @@
 """What ends is told ahead of time, and what has ended is told as long as it is in use."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from registry.governance import approving, contesting, due
@@ -61,3 +62,34 @@ def test_what_was_withdrawn_is_told_no_more(governed: Any) -> None:
     assert len(told(governed)) == 1
     contesting.withdraw(governed.as_("ann"), "data/letters@1", "its date came")
     assert told(governed, later=20) == []
+
+
+def test_a_waiver_that_a_release_rests_on_is_told(governed: Any) -> None:
+    """Of gate release; that of gate build, or of what it was made from, is told anyhow."""
+    from dataclasses import replace
+
+    from registry.governance import gate
+    from registry.governance.policies import load
+    from registry.records.events import Released
+
+    ben = governed.person("ben", "approver")
+    build = governed.story()
+    approving.approve(governed.as_("ben"), "build/1", ben)
+    policies = [
+        one.model_copy(update={"parameters": {**one.parameters, "active_parameters": 1}})
+        if one.name == "budget"
+        else one
+        for one in load(Path(__file__).parents[2] / "policies")
+    ]
+    members = [governed.as_("ann").get(one.ref) for one in build.facts.members]
+    asked = governed.question("release", governed.build_evidence(*members))
+    asked = replace(asked, policies=policies)
+    assert gate.decide(governed.as_("ann"), asked).outcome == "refused"
+    granted = gate.grant(governed.as_("ben"), "budget/active-parameters", "build/1")
+    approving.waive(governed.as_("ben"), granted, ben, until=days(governed, 10), why="w")
+    assert told(governed) == [], "nothing rests on it yet"
+    assert gate.decide(governed.as_("ann"), asked).outcome == "waived"
+    governed.as_("ann").event(Released(), "build/1")
+    waiver = "waiver of budget/active-parameters"
+    assert told(governed) == [("ends", waiver, "build/1")]
+    assert told(governed, later=20) == [("ended", waiver, "build/1")]

@@ -294,3 +294,43 @@ def test_who_came_on_an_open_list_is_told_until_an_auditor_signs_for_them(govern
     assert roll.read(catalog).unconfirmed() == ["alias"]
     changes.change_actor(catalog, Change("alias", (), pem["alias"], None, "who is that?"), ida)
     assert roll.read(catalog).unconfirmed() == []
+
+
+def test_a_change_that_does_not_count_makes_nobody_of_two_people_one(told: Any) -> None:
+    """Somebody logs that ann and mallory have ben's key; no auditor signs it."""
+    approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
+    build = told.as_("ann").get("build/1")
+    pem = keys.public_pem(told.signer("ben"))
+    for name in ("ann", "mallory"):
+        act = Act(
+            act="actor",
+            subject=f"actor/{name}",
+            roles=("registrar",),
+            public_key=pem,
+            at=acts.now(),
+        )
+        told.as_("cy").event(Acted(act=act), act.subject, kind="actor")
+    assert len(gaps.unsigned(told.as_("ann"))[1]) == 2
+    assert [one.actor for one in approving.approvals(told.as_("ann"), build)] == ["ben"]
+    changes.change_actor(told.as_("ida"), Change("ben", (), pem), told.signer("ida"))
+    assert people.roll(told.as_("ann"))["ben"].roles == ()
+
+
+@pytest.mark.parametrize("by", ["ida", "mal"])
+def test_what_a_stolen_auditors_key_revoked_is_void_too(told: Any, by: str) -> None:
+    """The thief acts as ida, or puts mal on the list, who revokes ben's key."""
+    told.person("max", "auditor", by="ida")
+    approving.approve(told.as_("ben"), "build/1", told.signer("ben"))
+    build = told.as_("ann").get("build/1")
+    stolen = datetime.now(UTC).isoformat()
+    if by == "mal":
+        told.person("mal", "auditor", by="ida")
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    pem = keys.public_pem(told.signer("ben"))
+    revoked = Change("ben", ("approver",), pem, yesterday, "stolen, they say")
+    changes.change_actor(told.as_(by), revoked, told.signer(by))
+    assert approving.approvals(told.as_("ann"), build) == []
+    new = keys.public_pem(keys.new_key("ida2", told.keys / "ida2.pem"))
+    named = Change("ida", ("auditor",), new, stolen, "stolen")
+    changes.change_actor(told.as_("max"), named, told.signer("max"))
+    assert [one.actor for one in approving.approvals(told.as_("ann"), build)] == ["ben"]

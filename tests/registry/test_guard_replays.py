@@ -140,6 +140,7 @@ def test_policies_and_facts_that_were_replaced_do_not_come_back_by_an_older_act(
     valid = adoption.adopted(catalog)
     assert valid is not None
     assert valid.digest == adoption.set_digest(load(POLICIES))
+    assert adoption.all_adopted(catalog)[-1] == valid, "nor in the history that pages show"
     dpia = {"dpia": {"kinds": ["data"], "set_by": ["approver"]}}
     open_to_all = {"dpia": {"kinds": ["data"]}}
     declared = stating.declare(catalog, FactSchema.model_validate({"facts": open_to_all}), ida)

@@ -222,3 +222,39 @@ def test_a_ledger_whose_lines_a_database_ordered_by_a_language_is_whole(here: Pa
     event, *others = first.read_bytes().splitlines(keepends=True)
     first.write_bytes(event + b"".join(reversed(others)))
     assert found(here) == []
+
+
+@pytest.mark.parametrize("stopped_after", [None, 0, 1, 2])
+def test_what_people_did_on_the_other_side_of_a_fork_is_told_and_not_lost_without_a_word(
+    here: Path, monkeypatch: pytest.MonkeyPatch, stopped_after: int | None
+) -> None:
+    there = cloned(here, "there")
+    ours = opened(there, "olga")
+    ledger.restore(there / "ledger", ours)
+    register(ours, "code")
+    theirs = opened(here, "tom")
+    register(theirs, "news")
+    theirs.put_document({"of": "a gate"})
+    theirs.withdraw("seed/base", "consent ended")
+    merged(here, there)
+    head = ours.head()
+    if stopped_after is not None:
+        unlink, left = Path.unlink, iter(range(stopped_after))
+
+        def stopping(path: Path, missing_ok: bool = False) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            unlink(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                ledger.restore(there / "ledger", ours, head)
+        with pytest.raises(Conflict, match="a fork"):
+            ledger.require_one_history(there / "ledger", ours)
+    restored = ledger.restore(there / "ledger", ours, head)
+    assert restored.again == ("data/news@1",)
+    if not stopped_after:
+        assert restored.acts == ("withdrawn seed/base@1, by tom",)
+    ledger.require_one_history(there / "ledger", ours)
+    assert found(there) == []

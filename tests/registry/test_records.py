@@ -486,9 +486,12 @@ def test_a_status_is_the_first_that_applies(
 
 
 @pytest.mark.parametrize("key", ["progress", "recorded"])
-def test_a_status_that_nobody_knows_is_an_error(key: str) -> None:
-    known: dict[str, Any] = {"progress": None, "recorded": None, key: "half done"}
-    with pytest.raises(ValueError, match="half done"):
+@pytest.mark.parametrize("word", ["half done", "released", "withdrawn", "refused"])
+def test_a_status_that_nobody_knows_or_that_rests_on_an_event_is_an_error(
+    key: str, word: str
+) -> None:
+    known: dict[str, Any] = {"progress": None, "recorded": None, key: word}
+    with pytest.raises(ValueError, match=word):
         status_of([], **known)
     assert status_of([Status.WITHDRAWN], **known) == "withdrawn"
 

@@ -35,6 +35,7 @@ class RestoreAnswer(LoadAnswer):
 
     newer: tuple[str, ...] = ()
     again: tuple[str, ...] = ()  # what the other side of a fork had registered
+    acts: tuple[str, ...] = ()  # what else people had done there, such as a withdrawal
 
 
 class RepairedFile(Answer):

@@ -1,5 +1,6 @@
 """The public form of everything names nobody, no waiver and no contract."""
 
+import json
 import re
 from datetime import timedelta
 from typing import Any
@@ -128,3 +129,18 @@ def test_a_public_data_set_says_what_is_not_public_in_every_standard(company: An
         assert "not public" in text, form
         assert "source not stated" not in text, form
     assert "Purpose: not public." in render(dossier, "croissant")
+
+
+def test_no_public_form_says_that_nothing_was_said(company: Any) -> None:
+    """The reason of a withdrawal and the provider's name are known, and stay in the company."""
+    catalog = company.as_("ann")
+    kinds = ("organisation",)
+    stating.declare(catalog, FactSchema(facts={"provider": FactDefinition(kinds=kinds)}))
+    stating.amend(catalog, "organisation", {"provider": "Acme Holding"}, "first")
+    dossier = public(collect(catalog, "build/1"))
+    assert "no reason given" not in render(dossier, "md")
+    assert "btx:why" not in render(dossier, "prov")
+    suppliers = json.loads(render(dossier, "cyclonedx"))["metadata"]["component"]["supplier"]
+    assert suppliers == {"name": "not public"}
+    assert "provider not public" in render(dossier, "training-summary")
+    assert "Acme Holding" in render(collect(catalog, "build/1"), "cyclonedx")

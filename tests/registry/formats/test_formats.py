@@ -378,3 +378,21 @@ def test_croissant_says_what_is_stated_responsibly_and_can_be_loaded(
     assert not dataset.metadata.issues.errors
     records = list(dataset.records("documents/a.jsonl"))
     assert [record["documents/a.jsonl/text"] for record in records] == [b"one", b"two"]
+
+
+def test_of_a_choice_of_licences_the_chosen_one_applies_and_the_offer_is_declared(
+    governed: Any,
+) -> None:
+    offer = "Apache-2.0 OR MIT"
+    governed.data(license=offer, license_choice="MIT")
+    dossier = collect(governed.as_("ann"), "data/law@1")
+    graph = json.loads(render(dossier, "spdx"))["@graph"]
+    said = {one["spdxId"]: one.get("simplelicensing_licenseExpression") for one in graph[1:]}
+    told = {
+        one["relationshipType"]: [said[target] for target in one["to"]]
+        for one in graph
+        if one["type"] == "Relationship"
+    }
+    assert told["hasDeclaredLicense"] == [offer]
+    assert told["hasConcludedLicense"] == ["MIT"]
+    assert f"| MIT, chosen from {offer} |" in render(dossier, "md")

@@ -9,6 +9,7 @@ import yaml
 
 from registry.errors import Invalid
 from registry.formats import collect, forms, public, render
+from registry.formats.dossier import compute
 from registry.formats.forms import FORMS
 from registry.formats.legal_texts import THRESHOLDS
 from registry.formats.modification import modification
@@ -17,6 +18,7 @@ from registry.governance import stating
 from registry.records.events import Released
 from registry.records.facts import SeedFacts, TrainingReport
 from registry.records.own_facts import FactDefinition, FactType, OwnValue
+from registry.units import power
 
 ITEMS = yaml.safe_load((Path(__file__).parent / "legal_items.yaml").read_text())
 SCHEMA = stating.read_schema(Path(__file__).parents[3] / "pipelines/workspace/facts.yaml")
@@ -238,3 +240,32 @@ def test_a_form_is_a_page_where_a_page_is_asked_for_and_only_of_builds(
     assert forms.FORMS[name].title in page
     with pytest.raises(Invalid, match="expected a build"):
         render(collect(governed.as_("ann"), "data/law@1"), name)
+
+
+def test_operations_that_are_stated_are_part_of_every_sum(governed: Any) -> None:
+    """Of time nothing can be stated: a sum that lacks a training's says so."""
+    governed.seed()
+    catalog = governed.as_("ann")
+    expert = governed.expert_facts(governed.data(), train=None)
+    parents = [("seed/base@1", "branched_from"), ("data/law@1", "trained_on")]
+    governed.build(catalog.register("law", expert, parents=parents))
+    stating.declare(catalog, SCHEMA)
+    assert compute(collect(catalog, "build/1")).flops is None
+    stating.amend(catalog, "seed/base@1", {"training_flops": 9e9}, "the maker's card")
+    stating.amend(catalog, "expert/law@1", {"training_flops": 1e9}, "our own count")
+    dossier = collect(catalog, "build/1")
+    assert compute(dossier).flops == 10e9
+    test = modification(dossier)
+    assert (test.own, test.seed) == (1e9, 9e9)
+    assert "expert/law@1" not in test.unreported
+    text = render(dossier, "cop-model-documentation")
+    assert f"{power(10e9)} floating point operations." in text
+    assert f"at least {power(10e9)}" not in text
+    assert f"| seed/base@1 | not reported | {power(9e9)} | not reported |" in render(dossier, "md")
+
+
+def test_a_time_is_not_told_as_the_whole_while_a_training_reported_none(governed: Any) -> None:
+    governed.story()
+    catalog = state_all(governed)
+    text = render(collect(catalog, "build/1"), "cop-model-documentation")
+    assert "at least 2.50 s by the clock" in text

@@ -86,6 +86,20 @@ def test_a_waiver_is_shown_with_rule_subject_end_signer_and_reason(governed: Any
     )
 
 
+def test_a_waiver_that_was_for_something_else_is_not_told_as_an_exception(governed: Any) -> None:
+    """Another person waived the rule for another text of this name, which was never registered."""
+    governed.seed()
+    people = {name: governed.person(name, "approver") for name in ("ben", "cy")}
+    for name, text, days in (("cy", "another text", 20), ("ben", "", 10)):
+        until = (governed.at + timedelta(days=days)).date().isoformat()
+        contract = governed.data_candidate(text=text, license="LicenseRef-Contract")
+        governed.waive(people[name], "licence/allowed", contract, until, f"by {name}")
+    governed.build(governed.expert(governed.data(license="LicenseRef-Contract")))
+    dossier = collect(governed.as_("ann"), "build/1")
+    assert [used.waiver.actor for used in dossier.waivers()] == ["ben"]
+    assert "signed by cy" not in render(dossier, "html")
+
+
 def test_what_to_know_before_signing_stands_first(governed: Any) -> None:
     """Status, refusals, waivers, warnings, losers and gaps stand before the first part."""
     governed.seed()

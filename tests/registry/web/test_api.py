@@ -368,3 +368,12 @@ def test_the_audit_page_tells_a_broken_chain_and_reads_an_unchanged_one_once(
     monkeypatch.setattr(time, "monotonic", lambda: now + CHAIN_HOLDS_S + 1)
     assert "unbroken" not in (page := open_())
     assert "FAIL" in page
+
+
+def test_a_withdrawal_without_a_reason_is_refused_however_it_is_signed(web: Any) -> None:
+    acts = web.statements("ann", "/api/withdrawal-statement?ref=data/law@1&why=%20")
+    sent = {"ref": "data/law@1", "why": " ", "envelopes": web.sealed(acts, "ann")}
+    answer = web.client.post("/api/withdrawals", json=sent, headers=web.as_("ann"))
+    assert answer.status_code == 422, answer.text
+    assert "no reason" in answer.text
+    assert web.site.catalog.status("data/law@1") == "registered"
