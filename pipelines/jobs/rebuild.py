@@ -27,7 +27,7 @@ from pipelines.jobs.build_plan import (
     require_settings_of_seed,
     tuning_need,
 )
-from pipelines.jobs.forecast import forecast
+from pipelines.jobs.forecast import Shards, forecast
 from pipelines.jobs.growing import Growing, growing_from, is_grown, tuning_of, with_flops
 from pipelines.jobs.price import price_of_one_more
 from pipelines.jobs.state_facts import StatedFacts
@@ -71,9 +71,6 @@ STAGES = ("mix", "tune", "evaluate")
 MIX = PlannedStage(stage="mix", executor="local", nodes=1, processes=1, gpus=0, threads=None)
 PLACED: tuple[StageName, ...] = ("tune", "evaluate")
 LINKED_AGAIN = (SHARED, expert_file(SEED_EXPERT))
-
-# Shards of earlier builds by slot and member digest.
-Shards = Mapping[tuple[int, str], Path]
 
 
 @dataclass(frozen=True)
