@@ -62,7 +62,8 @@ def growing_from(workspace: Workspace, planned: Plan) -> Growing | None:
 
 def is_grown(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     """Return whether a build was tuned on from another."""
-    return _grown_from(workspace, build) is not None
+    edges = workspace.catalog.lineage(build.ref).edges
+    return any(edge.from_ == build.ref and edge.relation == Relation.GROWN_FROM for edge in edges)
 
 
 def tuning_of(planned: Plan, grown: Growing | None) -> TuningAnswer:
@@ -130,14 +131,6 @@ def _chain(workspace: Workspace, planned: Plan) -> int:
         if not is_grown(workspace, build):
             break
     return count
-
-
-def _grown_from(workspace: Workspace, build: Version[BuildFacts]) -> str | None:
-    edges = workspace.catalog.lineage(build.ref, down=False).edges
-    for edge in edges:
-        if edge.from_ == build.ref and edge.relation == Relation.GROWN_FROM:
-            return str(edge.to)
-    return None
 
 
 def _seed_rows(build: BuildFacts) -> int:
