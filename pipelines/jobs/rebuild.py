@@ -133,9 +133,10 @@ def rebuild(
         recipes_of(planned)
         require_settings_of_seed(planned)
         _places(workspace, planned, executor)
+        grown = growing_from(workspace, planned)
         # Nobody takes the number between its choice and the verdict that names it.
         with workspace.numbering(Kind.BUILD, "") as number:
-            asked = _ask(workspace, planned, f"build/{number}", own)
+            asked = _ask(workspace, planned, f"build/{number}", own, grown)
         shards = _shards(workspace, planned)
         snapshot = _freeze(workspace, planned)
         run = Run(
@@ -147,7 +148,7 @@ def rebuild(
             shards=shards,
             snapshot=snapshot,
             own=own,
-            grown=growing_from(workspace, planned),
+            grown=grown,
         )
         if planned.chosen and planned.scope:
             remark(f"tune: {fitted.sentence(planned.chosen, planned.scope)}")
@@ -203,7 +204,8 @@ def look_ahead(
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)
     folder = folders.build_folder(workspace.root, last) if last else None
-    tuning = tuning_of(planned, growing_from(workspace, planned))
+    grown = growing_from(workspace, planned)
+    tuning = tuning_of(planned, grown)
     expected = forecast(workspace, planned, shards, folder, tuning.tokens)
     return ForecastAnswer(
         build=None,
@@ -217,7 +219,7 @@ def look_ahead(
         changes=tuple(changes(planned)),
         weights=tuple(expected.weights),
         cost=expected.cost,
-        refused_by=_refusals(workspace, planned),
+        refused_by=_refusals(workspace, planned, grown),
         measured_on=expected.measured_on,
         stages=_places(workspace, planned, executor),
         chosen=planned.chosen,
@@ -270,28 +272,31 @@ def _whole(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     return True
 
 
-def _ask(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) -> str:
+def _ask(
+    workspace: Workspace, planned: Plan, ref: str, own: StatedFacts, grown: Growing | None
+) -> str:
     """Ask the gate, and return the digest of the event that logs its verdict."""
-    asked = _candidate(workspace, planned, ref, own)
+    asked = _candidate(workspace, planned, ref, own, grown)
     gates.ask(workspace, Gate.BUILD, ref, asked)
     return _last_verdict(workspace, ref)
 
 
-def _candidate(workspace: Workspace, planned: Plan, ref: str, own: StatedFacts) -> BuildEvidence:
+def _candidate(
+    workspace: Workspace, planned: Plan, ref: str, own: StatedFacts, grown: Growing | None
+) -> BuildEvidence:
     members = [member.version for member in planned.members]
     seed = str(planned.seed.ref)
     catalog = workspace.catalog
-    grown = growing_from(workspace, planned)
     before = grown.build.facts.tuned_on if grown else ()
     asked = collect_evidence.of_candidate(catalog, ref, seed, members, planned.content, before)
     return asked.model_copy(update={"own": own.evidence, "line": planned.line})
 
 
-def _refusals(workspace: Workspace, planned: Plan) -> tuple[str, ...]:
+def _refusals(workspace: Workspace, planned: Plan, grown: Growing | None) -> tuple[str, ...]:
     """Return the rules by which gate build would refuse the plan now; nothing is logged."""
     ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
     own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
-    asked = _candidate(workspace, planned, ref, own)
+    asked = _candidate(workspace, planned, ref, own, grown)
     question = gates.question(workspace, Gate.BUILD, ref, asked)
     refused = gate.check(workspace.catalog, question).refusals()
     return tuple(f"{rule.name}: {rule.message}" for rule in refused)
@@ -458,10 +463,10 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         ref = f"build/{number}"
         if number != run.number:
             remark(f"build/{run.number} was taken meanwhile: this is {ref}")
-            run = replace(run, number=number, asked=_ask(workspace, run.planned, ref, run.own))
-        elif _last_verdict(workspace, ref) != run.asked:
-            # A verdict speaks of one candidate, and another one asked under this number too.
-            run = replace(run, asked=_ask(workspace, run.planned, ref, run.own))
+        # A verdict speaks of one candidate, and another one may have asked under this number too.
+        if number != run.number or _last_verdict(workspace, ref) != run.asked:
+            asked = _ask(workspace, run.planned, ref, run.own, run.grown)
+            run = replace(run, number=number, asked=asked)
         return _record_numbered(run, order)
 
 
