@@ -78,8 +78,8 @@ def tuning_of(planned: Plan, grown: Growing | None) -> TuningAnswer:
     fields: JsonObject = {
         "from": str(grown.build.ref) if grown else NOTHING,
         "steps": _steps(ahead),
-        "tokens": _tokens(ahead),
-        "from_nothing_tokens": _tokens(whole),
+        "tokens": tuning_tokens(ahead),
+        "from_nothing_tokens": tuning_tokens(whole),
     }
     return TuningAnswer.model_validate(fields)
 
@@ -92,12 +92,13 @@ def with_flops(tuning: TuningAnswer, flops: float | None) -> TuningAnswer:
     return tuning.model_copy(update={"flops": flops, "from_nothing_flops": of_whole})
 
 
+def tuning_tokens(settings: TuneRecipe) -> int:
+    """Return how many tokens a tuning by these settings reads."""
+    return _steps(settings) * settings.batch * settings.sequence
+
+
 def _steps(settings: TuneRecipe) -> int:
     return 0 if settings.mode == "none" else settings.steps
-
-
-def _tokens(settings: TuneRecipe) -> int:
-    return _steps(settings) * settings.batch * settings.sequence
 
 
 def _line(workspace: Workspace, planned: Plan) -> list[Version[BuildFacts]]:
