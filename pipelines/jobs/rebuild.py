@@ -42,7 +42,7 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
-from registry.governance import gate
+from registry.governance import gate, worth
 from registry.records.answers.building import ForecastAnswer, PlannedStage, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.evidence import BuildEvidence
@@ -672,11 +672,7 @@ def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) 
     )
     cost = Cost(
         tune=tuned,
-        total=Spent(
-            tokens=sum(one.tokens or 0 for one in spent),
-            flops=sum(one.flops or 0 for one in spent),
-            wall_s=sum(one.wall_s or 0 for one in spent),
-        ),
+        total=worth.total(spent),
         seconds=seconds,
         tokens_per_s=measured.tokens_per_s,
         active_parameters=measured.active_parameters,
