@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from btx_core.files import replace_text
@@ -36,7 +37,7 @@ from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
-from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
+from pipelines.workspace.orders import BuildOrder, GrownFrom, MemberOrder
 from pipelines.workspace.placement import ExecutorName, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
@@ -51,7 +52,6 @@ from registry.records.facts import (
     BuildFacts,
     BuildRecipe,
     Cost,
-    DataFacts,
     DvcFolder,
     Facts,
     Member,
@@ -360,14 +360,15 @@ def _order(run: Run) -> BuildOrder:
     """
     workspace, planned = run.workspace, run.planned
     catalog = workspace.catalog
-    seed = _folder(workspace, planned.seed)
+    order_of = partial(folders.order_of, workspace.root)
+    seed = order_of(planned.seed)
     return BuildOrder(
         ref=str(run.snapshot.ref),
         seed=seed.model_copy(update={"tensors": planned.seed.facts.tensors}),
         members=_member_orders(run),
-        domains={ref: _folder(workspace, catalog.get(ref)) for ref in planned.data},
-        general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
-        evaluation=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.evaluation),
+        domains={ref: order_of(catalog.get(ref)) for ref in planned.data},
+        general=tuple(order_of(catalog.get(ref)) for ref in planned.seed.facts.data),
+        evaluation=tuple(order_of(catalog.get(ref)) for ref in planned.evaluation),
         previous=_previous_mix(run),
         grown_from=_grown_order(run),
         recipe=planned.ordered,
@@ -380,7 +381,7 @@ def _member_orders(run: Run) -> tuple[MemberOrder, ...]:
     members = []
     for member in run.planned.members:
         version, shard = member.version, run.shards.get(member.key)
-        folder = _folder(run.workspace, version)
+        folder = folders.order_of(run.workspace.root, version)
         members.append(
             MemberOrder(
                 ref=folder.ref,
@@ -394,16 +395,6 @@ def _member_orders(run: Run) -> tuple[MemberOrder, ...]:
             )
         )
     return tuple(members)
-
-
-def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
-    folder = folders.opened(workspace.root, version)
-    return FolderOrder(
-        ref=str(version.ref),
-        path=_relative(workspace, folder),
-        digest=folders.files_digest(version.files),
-        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    ).read_as(version.facts)
 
 
 def _previous_mix(run: Run) -> str | None:

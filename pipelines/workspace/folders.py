@@ -27,6 +27,7 @@ from btx_core.texts import TextFolder
 from pipelines.workspace import dvc_cache
 from pipelines.workspace.bars import bar
 from pipelines.workspace.diagnostics import remark
+from pipelines.workspace.orders import FolderOrder
 from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.catalogue.checks import leads_out
 from registry.digest import sha256_file, tensor_digests
@@ -370,6 +371,20 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder
+
+
+def order_of(root: Path, version: Version[Facts]) -> FolderOrder:
+    """Return the order that names a version's folder, proven to hold its registered bytes."""
+    data = version.facts if isinstance(version.facts, DataFacts) else None
+    order = FolderOrder(
+        ref=str(version.ref),
+        path=opened(root, version).relative_to(root).as_posix(),
+        digest=files_digest(version.files),
+        held_out=data.held_out if data else None,
+    )
+    # Left out where no row says it, so that orders of before stay as they are.
+    reading = data.reading if data else None
+    return order if reading is None else order.model_copy(update={"reading": reading})
 
 
 def opened_text(root: Path, version: Version[DataFacts]) -> TextFolder:
