@@ -76,7 +76,7 @@ def add_data(
                 if known:
                     own.require_same(workspace, known)
                     return replace(known, created=False)
-            sketch = _sketch(text)
+            sketch = Sketch.of(*overlap.sketch(text))
             facts = own.on(facts.model_copy(update={"sketch": digest(sketch.to_json())}))
             seen = seen_before.of_data(catalog, files, sketch)
             asked = collect_evidence.of_data(ref, facts, files, seen)
@@ -93,12 +93,6 @@ def _reading(text_field: str | None, *, whole: bool) -> TextReading:
     """Return how a corpus is read, as it is recorded: without what is not so."""
     stated = {"text_field": text_field, "whole": whole}
     return TextReading.model_validate({key: value for key, value in stated.items() if value})
-
-
-def _sketch(folder: texts.TextFolder) -> Sketch:
-    """Return the sample of the text by which later corpora are compared with this one."""
-    bits, hashes = overlap.sketch(folder)
-    return Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
 
 
 def _licence(statement: DataStatement) -> dict[str, str | None]:

@@ -221,9 +221,7 @@ def _plan(workspace: Workspace, selection: Selection) -> _Plan:
             next=f"btx show {version.ref}, or name the document by its digest",
         )
     found = _holders(workspace, {file.sha256 for file in files}, texts.keys())
-    bits, hashes = overlap.sketch_of(texts.values())
-    sketch = Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
-    return replace(found, sketch=sketch)
+    return replace(found, sketch=Sketch.of(*overlap.sketch_of(texts.values())))
 
 
 def _chosen(
