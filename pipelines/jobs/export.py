@@ -142,8 +142,7 @@ def export(
             )
             body = Exported.from_json(facts.to_json(), "export")
             envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
-            signed = body.model_copy(update={"envelope": envelope}) if envelope else body
-            catalog.event(signed, build.ref)
+            catalog.event(body.with_envelope(envelope), build.ref)
             incoming.rename(out)
             pins.pin(catalog)
         finally:

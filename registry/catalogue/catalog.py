@@ -210,9 +210,7 @@ class Catalog:
             )
             if before:
                 return event(before[0])
-            body = Withdrawn(why=why, digest=found.digest)
-            if envelope is not None:
-                body = body.model_copy(update={"envelope": envelope})
+            body = Withdrawn(why=why, digest=found.digest).with_envelope(envelope)
             return self._log(writer, body.logged_as, subject, body)
 
     def retire(self, ref: str | Reference, why: str, envelope: Envelope | None = None) -> Event:
@@ -225,9 +223,7 @@ class Catalog:
             found = reading.version_of(writer.rows, ref)
             subject = str(found.ref)
             _refuse_relied_on(writer.rows, found)
-            body = Retired(why=why, digest=found.digest)
-            if envelope is not None:
-                body = body.model_copy(update={"envelope": envelope})
+            body = Retired(why=why, digest=found.digest).with_envelope(envelope)
             return self._log(writer, body.logged_as, subject, body)
 
     def put_document(self, value: JsonObject) -> str:

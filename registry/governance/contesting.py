@@ -55,9 +55,7 @@ def contest(catalog: Catalog, ref: str, private: str) -> Event:
     subject = withdrawal.subject
     body = Contested(withdrawal=withdrawal.digest, private=private)
     envelope = acts.vouched(catalog, body.logged_as, subject, body.withdrawal)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, subject)
+    return catalog.event(body.with_envelope(envelope), subject)
 
 
 def require_withdrawn(catalog: Catalog, ref: str) -> Event:

@@ -66,9 +66,7 @@ def ask(
         private=private,
     )
     envelope = acts.vouched(catalog, body.logged_as, subject, parts_digest(parts), sent=sent)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, subject, documents=[sketch.to_json()])
+    return catalog.event(body.with_envelope(envelope), subject, documents=[sketch.to_json()])
 
 
 def drafted(catalog: Catalog, parts: Sequence[ErasedPart]) -> tuple[Act, ...]:
@@ -188,9 +186,7 @@ def _tombstone(catalog: Catalog, event: Event, part: ErasedPart, sent: acts.Sent
     asking = event.read(ErasureAsked)
     body = Erased(asked=event.digest, part=part, sketch=asking.sketch, private=asking.private)
     envelope = acts.vouched(catalog, body.logged_as, part.ref, digest(part.to_json()), sent=sent)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, part.ref)
+    return catalog.event(body.with_envelope(envelope), part.ref)
 
 
 def tombstones_of(catalog: Catalog, event: Event) -> list[Event]:

@@ -119,8 +119,7 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
         envelope = acts.vouched(
             catalog, "verdict", question.subject, digest(judged), sent=question.sent
         )
-        if envelope is not None:
-            body = body.model_copy(update={"envelope": envelope})
+        body = body.with_envelope(envelope)
     catalog.event(
         body,
         question.subject,

@@ -112,6 +112,4 @@ def _check_alias(alias: str) -> None:
 def _log(catalog: Catalog, subject: str, body: AliasMoved | Noted) -> Event:
     people.require_role(catalog, catalog.actor, people.ROLES, f"{body.logged_as} {subject}")
     envelope = acts.vouched(catalog, body.logged_as, subject, body.signed)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, subject)
+    return catalog.event(body.with_envelope(envelope), subject)
