@@ -7,7 +7,8 @@ is given: a token must not travel unencrypted.
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -234,8 +235,7 @@ class WorkspaceJobs:
 
     def review(self, ref: str, by: str) -> Reviewed:
         """Return the evidence on a build, and what gate release would say now if `by` asked."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             build = asking.catalog.get(ref, BuildFacts)
             known = build_evidence(asking, build)
             # The person signs in the browser, so their key counts as at hand.
@@ -247,18 +247,13 @@ class WorkspaceJobs:
             assert isinstance(evidence, BuildEvidence)
             before = AsOf(asking.catalog).last_release(build)
             since = diff(asking, str(before.ref), str(build.ref)) if before else None
-        finally:
-            asking.catalog.close()
         answer = VerdictAnswer.from_json(verdict.to_json(), f"verdict on {ref}")
         return Reviewed(evidence=evidence, verdict=answer, since=since)
 
     def drafted_release(self, ref: str, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to release a build. Raises Refused where the gate says no."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return drafted(asking, ref)
-        finally:
-            asking.catalog.close()
 
     def release(self, ref: str, by: str, sent: acts.Sent) -> ReleaseAnswer:
         """Release a build in the name of `by`, who signed it elsewhere.
@@ -269,11 +264,8 @@ class WorkspaceJobs:
         """
         self._require_quiet(f"release of {ref}")
         logger.info("%s asks for the release of %s", by, ref)
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return release(asking, ref, sent)
-        finally:
-            asking.catalog.close()
 
     def policies(self) -> Sequence[Policy]:
         """Return the policies as they lie in the workspace."""
@@ -318,19 +310,13 @@ class WorkspaceJobs:
 
     def drafted_erasure(self, selected: Selected, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to ask for an erasure."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return erase.drafted(asking, _selection(selected))
-        finally:
-            asking.catalog.close()
 
     def ask_erasure(self, selected: Selected, why: str, by: str, sent: acts.Sent) -> EraseAnswer:
         """Ask for an erasure in the name of `by`."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return erase.ask(asking, _selection(selected), why, sent)
-        finally:
-            asking.catalog.close()
 
     def waiting_erasures(self) -> Sequence[EraseAnswer]:
         """Return the erasures that wait for a second person."""
@@ -338,11 +324,8 @@ class WorkspaceJobs:
 
     def drafted_confirmation(self, number: int, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to confirm an erasure."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return erase.drafted_confirmation(asking, number)
-        finally:
-            asking.catalog.close()
 
     def confirm_erasure(self, number: int, by: str, sent: acts.Sent) -> EraseAnswer:
         """Confirm an erasure in the name of `by`, and delete the bytes.
@@ -352,11 +335,15 @@ class WorkspaceJobs:
         """
         self._require_quiet(f"erasure {number}")
         logger.info("%s confirms erasure %d", by, number)
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return erase.confirm(asking, number, sent)
-        finally:
-            asking.catalog.close()
+
+    @contextmanager
+    def _acting_as(self, name: str) -> Iterator[Workspace]:
+        """Open the workspace in another person's name, and close their catalogue at the end."""
+        asking = self.workspace.acting_as(name)
+        with closing(asking.catalog):
+            yield asking
 
     def _require_quiet(self, what: str) -> None:
         if self.workspace.being_written:
