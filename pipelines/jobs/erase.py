@@ -26,6 +26,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
 from registry.errors import Invalid, NotFound
 from registry.governance import acts, cures, erasure, people, private_words
+from registry.governance.erasure import Selection
 from registry.records.answers.withdrawing import EraseAnswer, ErasureCost, Reached, TrainAgain
 from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
@@ -35,27 +36,6 @@ from registry.records.version import FileFact, Version
 
 SHORTEST_DIGEST = 12
 OPEN = "the list of actors is open: two names are behind this, and prove nobody"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What is to be erased.
-
-    Attributes:
-        ref: a data version.
-        document: the id of a document, or the start of its digest.
-        author: whose documents.
-        file: the path of one file, from the version's folder.
-    """
-
-    ref: str
-    document: str | None = None
-    author: str | None = None
-    file: str | None = None
-
-    def stated(self) -> dict[str, str]:
-        """Return the fields that were given, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid
 from registry.governance import acts, gate
 from registry.governance.as_of import AsOf
+from registry.governance.erasure import Selection
 from registry.governance.policies import Policy, load
 from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
 from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
@@ -43,7 +44,7 @@ try:
     from registry.web.middleware import Limits
     from registry.web.public import LOOPBACK, PublicAddress
     from registry.web.runs import OnCheck
-    from registry.web.site import ErasureJobs, Jobs, Reviewed, Selected, Site
+    from registry.web.site import ErasureJobs, Jobs, Reviewed, Site
 except ModuleNotFoundError as error:
     # The extra "web" is optional.
     raise Invalid(
@@ -304,19 +305,19 @@ class WorkspaceJobs:
             lines.append(line)
         return HeldDocuments(documents=tuple(lines), not_here=found.not_here)
 
-    def look_ahead_of_erasure(self, selected: Selected) -> EraseAnswer:
+    def look_ahead_of_erasure(self, selected: Selection) -> EraseAnswer:
         """Say what an erasure would take away and cost."""
-        return erase.look_ahead(self.workspace, _selection(selected))
+        return erase.look_ahead(self.workspace, selected)
 
-    def drafted_erasure(self, selected: Selected, by: str) -> tuple[Act, ...]:
+    def drafted_erasure(self, selected: Selection, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to ask for an erasure."""
         with self._acting_as(by) as asking:
-            return erase.drafted(asking, _selection(selected))
+            return erase.drafted(asking, selected)
 
-    def ask_erasure(self, selected: Selected, why: str, by: str, sent: acts.Sent) -> EraseAnswer:
+    def ask_erasure(self, selected: Selection, why: str, by: str, sent: acts.Sent) -> EraseAnswer:
         """Ask for an erasure in the name of `by`."""
         with self._acting_as(by) as asking:
-            return erase.ask(asking, _selection(selected), why, sent)
+            return erase.ask(asking, selected, why, sent)
 
     def waiting_erasures(self) -> Sequence[EraseAnswer]:
         """Return the erasures that wait for a second person."""
@@ -353,15 +354,6 @@ class WorkspaceJobs:
                 expected="a quiet workspace",
                 next="try again when it is done",
             )
-
-
-def _selection(selected: Selected) -> erase.Selection:
-    return erase.Selection(
-        ref=selected.ref,
-        document=selected.document,
-        author=selected.author,
-        file=selected.file,
-    )
 
 
 def _bracketed(host: str) -> str:

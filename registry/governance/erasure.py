@@ -21,6 +21,27 @@ from registry.records.version import Event, FileFact
 CONFIRMED_BY = ("approver", "auditor")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is to be erased: a data version, or some documents of it.
+
+    Attributes:
+        ref: a data version.
+        document: the id of a document, or the start of its digest.
+        author: whose documents.
+        file: the path of one file, from the version's folder.
+    """
+
+    ref: str
+    document: str | None = None
+    author: str | None = None
+    file: str | None = None
+
+    def stated(self) -> dict[str, str]:
+        """Return the fields that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Forgery:
     """A tombstone that no second person confirmed.
