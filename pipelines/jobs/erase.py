@@ -24,7 +24,7 @@ from btx_core.texts import TextFolder, every_document
 from pipelines.workspace import erased_bytes, folders, loose_texts
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
-from registry.errors import Invalid, NotFound
+from registry.errors import NotFound
 from registry.governance import acts, cures, erasure, people, private_words
 from registry.governance.erasure import Selection
 from registry.records.answers.withdrawing import EraseAnswer, ErasureCost, Reached, TrainAgain
@@ -93,13 +93,7 @@ def ask(
         NotFound: for documents that the version does not hold.
         Invalid: without a reason.
     """
-    if not why.strip():
-        raise Invalid(
-            f"erasure of {selection.ref}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    acts.require_reason(f"erasure of {selection.ref}", why)
     planned = _plan(workspace, selection)
     answer = _answer(workspace, planned.parts, "asked", planned.unreached)
     words = {"why": why, **selection.stated()}

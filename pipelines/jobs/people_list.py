@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Invalid, NotFound
-from registry.governance import approving, changes, keys, people
+from registry.errors import NotFound
+from registry.governance import acts, approving, changes, keys, people
 from registry.governance.changes import Change
 from registry.records.answers.deciding import RetractedAnswer
 from registry.records.answers.people_and_tokens import ActorAnswer, ActorRow, KeyAnswer
@@ -130,10 +130,7 @@ def _changed(
         raise NotFound(
             f"actor {name}", found="nobody", expected="a person on the list", next="btx actor list"
         )
-    if not why.strip():
-        raise Invalid(
-            f"actor {name}", found="no reason", expected="why, for the auditor", next="--why TEXT"
-        )
+    acts.require_reason(f"actor {name}", why, "why, for the auditor")
     pem = public_key.read_text() if public_key else person.public_key
     kept = person.roles if roles is None else roles
     changes.change_actor(

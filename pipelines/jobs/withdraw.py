@@ -3,8 +3,7 @@
 from collections.abc import Collection
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Invalid
-from registry.governance import contesting, cures, private_words, seen_before
+from registry.governance import acts, contesting, cures, private_words, seen_before
 from registry.records.answers.withdrawing import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE
@@ -30,13 +29,7 @@ def withdraw(
     Returns:
         What it reached, the builds that it did not reach, and what cures the rest.
     """
-    if not why.strip():
-        raise Invalid(
-            f"withdrawal of {reference}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    acts.require_reason(f"withdrawal of {reference}", why)
     catalog = workspace.catalog
     version = catalog.get(reference)
     if not dry_run:
@@ -67,13 +60,7 @@ def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
     Raises:
         Invalid: without a reason, and for what was not withdrawn.
     """
-    if not why.strip():
-        raise Invalid(
-            f"contest of {reference}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    acts.require_reason(f"contest of {reference}", why)
     catalog = workspace.catalog
     contesting.require_withdrawn(catalog, reference)
     private = private_words.keep(workspace.private, {"why": why})

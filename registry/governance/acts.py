@@ -259,6 +259,14 @@ def _sign_again(kind: str, subject: str, found: str, expected: str) -> Refused:
     return Refused(f"{kind} {subject}", found=found, expected=expected, next="sign it again")
 
 
+def require_reason(
+    subject: str, why: str, expected: str = "why, in words an auditor can judge"
+) -> None:
+    """Refuse an act without a reason. Raises Invalid."""
+    if not why.strip():
+        raise Invalid(subject, found="no reason", expected=expected, next="--why TEXT")
+
+
 def to_sign(act: Act) -> tuple[bytes, bytes]:
     """Return the payload of an act's envelope, and the bytes that its signature is over."""
     payload = canonical_json(act.to_json())

@@ -82,8 +82,7 @@ def retire(catalog: Catalog, ref: str, why: str) -> Event:
         Invalid: without a reason.
         Refused: for somebody without a role, where the list of actors is closed.
     """
-    if not why.strip():
-        raise Invalid(f"retiring {ref}", found="no reason", expected="why", next="--why TEXT")
+    acts.require_reason(f"retiring {ref}", why, "why")
     version = catalog.get(ref)
     subject = str(version.ref)
     named = [alias for alias, holder in catalog.aliases().items() if holder == subject]

@@ -192,13 +192,8 @@ def amend(
     version = None if str(ref) == ORGANISATION else catalog.get(ref)
     subject = str(version.ref) if version else ORGANISATION
     kind = str(version.ref.kind) if version else ORGANISATION
-    if not why.strip():
-        raise Invalid(
-            f"facts of {subject}",
-            found="no reason",
-            expected="why they change, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    expected = "why they change, in words an auditor can judge"
+    acts.require_reason(f"facts of {subject}", why, expected)
     require_known(schema, kind, values)
     require_roles(catalog, schema, values)
     stated: dict[str, object] = {}
