@@ -333,7 +333,8 @@ class Catalog:
         Raises:
             Invalid: for what is no reference to this kind.
         """
-        behind = self.aliases().get(text, text)
+        with self.database.read() as rows:
+            behind = str(reading.behind_alias(rows, text))
         return parse(behind if behind.startswith(f"{kind}/") else text, kind)
 
     def aliases(self) -> dict[str, str]:

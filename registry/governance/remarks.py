@@ -50,9 +50,10 @@ def move_alias(catalog: Catalog, alias: str, ref: str, why: str = "") -> Event:
 
 def remove_alias(catalog: Catalog, alias: str, why: str = "") -> Event:
     """Let an alias stand for nothing any more. Raises NotFound where it does not."""
-    holder = catalog.aliases().get(alias)
+    aliases = catalog.aliases()
+    holder = aliases.get(alias)
     if holder is None:
-        known = ", ".join(sorted(catalog.aliases())) or "one; there is none yet"
+        known = ", ".join(sorted(aliases)) or "one; there is none yet"
         raise NotFound(f"alias {alias}", found="nothing", expected=known, next="btx alias list")
     return _log(catalog, holder, AliasMoved(alias=alias, set=False, before=holder, why=why))
 
