@@ -35,6 +35,7 @@ from registry.records.references import Reference
 from registry.records.version import Event, FileFact, Version
 
 RESTORE = "restore the registry from a copy, or import an exported one"
+REPAIR = "btx repair restores it from any whole copy"
 
 
 def finding(check: str, subject: str, found: str, expected: str, next_step: str) -> Finding:
@@ -450,11 +451,11 @@ def _file(
     subject = f"{version.ref}, {path}"
     if leads_out(path):
         found, expected = f"a link to {path.readlink()}", "the file itself"
-        yield finding("files", subject, found, expected, _cure(good))
+        yield finding("files", subject, found, expected, REPAIR)
         return
     if not path.is_file():
         expected = f"{file.bytes} bytes, sha256 {file.sha256}"
-        yield finding("files", subject, "nothing", expected, _cure(good))
+        yield finding("files", subject, "nothing", expected, REPAIR)
         return
     sha256 = sha256_file(path)
     if sha256 != file.sha256:
@@ -462,7 +463,7 @@ def _file(
         where = ", ".join([subject, *changed])
         found = f"sha256 {sha256}, {path.stat().st_size} bytes"
         expected = f"sha256 {file.sha256}, {file.bytes} bytes"
-        yield finding("files", where, found, expected, _cure(good))
+        yield finding("files", where, found, expected, REPAIR)
 
 
 def leads_out(path: Path) -> bool:
@@ -482,10 +483,6 @@ def _changed_tensors(path: Path, good: Path | None, recorded: Mapping[str, str])
         return ["header"]
     changed = [name for name, sha256 in now.items() if recorded.get(name, sha256) != sha256]
     return sorted(changed)
-
-
-def _cure(good: Path | None) -> str:
-    return "btx repair restores it from any whole copy"
 
 
 def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[int, list[Finding]]:
