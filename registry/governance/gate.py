@@ -177,7 +177,7 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
         verdict = judge(
             policies,
             Candidate(body.gate, body.kind, evidence, event.subject),
-            waivers=[waiver_of(line) for line in body.waivers],
+            waivers=[Waiver(**vars(line)) for line in body.waivers],
             at=datetime.fromisoformat(body.at),
             shapes=rules["shapes"],
             seed_data=rules.get("seed_data", False),
@@ -196,20 +196,6 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
 def outcomes(verdict: Verdict) -> dict[str, str]:
     """Return what each rule said, by its name."""
     return {rule.name: str(rule.outcome) for rule in verdict.rules}
-
-
-def waiver_of(line: WaiverUsed) -> Waiver:
-    """Return a waiver that a verdict was given with."""
-    return Waiver(
-        rule=line.rule,
-        subject=line.subject,
-        until=line.until,
-        actor=line.actor,
-        why=line.why,
-        id=line.id,
-        content=line.content,
-        excused=line.excused,
-    )
 
 
 def grant(catalog: Catalog, rule: str, subject: str) -> approving.Grant:
