@@ -8,6 +8,7 @@ log. Bytes are the store's, verdicts are governance's.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -278,6 +279,12 @@ class Catalog:
         with self.database.read() as rows:
             found = reading.version_of(rows, ref)
         return found.of(kind) if kind else found
+
+    def find(self, ref: str | Reference) -> Version[Facts] | None:
+        """Return a version as `get` does; None where nothing of that name is registered."""
+        with suppress(NotFound):
+            return self.get(ref)
+        return None
 
     def versions(
         self, kind: type[F], *, files: bool = True, **filters: str | None

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from math import inf
 
 from registry.catalogue.catalog import Catalog
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Invalid, Refused
 from registry.governance.acts import admit_act, now, require_reason, sign, signed_elsewhere
 from registry.governance.first_uses import first_uses
 from registry.governance.keys import Signer
@@ -244,7 +244,7 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
 
 def _draft(catalog: Catalog, kind: str, subject: str, name: str) -> Act:
     people = roll(catalog)
-    registered = _registered(catalog, subject)
+    registered = catalog.find(subject)
     roles = roles_of(people, name)
     if "approver" not in roles:
         raise Refused(
@@ -284,10 +284,3 @@ def _held(
         if act is not None:
             held.append((event, act))
     return held
-
-
-def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
-    try:
-        return catalog.get(subject)
-    except NotFound:
-        return None

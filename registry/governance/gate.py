@@ -251,7 +251,7 @@ def _if_in_use(catalog: Catalog, verdict: Verdict) -> Verdict:
 
     A build may hold what its members do not tell: it grew from one that was tuned on other data.
     """
-    registered = _registered(catalog, verdict.subject)
+    registered = catalog.find(verdict.subject)
     let_out = verdict.gate in (Gate.RELEASE, Gate.EXPORT)
     if verdict.outcome == Outcome.REFUSED or not let_out or registered is None:
         return verdict
@@ -305,7 +305,7 @@ def _if_adopted(
 def completed(catalog: Catalog, question: Question) -> Evidence:
     """Return the evidence with what only the log knows of it: as policies are told it."""
     evidence, subject = question.evidence, question.subject
-    version = _registered(catalog, subject)
+    version = catalog.find(subject)
     registrar = version.actor if version else catalog.actor
     let_in = {ref: newest(catalog, ref) for ref in dict.fromkeys([subject, *_named(evidence)])}
     own: dict[str, object] = {
@@ -323,7 +323,7 @@ def completed(catalog: Catalog, question: Question) -> Evidence:
 def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], list[Waiver]]:
     """Add governance's own facts to the evidence, and find the waivers that may be used."""
     complete, subject = completed(catalog, question), question.subject
-    version = _registered(catalog, subject)
+    version = catalog.find(subject)
     registrar = version.actor if version else catalog.actor
     waivers = approving.waivers(catalog, subject, registrar, registered=version is not None)
     try:
@@ -331,13 +331,6 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
     except Invalid as error:
         # Judging refuses this, as it refuses whatever is no evidence.
         return {"unreadable": f"evidence is not plain JSON: {error.found}"}, waivers
-
-
-def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
-    try:
-        return catalog.get(subject)
-    except NotFound:
-        return None
 
 
 def newest(catalog: Catalog, ref: str, before: float = inf) -> Event | None:
@@ -427,7 +420,7 @@ def _approvals(catalog: Catalog, ref: str) -> tuple[ApprovalLine, ...]:
     """Return who approved a member; without a look at its row where nobody did."""
     if not catalog.events(ref, "approved"):
         return ()
-    version = _registered(catalog, ref)
+    version = catalog.find(ref)
     return tuple(approving.approvals(catalog, version)) if version else ()
 
 

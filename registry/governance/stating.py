@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Invalid, Refused
 from registry.governance import acts, keys, people
 from registry.governance.first_uses import first_uses
 from registry.governance.policies import read_strict_yaml
@@ -290,10 +290,8 @@ class Statements:
         """
         if ref not in self.events and ref not in self._with_own:
             return {}
-        try:
-            return self.of(self.catalog.get(ref))
-        except NotFound:
-            return {}
+        version = self.catalog.find(ref)
+        return self.of(version) if version else {}
 
     def of_organisation(self) -> dict[str, OwnFact]:
         """Return the facts of the organisation itself, by name."""
@@ -406,7 +404,7 @@ def _kept_schema(catalog: Catalog, event: Event) -> FactSchema | None:
     try:
         document: JsonObject = catalog.document(body.documents[0])
         return FactSchema.model_validate(document)
-    except (BtxError, NotFound, ValidationError):
+    except (BtxError, ValidationError):
         return None
 
 
