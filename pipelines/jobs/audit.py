@@ -99,11 +99,12 @@ def audit(
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
     surroundings = _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds))
+    heads = _kept_heads(workspace, request)
     answer = checks.audit(
         catalog,
         reference,
         surroundings or Surroundings(store=workspace.store, stored=frozenset()),
-        signed=_kept_heads(workspace, request),
+        signed=heads,
         on_check=on_check,
     )
     attached = _unless_damaged(catalog, lambda: _attached(workspace))
@@ -142,7 +143,7 @@ def audit(
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
         answer = _with_check(answer, "recompute", len(builds), again)
-    notes = _unless_damaged(catalog, lambda: _notes(workspace, request, versions))
+    notes = _unless_damaged(catalog, lambda: _notes(catalog, versions, has_head=bool(heads)))
     return answer.model_copy(update={"notes": notes or ()})
 
 
@@ -294,12 +295,11 @@ def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Fin
 
 
 def _notes(
-    workspace: Workspace, request: AuditRequest, versions: Sequence[Version[Facts]]
+    catalog: Catalog, versions: Sequence[Version[Facts]], *, has_head: bool
 ) -> tuple[str, ...]:
     """Return what the audit cannot see, and what proves less than it seems."""
-    catalog = workspace.catalog
     notes = []
-    if request.head is None and not pins.pinned(catalog):
+    if not has_head:
         notes.append(
             "no head from outside is known here: a log that was rewritten from end to end would not"
             " be seen (btx registry head, and --head)"
