@@ -446,9 +446,7 @@ class _Contents:
 def _copy(source: Path, target: Path) -> None:
     """Copy with the links resolved; refused before a byte is copied."""
     contents = _contents(source)
-    for relative, path in contents.files.items():
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / relative)
+    _copy_files(contents.files, target)
     target.mkdir(parents=True, exist_ok=True)
     _say_left_out(source, contents.left_out)
 
