@@ -642,21 +642,15 @@ def _refuse_withdrawn(rows: Rows, subject: str, parents: Sequence[Parent]) -> No
     ancestors = lineage.walk(rows, [parent.id for parent in parents], down=False)
     withdrawn = ancestors & lineage.withdrawn(rows)
     mistaken = reading.retired(rows) & {str(parent.ref) for parent in parents}
-    if mistaken:
-        raise Refused(
-            subject,
-            found=f"made from {', '.join(sorted(mistaken))}, retired",
-            expected="parents that may be used",
-            next="leave it out, or name another version",
-        )
-    if withdrawn:
-        names = [str(one.ref) for one in reading.versions_by_id(rows, sorted(withdrawn)).values()]
-        raise Refused(
-            subject,
-            found=f"made from {', '.join(names)}, withdrawn",
-            expected="parents that may be used",
-            next="leave it out, or name another version",
-        )
+    names = [str(one.ref) for one in reading.versions_by_id(rows, sorted(withdrawn)).values()]
+    for refs, status in ((sorted(mistaken), Status.RETIRED), (names, Status.WITHDRAWN)):
+        if refs:
+            raise Refused(
+                subject,
+                found=f"made from {', '.join(refs)}, {status}",
+                expected="parents that may be used",
+                next="leave it out, or name another version",
+            )
 
 
 def _refuse_relied_on(rows: Rows, version: Version[Facts]) -> None:
