@@ -268,7 +268,7 @@ def train_command(
     """
     from pipelines.jobs.register import register
     from pipelines.jobs.train import look_ahead, train
-    from pipelines.workspace.workspace import read_recipes
+    from pipelines.workspace.settings_file import read_recipes
     from registry.errors import Refused
     from registry.records.answers.registering import registered
 

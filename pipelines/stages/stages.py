@@ -19,7 +19,7 @@ from pipelines.workspace.failures import error_text
 from pipelines.workspace.metrics import TrackerName, metrics_log
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
 from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
-from pipelines.workspace.workspace import SETTINGS, read_settings
+from pipelines.workspace.settings_file import SETTINGS, read_settings
 from registry.digest import sha256_file
 from registry.errors import Damaged
 
