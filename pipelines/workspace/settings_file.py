@@ -7,12 +7,13 @@ machine is `placement`.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from pipelines.workspace.metrics import TrackerName
 from pipelines.workspace.placement import (
     ExecutorName,
     MachineSettings,
@@ -125,7 +126,7 @@ class LogSettings(_Section):
         report_to: trackers; their addresses and keys come from their own environment.
     """
 
-    report_to: list[Literal["trackio", "tensorboard", "wandb", "mlflow"]] = []
+    report_to: list[TrackerName] = []
 
 
 class OpenLineageSettings(_Section):
