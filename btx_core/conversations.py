@@ -26,7 +26,8 @@ from btx_core.columns import Document, Message, Unreadable
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# Spelt as transformers looks for it, before it masks what the assistant says.
+GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 ASSISTANT = "assistant"
 # What a template raises for a conversation that it does not take.
 REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
@@ -112,7 +113,7 @@ class _Chat:
             template = tokenizer.get_chat_template(None, self.tools)
         except REFUSALS as error:
             raise self._refused(error) from None
-        self.marks_what_is_said = MARKS.search(template) is not None
+        self.marks_what_is_said = GENERATION_TAG.search(template) is not None
 
     # Any: transformers' answer, text or tokens.
     def applied(self, messages: Sequence[Message], **arguments: Any) -> Any:
