@@ -62,7 +62,8 @@ def add_data(
         workspace.writing(f"data add {name}"),
         workspace.numbering(Kind.DATA, name) as number,
     ):
-        ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
+        ref = f"data/{name}@{number}"
+        target = workspace.folder(ref)
         with folders.incoming(source, target) as incoming:
             facts = _facts(name, source, statement)
             facts = facts.model_copy(update={"reading": _reading(text_field, whole=True)})

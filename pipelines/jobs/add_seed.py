@@ -73,7 +73,8 @@ def add_seed(
         workspace.writing(f"seed add {name}"),
         workspace.numbering(Kind.SEED, name) as number,
     ):
-        ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
+        ref = f"seed/{name}@{number}"
+        target = workspace.folder(ref)
         parents = [catalog.get(reference, DataFacts) for reference in data]
         refuse_evaluation_data(parents)
         with (

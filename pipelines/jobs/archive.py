@@ -270,12 +270,11 @@ def _needed(workspace: Workspace) -> set[str]:
 
 def _versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
     """Return every version that has a folder, with that folder."""
-    found = []
-    for kind in IN_FOLDERS:
-        for version in workspace.catalog.versions(kind):
-            ref = version.ref
-            found.append((version, workspace.folder(ref.kind, ref.name, ref.version or 0)))
-    return found
+    return [
+        (version, workspace.folder(version.ref))
+        for kind in IN_FOLDERS
+        for version in workspace.catalog.versions(kind)
+    ]
 
 
 def _whole_versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:

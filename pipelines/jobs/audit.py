@@ -434,8 +434,7 @@ def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
     known = set()
     for kind in _FOLDERS:
         for version in workspace.catalog.versions(kind, files=False):
-            ref = version.ref
-            known.add(workspace.folder(ref.kind, ref.name, ref.version or 0))
+            known.add(workspace.folder(version.ref))
     examined, findings = 0, []
     for path in sorted(there):
         numbered = _NUMBERED.fullmatch(path.name)

@@ -206,7 +206,7 @@ def _chosen(
 ) -> list[tuple[str, Document]]:
     """Return the documents in these files that are meant, each with the path of its file."""
     ref, wanted = version.ref, set(paths)
-    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    folder = workspace.folder(ref)
     folders.require_here(folder, str(ref))
     return [
         (path, document)
@@ -268,7 +268,7 @@ def _holders(workspace: Workspace, sha256s: Iterable[str], texts: Iterable[str])
         before = gone.get(str(version.ref), frozenset())
         files = {one.path: one for one in version.files if one.bytes and one.sha256 not in before}
         one = _Held(version, files)
-        folder = workspace.folder(version.ref.kind, version.ref.name, version.ref.version or 0)
+        folder = workspace.folder(version.ref)
         if folder.is_dir():
             _look(one, folder, wanted)
         elif files:
@@ -312,7 +312,7 @@ def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
     """Copy what is left of a version into work/left; None where its folder is not here."""
     version = workspace.catalog.get(part.ref, DataFacts)
     ref = version.ref
-    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    folder = workspace.folder(ref)
     target = workspace.work / "left" / f"{ref.name}-{ref.version}"
     erased = {file.path for file in part.files}
     if not folder.is_dir() or not any((folder / path).is_file() for path in erased):

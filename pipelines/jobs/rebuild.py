@@ -467,7 +467,7 @@ def _record_numbered(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     if withdrawn is not None:
         raise withdrawn
     tuned = workspace.work / "tuned"
-    folder = workspace.folder(Kind.BUILD, "", run.number)
+    folder = workspace.folder(f"build/{run.number}")
     known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
     incoming = folder.with_name(f".{folder.name}.incoming")
     try:

@@ -95,7 +95,8 @@ def register(
         workspace.numbering(Kind.EXPERT, name) as number,
     ):
         candidate = _candidate(workspace, name, data, seed)
-        ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
+        ref = f"expert/{name}@{number}"
+        target = workspace.folder(ref)
         candidate = replace(candidate, trained_here=_trained_here(workspace, candidate, source))
         contents = contents_of(source) if source.exists() else None
         taken = contents.taken if contents else None

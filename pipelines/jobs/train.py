@@ -244,8 +244,7 @@ def _inputs(
     for version in (base, *corpora.values()):
         _check_usable(workspace, version)
     for ref in (base.ref, *(one.ref for one in corpora.values()), *map(parse, base.facts.data)):
-        folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
-        folders.require_plain(folder, str(ref))
+        folders.require_plain(workspace.folder(ref), str(ref))
     return base, corpora
 
 

@@ -328,12 +328,9 @@ def verify_here(workspace: Workspace, version: Version[Facts]) -> None:
     Raises:
         Damaged: naming the first file that differs.
     """
-    ref = version.ref
-    if not isinstance(version.facts, Held):
-        return
-    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
-    if folder.is_dir():
-        verify(folder, version.files, str(ref))
+    folder = workspace.folder(version.ref)
+    if isinstance(version.facts, Held) and folder.is_dir():
+        verify(folder, version.files, str(version.ref))
 
 
 def build_folder(root: Path, build: Version[BuildFacts]) -> Path:

@@ -38,7 +38,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import Invalid, NotFound
 from registry.records.kinds import Kind
-from registry.records.references import parse
+from registry.records.references import Reference, parse
 from registry.urls import from_environment, has_secret, without_secrets
 
 # The .dvc files of versions.
@@ -258,12 +258,10 @@ class Workspace:
         """The folder of what the stages make."""
         return self.root / "work"
 
-    def folder(self, kind: str, name: str, version: int) -> Path:
+    def folder(self, ref: str | Reference) -> Path:
         """Return where a version's files are for people to read: data/math/1, builds/7."""
-        if kind == "build":
-            return self.root / "builds" / str(version)
-        plural = {"data": "data", "seed": "seeds", "expert": "experts"}[kind]
-        return self.root / plural / name / str(version)
+        version = parse(ref)
+        return self.root / version.kind.plural / version.path
 
     @contextmanager
     def numbering(self, kind: Kind, name: str) -> Iterator[int]:
@@ -303,7 +301,7 @@ class Workspace:
         holds under a number means that for ever.
         """
         number = self.catalog.next_version(kind, name)
-        parent = self.folder(kind, name, number).parent
+        parent = self.folder(Reference(kind, name, number)).parent
         there = [path.name.removesuffix(".dvc") for path in parent.glob("[0-9]*")]
         there += _numbers_in_git(parent)
         for held in sorted({int(one) for one in there if one.isdecimal()}):
