@@ -11,7 +11,7 @@ from pipelines.workspace import dvc_cache, folders
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
-from registry.catalogue import ledger
+from registry.catalogue import ledger, tombstones
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Damaged, NotFound
 from registry.governance import private_words
@@ -48,8 +48,7 @@ def dump(workspace: Workspace, folder: Path) -> DumpAnswer:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
-    erased = {file.sha256 for part in parts for file in part.files}
+    erased = tombstones.every_file(workspace.catalog.tombstones())
     return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
@@ -80,8 +79,7 @@ def backup(workspace: Workspace, folder: Path) -> DumpAnswer:
     """
     target = folder.resolve()
     written = plain_files.dump(workspace.catalog, None, target)
-    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
-    erased = {file.sha256 for part in parts for file in part.files}
+    erased = tombstones.every_file(workspace.catalog.tombstones())
     return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
