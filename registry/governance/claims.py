@@ -45,8 +45,9 @@ from registry.records.version import Event, Version
 
 # A verdict is given a moment before it is logged.
 LONGEST_TO_LOG = timedelta(hours=1)
-# What is stated of a data version and told to gates.
+# What figures say of the release before.
 OF_RELEASE_BEFORE = ("previous_bits_per_byte", "previous_factor_low", "previous_factor_high")
+# What is stated of a data version, and shown to gates.
 OF_DATA = sorted(DataLine.model_fields.keys() & DataStatement.model_fields.keys())
 
 
