@@ -17,7 +17,7 @@ from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, DocumentCounts, Sketch, TextReading
 from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
-from registry.records.version import FileFact, Version
+from registry.records.version import FileFact, Version, content_digest
 from registry.urls import without_secrets
 
 # More licences than any corpus has: a column that holds other text.
@@ -73,7 +73,7 @@ def add_data(
             _refuse_erased(workspace, ref, text, files)
             facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
             if workspace.catalog.next_version(Kind.DATA, name) > 1:
-                known = _same(workspace, facts, folders.files_digest(files))
+                known = _same(workspace, facts, content_digest(files))
                 if known:
                     own.require_same(workspace, known)
                     return replace(known, created=False)
@@ -218,7 +218,7 @@ def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataF
     said = (before.domain, before.url, before.reading or TextReading(), before.stated())
     if said != (facts.domain, facts.url, facts.reading, facts.stated()):
         return None
-    if folders.files_digest(newest.files) != content:
+    if content_digest(newest.files) != content:
         return None
     # What was out of use is no answer: it asks the gate, which is shown what it holds.
     return None if workspace.catalog.status(newest.ref) in UNUSABLE else newest

@@ -20,7 +20,7 @@ from registry.errors import Conflict
 from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
 from registry.records.kinds import UNUSABLE, Gate, Kind, Relation
-from registry.records.version import Version
+from registry.records.version import Version, content_digest
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def add_seed(
                 newest = catalog.get(f"seed/{name}", SeedFacts)
                 # What was out of use is no answer: it asks the gate, which is shown what it holds.
                 in_use = catalog.status(newest.ref) not in UNUSABLE
-                same_files = folders.files_digest(newest.files) == folders.files_digest(files)
+                same_files = content_digest(newest.files) == content_digest(files)
                 if in_use and same_files and newest.facts.data == facts.data:
                     _require_same_licence(newest, license)
                     own.require_same(workspace, newest)

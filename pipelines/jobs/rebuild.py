@@ -64,7 +64,7 @@ from registry.records.facts import (
 from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
 from registry.records.references import parse
 from registry.records.results import Result, Specialist, beside_seed, same_sample
-from registry.records.version import FileFact, Version
+from registry.records.version import FileFact, Version, content_digest
 
 STAGES = ("mix", "tune", "evaluate")
 # Mixing runs where the command does.
@@ -424,7 +424,7 @@ def _grown_order(run: Run) -> GrownFrom | None:
     return GrownFrom(
         ref=str(build.ref),
         path=_relative(run.workspace, folders.build_folder(run.workspace.root, build)),
-        digest=folders.files_digest(build.files),
+        digest=content_digest(build.files),
         kept=run.grown.kept,
     )
 

@@ -22,6 +22,7 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
 from pipelines.workspace.settings_file import SETTINGS, read_settings
 from registry.digest import sha256_file
 from registry.errors import Damaged
+from registry.records.version import content_digest
 
 if TYPE_CHECKING:
     from btx_core.texts import TextFolder
@@ -241,7 +242,7 @@ def _proven(order: FolderOrder) -> Path:
         Damaged: unless it holds the registered bytes.
     """
     folder = Path(order.path)
-    found = folders.files_digest(folders.manifest(folder)) if folder.is_dir() else "no folder"
+    found = content_digest(folders.manifest(folder)) if folder.is_dir() else "no folder"
     if found != order.digest:
         raise Damaged(
             f"{order.ref}, {folder}",

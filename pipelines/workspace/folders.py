@@ -207,11 +207,6 @@ def tensors(folder: Path) -> dict[str, str]:
     return digests
 
 
-def files_digest(files: Sequence[FileFact]) -> str:
-    """Return one digest for a folder's content: its paths and their SHA-256."""
-    return content_digest(files)
-
-
 def track(root: Path, folder: Path, files: Sequence[FileFact]) -> DvcFolder:
     """Put a folder under DVC, and make its files links into DVC's cache.
 
@@ -376,7 +371,7 @@ def order_of(root: Path, version: Version[Facts]) -> FolderOrder:
     order = FolderOrder(
         ref=str(version.ref),
         path=opened(root, version).relative_to(root).as_posix(),
-        digest=files_digest(version.files),
+        digest=content_digest(version.files),
         held_out=data.held_out if data else None,
     )
     # Left out where no row says it, so that orders of before stay as they are.
