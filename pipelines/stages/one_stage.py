@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _run(arguments: list[str]) -> str | None:
-    """Run a stage where it belongs; returns the message of an error that a user can mend."""
+    """Run a stage where it belongs; returns the message of an error that a user can fix."""
     joins = arguments[0] == JOIN
     task = Task.of(arguments[1:] if joins else arguments)
     if task is None:

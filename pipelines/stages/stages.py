@@ -280,7 +280,7 @@ STAGES: dict[str, Callable[..., None]] = {
 
 
 def run(stage: str, *arguments: str) -> str | None:
-    """Run one stage in the current folder; returns the message of an error that a user can mend."""
+    """Run one stage in the current folder; returns the message of an error that a user can fix."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars are ours: progress.py
     try:
         STAGES[stage](*arguments)
