@@ -103,7 +103,6 @@ def export(
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
-            folder = folders.build_folder(workspace.root, build)
             least = least_transformers(Built.open(folder), fused=request.fused)
             export_checkpoint(
                 folder,
@@ -116,8 +115,6 @@ def export(
             card = render(public(dossier), "model-card")
             (incoming / "README.md").write_text(card + LOADING.format(least=least))
             licences = _write_licences(workspace, dossier, incoming)
-            if request.draft:
-                (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
             facts = ExportFacts(
                 folder=str(out),
                 target=request.target,
@@ -128,6 +125,7 @@ def export(
             )
             own.keep(workspace)
             if request.draft:
+                (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
                 facts = facts.model_copy(update={"draft": True})
             if request.sign:
                 key = _sign(catalog.actor, incoming)
