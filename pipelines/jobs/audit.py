@@ -30,7 +30,7 @@ from registry.digest import sha256_file
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
-from registry.governance.policies import load, read_strict_yaml
+from registry.governance.policy_files import load, read_strict_yaml
 from registry.records.answers.auditing import AuditAnswer, Check, Finding
 from registry.records.events import Erased
 from registry.records.facts import (

@@ -14,7 +14,7 @@ from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.governance import acts, adoption, gate, seen_before, stating
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.answers.deciding import (
     PolicyAdoptAnswer,
     PolicyCheckAnswer,

@@ -26,7 +26,8 @@ from registry.errors import Conflict, Invalid
 from registry.governance import acts, gate
 from registry.governance.as_of import AsOf
 from registry.governance.erasure import Selection
-from registry.governance.policies import Policy, load
+from registry.governance.policies import Policy
+from registry.governance.policy_files import load
 from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
 from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
 from registry.records.answers.withdrawing import EraseAnswer

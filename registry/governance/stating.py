@@ -21,7 +21,7 @@ from registry.digest import digest
 from registry.errors import Invalid, Refused
 from registry.governance import acts, keys, people
 from registry.governance.first_uses import first_uses
-from registry.governance.policies import read_strict_yaml
+from registry.governance.policy_files import read_strict_yaml
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted
 from registry.records.facts import Facts

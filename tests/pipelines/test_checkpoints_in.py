@@ -29,7 +29,7 @@ from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import adoption
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.facts import ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
 from registry.records.results import same_text

@@ -17,7 +17,7 @@ from registry.catalogue import checks
 from registry.catalogue.checks import Surroundings
 from registry.catalogue.store import Store
 from registry.governance import acts, adoption, approving, gaps, gate, people, stating
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.facts import BuildFacts
 from registry.records.own_facts import FactSchema
 from registry.records.version import FileFact

@@ -28,7 +28,8 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import NotFound, Refused
 from registry.governance import acts, adoption, approving, contesting, gaps, gate, keys, people
-from registry.governance.policies import Policy, load, to_document
+from registry.governance.policies import Policy, to_document
+from registry.governance.policy_files import load
 from registry.records.events import Act, Acted, Judged, Noted, Released, Withdrawn
 from registry.records.evidence import Evidence
 from registry.records.facts import BuildFacts, DataFacts

@@ -22,7 +22,8 @@ from registry.governance import (
     remarks,
     seen_before,
 )
-from registry.governance.policies import Candidate, Match, Policy, Validation, judge, load
+from registry.governance.policies import Candidate, Match, Policy, Validation, judge
+from registry.governance.policy_files import load
 from registry.records.events import ErasedFile, ErasedPart
 from registry.records.facts import SeedFacts, Sketch
 from registry.records.version import FileFact
