@@ -24,7 +24,7 @@ from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.catalogue import checks, ledger, pins
 from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, finding, row_findings
+from registry.catalogue.checks import AuditContext, finding, row_findings
 from registry.catalogue.database import Rows
 from registry.digest import sha256_file
 from registry.governance import adoption, due, people
@@ -98,12 +98,12 @@ def audit(
     catalog = workspace.catalog
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
-    surroundings = _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds))
+    context = _unless_damaged(catalog, lambda: _context(workspace, versions, builds))
     heads = _kept_heads(workspace, request)
     answer = checks.audit(
         catalog,
         reference,
-        surroundings or Surroundings(store=workspace.store, stored=frozenset()),
+        context or AuditContext(store=workspace.store, stored=frozenset()),
         signed=heads,
         on_check=on_check,
     )
@@ -371,11 +371,11 @@ def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:
         return None
 
 
-def _surroundings(
+def _context(
     workspace: Workspace,
     versions: Iterable[Version[Facts]],
     builds: Iterable[Version[BuildFacts]],
-) -> Surroundings:
+) -> AuditContext:
     folders_of, tensors = {}, {}
     for version in versions:
         folder = _folder(workspace, version)
@@ -384,7 +384,7 @@ def _surroundings(
         facts = version.facts
         if isinstance(facts, SeedFacts | ExpertFacts | BuildFacts) and facts.tensors:
             tensors[version.ref] = facts.tensors
-    return Surroundings(
+    return AuditContext(
         store=workspace.store,
         folders=folders_of,
         # On another machine DVC brought the folders, and the store fills with use; what it has is

@@ -44,7 +44,7 @@ def finding(check: str, subject: str, found: str, expected: str, next_step: str)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class AuditContext:
     """What an audit is given beside the rows.
 
     Attributes:
@@ -94,7 +94,7 @@ class Tally:
 def audit(
     catalog: Catalog,
     subject: str | Reference | None,
-    surroundings: Surroundings,
+    context: AuditContext,
     *,
     pinned: str | None = None,
     signed: Iterable[Callable[[Rows], list[Break]]] = (),
@@ -105,7 +105,7 @@ def audit(
     Args:
         catalog: the registry.
         subject: a version; None for everything that is registered.
-        surroundings: what is looked at beside the rows.
+        context: what is looked at beside the rows.
         pinned: a head that was noted outside the registry.
         signed: checks of signed heads, each bound to its head and key.
         on_check: called with each check, as far as it has come.
@@ -130,9 +130,9 @@ def audit(
         gone = tombstones.files(erased)
         for version in versions:
             own = gone.get(str(version.ref), frozenset())
-            tally.note("files", len(version.files), _files(version, surroundings, own))
-        tally.note("tensors", *_tensors(versions, surroundings))
-        tally.note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
+            tally.note("files", len(version.files), _files(version, context, own))
+        tally.note("tensors", *_tensors(versions, context))
+        tally.note("verdicts", *_verdicts(catalog, versions, context.judge))
         head = audit_log.head(rows)
     return AuditAnswer(
         subject=_named(versions, subject),
@@ -400,7 +400,7 @@ def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) 
 
 
 def _files(
-    version: Version[Facts], given: Surroundings, erased: frozenset[str]
+    version: Version[Facts], given: AuditContext, erased: frozenset[str]
 ) -> Iterator[Finding]:
     """Check every file against its digest, in the store and in the visible folder.
 
@@ -437,7 +437,7 @@ def _files(
 
 
 def _file(
-    version: Version[Facts], file: FileFact, path: Path, good: Path | None, given: Surroundings
+    version: Version[Facts], file: FileFact, path: Path, good: Path | None, given: AuditContext
 ) -> Iterator[Finding]:
     """Check one file against its digest.
 
@@ -485,7 +485,7 @@ def _changed_tensors(path: Path, good: Path | None, recorded: Mapping[str, str])
     return sorted(changed)
 
 
-def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[int, list[Finding]]:
+def _tensors(versions: Iterable[Version[Facts]], given: AuditContext) -> tuple[int, list[Finding]]:
     """Check that every tensor which a build took from a version equals that version's.
 
     Names, shapes, dtypes and bytes are compared.
@@ -510,7 +510,7 @@ def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[i
     return examined, findings
 
 
-def _digests(version: Version[Facts], given: Surroundings) -> dict[str, TensorDigest]:
+def _digests(version: Version[Facts], given: AuditContext) -> dict[str, TensorDigest]:
     """Digest every tensor: from the visible folder where there is one, else from the store."""
     digests: dict[str, TensorDigest] = {}
     folder = given.folders.get(version.ref)

@@ -359,8 +359,8 @@ class World:
         catalog = self.governed.as_("ann")
         folders = {one.ref: self.folder(one.ref) for one in catalog.versions(DataFacts)}
         store = Store(self.governed.keys.parent / "store")
-        surroundings = checks.Surroundings(store=store, folders=folders, stored=frozenset())
-        found = checks.audit(catalog, None, surroundings).findings
+        context = checks.AuditContext(store=store, folders=folders, stored=frozenset())
+        found = checks.audit(catalog, None, context).findings
         named = {one.subject.split(",")[0] for one in found if one.check == "files"}
         assert named == self.damaged
 

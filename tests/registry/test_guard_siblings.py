@@ -33,7 +33,7 @@ POLICIES = Path(__file__).parents[2] / "policies"
 
 def findings(governed: Any, folder: Path, subject: str | None = None) -> list[str]:
     catalog = governed.as_("ann")
-    around = checks.Surroundings(
+    around = checks.AuditContext(
         store=Store(folder / "store"),
         stored=frozenset(),
         judge=lambda event: gate.judge_again(catalog, event).outcome,
