@@ -16,7 +16,7 @@ from registry.errors import Invalid
 from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, DocumentCounts, Sketch, TextReading
-from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
+from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind
 from registry.records.version import FileFact, Version, content_digest
 from registry.urls import without_secrets
 
@@ -72,11 +72,10 @@ def add_data(
             files = folders.manifest(incoming)
             _refuse_erased(workspace, ref, text, files)
             facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
-            if workspace.catalog.next_version(Kind.DATA, name) > 1:
-                known = _same(workspace, facts, content_digest(files))
-                if known:
-                    own.require_same(workspace, known)
-                    return replace(known, created=False)
+            newest = catalog.newest_in_use(DataFacts, name)
+            if newest and _same(newest, facts, content_digest(files)):
+                own.require_same(workspace, newest)
+                return replace(newest, created=False)
             sketch = Sketch.of(*overlap.sketch(text))
             facts = own.on(facts.model_copy(update={"sketch": digest(sketch.to_json())}))
             seen = seen_before.of_data(catalog, files, sketch)
@@ -211,17 +210,13 @@ def _spelled_or_as_is(licence: str) -> str:
         return licence[:80]
 
 
-def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataFacts] | None:
-    """Return the newest version where it holds the same bytes and says the same of them."""
-    newest = workspace.catalog.get(f"data/{facts.domain}", DataFacts)
+def _same(newest: Version[DataFacts], facts: DataFacts, content: str) -> bool:
+    """Whether a version holds the same bytes and says the same of them."""
     before = newest.facts
     said = (before.domain, before.url, before.reading or TextReading(), before.stated())
     if said != (facts.domain, facts.url, facts.reading, facts.stated()):
-        return None
-    if content_digest(newest.files) != content:
-        return None
-    # What was out of use is no answer: it asks the gate, which is shown what it holds.
-    return None if workspace.catalog.status(newest.ref) in UNUSABLE else newest
+        return False
+    return content_digest(newest.files) == content
 
 
 def _refuse_erased(

@@ -106,13 +106,10 @@ def register(
         with folders.incoming(source, target, taken=taken) as incoming:
             merge = _merged(candidate.seed_folder, incoming, source)
             files = folders.manifest(incoming)
-            if workspace.catalog.next_version(Kind.EXPERT, name) > 1:
-                newest = catalog.get(f"expert/{name}", ExpertFacts)
-                # What was out of use is no answer: it asks the gate, which is shown what it holds.
-                in_use = catalog.status(newest.ref) not in UNUSABLE
-                if in_use and _same(newest, candidate, content_digest(files)):
-                    own.require_same(workspace, newest)
-                    return replace(newest, created=False)
+            newest = catalog.newest_in_use(ExpertFacts, name)
+            if newest and _same(newest, candidate, content_digest(files)):
+                own.require_same(workspace, newest)
+                return replace(newest, created=False)
             facts = _facts(workspace, candidate, incoming, show)
             facts = own.on(facts.model_copy(update=merge))
             if contents and contents.left_out:

@@ -286,6 +286,17 @@ class Catalog:
             return self.get(ref)
         return None
 
+    def newest_in_use(self, kind: type[F], name: str) -> Version[F] | None:
+        """Return the newest version of a name, where it is in use.
+
+        Where it is out of use it answers nothing: whether the same may come in again is a question
+        for the gate, which is shown what the candidate holds.
+        """
+        newest = self.find(f"{kind.kind}/{name}")
+        if newest is None or self.status(newest.ref) in UNUSABLE:
+            return None
+        return newest.of(kind)
+
     def versions(
         self, kind: type[F], *, files: bool = True, **filters: str | None
     ) -> Sequence[Version[F]]:
