@@ -5,7 +5,7 @@ A registry cannot know intent or people's duties; those parts are listed as miss
 """
 
 from registry.formats import tables
-from registry.formats.dossier import Dossier, compute, environment, revision, training
+from registry.formats.dossier import Dossier, compute, environment, revision, trained, training
 from registry.formats.legal_points import Answer, missing_fact
 from registry.formats.modification import SEED_FLOPS, modification
 from registry.formats.tables import Fields, Part, Pointer, Table
@@ -62,8 +62,7 @@ def development_steps(dossier: Dossier) -> Answer:
 
 def architecture(dossier: Dossier) -> Answer:
     """Answer how the model is built and which training cost is known."""
-    trained = (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
-    unreported = [str(version.ref) for version in trained if not training(version)]
+    unreported = [str(version.ref) for version in trained(dossier) if not training(version)]
     missing = (f"training cost of {', '.join(unreported)}",) if unreported else ()
     return Answer((_architecture(dossier), Pointer("Cost")), missing)
 
@@ -342,7 +341,7 @@ def _unreported(dossier: Dossier) -> tuple[str, ...]:
     """Return which trainings reported nothing and have no computation stated either."""
     unknown = [
         version
-        for version in (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
+        for version in trained(dossier)
         if not training(version) and SEED_FLOPS not in dossier.own.get(str(version.ref), {})
     ]
     return tuple(

@@ -7,9 +7,9 @@ belongs to which heading is decided in sections.py and answers.py, how it looks 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from registry.formats.dossier import Dossier, compute, training
+from registry.formats.dossier import Dossier, compute, trained, training
 from registry.records.events import Exported, Withdrawn
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts, Spent
+from registry.records.facts import BuildFacts, DataFacts, Facts, Spent
 from registry.records.references import parse
 from registry.records.results import Result, labels
 from registry.records.version import Event, Version
@@ -182,8 +182,7 @@ def data(dossier: Dossier) -> Table:
 def cost(dossier: Dossier) -> Table:
     """Return what each training and tuning took, and all of them: additions count too."""
     rows = [
-        (str(version.ref), *_spent(training(version) or Spent()))
-        for version in (*dossier.of(SeedFacts), *dossier.of(ExpertFacts))
+        (str(version.ref), *_spent(training(version) or Spent())) for version in trained(dossier)
     ]
     rows += [
         (f"{build.ref}, tuning", *_spent(build.facts.cost.tune)) for build in dossier.of(BuildFacts)
