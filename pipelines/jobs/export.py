@@ -72,6 +72,13 @@ def export(
 ) -> ExportAnswer:
     """Write the build to the new folder `out`, which appears whole or not at all.
 
+    Args:
+        workspace: where the build lies.
+        reference: the build.
+        out: the new folder.
+        request: what the caller wants; a plain folder for transformers unless given.
+        progress: called before each weight file.
+
     Raises:
         Damaged: for a file of the build that is not what was registered.
         Invalid: for a target that is none of these.
