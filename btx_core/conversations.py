@@ -27,7 +27,8 @@ from btx_core.columns import Document, Message, Unreadable
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+# Spelt as transformers looks for it, before it masks what the assistant says.
+GENERATION_TAG = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # How a template asks what day it is, and the day that it is told: the same text has the same tokens
 # whenever they are made. It is the day that Llama's template takes where it cannot ask.
 NOW, DAY = "strftime_now", date(2024, 7, 26)
@@ -147,7 +148,7 @@ class _Chat:
             self.template = template_of(tokenizer, self.tools)
         except REFUSALS as error:
             raise self._refused(error) from None
-        self.marks_what_is_said = MARKS.search(self.template) is not None
+        self.marks_what_is_said = GENERATION_TAG.search(self.template) is not None
 
     # Any: transformers' answer, text or tokens.
     def applied(self, messages: Sequence[Message], **arguments: Any) -> Any:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from btx_core.corpus_files import (
+    ROWS,
     Reading,
     delimiter_of,
     form_of,
@@ -27,8 +28,6 @@ from btx_core.corpus_files import (
     table_batches,
 )
 
-# Rows that are in memory at a time.
-ROWS = 256
 Gone = Collection[int | None]
 
 

@@ -8,7 +8,7 @@ import documented
 import pytest
 import yaml
 
-from pipelines.workspace.workspace import Settings
+from pipelines.workspace.settings_file import Settings
 
 READ = {
     "toml": lambda text: Settings.model_validate(tomllib.loads(text)),

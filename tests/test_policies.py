@@ -10,7 +10,8 @@ import pytest
 
 from registry.errors import Invalid, NotFound
 from registry.governance import policy_tests
-from registry.governance.policies import Policy, load
+from registry.governance.policies import Policy
+from registry.governance.policy_files import load
 from registry.governance.policy_tests import Result, run
 
 POLICIES = Path(__file__).parent.parent / "policies"

@@ -26,7 +26,8 @@ import yaml
 
 from registry.catalogue.catalog import Catalog
 from registry.governance import gate
-from registry.governance.policies import Candidate, Policy, judge, load
+from registry.governance.policies import Candidate, Policy, judge
+from registry.governance.policy_files import load
 from registry.records.evidence import EVIDENCE, BuildEvidence, Evidence
 from registry.records.kinds import Gate, Kind
 from registry.records.references import parse

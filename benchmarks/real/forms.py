@@ -131,7 +131,7 @@ def converted(llama_cpp: Path, folder: Path, out: Path) -> dict[str, int]:
 def goes_in(workspace: Workspace, gguf: Path, scratch: Path) -> tuple[Path, dict[str, float]]:
     """Register every form; return the plain one's folder, and how far the others are from it."""
     first = add_seed(workspace, "gguf", gguf, license="Apache-2.0")
-    plain = workspace.folder(first.ref.kind, "gguf", 1)
+    plain = workspace.folder(first.ref)
     forms: dict[str, Callable[[], Path]] = {
         "plain": lambda: shutil.copytree(plain, scratch / "plain"),
         "transformers4": lambda: older_config(plain, scratch / "four"),
@@ -142,7 +142,7 @@ def goes_in(workspace: Workspace, gguf: Path, scratch: Path) -> tuple[Path, dict
     far = {"gguf": distance(logits(gguf.parent, ids=ids, gguf=gguf.name), expected)}
     for name, made in forms.items():
         version = add_seed(workspace, name, made(), license="Apache-2.0")
-        folder = workspace.folder(version.ref.kind, name, 1)
+        folder = workspace.folder(version.ref)
         far[name] = distance(logits(folder, ids=token_ids(folder)), expected)
     return plain, far
 

@@ -30,13 +30,8 @@ from btx_core.checkpoints.gguf import read_gguf_header, write_plain
 from btx_core.files import temporary_path
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
-from pipelines.jobs.audit import audit
-from pipelines.jobs.rebuild import rebuild
-from pipelines.jobs.register import register
-from pipelines.jobs.train import train
 from pipelines.workspace import folders
-from pipelines.workspace.bars import bar
-from registry.records.facts import BuildFacts, DataStatement
+from registry.records.facts import DataStatement
 from registry.units import counted, figure, percent
 
 if TYPE_CHECKING:
@@ -322,18 +317,8 @@ class Instructions(Story):
             for name, questions in TASKS.items():
                 self._add_chat(name, questions, "generated")
         with self.step("An expert for each"):
-            self._add_chat_experts()
-        with self.step("A build of both"):
-            self._take_all_cores()
-            self.narrator.command("btx rebuild")
-            answer = rebuild(self.workspace)
-            self.narrator.say(f"{answer.build}   {answer.status}")
-        build = self.workspace.catalog.get(answer.build, BuildFacts)
-        with self.step("An audit"):
-            audited = audit(self.workspace, str(build.ref))
-            examined = sum(check.examined for check in audited.checks)
-            found = counted(len(audited.findings), "finding")
-            self.narrator.say(f"{found} in {examined} things examined")
+            self.add_experts(list(TASKS))
+        build = self.compose("A build of both")
         with self.step("Asked"):
             models = {"seed": plain}
             for member in build.facts.members:
@@ -351,24 +336,6 @@ class Instructions(Story):
         version = add_data(self.workspace, name, folder, STATEMENT)
         rows = (folder / "chat.jsonl").read_text().splitlines()
         self.narrator.say(f"{version.ref}   {counted(len(rows), 'conversation')}, {source}")
-
-    def _add_chat_experts(self) -> None:
-        self.narrator.command(f"btx train {' '.join(TASKS)}")
-        branches = train(self.workspace, {name: f"data/{name}" for name in TASKS})
-        for name, branch in branches.items():
-            version = register(
-                self.workspace,
-                name,
-                branch.folder,
-                data=[str(branch.data.ref)],
-                seed=str(branch.seed.ref),
-                show=bar,
-            )
-            for result in version.facts.results:
-                before, after = figure(result.seed_bits_per_byte), figure(result.bits_per_byte)
-                self.narrator.say(
-                    f"{version.ref}   {before} → {after} bits per byte on {result.domain}"
-                )
 
     def _scores(self, models: Mapping[str, Path]) -> Iterator[tuple[str, Scores]]:
         chat = read(self.sources / GENERAL / "heldout")

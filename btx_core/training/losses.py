@@ -18,13 +18,11 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy, kl_div
 
+from btx_core.training.memory import LOGITS_AT_ONCE
 from btx_core.training.packing import run_packed
 
 # In the place of an expert's index: a token that any expert may answer.
 NO_EXPERT = -100
-
-# Logits that are held at once, in numbers: 128 MB in float32.
-CHUNK = 2**25
 Head = Callable[[torch.Tensor], torch.Tensor]
 # The sum of a loss over C tokens, and its gradient by their logits (C, V).
 LossAndGradient = tuple[torch.Tensor, torch.Tensor]
@@ -202,7 +200,7 @@ class _SumOverChunks(torch.autograd.Function):
         if of_weight and weight_VD is not None:
             weight_gradient_VD = torch.zeros_like(weight_VD)
         width = states_TD.shape[-1] if weight_VD is None else len(weight_VD)
-        count = max(1, CHUNK // width)
+        count = max(1, LOGITS_AT_ONCE // width)
         total = torch.zeros((), device=states_TD.device)
         for start in range(0, len(states_TD), count):
             rows = slice(start, start + count)

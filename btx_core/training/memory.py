@@ -27,6 +27,8 @@ LOGITS = 3
 # Whole gradients that a process holds between the parts of a step, at most; where they would take
 # more, they are divided after every part.
 WHOLE_GRADIENTS = 1 << 30
+# Logits that a loss holds at once, in numbers: 128 MB in float32.
+LOGITS_AT_ONCE = 1 << 25
 Trains = Literal["feed-forward", "all", "router", "shared"]
 
 

@@ -21,9 +21,8 @@ from pipelines.cli import app as command_line
 from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.placement import MachineSettings, StageSettings
 from pipelines.workspace.recipe_reader import EvaluateRecipe
-from pipelines.workspace.workspace import (
+from pipelines.workspace.settings_file import (
     DEFAULT_SETTINGS,
-    SHIPPED_FACTS,
     CostSettings,
     LineSettings,
     LogSettings,
@@ -31,6 +30,7 @@ from pipelines.workspace.workspace import (
     RaySettings,
     RegistrySettings,
 )
+from pipelines.workspace.workspace import SHIPPED_FACTS
 from registry.records.evidence import EVIDENCE, Evidence
 from registry.records.own_facts import FactType
 from registry.records.schemas import published

@@ -93,7 +93,7 @@ def rebuild_command(
     """
     from pipelines.jobs.build_plan import Request
     from pipelines.jobs.rebuild import look_ahead, rebuild
-    from pipelines.workspace.workspace import read_recipes
+    from pipelines.workspace.settings_file import read_recipes
 
     require_choice("--tune", tune, ("none", "router", "shared", "all"))
     request = Request(

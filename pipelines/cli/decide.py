@@ -70,11 +70,11 @@ def policy_test_command(
 
     Example: btx policy test licence
     """
-    from registry.governance import policies, policy_tests
+    from registry.governance import policy_files, policy_tests
     from registry.records.answers.deciding import FailedCase, PolicyTestAnswer
 
     folder = folder or find_workspace().policies
-    loaded, results = policies.load(folder), policy_tests.run(folder, name)
+    loaded, results = policy_files.load(folder), policy_tests.run(folder, name)
     loaded = [policy for policy in loaded if name in (None, policy.name)]
     failed = [result for result in results if not result.ok]
     answer = PolicyTestAnswer(
@@ -212,12 +212,12 @@ def waive_command(
 
     Example: btx waive licence/allowed data/legal@1 --until 2026-12-31 --why "contract 4711"
     """
-    from registry.governance import approving, gate, keys, policies
+    from registry.governance import approving, gate, keys, policies, policy_files
     from registry.records.answers.deciding import WaivedAnswer
 
     workspace = find_workspace()
     catalog = workspace.catalog
-    policies.require_waivable(policies.load(workspace.policies), rule)
+    policies.require_waivable(policy_files.load(workspace.policies), rule)
     signer = keys.signer(catalog.actor)
     grant = gate.grant(catalog, rule, ref)
     event = approving.waive(catalog, grant, signer, until=until, why=why)

@@ -49,6 +49,7 @@ def erase_command(
     Example: btx erase --confirm 57
     """
     from pipelines.jobs import erase
+    from registry.governance.erasure import Selection
 
     if (ref is None) == (confirm is None) or sum(
         value is not None for value in (document, author, file)
@@ -60,7 +61,7 @@ def erase_command(
     if confirm is not None:
         answer = erase.confirm(workspace, confirm)
     else:
-        selection = erase.Selection(ref=ref or "", document=document, author=author, file=file)
+        selection = Selection(ref=ref or "", document=document, author=author, file=file)
         if dry_run:
             answer = erase.look_ahead(workspace, selection)
         else:

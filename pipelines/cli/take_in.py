@@ -267,7 +267,7 @@ def train_command(
     Example: btx train math --data data/math
     """
     from pipelines.jobs.train import look_ahead, train
-    from pipelines.workspace.workspace import read_recipes
+    from pipelines.workspace.settings_file import read_recipes
     from registry.records.answers.registering import registered
 
     require_choice("--mode", mode, ("anchored", "full"))

@@ -45,5 +45,5 @@ def issue_token(
     subject = f"token/{token.id}"
     envelope = acts.vouched(catalog, TokenIssued.logged_as, subject, token.sha256)
     body = TokenIssued(name=name, roles=token.roles, expires=token.expires)
-    catalog.event(body.model_copy(update={"envelope": envelope}) if envelope else body, subject)
+    catalog.event(body.with_envelope(envelope), subject)
     return secret, token

@@ -16,8 +16,8 @@ from registry.errors import Invalid
 from registry.governance import erasure, seen_before
 from registry.licences import is_choice, spelled
 from registry.records.facts import DataFacts, DataStatement, DocumentCounts, Sketch, TextReading
-from registry.records.kinds import UNUSABLE, DataUse, Gate, HeldOutRule, Kind
-from registry.records.version import FileFact, Version
+from registry.records.kinds import DataUse, Gate, HeldOutRule, Kind
+from registry.records.version import FileFact, Version, content_digest
 from registry.urls import without_secrets
 
 # More licences than any corpus has: a column that holds other text.
@@ -62,7 +62,8 @@ def add_data(
         workspace.writing(f"data add {name}"),
         workspace.numbering(Kind.DATA, name) as number,
     ):
-        ref, target = f"data/{name}@{number}", workspace.folder(Kind.DATA, name, number)
+        ref = f"data/{name}@{number}"
+        target = workspace.folder(ref)
         with folders.incoming(source, target) as incoming:
             facts = _facts(name, source, statement)
             facts = facts.model_copy(update={"reading": _reading(text_field, whole=True)})
@@ -71,12 +72,11 @@ def add_data(
             files = folders.manifest(incoming)
             _refuse_erased(workspace, ref, text, files)
             facts = facts.model_copy(update={"bytes": sum(file.bytes for file in files)})
-            if workspace.catalog.next_version(Kind.DATA, name) > 1:
-                known = _same(workspace, facts, folders.files_digest(files))
-                if known:
-                    own.require_same(workspace, known)
-                    return replace(known, created=False)
-            sketch = _sketch(text)
+            newest = catalog.newest_in_use(DataFacts, name)
+            if newest and _same(newest, facts, content_digest(files)):
+                own.require_same(workspace, newest)
+                return replace(newest, created=False)
+            sketch = Sketch.of(*overlap.sketch(text))
             facts = own.on(facts.model_copy(update={"sketch": digest(sketch.to_json())}))
             seen = seen_before.of_data(catalog, files, sketch)
             asked = collect_evidence.of_data(ref, facts, files, seen)
@@ -93,12 +93,6 @@ def _reading(text_field: str | None, *, whole: bool) -> TextReading:
     """Return how a corpus is read, as it is recorded: without what is not so."""
     stated = {"text_field": text_field, "whole": whole}
     return TextReading.model_validate({key: value for key, value in stated.items() if value})
-
-
-def _sketch(folder: texts.TextFolder) -> Sketch:
-    """Return the sample of the text by which later corpora are compared with this one."""
-    bits, hashes = overlap.sketch(folder)
-    return Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
 
 
 def _licence(statement: DataStatement) -> dict[str, str | None]:
@@ -223,17 +217,13 @@ def _spelled_or_as_is(licence: str) -> str:
         return licence[:80]
 
 
-def _same(workspace: Workspace, facts: DataFacts, content: str) -> Version[DataFacts] | None:
-    """Return the newest version where it holds the same bytes and says the same of them."""
-    newest = workspace.catalog.get(f"data/{facts.domain}", DataFacts)
+def _same(newest: Version[DataFacts], facts: DataFacts, content: str) -> bool:
+    """Whether a version holds the same bytes and says the same of them."""
     before = newest.facts
     said = (before.domain, before.url, before.reading or TextReading(), before.stated())
     if said != (facts.domain, facts.url, facts.reading, facts.stated()):
-        return None
-    if folders.files_digest(newest.files) != content:
-        return None
-    # What was out of use is no answer: it asks the gate, which is shown what it holds.
-    return None if workspace.catalog.status(newest.ref) in UNUSABLE else newest
+        return False
+    return content_digest(newest.files) == content
 
 
 def _refuse_erased(

@@ -19,8 +19,8 @@ from registry.digest import sha256_file
 from registry.errors import Conflict
 from registry.governance import seen_before
 from registry.records.facts import DataFacts, SeedFacts, SourceFile
-from registry.records.kinds import UNUSABLE, Gate, Kind, Relation
-from registry.records.version import Version
+from registry.records.kinds import Gate, Kind, Relation
+from registry.records.version import Version, content_digest
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def add_seed(
         workspace.writing(f"seed add {name}"),
         workspace.numbering(Kind.SEED, name) as number,
     ):
-        ref, target = f"seed/{name}@{number}", workspace.folder(Kind.SEED, name, number)
+        ref = f"seed/{name}@{number}"
+        target = workspace.folder(ref)
         parents = [catalog.get(reference, DataFacts) for reference in data]
         refuse_evaluation_data(parents)
         with (
@@ -96,15 +97,11 @@ def add_seed(
                 facts = facts.model_copy(update={"converted_from": checked.converted_from})
             if checked.left_out:
                 facts = facts.model_copy(update={"left_out": checked.left_out})
-            if workspace.catalog.next_version(Kind.SEED, name) > 1:
-                newest = catalog.get(f"seed/{name}", SeedFacts)
-                # What was out of use is no answer: it asks the gate, which is shown what it holds.
-                in_use = catalog.status(newest.ref) not in UNUSABLE
-                same_files = folders.files_digest(newest.files) == folders.files_digest(files)
-                if in_use and same_files and newest.facts.data == facts.data:
-                    _require_same_licence(newest, license)
-                    own.require_same(workspace, newest)
-                    return replace(newest, created=False)
+            newest = catalog.newest_in_use(SeedFacts, name)
+            if newest and _same(newest, facts, content_digest(files)):
+                _require_same_licence(newest, license)
+                own.require_same(workspace, newest)
+                return replace(newest, created=False)
             seen = seen_before.of_weights(catalog, facts.tensors)
             asked = collect_evidence.of_seed(ref, facts, files, seen)
             gates.ask(workspace, Gate.REGISTER, ref, asked)
@@ -119,6 +116,10 @@ def add_seed(
                     version=number,
                     parents=[(parent.ref, Relation.TRAINED_ON) for parent in parents],
                 )
+
+
+def _same(newest: Version[SeedFacts], facts: SeedFacts, content: str) -> bool:
+    return newest.facts.data == facts.data and content_digest(newest.files) == content
 
 
 def _require_same_licence(registered: Version[SeedFacts], license: str | None) -> None:

@@ -12,7 +12,7 @@ from pipelines.workspace import dvc_cache, folders
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import dump as plain_files
-from registry.catalogue import ledger
+from registry.catalogue import ledger, tombstones
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Damaged, NotFound
 from registry.governance import private_words
@@ -49,8 +49,7 @@ def dump(workspace: Workspace, folder: Path) -> DumpAnswer:
     target = folder.resolve()
     with workspace.writing(f"registry dump {folder}"):
         written = plain_files.dump(workspace.catalog, workspace.store, target, visible)
-    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
-    erased = {file.sha256 for part in parts for file in part.files}
+    erased = tombstones.every_file(workspace.catalog.tombstones())
     return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
@@ -81,8 +80,7 @@ def backup(workspace: Workspace, folder: Path) -> DumpAnswer:
     """
     target = folder.resolve()
     written = plain_files.dump(workspace.catalog, None, target)
-    parts = [one.part for gone in workspace.catalog.tombstones().values() for one in gone]
-    erased = {file.sha256 for part in parts for file in part.files}
+    erased = tombstones.every_file(workspace.catalog.tombstones())
     return DumpAnswer(folder=str(target), erased=len(erased), **written.to_json())
 
 
@@ -273,12 +271,11 @@ def _needed(workspace: Workspace) -> set[str]:
 
 def _versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:
     """Return every version that has a folder, with that folder."""
-    found = []
-    for kind in IN_FOLDERS:
-        for version in workspace.catalog.versions(kind):
-            ref = version.ref
-            found.append((version, workspace.folder(ref.kind, ref.name, ref.version or 0)))
-    return found
+    return [
+        (version, workspace.folder(version.ref))
+        for kind in IN_FOLDERS
+        for version in workspace.catalog.versions(kind)
+    ]
 
 
 def _whole_versions(workspace: Workspace) -> list[tuple[Version[Facts], Path]]:

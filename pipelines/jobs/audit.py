@@ -24,14 +24,14 @@ from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.catalogue import checks, ledger, pins
 from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, finding, row_findings
+from registry.catalogue.checks import AuditContext, finding, row_findings
 from registry.catalogue.database import Rows
 from registry.digest import sha256_file
 from registry.governance import adoption, due, people
 from registry.governance.gaps import Gap, unconfirmed, ungated, ungated_anywhere, unsigned
 from registry.governance.gate import judge_again
 from registry.governance.out_of_use import out_of_use
-from registry.governance.policies import load, read_strict_yaml
+from registry.governance.policy_files import load, read_strict_yaml
 from registry.records.answers.auditing import AuditAnswer, Check, Finding
 from registry.records.events import Erased
 from registry.records.facts import (
@@ -99,12 +99,13 @@ def audit(
     catalog = workspace.catalog
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
-    surroundings = _unless_damaged(catalog, lambda: _surroundings(workspace, versions, builds))
+    context = _unless_damaged(catalog, lambda: _context(workspace, versions, builds))
+    heads = _kept_heads(workspace, request)
     answer = checks.audit(
         catalog,
         reference,
-        surroundings or Surroundings(store=workspace.store, stored=frozenset()),
-        signed=_kept_heads(workspace, request),
+        context or AuditContext(store=workspace.store, stored=frozenset()),
+        signed=heads,
         on_check=on_check,
     )
     attached = _unless_damaged(catalog, lambda: _attached(workspace))
@@ -143,7 +144,7 @@ def audit(
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
         answer = _with_check(answer, "recompute", len(builds), again)
-    notes = _unless_damaged(catalog, lambda: _notes(workspace, request, versions))
+    notes = _unless_damaged(catalog, lambda: _notes(catalog, versions, has_head=bool(heads)))
     return answer.model_copy(update={"notes": notes or ()})
 
 
@@ -297,12 +298,11 @@ def _ended(workspace: Workspace, versions: Sequence[Version[Facts]]) -> list[Fin
 
 
 def _notes(
-    workspace: Workspace, request: AuditRequest, versions: Sequence[Version[Facts]]
+    catalog: Catalog, versions: Sequence[Version[Facts]], *, has_head: bool
 ) -> tuple[str, ...]:
     """Return what the audit cannot see, and what proves less than it seems."""
-    catalog = workspace.catalog
     notes = []
-    if request.head is None and not pins.pinned(catalog):
+    if not has_head:
         notes.append(
             "no head from outside is known here: a log that was rewritten from end to end would not"
             " be seen (btx registry head, and --head)"
@@ -387,11 +387,11 @@ def _unless_damaged(catalog: Catalog, look: Callable[[], T]) -> T | None:
         return None
 
 
-def _surroundings(
+def _context(
     workspace: Workspace,
     versions: Iterable[Version[Facts]],
     builds: Iterable[Version[BuildFacts]],
-) -> Surroundings:
+) -> AuditContext:
     folders_of, tensors = {}, {}
     for version in versions:
         folder = _folder(workspace, version)
@@ -400,7 +400,7 @@ def _surroundings(
         facts = version.facts
         if isinstance(facts, SeedFacts | ExpertFacts | BuildFacts) and facts.tensors:
             tensors[version.ref] = facts.tensors
-    return Surroundings(
+    return AuditContext(
         store=workspace.store,
         folders=folders_of,
         # On another machine DVC brought the folders, and the store fills with use; what it has is
@@ -452,8 +452,7 @@ def _unfinished(workspace: Workspace) -> tuple[int, list[Finding]]:
     known = set()
     for kind in _FOLDERS:
         for version in workspace.catalog.versions(kind, files=False):
-            ref = version.ref
-            known.add(workspace.folder(ref.kind, ref.name, ref.version or 0))
+            known.add(workspace.folder(version.ref))
     examined, findings = 0, []
     for path in sorted(there):
         numbered = _NUMBERED.fullmatch(path.name)

@@ -20,7 +20,8 @@ from pipelines.workspace import fitted, folders, memory_need
 from pipelines.workspace.general import general_data
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
-from pipelines.workspace.workspace import Recipes, Workspace
+from pipelines.workspace.settings_file import Recipes
+from pipelines.workspace.workspace import Workspace
 from registry.digest import digest, sha256_file
 from registry.errors import Invalid, NotFound
 from registry.records.answers.building import MemberChange

@@ -5,10 +5,8 @@ Judging them is the policies' work.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 
 from registry.catalogue.catalog import Catalog
-from registry.errors import NotFound
 from registry.governance.build_licence import inherited, licences_in
 from registry.licences import alternatives, is_same
 from registry.records import division
@@ -185,10 +183,8 @@ def of_build(
 
 def _dated(catalog: Catalog, line: ResultLine) -> ResultLine:
     """Return the figures with the date at which the data that they were measured on came in."""
-    with suppress(NotFound):
-        at = catalog.get(line.data).registered_at
-        return line.model_copy(update={"data_registered_at": at})
-    return line
+    data = catalog.find(line.data)
+    return line.model_copy(update={"data_registered_at": data.registered_at}) if data else line
 
 
 def _released_at(catalog: Catalog, build: Version[BuildFacts]) -> str | None:

@@ -25,8 +25,9 @@ from btx_core.texts import TextFolder, every_document
 from pipelines.workspace import erased_bytes, folders, loose_texts
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
-from registry.errors import Invalid, NotFound
+from registry.errors import NotFound
 from registry.governance import acts, cures, erasure, people, private_words
+from registry.governance.erasure import Selection
 from registry.records.answers.withdrawing import EraseAnswer, ErasureCost, Reached, TrainAgain
 from registry.records.events import Act, ErasedFile, ErasedPart, ErasureAsked
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, SeedFacts, Sketch
@@ -36,27 +37,6 @@ from registry.records.version import FileFact, Version
 
 SHORTEST_DIGEST = 12
 OPEN = "the list of actors is open: two names are behind this, and prove nobody"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What is to be erased.
-
-    Attributes:
-        ref: a data version.
-        document: the id of a document, or the start of its digest.
-        author: whose documents.
-        file: the path of one file, from the version's folder.
-    """
-
-    ref: str
-    document: str | None = None
-    author: str | None = None
-    file: str | None = None
-
-    def stated(self) -> dict[str, str]:
-        """Return the fields that were given, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -114,13 +94,7 @@ def ask(
         NotFound: for documents that the version does not hold.
         Invalid: without a reason.
     """
-    if not why.strip():
-        raise Invalid(
-            f"erasure of {selection.ref}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    acts.require_reason(f"erasure of {selection.ref}", why)
     planned = _plan(workspace, selection)
     answer = _answer(workspace, planned.parts, "asked", planned.unreached)
     words = {"why": why, **selection.stated()}
@@ -234,9 +208,7 @@ def _plan(workspace: Workspace, selection: Selection) -> _Plan:
             next=f"btx show {version.ref}, or name the document by its digest",
         )
     found = _holders(workspace, {file.sha256 for file in files}, texts.keys())
-    bits, hashes = overlap.sketch_of(texts.values())
-    sketch = Sketch(bits=bits, hashes=tuple(f"{one:016x}" for one in hashes))
-    return replace(found, sketch=sketch)
+    return replace(found, sketch=Sketch.of(*overlap.sketch_of(texts.values())))
 
 
 def _chosen(
@@ -247,7 +219,7 @@ def _chosen(
 ) -> list[tuple[str, Document]]:
     """Return the documents in these files that are meant, each with the path of its file."""
     ref, wanted = version.ref, set(paths)
-    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    folder = workspace.folder(ref)
     folders.require_here(folder, str(ref))
     return [
         (path, document)
@@ -309,7 +281,7 @@ def _holders(workspace: Workspace, sha256s: Iterable[str], texts: Iterable[str])
         before = gone.get(str(version.ref), frozenset())
         files = {one.path: one for one in version.files if one.bytes and one.sha256 not in before}
         one = _Held(version, files)
-        folder = workspace.folder(version.ref.kind, version.ref.name, version.ref.version or 0)
+        folder = workspace.folder(version.ref)
         if folder.is_dir():
             _look(one, folder, wanted)
         elif files:
@@ -353,7 +325,7 @@ def _lay_out_rest(workspace: Workspace, part: ErasedPart) -> Path | None:
     """Copy what is left of a version into work/left; None where its folder is not here."""
     version = workspace.catalog.get(part.ref, DataFacts)
     ref = version.ref
-    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+    folder = workspace.folder(ref)
     target = workspace.work / "left" / f"{ref.name}-{ref.version}"
     erased = {file.path for file in part.files}
     if not folder.is_dir() or not any((folder / path).is_file() for path in erased):

@@ -72,6 +72,13 @@ def export(
 ) -> ExportAnswer:
     """Write the build to the new folder `out`, which appears whole or not at all.
 
+    Args:
+        workspace: where the build lies.
+        reference: the build.
+        out: the new folder.
+        request: what the caller wants; a plain folder for transformers unless given.
+        progress: called before each weight file.
+
     Raises:
         Damaged: for a file of the build that is not what was registered.
         Invalid: for a target that is none of these.
@@ -103,7 +110,6 @@ def export(
         verdict = gates.ask(workspace, Gate.EXPORT, str(build.ref), asked)
         shutil.rmtree(incoming, ignore_errors=True)
         try:
-            folder = folders.build_folder(workspace.root, build)
             least = least_transformers(Built.open(folder), fused=request.fused)
             export_checkpoint(
                 folder,
@@ -116,8 +122,6 @@ def export(
             card = render(public(dossier), "model-card")
             (incoming / "README.md").write_text(card + LOADING.format(least=least))
             licences = _write_licences(workspace, dossier, incoming)
-            if request.draft:
-                (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
             facts = ExportFacts(
                 folder=str(out),
                 target=request.target,
@@ -128,6 +132,7 @@ def export(
             )
             own.keep(workspace)
             if request.draft:
+                (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
                 facts = facts.model_copy(update={"draft": True})
             if request.sign:
                 key = _sign(catalog.actor, incoming)
@@ -142,8 +147,7 @@ def export(
             )
             body = Exported.from_json(facts.to_json(), "export")
             envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
-            signed = body.model_copy(update={"envelope": envelope}) if envelope else body
-            catalog.event(signed, build.ref)
+            catalog.event(body.with_envelope(envelope), build.ref)
             incoming.rename(out)
             pins.pin(catalog)
         finally:

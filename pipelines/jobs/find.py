@@ -14,7 +14,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
 from registry.errors import Invalid, NotFound
 from registry.governance import lookup
-from registry.governance.policies import read_strict_yaml
+from registry.governance.policy_files import read_strict_yaml
 from registry.records.answers.listing import SearchRow
 
 SAVED = "searches.yaml"

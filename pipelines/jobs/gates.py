@@ -9,7 +9,8 @@ from pipelines.workspace.workspace import Workspace
 from registry.errors import BrokenRule, Conflict, Refused
 from registry.governance import acts, adoption, gate, stating
 from registry.governance.gate import Question
-from registry.governance.policies import Policy, RuleResult, Verdict, load
+from registry.governance.policies import Policy, RuleResult, Verdict
+from registry.governance.policy_files import load
 from registry.records.evidence import Evidence
 from registry.records.facts import Facts
 from registry.records.kinds import UNUSABLE, Gate

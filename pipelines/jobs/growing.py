@@ -62,7 +62,8 @@ def growing_from(workspace: Workspace, planned: Plan) -> Growing | None:
 
 def is_grown(workspace: Workspace, build: Version[BuildFacts]) -> bool:
     """Return whether a build was tuned on from another."""
-    return _grown_from(workspace, build) is not None
+    edges = workspace.catalog.lineage(build.ref).edges
+    return any(edge.from_ == build.ref and edge.relation == Relation.GROWN_FROM for edge in edges)
 
 
 def recipe_ahead(planned: Plan, grown: Growing | None) -> TuneRecipe:
@@ -87,8 +88,8 @@ def tuning_of(planned: Plan, grown: Growing | None) -> TuningAnswer:
     fields: JsonObject = {
         "from": str(grown.build.ref) if grown else NOTHING,
         "steps": _steps(ahead),
-        "tokens": _tokens(ahead),
-        "from_nothing_tokens": _tokens(whole),
+        "tokens": tuning_tokens(ahead),
+        "from_nothing_tokens": tuning_tokens(whole),
     }
     return TuningAnswer.model_validate(fields)
 
@@ -101,12 +102,13 @@ def with_flops(tuning: TuningAnswer, flops: float | None) -> TuningAnswer:
     return tuning.model_copy(update={"flops": flops, "from_nothing_flops": of_whole})
 
 
+def tuning_tokens(settings: TuneRecipe) -> int:
+    """Return how many tokens a tuning by these settings reads."""
+    return _steps(settings) * settings.batch * settings.sequence
+
+
 def _steps(settings: TuneRecipe) -> int:
     return 0 if settings.mode == "none" else settings.steps
-
-
-def _tokens(settings: TuneRecipe) -> int:
-    return _steps(settings) * settings.batch * settings.sequence
 
 
 def _line(workspace: Workspace, planned: Plan) -> list[Version[BuildFacts]]:
@@ -140,14 +142,6 @@ def _chain(workspace: Workspace, planned: Plan) -> int:
         if not is_grown(workspace, build):
             break
     return count
-
-
-def _grown_from(workspace: Workspace, build: Version[BuildFacts]) -> str | None:
-    edges = workspace.catalog.lineage(build.ref, down=False).edges
-    for edge in edges:
-        if edge.from_ == build.ref and edge.relation == Relation.GROWN_FROM:
-            return str(edge.to)
-    return None
 
 
 def _seed_rows(build: BuildFacts) -> int:

@@ -4,8 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Invalid, NotFound
-from registry.governance import approving, changes, keys, people
+from registry.errors import NotFound
+from registry.governance import acts, approving, changes, keys, people
 from registry.governance.changes import Change
 from registry.records.answers.deciding import RetractedAnswer
 from registry.records.answers.people_and_tokens import ActorAnswer, ActorRow, KeyAnswer
@@ -65,7 +65,8 @@ def add(
             expected=f"the public half of a key that {name} made",
             next=f"let {name} run btx key new, and add it here with --public-key FILE",
         )
-    changes.change_actor(catalog, Change(name, roles, file.read_text()), _auditor(workspace))
+    change = Change(name, roles, file.read_text())
+    changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=roles, key=made)
 
 
@@ -129,24 +130,15 @@ def _changed(
     since: str | None,
     why: str,
 ) -> ActorAnswer:
-    person = people.roll(workspace.catalog).get(name)
+    catalog = workspace.catalog
+    person = people.roll(catalog).get(name)
     if person is None:
         raise NotFound(
             f"actor {name}", found="nobody", expected="a person on the list", next="btx actor list"
         )
-    if not why.strip():
-        raise Invalid(
-            f"actor {name}", found="no reason", expected="why, for the auditor", next="--why TEXT"
-        )
+    acts.require_reason(f"actor {name}", why, "why, for the auditor")
     pem = public_key.read_text() if public_key else person.public_key
     kept = person.roles if roles is None else roles
-    changes.change_actor(
-        workspace.catalog, Change(name, kept, pem, since, why), _auditor(workspace)
-    )
+    change = Change(name, kept, pem, since, why)
+    changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=kept)
-
-
-def _auditor(workspace: Workspace) -> keys.Signer | None:
-    """Return who signs a change of the list: nobody, until the list names an auditor."""
-    catalog = workspace.catalog
-    return keys.signer(catalog.actor) if people.is_closed(catalog) else None

@@ -13,8 +13,8 @@ from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.jobs.release import build_evidence
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
-from registry.governance import adoption, gate, keys, people, seen_before, stating
-from registry.governance.policies import load
+from registry.governance import acts, adoption, gate, seen_before, stating
+from registry.governance.policy_files import load
 from registry.records.answers.deciding import (
     PolicyAdoptAnswer,
     PolicyCheckAnswer,
@@ -67,8 +67,7 @@ def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> Poli
     unchanged = valid is not None and valid.digest == digest
     schema = state_facts.adopt(workspace, why, dry_run=dry_run)
     if not dry_run and not unchanged:
-        signer = keys.signer(catalog.actor) if people.is_closed(catalog) else None
-        adoption.adopt(catalog, found, signer, why)
+        adoption.adopt(catalog, found, acts.signer_if_closed(catalog), why)
     return PolicyAdoptAnswer(
         status="unchanged" if unchanged else "planned" if dry_run else "adopted",
         digest=digest,

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from btx_core.training.recipes import TuneRecipe, growing
 from pipelines.jobs.build_plan import Plan
+from pipelines.jobs.growing import tuning_tokens
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.governance import worth
@@ -31,13 +32,13 @@ def price_of_one_more(workspace: Workspace, planned: Plan) -> PriceOfOneMore | N
     whole = recipe(TuneRecipe, planned.ordered.tune)
     grows = bool(whole.grow) and whole.mode != "none" and not planned.from_nothing
     from_nothing = Ahead(
-        tokens=_tokens(whole),
+        tokens=tuning_tokens(whole),
         tuned=whole.mode,
         averages=planned.mode == Mode.FULL,
         texts=len(planned.measured) + 1,
         links=False,
     )
-    tokens = _tokens(growing(whole, joins=True)) if grows else from_nothing.tokens
+    tokens = tuning_tokens(growing(whole, joins=True)) if grows else from_nothing.tokens
     builds = workspace.catalog.versions(BuildFacts, files=False)
     seed = str(planned.seed.ref)
     ahead = replace(from_nothing, tokens=tokens, links=True)
@@ -53,7 +54,3 @@ def price_of_one_more(workspace: Workspace, planned: Plan) -> PriceOfOneMore | N
         one_more=one.price(),
         from_nothing=every.price(branches=count),
     )
-
-
-def _tokens(tune: TuneRecipe) -> int:
-    return 0 if tune.mode == "none" else tune.steps * tune.batch * tune.sequence

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from btx_core.files import replace_text
@@ -27,7 +28,7 @@ from pipelines.jobs.build_plan import (
     require_settings_of_seed,
     tuning_need,
 )
-from pipelines.jobs.forecast import forecast
+from pipelines.jobs.forecast import Shards, forecast
 from pipelines.jobs.growing import (
     Growing,
     growing_from,
@@ -43,13 +44,13 @@ from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
 from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
-from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
+from pipelines.workspace.orders import BuildOrder, GrownFrom, MemberOrder
 from pipelines.workspace.placement import ExecutorName, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Conflict
-from registry.governance import gate
+from registry.governance import gate, worth
 from registry.records.answers.building import ForecastAnswer, PlannedStage, RebuildAnswer
 from registry.records.events import StageRan
 from registry.records.evidence import BuildEvidence
@@ -58,7 +59,6 @@ from registry.records.facts import (
     BuildFacts,
     BuildRecipe,
     Cost,
-    DataFacts,
     DvcFolder,
     Facts,
     Member,
@@ -71,16 +71,13 @@ from registry.records.facts import (
 from registry.records.kinds import UNUSABLE, Gate, Kind, Relation, Status
 from registry.records.references import parse
 from registry.records.results import Result, Specialist, beside_seed, same_sample
-from registry.records.version import FileFact, Version
+from registry.records.version import FileFact, Version, content_digest
 
 STAGES = ("mix", "tune", "evaluate")
 # Mixing runs where the command does.
 MIX = PlannedStage(stage="mix", executor="local", nodes=1, processes=1, gpus=0, threads=None)
 PLACED: tuple[StageName, ...] = ("tune", "evaluate")
 LINKED_AGAIN = (SHARED, expert_file(SEED_EXPERT))
-
-# Shards of earlier builds by slot and member digest.
-Shards = Mapping[tuple[int, str], Path]
 
 
 @dataclass(frozen=True)
@@ -378,14 +375,15 @@ def _order(run: Run) -> BuildOrder:
     """
     workspace, planned = run.workspace, run.planned
     catalog = workspace.catalog
-    seed = _folder(workspace, planned.seed)
+    order_of = partial(folders.order_of, workspace.root)
+    seed = order_of(planned.seed)
     return BuildOrder(
         ref=str(run.snapshot.ref),
         seed=seed.model_copy(update={"tensors": planned.seed.facts.tensors}),
         members=_member_orders(run),
-        domains={ref: _folder(workspace, catalog.get(ref)) for ref in planned.data},
-        general=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.seed.facts.data),
-        evaluation=tuple(_folder(workspace, catalog.get(ref)) for ref in planned.evaluation),
+        domains={ref: order_of(catalog.get(ref)) for ref in planned.data},
+        general=tuple(order_of(catalog.get(ref)) for ref in planned.seed.facts.data),
+        evaluation=tuple(order_of(catalog.get(ref)) for ref in planned.evaluation),
         previous=_previous_mix(run),
         grown_from=_grown_order(run),
         recipe=planned.ordered,
@@ -398,7 +396,7 @@ def _member_orders(run: Run) -> tuple[MemberOrder, ...]:
     members = []
     for member in run.planned.members:
         version, shard = member.version, run.shards.get(member.key)
-        folder = _folder(run.workspace, version)
+        folder = folders.order_of(run.workspace.root, version)
         members.append(
             MemberOrder(
                 ref=folder.ref,
@@ -412,16 +410,6 @@ def _member_orders(run: Run) -> tuple[MemberOrder, ...]:
             )
         )
     return tuple(members)
-
-
-def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
-    folder = folders.opened(workspace.root, version)
-    return FolderOrder(
-        ref=str(version.ref),
-        path=_relative(workspace, folder),
-        digest=folders.files_digest(version.files),
-        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    ).read_as(version.facts)
 
 
 def _previous_mix(run: Run) -> str | None:
@@ -451,7 +439,7 @@ def _grown_order(run: Run) -> GrownFrom | None:
     return GrownFrom(
         ref=str(build.ref),
         path=_relative(run.workspace, folders.build_folder(run.workspace.root, build)),
-        digest=folders.files_digest(build.files),
+        digest=content_digest(build.files),
         kept=run.grown.kept,
     )
 
@@ -481,12 +469,10 @@ def _record(run: Run, order: BuildOrder) -> Version[BuildFacts]:
         ref = f"build/{number}"
         if number != run.number:
             remark(f"build/{run.number} was taken meanwhile: this is {ref}")
-            run = replace(
-                run, number=number, asked=_ask(workspace, run.planned, ref, run.own, run.grown)
-            )
-        elif _last_verdict(workspace, ref) != run.asked:
-            # A verdict speaks of one candidate, and another one asked under this number too.
-            run = replace(run, asked=_ask(workspace, run.planned, ref, run.own, run.grown))
+        # A verdict speaks of one candidate, and another one may have asked under this number too.
+        if number != run.number or _last_verdict(workspace, ref) != run.asked:
+            asked = _ask(workspace, run.planned, ref, run.own, run.grown)
+            run = replace(run, number=number, asked=asked)
         return _record_numbered(run, order)
 
 
@@ -496,7 +482,7 @@ def _record_numbered(run: Run, order: BuildOrder) -> Version[BuildFacts]:
     if withdrawn is not None:
         raise withdrawn
     tuned = workspace.work / "tuned"
-    folder = workspace.folder(Kind.BUILD, "", run.number)
+    folder = workspace.folder(f"build/{run.number}")
     known = {shard.stat().st_ino: shard.name for shard in run.shards.values()}
     incoming = folder.with_name(f".{folder.name}.incoming")
     try:
@@ -692,11 +678,7 @@ def _cost(run: Run, mix: MixReport, tune: TuneReport, measured: MeasuredReport) 
     )
     cost = Cost(
         tune=tuned,
-        total=Spent(
-            tokens=sum(one.tokens or 0 for one in spent),
-            flops=sum(one.flops or 0 for one in spent),
-            wall_s=sum(one.wall_s or 0 for one in spent),
-        ),
+        total=worth.total(spent),
         seconds=seconds,
         tokens_per_s=measured.tokens_per_s,
         active_parameters=measured.active_parameters,

@@ -29,7 +29,7 @@ from registry.records.facts import Ancestry, DataFacts, ExpertFacts, SeedFacts, 
 from registry.records.kinds import UNUSABLE, Gate, Kind, Mode, Relation
 from registry.records.references import parse
 from registry.records.results import Figures, Result, beside_seed
-from registry.records.version import Version
+from registry.records.version import Version, content_digest
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def register(
         workspace.numbering(Kind.EXPERT, name) as number,
     ):
         candidate = _candidate(workspace, name, data, seed)
-        ref, target = f"expert/{name}@{number}", workspace.folder(Kind.EXPERT, name, number)
+        ref = f"expert/{name}@{number}"
+        target = workspace.folder(ref)
         candidate = replace(candidate, trained_here=_trained_here(workspace, candidate, source))
         contents = contents_of(source) if source.exists() else None
         taken = contents.taken if contents else None
@@ -105,13 +106,10 @@ def register(
         with folders.incoming(source, target, taken=taken) as incoming:
             merge = _merged(candidate.seed_folder, incoming, source)
             files = folders.manifest(incoming)
-            if workspace.catalog.next_version(Kind.EXPERT, name) > 1:
-                newest = catalog.get(f"expert/{name}", ExpertFacts)
-                # What was out of use is no answer: it asks the gate, which is shown what it holds.
-                in_use = catalog.status(newest.ref) not in UNUSABLE
-                if in_use and _same(newest, candidate, folders.files_digest(files)):
-                    own.require_same(workspace, newest)
-                    return replace(newest, created=False)
+            newest = catalog.newest_in_use(ExpertFacts, name)
+            if newest and _same(newest, candidate, content_digest(files)):
+                own.require_same(workspace, newest)
+                return replace(newest, created=False)
             facts = _facts(workspace, candidate, incoming, show)
             facts = own.on(facts.model_copy(update=merge))
             if contents and contents.left_out:
@@ -159,7 +157,7 @@ def _same(newest: Version[ExpertFacts], candidate: Candidate, content: str) -> b
     lineage = (newest.facts.seed, newest.facts.data)
     if lineage != (str(candidate.seed.ref), candidate.data):
         return False
-    return folders.files_digest(newest.files) == content
+    return content_digest(newest.files) == content
 
 
 def _facts(workspace: Workspace, candidate: Candidate, folder: Path, show: Show) -> ExpertFacts:
@@ -252,7 +250,7 @@ def _trained_here(workspace: Workspace, candidate: Candidate, source: Path) -> b
     order = orders.read_branches(workspace.root).get(candidate.name)
     if order is None or (order.data.ref,) != candidate.data:
         return False
-    seed = (str(candidate.seed.ref), folders.files_digest(candidate.seed.files))
+    seed = (str(candidate.seed.ref), content_digest(candidate.seed.files))
     if (order.seed.ref, order.seed.digest) != seed:
         return False
     return not dvc_runs.stale(workspace.root, [f"train@{candidate.name}"])
@@ -306,7 +304,7 @@ def _merged(base: Path, folder: Path, source: Path) -> dict[str, str]:
     # Imported here: only adapters need peft.
     from btx_core.training import adapter
 
-    digest = folders.files_digest(folders.manifest(folder))
+    digest = content_digest(folders.manifest(folder))
     return {"adapter": digest, "merged_by": adapter.merge_in_place(base, folder, source)}
 
 

@@ -68,7 +68,7 @@ def repair(
         total = sum(len(version.files) for version in versions)
         for version in versions:
             gone = erased.get(str(version.ref), frozenset())
-            folder = _folder(workspace, version)
+            folder = workspace.folder(version.ref)
             if folder.is_symlink():
                 # Its target may be exchanged later. Every file is restored in a folder of its own.
                 folder.unlink()
@@ -83,11 +83,6 @@ def repair(
         repaired=tuple(work.repaired),
         lost=tuple(work.lost),
     )
-
-
-def _folder(workspace: Workspace, version: Version[Facts]) -> Path:
-    ref = version.ref
-    return workspace.folder(ref.kind, ref.name, ref.version or 0)
 
 
 @dataclass
@@ -159,7 +154,7 @@ class _Repair:
         self.digests[_inode(path)] = now
 
     def _paths(self, version: Version[Facts], file: FileFact) -> Iterator[Path]:
-        yield _folder(self.workspace, version) / file.path
+        yield self.workspace.folder(version.ref) / file.path
         stored = self.workspace.store.path(file.sha256)
         if stored.exists() or version.ref.kind in STORED:
             yield stored
@@ -184,7 +179,7 @@ class _Repair:
         yield workspace.store.path(file.sha256)
         for ref, files in workspace.catalog.holders([file.sha256]).items():
             if ref.kind in HELD:
-                folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
+                folder = workspace.folder(ref)
                 yield from (folder / one.path for one in files if one.sha256 == file.sha256)
         yield from self._in_cache(version, file)
         self._fetch(version, file)
@@ -199,7 +194,7 @@ class _Repair:
     def _fetch(self, version: Version[Facts], file: FileFact) -> None:
         """Ask DVC's remote, if there is one, after taking a damaged object out of the cache."""
         ref = version.ref
-        folder = self.workspace.folder(ref.kind, ref.name, ref.version or 0)
+        folder = self.workspace.folder(ref)
         for path in self._in_cache(version, file):
             if path.is_file() and not self._whole(path, file):
                 path.unlink()

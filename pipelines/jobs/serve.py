@@ -7,7 +7,8 @@ is given: a token must not travel unencrypted.
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
@@ -24,7 +25,9 @@ from pipelines.workspace.workspace import Workspace, actor
 from registry.errors import Conflict, Invalid
 from registry.governance import acts, gate
 from registry.governance.as_of import AsOf
-from registry.governance.policies import Policy, load
+from registry.governance.erasure import Selection
+from registry.governance.policies import Policy
+from registry.governance.policy_files import load
 from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
 from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
 from registry.records.answers.withdrawing import EraseAnswer
@@ -42,7 +45,7 @@ try:
     from registry.web.middleware import Limits
     from registry.web.public import LOOPBACK, PublicAddress
     from registry.web.runs import OnCheck
-    from registry.web.site import ErasureJobs, Jobs, Reviewed, Selected, Site
+    from registry.web.site import ErasureJobs, Jobs, Reviewed, Site
 except ModuleNotFoundError as error:
     # The extra "web" is optional.
     raise Invalid(
@@ -234,8 +237,7 @@ class WorkspaceJobs:
 
     def review(self, ref: str, by: str) -> Reviewed:
         """Return the evidence on a build, and what gate release would say now if `by` asked."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             build = asking.catalog.get(ref, BuildFacts)
             known = build_evidence(asking, build)
             # The person signs in the browser, so their key counts as at hand.
@@ -247,18 +249,13 @@ class WorkspaceJobs:
             assert isinstance(evidence, BuildEvidence)
             before = AsOf(asking.catalog).last_release(build)
             since = diff(asking, str(before.ref), str(build.ref)) if before else None
-        finally:
-            asking.catalog.close()
         answer = VerdictAnswer.from_json(verdict.to_json(), f"verdict on {ref}")
         return Reviewed(evidence=evidence, verdict=answer, since=since)
 
     def drafted_release(self, ref: str, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to release a build. Raises Refused where the gate says no."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return drafted(asking, ref)
-        finally:
-            asking.catalog.close()
 
     def release(self, ref: str, by: str, sent: acts.Sent) -> ReleaseAnswer:
         """Release a build in the name of `by`, who signed it elsewhere.
@@ -269,11 +266,8 @@ class WorkspaceJobs:
         """
         self._require_quiet(f"release of {ref}")
         logger.info("%s asks for the release of %s", by, ref)
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return release(asking, ref, sent)
-        finally:
-            asking.catalog.close()
 
     def policies(self) -> Sequence[Policy]:
         """Return the policies as they lie in the workspace."""
@@ -312,25 +306,19 @@ class WorkspaceJobs:
             lines.append(line)
         return HeldDocuments(documents=tuple(lines), not_here=found.not_here)
 
-    def look_ahead_of_erasure(self, selected: Selected) -> EraseAnswer:
+    def look_ahead_of_erasure(self, selected: Selection) -> EraseAnswer:
         """Say what an erasure would take away and cost."""
-        return erase.look_ahead(self.workspace, _selection(selected))
+        return erase.look_ahead(self.workspace, selected)
 
-    def drafted_erasure(self, selected: Selected, by: str) -> tuple[Act, ...]:
+    def drafted_erasure(self, selected: Selection, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to ask for an erasure."""
-        asking = self.workspace.acting_as(by)
-        try:
-            return erase.drafted(asking, _selection(selected))
-        finally:
-            asking.catalog.close()
+        with self._acting_as(by) as asking:
+            return erase.drafted(asking, selected)
 
-    def ask_erasure(self, selected: Selected, why: str, by: str, sent: acts.Sent) -> EraseAnswer:
+    def ask_erasure(self, selected: Selection, why: str, by: str, sent: acts.Sent) -> EraseAnswer:
         """Ask for an erasure in the name of `by`."""
-        asking = self.workspace.acting_as(by)
-        try:
-            return erase.ask(asking, _selection(selected), why, sent)
-        finally:
-            asking.catalog.close()
+        with self._acting_as(by) as asking:
+            return erase.ask(asking, selected, why, sent)
 
     def waiting_erasures(self) -> Sequence[EraseAnswer]:
         """Return the erasures that wait for a second person."""
@@ -338,11 +326,8 @@ class WorkspaceJobs:
 
     def drafted_confirmation(self, number: int, by: str) -> tuple[Act, ...]:
         """Return what `by` signs to confirm an erasure."""
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return erase.drafted_confirmation(asking, number)
-        finally:
-            asking.catalog.close()
 
     def confirm_erasure(self, number: int, by: str, sent: acts.Sent) -> EraseAnswer:
         """Confirm an erasure in the name of `by`, and delete the bytes.
@@ -352,11 +337,15 @@ class WorkspaceJobs:
         """
         self._require_quiet(f"erasure {number}")
         logger.info("%s confirms erasure %d", by, number)
-        asking = self.workspace.acting_as(by)
-        try:
+        with self._acting_as(by) as asking:
             return erase.confirm(asking, number, sent)
-        finally:
-            asking.catalog.close()
+
+    @contextmanager
+    def _acting_as(self, name: str) -> Iterator[Workspace]:
+        """Open the workspace in another person's name, and close their catalogue at the end."""
+        asking = self.workspace.acting_as(name)
+        with closing(asking.catalog):
+            yield asking
 
     def _require_quiet(self, what: str) -> None:
         if self.workspace.being_written:
@@ -366,15 +355,6 @@ class WorkspaceJobs:
                 expected="a quiet workspace",
                 next="try again when it is done",
             )
-
-
-def _selection(selected: Selected) -> erase.Selection:
-    return erase.Selection(
-        ref=selected.ref,
-        document=selected.document,
-        author=selected.author,
-        file=selected.file,
-    )
 
 
 def _bracketed(host: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.reading import names_of
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid
 from registry.records.answers.figures import evaluation_of, expert_evaluation_of, routing_of
 from registry.records.answers.listing import (
     BuildRow,
@@ -173,11 +173,9 @@ def _in_todays_keys(catalog: Catalog, version: Version[Facts]) -> dict[str, Any]
 def _build_before(catalog: Catalog, build: Version[BuildFacts]) -> Version[BuildFacts] | None:
     """Return the build that was its line's newest when this one was made."""
     for number in range((build.ref.version or 0) - 1, 0, -1):
-        try:
-            before = catalog.get(Reference(Kind.BUILD, "", number), BuildFacts)
-        except NotFound:
-            # A build that did not end leaves a number free.
-            continue
-        if before.facts.line == build.facts.line:
+        # A build that did not end leaves a number free.
+        version = catalog.find(Reference(Kind.BUILD, "", number))
+        before = version.of(BuildFacts) if version else None
+        if before and before.facts.line == build.facts.line:
             return before
     return None

@@ -13,7 +13,7 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.digest import sha256_file
 from registry.errors import Conflict, Invalid, Refused
-from registry.governance import keys, people, stating
+from registry.governance import acts, stating
 from registry.records.answers.registering import FactRow, FactsAnswer
 from registry.records.facts import Facts
 from registry.records.kinds import Kind
@@ -127,7 +127,7 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
             next="btx fact list says which there are",
         )
     _adopt_first(workspace, schema)
-    signer = keys.signer(catalog.actor) if people.is_closed(catalog) else None
+    signer = acts.signer_if_closed(catalog)
     with workspace.store.holding():
         found.keep(workspace)
         event = stating.amend(catalog, whole, values, why, signer)
@@ -187,8 +187,7 @@ def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> str:
         return "unchanged"
     if dry_run:
         return "planned"
-    signer = keys.signer(catalog.actor) if people.is_closed(catalog) else None
-    stating.declare(catalog, schema, signer, why)
+    stating.declare(catalog, schema, acts.signer_if_closed(catalog), why)
     return "adopted"
 
 

@@ -25,7 +25,7 @@ from pipelines.stages.task import Task
 from pipelines.workspace import disk_need, fitted, folders, memory_need, orders
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.general import refuse_evaluation_data
-from pipelines.workspace.orders import BranchOrder, FolderOrder
+from pipelines.workspace.orders import BranchOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
@@ -244,8 +244,7 @@ def _inputs(
     for version in (base, *corpora.values()):
         _check_usable(workspace, version)
     for ref in (base.ref, *(one.ref for one in corpora.values()), *map(parse, base.facts.data)):
-        folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
-        folders.require_plain(folder, str(ref))
+        folders.require_plain(workspace.folder(ref), str(ref))
     return base, corpora
 
 
@@ -267,9 +266,10 @@ def _orders(
     mode: str | None,
     resources: Resources,
 ) -> dict[str, BranchOrder]:
-    general = tuple(_folder(workspace, workspace.catalog.get(ref)) for ref in base.facts.data)
+    order_of = partial(folders.order_of, workspace.root)
+    general = tuple(order_of(workspace.catalog.get(ref)) for ref in base.facts.data)
     shared: dict[str, Any] = {
-        "seed": _folder(workspace, base),
+        "seed": order_of(base),
         "general": general,
         "threads": resources.threads,
     }
@@ -289,7 +289,7 @@ def _orders(
         needs = partial(_need, workspace, base, given, resources)
         rows = recipe(TrainRecipe, complete(given, chosen)).batch
         chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
-        own_text = _folder(workspace, corpus)
+        own_text = order_of(corpus)
         order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
         order = fitted.kept(before.get(name), order)
         check_parts(recipe(TrainRecipe, complete(given, order.chosen)), resources.processes)
@@ -310,16 +310,6 @@ def _need(
     seed = folders.folder_of(workspace.root, base)
     ordered = recipe(TrainRecipe, complete(given, chosen))
     return memory_need.of_training(seed, ordered, resolved(resources))
-
-
-def _folder(workspace: Workspace, version: Version[Facts]) -> FolderOrder:
-    folder = folders.opened(workspace.root, version)
-    return FolderOrder(
-        ref=str(version.ref),
-        path=folder.relative_to(workspace.root).as_posix(),
-        digest=folders.files_digest(version.files),
-        held_out=version.facts.held_out if isinstance(version.facts, DataFacts) else None,
-    ).read_as(version.facts)
 
 
 def _write(root: Path, ordered: Mapping[str, BranchOrder]) -> None:

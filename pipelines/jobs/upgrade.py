@@ -19,7 +19,7 @@ from pipelines.jobs import policy
 from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, make_ledger, template
 from registry.catalogue.catalog import Catalog
 from registry.governance import acts, adoption, keys, people
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.answers.upkeep import UpgradeRow
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Collection
 
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Invalid
-from registry.governance import contesting, cures, private_words, seen_before
+from registry.governance import acts, contesting, cures, private_words, seen_before
 from registry.records.answers.withdrawing import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.events import Withdrawn
 from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
@@ -33,7 +32,7 @@ def withdraw(
     """
     catalog = workspace.catalog
     version = catalog.get(reference)
-    contesting.require_reason(str(version.ref), why)
+    acts.require_reason(f"withdrawal of {version.ref}", why)
     if not dry_run:
         # Where it was withdrawn before, the first reason stands.
         why = contesting.withdraw(catalog, str(version.ref), why).read(Withdrawn).why
@@ -63,13 +62,7 @@ def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
     Raises:
         Invalid: without a reason, and for what was not withdrawn.
     """
-    if not why.strip():
-        raise Invalid(
-            f"contest of {reference}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    acts.require_reason(f"contest of {reference}", why)
     catalog = workspace.catalog
     contesting.require_withdrawn(catalog, reference)
     private = private_words.keep(workspace.private, {"why": why})

@@ -20,7 +20,7 @@ from pipelines.stages.monitor import Log, TaskMonitor
 from pipelines.stages.task import Task
 from pipelines.workspace import run_lock
 from pipelines.workspace.placement import Resources, check_counts
-from pipelines.workspace.workspace import RaySettings, Settings
+from pipelines.workspace.settings_file import RaySettings, Settings
 from registry.errors import Invalid
 from registry.records.answers.building import PlannedStage
 from registry.records.base import JsonObject

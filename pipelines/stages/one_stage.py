@@ -20,8 +20,8 @@ from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.interruption import INTERRUPTED
 from pipelines.workspace.orders import read_branches, read_build
 from pipelines.workspace.placement import EXECUTOR_NAMES, Resources
+from pipelines.workspace.settings_file import SETTINGS, Settings, read_settings
 from pipelines.workspace.terminal import visible
-from pipelines.workspace.workspace import SETTINGS, Settings, read_settings
 
 JOIN = "--join"
 
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _run(arguments: list[str]) -> str | None:
-    """Run a stage where it belongs; returns the message of an error that a user can mend."""
+    """Run a stage where it belongs; returns the message of an error that a user can fix."""
     joins = arguments[0] == JOIN
     task = Task.of(arguments[1:] if joins else arguments)
     if task is None:

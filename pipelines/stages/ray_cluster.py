@@ -51,7 +51,7 @@ class Process:
         """Compute the stage, from the root of its workspace.
 
         Returns:
-            The message of an error that a user can mend; None when the stage has ended well.
+            The message of an error that a user can fix; None when the stage has ended well.
         """
         lease.end_with()
         os.environ.update(variables)

@@ -55,7 +55,7 @@ class StageJob:
         """Compute the stage on this node, from the root of its workspace.
 
         Returns:
-            The message of an error that a user can mend; None when the stage has ended well.
+            The message of an error that a user can fix; None when the stage has ended well.
         """
         # Imported here: an extra.
         from submitit import JobEnvironment

@@ -19,9 +19,10 @@ from pipelines.workspace.failures import error_text
 from pipelines.workspace.metrics import TrackerName, metrics_log
 from pipelines.workspace.orders import BuildOrder, FolderOrder, read_branches, read_build
 from pipelines.workspace.recipe_reader import EvaluateRecipe, complete, recipe
-from pipelines.workspace.workspace import SETTINGS, read_settings
+from pipelines.workspace.settings_file import SETTINGS, read_settings
 from registry.digest import sha256_file
 from registry.errors import Damaged
+from registry.records.version import content_digest
 
 if TYPE_CHECKING:
     from btx_core.texts import TextFolder
@@ -241,7 +242,7 @@ def _proven(order: FolderOrder) -> Path:
         Damaged: unless it holds the registered bytes.
     """
     folder = Path(order.path)
-    found = folders.files_digest(folders.manifest(folder)) if folder.is_dir() else "no folder"
+    found = content_digest(folders.manifest(folder)) if folder.is_dir() else "no folder"
     if found != order.digest:
         raise Damaged(
             f"{order.ref}, {folder}",
@@ -279,7 +280,7 @@ STAGES: dict[str, Callable[..., None]] = {
 
 
 def run(stage: str, *arguments: str) -> str | None:
-    """Run one stage in the current folder; returns the message of an error that a user can mend."""
+    """Run one stage in the current folder; returns the message of an error that a user can fix."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars are ours: progress.py
     try:
         STAGES[stage](*arguments)

@@ -35,7 +35,7 @@ def run_stage(arguments: list[str]) -> str | None:
         arguments: the stage's name and, of a training, the branch.
 
     Returns:
-        The message of an error that a user can mend; None when the stage has ended well.
+        The message of an error that a user can fix; None when the stage has ended well.
     """
     with run_lock.held(Path(), arguments[-1], int(os.environ.get("RANK", "0"))):
         return stages.run(*arguments)

@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from pipelines.story.narrator import Narrator
 from pipelines.story.small_seed import PretrainConfig, pretrain
 from pipelines.workspace.bars import Show
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Conflict, NotFound, Refused
+from registry.errors import Conflict, Refused
 from registry.records.answers.figures import DemoAnswer, DemoDomain
 from registry.records.facts import BuildFacts, DataStatement
 from registry.records.results import Result, labels
@@ -218,11 +217,10 @@ class Story:
 
     def _is_there(self, ref: str) -> bool:
         """Say whether an earlier run has come this far."""
-        with suppress(NotFound):
-            version = self.workspace.catalog.get(ref)
+        version = self.workspace.catalog.find(ref)
+        if version:
             self.narrator.say(f"{version.ref}   was registered before")
-            return True
-        return False
+        return version is not None
 
     def end(self) -> DemoAnswer:
         """Print the tables and what to try next."""

@@ -189,5 +189,4 @@ def _equal_files(workspace: Workspace, erased: Mapping[str, int]) -> Iterator[Pa
 
 
 def _folder(workspace: Workspace, ref: str) -> Path:
-    version = workspace.catalog.get(ref).ref
-    return workspace.folder(version.kind, version.name, version.version or 0)
+    return workspace.folder(workspace.catalog.get(ref).ref)

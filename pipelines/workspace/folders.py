@@ -28,6 +28,7 @@ from btx_core.texts import TextFolder
 from pipelines.workspace import dvc_cache
 from pipelines.workspace.bars import bar
 from pipelines.workspace.diagnostics import remark
+from pipelines.workspace.orders import FolderOrder
 from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.catalogue.checks import leads_out
 from registry.digest import sha256_file, tensor_digests
@@ -213,11 +214,6 @@ def tensors(folder: Path) -> dict[str, str]:
     return digests
 
 
-def files_digest(files: Sequence[FileFact]) -> str:
-    """Return one digest for a folder's content: its paths and their SHA-256."""
-    return content_digest(files)
-
-
 def track(root: Path, folder: Path, files: Sequence[FileFact]) -> DvcFolder:
     """Put a folder under DVC, and make its files links into DVC's cache.
 
@@ -335,12 +331,9 @@ def verify_here(workspace: Workspace, version: Version[Facts]) -> None:
     Raises:
         Damaged: naming the first file that differs.
     """
-    ref = version.ref
-    if not isinstance(version.facts, Held):
-        return
-    folder = workspace.folder(ref.kind, ref.name, ref.version or 0)
-    if folder.is_dir():
-        verify(folder, version.files, str(ref))
+    folder = workspace.folder(version.ref)
+    if isinstance(version.facts, Held) and folder.is_dir():
+        verify(folder, version.files, str(version.ref))
 
 
 def build_folder(root: Path, build: Version[BuildFacts]) -> Path:
@@ -378,6 +371,20 @@ def opened(root: Path, version: Version[Facts]) -> Path:
     folder = folder_of(root, version)
     verify(folder, version.files, str(version.ref))
     return folder
+
+
+def order_of(root: Path, version: Version[Facts]) -> FolderOrder:
+    """Return the order that names a version's folder, proven to hold its registered bytes."""
+    data = version.facts if isinstance(version.facts, DataFacts) else None
+    order = FolderOrder(
+        ref=str(version.ref),
+        path=opened(root, version).relative_to(root).as_posix(),
+        digest=content_digest(version.files),
+        held_out=data.held_out if data else None,
+    )
+    # Left out where no row says it, so that orders of before stay as they are.
+    reading = data.reading if data else None
+    return order if reading is None else order.model_copy(update={"reading": reading})
 
 
 def opened_text(root: Path, version: Version[DataFacts]) -> TextFolder:
@@ -439,9 +446,7 @@ class _Contents:
 def _copy(source: Path, target: Path) -> None:
     """Copy with the links resolved; refused before a byte is copied."""
     contents = _contents(source)
-    for relative, path in contents.files.items():
-        (target / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target / relative)
+    _copy_files(contents.files, target)
     target.mkdir(parents=True, exist_ok=True)
     _say_left_out(source, contents.left_out)
 

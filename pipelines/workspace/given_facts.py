@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from registry.errors import Invalid, NotFound
-from registry.governance.policies import read_strict_yaml
+from registry.governance.policy_files import read_strict_yaml
 from registry.records.own_facts import FactSchema, FactType
 
 

@@ -10,15 +10,13 @@ from pathlib import Path
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.problems import Unsupported
-from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
+from btx_core.training.memory import LOGITS_AT_ONCE, ModelShape, RunShape, Trains, memory_of
 from btx_core.training.recipes import Optimisation, TrainRecipe, TuneRecipe, growing
 from pipelines.workspace.placement import Resources
 from registry.records.base import JsonObject
 
 # The libraries, and what an allocator leaves unused, on the CPU and on a GPU.
 LIBRARIES, LIBRARIES_ON_GPU = 1 << 30, 4 << 30
-# Logits are computed for so many numbers at a time; see `btx_core.training.losses`.
-LOGITS_AT_ONCE = 1 << 25
 
 
 def of_training(seed: Path, recipe: TrainRecipe, resources: Resources) -> int | None:

@@ -7,13 +7,12 @@ These files are all that a stage may know; every folder in them is named with it
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 import yaml
 
 from registry.errors import Damaged
 from registry.records.base import JsonObject, Record, read_object
-from registry.records.facts import BuildRecipe, DataFacts, Facts, FolderPath, TextReading
+from registry.records.facts import BuildRecipe, FolderPath, TextReading
 from registry.records.kinds import HeldOutRule
 
 BRANCHES = "branches.yaml"
@@ -38,11 +37,6 @@ class FolderOrder(Record):
     tensors: Mapping[str, str] | None = None
     held_out: HeldOutRule | None = None
     reading: TextReading | None = None
-
-    def read_as(self, facts: Facts) -> Self:
-        """Return the order with how the files of a data version are read, where its row says so."""
-        reading = facts.reading if isinstance(facts, DataFacts) else None
-        return self if reading is None else self.model_copy(update={"reading": reading})
 
 
 class MemberOrder(FolderOrder):

@@ -8,6 +8,7 @@ log. Bytes are the store's, verdicts are governance's.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -210,9 +211,7 @@ class Catalog:
             )
             if before:
                 return event(before[0])
-            body = Withdrawn(why=why, digest=found.digest)
-            if envelope is not None:
-                body = body.model_copy(update={"envelope": envelope})
+            body = Withdrawn(why=why, digest=found.digest).with_envelope(envelope)
             return self._log(writer, body.logged_as, subject, body)
 
     def retire(self, ref: str | Reference, why: str, envelope: Envelope | None = None) -> Event:
@@ -225,9 +224,7 @@ class Catalog:
             found = reading.version_of(writer.rows, ref)
             subject = str(found.ref)
             _refuse_relied_on(writer.rows, found)
-            body = Retired(why=why, digest=found.digest)
-            if envelope is not None:
-                body = body.model_copy(update={"envelope": envelope})
+            body = Retired(why=why, digest=found.digest).with_envelope(envelope)
             return self._log(writer, body.logged_as, subject, body)
 
     def put_document(self, value: JsonObject) -> str:
@@ -283,6 +280,23 @@ class Catalog:
             found = reading.version_of(rows, ref)
         return found.of(kind) if kind else found
 
+    def find(self, ref: str | Reference) -> Version[Facts] | None:
+        """Return a version as `get` does; None where nothing of that name is registered."""
+        with suppress(NotFound):
+            return self.get(ref)
+        return None
+
+    def newest_in_use(self, kind: type[F], name: str) -> Version[F] | None:
+        """Return the newest version of a name, where it is in use.
+
+        Where it is out of use it answers nothing: whether the same may come in again is a question
+        for the gate, which is shown what the candidate holds.
+        """
+        newest = self.find(f"{kind.kind}/{name}")
+        if newest is None or self.status(newest.ref) in UNUSABLE:
+            return None
+        return newest.of(kind)
+
     def versions(
         self, kind: type[F], *, files: bool = True, **filters: str | None
     ) -> Sequence[Version[F]]:
@@ -337,7 +351,8 @@ class Catalog:
         Raises:
             Invalid: for what is no reference to this kind.
         """
-        behind = self.aliases().get(text, text)
+        with self.database.read() as rows:
+            behind = str(reading.behind_alias(rows, text))
         return parse(behind if behind.startswith(f"{kind}/") else text, kind)
 
     def aliases(self) -> dict[str, str]:
@@ -638,21 +653,15 @@ def _refuse_withdrawn(rows: Rows, subject: str, parents: Sequence[Parent]) -> No
     ancestors = lineage.walk(rows, [parent.id for parent in parents], down=False)
     withdrawn = ancestors & lineage.withdrawn(rows)
     mistaken = reading.retired(rows) & {str(parent.ref) for parent in parents}
-    if mistaken:
-        raise Refused(
-            subject,
-            found=f"made from {', '.join(sorted(mistaken))}, retired",
-            expected="parents that may be used",
-            next="leave it out, or name another version",
-        )
-    if withdrawn:
-        names = [str(one.ref) for one in reading.versions_by_id(rows, sorted(withdrawn)).values()]
-        raise Refused(
-            subject,
-            found=f"made from {', '.join(names)}, withdrawn",
-            expected="parents that may be used",
-            next="leave it out, or name another version",
-        )
+    names = [str(one.ref) for one in reading.versions_by_id(rows, sorted(withdrawn)).values()]
+    for refs, status in ((sorted(mistaken), Status.RETIRED), (names, Status.WITHDRAWN)):
+        if refs:
+            raise Refused(
+                subject,
+                found=f"made from {', '.join(refs)}, {status}",
+                expected="parents that may be used",
+                next="leave it out, or name another version",
+            )
 
 
 def _refuse_relied_on(rows: Rows, version: Version[Facts]) -> None:

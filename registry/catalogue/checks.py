@@ -37,6 +37,7 @@ from registry.records.references import Reference
 from registry.records.version import Event, FileFact, Version
 
 RESTORE = "restore the registry from a copy, or import an exported one"
+REPAIR = "btx repair restores it from any whole copy"
 
 
 def finding(check: str, subject: str, found: str, expected: str, next_step: str) -> Finding:
@@ -45,7 +46,7 @@ def finding(check: str, subject: str, found: str, expected: str, next_step: str)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class AuditContext:
     """What an audit is given beside the rows.
 
     Attributes:
@@ -95,7 +96,7 @@ class Tally:
 def audit(
     catalog: Catalog,
     subject: str | Reference | None,
-    surroundings: Surroundings,
+    context: AuditContext,
     *,
     pinned: str | None = None,
     signed: Iterable[Callable[[Rows], list[Break]]] = (),
@@ -106,7 +107,7 @@ def audit(
     Args:
         catalog: the registry.
         subject: a version; None for everything that is registered.
-        surroundings: what is looked at beside the rows.
+        context: what is looked at beside the rows.
         pinned: a head that was noted outside the registry.
         signed: checks of signed heads, each bound to its head and key.
         on_check: called with each check, as far as it has come.
@@ -132,9 +133,9 @@ def audit(
         gone = tombstones.files(erased)
         for version in versions:
             own = gone.get(str(version.ref), frozenset())
-            tally.note("files", len(version.files), _files(version, surroundings, own))
-        tally.note("tensors", *_tensors(versions, surroundings))
-        tally.note("verdicts", *_verdicts(catalog, versions, surroundings.judge))
+            tally.note("files", len(version.files), _files(version, context, own))
+        tally.note("tensors", *_tensors(versions, context))
+        tally.note("verdicts", *_verdicts(catalog, versions, context.judge))
         head = audit_log.head(rows)
     return AuditAnswer(
         subject=_named(versions, subject),
@@ -418,7 +419,7 @@ def _same_bytes(rows: Rows, version: Version[Facts], unusable: Collection[str]) 
 
 
 def _files(
-    version: Version[Facts], given: Surroundings, erased: frozenset[str]
+    version: Version[Facts], given: AuditContext, erased: frozenset[str]
 ) -> Iterator[Finding]:
     """Check every file against its digest, in the store and in the visible folder.
 
@@ -456,7 +457,7 @@ def _files(
 
 
 def _file(
-    version: Version[Facts], file: FileFact, path: Path, good: Path | None, given: Surroundings
+    version: Version[Facts], file: FileFact, path: Path, good: Path | None, given: AuditContext
 ) -> Iterator[Finding]:
     """Check one file against its digest.
 
@@ -470,11 +471,11 @@ def _file(
     subject = f"{version.ref}, {path}"
     if leads_out(path):
         found, expected = f"a link to {path.readlink()}", "the file itself"
-        yield finding("files", subject, found, expected, _cure(good))
+        yield finding("files", subject, found, expected, REPAIR)
         return
     if not path.is_file():
         expected = f"{file.bytes} bytes, sha256 {file.sha256}"
-        yield finding("files", subject, "nothing", expected, _cure(good))
+        yield finding("files", subject, "nothing", expected, REPAIR)
         return
     sha256 = sha256_file(path)
     if sha256 != file.sha256:
@@ -482,7 +483,7 @@ def _file(
         where = ", ".join([subject, *changed])
         found = f"sha256 {sha256}, {path.stat().st_size} bytes"
         expected = f"sha256 {file.sha256}, {file.bytes} bytes"
-        yield finding("files", where, found, expected, _cure(good))
+        yield finding("files", where, found, expected, REPAIR)
 
 
 def leads_out(path: Path) -> bool:
@@ -504,11 +505,7 @@ def _changed_tensors(path: Path, good: Path | None, recorded: Mapping[str, str])
     return sorted(changed)
 
 
-def _cure(good: Path | None) -> str:
-    return "btx repair restores it from any whole copy"
-
-
-def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[int, list[Finding]]:
+def _tensors(versions: Iterable[Version[Facts]], given: AuditContext) -> tuple[int, list[Finding]]:
     """Check that every tensor which a build took from a version equals that version's.
 
     Names, shapes, dtypes and bytes are compared.
@@ -533,7 +530,7 @@ def _tensors(versions: Iterable[Version[Facts]], given: Surroundings) -> tuple[i
     return examined, findings
 
 
-def _digests(version: Version[Facts], given: Surroundings) -> dict[str, TensorDigest]:
+def _digests(version: Version[Facts], given: AuditContext) -> dict[str, TensorDigest]:
     """Digest every tensor: from the visible folder where there is one, else from the store."""
     digests: dict[str, TensorDigest] = {}
     folder = given.folders.get(version.ref)

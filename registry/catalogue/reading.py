@@ -27,7 +27,7 @@ def row_of(rows: Rows, ref: str | Reference) -> tuple[Any, ...]:
 
     A word without a slash is an alias.
     """
-    wanted = parse(_behind_alias(rows, ref))
+    wanted = parse(behind_alias(rows, ref))
     found = rows(
         f"SELECT {VERSION_COLUMNS} FROM version v "
         "WHERE v.kind = :kind AND v.name = :name AND v.number = COALESCE(:number, "
@@ -69,7 +69,7 @@ def retired(rows: Rows) -> set[str]:
     return {row[0] for row in rows("SELECT subject FROM event WHERE kind = 'retired'")}
 
 
-def _behind_alias(rows: Rows, ref: str | Reference) -> str | Reference:
+def behind_alias(rows: Rows, ref: str | Reference) -> str | Reference:
     """Return the reference that an alias stands for; any other text as it is."""
     if isinstance(ref, Reference) or "/" in ref or ref == Kind.BUILD:
         return ref

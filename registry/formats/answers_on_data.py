@@ -54,8 +54,7 @@ def data_sets(dossier: Dossier) -> Answer:
     versions = dossier.of(DataFacts)
     if not versions:
         return Answer(missing=_data_gaps(dossier))
-    names = ", ".join(str(version.ref) for version in versions)
-    named = f"{names}: {tables.total_size(versions)} of text, each file held by SHA-256."
+    named = f"{_refs(versions)}: {tables.total_size(versions)} of text, each file held by SHA-256."
     return Answer((named, Pointer("Data and licences")), _data_gaps(dossier))
 
 
@@ -73,8 +72,7 @@ def data_in_short(dossier: Dossier) -> Answer:
     versions = dossier.of(DataFacts)
     if not versions:
         return Answer(missing=_data_gaps(dossier))
-    names = ", ".join(str(version.ref) for version in versions)
-    return Answer((f"Text: {names}, {tables.total_size(versions)}.",))
+    return Answer((f"Text: {_refs(versions)}, {tables.total_size(versions)}.",))
 
 
 def data_points(dossier: Dossier) -> Answer:

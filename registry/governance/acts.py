@@ -15,7 +15,7 @@ from registry.errors import Damaged, Invalid, NotFound, Refused
 from registry.governance import attestations
 from registry.governance.first_uses import is_logged
 from registry.governance.keys import Signer, signer
-from registry.governance.people import ACT, Actor, has_auditor, roles_of, roll
+from registry.governance.people import ACT, Actor, has_auditor, is_closed, roles_of, roll
 from registry.governance.policies import moment
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted, Envelope
@@ -107,6 +107,11 @@ def vouched(
         ) from None
     require_listed(catalog, by)
     return _sealed(drafted_for(catalog, kind, subject, digest, why), by)
+
+
+def signer_if_closed(catalog: Catalog) -> Signer | None:
+    """Return the key of who acts, where the list of actors is closed; None while it is open."""
+    return signer(catalog.actor) if is_closed(catalog) else None
 
 
 def _sealed(act: Act, by: Signer) -> Envelope:
@@ -257,6 +262,14 @@ def signed_elsewhere(
 
 def _sign_again(kind: str, subject: str, found: str, expected: str) -> Refused:
     return Refused(f"{kind} {subject}", found=found, expected=expected, next="sign it again")
+
+
+def require_reason(
+    subject: str, why: str, expected: str = "why, in words an auditor can judge"
+) -> None:
+    """Refuse an act without a reason. Raises Invalid."""
+    if not why.strip():
+        raise Invalid(subject, found="no reason", expected=expected, next="--why TEXT")
 
 
 def to_sign(act: Act) -> tuple[bytes, bytes]:

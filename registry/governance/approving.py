@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from math import inf
 
 from registry.catalogue.catalog import Catalog
-from registry.errors import Invalid, NotFound, Refused
-from registry.governance.acts import admit_act, now, sign, signed_elsewhere
+from registry.errors import Invalid, Refused
+from registry.governance.acts import admit_act, now, require_reason, sign, signed_elsewhere
 from registry.governance.first_uses import first_uses
 from registry.governance.keys import Signer
 from registry.governance.people import Actor, Roll, roles_of, roll
@@ -73,7 +73,7 @@ def waive(catalog: Catalog, grant: Grant, by: Signer, *, until: str, why: str) -
 def draft_waiver(catalog: Catalog, grant: Grant, name: str, *, until: str, why: str) -> Act:
     """Return the waiver that a person would sign; the arguments are those of `waive`."""
     check_named(grant.rule, grant.subject)
-    _require_why("waiver", why)
+    require_reason("waiver", why)
     end = moment(until)
     days = (end - datetime.now(UTC)).total_seconds() / 86_400
     if not 0 < days <= LONGEST_WAIVER_DAYS:
@@ -91,16 +91,6 @@ def draft_waiver(catalog: Catalog, grant: Grant, name: str, *, until: str, why: 
         "excused": grant.excused,
     }
     return _draft(catalog, "waived", grant.subject, name).model_copy(update=granted)
-
-
-def _require_why(what: str, why: str) -> None:
-    if not why.strip():
-        raise Invalid(
-            what,
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
 
 
 def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
@@ -122,7 +112,7 @@ def retract(catalog: Catalog, event: Event, by: Signer, why: str) -> Event:
 def draft_retraction(catalog: Catalog, event: Event, name: str, why: str) -> Act:
     """Return the retraction that a person would sign; the rest is as with `retract`."""
     subject = event.subject
-    _require_why(f"retraction of {subject}", why)
+    require_reason(f"retraction of {subject}", why)
     if event.digest not in {one.digest for one, _ in _held(catalog, event.kind, subject)}:
         raise Refused(
             f"retraction of {subject}",
@@ -253,7 +243,7 @@ def admit(catalog: Catalog, ref: str, envelope: Envelope) -> Event:
 
 def _draft(catalog: Catalog, kind: str, subject: str, name: str) -> Act:
     people = roll(catalog)
-    registered = _registered(catalog, subject)
+    registered = catalog.find(subject)
     roles = roles_of(people, name)
     if "approver" not in roles:
         raise Refused(
@@ -293,10 +283,3 @@ def _held(
         if act is not None:
             held.append((event, act))
     return held
-
-
-def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
-    try:
-        return catalog.get(subject)
-    except NotFound:
-        return None

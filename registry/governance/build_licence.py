@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
-from registry.errors import NotFound
 from registry.governance import adoption, gate, stating
 from registry.governance.policies import Policy, from_document
 from registry.licence_terms import Duty, Terms, community, terms_of
@@ -333,10 +332,8 @@ def _asks(terms: Terms | None) -> tuple[Duty, ...]:
 
 def _registered(catalog: Catalog, ref: str, kind: type[F]) -> Version[F] | None:
     """Return a version; None for one that an older row names and nobody registered."""
-    try:
-        return catalog.get(ref, kind)
-    except NotFound:
-        return None
+    version = catalog.find(ref)
+    return version.of(kind) if version else None
 
 
 def _policies(catalog: Catalog, ref: str) -> list[Policy]:

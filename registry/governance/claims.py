@@ -17,7 +17,7 @@ from typing import Any
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
-from registry.governance import adoption, approving, gate, people, stating
+from registry.governance import adoption, approving, people, stating
 from registry.governance.as_of import AsOf
 from registry.governance.claims_on_parts import (
     PartClaims,
@@ -27,7 +27,7 @@ from registry.governance.claims_on_parts import (
     said,
     version_of,
 )
-from registry.governance.policies import moment
+from registry.governance.policies import Waiver, moment
 from registry.records.base import JsonObject
 from registry.records.events import Judged, Released
 from registry.records.evidence import DataLine, result_lines
@@ -46,8 +46,9 @@ from registry.records.version import Event, Version
 
 # A verdict is given a moment before it is logged.
 LONGEST_TO_LOG = timedelta(hours=1)
-# What is stated of a data version and told to gates.
+# What figures say of the release before.
 OF_RELEASE_BEFORE = ("previous_bits_per_byte", "previous_factor_low", "previous_factor_high")
+# What is stated of a data version, and shown to gates.
 OF_DATA = sorted(DataLine.model_fields.keys() & DataStatement.model_fields.keys())
 
 
@@ -122,7 +123,7 @@ class Claims:
         standing = {one.digest for one in acts}
         for rule, outcome in body.rules.items():
             granted = [one for one in body.waivers if one.rule == rule and one.id in standing]
-            waivers = map(gate.waiver_of, granted)
+            waivers = [Waiver(**vars(one)) for one in granted]
             if outcome == Outcome.WAIVED and all(one.mismatch(evidence) for one in waivers):
                 yield f"judged on a waiver of {rule} for {event.subject} that did not hold"
 

@@ -31,7 +31,7 @@ def withdraw(catalog: Catalog, ref: str, why: str, sent: acts.Sent | None = None
     """
     version = catalog.get(ref)
     subject = str(version.ref)
-    require_reason(subject, why)
+    acts.require_reason(f"withdrawal of {subject}", why)
     people.require_role(catalog, catalog.actor, people.ROLES, f"withdraw {subject}")
     envelope = acts.vouched(
         catalog, Withdrawn.logged_as, subject, version.digest, why=why, sent=sent
@@ -39,17 +39,6 @@ def withdraw(catalog: Catalog, ref: str, why: str, sent: acts.Sent | None = None
     event = catalog.withdraw(subject, why, envelope)
     pins.pin(catalog)
     return event
-
-
-def require_reason(subject: str, why: str) -> None:
-    """Require a reason for a withdrawal. Raises Invalid."""
-    if not why.strip():
-        raise Invalid(
-            f"withdrawal of {subject}",
-            found="no reason",
-            expected="why, in words an auditor can judge",
-            next="--why TEXT",
-        )
 
 
 def contest(catalog: Catalog, ref: str, private: str) -> Event:
@@ -68,9 +57,7 @@ def contest(catalog: Catalog, ref: str, private: str) -> Event:
     subject = withdrawal.subject
     body = Contested(withdrawal=withdrawal.digest, private=private)
     envelope = acts.vouched(catalog, body.logged_as, subject, body.withdrawal)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, subject)
+    return catalog.event(body.with_envelope(envelope), subject)
 
 
 def require_withdrawn(catalog: Catalog, ref: str) -> Event:

@@ -21,6 +21,27 @@ from registry.records.version import Event, FileFact
 CONFIRMED_BY = ("approver", "auditor")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is to be erased: a data version, or some documents of it.
+
+    Attributes:
+        ref: a data version.
+        document: the id of a document, or the start of its digest.
+        author: whose documents.
+        file: the path of one file, from the version's folder.
+    """
+
+    ref: str
+    document: str | None = None
+    author: str | None = None
+    file: str | None = None
+
+    def stated(self) -> dict[str, str]:
+        """Return the fields that were given, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Forgery:
     """A tombstone that no second person confirmed.
@@ -66,9 +87,7 @@ def ask(
         private=private,
     )
     envelope = acts.vouched(catalog, body.logged_as, subject, parts_digest(parts), sent=sent)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, subject, documents=[sketch.to_json()])
+    return catalog.event(body.with_envelope(envelope), subject, documents=[sketch.to_json()])
 
 
 def drafted(catalog: Catalog, parts: Sequence[ErasedPart]) -> tuple[Act, ...]:
@@ -188,9 +207,7 @@ def _tombstone(catalog: Catalog, event: Event, part: ErasedPart, sent: acts.Sent
     asking = event.read(ErasureAsked)
     body = Erased(asked=event.digest, part=part, sketch=asking.sketch, private=asking.private)
     envelope = acts.vouched(catalog, body.logged_as, part.ref, digest(part.to_json()), sent=sent)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, part.ref)
+    return catalog.event(body.with_envelope(envelope), part.ref)
 
 
 def tombstones_of(catalog: Catalog, event: Event) -> list[Event]:

@@ -121,8 +121,7 @@ def decide(catalog: Catalog, question: Question) -> Verdict:
         envelope = acts.vouched(
             catalog, "verdict", question.subject, digest(judged), sent=question.sent
         )
-        if envelope is not None:
-            body = body.model_copy(update={"envelope": envelope})
+        body = body.with_envelope(envelope)
     catalog.event(
         body,
         question.subject,
@@ -180,7 +179,7 @@ def judge_again(catalog: Catalog, event: Event) -> Verdict:
         verdict = judge(
             policies,
             Candidate(body.gate, body.kind, evidence, event.subject),
-            waivers=[waiver_of(line) for line in body.waivers],
+            waivers=[Waiver(**vars(line)) for line in body.waivers],
             at=datetime.fromisoformat(body.at),
             shapes=rules["shapes"],
             seed_data=rules.get("seed_data", False),
@@ -201,20 +200,6 @@ def outcomes(verdict: Verdict) -> dict[str, str]:
     return {rule.name: str(rule.outcome) for rule in verdict.rules}
 
 
-def waiver_of(line: WaiverUsed) -> Waiver:
-    """Return a waiver that a verdict was given with."""
-    return Waiver(
-        rule=line.rule,
-        subject=line.subject,
-        until=line.until,
-        actor=line.actor,
-        why=line.why,
-        id=line.id,
-        content=line.content,
-        excused=line.excused,
-    )
-
-
 def waivers_counted(catalog: Catalog, event: Event) -> tuple[WaiverUsed, ...]:
     """Return the waivers that a verdict made its exceptions by, one for each rule.
 
@@ -228,7 +213,7 @@ def waivers_counted(catalog: Catalog, event: Event) -> tuple[WaiverUsed, ...]:
     try:
         evidence = catalog.document(body.evidence) if granted else {}
         for line in sorted(granted, key=attrgetter("until"), reverse=True):
-            waiver = waiver_of(line)
+            waiver = Waiver(**vars(line))
             if waiver.mismatch(evidence) is None and waiver.in_force(moment(body.at)):
                 counted.setdefault(line.rule, line)
     except (NotFound, Damaged, Invalid, IndexError):
@@ -289,7 +274,7 @@ def _if_in_use(catalog: Catalog, verdict: Verdict) -> Verdict:
 
     A build may hold what its members do not tell: it grew from one that was tuned on other data.
     """
-    registered = _registered(catalog, verdict.subject)
+    registered = catalog.find(verdict.subject)
     let_out = verdict.gate in (Gate.RELEASE, Gate.EXPORT)
     if verdict.outcome == Outcome.REFUSED or not let_out or registered is None:
         return verdict
@@ -343,7 +328,7 @@ def _if_adopted(
 def completed(catalog: Catalog, question: Question) -> Evidence:
     """Return the evidence with what only the log knows of it: as policies are told it."""
     evidence, subject = question.evidence, question.subject
-    version = _registered(catalog, subject)
+    version = catalog.find(subject)
     registrar = version.actor if version else catalog.actor
     let_in = {ref: newest(catalog, ref) for ref in dict.fromkeys([subject, *_named(evidence)])}
     own: dict[str, object] = {
@@ -361,7 +346,7 @@ def completed(catalog: Catalog, question: Question) -> Evidence:
 def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], list[Waiver]]:
     """Add governance's own facts to the evidence, and find the waivers that may be used."""
     complete, subject = completed(catalog, question), question.subject
-    version = _registered(catalog, subject)
+    version = catalog.find(subject)
     registrar = version.actor if version else catalog.actor
     waivers = approving.waivers(catalog, subject, registrar, registered=version is not None)
     try:
@@ -369,13 +354,6 @@ def _completed(catalog: Catalog, question: Question) -> tuple[dict[str, Any], li
     except Invalid as error:
         # Judging refuses this, as it refuses whatever is no evidence.
         return {"unreadable": f"evidence is not plain JSON: {error.found}"}, waivers
-
-
-def _registered(catalog: Catalog, subject: str) -> Version[Facts] | None:
-    try:
-        return catalog.get(subject)
-    except NotFound:
-        return None
 
 
 def newest(catalog: Catalog, ref: str, before: float = inf) -> Event | None:
@@ -465,7 +443,7 @@ def _approvals(catalog: Catalog, ref: str) -> tuple[ApprovalLine, ...]:
     """Return who approved a member; without a look at its row where nobody did."""
     if not catalog.events(ref, "approved"):
         return ()
-    version = _registered(catalog, ref)
+    version = catalog.find(ref)
     return tuple(approving.approvals(catalog, version)) if version else ()
 
 

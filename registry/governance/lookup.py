@@ -350,7 +350,7 @@ class _Known:
                     _put(own, "exported_to", body.folder)
                 if isinstance(body, Withdrawn):
                     _put(own, "withdrawn_why", body.why)
-        waived = [ref for ref in logged if _is_waived(logged, ref)]
+        waived = [ref for ref, own in logged.items() if "waived" in own]
         for line in gate.relied_on(catalog, waived):
             if line.subject and line.until:
                 _put(logged.setdefault(line.subject, {}), "ends", line.until)
@@ -391,16 +391,12 @@ class _Known:
         return fields
 
 
-def _is_waived(logged: Mapping[str, Fields], ref: str) -> bool:
-    return "waived" in logged.get(ref, {})
-
-
 def _add_acts(catalog: Catalog, logged: dict[str, Fields]) -> None:
     """Add approvals and waivers that count."""
-    for kind, prefix in (("approved", "approved"), ("waived", "waived")):
+    for kind in ("approved", "waived"):
         for event in approving.standing_acts(catalog, kind):
             own = logged.setdefault(event.subject, {})
-            _put(own, f"{prefix}_by", event.actor)
+            _put(own, f"{kind}_by", event.actor)
             body = event.body
             act = body.act if isinstance(body, Acted) else None
             if kind == "approved":

@@ -1,36 +1,28 @@
-"""Policies: YAML files into rules, and the judgement of evidence by them.
+"""Policies: rules, and the judgement of evidence by them.
 
-In:  a folder of policies; evidence as plain JSON, waivers, a time.  Out: policies; a Verdict.
+In:  policies; evidence as plain JSON, waivers, a time.  Out: a Verdict.
 Judging is pure: nothing is read or written, and the time is an argument. A rule passes only by
 being exactly true; what cannot be decided means no; a gate for which there is no policy is shut.
 Numbers are doubles in policies as in evidence, so that evidence read back from its stored form
 gives the same verdict: write 1.0 in arithmetic.
-Who may grant a waiver is left to `people`, storing verdicts to `gate`.
+Reading files is left to `policy_files`, who may grant a waiver to `people`, storing verdicts to
+`gate`.
 """
 
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from registry.digest import canonical_json
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Invalid, Refused
 from registry.governance.cel import expressions
-from registry.governance.cel.shapes import (
-    Anything,
-    Record,
-    Shape,
-    ShapeJson,
-    from_json,
-    mismatch,
-)
+from registry.governance.cel.shapes import Shape, ShapeJson, from_json, mismatch
 from registry.records import evidence as evidence_records
 from registry.records.kinds import Gate, Outcome
 from registry.records.references import parse
@@ -44,7 +36,6 @@ RuleOutcome = Literal["allowed", "waived", "refused", "warned", "noted"]
 # The facts of each kind of candidate.
 ShapesByKind: TypeAlias = Mapping[str, ShapeJson]
 
-LARGEST_FILE_BYTES = 1 << 18
 _LONGEST_VALUE_SHOWN = 80
 # The kinds of candidate that each gate is asked about.
 KINDS_BY_GATE: Mapping[str, tuple[str, ...]] = {
@@ -308,29 +299,6 @@ def judge(
     )
 
 
-def load(folder: Path) -> list[Policy]:
-    """Read every policy of a folder.
-
-    Args:
-        folder: the folder with one YAML file per policy.
-
-    Returns:
-        The policies by name, their expressions compiled and their facts known.
-
-    Raises:
-        NotFound: if there is no such folder.
-        Invalid: for a file that is not a sound policy, saying what is wrong with it.
-    """
-    if not folder.is_dir():
-        raise NotFound(
-            str(folder),
-            found="no folder",
-            expected="policies",
-            next="btx init lays the default policies down",
-        )
-    return [_checked_policy(path) for path in sorted(folder.glob("*.yaml"))]
-
-
 def require_waivable(policies: Sequence[Policy], rule: str) -> None:
     """Check that a waiver of a rule can count, before anybody signs one.
 
@@ -419,6 +387,12 @@ def evidence_shapes() -> ShapesByKind:
     return evidence_records.shapes()
 
 
+@cache
+def current_shape(kind: str) -> Shape | None:
+    """Return the shape that the facts of a kind of candidate have today; None for no such kind."""
+    return _shape_of_kind(kind, evidence_shapes())
+
+
 def moment(text: str) -> datetime:
     """Read an ISO moment.
 
@@ -438,20 +412,6 @@ def moment(text: str) -> datetime:
     if len(text) == len("YYYY-MM-DD"):
         value = value.replace(hour=23, minute=59, second=59)
     return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def read_strict_yaml(path: Path) -> object:
-    """Read a YAML file without aliases, and without a key that is no text or stands there twice.
-
-    Raises:
-        YAMLError: for anything else.
-    """
-    try:
-        # The loader is a SafeLoader: it makes plain values only.
-        return yaml.load(path.read_text(), Loader=_StrictLoader)
-    # A date or a number that is none, bytes that are no text; lists without end in lists.
-    except (ValueError, RecursionError) as error:
-        raise yaml.YAMLError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -515,13 +475,8 @@ def _evidence_problem(candidate: Candidate, shapes: ShapesByKind | None) -> str 
 
 def _shape_of_kind(kind: str, shapes: ShapesByKind | None) -> Shape | None:
     if shapes is None:
-        return _current_shape(kind)
+        return current_shape(kind)
     return from_json(shapes[kind]) if kind in shapes else None
-
-
-@cache
-def _current_shape(kind: str) -> Shape | None:
-    return _shape_of_kind(kind, evidence_shapes())
 
 
 def _results(
@@ -638,87 +593,3 @@ def _mappings(value: object) -> list[Mapping[str, object]]:
     if not isinstance(value, list | tuple):
         return []
     return [item for item in value if isinstance(item, Mapping)]
-
-
-def _checked_policy(path: Path) -> Policy:
-    policy = _parsed_policy(path)
-    for gate in policy.match.gates:
-        kinds = KINDS_BY_GATE[gate]
-        if not set(policy.match.kinds) & set(kinds):
-            raise _unsound(
-                path,
-                f"gate {gate} with kinds {', '.join(policy.match.kinds)}",
-                f"gate {gate} asks about {', '.join(kinds)}",
-            )
-    for validation in policy.validations:
-        try:
-            _check_rule(policy, validation)
-        except Invalid as error:
-            raise _unsound(
-                path, f"rule {validation.rule}: {error.found} in {error.subject}", error.expected
-            ) from None
-    return policy
-
-
-def _check_rule(policy: Policy, validation: Validation) -> None:
-    """Check that the rule's expressions compile and name facts that exist."""
-    expression = expressions.compile_expression(validation.expression)
-    in_message = expressions.check_template(validation.message)
-    expressions.check_truth(expression)
-    parameters = Record(dict.fromkeys(policy.parameters, Anything()))
-    for kind in policy.match.kinds:
-        evidence = _current_shape(kind) or Anything()
-        for used in (expression, *in_message):
-            expressions.check_names(used, {"evidence": evidence, "parameters": parameters})
-
-
-def _parsed_policy(path: Path) -> Policy:
-    size = path.stat().st_size
-    if size > LARGEST_FILE_BYTES:
-        raise _unsound(path, f"{size} bytes", f"at most {LARGEST_FILE_BYTES}")
-    try:
-        policy = Policy.model_validate(read_strict_yaml(path))
-        # As it was read: `to_json` would make a text of a date, and null of what is no number.
-        canonical_json(policy.model_dump())
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise _unsound(path, f"{field}: {str(first['input'])[:80]}", first["msg"]) from None
-    except Invalid as error:
-        raise _unsound(path, error.found, error.expected) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _unsound(path, " ".join(str(error).split())[:200], "YAML") from None
-    if policy.name != path.stem:
-        raise _unsound(path, f"name {policy.name}", path.stem)
-    return policy
-
-
-def _unsound(path: Path, found: str, expected: str) -> Invalid:
-    return Invalid(
-        f"policy file {path}",
-        found=found,
-        expected=expected,
-        next="fix the file, then run btx policy test",
-    )
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without aliases, which can grow without bound, and without a key that is there twice.
-
-    Of two equal keys the later one would win unseen.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read here")
-        return super().compose_node(parent, index)
-
-    # Any: a value of a YAML mapping may be of any type.
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"key {key!r} is no text: quote it")
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"key {key!r} twice")
-        return super().construct_mapping(node, deep)

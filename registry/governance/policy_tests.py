@@ -25,10 +25,9 @@ from registry.governance.policies import (
     Waiver,
     evidence_shapes,
     judge,
-    load,
     moment,
-    read_strict_yaml,
 )
+from registry.governance.policy_files import load, read_strict_yaml
 
 # What governance adds: a test states it, or it is not there.
 TOLD = ("waivers", "actor")

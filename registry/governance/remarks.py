@@ -50,9 +50,10 @@ def move_alias(catalog: Catalog, alias: str, ref: str, why: str = "") -> Event:
 
 def remove_alias(catalog: Catalog, alias: str, why: str = "") -> Event:
     """Let an alias stand for nothing any more. Raises NotFound where it does not."""
-    holder = catalog.aliases().get(alias)
+    aliases = catalog.aliases()
+    holder = aliases.get(alias)
     if holder is None:
-        known = ", ".join(sorted(catalog.aliases())) or "one; there is none yet"
+        known = ", ".join(sorted(aliases)) or "one; there is none yet"
         raise NotFound(f"alias {alias}", found="nothing", expected=known, next="btx alias list")
     return _log(catalog, holder, AliasMoved(alias=alias, set=False, before=holder, why=why))
 
@@ -82,8 +83,7 @@ def retire(catalog: Catalog, ref: str, why: str) -> Event:
         Invalid: without a reason.
         Refused: for somebody without a role, where the list of actors is closed.
     """
-    if not why.strip():
-        raise Invalid(f"retiring {ref}", found="no reason", expected="why", next="--why TEXT")
+    acts.require_reason(f"retiring {ref}", why, "why")
     version = catalog.get(ref)
     subject = str(version.ref)
     named = [alias for alias, holder in catalog.aliases().items() if holder == subject]
@@ -112,6 +112,4 @@ def _check_alias(alias: str) -> None:
 def _log(catalog: Catalog, subject: str, body: AliasMoved | Noted) -> Event:
     people.require_role(catalog, catalog.actor, people.ROLES, f"{body.logged_as} {subject}")
     envelope = acts.vouched(catalog, body.logged_as, subject, body.signed)
-    if envelope is not None:
-        body = body.model_copy(update={"envelope": envelope})
-    return catalog.event(body, subject)
+    return catalog.event(body.with_envelope(envelope), subject)

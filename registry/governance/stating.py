@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
-from registry.errors import Invalid, NotFound, Refused
+from registry.errors import Invalid, Refused
 from registry.governance import acts, keys, people
 from registry.governance.first_uses import first_uses
-from registry.governance.policies import read_strict_yaml
+from registry.governance.policy_files import read_strict_yaml
 from registry.records.base import JsonObject
 from registry.records.events import Act, Acted
 from registry.records.facts import Facts
@@ -192,13 +192,8 @@ def amend(
     version = None if str(ref) == ORGANISATION else catalog.get(ref)
     subject = str(version.ref) if version else ORGANISATION
     kind = str(version.ref.kind) if version else ORGANISATION
-    if not why.strip():
-        raise Invalid(
-            f"facts of {subject}",
-            found="no reason",
-            expected="why they change, in words an auditor can judge",
-            next="--why TEXT",
-        )
+    expected = "why they change, in words an auditor can judge"
+    acts.require_reason(f"facts of {subject}", why, expected)
     require_known(schema, kind, values)
     require_roles(catalog, schema, values)
     stated: dict[str, object] = {}
@@ -295,10 +290,8 @@ class Statements:
         """
         if ref not in self.events and ref not in self._with_own:
             return {}
-        try:
-            return self.of(self.catalog.get(ref))
-        except NotFound:
-            return {}
+        version = self.catalog.find(ref)
+        return self.of(version) if version else {}
 
     def of_organisation(self) -> dict[str, OwnFact]:
         """Return the facts of the organisation itself, by name."""
@@ -411,7 +404,7 @@ def _kept_schema(catalog: Catalog, event: Event) -> FactSchema | None:
     try:
         document: JsonObject = catalog.document(body.documents[0])
         return FactSchema.model_validate(document)
-    except (BtxError, NotFound, ValidationError):
+    except (BtxError, ValidationError):
         return None
 
 

@@ -5,7 +5,7 @@ The log itself, its chain and its signatures are the catalogue's and governance'
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import Field
 
@@ -55,6 +55,10 @@ class EventBody(Record):
     logged_as: ClassVar[str]  # the kind that the event has in the log
 
     documents: tuple[str, ...] = ()  # digests of documents kept in the same transaction
+
+    def with_envelope(self, envelope: Envelope | None) -> Self:
+        """Return the body with the signature of whoever acts, where one was asked for."""
+        return self if envelope is None else self.model_copy(update={"envelope": envelope})
 
 
 class Registered(EventBody):

@@ -5,8 +5,8 @@ A row is never rewritten. What older rows say in another shape is brought into t
 when it is read, and the row's own text stays what digests are computed over.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -208,6 +208,11 @@ class Sketch(Record):
 
     bits: int
     hashes: tuple[str, ...]  # 16 hexadecimal digits each, ascending
+
+    @classmethod
+    def of(cls, bits: int, hashes: Iterable[int]) -> Self:
+        """Return the sample of these hashes, each a number below 2^64, ascending."""
+        return cls(bits=bits, hashes=tuple(f"{number:016x}" for number in hashes))
 
     def thinned(self, bits: int) -> frozenset[str]:
         """Return the hashes that a sample with so many bits would have."""

@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse
 
 from btx_core.problems import BtxError
 from registry.governance import approving, people
+from registry.governance.erasure import Selection
 from registry.records.kinds import Kind
 from registry.web import api, officer, views
 from registry.web.html_pages import Acting, Here, Ref, Visitor, show
-from registry.web.site import Selected
 
 router = APIRouter(include_in_schema=False)
 MOST_DOCUMENTS = 500  # on one page
@@ -110,7 +110,7 @@ def documents(
 def erasures(request: Request, here: Here, asking: Visitor) -> HTMLResponse:
     """The erasures that wait for a second person, and the form that asks for one."""
     may = any(asking.may(role) for role in people.ROLES)
-    return _erase(request, here, asking, Selected(ref="") if may else None)
+    return _erase(request, here, asking, Selection(ref="") if may else None)
 
 
 def chosen(
@@ -118,9 +118,9 @@ def chosen(
     document: Words = "",
     author: Words = "",
     file: Annotated[str, Form(max_length=1000)] = "",
-) -> Selected:
+) -> Selection:
     """Return what the form of an erasure names."""
-    return Selected(
+    return Selection(
         ref=ref.strip(),
         document=document.strip() or None,
         author=author.strip() or None,
@@ -133,7 +133,7 @@ def plan_erasure(
     request: Request,
     here: Here,
     asking: Acting,
-    selected: Annotated[Selected, Depends(chosen)],
+    selected: Annotated[Selection, Depends(chosen)],
 ) -> HTMLResponse:
     """What an erasure would take away and cost, and the form that asks for it."""
     api.require(asking, *people.ROLES)
@@ -141,7 +141,7 @@ def plan_erasure(
 
 
 def _erase(
-    request: Request, here: Here, asking: Visitor, selected: Selected | None
+    request: Request, here: Here, asking: Visitor, selected: Selection | None
 ) -> HTMLResponse:
     plan, wrong = None, None
     if selected is not None and selected.ref:

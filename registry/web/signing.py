@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from registry.governance import acts, approving, changes, gate, people, policies
 from registry.governance.changes import Change
+from registry.governance.erasure import Selection
 from registry.records.answers.withdrawing import EraseAnswer
 from registry.records.events import Act, Acted
 from registry.records.pages import Statements
@@ -22,7 +23,7 @@ from registry.web.requests import (
     RetractionRequest,
     WaiverRequest,
 )
-from registry.web.site import Selected, Site
+from registry.web.site import Site
 
 
 def waiver(here: Site, asked: WaiverRequest, person: Person) -> Act:
@@ -85,9 +86,9 @@ def change_statements(here: Site, act: Act, person: Person) -> Statements:
     return Statements(acts=(here.drafted(act, by=person.name),))
 
 
-def selected(asked: ErasureRequest) -> Selected:
+def selected(asked: ErasureRequest) -> Selection:
     """Return what is to be erased."""
-    return Selected(
+    return Selection(
         ref=asked.ref.strip(),
         document=asked.document.strip() or None,
         author=asked.author.strip() or None,

@@ -14,6 +14,7 @@ from btx_core.problems import BtxError
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound, Refused
 from registry.governance import acts, approving, people
+from registry.governance.erasure import Selection
 from registry.governance.policies import Policy
 from registry.records.answers.auditing import AuditAnswer, ExplainAnswer
 from registry.records.answers.deciding import ReleaseAnswer, VerdictAnswer
@@ -64,23 +65,6 @@ class Reviewed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Selected:
-    """A data version, or some documents of it; at most one of the parts is named.
-
-    Attributes:
-        ref: the data version.
-        document: the id of a document, or the start of its digest.
-        author: whose documents.
-        file: the path of one file.
-    """
-
-    ref: str
-    document: str | None = None
-    author: str | None = None
-    file: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class ErasureJobs:
     """The jobs of erasing; the last argument but one is the person who asks.
 
@@ -93,9 +77,9 @@ class ErasureJobs:
         confirm: confirms it and deletes the bytes.
     """
 
-    look_ahead: Callable[[Selected], EraseAnswer]
-    drafted: Callable[[Selected, str], tuple[Act, ...]]
-    ask: Callable[[Selected, str, str, acts.Sent], EraseAnswer]
+    look_ahead: Callable[[Selection], EraseAnswer]
+    drafted: Callable[[Selection, str], tuple[Act, ...]]
+    ask: Callable[[Selection, str, str, acts.Sent], EraseAnswer]
     waiting: Callable[[], Sequence[EraseAnswer]]
     drafted_confirmation: Callable[[int, str], tuple[Act, ...]]
     confirm: Callable[[int, str, acts.Sent], EraseAnswer]

@@ -76,7 +76,7 @@ def divergence_in_chunks(
 def test_value_and_gradient_are_those_of_all_logits_at_once(
     in_chunks: Loss, of_all: Loss, name: str, tokens_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK", tokens_at_once * 64)
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", tokens_at_once * 64)
     model, teacher, ids = model_of(name), model_of(name, 1), ids_of()
     found, expected = (with_gradient(one, model, teacher, ids) for one in (in_chunks, of_all))
     assert torch.allclose(found[0], expected[0], rtol=1e-6)
@@ -109,7 +109,7 @@ def test_every_adapter_is_learnt(name: str) -> None:
 def test_a_branch_that_shares_its_head_with_the_seed_model_is_held_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK", 7 * 64)
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * 64)
     head = torch.nn.Linear(8, 64, bias=False)
     states, target = torch.randn(2, 2, 9, 8).unbind()
     predictions, seed = Predictions(states, head), Predictions(target, head)
@@ -130,7 +130,7 @@ def test_no_tensor_has_more_numbers_than_the_logits_of_one_chunk(
     model = build("llama", **TINY | {"vocab_size": vocabulary})
     logits = 8 * 64 * vocabulary
     assert largest_made(model, ids) == logits
-    monkeypatch.setattr(losses, "CHUNK", 5 * vocabulary)
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 5 * vocabulary)
     assert largest_made(model, ids) < logits / 5
 
 

@@ -24,7 +24,8 @@ from pipelines.workspace import disk_need
 from pipelines.workspace.bars import bar
 from pipelines.workspace.fitted import kept
 from pipelines.workspace.orders import read_branches
-from pipelines.workspace.workspace import Recipes, Workspace, create
+from pipelines.workspace.settings_file import Recipes
+from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused, Unavailable
 from registry.records.facts import DataStatement, SeedFacts
 

@@ -29,7 +29,7 @@ from pipelines.jobs.register import register
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import adoption
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.facts import ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
 from registry.records.results import same_text
@@ -124,7 +124,7 @@ def test_a_trainers_folder_and_a_cache_snapshot_are_taken_and_the_rest_is_listed
     again = add_seed(empty, "base", snapshot)
     assert not again.created
     assert again.ref == first.ref
-    stored = empty.folder(Kind.SEED, "base", 1)
+    stored = empty.folder("seed/base@1")
     assert not any(path.is_symlink() for path in stored.rglob("*"))
 
 
@@ -183,7 +183,7 @@ def test_an_adapter_is_registered_with_what_merged_it_or_refused_by_the_callers_
     own_story: Workspace, quiet: Any, tmp_path: Path
 ) -> None:
     workspace = own_story
-    seed = workspace.folder(Kind.SEED, "base", 1)
+    seed = workspace.folder("seed/base@1")
     adapter(seed, tmp_path / "pissa", target_modules=["up_proj"], init_lora_weights="pissa")
     with pytest.raises(BtxError) as caught:
         register(workspace, "p", tmp_path / "pissa", data=["data/math"], seed=SEED, show=quiet)
@@ -232,7 +232,7 @@ def test_an_expert_that_computes_otherwise_than_its_seed_is_refused_at_the_door(
         (own_story.policies / "weights.yaml").write_text(yaml.safe_dump(older))
         adoption.adopt(own_story.catalog, load(own_story.policies), why="an older set")
     given = tmp_path / "given"
-    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    shutil.copytree(own_story.folder("expert/math@1"), given)
     configured(**change)(given)
     before = sorted(own_story.root.glob("experts/*/*"))
     measured: list[str] = []
@@ -255,7 +255,7 @@ def test_a_rebuild_names_the_setting_of_a_member_before_anything_is_written(
     own_story: Workspace, quiet: Any, tmp_path: Path
 ) -> None:
     given = tmp_path / "given"
-    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    shutil.copytree(own_story.folder("expert/math@1"), given)
     configured(rms_norm_eps=0.25)(given)
     with pytest.MonkeyPatch.context() as patched:
         # As the door was before.
@@ -276,7 +276,7 @@ def test_tensors_that_are_missing_are_no_question_of_ancestry(
     own_story: Workspace, quiet: Any, tmp_path: Path
 ) -> None:
     given = tmp_path / "given"
-    shutil.copytree(own_story.folder(Kind.EXPERT, "math", 1), given)
+    shutil.copytree(own_story.folder("expert/math@1"), given)
     FAULTS["no norm"](given)
     with pytest.raises(Refused) as caught:
         register(own_story, "other", given, data=["data/math"], seed=SEED, show=quiet)
@@ -306,7 +306,7 @@ def test_a_copy_of_the_seed_is_measured_as_its_seed_on_the_very_same_text(
     change: Callable[[Path], None], own_story: Workspace, quiet: Any, tmp_path: Path
 ) -> None:
     given = tmp_path / "given"
-    shutil.copytree(own_story.folder(Kind.SEED, "base", 1), given)
+    shutil.copytree(own_story.folder("seed/base@1"), given)
     change(given)
     with pytest.MonkeyPatch.context() as patched:
         # That a copy gains nothing is not the question.

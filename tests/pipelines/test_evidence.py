@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.jobs import collect_evidence
 from pipelines.jobs.release import build_evidence
-from pipelines.workspace.workspace import Settings, Workspace
+from pipelines.workspace.settings_file import Settings
+from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.records.events import Released
 from registry.records.evidence import BuildEvidence

@@ -22,7 +22,6 @@ from pipelines.jobs import erase
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import collect, dump, shred
 from pipelines.jobs.audit import audit
-from pipelines.jobs.erase import Selection
 from pipelines.jobs.rebuild import rebuild
 from pipelines.jobs.register import register
 from pipelines.jobs.repair import repair
@@ -31,6 +30,7 @@ from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, NotFound, Refused
 from registry.governance import changes, keys, people
+from registry.governance.erasure import Selection
 from registry.records.events import Erased, ErasureAsked
 from registry.records.facts import BuildFacts, DataStatement, ExpertFacts, SeedFacts, SnapshotFacts
 from registry.records.kinds import UNUSABLE

@@ -12,7 +12,8 @@ import pytest
 
 from pipelines.workspace import metrics
 from pipelines.workspace.metrics import TrackerName, metrics_file, metrics_log
-from pipelines.workspace.workspace import LogSettings, template
+from pipelines.workspace.settings_file import LogSettings
+from pipelines.workspace.workspace import template
 from registry.errors import Invalid
 
 RECIPE = {"steps": 3, "mode": "anchored", "tasks": []}

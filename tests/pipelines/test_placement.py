@@ -18,7 +18,8 @@ from pipelines.jobs.train import train
 from pipelines.stages import executors, gpus, local_processes, slurm_jobs
 from pipelines.stages.executors import Clusters
 from pipelines.workspace.placement import STAGE_NAMES, Resources, check_counts
-from pipelines.workspace.workspace import RaySettings, Settings, Workspace, read_settings
+from pipelines.workspace.settings_file import RaySettings, Settings, read_settings
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
 
 PAGE = Path(__file__).parents[2] / "docs" / "many-machines.md"
@@ -259,7 +260,7 @@ def test_the_dry_runs_on_the_page_run_as_they_stand(own_story: Workspace, btx: A
 
 
 def test_the_settings_of_a_new_workspace_are_read(tmp_path: Path) -> None:
-    from pipelines.workspace.workspace import DEFAULT_SETTINGS
+    from pipelines.workspace.settings_file import DEFAULT_SETTINGS
 
     assert settings(tmp_path, DEFAULT_SETTINGS).resources("train") == Resources()
     assert RaySettings(address="auto") == settings(tmp_path, '[ray]\naddress = "auto"\n').ray

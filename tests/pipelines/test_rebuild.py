@@ -21,7 +21,8 @@ from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
 from pipelines.jobs.rebuild import _keeps_members, look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.stages import local_processes
-from pipelines.workspace.workspace import Recipes, Workspace, read_recipes
+from pipelines.workspace.settings_file import Recipes, read_recipes
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid, NotFound
 from registry.governance import worth
 from registry.records.answers.building import ForecastAnswer, RebuildAnswer

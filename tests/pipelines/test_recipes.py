@@ -19,7 +19,8 @@ from pipelines.stages.dvc_runs import commit
 from pipelines.workspace.orders import BRANCHES, branches_text, read_branches
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
-from pipelines.workspace.workspace import Recipes, Workspace
+from pipelines.workspace.settings_file import Recipes
+from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
 from registry.records.facts import BuildFacts
 

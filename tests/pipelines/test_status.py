@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pipelines.jobs.status import status
-from pipelines.workspace.workspace import Settings, Workspace
+from pipelines.workspace.settings_file import Settings
+from pipelines.workspace.workspace import Workspace
 from registry.records.events import Released
 from registry.records.facts import BuildFacts
 from registry.records.results import Result

@@ -9,7 +9,8 @@ import pytest
 from pipelines.jobs.training_runs import MOST_POINTS, training_run, training_runs
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.metrics import metrics_file
-from pipelines.workspace.workspace import Settings, Workspace
+from pipelines.workspace.settings_file import Settings
+from pipelines.workspace.workspace import Workspace
 from registry.errors import NotFound
 
 

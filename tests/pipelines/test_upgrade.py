@@ -11,7 +11,7 @@ from pipelines.jobs.upgrade import upgrade
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import adoption, changes, keys, people
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.governance.policy_tests import run
 from registry.records.facts import DataStatement
 

@@ -24,6 +24,7 @@ from registry.errors import Damaged, Invalid, NotFound
 from registry.governance.gaps import ungated
 from registry.records.facts import DataFacts, DataStatement
 from registry.records.kinds import Kind
+from registry.records.version import content_digest
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -47,7 +48,7 @@ def test_an_accepted_folder_is_linked_into_dvcs_cache_and_verifies(
     tmp_path: Path, corpus: Path
 ) -> None:
     workspace = create(tmp_path / "w")
-    target = workspace.folder("data", "x", 1)
+    target = workspace.folder("data/x@1")
     with folders.incoming(corpus, target) as aside:
         files = folders.manifest(aside)
         with folders.placed(workspace.root, aside, target, files) as held:
@@ -81,9 +82,9 @@ def test_a_file_may_lie_beside_a_folder_that_has_the_start_of_its_name(tmp_path:
     said = DataStatement(license="CC0-1.0", source="s", holder="h", purpose="p", pii="none")
     first = add_data(workspace, "law", folder, said)
     assert not add_data(workspace, "law", folder, said).created
-    here = workspace.folder(Kind.DATA, "law", 1)
+    here = workspace.folder("data/law@1")
     registered = workspace.catalog.get(first.ref).files
-    assert folders.files_digest(folders.manifest(here)) == folders.files_digest(registered)
+    assert content_digest(folders.manifest(here)) == content_digest(registered)
     assert ungated(workspace.catalog, first.ref) == []
 
 

@@ -13,7 +13,8 @@ from pipelines.jobs.add_data import add_data
 from pipelines.jobs.annotate import retire
 from pipelines.workspace.existing_project import require_stages
 from pipelines.workspace.general import general_data
-from pipelines.workspace.workspace import Workspace, create, read_settings, template
+from pipelines.workspace.settings_file import read_settings
+from pipelines.workspace.workspace import Workspace, create, template
 from registry.errors import Conflict, Invalid, NotFound
 from registry.records.facts import DataStatement, SeedFacts
 

@@ -25,7 +25,8 @@ from registry.catalogue.store import Store
 from registry.digest import canonical_json
 from registry.errors import NotFound
 from registry.governance import approving, changes, gate, keys
-from registry.governance.policies import Verdict, load
+from registry.governance.policies import Verdict
+from registry.governance.policy_files import load
 from registry.records.evidence import BuildEvidence, DataEvidence, Evidence
 from registry.records.facts import (
     Ancestry,

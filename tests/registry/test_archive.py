@@ -11,7 +11,7 @@ from registry.catalogue import catalog as catalog_module
 from registry.catalogue import dump as archive
 from registry.catalogue import rows as rows_module
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.checks import AuditContext, audit
 from registry.catalogue.store import Store
 from registry.errors import Conflict, Damaged, Invalid, NotFound
 from registry.records import facts as facts_module
@@ -67,7 +67,7 @@ def test_a_registry_comes_back_the_same(
     assert second.events() == catalog.events()
     assert second.get("expert/math") == catalog.get("expert/math")
     assert second.status("expert/math") == "tainted"
-    report = audit(second, "expert/math", Surroundings(store=other), pinned=catalog.head())
+    report = audit(second, "expert/math", AuditContext(store=other), pinned=catalog.head())
     assert [finding.check for finding in report.findings] == ["standing"]
     archive.dump(second, other, tmp_path / "again")
     for path in (tmp_path / "out").rglob("*"):

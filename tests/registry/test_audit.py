@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from registry.catalogue import insert_only
 from registry.catalogue.audit_log import Link, check_signed_head, sign_head
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.checks import AuditContext, audit
 from registry.catalogue.store import Store
 from registry.digest import sha256_bytes
 from registry.errors import BtxError, Damaged, NotFound
@@ -103,7 +103,7 @@ class Made:
                 "moe.shared": sha256_bytes(b"shared"),
             }
         }
-        given = Surroundings(
+        given = AuditContext(
             store=self.store, folders=self.folders, sources=sources, tensors=tensors, judge=judge
         )
         return audit(self.catalog, subject, given, pinned=pinned)
@@ -395,7 +395,7 @@ BODIES_OF_ANY_FORM = st.dictionaries(
 def whole_audit(governed: Any, store: Store) -> AuditAnswer:
     """Audit build/1 with the judge of the gates."""
     catalog = governed.as_("ann")
-    given = Surroundings(
+    given = AuditContext(
         store=store,
         stored=frozenset(),
         judge=lambda event: gate.judge_again(catalog, event).outcome,

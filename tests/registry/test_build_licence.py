@@ -15,7 +15,7 @@ from registry.governance.build_licence import (
     licence_of,
     pair_table,
 )
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 
 TABLE = pair_table(load(Path(__file__).parents[2] / "policies"))
 MATRIX = yaml.safe_load((Path(__file__).parent / "licence_matrix.yaml").read_text())

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.checks import AuditContext, audit
 from registry.catalogue.store import Store
 from registry.records.facts import ExpertFacts, SeedFacts
 
@@ -67,5 +67,5 @@ def test_eight_writers_lose_nothing_and_keep_one_chain(
     assert len(events) == 1 + PROCESSES * EACH + EACH
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert len({event.prev for event in events}) == len(events)
-    report = audit(catalog, "seed/base", Surroundings(store=Store(tmp_path / "store")))
+    report = audit(catalog, "seed/base", AuditContext(store=Store(tmp_path / "store")))
     assert report.findings == ()

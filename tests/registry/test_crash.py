@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.checks import AuditContext, audit
 from registry.catalogue.store import Store
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SnapshotFacts
 from registry.records.kinds import Kind
@@ -89,7 +89,7 @@ def check(root: Path, done: int) -> bool:
     for kind in (DataFacts, ExpertFacts, SnapshotFacts, BuildFacts):
         versions = catalog.versions(kind)
         assert [one.ref.version for one in versions][:done] == list(range(1, done + 1))
-        findings = audit(catalog, versions[-1].ref, Surroundings(store=store)).findings
+        findings = audit(catalog, versions[-1].ref, AuditContext(store=store)).findings
         assert {finding.check for finding in findings} <= {"standing"}, findings
     half = catalog.next_version(Kind.DATA, "d") > done + 1
     catalog.close()

@@ -17,7 +17,7 @@ from sqlmodel import SQLModel
 
 from registry.catalogue import insert_only
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit, row_findings
+from registry.catalogue.checks import AuditContext, audit, row_findings
 from registry.catalogue.database import SCHEMA, Database
 from registry.catalogue.store import Store
 from registry.errors import Damaged, Invalid, Unavailable
@@ -159,7 +159,7 @@ def test_a_registry_of_every_released_schema_is_read_and_audited(
     report = audit(
         catalog,
         "build/1",
-        Surroundings(store=Store(tmp_path / "store"), stored=frozenset()),
+        AuditContext(store=Store(tmp_path / "store"), stored=frozenset()),
         pinned=GOLDEN_HEADS[schema],
     )
     assert [(finding.check, finding.subject) for finding in report.findings] == [
@@ -321,7 +321,7 @@ def test_what_a_foreign_trigger_would_run_is_not_run(lite: Catalog, store: Store
     again = Catalog(lite.database.url, actor="ada")
     with pytest.raises(Damaged, match="trigger more"):
         again.register("code", DataFacts())
-    findings = audit(again, "data/math", Surroundings(store=store)).findings
+    findings = audit(again, "data/math", AuditContext(store=store)).findings
     assert [one.subject for one in findings if one.check == "schema"] == ["trigger more"]
     again.close()
 

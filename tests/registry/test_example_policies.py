@@ -13,7 +13,7 @@ import pytest
 from pipelines.jobs import collect_evidence
 from registry.governance import approving, gate, stating
 from registry.governance.gate import Question
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.events import Judged
 from registry.records.evidence import Evidence
 from registry.records.kinds import Gate

@@ -17,7 +17,8 @@ from pipelines.jobs import collect_evidence
 from registry.digest import canonical_json
 from registry.errors import Damaged
 from registry.governance import approving, gaps, gate
-from registry.governance.policies import Candidate, judge, load, moment
+from registry.governance.policies import Candidate, judge, moment
+from registry.governance.policy_files import load
 from registry.records.events import Act, Acted, AnyBody, Judged, Reason, Released
 from registry.records.evidence import EVIDENCE, ApprovalLine, DataEvidence
 from registry.records.facts import DataFacts, DataStatement, ExpertFacts, Weights

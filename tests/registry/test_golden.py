@@ -13,7 +13,7 @@ import pytest
 from registry.catalogue import dump
 from registry.catalogue.audit_log import verify
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit, row_findings
+from registry.catalogue.checks import AuditContext, audit, row_findings
 from registry.catalogue.store import Store
 from registry.digest import canonical_json
 from registry.governance import gaps, gate
@@ -105,7 +105,7 @@ def test_every_row_and_every_document_is_what_its_event_says(demo: Catalog) -> N
 def test_an_audit_finds_what_it_found(
     demo: Catalog, tmp_path: Path, ref: str, versions: int, verdicts: int, withdrawn: list[str]
 ) -> None:
-    given = Surroundings(
+    given = AuditContext(
         store=Store(tmp_path / "store"),
         stored=frozenset(),
         judge=lambda event: gate.judge_again(demo, event).outcome,

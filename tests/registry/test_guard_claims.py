@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.jobs import collect_evidence
 from registry.catalogue import checks
-from registry.catalogue.checks import Surroundings
+from registry.catalogue.checks import AuditContext
 from registry.catalogue.store import Store
 from registry.governance import (
     acts,
@@ -27,7 +27,7 @@ from registry.governance import (
     people,
     stating,
 )
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.facts import BuildFacts
 from registry.records.own_facts import FactSchema
 from registry.records.version import FileFact
@@ -467,7 +467,7 @@ def test_weights_of_a_tainted_expert_that_a_verdict_left_out_are_found(
     catalog.register("fresh", facts, files=[file], parents=parents)
     (found,) = (gap.found for gap in gaps.ungated(catalog, "expert/fresh@1"))
     assert found == "judged without expert/law@1, of whose tensors it holds 100%"
-    around = Surroundings(store=Store(tmp_path / "store"), stored=frozenset())
+    around = AuditContext(store=Store(tmp_path / "store"), stored=frozenset())
     standing = [
         one.found
         for one in checks.audit(catalog, "expert/fresh@1", around).findings

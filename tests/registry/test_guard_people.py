@@ -20,7 +20,7 @@ from registry.governance import (
     people,
 )
 from registry.governance.changes import Change
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.events import Act, Acted, Envelope, Released, Withdrawn
 from registry.web.views import overview
 

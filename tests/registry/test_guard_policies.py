@@ -8,7 +8,8 @@ import pytest
 
 from registry.errors import Refused
 from registry.governance import acts, adoption, gaps, gate, keys
-from registry.governance.policies import Policy, load, to_document
+from registry.governance.policies import Policy, to_document
+from registry.governance.policy_files import load
 from registry.records.events import Act, Acted, Judged
 from registry.records.kinds import Outcome
 

@@ -28,7 +28,8 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.store import Store
 from registry.errors import NotFound, Refused
 from registry.governance import acts, adoption, approving, contesting, gaps, gate, keys, people
-from registry.governance.policies import Policy, load, to_document
+from registry.governance.policies import Policy, to_document
+from registry.governance.policy_files import load
 from registry.records.events import Act, Acted, Judged, Noted, Released, Withdrawn
 from registry.records.evidence import Evidence
 from registry.records.facts import BuildFacts, DataFacts
@@ -358,8 +359,8 @@ class World:
         catalog = self.governed.as_("ann")
         folders = {one.ref: self.folder(one.ref) for one in catalog.versions(DataFacts)}
         store = Store(self.governed.keys.parent / "store")
-        surroundings = checks.Surroundings(store=store, folders=folders, stored=frozenset())
-        found = checks.audit(catalog, None, surroundings).findings
+        context = checks.AuditContext(store=store, folders=folders, stored=frozenset())
+        found = checks.audit(catalog, None, context).findings
         named = {one.subject.split(",")[0] for one in found if one.check == "files"}
         assert named == self.damaged
 

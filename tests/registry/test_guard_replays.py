@@ -19,7 +19,7 @@ from registry.governance import (
     stating,
 )
 from registry.governance.changes import Change
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.events import Acted, Envelope
 from registry.records.own_facts import FactSchema
 from registry.records.version import Event

@@ -22,7 +22,8 @@ from registry.governance import (
     remarks,
     seen_before,
 )
-from registry.governance.policies import Candidate, Match, Policy, Validation, judge, load
+from registry.governance.policies import Candidate, Match, Policy, Validation, judge
+from registry.governance.policy_files import load
 from registry.records.events import ErasedFile, ErasedPart
 from registry.records.facts import SeedFacts, Sketch
 from registry.records.version import FileFact
@@ -32,7 +33,7 @@ POLICIES = Path(__file__).parents[2] / "policies"
 
 def findings(governed: Any, folder: Path, subject: str | None = None) -> list[str]:
     catalog = governed.as_("ann")
-    around = checks.Surroundings(
+    around = checks.AuditContext(
         store=Store(folder / "store"),
         stored=frozenset(),
         judge=lambda event: gate.judge_again(catalog, event).outcome,

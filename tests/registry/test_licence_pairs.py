@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from registry.governance.policies import Candidate, judge, load
+from registry.governance.policies import Candidate, judge
+from registry.governance.policy_files import load
 from registry.governance.policy_tests import read_suite
 from registry.licences import each
 

@@ -238,8 +238,7 @@ class World:
             assert here.writer() is None
 
     def where(self, version: Version[Any], root: Path) -> Path:
-        ref = version.ref
-        return Workspace.find(root).folder(ref.kind, ref.name, ref.version or 0)
+        return Workspace.find(root).folder(version.ref)
 
     def check_bytes(self) -> None:
         """Every clone that must hold a version holds its registered bytes."""

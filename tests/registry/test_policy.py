@@ -31,9 +31,9 @@ from registry.governance.policies import (
     Waiver,
     from_document,
     judge,
-    load,
     to_document,
 )
+from registry.governance.policy_files import load
 from registry.governance.policy_tests import changed
 
 POLICIES = Path(__file__).parents[2] / "policies"

@@ -118,7 +118,7 @@ FULL = """
 import sys
 from pathlib import Path
 from registry.catalogue.catalog import Catalog
-from registry.catalogue.checks import Surroundings, audit
+from registry.catalogue.checks import AuditContext, audit
 from registry.errors import Unavailable
 from registry.catalogue.store import Store
 from registry.records.events import AnyBody
@@ -153,14 +153,14 @@ for number in range(2000):  # fill what is left with rows alone
 assert len(refusals) == 4, refusals
 assert all("room" in str(error) and error.exit_status == 1 for error in refusals), refusals
 before = catalog.versions(ExpertFacts)
-kinds = [finding for finding in audit(catalog, before[-1].ref, Surroundings(store=store)).findings]
+kinds = [finding for finding in audit(catalog, before[-1].ref, AuditContext(store=store)).findings]
 assert kinds == [], kinds
 assert not list((disk / "store" / "tmp").iterdir())
 (disk / "ballast").unlink()
 for number in range(len(before)):
     assert not register(number).created
 assert register(99).created
-assert audit(catalog, "expert/e", Surroundings(store=store)).findings == ()
+assert audit(catalog, "expert/e", AuditContext(store=store)).findings == ()
 print("held", len(before))
 """
 

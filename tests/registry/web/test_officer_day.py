@@ -14,7 +14,7 @@ from pipelines.jobs.add_data import add_data
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import adoption, changes, gaps, keys, people
-from registry.governance.policies import load
+from registry.governance.policy_files import load
 from registry.records.events import Released
 from registry.records.facts import DataFacts, DataStatement
 from registry.records.version import Version
