@@ -139,6 +139,21 @@ def test_a_grown_build_is_built_from_nothing_when_asked(own_story: Workspace) ->
     assert rebuild(workspace, Request(from_nothing=True)).status == "unchanged"
 
 
+@pytest.mark.slow
+def test_a_build_that_keeps_no_expert_of_the_one_before_is_tuned_from_nothing(
+    own_story: Workspace,
+) -> None:
+    settings = own_story.root / "btx.toml"
+    alone = "[recipe.mix]\nseed_expert = false\ntop_k = 1\n"
+    settings.write_text(settings.read_text().replace("[recipe.tune]\n", alone + TUNING))
+    workspace = Workspace.find(own_story.root)
+    rebuild(workspace, Request(without=["code"]))
+    swapped = Request(without=["math"])
+    for tuning in (look_ahead(workspace, swapped).tuning, rebuild(workspace, swapped).tuning):
+        assert tuning
+        assert tuning.from_ == "nothing"
+
+
 def cost(workspace: Workspace, build: str) -> int:
     tokens = workspace.catalog.get(build, BuildFacts).facts.cost.tune.tokens
     assert tokens is not None
