@@ -138,6 +138,7 @@ def look_ahead(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
+    anyway: bool = False,
 ) -> TrainForecastAnswer:
     """Say which branches `train` would train, and where; nothing is written.
 
@@ -171,8 +172,10 @@ def look_ahead(
         if branch.action == "train"
     ]
     require_readable(workspace, intents, keep=False)
-    require_admissible(workspace, intents)
-    _require_room(workspace, base, {one.name: ordered[one.name] for one in intents}, resources)
+    if not anyway:
+        require_admissible(workspace, intents)
+        stale_orders = {one.name: ordered[one.name] for one in intents}
+        _require_room(workspace, base, stale_orders, resources)
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)

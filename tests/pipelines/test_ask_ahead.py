@@ -177,6 +177,8 @@ def test_what_memory_or_disk_cannot_hold_is_known_before(
         with pytest.raises(Unavailable, match=r"--anyway") as refused:
             act(small, {"roomy": data})
         assert lacking in refused.value.found
+    (planned,) = look_ahead(small, {"roomy": data}, anyway=True).branches
+    assert planned.action == "train", "as train does it"
     assert not (workspace.work / "branches/roomy").exists()
     monkeypatch.undo()
     (planned,) = look_ahead(workspace, {"roomy": data}).branches
@@ -233,6 +235,8 @@ def test_of_two_branches_one_is_registered_though_the_other_is_refused(
     assert added.returncode == 0, added.stderr
     ahead = btx(root, "train", "twice", "chat", "--dry-run")
     assert ahead.returncode == 3, ahead.stderr
+    ahead = btx(root, "train", "twice", "chat", "--dry-run", "--anyway")
+    assert ahead.returncode == 0, ahead.stderr
     for names in (("twice", "chat"), ("chat", "twice")):
         done = btx(root, "train", *names, "--anyway")
         assert done.returncode == 3, done.stderr
