@@ -104,7 +104,6 @@ def train(
 
     with workspace.writing(f"train {' '.join(experts)}"):
         base, corpora = _inputs(workspace, experts, seed)
-        refuse_evaluation_data(corpora.values())
         ordered = _orders(workspace, base, corpora, mode, resources)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
@@ -244,6 +243,7 @@ def _inputs(
     catalog = workspace.catalog
     base = catalog.get(seed or newest_seed(workspace), SeedFacts)
     corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
+    refuse_evaluation_data(corpora.values())
     for version in (base, *corpora.values()):
         _check_usable(workspace, version)
     for ref in (base.ref, *(one.ref for one in corpora.values()), *map(parse, base.facts.data)):

@@ -24,8 +24,9 @@ from pipelines.workspace.bars import bar
 from pipelines.workspace.fitted import kept
 from pipelines.workspace.orders import read_branches
 from pipelines.workspace.workspace import Recipes, Workspace, create
-from registry.errors import Refused, Unavailable
+from registry.errors import Invalid, Refused, Unavailable
 from registry.records.facts import DataStatement, SeedFacts
+from registry.records.kinds import DataUse
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 STATED = DataStatement(
@@ -158,6 +159,17 @@ def test_a_statement_of_the_data_that_the_gate_refuses_is_known_before(
             look_ahead(workspace, {"dated": str(version.ref)})
     finally:
         policy.write_text(before)
+
+
+def test_data_for_evaluation_alone_is_refused_before_anything_is_trained(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    corpus = written(tmp_path / "a.jsonl", [said(number) for number in range(200, 240)])
+    stated = STATED.model_copy(update={"use": DataUse.EVALUATION})
+    data = str(add_data(workspace, "measured", corpus, stated).ref)
+    for ask in (train, look_ahead):
+        with pytest.raises(Invalid, match="--use evaluation"):
+            ask(workspace, {"measured": data})
 
 
 @pytest.mark.parametrize("lacking", ["memory", "disk"])
