@@ -295,8 +295,8 @@ def _orders(
         own_text = _folder(workspace, corpus)
         order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
         ordered[name] = fitted.kept(before.get(name), order)
-        if ordered[name].chosen:
-            remark(f"{name}: {fitted.sentence(chosen, scope)}")
+        if settled := ordered[name].chosen:
+            remark(f"{name}: {fitted.sentence(settled, scope)}")
     return ordered
 
 

@@ -198,7 +198,10 @@ def test_what_memory_or_disk_cannot_hold_is_known_before(
 
 
 def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     written(tmp_path / "c/a.jsonl", [said(number) for number in range(40)])
     experts = {"far": str(add_data(workspace, "far", tmp_path / "c", STATED).ref)}
@@ -217,6 +220,9 @@ def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
     chosen = order.chosen or {}
     assert chosen["batch"] % 6 == 0
     assert chosen["accumulate"] == 1, "nobody knows the memory there"
+    capsys.readouterr()
+    look_ahead(shared, experts, anyway=True)
+    assert "far: accumulate 1, " in capsys.readouterr().err, "what is ordered stays, and is told"
     refused = order.model_copy(update={"chosen": {**chosen, "batch": 4}})
     assert kept(refused, order) == order, "what no training takes is chosen anew"
 
