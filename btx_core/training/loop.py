@@ -33,13 +33,13 @@ from btx_core.machine import (
     reshard,
     whole,
 )
-from btx_core.problems import NotFinite, WrongUsage
+from btx_core.problems import NotFinite
 from btx_core.progress import Progress
 from btx_core.routed import experts_computing_in, is_expert_parameter, parameter_counts
 from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.memory import WHOLE_GRADIENTS
 from btx_core.training.objectives import Batch, Objective
-from btx_core.training.recipes import Optimisation
+from btx_core.training.recipes import Optimisation, check_parts
 from btx_core.training.run_state import RunCheckpoints, RunState, Trained
 
 
@@ -182,7 +182,7 @@ def optimise(
     """
     wall_started, cpu_started = time.monotonic(), _cpu_seconds()
     machine = training.machine
-    check_parts(recipe, machine)
+    check_parts(recipe, machine.world)
     torch.manual_seed(recipe.seed)
     model = training.model
     if device_of(model).type != machine.device.type:
@@ -281,29 +281,6 @@ def _look(
         measured["heldout_loss"] = looks.look(training.model, step)
     reshard(training.model)
     return looks.judge(recipe)
-
-
-def check_parts(recipe: Optimisation, machine: Machine) -> None:
-    """Check that a step's sequences divide over the processes, and theirs into parts.
-
-    Raises:
-        WrongUsage: before anything is computed.
-    """
-    if recipe.batch % machine.world:
-        raise WrongUsage(
-            "recipe key batch",
-            found=f"{recipe.batch} sequences for {machine.world} processes",
-            expected=f"a multiple of {machine.world}",
-            next="change batch, or the number of processes",
-        )
-    rows = recipe.batch // machine.world
-    if recipe.accumulate > rows:
-        raise WrongUsage(
-            "recipe key accumulate",
-            found=f"{recipe.accumulate} parts of {rows} sequences, which is what a process takes",
-            expected=f"at most {rows}",
-            next="lower accumulate, or raise batch",
-        )
 
 
 def flops_per_token(model: torch.nn.Module, *, through: bool = True) -> float:

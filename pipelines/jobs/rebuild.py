@@ -16,7 +16,7 @@ from pathlib import Path
 from btx_core.files import replace_text
 from btx_core.mixing.recipe import MixRecipe
 from btx_core.mixing.weight_files import SEED_EXPERT, SHARED, expert_file
-from btx_core.training.recipes import TuneRecipe
+from btx_core.training.recipes import TuneRecipe, check_parts
 from pipelines.jobs import collect_evidence, gates, state_facts, tell_lineage
 from pipelines.jobs.build_plan import (
     Plan,
@@ -37,7 +37,7 @@ from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, FolderOrder, GrownFrom, MemberOrder
-from pipelines.workspace.placement import ExecutorName, StageName
+from pipelines.workspace.placement import ExecutorName, Resources, StageName
 from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import MeasuredReport, MixReport, TuneReport
 from pipelines.workspace.workspace import Workspace
@@ -232,15 +232,29 @@ def look_ahead(
 def _places(
     workspace: Workspace, planned: Plan, executor: ExecutorName | None
 ) -> tuple[PlannedStage, ...]:
-    """Return where each stage runs. Raises Invalid for resources that cannot be honoured."""
+    """Return where each stage runs.
+
+    Raises:
+        Invalid: for resources that cannot be honoured.
+        WrongUsage: for a step that the processes cannot share.
+    """
     settings, places = workspace.settings, [MIX]
     for stage in PLACED:
         resources = settings.resources(stage, executor)
         check(resources, Clusters.of(settings))
-        tunes = stage == "tune"
-        needed = tuning_need(workspace, planned, resources, planned.chosen) if tunes else None
+        needed = None
+        if stage == "tune":
+            _check_parts(planned, resources)
+            needed = tuning_need(workspace, planned, resources, planned.chosen)
         places.append(placed(stage, resources, needed))
     return tuple(places)
+
+
+def _check_parts(planned: Plan, resources: Resources) -> None:
+    """Refuse a step of tuning that the processes cannot share."""
+    tuned = recipe(TuneRecipe, planned.ordered.tune)
+    if tuned.mode != "none":
+        check_parts(tuned, resources.processes)
 
 
 def _unchanged(planned: Plan) -> RebuildAnswer:

@@ -15,7 +15,7 @@ from typing import Any
 
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
-from btx_core.training.recipes import TrainRecipe
+from btx_core.training.recipes import TrainRecipe, check_beside, check_parts
 from pipelines.jobs import gates, state_facts
 from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
@@ -292,6 +292,11 @@ def _orders(
         needs = partial(_need, workspace, base, given, resources)
         rows = recipe(TrainRecipe, complete(given, chosen)).batch
         chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
+        ordered_recipe = recipe(TrainRecipe, complete(given, chosen))
+        check_parts(ordered_recipe, resources.processes)
+        # On the seed's own text nothing is told apart.
+        if str(corpus.ref) not in base.facts.data:
+            check_beside(ordered_recipe, has_general=bool(general and ordered_recipe.replay))
         own_text = _folder(workspace, corpus)
         order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
         ordered[name] = fitted.kept(before.get(name), order)
