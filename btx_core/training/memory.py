@@ -7,6 +7,7 @@ model, is a constant that the caller adds. Whether it fits is left to whoever kn
 Shapes: S tokens of a sequence, D model width, F feed-forward width, E experts, K experts a token.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -145,6 +146,8 @@ class RunShape:
         recompute: whether activations are computed again on the way back.
         logits_chunk: targets whose logits are in memory at a time; 0: all of a part.
         processes: that share the model; 1: it is whole.
+        expert_parallel: processes that divide the experts of a mixture, where they divide them
+            evenly.
     """
 
     trains: Trains
@@ -155,6 +158,7 @@ class RunShape:
     recompute: bool = False
     logits_chunk: int = 0
     processes: int = 1
+    expert_parallel: int = 1
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,9 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
     share = run.processes
     rows = -(-run.batch // (run.processes * run.accumulate))
     tokens = rows * run.sequence
-    layer = (model.expert_parameters + model.router_parameters) // model.layers
+    # Experts that are divided are never whole in one process, all together.
+    experts = model.expert_parameters // math.gcd(run.expert_parallel, model.experts)
+    layer = (experts + model.router_parameters) // model.layers
     layer += 2 * model.width * (model.heads_width + model.key_value_width + 1)
     head = model.vocabulary * model.width
     # Two layers, one computing and one on its way, and the embedding and head, which stay.

@@ -94,6 +94,7 @@ def _need(
         recompute=resources.recompute,
         logits_chunk=max(1, LOGITS_AT_ONCE // shape.vocabulary),
         processes=resources.processes,
+        expert_parallel=resources.expert_parallel,
     )
     libraries = LIBRARIES_ON_GPU if resources.gpus else LIBRARIES
     return memory_of(shape, run, teachers).total + libraries

@@ -67,6 +67,18 @@ def test_what_lowers_the_need_lowers_what_is_said(seed: Path) -> None:
     assert needs[2] < needs[3]
 
 
+def test_experts_that_are_divided_are_not_gathered(seed: Path) -> None:
+    def need(experts: int, divided: int) -> int:
+        resources = replace(on(8), expert_parallel=divided)
+        return memory_need.of_tuning(seed, experts, (MixRecipe(), TUNE), resources) or 0
+
+    # Of one expert in one layer; two layers are whole at a time, in bfloat16.
+    expert = 3 * CONFIG["hidden_size"] * CONFIG["intermediate_size"]
+    for divided in (2, 8):
+        assert need(8, 1) - need(8, divided) == 2 * (8 - 8 // divided) * expert * 2
+    assert need(9, 8) == need(9, 1), "nine are not divided by eight"
+
+
 def test_growth_is_told_the_build_that_runs_beside_and_its_larger_steps(seed: Path) -> None:
     def need(*, grows: bool, **settings: float) -> int:
         recipes = (MixRecipe(), replace(TUNE, grow=0.2, **settings))
