@@ -38,6 +38,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (TrainRecipe, "steps", 1.5),
         (TrainRecipe, "precision", "bf16"),  # would quietly have been float32
         (TrainRecipe, "learning_rate", float("nan")),
+        (TuneRecipe, "learning_rate", float("inf")),
         (TuneRecipe, "mode", "everything"),
         (TuneRecipe, "batch", 0),
         (TuneRecipe, "keep", "auto"),  # only what fits the model is chosen
