@@ -300,6 +300,7 @@ def _outliers(routing: Routing) -> tuple[list[str], list[str]]:
         for expert, shares in enumerate(zip(*by_domain, strict=True)):
             if max(shares) < 0.01 / len(by_domain[0]):
                 dead.append(f"layer {layer}, expert {expert}")
-            if min(shares) > 0.9:
+            # An only expert takes all that there is.
+            if min(shares) > 0.9 and len(by_domain[0]) > 1:
                 dominant.append(f"layer {layer}, expert {expert}")
     return dead, dominant

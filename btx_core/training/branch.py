@@ -17,7 +17,6 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.dense import FEED_FORWARD, feed_forward_blocks
 from btx_core.machine import Machine, here, load
-from btx_core.problems import WrongUsage
 from btx_core.texts import AnyText
 from btx_core.tokens import end_token
 from btx_core.training.adapter import add_adapters
@@ -25,7 +24,7 @@ from btx_core.training.beside import GENERAL, BesideSeed, beside_seed
 from btx_core.training.heldout import HeldOutLooks
 from btx_core.training.loop import UNWATCHED, Training, TrainingReport, Watch, optimise
 from btx_core.training.objectives import NextToken
-from btx_core.training.recipes import BranchMode, TrainRecipe
+from btx_core.training.recipes import BranchMode, TrainRecipe, check_beside
 from btx_core.training.run_state import RunCheckpoints
 from btx_core.training.write_back import write_branch
 
@@ -70,7 +69,7 @@ def train(
     # On general text there is nothing to tell apart.
     beside = bool(recipe.beside) and not any(folder in data for folder in general)
     if beside:
-        _check_beside(recipe, mixture)
+        check_beside(recipe, has_general=GENERAL in mixture.corpora)
     machine = here()
     compute = torch.bfloat16 if recipe.precision == "bfloat16" else None
     branch = load_branch(seed_model, recipe.mode, machine=machine, compute=compute)
@@ -158,25 +157,3 @@ def _mixture(
         corpora[GENERAL] = Corpus.of(general, tokenizer, recipe.seed)
         shares = {OWN: 1 - recipe.replay, GENERAL: recipe.replay}
     return Mixture(corpora, shares)
-
-
-def _check_beside(recipe: TrainRecipe, mixture: Mixture) -> None:
-    subject = "[recipe.train] beside"
-    # In any other mode the seed model's block would meet states that it never saw.
-    if recipe.mode != "anchored":
-        raise WrongUsage(
-            subject,
-            found=f'mode = "{recipe.mode}"',
-            expected='mode = "anchored"',
-            next="choose one of the two",
-        )
-    if GENERAL not in mixture.corpora:
-        raise WrongUsage(
-            subject,
-            found="no general rows to tell the domain from",
-            expected="replay above 0",
-            next=(
-                "set replay = 0.5, and name the seed's data: "
-                "btx seed add NAME PATH --data data/NAME"
-            ),
-        )

@@ -7,6 +7,7 @@ model, is a constant that the caller adds. Whether it fits is left to whoever kn
 Shapes: S tokens of a sequence, D model width, F feed-forward width, E experts, K experts a token.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -124,6 +125,15 @@ class ModelShape:
         """All of them."""
         return self.expert_parameters + self.router_parameters + self.shared_parameters
 
+    def adapters(self, trains: Trains, rank: int) -> int:
+        """Return how many parameters adapters of a rank have on all matrices that would train."""
+        per_layer = 3 * (self.width + self.feed_forward)
+        head = 0
+        if trains == "all":
+            per_layer += 4 * self.width + 2 * (self.heads_width + self.key_value_width)
+            head = 0 if self.tied else self.width + self.vocabulary
+        return rank * (self.layers * per_layer + head)
+
     def trained(self, trains: Trains) -> int:
         """Return how many parameters train."""
         return {
@@ -147,6 +157,9 @@ class RunShape:
         recompute: whether activations are computed again on the way back.
         logits_chunk: targets whose logits are in memory at a time; 0: all of a part.
         processes: that share the model; 1: it is whole.
+        expert_parallel: processes that divide the experts of a mixture, where they divide them
+            evenly.
+        lora_rank: of adapters that train in place of a branch's parameters; 0: these train.
     """
 
     trains: Trains
@@ -157,6 +170,8 @@ class RunShape:
     recompute: bool = False
     logits_chunk: int = 0
     processes: int = 1
+    expert_parallel: int = 1
+    lora_rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,18 +218,24 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
         Bytes by what they are for.
     """
     computed = BFLOAT16 if run.bfloat16 else FLOAT32
-    trained = model.trained(run.trains)
-    frozen = model.parameters - trained
+    loaded = model.trained(run.trains)
+    frozen = model.parameters - loaded
     share = run.processes
+    # Each process holds adapters whole, beside the parameters that they are put on.
+    adapters = model.adapters(run.trains, run.lora_rank)
+    trained = 0 if adapters else loaded
     rows = -(-run.batch // (run.processes * run.accumulate))
     tokens = rows * run.sequence
-    layer = (model.expert_parameters + model.router_parameters) // model.layers
+    # Experts that are divided are never whole in one process, all together.
+    experts = model.expert_parameters // math.gcd(run.expert_parallel, model.experts)
+    layer = (experts + model.router_parameters) // model.layers
     layer += 2 * model.width * (model.heads_width + model.key_value_width + 1)
     head = model.vocabulary * model.width
     # Two layers, one computing and one on its way, and the embedding and head, which stay.
     gathered = (2 * layer + head) * computed if share > 1 else 0
     # Its gradient is whole too until it is divided.
-    gathered += layer * computed if share > 1 and run.trains in ("all", "feed-forward") else 0
+    divided_later = trained > 0 and run.trains in ("all", "feed-forward")
+    gathered += layer * computed if share > 1 and divided_later else 0
     if share > 1 and run.accumulate > 1 and trained * FLOAT32 <= WHOLE_GRADIENTS:
         gathered += trained * FLOAT32
     kept = _kept(model) * tokens * computed
@@ -222,9 +243,9 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
     activations = states + kept if run.recompute else model.layers * kept
     targets = min(tokens, run.logits_chunk) if run.logits_chunk else tokens
     return Memory(
-        weights=(trained * FLOAT32 + frozen * computed) // share,
-        gradients=trained * FLOAT32 // share,
-        averages=ADAM_AVERAGES * trained * FLOAT32 // share,
+        weights=(loaded * FLOAT32 + frozen * computed) // share + adapters * FLOAT32,
+        gradients=trained * FLOAT32 // share + adapters * FLOAT32,
+        averages=ADAM_AVERAGES * (trained * FLOAT32 // share + adapters * FLOAT32),
         gathered=gathered,
         activations=activations,
         logits=LOGITS * targets * model.vocabulary * FLOAT32,

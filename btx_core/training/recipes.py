@@ -149,8 +149,12 @@ def growing(recipe: TuneRecipe, *, joins: bool) -> TuneRecipe:
 def check_parts(recipe: Optimisation, processes: int) -> None:
     """Check that a step's sequences divide over the processes, and theirs into parts.
 
+    Args:
+        recipe: every key resolved.
+        processes: that compute a step together.
+
     Raises:
-        WrongUsage: before anything is computed.
+        WrongUsage: naming the key.
     """
     if recipe.batch % processes:
         raise WrongUsage(
@@ -166,4 +170,53 @@ def check_parts(recipe: Optimisation, processes: int) -> None:
             found=f"{recipe.accumulate} parts of {rows} sequences, which is what a process takes",
             expected=f"at most {rows}",
             next="lower accumulate, or raise batch",
+        )
+
+
+def check_beside(recipe: TrainRecipe, *, has_general: bool) -> None:
+    """Check that a branch can be trained beside its seed model, where the recipe asks for that.
+
+    Args:
+        recipe: every key resolved.
+        has_general: whether there is general text among what is trained on.
+
+    Raises:
+        WrongUsage: for what `beside` builds on.
+    """
+    subject = "[recipe.train] beside"
+    # In any other mode the seed model's block would meet states that it never saw.
+    if recipe.beside and recipe.mode != "anchored":
+        raise WrongUsage(
+            subject,
+            found=f'mode = "{recipe.mode}"',
+            expected='mode = "anchored"',
+            next="choose one of the two",
+        )
+    if recipe.beside and not has_general:
+        raise WrongUsage(
+            subject,
+            found="no general rows to tell the domain from",
+            expected="replay above 0",
+            next=(
+                "set replay = 0.5, and name the seed's data: "
+                "btx seed add NAME PATH --data data/NAME"
+            ),
+        )
+
+
+def check_taught(recipe: TuneRecipe) -> None:
+    """Check that what is tuned has something to learn.
+
+    Args:
+        recipe: every key resolved.
+
+    Raises:
+        WrongUsage: for a recipe that gives shared parameters nothing to learn.
+    """
+    if recipe.mode not in ("none", "router") and not (recipe.text or recipe.keep):
+        raise WrongUsage(
+            "[recipe.tune] text, keep",
+            found=f'both 0, mode = "{recipe.mode}"',
+            expected='mode = "router"',
+            next="give text a weight: 1",
         )

@@ -19,7 +19,6 @@ from btx_core.batches import Corpus, Mixture
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.machine import Machine, load
 from btx_core.mixing.weight_files import PROVENANCE, ROUTER, SHARED
-from btx_core.problems import WrongUsage
 from btx_core.routed import RoutedModel
 from btx_core.texts import AnyText
 from btx_core.tokens import end_token
@@ -35,7 +34,7 @@ from btx_core.training.loop import (
 )
 from btx_core.training.objectives import GENERAL, Teacher, Tuning
 from btx_core.training.openings import Openings
-from btx_core.training.recipes import TuneRecipe, growing
+from btx_core.training.recipes import TuneRecipe, check_taught, growing
 from btx_core.training.router_start import (
     Grown,
     OwnExpert,
@@ -138,13 +137,7 @@ class TuneJob:
         Raises:
             WrongUsage: for a recipe that gives shared parameters nothing to learn.
         """
-        if recipe.mode not in ("none", "router") and not (recipe.text or recipe.keep):
-            raise WrongUsage(
-                "[recipe.tune] text, keep",
-                found=f'both 0, mode = "{recipe.mode}"',
-                expected='mode = "router"',
-                next="give text a weight: 1",
-            )
+        check_taught(recipe)
         routed = RoutedModel.load(
             inputs.mixed,
             torch.float32,

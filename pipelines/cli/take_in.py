@@ -283,7 +283,7 @@ def train_command(
     if recipe is not None:
         workspace = workspace.training_by(read_recipes(recipe))
     if dry_run:
-        plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen)
+        plan = look_ahead(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)
         print_answer(plan, json, _forecast_text(plan))
         return
     branches = train(workspace, domains, seed=seed, mode=mode, executor=chosen, anyway=anyway)

@@ -40,8 +40,9 @@ class Growing:
 def growing_from(workspace: Workspace, planned: Plan) -> Growing | None:
     """Return the build that the plan is tuned on from; None: it is tuned from nothing.
 
-    It is the newest of the line's builds by the same recipe of the same seed that is in use: where
-    the last one holds what was withdrawn, one from before may still do.
+    It is the newest of the line's builds by the same recipe of the same seed that is in use and
+    holds an expert of the plan: where the last one holds what was withdrawn, one from before may
+    still do.
 
     Args:
         workspace: where the builds are.
@@ -56,7 +57,9 @@ def growing_from(workspace: Workspace, planned: Plan) -> Growing | None:
         if _is_alike(planned, build) and workspace.catalog.status(build.ref) not in UNUSABLE:
             kept = _kept_rows(planned, build.facts)
             joining = len(planned.members) + _seed_rows(build.facts) - len(kept)
-            return Growing(build, kept, joining)
+            # Beside nothing that stays, no router weights can be fitted to what joins.
+            if kept:
+                return Growing(build, kept, joining)
     return None
 
 

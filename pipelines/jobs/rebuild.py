@@ -242,7 +242,7 @@ def _places(
 
     Raises:
         Invalid: for resources that cannot be honoured.
-        WrongUsage: for a batch that the processes of the tuning cannot share.
+        WrongUsage: for a step that the processes cannot share.
     """
     settings, places = workspace.settings, [MIX]
     for stage in PLACED:

@@ -15,7 +15,7 @@ from typing import Any
 
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
-from btx_core.training.recipes import TrainRecipe, check_parts
+from btx_core.training.recipes import TrainRecipe, check_beside, check_parts
 from pipelines.jobs import gates, state_facts
 from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
@@ -104,7 +104,6 @@ def train(
 
     with workspace.writing(f"train {' '.join(experts)}"):
         base, corpora = _inputs(workspace, experts, seed)
-        refuse_evaluation_data(corpora.values())
         ordered = _orders(workspace, base, corpora, mode, resources)
         _write(workspace.root, ordered)
         targets = {f"train@{name}": name for name in experts}
@@ -138,6 +137,7 @@ def look_ahead(
     seed: str | None = None,
     mode: str | None = None,
     executor: ExecutorName | None = None,
+    anyway: bool = False,
 ) -> TrainForecastAnswer:
     """Say which branches `train` would train, and where; nothing is written.
 
@@ -171,8 +171,10 @@ def look_ahead(
         if branch.action == "train"
     ]
     require_readable(workspace, intents, keep=False)
-    require_admissible(workspace, intents)
-    _require_room(workspace, base, {one.name: ordered[one.name] for one in intents}, resources)
+    if not anyway:
+        require_admissible(workspace, intents)
+        stale_orders = {one.name: ordered[one.name] for one in intents}
+        _require_room(workspace, base, stale_orders, resources)
     needed = memory_need.worst(
         [
             _need(workspace, base, order.recipe, resources, order.chosen)
@@ -241,6 +243,7 @@ def _inputs(
     catalog = workspace.catalog
     base = catalog.get(seed or newest_seed(workspace), SeedFacts)
     corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
+    refuse_evaluation_data(corpora.values())
     for version in (base, *corpora.values()):
         _check_usable(workspace, version)
     for ref in (base.ref, *(one.ref for one in corpora.values()), *map(parse, base.facts.data)):
@@ -289,10 +292,13 @@ def _orders(
         needs = partial(_need, workspace, base, given, resources)
         rows = recipe(TrainRecipe, complete(given, chosen)).batch
         chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
-        own_text = order_of(corpus)
-        order = BranchOrder(data=own_text, recipe=given, chosen=chosen, **shared)
+        order = BranchOrder(data=order_of(corpus), recipe=given, chosen=chosen, **shared)
         order = fitted.kept(before.get(name), order)
-        check_parts(recipe(TrainRecipe, complete(given, order.chosen)), resources.processes)
+        settled = recipe(TrainRecipe, complete(given, order.chosen))
+        check_parts(settled, resources.processes)
+        # On the seed's own text nothing is told apart.
+        if str(corpus.ref) not in base.facts.data:
+            check_beside(settled, has_general=bool(general and settled.replay))
         if order.chosen:
             remark(f"{name}: {fitted.sentence(order.chosen, scope)}")
         ordered[name] = order

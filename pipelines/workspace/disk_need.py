@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from btx_core.training.memory import ADAM_AVERAGES, FLOAT32
+from btx_core.training.memory import ADAM_AVERAGES, FLOAT32, Trains
 from btx_core.training.recipes import TrainRecipe
 from pipelines.workspace.memory_need import shape_of
 
@@ -39,5 +39,6 @@ def _checkpoint(seed: Path, recipe: TrainRecipe) -> int:
     shape = shape_of(seed)
     if shape is None:
         return 0
-    trained = shape.trained("feed-forward" if recipe.mode == "anchored" else "all")
+    trains: Trains = "feed-forward" if recipe.mode == "anchored" else "all"
+    trained = shape.adapters(trains, recipe.lora_rank) or shape.trained(trains)
     return trained * FLOAT32 * (1 + ADAM_AVERAGES)

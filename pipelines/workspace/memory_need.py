@@ -92,6 +92,8 @@ def _need(
         recompute=resources.recompute,
         logits_chunk=max(1, LOGITS_AT_ONCE // shape.vocabulary),
         processes=resources.processes,
+        expert_parallel=resources.expert_parallel,
+        lora_rank=recipe.lora_rank if isinstance(recipe, TrainRecipe) else 0,
     )
     libraries = LIBRARIES_ON_GPU if resources.gpus else LIBRARIES
     return memory_of(shape, run, teachers).total + libraries

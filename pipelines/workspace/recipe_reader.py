@@ -1,5 +1,6 @@
 """A recipe from plain settings: btx.toml's tables, or what a build recorded of itself."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
@@ -79,7 +80,7 @@ def recipe(kind: type[T], settings: JsonObject) -> T:
         chosen[key] = _of_type(types[key], float(value) if whole else value, name)
         least = 1 if key in AT_LEAST_ONE else 0
         # Written so that NaN is refused too.
-        if isinstance(value, int | float) and not value >= least:
+        if isinstance(value, int | float) and not least <= value < math.inf:
             raise Invalid(
                 name, found=str(value), expected=f"at least {least}", next="fix the value"
             )

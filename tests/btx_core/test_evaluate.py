@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 from btx_core.machine import load
 from btx_core.measuring import ensemble, scoring
 from btx_core.measuring.attribution import routing_shares
-from btx_core.measuring.evaluation import evaluate
+from btx_core.measuring.evaluation import _outliers, evaluate
 from btx_core.measuring.samples import HeldOut, Limits, batches, sample
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.routed import RoutedModel
@@ -184,6 +184,11 @@ def test_an_expert_that_no_router_chooses_is_named_dead(
         found = evaluate(tmp_path, {"math": tiny_corpora / "math"}, max_tokens=400)
         dead[top_k] = [line.rpartition(" ")[0] for line in found.dead]
     assert dead == {3: [], 2: ["layer 0, expert", "layer 1, expert"]}
+
+
+def test_an_expert_that_takes_nearly_all_is_dominant_unless_it_is_the_only_one() -> None:
+    assert _outliers({"math": [[0.95, 0.05]], "code": [[0.91, 0.09]]})[1] == ["layer 0, expert 0"]
+    assert _outliers({"math": [[1.0]], "code": [[1.0]]}) == ([], [])
 
 
 def test_copies_of_one_model_vote_as_that_model(tiny_seed: Path, tiny_corpora: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from btx_core.problems import Unsupported
-from btx_core.training.memory import ModelShape, RunShape, memory_of
+from btx_core.training.adapter import add_adapters
+from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -65,6 +66,18 @@ def test_the_parameters_of_a_dense_model_and_of_a_mixture_are_counted_exactly(ti
     assert found == shape.mixed(3)
     experts = [each for name, each in mixed.named_parameters() if ".experts." in name]
     assert found.trained("feed-forward") == sum(each.numel() for each in experts)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("trains", ["feed-forward", "all"])
+def test_the_parameters_of_adapters_are_counted_exactly(tied: bool, trains: Trains) -> None:
+    dense = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied))
+    for name, parameter in dense.named_parameters():
+        parameter.requires_grad_(trains == "all" or ".mlp." in name)
+    adapters = [each for each in add_adapters(dense, 3).parameters() if each.requires_grad]
+    shape = ModelShape.of(dense.config.to_dict())
+    assert shape.adapters(trains, 3) == sum(each.numel() for each in adapters)
+    assert shape.adapters(trains, 0) == 0
 
 
 def test_an_8b_branch_and_its_mixture_take_what_their_weights_say() -> None:

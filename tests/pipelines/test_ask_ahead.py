@@ -26,8 +26,9 @@ from pipelines.workspace.fitted import kept
 from pipelines.workspace.orders import read_branches
 from pipelines.workspace.settings_file import Recipes
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Refused, Unavailable
+from registry.errors import Invalid, Refused, Unavailable
 from registry.records.facts import DataStatement, SeedFacts
+from registry.records.kinds import DataUse
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 STATED = DataStatement(
@@ -162,6 +163,17 @@ def test_a_statement_of_the_data_that_the_gate_refuses_is_known_before(
         policy.write_text(before)
 
 
+def test_data_for_evaluation_alone_is_refused_before_anything_is_trained(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    corpus = written(tmp_path / "a.jsonl", [said(number) for number in range(200, 240)])
+    stated = STATED.model_copy(update={"use": DataUse.EVALUATION})
+    data = str(add_data(workspace, "measured", corpus, stated).ref)
+    for ask in (train, look_ahead):
+        with pytest.raises(Invalid, match="--use evaluation"):
+            ask(workspace, {"measured": data})
+
+
 @pytest.mark.parametrize("lacking", ["memory", "disk"])
 def test_what_memory_or_disk_cannot_hold_is_known_before(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
@@ -179,6 +191,8 @@ def test_what_memory_or_disk_cannot_hold_is_known_before(
         with pytest.raises(Unavailable, match=r"--anyway") as refused:
             act(small, {"roomy": data})
         assert lacking in refused.value.found
+    (planned,) = look_ahead(small, {"roomy": data}, anyway=True).branches
+    assert planned.action == "train", "as train does it"
     assert not (workspace.work / "branches/roomy").exists()
     monkeypatch.undo()
     (planned,) = look_ahead(workspace, {"roomy": data}).branches
@@ -186,7 +200,10 @@ def test_what_memory_or_disk_cannot_hold_is_known_before(
 
 
 def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     written(tmp_path / "c/a.jsonl", [said(number) for number in range(40)])
     experts = {"far": str(add_data(workspace, "far", tmp_path / "c", STATED).ref)}
@@ -205,6 +222,9 @@ def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
     chosen = order.chosen or {}
     assert chosen["batch"] % 6 == 0
     assert chosen["accumulate"] == 1, "nobody knows the memory there"
+    capsys.readouterr()
+    look_ahead(shared, experts, anyway=True)
+    assert "far: accumulate 1, " in capsys.readouterr().err, "what is ordered stays, and is told"
     refused = order.model_copy(update={"chosen": {**chosen, "batch": 4}})
     assert kept(refused, order) == order, "what no training takes is chosen anew"
 
@@ -235,6 +255,8 @@ def test_of_two_branches_one_is_registered_though_the_other_is_refused(
     assert added.returncode == 0, added.stderr
     ahead = btx(root, "train", "twice", "chat", "--dry-run")
     assert ahead.returncode == 3, ahead.stderr
+    ahead = btx(root, "train", "twice", "chat", "--dry-run", "--anyway")
+    assert ahead.returncode == 0, ahead.stderr
     monkeypatch.setattr(train_module, "require_admissible", lambda *given: None)
     with pytest.raises(Refused) as refused:
         pipelines.Workspace.open(root).train({"twice": "data/twice", "chat": "data/chat"})

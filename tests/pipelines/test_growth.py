@@ -156,6 +156,21 @@ def test_a_larger_batch_of_growth_is_shared_by_the_processes_or_refused_at_the_d
     assert look_ahead(workspace, Request(from_nothing=True)).status == "planned"
 
 
+@pytest.mark.slow
+def test_a_build_that_keeps_no_expert_of_the_one_before_is_tuned_from_nothing(
+    own_story: Workspace,
+) -> None:
+    settings = own_story.root / "btx.toml"
+    alone = "[recipe.mix]\nseed_expert = false\ntop_k = 1\n"
+    settings.write_text(settings.read_text().replace("[recipe.tune]\n", alone + TUNING))
+    workspace = Workspace.find(own_story.root)
+    rebuild(workspace, Request(without=["code"]))
+    swapped = Request(without=["math"])
+    for tuning in (look_ahead(workspace, swapped).tuning, rebuild(workspace, swapped).tuning):
+        assert tuning
+        assert tuning.from_ == "nothing"
+
+
 def cost(workspace: Workspace, build: str) -> int:
     tokens = workspace.catalog.get(build, BuildFacts).facts.cost.tune.tokens
     assert tokens is not None

@@ -15,7 +15,7 @@ from btx_core.training.memory import ModelShape
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.cli.output import place_text
 from pipelines.stages import executors, gpus
-from pipelines.workspace import memory_need
+from pipelines.workspace import disk_need, memory_need
 from pipelines.workspace.placement import Resources, check_counts
 from registry.errors import Invalid
 
@@ -65,6 +65,31 @@ def test_what_lowers_the_need_lowers_what_is_said(seed: Path) -> None:
     assert all(needs)
     assert needs[0] < needs[1]
     assert needs[2] < needs[3]
+
+
+def test_adapters_lower_the_need_of_memory_and_disk(seed: Path) -> None:
+    for mode in ("anchored", "full"):
+        whole = replace(TRAIN, mode=mode)
+        adapted = replace(whole, lora_rank=16)
+        trained = memory_need.of_training(seed, whole, on(1)) or 0
+        # A gradient and two averages of each parameter less; the adapters are few.
+        lower = trained - (memory_need.of_training(seed, adapted, on(1)) or 0)
+        shape = ModelShape.of(CONFIG)
+        loaded = shape.trained("feed-forward" if mode == "anchored" else "all")
+        assert lower == pytest.approx(3 * 4 * loaded, rel=0.02)
+        assert disk_need.of_training(seed, [adapted]) < disk_need.of_training(seed, [whole]) / 50
+
+
+def test_experts_that_are_divided_are_not_gathered(seed: Path) -> None:
+    def need(experts: int, divided: int) -> int:
+        resources = replace(on(8), expert_parallel=divided)
+        return memory_need.of_tuning(seed, experts, (MixRecipe(), TUNE), resources) or 0
+
+    # Of one expert in one layer; two layers are whole at a time, in bfloat16.
+    expert = 3 * CONFIG["hidden_size"] * CONFIG["intermediate_size"]
+    for divided in (2, 8):
+        assert need(8, 1) - need(8, divided) == 2 * (8 - 8 // divided) * expert * 2
+    assert need(9, 8) == need(9, 1), "nine are not divided by eight"
 
 
 def test_growth_is_told_the_build_that_runs_beside_and_its_larger_steps(seed: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 
 from btx_core.files import replace_text
 from btx_core.mixing.mix import MixRecipe
+from btx_core.problems import WrongUsage
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.jobs.build_plan import Request
 from pipelines.jobs.rebuild import look_ahead, rebuild
+from pipelines.jobs.train import look_ahead as train_ahead
 from pipelines.jobs.train import train
 from pipelines.stages.dvc_runs import commit
 from pipelines.workspace.orders import BRANCHES, branches_text, read_branches
@@ -36,6 +39,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (TrainRecipe, "steps", 1.5),
         (TrainRecipe, "precision", "bf16"),  # would quietly have been float32
         (TrainRecipe, "learning_rate", float("nan")),
+        (TuneRecipe, "learning_rate", float("inf")),
         (TuneRecipe, "mode", "everything"),
         (TuneRecipe, "batch", 0),
         (TuneRecipe, "keep", "auto"),  # only what fits the model is chosen
@@ -105,11 +109,40 @@ def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspa
         ({"tune": {"mode": "router", "step": 3}}, r"\[recipe\.tune\] step\n"),
         ({"evaluate": {"max_tokens": 0}}, r"\[recipe\.evaluate\] max_tokens\n"),
         ({"mix": {"top_k": 99}}, "top_k"),
+        ({"tune": {"text": 0, "keep": 0}}, "text, keep"),
     ):
         with pytest.raises(Exception, match=named) as raised:
             rebuild(own_story, Request(recipes=Recipes(**tables)))
         assert getattr(raised.value, "exit_status", None) == 2
     assert own_story.catalog.head() == head
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("[machine]\nprocesses = 3\n", "recipe key batch"),
+        ("[recipe.expert.again]\naccumulate = 5\n", "recipe key accumulate"),
+        ("[recipe.expert.again]\nbeside = 0.7\n", r"\[recipe\.train\] beside"),
+    ],
+)
+def test_what_a_stage_would_refuse_of_a_recipe_is_refused_before_anything_runs(
+    own_story: Workspace, setting: str, named: str
+) -> None:
+    head = own_story.catalog.head()
+    with (own_story.root / "btx.toml").open("a") as file:
+        file.write(setting)
+    workspace, without = Workspace.find(own_story.root), Request(without=["math"])
+    acts: list[Callable[[], object]] = [
+        partial(train, workspace, {"again": "data/math"}),
+        partial(train_ahead, workspace, {"again": "data/math"}),
+    ]
+    if "[machine]" in setting:
+        acts += [partial(rebuild, workspace, without), partial(look_ahead, workspace, without)]
+    for act in acts:
+        with pytest.raises(WrongUsage, match=named):
+            act()
+    assert own_story.catalog.head() == head
+    assert not (workspace.work / "branches/again").exists()
 
 
 def test_a_recipe_of_one_expert_changes_its_branch_alone(
