@@ -62,7 +62,7 @@ ENVIRONMENT = {
     "BTX_KEY_PASSPHRASE": "the passphrase of that key",
     "BTX_MODEL_KEY_FILE": "the key that `btx export --sign` signs with",
     "BTX_HEADS": "the folder for heads of the log, in place of `~/.config/btx/heads`",
-    "BTX_LOG": "`debug`, `info` or `warning`: what is said on stderr beside answers",
+    "BTX_LOG": "`debug`, `info`, `warning` or `error`: what is said on stderr beside answers",
     "BTX_EXPERT_PARALLEL": "older form of `[machine] expert_parallel`",
     "BTX_RECOMPUTE": "older form of `[machine] recompute`",
 }
@@ -159,7 +159,8 @@ def recipes() -> str:
     parts = [
         "# Recipes\n",
         "The tables `[recipe.train]`, `[recipe.mix]`, `[recipe.tune]` and `[recipe.evaluate]` in "
-        "`btx.toml`, or in a file for `btx rebuild --recipe`. What is not named keeps its default. "
+        "`btx.toml`, or in a file for `--recipe` of `btx train` and `btx rebuild`. What is not "
+        "named keeps its default. "
         f"{left_open} are chosen by the seed's size, the text and the memory, unless they are "
         "named.\n",
     ]

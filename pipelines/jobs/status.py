@@ -7,7 +7,8 @@ from pathlib import Path
 from pipelines.jobs.due_dates import due_dates
 from pipelines.workspace.bars import Note
 from pipelines.workspace.workspace import Workspace
-from registry.governance import approving, people
+from registry.catalogue.catalog import Catalog
+from registry.governance import approving, erasure, people
 from registry.records.answers.upkeep import DiskUse, StatusAnswer, Waiting
 from registry.records.facts import (
     BuildFacts,
@@ -48,6 +49,7 @@ def status(workspace: Workspace) -> StatusAnswer:
         if kind.kind == Kind.BUILD and in_use:
             newest_build = str(in_use[-1].ref)
             waiting += _releases(workspace, [one.of(BuildFacts) for one in in_use], statuses)
+    waiting += _erasures(catalog)
     return StatusAnswer(
         workspace=str(workspace.root),
         head=catalog.head(),
@@ -77,13 +79,31 @@ def _releases(
 def _release(workspace: Workspace, build: str) -> Waiting:
     """Return who must act before a build can be released."""
     catalog = workspace.catalog
-    if approving.approvals(catalog, catalog.get(build, BuildFacts)):
+    version = catalog.get(build, BuildFacts)
+    if approving.approvals(catalog, version):
         who, command = "a registrar", f"btx release {build}"
     else:
-        listed = people.roll(catalog).values()
-        approvers = [person.name for person in listed if "approver" in person.roles]
-        who, command = " or ".join(approvers) or "an approver", f"btx approve {build}"
+        who = _others(catalog, version.actor, ("approver",)) or "an approver"
+        command = f"btx approve {build}"
     return Waiting(what=build, who=who, next=command)
+
+
+def _erasures(catalog: Catalog) -> Iterator[Waiting]:
+    """Yield the erasures that a second person has to confirm."""
+    for event in erasure.waiting(catalog):
+        who = _others(catalog, event.actor, erasure.CONFIRMED_BY)
+        yield Waiting(
+            what=f"erasure {event.seq} of {event.subject}",
+            who=who or f"another {' or '.join(erasure.CONFIRMED_BY)}",
+            next=f"btx erase --confirm {event.seq}",
+        )
+
+
+def _others(catalog: Catalog, first: str, roles: Sequence[str]) -> str:
+    """Name the people with one of these roles who may be the second person after a first one."""
+    listed = people.roll(catalog).values()
+    names = [one.name for one in listed if one.name != first and set(roles) & {*one.roles}]
+    return " or ".join(names)
 
 
 def _running(workspace: Workspace) -> tuple[str, ...]:

@@ -38,6 +38,13 @@ def known_error(error: BaseException) -> BtxError | None:
             expected="UTF-8",
             next="git status names the files that were changed here; restore them",
         )
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        return Unavailable(
+            "home",
+            found="an account without a home",
+            expected="a folder for keys and what is trusted",
+            next="export HOME=FOLDER",
+        )
     text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
     path = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")
     if getattr(error, "errno", None) in FULL or "No space left" in text or "disk is full" in text:

@@ -430,8 +430,20 @@ def check_expert_name(name: str) -> None:
 
 
 def actor() -> str:
-    """Return who acts: BTX_ACTOR, or else the account's name."""
-    return os.environ.get("BTX_ACTOR") or getpass.getuser()
+    """Return who acts: BTX_ACTOR, or else the account's name.
+
+    Raises:
+        Invalid: for an account without a name, as containers run under.
+    """
+    try:
+        return os.environ.get("BTX_ACTOR") or getpass.getuser()
+    except (KeyError, OSError):
+        raise Invalid(
+            "who acts",
+            found=f"account {os.getuid()}, which has no name here",
+            expected="a name for the log",
+            next="export BTX_ACTOR=NAME",
+        ) from None
 
 
 def template() -> Path:

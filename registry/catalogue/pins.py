@@ -14,6 +14,9 @@ from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.records.heads import Head
 
+# A RuntimeError comes of an account without a home, as containers run under.
+NO_FOLDER = (OSError, RuntimeError)
+
 
 def file_of(catalog: Catalog) -> Path:
     """Return the file with the heads of the registry at this address.
@@ -36,20 +39,23 @@ def pin(catalog: Catalog) -> Path | None:
     with catalog.database.read() as rows:
         newest = rows("SELECT at FROM event ORDER BY seq DESC LIMIT 1")
         statement = audit_log.head_statement(rows, str(newest[0][0]) if newest else "")
-    path = file_of(catalog)
     line = json.dumps({**statement.to_json(), "actor": catalog.actor})
     try:
+        path = file_of(catalog)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(line + "\n")
-    except OSError:
+    except NO_FOLDER:
         return None
     return path
 
 
 def pinned(catalog: Catalog) -> list[Head]:
     """Return the heads that were written down here. Raises Invalid for a file of something else."""
-    path = file_of(catalog)
+    try:
+        path = file_of(catalog)
+    except NO_FOLDER:
+        return []
     if not path.is_file() or not path.read_text().strip():
         return []
     return audit_log.kept_heads(str(path))

@@ -3,6 +3,7 @@
 It is made from the project's own files, found from below, and refused when its settings are wrong.
 """
 
+import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.annotate import retire
 from pipelines.workspace.existing_project import require_stages
+from pipelines.workspace.failures import error_text
 from pipelines.workspace.general import general_data
 from pipelines.workspace.settings_file import read_settings
 from pipelines.workspace.workspace import Workspace, create, template
+from registry.catalogue import pins
 from registry.errors import Conflict, Invalid, NotFound
+from registry.governance import keys
 from registry.records.facts import DataStatement, SeedFacts
 
 
@@ -76,6 +80,28 @@ def test_the_environment_chooses_the_registry(
     assert workspace.registry_url == f"sqlite:///{workspace.root}/.btx/registry.db"
     monkeypatch.setenv("BTX_REGISTRY_URL", f"sqlite:///{tmp_path}/other.db")
     assert workspace.registry_url == f"sqlite:///{tmp_path}/other.db"
+
+
+def test_an_account_without_name_and_home_acts_under_a_name_that_it_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container that runs under a number."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    root = create(tmp_path / "w").root
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "BTX_ACTOR", "BTX_HEADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    with pytest.raises(Invalid, match="export BTX_ACTOR=NAME"):
+        Workspace.find(root).catalog.head()
+    monkeypatch.setenv("BTX_ACTOR", "ada")
+    catalog = Workspace.find(root).catalog
+    assert (pins.pin(catalog), pins.pinned(catalog)) == (None, [])
+    with pytest.raises(RuntimeError) as homeless:
+        keys.key_file("ada")
+    assert "export HOME=FOLDER" in str(error_text(homeless.value))
 
 
 def test_a_second_writer_waits_and_is_told_who_holds_the_lock(tmp_path: Path) -> None:
