@@ -1,5 +1,6 @@
 """Show and change who may act: the list of people, their keys, what they take back."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pipelines.workspace.workspace import Workspace
@@ -87,7 +88,7 @@ def retract(
 
     Args:
         workspace: where it was signed.
-        reference: what it is for.
+        reference: what it is for; without a number, the newest version.
         rule: POLICY/RULE of a waiver; an approval unless it is given.
         of: who signed it; the person who acts unless it is given.
         why: the reason.
@@ -96,6 +97,9 @@ def retract(
         NotFound: where no such act counts.
     """
     catalog = workspace.catalog
+    # What was refused is not registered, and may be waived all the same.
+    with suppress(NotFound):
+        reference = str(catalog.get(reference).ref)
     signer_of = of or catalog.actor
     kind = "waived" if rule else "approved"
     found = [

@@ -472,3 +472,15 @@ def test_a_closed_roll_is_changed_by_an_auditors_command_only(company: Company) 
     company.does("key", "new", "--no-passphrase", as_="mal")
     assert company.btx("actor", "add", "mal", "--role", "approver").returncode != DONE
     company.does("actor", "add", "mal", "--role", "approver", as_="ida")
+
+
+def test_an_approval_is_taken_back_under_the_names_that_it_is_given_under(
+    company: Company,
+) -> None:
+    company.does("alias", "set", "production", "build/1")
+    for name in ("build/1", "build", "production"):
+        company.does("approve", name, as_="ben")
+        answer = json.loads(company.does("retract", name, "--why", "w", "--json", as_="ben"))
+        assert answer["ref"] == "build/1"
+    company.does("approve", "expert/math", as_="ben")
+    company.does("retract", "expert/math", "--why", "w", as_="ben")
