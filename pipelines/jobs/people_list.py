@@ -89,7 +89,7 @@ def retract(
 
     Args:
         workspace: where it was signed.
-        reference: what it is for.
+        reference: what it is for; without a number, the newest version.
         rule: POLICY/RULE of a waiver; an approval unless it is given.
         of: who signed it; the person who acts unless it is given.
         why: the reason.
@@ -98,7 +98,7 @@ def retract(
         NotFound: where no such act counts.
     """
     catalog = workspace.catalog
-    # What is not registered yet can be waived: then it is named as it was refused.
+    # What was refused is not registered, and may be waived all the same.
     with suppress(NotFound):
         reference = str(catalog.get(reference).ref)
     signer_of = of or catalog.actor

@@ -42,7 +42,7 @@ def check(workspace: Workspace, reference: str) -> PolicyCheckAnswer:
     known = _evidence(workspace, version)
     verdicts = {}
     for name in GATES.get(version.ref.kind, ()):
-        question = gates.question(workspace, name, ref, known)
+        question = gates.question(workspace, name, ref, _as_asked_at(name, version, known))
         verdict = gate.check(workspace.catalog, question)
         verdicts[str(name)] = VerdictAnswer.from_json(verdict.to_json(), ref)
     return PolicyCheckAnswer(ref=ref, verdicts=verdicts)
@@ -102,10 +102,11 @@ def try_out(workspace: Workspace, folder: Path | None = None) -> list[PolicyTryR
             known = _evidence(workspace, version)
             for name in asked:
                 logged = _logged(catalog, name, str(version.ref))
+                now = _as_asked_at(name, version, known)
                 question = gate.Question(
                     gate=name,
                     subject=str(version.ref),
-                    evidence=_as_asked(catalog, known, logged) if logged else known,
+                    evidence=_as_asked(catalog, now, logged) if logged else now,
                     policies=policies,
                     at=datetime.now(UTC),
                     proposed=True,
@@ -119,6 +120,14 @@ def _logged(catalog: Catalog, name: Gate, ref: str) -> Judged | None:
     """Return the newest verdict of the gate that can be read."""
     bodies = [event.read(Judged) for event in gate.readable_verdicts(catalog, ref)]
     return next((body for body in reversed(bodies) if body.gate == name), None)
+
+
+def _as_asked_at(name: Gate, version: Version[Facts], known: Evidence) -> Evidence:
+    """Return what a gate is told: gate build judges seed, members and recipe, by their digest."""
+    facts = version.facts
+    if name != Gate.BUILD or not isinstance(facts, BuildFacts):
+        return known
+    return known.model_copy(update={"content": facts.content})
 
 
 def _as_asked(catalog: Catalog, known: Evidence, logged: Judged) -> Evidence:

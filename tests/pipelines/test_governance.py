@@ -23,10 +23,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from outside import CHECKS, DAMAGE, by_dsse
 from securesystemslib.exceptions import VerificationError
 
+from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.audit import audit
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import insert_only
 from registry.digest import sha256_file
+from registry.errors import Refused
+from registry.records.facts import BuildFacts, ExpertFacts
+from registry.records.kinds import Gate
 
 BTX = "from pipelines.cli.app import main; main()"
 LATER = """
@@ -472,3 +476,47 @@ def test_a_closed_roll_is_changed_by_an_auditors_command_only(company: Company) 
     company.does("key", "new", "--no-passphrase", as_="mal")
     assert company.btx("actor", "add", "mal", "--role", "approver").returncode != DONE
     company.does("actor", "add", "mal", "--role", "approver", as_="ida")
+
+
+def test_an_approval_is_taken_back_under_the_names_that_it_is_given_under(
+    company: Company,
+) -> None:
+    company.does("alias", "set", "production", "build/1")
+    for name in ("build/1", "build", "production"):
+        company.does("approve", name, as_="ben")
+        answer = json.loads(company.does("retract", name, "--why", "w", "--json", as_="ben"))
+        assert answer["ref"] == "build/1"
+    company.does("approve", "expert/math", as_="ben")
+    company.does("retract", "expert/math", "--why", "w", as_="ben")
+
+
+POLICY_OF_SIZE = """
+name: several
+why: A build of few members is not worth its cost.
+match: {gates: [build], kinds: [build]}
+waivable: true
+validations:
+  - rule: members
+    expression: evidence.members.size() > 9
+    message: few members
+    remedy: register more experts
+"""
+
+
+def test_a_waiver_of_gate_build_counts_wherever_that_gate_is_asked(company: Company) -> None:
+    workspace = company.workspace
+    (workspace.policies / "several.yaml").write_text(POLICY_OF_SIZE)
+    company.does("policy", "adopt")
+    build = workspace.catalog.get("build/1", BuildFacts)
+    members = [workspace.catalog.get(one.ref, ExpertFacts) for one in build.facts.members]
+    asked = collect_evidence.of_candidate(
+        workspace.catalog, "build/1", str(build.facts.seed), members, build.facts.content
+    )
+    with pytest.raises(Refused, match="several/members"):
+        gates.ask(workspace, Gate.BUILD, "build/1", asked)
+    assert company.btx("policy", "check", "build/1").returncode == REFUSED
+    company.does("waive", "several/members", "build/1", "--until", SOON, "--why", "w", as_="ben")
+    gates.ask(workspace, Gate.BUILD, "build/1", asked)
+    answer = json.loads(company.btx("policy", "check", "build/1", "--json").stdout)
+    assert answer["verdicts"]["build"]["outcome"] == "waived"
+    assert company.btx("policy", "try").returncode == DONE
