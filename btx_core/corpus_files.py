@@ -337,11 +337,16 @@ def _rows(file: Path, reading: Reading) -> Iterator[Document]:
     csv.field_size_limit(1 << 30)
     with opened_text(file, reading) as stream:
         # What is read as one row may be many lines.
-        table = csv.reader(stream, delimiter=delimiter_of(file))
+        # Not strict, a quote that is never closed takes all that follows into its cell.
+        strict = reading.takes_all_in
+        table = csv.reader(stream, delimiter=delimiter_of(file), strict=strict)
+        first_line = 1
         try:
             names = next(table, [])
+            first_line = table.line_num + 1
             _refuse_other_delimiter(file, names, reading)
             for number, cells in enumerate(table, 1):
+                first_line = table.line_num + 1
                 if not cells:
                     continue
                 where = f"{file}:{table.line_num}"
@@ -356,7 +361,7 @@ def _rows(file: Path, reading: Reading) -> Iterator[Document]:
                 yield _document(row, where, number, reading)
         except csv.Error as error:
             raise Unreadable(
-                f"{file}:{table.line_num}",
+                f"{file}:{first_line}",
                 found=str(error),
                 expected="comma-separated values",
                 next="fix the line",
