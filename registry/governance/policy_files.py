@@ -41,6 +41,10 @@ def load(folder: Path) -> list[Policy]:
             expected="policies",
             next="btx init lays the default policies down",
         )
+    for path in sorted(folder.iterdir()):
+        # It looks like a policy, and no gate would be asked by it.
+        if path.suffix != ".yaml" and path.suffix.lower() in (".yaml", ".yml"):
+            raise _unsound(path, f"a name that ends in {path.suffix}", f"{path.stem}.yaml")
     return [_checked_policy(path) for path in sorted(folder.glob("*.yaml"))]
 
 

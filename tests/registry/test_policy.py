@@ -297,6 +297,13 @@ def test_an_unsound_policy_file_is_named_with_what_is_wrong(
     assert says in str(raised.value)
 
 
+@pytest.mark.parametrize("ending", ["yml", "YAML"])
+def test_a_policy_by_which_no_gate_would_be_asked_is_named(ending: str, tmp_path: Path) -> None:
+    (tmp_path / f"licence.{ending}").write_text((POLICIES / "licence.yaml").read_text())
+    with pytest.raises(Invalid, match=rf"licence\.{ending}\n.*expected licence\.yaml"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [
