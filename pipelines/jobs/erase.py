@@ -11,6 +11,7 @@ Who may do what is `governance.erasure`'s, where the bytes lie `workspace.erased
 `workspace.loose_texts`'s.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,17 +153,19 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
     # The tombstones come first: a running training or rebuild stops at them.
     erasure.confirm(catalog, event, now.parts, sent)
     with workspace.writing(f"erase --confirm {number}"):
-        left = [_lay_out_rest(workspace, part) for part in body.parts if not part.whole]
+        rest = {part.ref: _lay_out_rest(workspace, part) for part in body.parts if not part.whole}
         erased_bytes.remove(workspace, body.parts)
         loose_texts.remove(workspace, _texts(body.parts), _readings(workspace, body.parts))
     words = private_words.read(workspace.private, body.private)
-    laid_out = tuple(str(path.relative_to(workspace.root)) for path in left if path is not None)
-    names = [path.split("/")[-1].rpartition("-")[0] for path in laid_out]
-    again = [f"btx data add {name} {path}" for name, path in zip(names, laid_out, strict=True)]
+    left = {
+        ref: str(path.relative_to(workspace.root)) for ref, path in rest.items() if path is not None
+    }
+    names = [parse(ref).name for ref in left]
+    again = [_registered_again(catalog.get(ref, DataFacts), path) for ref, path in left.items()]
     told = {
         "number": number,
         "why": words["why"] if words else None,
-        "left": laid_out,
+        "left": tuple(left.values()),
         "next": "; ".join([*again, *_cures(workspace, answer.cost, names)]) or None,
     }
     return answer.model_copy(update=told)
@@ -183,6 +186,16 @@ def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -
             trained.append(_trained_again(workspace, expert, cost.versions))
     lines = cures.reached_lines(catalog, {build.ref for build in cost.builds})
     return [*trained, *map(cures.rebuild_command, lines)]
+
+
+def _registered_again(version: Version[DataFacts], path: str) -> str:
+    """Return the command that registers what is left of a version, with what was stated of it."""
+    facts = version.facts
+    stated = {key: value for key, value in facts.stated().items() if value is not None}
+    if facts.reading and facts.reading.text_field:
+        stated["text_field"] = facts.reading.text_field
+    options = [word for key in stated for word in (f"--{key.replace('_', '-')}", stated[key])]
+    return shlex.join(["btx", "data", "add", version.ref.name, path, *options])
 
 
 def _trained_again(
