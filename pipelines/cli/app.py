@@ -31,7 +31,7 @@ from pipelines.cli import (
     take_in,
 )
 from pipelines.workspace.diagnostics import show_diagnostics
-from pipelines.workspace.terminal import write_what_it_can
+from pipelines.workspace.terminal import open_what_is_closed, write_what_it_can
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     # For every program that is started from here: none imports from the folder that it runs in.
     os.environ["PYTHONSAFEPATH"] = "1"
+    open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         write_what_it_can(stream)
     sys.exit(run(sys.argv[1:]))

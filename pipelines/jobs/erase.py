@@ -11,10 +11,10 @@ Who may do what is `governance.erasure`'s, where the bytes lie `workspace.erased
 `workspace.loose_texts`'s.
 """
 
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from shlex import quote
 
 from btx_core.columns import Document
 from btx_core.corpus_files import Reading
@@ -135,7 +135,7 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
         ref: str(path.relative_to(workspace.root)) for ref, path in rest.items() if path is not None
     }
     names = [parse(ref).name for ref in left]
-    again = [_added_again(workspace, ref, path) for ref, path in left.items()]
+    again = [_registered_again(catalog.get(ref, DataFacts), path) for ref, path in left.items()]
     told = {
         "number": number,
         "why": words["why"] if words else None,
@@ -143,16 +143,6 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
         "next": "; ".join([*again, *_cures(workspace, answer.cost, names)]) or None,
     }
     return answer.model_copy(update=told)
-
-
-def _added_again(workspace: Workspace, ref: str, path: str) -> str:
-    """Return the command that registers what is left of a version as that was stated."""
-    facts = workspace.catalog.get(ref, DataFacts).facts
-    stated = facts.stated() | {"text_field": facts.reading.text_field if facts.reading else None}
-    options = "".join(
-        f" --{name.replace('_', '-')} {quote(value)}" for name, value in stated.items() if value
-    )
-    return f"btx data add {parse(ref).name} {path}{options}"
 
 
 def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -> list[str]:
@@ -170,6 +160,16 @@ def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -
             trained.append(_trained_again(workspace, expert, cost.versions))
     lines = cures.reached_lines(catalog, {build.ref for build in cost.builds})
     return [*trained, *map(cures.rebuild_command, lines)]
+
+
+def _registered_again(version: Version[DataFacts], path: str) -> str:
+    """Return the command that registers what is left of a version, with what was stated of it."""
+    facts = version.facts
+    stated = {key: value for key, value in facts.stated().items() if value is not None}
+    if facts.reading and facts.reading.text_field:
+        stated["text_field"] = facts.reading.text_field
+    options = [word for key in stated for word in (f"--{key.replace('_', '-')}", stated[key])]
+    return shlex.join(["btx", "data", "add", version.ref.name, path, *options])
 
 
 def _trained_again(

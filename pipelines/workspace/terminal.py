@@ -1,7 +1,9 @@
 """What a terminal shows: a console for a stream, a table, and a value as the text of a cell."""
 
 import codecs
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -68,6 +70,13 @@ def visible(text: str) -> str:
 def writes_unicode(stream: TextIO) -> bool:
     """Say whether a stream can take every character."""
     return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
+def open_what_is_closed() -> None:
+    """Let a stream that whoever started the program had closed lead nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def write_what_it_can(stream: TextIO) -> None:

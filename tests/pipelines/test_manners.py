@@ -152,6 +152,16 @@ def test_a_terminal_without_unicode_gets_what_it_can_show(
 PROGRAM = [sys.executable, "-m", "pipelines.cli"]
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_ends_no_command(dashes: Path, closed: str) -> None:
+    for words in ("list data", "audit data/x", "key new --no-passphrase -o key.pem"):
+        (dashes / "key.pem").unlink(missing_ok=True)
+        command = f"{' '.join(PROGRAM)} {words} {closed}"
+        done = subprocess.run(["bash", "-c", command], cwd=dashes, capture_output=True, text=True)
+        assert "Traceback" not in done.stderr
+        assert done.returncode in (0, 4), words
+
+
 def test_quiet_and_verbose_may_follow_any_command(
     dashes: Path, btx: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
