@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from btx_core.machine import here
+from btx_core.measuring.evaluation import evaluate
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.training.branch import train
 from btx_core.training.loop import Watch
@@ -91,7 +92,7 @@ def run(
     stop: int = 0,
     on_step: Callable[[int], object] = lambda step: None,
 ) -> None:
-    """Train or tune by name."""
+    """Train, tune or measure by name."""
     losses: list[float] = []
     first: list[int] = []
     held: list[int] = []
@@ -109,7 +110,11 @@ def run(
     gc.collect()
     exchanged = counted(dist, "reduce_scatter_single")
     watch, text = Watch(report=report), ground / "text"
-    if name in BRANCHES:
+    if name == "measured":
+        measured = evaluate(ground / "four", {"math": text / "math"}, max_tokens=200)
+        losses.append(measured.domains["math"].bits_per_byte)
+        first.append(0)
+    elif name in BRANCHES:
         recipe = BRANCHES[name]
         train(
             ground / "seed",

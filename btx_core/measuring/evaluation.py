@@ -144,7 +144,8 @@ def evaluate(
     return evaluate_model(RoutedModel.load(folder), tokenizer, domains, limits, progress)
 
 
-@torch.inference_mode()
+# Not in inference mode: processes that each hold whole experts fail there.
+@torch.no_grad()
 def evaluate_model(
     model: RoutedModel,
     tokenizer: PreTrainedTokenizerBase,

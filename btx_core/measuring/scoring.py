@@ -29,7 +29,7 @@ class Scores(NamedTuple):
     likeliest_BS: torch.Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(network: PreTrainedModel, inputs_BS: torch.Tensor, targets_BS: torch.Tensor) -> Scores:
     """Run a model over sequences and score a target at every position.
 

@@ -177,6 +177,17 @@ def test_settings_that_divide_experts_leave_whole_what_they_do_not_divide(
         check_alike(tmp_path / "one", tmp_path / "two", name)
 
 
+def test_a_mixture_whose_experts_the_processes_divide_is_measured_as_by_one(
+    ground: Path, tmp_path: Path
+) -> None:
+    done = start(ground, tmp_path / "two", "measured", experts=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "one").mkdir()
+    sharded_runs.run("measured", ground, tmp_path / "one")
+    one, two = (said(tmp_path / folder, "measured")["losses"] for folder in ("one", "two"))
+    assert one == pytest.approx(two, abs=1e-5)
+
+
 @pytest.mark.slow
 def test_four_processes_that_divide_the_experts_compute_what_one_does(
     ground: Path, tmp_path: Path
