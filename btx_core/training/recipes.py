@@ -146,6 +146,26 @@ def growing(recipe: TuneRecipe, *, joins: bool) -> TuneRecipe:
     )
 
 
+def check_shares(recipe: Optimisation) -> None:
+    """Check that no share of the text is more than all of it.
+
+    Args:
+        recipe: every key resolved.
+
+    Raises:
+        WrongUsage: naming the key.
+    """
+    for key in ("replay", "beside", "general_share", "grow_share"):
+        share = getattr(recipe, key, 0.0)
+        if share > 1:
+            raise WrongUsage(
+                f"recipe key {key}",
+                found=f"{share:g}",
+                expected="a share: 1 is all",
+                next="fix the value",
+            )
+
+
 def check_parts(recipe: Optimisation, processes: int) -> None:
     """Check that a step's sequences divide over the processes, and theirs into parts.
 

@@ -14,7 +14,7 @@ from typing import Any
 from btx_core.measuring import harness
 from btx_core.mixing.recipe import Member, MixRecipe, check_members
 from btx_core.training.fitting import Scope, for_tuning, in_parts
-from btx_core.training.recipes import TuneRecipe, check_taught
+from btx_core.training.recipes import TuneRecipe, check_shares, check_taught
 from pipelines.stages.executors import available, resolved
 from pipelines.workspace import fitted, folders, memory_need
 from pipelines.workspace.general import general_data
@@ -284,6 +284,7 @@ def recipes_of(planned: Plan) -> tuple[MixRecipe, TuneRecipe]:
     check_members(members, mix)
     _require_whole_experts(mix, tune)
     check_taught(tune)
+    check_shares(tune)
     if recipe(EvaluateRecipe, ordered.evaluate).tasks:
         harness.check_installed()
     return mix, tune

@@ -15,7 +15,7 @@ from typing import Any
 
 from btx_core.files import replace_text
 from btx_core.training.fitting import for_training, in_parts
-from btx_core.training.recipes import TrainRecipe, check_beside, check_parts
+from btx_core.training.recipes import TrainRecipe, check_beside, check_parts, check_shares
 from pipelines.jobs import gates, state_facts
 from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
@@ -295,6 +295,7 @@ def _orders(
         order = BranchOrder(data=order_of(corpus), recipe=given, chosen=chosen, **shared)
         order = fitted.kept(before.get(name), order)
         settled = recipe(TrainRecipe, complete(given, order.chosen))
+        check_shares(settled)
         check_parts(settled, resources.processes)
         # On the seed's own text nothing is told apart.
         if str(corpus.ref) not in base.facts.data:

@@ -105,11 +105,15 @@ def test_a_command_with_a_wrong_recipe_stops_before_it_writes(own_story: Workspa
     wrong.write_text(wrong.read_text().replace("[recipe.train]", "[recipe.train]\nstep = 3", 1))
     with pytest.raises(Invalid, match=r"\[recipe\.train\] step\n"):
         train(Workspace.find(own_story.root), {"again": "data/math"})
+    wrong.write_text(wrong.read_text().replace("step = 3", "replay = 1.5"))
+    with pytest.raises(WrongUsage, match="recipe key replay"):
+        train(Workspace.find(own_story.root), {"again": "data/math"})
     for tables, named in (
         ({"tune": {"mode": "router", "step": 3}}, r"\[recipe\.tune\] step\n"),
         ({"evaluate": {"max_tokens": 0}}, r"\[recipe\.evaluate\] max_tokens\n"),
         ({"mix": {"top_k": 99}}, "top_k"),
         ({"tune": {"text": 0, "keep": 0}}, "text, keep"),
+        ({"tune": {"general_share": 40}}, "general_share"),
     ):
         with pytest.raises(Exception, match=named) as raised:
             rebuild(own_story, Request(recipes=Recipes(**tables)))
