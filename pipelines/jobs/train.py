@@ -19,7 +19,15 @@ from btx_core.training.recipes import TrainRecipe, check_beside, check_parts, ch
 from pipelines.jobs import gates, state_facts
 from pipelines.jobs.ask_ahead import Intent, require_admissible, require_readable
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import Clusters, available, check, execute, placed, resolved
+from pipelines.stages.executors import (
+    Clusters,
+    available,
+    check,
+    execute,
+    holding,
+    placed,
+    resolved,
+)
 from pipelines.stages.monitor import Log
 from pipelines.stages.task import Task
 from pipelines.workspace import disk_need, fitted, folders, memory_need, orders
@@ -117,12 +125,13 @@ def train(
 
         intents = [Intent(targets[one], base, corpora[targets[one]]) for one in stale]
         require_readable(workspace, intents, keep=True)
+        stale_orders = {targets[one]: ordered[targets[one]] for one in stale}
         if not anyway:
             require_admissible(workspace, intents)
-            stale_orders = {targets[one]: ordered[targets[one]] for one in stale}
             _require_room(workspace, base, stale_orders, resources)
+        needed = _most_needed(workspace, base, stale_orders, resources)
         branches = {target: targets[target] for target in stale}
-        _run(workspace, branches, resources, log, withdrawn)
+        _run(workspace, branches, holding(resources, needed), log, withdrawn)
     folder = workspace.work / "branches"
     return {
         name: Branch(folder / name, base, corpora[name], f"train@{name}" in stale)
@@ -175,12 +184,7 @@ def look_ahead(
         require_admissible(workspace, intents)
         stale_orders = {one.name: ordered[one.name] for one in intents}
         _require_room(workspace, base, stale_orders, resources)
-    needed = memory_need.worst(
-        [
-            _need(workspace, base, order.recipe, resources, order.chosen)
-            for order in ordered.values()
-        ]
-    )
+    needed = _most_needed(workspace, base, ordered, resources)
     return TrainForecastAnswer(branches=tuple(branches), place=placed("train", resources, needed))
 
 
@@ -192,8 +196,7 @@ def _require_room(
 ) -> None:
     """Refuse, before anything trains, what neither memory nor disk can hold."""
     names = f"train {' '.join(ordered)}"
-    needs = [_need(workspace, base, one.recipe, resources, one.chosen) for one in ordered.values()]
-    place = placed("train", resources, memory_need.worst(needs))
+    place = placed("train", resources, _most_needed(workspace, base, ordered, resources))
     if place.fits is False:
         raise Unavailable(
             names,
@@ -304,6 +307,18 @@ def _orders(
             remark(f"{name}: {fitted.sentence(order.chosen, scope)}")
         ordered[name] = order
     return ordered
+
+
+def _most_needed(
+    workspace: Workspace,
+    base: Version[SeedFacts],
+    ordered: Mapping[str, BranchOrder],
+    resources: Resources,
+) -> int | None:
+    """Return the bytes that a process of the largest of several trainings needs."""
+    return memory_need.worst(
+        [_need(workspace, base, one.recipe, resources, one.chosen) for one in ordered.values()]
+    )
 
 
 def _need(

@@ -72,7 +72,7 @@ def report(
         Damaged: when a file that a signature would speak for is not what was registered.
         Invalid: for an unknown format, and for a signature that would have no file.
     """
-    form = form or (BY_SUFFIX.get(out.suffix, USUAL) if out else USUAL)
+    form = form or (BY_SUFFIX.get(out.suffix.lower(), USUAL) if out else USUAL)
     catalog = workspace.catalog
     dossier = collect(catalog, reference)
     by = keys.signer(catalog.actor) if sign else None
@@ -89,7 +89,7 @@ def report(
     shown = public(dossier) if outside else dossier
     if form == PDF:
         return _write(dossier, _File(_file_for_pdf(out), form, _sheet(workspace, shown)), by)
-    text = render(shown, form, as_page=out is not None and out.suffix in (".html", ".htm"))
+    text = render(shown, form, as_page=out is not None and out.suffix.lower() in (".html", ".htm"))
     if by and form in STATEMENTS:
         text = in_toto.envelope(text, by.key)
     if out is None:

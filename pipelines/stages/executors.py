@@ -9,7 +9,7 @@ fixes the number of threads and processes), so it does not matter where, or besi
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -108,6 +108,22 @@ def available(resources: Resources) -> int | None:
     if resources.gpus or resources.memory_gb is None:
         return None
     return int(resources.memory_gb * 1e9) // resources.processes_per_node
+
+
+def holding(resources: Resources, needed_bytes: int | None) -> Resources:
+    """Return the resources with the memory that each process is known to need.
+
+    Only where nothing is said of memory, and tasks without a GPU run here: as many are started at
+    once as the memory holds.
+
+    Args:
+        resources: of a stage.
+        needed_bytes: by each of its processes; None: nobody knows.
+    """
+    elsewhere = resources.executor != "local" or resolved(resources).gpus
+    if elsewhere or resources.memory_gb is not None or needed_bytes is None:
+        return resources
+    return replace(resources, memory_gb=needed_bytes * resources.processes_per_node / 1e9)
 
 
 def execute(

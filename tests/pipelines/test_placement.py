@@ -166,6 +166,12 @@ def test_as_many_run_at_once_as_cores_and_memory_allow(monkeypatch: pytest.Monke
     memory_gb = local_processes.psutil.virtual_memory().total / 1e9
     assert at_once(Resources(gpus=0, memory_gb=memory_gb / 2.5)) == 2
     assert at_once(Resources(gpus=8, processes=8)) > 8, "GPUs are taken one by one"
+    # Nothing is said of memory, and what a process of the tasks needs is known.
+    third = int(memory_gb * 1e9 / 3.5)
+    assert at_once(executors.holding(Resources(gpus=0), third)) == 3
+    assert at_once(executors.holding(Resources(gpus=0, processes=2), third)) == 1
+    for said in (Resources(gpus=0, memory_gb=1), Resources("ray", gpus=0), Resources(gpus=2)):
+        assert executors.holding(said, third) == said
 
 
 def test_nothing_is_written_of_a_training_that_is_refused(own_story: Workspace) -> None:
