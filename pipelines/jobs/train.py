@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,8 @@ def _inputs(
     workspace: Workspace, experts: Mapping[str, str], seed: str | None
 ) -> tuple[Version[SeedFacts], dict[str, Version[DataFacts]]]:
     """Return the seed, and by expert the data; refused if one of them may not be used."""
+    # Without what computes with weights no stage could; torch itself would take seconds to load.
+    import_module("safetensors")
     catalog = workspace.catalog
     base = catalog.get(seed or newest_seed(workspace), SeedFacts)
     corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}

@@ -69,7 +69,7 @@ def test_a_waiver_that_a_release_rests_on_is_told(governed: Any) -> None:
     from dataclasses import replace
 
     from registry.governance import gate
-    from registry.governance.policies import load
+    from registry.governance.policy_files import load
     from registry.records.events import Released
 
     ben = governed.person("ben", "approver")
