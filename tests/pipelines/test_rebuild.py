@@ -331,6 +331,7 @@ def test_expert_files_are_taken_over_where_they_are_the_members_own_and_laid_out
     assert _keeps_members(build.model_copy(update={"tuned": tuned}), planned) is taken_over
 
 
+@pytest.mark.slow
 def test_another_routing_composes_experts_anew(own_story: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('[recipe.mix]\nrouting = "switch"\n[recipe.tune]\nsteps = 2\n')
