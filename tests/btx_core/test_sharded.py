@@ -164,6 +164,7 @@ def test_an_error_of_one_process_ends_both_and_names_it(ground: Path, tmp_path: 
     assert [file.name for file in (tmp_path / "two" / "anchored").iterdir()] == ["mine"]
 
 
+@pytest.mark.slow
 def test_settings_that_divide_experts_leave_whole_what_they_do_not_divide(
     ground: Path, tmp_path: Path
 ) -> None:

@@ -78,7 +78,8 @@ def kill_after(process: "subprocess.Popen[bytes]", counter: Path, seconds: float
 
 
 @pytest.mark.parametrize(
-    "name", ["register", pytest.param("rebuild", marks=pytest.mark.slow), "withdraw"]
+    "name",
+    [*(pytest.param(name, marks=pytest.mark.slow) for name in ("register", "rebuild")), "withdraw"],
 )
 def test_a_command_killed_at_any_moment_leaves_nothing_half_done(
     fresh: Callable[[], Path], checkpoint: Path, tmp_path: Path, name: str

@@ -297,7 +297,13 @@ def plain_bytes(path: Path) -> bytes:
     return content
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        *FORMS[::3],
+        *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS if form not in FORMS[::3]),
+    ],
+)
 def test_of_any_form_of_corpus_the_other_rows_stay_and_no_byte_of_the_erased_ones(
     tmp_path: Path, form: str
 ) -> None:

@@ -66,6 +66,7 @@ def test_what_canonical_json_brings_back_is_the_same_recipe() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_is_left_open_is_told_ordered_and_stored_resolved(
     own_story: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_what_the_seed_knew_is_told_of_the_right_data_version(
         assert [one.bits_per_byte for one in result.specialists] == [own[data].bits_per_byte]
 
 
+@pytest.mark.slow
 def test_two_versions_of_one_data_name_are_both_measured(several: Workspace) -> None:
     own, built = expert(several, "both"), results(several, "build/2")
     assert tuple(own) == BOTH
@@ -106,6 +107,7 @@ def test_two_versions_of_one_data_name_are_both_measured(several: Workspace) -> 
         assert len(figures) == 2, "two texts, two figures"
 
 
+@pytest.mark.slow
 def test_the_commands_rebuild_and_show_two_versions_of_one_data_name(
     several: Workspace, btx: Run
 ) -> None:
@@ -140,6 +142,7 @@ FOUND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "experts", "builds"), FOUND, ids=[one[0] for one in FOUND])
 def test_a_metric_finds_experts_and_builds_alike(
     several: Workspace, btx: Run, metric: str, experts: list[str], builds: list[str]
@@ -164,6 +167,7 @@ def test_an_expert_that_is_worse_than_its_seed_on_any_of_its_data_is_refused(
     assert own_story.catalog.status("expert/mixed@1") == "refused"
 
 
+@pytest.mark.slow
 def test_of_two_experts_of_one_domain_the_better_is_the_specialist_and_both_are_named(
     several: Workspace,
 ) -> None:
@@ -195,6 +199,7 @@ def compared(answer: DiffAnswer) -> set[str]:
     return {one.what.split(".")[1] for one in both}
 
 
+@pytest.mark.slow
 def test_a_diff_over_an_upgrade_of_data_compares_no_figures_of_different_texts(
     several: Workspace, btx: Run
 ) -> None:
@@ -210,6 +215,7 @@ def test_a_diff_over_an_upgrade_of_data_compares_no_figures_of_different_texts(
     assert f"note: {note}" in btx(several.root, "diff", "build/1", "build/4").stdout
 
 
+@pytest.mark.slow
 def test_a_diff_of_a_build_that_took_a_second_version_in_compares_the_first_alone(
     several: Workspace,
 ) -> None:

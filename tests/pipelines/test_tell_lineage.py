@@ -76,6 +76,7 @@ def _own_machine(tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
 
 
+@pytest.mark.slow
 def test_a_real_server_receives_the_rebuild_while_it_runs(
     own_story: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
