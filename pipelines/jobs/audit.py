@@ -353,10 +353,13 @@ def _with_check(
 def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[Rows], list[Break]]]:
     """Return a check for each head that was kept outside, bound to the key that signed it."""
     bound: list[Callable[[Rows], list[Break]]] = []
-    catalog, where = workspace.catalog, str(pins.file_of(workspace.catalog))
+    catalog = workspace.catalog
     outside = kept_heads(request.head) if request.head else []
+    pinned = pins.pinned(catalog)
+    # Without a home there is no such file.
+    where = str(pins.file_of(catalog)) if pinned else None
     every = [(request.head, kept) for kept in outside]
-    every += [(where, kept) for kept in pins.pinned(catalog)]
+    every += [(where, kept) for kept in pinned]
     for source, kept in every:
         key = _unless_damaged(catalog, partial(_key, workspace, kept, request.key))
         bound.append(partial(_check_kept, source=source, kept=kept, key=key))

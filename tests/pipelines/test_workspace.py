@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.annotate import retire
+from pipelines.jobs.audit import audit
 from pipelines.workspace.existing_project import require_stages
 from pipelines.workspace.failures import error_text
 from pipelines.workspace.general import general_data
@@ -99,6 +100,7 @@ def test_an_account_without_name_and_home_acts_under_a_name_that_it_states(
     monkeypatch.setenv("BTX_ACTOR", "ada")
     catalog = Workspace.find(root).catalog
     assert (pins.pin(catalog), pins.pinned(catalog)) == (None, [])
+    assert audit(Workspace.find(root), None).findings == ()
     with pytest.raises(RuntimeError) as homeless:
         keys.key_file("ada")
     assert "export HOME=FOLDER" in str(error_text(homeless.value))
