@@ -39,7 +39,7 @@ from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import Conflict, Invalid, Refused, Unavailable
-from registry.records.answers.building import PlannedBranch, TrainForecastAnswer
+from registry.records.answers.building import PlannedBranch, PlannedStage, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
 from registry.records.facts import DataFacts, Facts, SeedFacts
@@ -127,10 +127,10 @@ def train(
         intents = [Intent(targets[one], base, corpora[targets[one]]) for one in stale]
         require_readable(workspace, intents, keep=True)
         stale_orders = {targets[one]: ordered[targets[one]] for one in stale}
+        needed = _most_needed(workspace, base, stale_orders, resources)
         if not anyway:
             require_admissible(workspace, intents)
-            _require_room(workspace, base, stale_orders, resources)
-        needed = _most_needed(workspace, base, stale_orders, resources)
+            _require_room(workspace, base, stale_orders, placed("train", resources, needed))
         branches = {target: targets[target] for target in stale}
         _run(workspace, branches, holding(resources, needed), log, withdrawn)
     folder = workspace.work / "branches"
@@ -184,7 +184,8 @@ def look_ahead(
     if not anyway:
         require_admissible(workspace, intents)
         stale_orders = {one.name: ordered[one.name] for one in intents}
-        _require_room(workspace, base, stale_orders, resources)
+        place = placed("train", resources, _most_needed(workspace, base, stale_orders, resources))
+        _require_room(workspace, base, stale_orders, place)
     needed = _most_needed(workspace, base, ordered, resources)
     return TrainForecastAnswer(branches=tuple(branches), place=placed("train", resources, needed))
 
@@ -193,11 +194,10 @@ def _require_room(
     workspace: Workspace,
     base: Version[SeedFacts],
     ordered: Mapping[str, BranchOrder],
-    resources: Resources,
+    place: PlannedStage,
 ) -> None:
     """Refuse, before anything trains, what neither memory nor disk can hold."""
     names = f"train {' '.join(ordered)}"
-    place = placed("train", resources, _most_needed(workspace, base, ordered, resources))
     if place.fits is False:
         raise Unavailable(
             names,
