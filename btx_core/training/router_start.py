@@ -95,7 +95,7 @@ def statistics(
     dense: torch.nn.Module,
     corpus: Corpus,
     length: int,
-    sequences: int = SEQUENCES,
+    sequences: int,
     layers: slice = EVERY,
     openings: Openings | None = None,
 ) -> Statistics:
@@ -288,7 +288,7 @@ def start_from_statistics(
     def of_domain(dense: torch.nn.Module, domain: str) -> Statistics:
         skipped = openings and openings.of_others(domain)
         corpus = corpora[domain]
-        return statistics(dense, corpus, length, layers=machine.part, openings=skipped)
+        return statistics(dense, corpus, length, SEQUENCES, layers=machine.part, openings=skipped)
 
     def each() -> Iterator[tuple[int, Statistics]]:
         for index, own in domains.items():

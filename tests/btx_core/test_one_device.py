@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +144,6 @@ def test_all_arithmetic_of_a_stage_is_on_the_device_of_its_model(
 ) -> None:
     # Few sequences to fit router weights to: every operation is the same, and counted slowly.
     monkeypatch.setattr(router_start, "SEQUENCES", 6)
-    monkeypatch.setattr(router_start, "statistics", partial(router_start.statistics, sequences=6))
     with pretended_gpu() as gpu:
         CASES[name](setting)(tmp_path / "out")
     assert gpu.work["cuda"] > 0
