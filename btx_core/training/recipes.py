@@ -203,16 +203,18 @@ def check_beside(recipe: TrainRecipe, *, has_general: bool) -> None:
     Raises:
         WrongUsage: for what `beside` builds on.
     """
+    if not recipe.beside:
+        return
     subject = "[recipe.train] beside"
     # In any other mode the seed model's block would meet states that it never saw.
-    if recipe.beside and recipe.mode != "anchored":
+    if recipe.mode != "anchored":
         raise WrongUsage(
             subject,
             found=f'mode = "{recipe.mode}"',
             expected='mode = "anchored"',
             next="choose one of the two",
         )
-    if recipe.beside and not has_general:
+    if not has_general:
         raise WrongUsage(
             subject,
             found="no general rows to tell the domain from",

@@ -248,11 +248,12 @@ def _places(
     for stage in PLACED:
         resources = settings.resources(stage, executor)
         check(resources, Clusters.of(settings))
-        tunes = stage == "tune"
-        ahead = recipe_ahead(planned, grown)
-        if tunes and ahead.mode != "none":
-            check_parts(ahead, resources.processes)
-        needed = tuning_need(workspace, planned, resources, planned.chosen) if tunes else None
+        needed = None
+        if stage == "tune":
+            ahead = recipe_ahead(planned, grown)
+            if ahead.mode != "none":
+                check_parts(ahead, resources.processes)
+            needed = tuning_need(workspace, planned, resources, planned.chosen)
         places.append(placed(stage, resources, needed))
     return tuple(places)
 

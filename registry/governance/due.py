@@ -46,10 +46,11 @@ def of_versions(
         ref, facts = str(version.ref), version.facts
         if isinstance(facts, DataFacts) and facts.retain_until:
             rows.append(row("retention", ref, facts.retain_until, at, f"btx withdraw {ref}"))
-        lines = gate.relied_on(catalog, [ref]) if ref in waived else ()
-        more = gate.released_by(catalog, ref) if ref in waived else ()
+        if ref not in waived:
+            continue
         # One rule may have been waived at both gates.
-        for line in dict.fromkeys([*lines, *more]):
+        lines = [*gate.relied_on(catalog, [ref]), *gate.released_by(catalog, ref)]
+        for line in dict.fromkeys(lines):
             renewal = f"btx waive {line.rule} {ref} --until DATE --why TEXT"
             rows.append(row(f"waiver of {line.rule}", ref, line.until or "", at, renewal))
     last = at + timedelta(days=days)

@@ -348,10 +348,9 @@ def _gaps_of_readable(
         return [Gap(subject, f"judged on {other}", "the registered facts", advice)]
     claims = Claims(catalog)
     claim = claims.contradiction(logged[-1], document)
-    if claim is None and act is None:
-        claim = claims.misnamed(logged[-1], version)
-    if claim is None and act is not None:
-        claim = claims.lapsed(logged[-1], act, document)
+    if claim is None:
+        given = logged[-1]
+        claim = claims.lapsed(given, act, document) if act else claims.misnamed(given, version)
     if claim is None:
         return []
     advice = f"find out who wrote event {logged[-1].seq}; btx withdraw {subject}, and ask again"
