@@ -205,7 +205,8 @@ def test_what_is_said_in_parts_is_written_as_its_text(
         rows = [{"messages": messages(turns)} for turns in CONVERSATIONS[:2]]
         if in_parts:
             for message in (one for row in rows for one in row["messages"]):
-                message["content"] = [{"type": "text", "text": message["content"]}]  # type: ignore[assignment]
+                parts = [{"type": "text", "text": message["content"]}]
+                message["content"] = parts  # type: ignore[assignment]
         folder = corpus(tmp_path / str(in_parts), rows)
         written.append(learnt_of(Tokens.of(folder, tokenizer).train))
     assert written[0] == written[1]

@@ -100,10 +100,8 @@ def test_a_cure_starts_from_nothing_where_every_build_before_holds_what_was_with
     own_story: Workspace,
 ) -> None:
     """Under `shared` what was learnt of an expert outlives its removal."""
-    settings = own_story.root / "btx.toml"
     growing = '[recipe.tune]\nmode = "shared"\ngrow = 0.5\nfrom_nothing_every = 2\n'
-    settings.write_text(settings.read_text().replace("[recipe.tune]\n", growing))
-    workspace = Workspace.find(own_story.root)
+    workspace = tuned_by(own_story, growing)
     rebuild(workspace)
     without_code = rebuild(workspace, Request(without=["code"])).tuning
     assert without_code
@@ -117,6 +115,7 @@ def test_a_cure_starts_from_nothing_where_every_build_before_holds_what_was_with
 
     reached = withdraw(workspace, "data/code@1", "test").reached
     assert {item.ref for item in reached} >= {"build/2", "build/3"}
+    settings = own_story.root / "btx.toml"
     settings.write_text(settings.read_text().replace("from_nothing_every = 2\n", ""))
     cure = rebuild(Workspace.find(own_story.root)).tuning
     assert cure
@@ -126,9 +125,7 @@ def test_a_cure_starts_from_nothing_where_every_build_before_holds_what_was_with
 
 @pytest.mark.slow
 def test_a_grown_build_is_built_from_nothing_when_asked(own_story: Workspace) -> None:
-    settings = own_story.root / "btx.toml"
-    settings.write_text(settings.read_text().replace("[recipe.tune]\n", TUNING))
-    workspace = Workspace.find(own_story.root)
+    workspace = tuned_by(own_story, TUNING)
     rebuild(workspace, Request(without=["code"]))
     grown = rebuild(workspace).tuning
     assert grown
@@ -144,10 +141,9 @@ def test_a_grown_build_is_built_from_nothing_when_asked(own_story: Workspace) ->
 def test_a_larger_batch_of_growth_is_shared_by_the_processes_or_refused_at_the_door(
     own_story: Workspace,
 ) -> None:
+    alone = tuned_by(own_story, f"{TUNING}grow_batch = 1.5\n")
+    rebuild(alone, Request(without=["code"]))
     settings = own_story.root / "btx.toml"
-    tuning = f"{TUNING}grow_batch = 1.5\n"
-    settings.write_text(settings.read_text().replace("[recipe.tune]\n", tuning))
-    rebuild(Workspace.find(own_story.root), Request(without=["code"]))
     settings.write_text(f"{settings.read_text()}[machine]\nprocesses = 4\n")
     workspace = Workspace.find(own_story.root)
     for start in (look_ahead, rebuild):
@@ -160,15 +156,19 @@ def test_a_larger_batch_of_growth_is_shared_by_the_processes_or_refused_at_the_d
 def test_a_build_that_keeps_no_expert_of_the_one_before_is_tuned_from_nothing(
     own_story: Workspace,
 ) -> None:
-    settings = own_story.root / "btx.toml"
-    alone = "[recipe.mix]\nseed_expert = false\ntop_k = 1\n"
-    settings.write_text(settings.read_text().replace("[recipe.tune]\n", alone + TUNING))
-    workspace = Workspace.find(own_story.root)
+    workspace = tuned_by(own_story, "[recipe.mix]\nseed_expert = false\ntop_k = 1\n" + TUNING)
     rebuild(workspace, Request(without=["code"]))
     swapped = Request(without=["math"])
     for tuning in (look_ahead(workspace, swapped).tuning, rebuild(workspace, swapped).tuning):
         assert tuning
         assert tuning.from_ == "nothing"
+
+
+def tuned_by(workspace: Workspace, tables: str) -> Workspace:
+    """Open a workspace anew, with these tables in the place of the head of [recipe.tune]."""
+    settings = workspace.root / "btx.toml"
+    settings.write_text(settings.read_text().replace("[recipe.tune]\n", tables))
+    return Workspace.find(workspace.root)
 
 
 def cost(workspace: Workspace, build: str) -> int:
