@@ -12,6 +12,7 @@ trusted is left to `btx_core.checkpoints.checkpoint`.
 import gc
 import math
 import os
+import platform
 import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import psutil
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
@@ -230,7 +232,7 @@ def load(
 
     Args:
         folder: a checkpoint folder that stock transformers loads.
-        dtype: of every parameter that trains; None keeps the one that the folder's config names.
+        dtype: of every parameter that trains; None: as stored, but see `_as_computed`.
         machine: where it is to be; this process's own unless given.
         trains: tells which parameters require a gradient; all do unless given.
         compute: the dtype that is computed in, and of the parameters that do not train; None: the
@@ -244,6 +246,8 @@ def load(
     machine = here() if machine is None else machine
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     stored = compute is not None and compute != dtype
+    if dtype is None and compute is None:
+        dtype = _as_computed(folder, machine.device)
     sharding = _sharding(folder, machine, compute, blocks)
     empty = set() if sharding is None else _empty_tensors(folder)
     with _without_report() if empty else nullcontext(), _one_by_one(machine):
@@ -357,6 +361,27 @@ def _dividing_experts(config: PreTrainedConfig, machine: Machine) -> int:
     experts = getattr(config, layout.count_key, 0) if layout else 0
     # Of a dense model no experts can be divided, though the stage's settings say so.
     return math.gcd(machine.expert_parallel, experts or 1)
+
+
+def _as_computed(folder: Path, device: torch.device) -> torch.dtype | None:
+    """Return the dtype to compute in where that is not the stored one.
+
+    A processor without arithmetic for numbers of 16 bits takes some six times as long for them as
+    for float32, which is taken instead where the memory is there.
+    """
+    if device.type != "cpu" or multiplies_halves():
+        return None
+    tensors = Checkpoint.open(folder).tensors.values()
+    halves = [tensor.bytes for tensor in tensors if tensor.dtype in ("BF16", "F16")]
+    fits = 2 * sum(halves) <= psutil.virtual_memory().available
+    return torch.float32 if halves and fits else None
+
+
+def multiplies_halves() -> bool:
+    """Whether this processor has instructions that multiply bfloat16; of an Arm it is assumed."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _empty_tensors(folder: Path) -> set[str]:

@@ -4,8 +4,7 @@ In:  stages | speed-135m | speed-1.1b; a scratch folder; a file for the rows.
 Out: a row of JSON for each thing that was tried, written as soon as it is known. One that fails
      says so in its row, and the next one is tried.
 
-Seeds are random models of the named shape, their text is this Python's own library. A speed is that
-of the steps between a short and a long run, so that what the first steps take does not count.
+Seeds are random models of the named shape, their text is this Python's own library.
 """
 
 import argparse
@@ -15,7 +14,8 @@ import shutil
 import sysconfig
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 
@@ -37,7 +38,9 @@ from btx_core.measuring import harness
 from btx_core.measuring.attribution import Reader
 from btx_core.measuring.evaluation import evaluate
 from btx_core.mixing.mix import Member, MixRecipe, mix
+from btx_core.routed import experts_computing_in
 from btx_core.training.branch import train
+from btx_core.training.loop import UNWATCHED, Watch
 from btx_core.training.objectives import GENERAL
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
@@ -55,7 +58,8 @@ class Shape:
     Attributes:
         hidden, feed_forward, layers, heads, key_value_heads, vocabulary: of the model.
         batch, sequence: of a step.
-        short, long: steps of the two runs that are compared.
+        steps: of a run.
+        first: steps at its beginning that do not count.
     """
 
     hidden: int
@@ -66,15 +70,15 @@ class Shape:
     vocabulary: int
     batch: int = 16
     sequence: int = 1024
-    short: int = 5
-    long: int = 25
+    steps: int = 20
+    first: int = 5
 
 
-TINY = Shape(64, 128, 2, 4, 2, 1024, batch=4, sequence=64, short=1, long=2)
+TINY = Shape(64, 128, 2, 4, 2, 1024, batch=4, sequence=64, steps=2, first=1)
 SHAPES = {
     "stages": Shape(256, 768, 4, 8, 4, 4096, batch=8, sequence=256),
     "speed-135m": Shape(576, 1536, 30, 9, 3, 49152),
-    "speed-1.1b": Shape(2048, 5632, 22, 32, 4, 32000, batch=8, short=3, long=13),
+    "speed-1.1b": Shape(2048, 5632, 22, 32, 4, 32000, batch=8, steps=10, first=3),
 }
 
 
@@ -136,19 +140,25 @@ class Setup:
         members = [Member(name, slot, self.seed) for slot, name in enumerate(DOMAINS, 1)]
         mix(self.seed, members, MixRecipe(), self.mixed)
 
-    def train(self, recipe: TrainRecipe, name: str) -> dict[str, Any]:
-        """Train a branch; return its speed and memory."""
-        out = self.scratch / name
-        report = train(self.seed, [self.texts["code"]], recipe, out, general=[self.texts[GENERAL]])
+    def train(self, recipe: TrainRecipe, name: str, watch: Watch = UNWATCHED) -> dict[str, Any]:
+        """Train a branch; return its tokens, seconds and memory."""
+        texts, general, out = [self.texts["code"]], [self.texts[GENERAL]], self.scratch / name
+        report = train(self.seed, texts, recipe, out, general=general, watch=watch)
         return {"tokens": report.tokens, "wall_s": report.wall_s, "peak_bytes": report.peak_bytes}
 
-    def tune(self, recipe: TuneRecipe, name: str, grown: Grown | None = None) -> dict[str, Any]:
-        """Tune the mixture; return its speed and memory."""
+    def tune(
+        self,
+        recipe: TuneRecipe,
+        name: str,
+        grown: Grown | None = None,
+        watch: Watch = UNWATCHED,
+    ) -> dict[str, Any]:
+        """Tune the mixture; return its tokens, seconds and memory."""
         own = {GENERAL: OwnExpert(0, self.seed)}
         own |= {name: OwnExpert(index, self.seed) for index, name in enumerate(DOMAINS, 1)}
         texts = {name: [folder] for name, folder in self.texts.items()}
         inputs = TuneInputs(self.mixed, texts, own, self.seed, grown)
-        report = tune(inputs, recipe, self.scratch / name)
+        report = tune(inputs, recipe, self.scratch / name, watch)
         if report is None:
             return {}
         return {"tokens": report.tokens, "wall_s": report.wall_s, "peak_bytes": report.peak_bytes}
@@ -238,10 +248,10 @@ class Packed(Dataset[dict[str, torch.Tensor]]):
     """Text as sequences of one length, as the Trainer reads them."""
 
     def __init__(self, folder: Path, text: Path, shape: Shape) -> None:
-        """Read as many sequences as the long run takes."""
+        """Read as many sequences as a run takes."""
         lines = (text / "text.jsonl").read_text().splitlines()
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        count = shape.long * shape.batch
+        count = shape.steps * shape.batch
         ids: list[int] = []
         while len(ids) < count * shape.sequence:
             for line in lines:
@@ -257,12 +267,43 @@ class Packed(Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": self.sequences[number], "labels": self.sequences[number]}
 
 
-def trainer(setup: Setup, folder: Path, steps: int) -> dict[str, Any]:
-    """Train all parameters of a model by a plain Trainer; return its speed and memory."""
+class StepTimes(TrainerCallback):
+    """When each step of a run ended, of the Trainer's and of ours."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.ends: list[float] = []
+
+    # Any: what the Trainer hands to a callback.
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note the end of a step of the Trainer, once the card has done it."""
+        if CUDA:
+            torch.cuda.synchronize()
+        self.note(len(self.ends), {})
+
+    def note(self, _: int, __: Mapping[str, float]) -> None:
+        """Note the end of a step of ours, which has read its loss from the card."""
+        self.ends.append(time.monotonic())
+
+    @property
+    def watch(self) -> Watch:
+        """What notes the steps of a run of ours."""
+        return Watch(report=self.note)
+
+
+def trainer(setup: Setup, folder: Path, times: StepTimes, *, halves: bool = False) -> None:
+    """Train all parameters of a model by a plain Trainer.
+
+    Args:
+        setup: what is trained on.
+        folder: the model's.
+        times: notes the steps.
+        halves: compute experts in bfloat16, which autocast does not reach.
+    """
     shape = setup.shape
     arguments = TrainingArguments(
         output_dir=str(setup.scratch / "trainer"),
-        max_steps=steps,
+        max_steps=shape.steps,
         per_device_train_batch_size=shape.batch,
         bf16=CUDA,
         report_to=[],
@@ -273,53 +314,49 @@ def trainer(setup: Setup, folder: Path, steps: int) -> dict[str, Any]:
     )
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     data = Packed(folder, setup.texts["code"], shape)
-    metrics = Trainer(model=model, args=arguments, train_dataset=data).train().metrics
-    tokens = steps * shape.batch * shape.sequence
-    return {"tokens": tokens, "wall_s": metrics["train_runtime"], "peak_bytes": peak_bytes()}
+    experts = experts_computing_in(model, torch.bfloat16) if halves else nullcontext()
+    with experts:
+        Trainer(model=model, args=arguments, train_dataset=data, callbacks=[times]).train()
 
 
 def speed(setup: Setup, rows: Rows) -> None:
     """Measure branch, router and shared beside the Trainer."""
     shape = setup.shape
-    size = {"batch": shape.batch, "sequence": shape.sequence, "warmup_steps": 1}
-    size |= {"precision": "bfloat16"} if CUDA else {}
-    branch = TrainRecipe(**size, learning_rate=1e-5)
-    tuning = TuneRecipe(**size, start="random", learning_rate=1e-5)
+    size = {"steps": shape.steps, "batch": shape.batch, "sequence": shape.sequence}
+    size |= {"warmup_steps": 1, "learning_rate": 1e-5}
+    # Any: settings of a recipe.
+    settings: dict[str, Any] = size | ({"precision": "bfloat16"} if CUDA else {})
+    branch = TrainRecipe(**settings)
+    tuning = TuneRecipe(**settings, start="random")
     router = replace(tuning, mode="router")
     own = replace(router, text=0.0, keep=0.0, home=1.0)
 
-    def with_steps(recipe: Any, steps: int) -> Any:
-        return replace(recipe, steps=steps)
-
-    ways: dict[str, Callable[[int], dict[str, Any]]] = {
-        "Trainer, the seed": lambda steps: trainer(setup, setup.seed, steps),
-        "branch, anchored": lambda steps: setup.train(with_steps(branch, steps), "branch"),
-        "Trainer, the mixture": lambda steps: trainer(setup, setup.mixed, steps),
-        "tune shared": lambda steps: setup.tune(
-            with_steps(replace(tuning, mode="shared"), steps), "tuned"
+    ways: dict[str, Callable[[StepTimes], object]] = {
+        "Trainer, the seed": partial(trainer, setup, setup.seed),
+        "branch, anchored": lambda times: setup.train(branch, "branch", times.watch),
+        "Trainer, the mixture": partial(trainer, setup, setup.mixed),
+        "Trainer, the mixture, experts in bfloat16": partial(
+            trainer, setup, setup.mixed, halves=True
         ),
-        "tune router": lambda steps: setup.tune(with_steps(router, steps), "tuned"),
-        "tune router, own-expert loss": lambda steps: setup.tune(with_steps(own, steps), "tuned"),
+        "tune router": lambda times: setup.tune(router, "tuned", watch=times.watch),
+        "tune router, own-expert loss": lambda times: setup.tune(own, "tuned", watch=times.watch),
+        "tune shared": lambda times: setup.tune(
+            replace(tuning, mode="shared"), "tuned", watch=times.watch
+        ),
     }
     for name, way in ways.items():
-        rows.attempt(name, partial(between, setup, way))
+        rows.attempt(name, partial(timed, setup, way))
 
 
-def between(setup: Setup, way: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
-    """Return the speed of the steps that the long run has more than the short one."""
-    runs = []
-    for steps in (setup.shape.short, setup.shape.long):
-        runs.append(way(steps))
-        for folder in ("branch", "tuned", "trainer"):
-            shutil.rmtree(setup.scratch / folder, ignore_errors=True)
-    short, long = runs
-    seconds, tokens = long["wall_s"] - short["wall_s"], long["tokens"] - short["tokens"]
-    row = {"peak_bytes": long["peak_bytes"]}
-    if seconds <= 0:
-        # Where other work takes turns on the machine.
-        seconds, tokens = long["wall_s"], long["tokens"]
-        row["note"] = "by the long run alone, which took no longer than the short one"
-    return row | {"tokens_per_s": round(tokens / seconds, 1)}
+def timed(setup: Setup, way: Callable[[StepTimes], object]) -> dict[str, Any]:
+    """Return the speed of the steps after the first ones."""
+    times, shape = StepTimes(), setup.shape
+    way(times)
+    for folder in ("branch", "tuned", "trainer"):
+        shutil.rmtree(setup.scratch / folder, ignore_errors=True)
+    seconds = times.ends[-1] - times.ends[shape.first - 1]
+    tokens = (shape.steps - shape.first) * shape.batch * shape.sequence
+    return {"tokens_per_s": round(tokens / seconds, 1)}
 
 
 def main() -> None:

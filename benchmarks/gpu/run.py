@@ -1,6 +1,7 @@
 """Run the parts one after another, each in a process of its own, and print one table.
 
-In:  --out, where gpu.json and the log of each part are kept; --seconds, for all parts together.
+In:  --out, where gpu.json and the log of each part are kept, and the metrics of the story's runs;
+     --seconds, for all parts together.
 Out: the table on stdout and in gpu.json, which is written anew after every part: a machine that is
      taken away leaves what was measured until then.
 
@@ -10,6 +11,7 @@ Plain Python, so that it can say on a bare machine what is missing.
 import argparse
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,7 @@ ROOT = HERE.parents[1]
 # What the stages need, and what the registry needs beside it.
 STAGES = ("torch", "transformers", "safetensors", "accelerate", "peft")
 # Seconds that a part may take; it gets less where less is left.
-PARTS = {"stages": 150, "speed-135m": 110, "speed-1.1b": 170, "story": 240}
+PARTS = {"stages": 110, "speed-135m": 110, "speed-1.1b": 150, "story": 300}
 REAL = ROOT / "benchmarks/real/run.py"
 
 
@@ -162,6 +164,8 @@ def main() -> None:
                     command += ["--tiny"]
                 log = options.out / f"{name}.log"
                 results.append(run_part(name, command, log, left))
+                for file in Path(work).glob("work/metrics/*.jsonl"):
+                    shutil.copy(file, options.out / f"{name}-{file.name}")
             report["parts"] = results
             (options.out / "gpu.json").write_text(json.dumps(report, indent=1))
             print(f"{name}: {results[-1]['error'] or 'done'}, {results[-1]['seconds']} s")

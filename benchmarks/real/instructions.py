@@ -47,7 +47,7 @@ sequence = 256
 learning_rate = 3e-4
 warmup_steps = 6
 replay = 0.2
-precision = "bfloat16"
+precision = "{story.CPU_PRECISION}"
 {story.TUNE}
 steps = 12
 batch = 2

@@ -2,11 +2,13 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
+from btx_core import machine
 from btx_core.machine import load
 from btx_core.measuring import ensemble, scoring
 from btx_core.measuring.attribution import routing_shares
@@ -235,3 +237,29 @@ def test_accuracy_is_given_where_answers_can_be_checked_and_only_there(
     ).to_json()["domains"]
     assert not {"accuracy", "answers"} & found["prose"].keys()
     assert found["math"]["answers"] > 0
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "available", "computed"),
+    [
+        (False, 1 << 40, torch.float32),
+        (False, 1000, torch.bfloat16),
+        (True, 1 << 40, torch.bfloat16),
+    ],
+    ids=["without bfloat16", "without bfloat16 or memory", "with bfloat16"],
+)
+def test_a_processor_without_bfloat16_measures_in_float32(
+    tiny_seed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    multiplies: bool,
+    available: int,
+    computed: torch.dtype,
+) -> None:
+    load(tiny_seed, torch.bfloat16).save_pretrained(tmp_path / "halves")
+    monkeypatch.setattr(machine, "multiplies_halves", lambda: multiplies)
+    memory = SimpleNamespace(available=available)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: memory)
+    assert load(tmp_path / "halves").dtype == computed
+    assert load(tiny_seed).dtype == torch.float32
+    assert load(tmp_path / "halves", torch.bfloat16).dtype == torch.bfloat16
