@@ -79,7 +79,12 @@ class Workspace:
         return cls(create(Path(folder)), on_progress)
 
     def train(
-        self, experts: Mapping[str, str], *, seed: str | None = None, mode: str | None = None
+        self,
+        experts: Mapping[str, str],
+        *,
+        seed: str | None = None,
+        mode: str | None = None,
+        anyway: bool = False,
     ) -> "list[RegisteredAnswer]":
         """Train a copy of the seed on a data version for each expert, and register them.
 
@@ -87,8 +92,10 @@ class Workspace:
             experts: the expert's name to its data version: {"legal": "data/legal"}.
             seed: the only seed there is, unless it is given.
             mode: anchored or full; the recipe's unless it is given.
+            anyway: train also what the gate would refuse, or seems not to fit.
 
         Raises:
+            Unavailable: where memory or disk are too small.
             Refused: where a policy says no to one of them, with its `rules`; the others are
                 registered all the same.
         """
@@ -96,7 +103,7 @@ class Workspace:
         from pipelines.jobs.train import train
         from registry.records.answers.registering import registered
 
-        branches = train(self._opened, experts, seed=seed, mode=mode)
+        branches = train(self._opened, experts, seed=seed, mode=mode, anyway=anyway)
         versions = register_branches(self._opened, branches, self._show)
         return [registered(version) for version in versions]
 
@@ -130,6 +137,7 @@ class Workspace:
         tune: str | None = None,
         line: str = "main",
         to: str | None = None,
+        anyway: bool = False,
     ) -> "RebuildAnswer":
         """Compose the model of all experts in use; only what changed runs.
 
@@ -139,8 +147,10 @@ class Workspace:
             tune: none, router, shared or all; the recipe's unless it is given.
             line: the product line.
             to: a build or snapshot to go back to.
+            anyway: build also what seems not to fit in memory.
 
         Raises:
+            Unavailable: where memory is too small to tune it.
             Refused: where a policy says no, with its `rules`.
             StageFailed: where training or measuring ended with an error.
         """
@@ -148,7 +158,7 @@ class Workspace:
         from pipelines.jobs.rebuild import rebuild
 
         request = Request(line=line, with_=with_, without=without, tune=tune, to=to)
-        return rebuild(self._opened, request)
+        return rebuild(self._opened, request, anyway=anyway)
 
     def audit(
         self, ref: str | None = None, *, recompute: bool = False, head: str | None = None

@@ -78,6 +78,9 @@ def rebuild_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would run, write nothing")
     ] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="build also what seems not to fit in memory")
+    ] = False,
     executor: Executor = None,
     fact: Facts = None,
     facts: FactsFile = None,
@@ -110,7 +113,8 @@ def rebuild_command(
     if dry_run:
         _print_answer(look_ahead(workspace, request, executor=chosen), json, _print_forecast)
     else:
-        _print_answer(rebuild(workspace, request, executor=chosen), json, _print_rebuild)
+        built = rebuild(workspace, request, executor=chosen, anyway=anyway)
+        _print_answer(built, json, _print_rebuild)
 
 
 def _print_answer(answer: A, json: bool, print_text: Callable[[A], None]) -> None:

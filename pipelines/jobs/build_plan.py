@@ -202,9 +202,10 @@ def _fitted(workspace: Workspace, planned: Plan, executor: ExecutorName | None) 
     resources = workspace.settings.resources("tune", executor)
     scope = fitted.scope(workspace, planned.seed, texts, resources.processes)
     chosen = for_tuning(scope, planned.given.tune)
-    needs = partial(tuning_need, workspace, planned, resources)
-    rows = recipe(TuneRecipe, complete(planned.given.tune, chosen)).batch
-    chosen = in_parts(chosen, -(-rows // resources.processes), needs, available(resources))
+    tuned = recipe(TuneRecipe, complete(planned.given.tune, chosen))
+    grows = bool(tuned.grow) and planned.previous is not None and not planned.from_nothing
+    needs = partial(tuning_need, workspace, planned, resources, grows=grows)
+    chosen = in_parts(chosen, -(-tuned.batch // resources.processes), needs, available(resources))
     return replace(planned, scope=scope, chosen=chosen)
 
 
@@ -213,6 +214,8 @@ def tuning_need(
     planned: Plan,
     resources: Resources,
     chosen: Mapping[str, int | float],
+    *,
+    grows: bool,
 ) -> int | None:
     """Return the bytes that a process of the tuning needs.
 
@@ -221,12 +224,12 @@ def tuning_need(
         planned: what is tuned.
         resources: of the stage.
         chosen: what the recipe leaves open.
+        grows: whether it may go on from a build before.
     """
     ordered = replace(planned, chosen=chosen).ordered
     mixed, tuned = recipe(MixRecipe, ordered.mix), recipe(TuneRecipe, ordered.tune)
     experts = len(planned.members) + int(mixed.seed_expert)
     seed = folders.folder_of(workspace.root, planned.seed)
-    grows = bool(tuned.grow) and planned.previous is not None and not planned.from_nothing
     return memory_need.of_tuning(seed, experts, (mixed, tuned), resolved(resources), grows=grows)
 
 

@@ -40,7 +40,7 @@ from pipelines.jobs.growing import (
 from pipelines.jobs.price import price_of_one_more
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
-from pipelines.stages.executors import EXECUTOR, Clusters, check, placed
+from pipelines.stages.executors import EXECUTOR, Clusters, check, placed, require_memory
 from pipelines.workspace import fitted, folders, orders, reports
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
@@ -112,6 +112,7 @@ def rebuild(
     request: Request | None = None,
     *,
     executor: ExecutorName | None = None,
+    anyway: bool = False,
 ) -> RebuildAnswer:
     """Build what the plan says, or say "unchanged".
 
@@ -119,11 +120,13 @@ def rebuild(
         workspace: where the experts are registered.
         request: what is asked for beside what the workspace says.
         executor: local, ray or slurm; the settings' unless it is given.
+        anyway: also where memory seems too small.
 
     Returns:
         The build, what ran and what was reused.
 
     Raises:
+        Unavailable: where memory is too small to tune it.
         Invalid: for resources that an executor cannot honour, and for a member with another config.
         Refused: when the gate says no.
         Damaged: when a registered file on disk is not what was registered.
@@ -140,7 +143,9 @@ def rebuild(
         recipes_of(planned)
         require_settings_of_seed(planned)
         grown = growing_from(workspace, planned)
-        _places(workspace, planned, grown, executor)
+        for place in _places(workspace, planned, grown, executor):
+            if not anyway:
+                require_memory("rebuild", place)
         # Nobody takes the number between its choice and the verdict that names it.
         with workspace.numbering(Kind.BUILD, "") as number:
             asked = _ask(workspace, planned, f"build/{number}", own, grown)
@@ -253,7 +258,9 @@ def _places(
             ahead = recipe_ahead(planned, grown)
             if ahead.mode != "none":
                 check_parts(ahead, resources.processes)
-            needed = tuning_need(workspace, planned, resources, planned.chosen)
+            needed = tuning_need(
+                workspace, planned, resources, planned.chosen, grows=grown is not None
+            )
         places.append(placed(stage, resources, needed))
     return tuple(places)
 

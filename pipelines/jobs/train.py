@@ -27,6 +27,7 @@ from pipelines.stages.executors import (
     execute,
     holding,
     placed,
+    require_memory,
     resolved,
 )
 from pipelines.stages.monitor import Log
@@ -198,16 +199,7 @@ def _require_room(
 ) -> None:
     """Refuse, before anything trains, what neither memory nor disk can hold."""
     names = f"train {' '.join(ordered)}"
-    if place.fits is False:
-        raise Unavailable(
-            names,
-            found=f"{size(place.available_bytes or 0)} of memory a process",
-            expected=f"about {size(place.needed_bytes or 0)}",
-            next=(
-                "lower sequence, or batch with accumulate; more processes, or recompute = true "
-                "under [machine]; or --anyway"
-            ),
-        )
+    require_memory(names, place)
     recipes = [recipe(TrainRecipe, complete(one.recipe, one.chosen)) for one in ordered.values()]
     if not recipes:
         return

@@ -21,9 +21,10 @@ from pipelines.stages.task import Task
 from pipelines.workspace import run_lock
 from pipelines.workspace.placement import Resources, check_counts
 from pipelines.workspace.settings_file import RaySettings, Settings
-from registry.errors import Invalid
+from registry.errors import Invalid, Unavailable
 from registry.records.answers.building import PlannedStage
 from registry.records.base import JsonObject
+from registry.units import size
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,28 @@ def placed(stage: str, resources: Resources, needed_bytes: int | None = None) ->
         needed_bytes=needed_bytes,
         available_bytes=available(resources),
     )
+
+
+def require_memory(named: str, place: PlannedStage) -> None:
+    """Refuse, before it starts, a stage that needs more memory than there is.
+
+    Args:
+        named: the command.
+        place: where the stage would run.
+
+    Raises:
+        Unavailable: with what to change.
+    """
+    if place.fits is False:
+        raise Unavailable(
+            named,
+            found=f"{size(place.available_bytes or 0)} of memory a process",
+            expected=f"about {size(place.needed_bytes or 0)}",
+            next=(
+                "lower sequence, or batch with accumulate; more processes, or recompute = true "
+                "under [machine]; or --anyway"
+            ),
+        )
 
 
 def available(resources: Resources) -> int | None:

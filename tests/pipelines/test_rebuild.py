@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import pipelines.jobs.rebuild as rebuild_module
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
 from pipelines.jobs.rebuild import _keeps_members, look_ahead, rebuild
@@ -23,7 +24,7 @@ from pipelines.jobs.register import register
 from pipelines.stages import local_processes
 from pipelines.workspace.settings_file import Recipes, read_recipes
 from pipelines.workspace.workspace import Workspace
-from registry.errors import Invalid, NotFound
+from registry.errors import Invalid, NotFound, Unavailable
 from registry.governance import worth
 from registry.records.answers.building import ForecastAnswer, RebuildAnswer
 from registry.records.events import StageRan
@@ -289,6 +290,31 @@ def test_a_tuning_is_fitted_to_where_it_runs(
     assert here["batch"] % 3 == 0
     assert here["accumulate"] == here["batch"] / 3 > 1
     assert there["accumulate"] == 1, "nobody knows the memory there"
+
+
+def test_what_memory_cannot_hold_is_not_begun(
+    own_story: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_processes, "memory_each", lambda resources: 1 << 20)
+    catalog, asked = own_story.catalog, Request(recipes=Recipes())
+    (tuning,) = [one for one in look_ahead(own_story, asked).stages if one.stage == "tune"]
+    assert tuning.fits is False
+    events, snapshots = catalog.head(), catalog.versions(SnapshotFacts)
+    with pytest.raises(Unavailable, match=r"1\.05 MB of memory a process(.|\n)*--anyway"):
+        rebuild(own_story, asked)
+    assert catalog.head() == events, "the gate was not asked"
+    assert catalog.versions(SnapshotFacts) == snapshots
+
+    def begun(*_: object) -> None:
+        raise Begun
+
+    monkeypatch.setattr(rebuild_module, "_compose", begun)
+    with pytest.raises(Begun):
+        rebuild(own_story, asked, anyway=True)
+
+
+class Begun(Exception):
+    """The stages would run now."""
 
 
 def test_a_tuning_that_divided_or_trained_experts_cannot_follow_is_refused_ahead(
