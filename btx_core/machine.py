@@ -30,6 +30,7 @@ from torch.distributed.tensor import DTensor, Partial
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import logging as transformers_logging
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from btx_core.checkpoints.checkpoint import Checkpoint
 from btx_core.checkpoints.mixture_layouts import LAYOUTS
@@ -254,6 +255,7 @@ def load(
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype="auto" if dtype is None or stored else dtype,
+            attn_implementation=_attention(folder, machine.device, compute),
             distributed_config=sharding,
             # FSDP gives a process's share of an empty tensor another shape than its file does.
             ignore_mismatched_sizes=bool(empty),
@@ -361,6 +363,19 @@ def _dividing_experts(config: PreTrainedConfig, machine: Machine) -> int:
     experts = getattr(config, layout.count_key, 0) if layout else 0
     # Of a dense model no experts can be divided, though the stage's settings say so.
     return math.gcd(machine.expert_parallel, experts or 1)
+
+
+def _attention(folder: Path, device: torch.device, compute: torch.dtype | None) -> str | None:
+    """Return the attention to take; None: transformers' own choice.
+
+    Flash attention, which is of 16 bits alone, is told where packed documents begin and takes no
+    mask: what trains takes it where its package is installed and the family has it.
+    """
+    if device.type != "cuda" or compute != torch.bfloat16 or not is_flash_attn_2_available():
+        return None
+    # Any: transformers' map has several classes for some configs, but of causal models one.
+    kind: Any = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
+    return "flash_attention_2" if kind._supports_flash_attn else None
 
 
 def _as_computed(folder: Path, device: torch.device) -> torch.dtype | None:

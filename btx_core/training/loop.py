@@ -356,8 +356,9 @@ def repeatable(device: torch.device) -> Iterator[None]:
     if device.type != "cuda" or not torch.cuda.is_available():
         yield
         return
-    # Read when the library is first used.
+    # Read when the libraries are first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
     before = torch.are_deterministic_algorithms_enabled()
     settings: Any = torch.utils.deterministic  # Any: its one setting has no type
     filled = settings.fill_uninitialized_memory

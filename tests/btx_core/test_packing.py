@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
+from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
+from btx_core import machine
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.problems import Unsupported
 from btx_core.training.losses import next_token_loss
@@ -134,6 +135,22 @@ def test_flash_attention_is_told_where_documents_begin(monkeypatch: pytest.Monke
         attended(part) for part in query.flatten(0, 1).split([len(one) for one in documents])
     ]
     assert torch.allclose(found.flatten(0, 1), torch.cat(expected), atol=1e-6)
+
+
+def test_what_trains_in_bfloat16_takes_flash_attention_where_it_is_installed(
+    tiny_seed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert machine._attention(tiny_seed, cuda, torch.bfloat16) is None, "it is not installed here"
+    monkeypatch.setattr(machine, "is_flash_attn_2_available", lambda: True)
+    assert machine._attention(tiny_seed, cuda, torch.bfloat16) == "flash_attention_2"
+    assert machine._attention(tiny_seed, cuda, torch.float32) is None
+    assert machine._attention(tiny_seed, cuda, None) is None, "measured as transformers chooses"
+    assert machine._attention(tiny_seed, cpu, torch.bfloat16) is None
+    monkeypatch.setattr(LlamaForCausalLM, "_supports_flash_attn", False)
+    assert machine._attention(tiny_seed, cuda, torch.bfloat16) is None, "a family without it"
+    monkeypatch.setattr(machine, "_attention", lambda *_: "eager")
+    assert machine.load(tiny_seed).config._attn_implementation == "eager"
 
 
 def plain_flash(
