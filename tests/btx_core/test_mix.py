@@ -599,7 +599,7 @@ class Growth(RuleBasedStateMachine):
             ), name
 
 
-@pytest.mark.parametrize("mode", ["anchored", "full"])
+@pytest.mark.parametrize("mode", ["anchored", pytest.param("full", marks=pytest.mark.slow)])
 def test_incremental_equals_from_nothing_byte_for_byte(
     mode: str, tiny: Save, tmp_path: Path
 ) -> None:

@@ -255,6 +255,7 @@ def test_what_joins_gets_its_share_and_the_old_domains_what_is_left() -> None:
     assert alike == {"math": 0.7, GENERAL: 0.3}
 
 
+@pytest.mark.slow
 def test_holding_to_the_build_before_keeps_its_predictions_on_the_old_text(
     mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:
@@ -270,6 +271,7 @@ def test_holding_to_the_build_before_keeps_its_predictions_on_the_old_text(
     assert far[10.0] < far[0.0]
 
 
+@pytest.mark.slow
 def test_routers_alone_are_held_to_the_build_before_where_nothing_else_teaches_them(
     mixtures: Path, tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_what_is_made_where_a_group_may_write_the_group_may_write(
     assert "data/units" in str(list(closed(shared.root))), "elsewhere the umask holds"
 
 
+@pytest.mark.slow
 @two_accounts
 def test_a_second_account_works_where_a_first_one_did(
     shared: Workspace, tmp_path: Path, second: Second

@@ -264,7 +264,7 @@ def test_a_clone_that_is_behind_says_so_and_catches_up(
     assert add(root, "law", "two") == "data/law@2"
 
 
-@pytest.mark.parametrize("kept", ["own", "other"])
+@pytest.mark.parametrize("kept", ["own", pytest.param("other", marks=pytest.mark.slow)])
 def test_two_clones_that_both_registered_are_a_fork_that_is_told(
     workspace: Workspace, tmp_path: Path, btx: Run, kept: str
 ) -> None:

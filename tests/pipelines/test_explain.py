@@ -106,6 +106,7 @@ def test_the_command_prints_one_json_document(story, btx: Run) -> None:
     assert json.loads(done.stdout).keys() >= {"tokens", "sources"}
 
 
+@pytest.mark.slow
 def test_without_colour_the_command_names_the_strongest_expert_of_each_token(
     workspace: Workspace, btx: Run
 ) -> None:
@@ -119,6 +120,7 @@ def test_without_colour_the_command_names_the_strongest_expert_of_each_token(
         )
 
 
+@pytest.mark.slow
 def test_a_build_that_may_not_be_used_says_so_beside_its_explanation(
     own_story: Workspace, btx: Run
 ) -> None:

@@ -266,6 +266,7 @@ INSTEAD: tuple[object, ...] = (
 )
 
 
+@pytest.mark.slow
 def test_whatever_stands_in_a_column_the_command_names_it_and_does_not_stumble(
     company: Company,
 ) -> None:
@@ -371,6 +372,7 @@ def test_outside_tools_check_a_signed_statement_and_report_and_refuse_one_flippe
                 by_dsse(json.dumps(damaged), key)
 
 
+@pytest.mark.slow
 def test_an_exported_folder_holds_its_card_and_is_checked_by_openssfs_tool_alone(
     shop: Company, tmp_path: Path
 ) -> None:
@@ -410,8 +412,12 @@ def test_an_exported_folder_holds_its_card_and_is_checked_by_openssfs_tool_alone
     ("target", "command"),
     [
         ("llama.cpp", "python llama.cpp/convert_hf_to_gguf.py '{}' --outtype bf16"),
-        ("vllm", "vllm serve '{}'"),
-        ("transformers", "AutoModelForCausalLM.from_pretrained('{}')"),
+        pytest.param("vllm", "vllm serve '{}'", marks=pytest.mark.slow),
+        pytest.param(
+            "transformers",
+            "AutoModelForCausalLM.from_pretrained('{}')",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_export_says_how_the_program_that_it_is_for_takes_it(
@@ -478,6 +484,7 @@ def test_a_closed_roll_is_changed_by_an_auditors_command_only(company: Company) 
     company.does("actor", "add", "mal", "--role", "approver", as_="ida")
 
 
+@pytest.mark.slow
 def test_an_approval_is_taken_back_under_the_names_that_it_is_given_under(
     company: Company,
 ) -> None:
@@ -503,6 +510,7 @@ validations:
 """
 
 
+@pytest.mark.slow
 def test_a_waiver_of_gate_build_counts_wherever_that_gate_is_asked(company: Company) -> None:
     workspace = company.workspace
     (workspace.policies / "several.yaml").write_text(POLICY_OF_SIZE)

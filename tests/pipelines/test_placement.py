@@ -205,6 +205,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused_before_anything_star
     assert visible_files(root) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gpu")
 def test_dry_runs_say_where_each_stage_would_run_and_write_nothing(
     own_story: Workspace, btx: Any

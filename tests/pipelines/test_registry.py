@@ -295,6 +295,7 @@ def test_list_finds_the_version_that_holds_a_file(story: Any, btx: Run) -> None:
     assert btx(story.root, "list", "experts", "--metric", "about 7").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_head_stays_its_signers_though_they_have_another_key_by_now(
     btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

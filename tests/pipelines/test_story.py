@@ -151,7 +151,11 @@ def test_an_audit_of_sound_builds_has_no_finding(grown: tuple[Workspace, Rebuild
         )
 
 
-FILES = ["data/math/1", "seeds/base/1", "experts/math/1", "builds/1"]
+FILES = [
+    *(pytest.param(at, marks=pytest.mark.slow) for at in ("data/math/1", "seeds/base/1")),
+    pytest.param("experts/math/1", marks=pytest.mark.slow),
+    "builds/1",
+]
 
 
 @pytest.mark.parametrize("folder", FILES)
@@ -233,6 +237,7 @@ def test_changed_data_is_noticed_before_a_training(own_story: Workspace) -> None
     assert (own_story.root / "data/math/1.dvc").read_text() == tracked
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_not_linked_into_the_next_build(own_story: Workspace) -> None:
     damaged = own_story.root / "builds/1/model-expert-math.safetensors"
     flip(damaged)

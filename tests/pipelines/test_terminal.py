@@ -27,6 +27,7 @@ HOSTILE = (
 )
 
 
+@pytest.mark.slow
 def test_no_command_lets_a_terminal_obey_what_is_registered(tmp_path: Path, btx: Run) -> None:
     root = create(tmp_path / "w").root
     catalog = Catalog(f"sqlite:///{root}/.btx/registry.db", actor="eve")

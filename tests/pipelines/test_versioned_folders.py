@@ -123,7 +123,10 @@ def test_a_missing_empty_or_escaping_source_is_refused(tmp_path: Path, corpus: P
     assert not (tmp_path / "data").exists() or not any((tmp_path / "data").rglob("*"))
 
 
-@pytest.mark.parametrize("secret", ["token=hunter2", "X-Amz-Signature=hunter2&id=3"])
+@pytest.mark.parametrize(
+    "secret",
+    [pytest.param("token=hunter2", marks=pytest.mark.slow), "X-Amz-Signature=hunter2&id=3"],
+)
 def test_what_a_url_needs_in_secret_is_used_and_never_kept_or_shown(
     tmp_path: Path, corpus: Path, btx: Run, monkeypatch: pytest.MonkeyPatch, secret: str
 ) -> None:
@@ -220,7 +223,7 @@ def everything(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [everything, dvc, *(pytest.param(make, marks=pytest.mark.slow) for make in UNUSUAL)],
+    [everything, *(pytest.param(make, marks=pytest.mark.slow) for make in UNUSUAL)],
     ids=lambda make: make.__name__,
 )
 def test_what_is_taken_in_is_exactly_what_another_machine_gets(
@@ -318,8 +321,10 @@ def test_a_snapshot_in_the_cache_of_hugging_face_is_taken_with_its_blobs(
     "name",
     [
         "a?b#c&d=e%20f",
-        "${item.seed}%s",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("a?b", "100%20c", "${HOME}")),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("${item.seed}%s", "a?b", "100%20c", "${HOME}")
+        ),
     ],
 )
 def test_a_workspace_lies_wherever_a_file_system_lets_it(

@@ -91,7 +91,10 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize("look", SIZES)
+@pytest.mark.parametrize(
+    "look",
+    ["light", *(pytest.param(look, marks=pytest.mark.slow) for look in ("dark", "narrow"))],
+)
 def test_every_page_passes_axe_and_fits_its_window(
     served: Served, browser: Browser, look: str
 ) -> None:
