@@ -373,6 +373,8 @@ def _attention(folder: Path, device: torch.device, compute: torch.dtype | None) 
     """
     if device.type != "cuda" or compute != torch.bfloat16 or not is_flash_attn_2_available():
         return None
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return None
     # Any: transformers' map has several classes for some configs, but of causal models one.
     kind: Any = AutoModelForCausalLM._model_mapping[type(AutoConfig.from_pretrained(folder))]
     return "flash_attention_2" if kind._supports_flash_attn else None

@@ -143,6 +143,9 @@ def test_what_trains_in_bfloat16_takes_flash_attention_where_it_is_installed(
     cuda, cpu = torch.device("cuda"), torch.device("cpu")
     assert machine._attention(tiny_seed, cuda, torch.bfloat16) is None, "it is not installed here"
     monkeypatch.setattr(machine, "is_flash_attn_2_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert machine._attention(tiny_seed, cuda, torch.bfloat16) is None, "an older card"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert machine._attention(tiny_seed, cuda, torch.bfloat16) == "flash_attention_2"
     assert machine._attention(tiny_seed, cuda, torch.float32) is None
     assert machine._attention(tiny_seed, cuda, None) is None, "measured as transformers chooses"
