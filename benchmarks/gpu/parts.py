@@ -8,6 +8,7 @@ Seeds are random models of the named shape, their text is this Python's own libr
 """
 
 import argparse
+import gc
 import json
 import resource
 import shutil
@@ -92,10 +93,14 @@ class Rows:
     # Any: a JSON object.
     def attempt(self, what: str, action: Callable[[], dict[str, Any]]) -> None:
         """Run an action, and write what it measured or how it failed."""
+        row: dict[str, Any] = {"what": what}
         if CUDA:
+            gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        started, row = time.monotonic(), {"what": what}
+            # What an attempt before has left, which counts in this one's peak.
+            row["held_before_bytes"] = torch.cuda.memory_allocated()
+        started = time.monotonic()
         try:
             row |= action()
             # A stage that should run on the card and never touched it is a fault.

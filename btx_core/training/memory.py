@@ -184,8 +184,8 @@ class Memory:
         weights: of the model, its own share.
         gradients: of what trains, its share.
         averages: AdamW's, its share.
-        gathered: parameters of the layers that are whole while they compute, and gradients that are
-            whole from part to part.
+        gathered: parameters of the layers that are whole while they compute, gradients that are
+            whole from part to part, and copies in bfloat16 of what trains.
         activations: kept for the way back.
         logits: of the part that is computed.
         teachers: the seed model that general text is held to, and the build that growth goes on
@@ -238,8 +238,13 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
     gathered += layer * computed if share > 1 and divided_later else 0
     if share > 1 and run.accumulate > 1 and trained * FLOAT32 <= WHOLE_GRADIENTS:
         gathered += trained * FLOAT32
-    kept = _kept(model) * tokens * computed
-    states = model.layers * model.width * tokens * computed
+    if share == 1 and run.bfloat16:
+        # The copies in bfloat16 that are computed with.
+        gathered += trained * BFLOAT16
+    # Norms and embeddings that train are float32, and so is what they hand on.
+    handed_on = FLOAT32 if trained and run.trains in ("all", "shared") else computed
+    kept = _kept(model, computed, handed_on) * tokens
+    states = model.layers * model.width * tokens * handed_on
     activations = states + kept if run.recompute else model.layers * kept
     targets = min(tokens, run.logits_chunk) if run.logits_chunk else tokens
     return Memory(
@@ -253,8 +258,14 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
     )
 
 
-def _kept(model: ModelShape) -> int:
-    """Return how many numbers of one layer and token the way back needs."""
+def _kept(model: ModelShape, computed: int, handed_on: int) -> int:
+    """Return how many bytes of one layer and token the way back needs.
+
+    Args:
+        model: whose layer it is.
+        computed: bytes of a number that is computed.
+        handed_on: bytes of a number that one layer hands to the next.
+    """
     attention = model.heads_width + 2 * model.key_value_width
     experts = model.experts_per_token * (KEPT_FEED_FORWARD * model.feed_forward + model.width)
-    return KEPT_STATES * model.width + attention + experts
+    return KEPT_STATES * model.width * handed_on + (attention + experts) * computed

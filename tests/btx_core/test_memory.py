@@ -3,13 +3,23 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedModel,
+)
 
 from btx_core.problems import Unsupported
+from btx_core.routed import experts_computing_in
 from btx_core.training.adapter import add_adapters
+from btx_core.training.losses import next_token_loss
 from btx_core.training.memory import ModelShape, RunShape, Trains, memory_of
 
 SIZES: dict[str, Any] = {
@@ -91,6 +101,63 @@ def test_an_8b_branch_and_its_mixture_take_what_their_weights_say() -> None:
     assert eight.weights * 8 == pytest.approx(alone.weights, rel=1e-6)
     assert eight.activations * 8 == alone.activations
     assert eight.gathered > 0 == alone.gathered
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("trains", "experts"),
+    [("feed-forward", 1), ("all", 1), ("router", 3), ("shared", 3), ("all", 3)],
+)
+def test_what_the_way_back_needs_is_about_what_the_formula_says(
+    trains: Trains, experts: int, bfloat16: bool
+) -> None:
+    sizes = SIZES | {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6}
+    torch.manual_seed(0)
+    model = (
+        LlamaForCausalLM(LlamaConfig(**sizes))
+        if experts == 1
+        else MixtralForCausalLM(MixtralConfig(**sizes, num_local_experts=experts))
+    )
+    for name, parameter in model.named_parameters():
+        router, feed_forward = name.endswith(".gate.weight"), ".mlp." in name
+        parameter.requires_grad_(
+            {
+                "all": True,
+                "router": router,
+                "shared": router or not feed_forward,
+                "feed-forward": feed_forward,
+            }[trains]
+        )
+        if bfloat16 and not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    computing = experts_computing_in(model, torch.bfloat16) if bfloat16 else nullcontext()
+    with computing, torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        few, many = (kept_for_the_way_back(model, rows) for rows in (2, 6))
+    shape = ModelShape.of(model.config.to_dict() | {"num_local_experts": experts})
+    run = RunShape(trains=trains, batch=4, sequence=128, bfloat16=bfloat16, logits_chunk=1)
+    said = memory_of(shape, run).activations
+    assert many - few <= 1.1 * said, "it says too little"
+    assert many - few >= 0.55 * said, "it says far too much"
+
+
+def kept_for_the_way_back(model: PreTrainedModel, rows: int) -> int:
+    """Bytes that the loss of so many sequences of 128 tokens keeps, the model's own not counted."""
+    kept = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found, held = 0, []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal found
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in kept:
+            kept.add(storage.data_ptr())
+            found += storage.nbytes()
+        # Else another one could take its place.
+        held.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        next_token_loss(model, torch.randint(5, 60, (rows, 129)), 0)
+    return found
 
 
 @pytest.mark.slow
