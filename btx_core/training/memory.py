@@ -185,7 +185,7 @@ class Memory:
         gradients: of what trains, its share.
         averages: AdamW's, its share.
         gathered: parameters of the layers that are whole while they compute, gradients that are
-            whole from part to part, and copies in bfloat16 of what trains.
+            whole from part to part, and copies in bfloat16 to compute with.
         activations: kept for the way back.
         logits: of the part that is computed.
         teachers: the seed model that general text is held to, and the build that growth goes on
@@ -239,8 +239,8 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
     if share > 1 and run.accumulate > 1 and trained * FLOAT32 <= WHOLE_GRADIENTS:
         gathered += trained * FLOAT32
     if share == 1 and run.bfloat16:
-        # The copies in bfloat16 that are computed with.
-        gathered += trained * BFLOAT16
+        # Copies in bfloat16, to compute with, of what is held in float32.
+        gathered += loaded * BFLOAT16
     # Norms and embeddings that train are float32, and so is what they hand on.
     handed_on = FLOAT32 if trained and run.trains in ("all", "shared") else computed
     kept = _kept(model, computed, handed_on) * tokens
