@@ -241,8 +241,8 @@ def memory_of(model: ModelShape, run: RunShape, teachers: Sequence[ModelShape] =
     if share == 1 and run.bfloat16:
         # Copies in bfloat16, to compute with, of what is held in float32.
         gathered += loaded * BFLOAT16
-    # Norms and embeddings that train are float32, and so is what they hand on.
-    handed_on = FLOAT32 if trained and run.trains in ("all", "shared") else computed
+    # Norms and embeddings in float32 hand float32 on.
+    handed_on = FLOAT32 if run.trains in ("all", "shared") else computed
     kept = _kept(model, computed, handed_on) * tokens
     states = model.layers * model.width * tokens * handed_on
     activations = states + kept if run.recompute else model.layers * kept
