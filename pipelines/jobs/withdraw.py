@@ -65,8 +65,8 @@ def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
     acts.require_reason(f"contest of {reference}", why)
     catalog = workspace.catalog
     contesting.require_withdrawn(catalog, reference)
-    private = private_words.keep(workspace.private, {"why": why})
-    event = contesting.contest(catalog, reference, private)
+    with private_words.kept(workspace.private, {"why": why}) as private:
+        event = contesting.contest(catalog, reference, private)
     withdrawal = catalog.events(event.subject, "withdrawn")[0]
     return ContestedAnswer(
         ref=event.subject,
