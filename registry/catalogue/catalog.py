@@ -355,6 +355,11 @@ class Catalog:
             behind = str(reading.behind_alias(rows, text))
         return parse(behind if behind.startswith(f"{kind}/") else text, kind)
 
+    def retired(self) -> set[str]:
+        """Return the references that were registered by mistake."""
+        with self.database.read() as rows:
+            return reading.retired(rows)
+
     def aliases(self) -> dict[str, str]:
         """Return the reference that each alias stands for now, by alias."""
         with self.database.read() as rows:
