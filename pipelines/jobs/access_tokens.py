@@ -41,9 +41,12 @@ def issue_token(
                 expected=f"viewer{''.join(f', {role}' for role in held)}, as on the list of actors",
                 next="btx actor add",
             )
-    secret, token = tokens(workspace).issue(name, roles, days)
+    store = tokens(workspace)
+    # It is written down last: one that was refused must open nothing.
+    secret, token = store.issue(name, roles, days, keep=False)
     subject = f"token/{token.id}"
     envelope = acts.vouched(catalog, TokenIssued.logged_as, subject, token.sha256)
     body = TokenIssued(name=name, roles=token.roles, expires=token.expires)
-    catalog.event(body.with_envelope(envelope), subject)
+    with store.keeping(token):
+        catalog.event(body.with_envelope(envelope), subject)
     return secret, token

@@ -108,6 +108,7 @@ def audit(
         signed=heads,
         on_check=on_check,
     )
+    answer = _with_torn_heads(answer, catalog)
     attached = _unless_damaged(catalog, lambda: _attached(workspace))
     if attached and attached[0]:
         answer = _with_check(answer, "attachments", *attached)
@@ -364,6 +365,23 @@ def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[R
         key = _unless_damaged(catalog, partial(_key, workspace, kept, request.key))
         bound.append(partial(_check_kept, source=source, kept=kept, key=key))
     return bound
+
+
+def _with_torn_heads(answer: AuditAnswer, catalog: Catalog) -> AuditAnswer:
+    """Name the lines that hold no head in the file of heads which acts wrote down here."""
+    lines = pins.unreadable(catalog)
+    if not lines:
+        return answer
+    where, expected = pins.file_of(catalog), "a head of the log"
+    advice = (
+        "remove the line; the next release, export or withdrawal removes a last line that a crash "
+        "left half written"
+    )
+    named = [
+        finding("heads", f"{where}, line {number}", "no whole head", expected, advice)
+        for number in lines
+    ]
+    return _with_check(answer, "heads", len(lines), named)
 
 
 def _check_kept(

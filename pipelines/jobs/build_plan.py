@@ -88,7 +88,7 @@ class Plan:
         line: the product line.
         seed: the seed of every member.
         members: by slot, ascending.
-        previous: the line's newest build.
+        previous: the newest build of the line that was no mistake.
         mode: anchored, unless a member is a full branch.
         given: the recipe as the settings write it; what is not named keeps its default.
         resolved: of a build that is gone back to: its recipe with every key, as it was then.
@@ -163,7 +163,8 @@ def plan(workspace: Workspace, request: Request, *, executor: ExecutorName | Non
     catalog = workspace.catalog
     builds = catalog.versions(BuildFacts)
     own = [build for build in builds if build.facts.line == request.line]
-    newest = own[-1] if own else None
+    mistaken = catalog.retired()
+    newest = next((one for one in reversed(own) if str(one.ref) not in mistaken), None)
     target = _target(workspace, request.to) if request.to else None
     chosen = _members_of(workspace, target) if target else _usable(workspace, request, newest)
     for reference in request.with_:

@@ -98,8 +98,8 @@ def ask(
     planned = _plan(workspace, selection)
     answer = _answer(workspace, planned.parts, "asked", planned.unreached)
     words = {"why": why, **selection.stated()}
-    private = private_words.keep(workspace.private, words)
-    event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private, sent)
+    with private_words.kept(workspace.private, words) as private:
+        event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private, sent)
     advice = f"let an approver or auditor confirm it: btx erase --confirm {event.seq}"
     return answer.model_copy(update={"number": event.seq, "why": why, "next": advice})
 

@@ -138,6 +138,8 @@ def export(
                 key = _sign(catalog.actor, incoming)
                 facts = facts.model_copy(update={"public_key": key})
             files = folders.manifest(incoming)
+            body = Exported.from_json(facts.to_json(), "export")
+            envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
             # The row first: an export that nobody recorded would be missed when its data must go.
             catalog.register(
                 f"build-{build.ref.version}",
@@ -145,8 +147,6 @@ def export(
                 files=files,
                 parents=[(build.ref, Relation.EXPORTED_FROM)],
             )
-            body = Exported.from_json(facts.to_json(), "export")
-            envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
             catalog.event(body.with_envelope(envelope), build.ref)
             incoming.rename(out)
             pins.pin(catalog)

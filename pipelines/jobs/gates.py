@@ -39,15 +39,12 @@ def question(
 def _adopt_first(workspace: Workspace, policies: Sequence[Policy]) -> None:
     """Adopt the policies that lie in a new workspace, before its first gate is asked.
 
-    A registry that has judged something without an adopted set is older, and stays as it is until
-    somebody adopts one.
+    Raises:
+        Refused: where the list of actors is closed: an auditor adopts them.
     """
     catalog = workspace.catalog
-    if catalog.events(kind=adoption.ADOPTED):
-        return
-    if catalog.events(kind="verdict") or catalog.events(kind="refused"):
-        return
-    adoption.adopt(catalog, policies, why="the set of a new workspace")
+    if adoption.is_lacking(catalog):
+        adoption.adopt(catalog, policies, why="the set of a new workspace")
 
 
 def ask(

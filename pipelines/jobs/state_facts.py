@@ -3,7 +3,7 @@
 What is given is checked by the company's `facts.yaml` before a command does any work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.digest import sha256_file
 from registry.errors import Conflict, Invalid, Refused
-from registry.governance import acts, stating
+from registry.governance import acts, build_licence, stating
 from registry.records.answers.registering import FactRow, FactsAnswer
-from registry.records.facts import Facts
+from registry.records.facts import ExportFacts, Facts
 from registry.records.kinds import Kind
 from registry.records.own_facts import (
     ORGANISATION,
@@ -29,6 +29,8 @@ from registry.records.own_facts import (
 from registry.records.version import Version
 
 F = TypeVar("F", bound=Facts)
+# What an export states itself; its licence is that of the build.
+SAID_BY_EXPORT = {build_licence.STATED_AS, *(ExportFacts.model_fields.keys() - Facts.model_fields)}
 
 
 @dataclass(frozen=True)
@@ -217,9 +219,28 @@ def _required(schema: FactSchema, kind: str) -> list[str]:
     return [name for name, one in schema.of_kind(kind).items() if one.required]
 
 
+def _refuse_said_by_export(names: Iterable[str]) -> None:
+    """Refuse facts that an export states itself, so that its folder and its row cannot disagree.
+
+    Raises:
+        Invalid: naming the first.
+    """
+    for name in names:
+        if name in SAID_BY_EXPORT:
+            raise Invalid(
+                f"fact {name} of an export",
+                found="a value",
+                expected=f"none: the export states its {name} itself",
+                next="state a licence of the build: btx fact set build/N licence=VALUE --why TEXT; "
+                "another fact, under another name in facts.yaml",
+            )
+
+
 def _checked(given: GivenFacts, schema: FactSchema, kind: str) -> StatedFacts:
     typed, attached = given.values(schema)
     stating.require_known(schema, kind, [*typed, *attached])
+    if kind == Kind.EXPORT:
+        _refuse_said_by_export([*typed, *attached])
     values = {key: checked(key, schema.facts[key], value) for key, value in typed.items()}
     files: dict[str, Path] = {}
     for key, path in attached.items():

@@ -6,11 +6,8 @@ from pipelines.workspace.workspace import Workspace
 from registry.governance import acts, contesting, cures, private_words, seen_before
 from registry.records.answers.withdrawing import ContestedAnswer, Reached, WithdrawAnswer
 from registry.records.events import Withdrawn
-from registry.records.facts import DataFacts, ExpertFacts, ExportFacts, Facts, SeedFacts
-from registry.records.kinds import UNUSABLE
+from registry.records.facts import ExportFacts
 from registry.records.references import Reference
-from registry.records.version import Version
-from registry.units import percent
 
 
 def withdraw(
@@ -40,8 +37,7 @@ def withdraw(
     reached = [Reached(ref=str(ref)) for ref in impact.experts]
     builds = [build for build in impact.builds if build.removal != "none"]
     reached += [Reached(ref=str(one.ref), removal=one.removal, why=one.why) for one in builds]
-    for lost in (version, *(catalog.get(ref) for ref in impact.experts)):
-        reached += [one for one in _twins(workspace, lost) if one not in reached]
+    reached += seen_before.twins(catalog, impact)
     for ref in impact.exports:
         folder = catalog.get(ref, ExportFacts).facts.folder
         reached.append(Reached(ref=str(ref), folder=folder))
@@ -65,8 +61,8 @@ def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
     acts.require_reason(f"contest of {reference}", why)
     catalog = workspace.catalog
     contesting.require_withdrawn(catalog, reference)
-    private = private_words.keep(workspace.private, {"why": why})
-    event = contesting.contest(catalog, reference, private)
+    with private_words.kept(workspace.private, {"why": why}) as private:
+        event = contesting.contest(catalog, reference, private)
     withdrawal = catalog.events(event.subject, "withdrawn")[0]
     return ContestedAnswer(
         ref=event.subject,
@@ -74,25 +70,6 @@ def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
         contested_by=event.actor,
         at=event.at,
     )
-
-
-def _twins(workspace: Workspace, version: Version[Facts]) -> list[Reached]:
-    """Return the versions in use that hold the same files or text, which no lineage names."""
-    catalog, facts = workspace.catalog, version.facts
-    if isinstance(facts, DataFacts):
-        sketch = seen_before.sketch_of(catalog, facts)
-        lines = seen_before.of_data(catalog, version.files, sketch)
-    elif isinstance(facts, SeedFacts | ExpertFacts):
-        lines = seen_before.of_weights(catalog, facts.tensors)
-    else:
-        return []
-    twins = []
-    # Where a version has two lines, the second tells of more.
-    for line in {line.ref: line for line in lines}.values():
-        if line.ref != str(version.ref) and line.status not in UNUSABLE:
-            why = f"holds the same {line.by}, {percent(line.share)}: withdraw it too"
-            twins.append(Reached(ref=line.ref, why=why))
-    return twins
 
 
 def _cure(

@@ -355,6 +355,11 @@ class Catalog:
             behind = str(reading.behind_alias(rows, text))
         return parse(behind if behind.startswith(f"{kind}/") else text, kind)
 
+    def retired(self) -> set[str]:
+        """Return the references that were registered by mistake."""
+        with self.database.read() as rows:
+            return reading.retired(rows)
+
     def aliases(self) -> dict[str, str]:
         """Return the reference that each alias stands for now, by alias."""
         with self.database.read() as rows:
@@ -652,7 +657,9 @@ def _existing(rows: Rows, content: Content, number: int | None) -> Version[Facts
 def _refuse_withdrawn(rows: Rows, subject: str, parents: Sequence[Parent]) -> None:
     ancestors = lineage.walk(rows, [parent.id for parent in parents], down=False)
     withdrawn = ancestors & lineage.withdrawn(rows)
-    mistaken = reading.retired(rows) & {str(parent.ref) for parent in parents}
+    mistaken = reading.retired(rows) & {
+        str(ref) for ref in reading.references_by_id(rows, ancestors)
+    }
     names = [str(one.ref) for one in reading.versions_by_id(rows, sorted(withdrawn)).values()]
     for refs, status in ((sorted(mistaken), Status.RETIRED), (names, Status.WITHDRAWN)):
         if refs:
@@ -667,7 +674,10 @@ def _refuse_withdrawn(rows: Rows, subject: str, parents: Sequence[Parent]) -> No
 def _refuse_relied_on(rows: Rows, version: Version[Facts]) -> None:
     """Check that nothing was made from a version, and that it is not handed on or out of use."""
     row = reading.row_of(rows, version.ref)
-    above = reading.references_by_id(rows, lineage.walk(rows, [row[0]], down=True) - {row[0]})
+    made = reading.references_by_id(rows, lineage.walk(rows, [row[0]], down=True) - {row[0]})
+    # A snapshot by itself is a plan: a rebuild that was interrupted leaves one, one that goes on
+    # stops at what was retired, and a build that was composed from it is among the others.
+    above = {ref for ref in made if ref.kind != Kind.SNAPSHOT}
     status = reading.statuses_of(rows, [version])[version.ref]
     found = ", ".join(f"{ref} was made from it" for ref in sorted(above)[:5])
     if status in (Status.RELEASED, *UNUSABLE):

@@ -9,9 +9,11 @@ import json
 import os
 from pathlib import Path
 
+from btx_core.files import whole_file
 from registry.catalogue import audit_log
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
+from registry.errors import Damaged
 from registry.records.heads import Head
 
 # A RuntimeError comes of an account without a home, as containers run under.
@@ -31,7 +33,7 @@ def file_of(catalog: Catalog) -> Path:
 
 
 def pin(catalog: Catalog) -> Path | None:
-    """Write the head down.
+    """Write the head down. A last line that a crash left half written goes.
 
     Returns:
         The file; None where it cannot be written: the act itself stands.
@@ -43,6 +45,7 @@ def pin(catalog: Catalog) -> Path | None:
     try:
         path = file_of(catalog)
         path.parent.mkdir(parents=True, exist_ok=True)
+        _end_last_line(path)
         with path.open("a") as file:
             file.write(line + "\n")
     except NO_FOLDER:
@@ -51,11 +54,39 @@ def pin(catalog: Catalog) -> Path | None:
 
 
 def pinned(catalog: Catalog) -> list[Head]:
-    """Return the heads that were written down here. Raises Invalid for a file of something else."""
+    """Return the heads that were written down here; lines that hold none are left out."""
+    return [head for head in _lines(catalog).values() if head is not None]
+
+
+def unreadable(catalog: Catalog) -> list[int]:
+    """Return the numbers of the lines that hold no head, as a crash leaves the last one."""
+    return [number for number, head in _lines(catalog).items() if head is None]
+
+
+def _lines(catalog: Catalog) -> dict[int, Head | None]:
+    """Return what each line holds that is not empty, by its number."""
     try:
         path = file_of(catalog)
     except NO_FOLDER:
-        return []
-    if not path.is_file() or not path.read_text().strip():
-        return []
-    return audit_log.kept_heads(str(path))
+        return {}
+    if not path.is_file():
+        return {}
+    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
+    return {number: _head(line) for number, line in lines if line.strip()}
+
+
+def _head(line: bytes) -> Head | None:
+    try:
+        return Head.from_text(line, "head")
+    except Damaged:
+        return None
+
+
+def _end_last_line(path: Path) -> None:
+    """Give the next head a line of its own, where the last one was not written to its end."""
+    text = path.read_bytes() if path.is_file() else b""
+    last = text.rpartition(b"\n")[2]
+    if last:
+        ended = last + b"\n" if _head(last) else b""
+        with whole_file(path, replace=True) as temporary:
+            temporary.write_bytes(text.removesuffix(last) + ended)

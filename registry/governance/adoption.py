@@ -79,6 +79,22 @@ def first(catalog: Catalog) -> int | None:
     return None
 
 
+def is_lacking(catalog: Catalog) -> bool:
+    """Say whether a set has to be adopted before a gate is asked.
+
+    A registry that judged something before sets were adopted is older, and stays as it is until
+    somebody adopts one. On a closed list whoever writes events could write that it had judged, so
+    only what was logged before the list was closed says so.
+    """
+    if adopted(catalog) is not None:
+        return False
+    if catalog.events(kind=ADOPTED):
+        return True
+    then = people.Roll.read(catalog)
+    judged = [*catalog.events(kind="verdict"), *catalog.events(kind="refused")]
+    return all(then.closed(event.seq) for event in judged)
+
+
 def adopt(
     catalog: Catalog, policies: Sequence[Policy], by: keys.Signer | None = None, why: str = ""
 ) -> Event:

@@ -15,10 +15,12 @@ from registry.records.version import Version
 def reached_lines(catalog: Catalog, reached: Collection[str]) -> dict[str, Version[BuildFacts]]:
     """Return the newest build of each product line whose newest build is reached, by line.
 
-    A line of which only older builds are reached needs nothing: they are past.
+    A line of which only older builds are reached needs nothing: they are past. A build that was
+    registered by mistake is the newest of no line.
     """
+    builds, mistaken = catalog.versions(BuildFacts, files=False), catalog.retired()
     # In the order of their numbers, so the newest of each product line stays.
-    newest = {build.facts.line: build for build in catalog.versions(BuildFacts, files=False)}
+    newest = {one.facts.line: one for one in builds if str(one.ref) not in mistaken}
     return {line: build for line, build in newest.items() if str(build.ref) in reached}
 
 

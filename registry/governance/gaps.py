@@ -175,14 +175,14 @@ def _let_in(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
 
 
 def _let_out(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
-    """Return the gaps of a build's newest release, and of its newest export."""
-    released = catalog.events(version.ref, Released.logged_as)
-    gaps = _gaps(catalog, version, Gate.RELEASE, released[-1]) if released else []
-    exported = catalog.events(version.ref, Exported.logged_as)
-    if exported:
-        gaps += _gaps(catalog, version, Gate.EXPORT, exported[-1])
-        gaps += _unmarked(catalog, version, exported[-1])
-    return gaps
+    """Return the gaps of a build's releases and exports; what several have in common once."""
+    gaps = []
+    for released in catalog.events(version.ref, Released.logged_as):
+        gaps += _gaps(catalog, version, Gate.RELEASE, released)
+    for exported in catalog.events(version.ref, Exported.logged_as):
+        gaps += _gaps(catalog, version, Gate.EXPORT, exported)
+        gaps += _unmarked(catalog, version, exported)
+    return list(dict.fromkeys(gaps))
 
 
 def _unmarked(catalog: Catalog, version: Version[Facts], exported: Event) -> list[Gap]:

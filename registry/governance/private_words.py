@@ -10,26 +10,30 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from btx_core.files import any_json
+from btx_core.problems import BtxError
 from registry.digest import digest
 from registry.errors import NotFound
 
 Words = Mapping[str, str]
 
 
-def keep(folder: Path, words: Words) -> str:
-    """Write words down where their owner alone may read them.
+@contextmanager
+def kept(folder: Path, words: Words) -> Iterator[str]:
+    """Write words down, where their owner alone may read them, for an act that the block logs.
 
-    Where a group works in the workspace, so may the group: one asks, another confirms.
+    Where the act is refused they go. Where a group works in the workspace, so may the group: one
+    asks, another confirms.
 
     Args:
         folder: where they are kept.
         words: by name, such as `why`.
 
-    Returns:
+    Yields:
         The digest that stands for them in the log.
     """
     record = {"salt": secrets.token_hex(32), "words": dict(words)}
@@ -41,7 +45,11 @@ def keep(folder: Path, words: Words) -> str:
     descriptor = os.open(_path(folder, key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "w") as file:
         json.dump(record, file)
-    return key
+    try:
+        yield key
+    except BtxError:
+        shred(folder, key)
+        raise
 
 
 def read(folder: Path, key: str) -> Words | None:

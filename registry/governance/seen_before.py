@@ -6,16 +6,20 @@ Whether a candidate may hold what stands elsewhere is left to the policies.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.common_files import LEAST_SHARE, common_share, sizes
+from registry.catalogue.lineage import Impact
 from registry.errors import NotFound
+from registry.records.answers.withdrawing import Reached
 from registry.records.events import Erased
 from registry.records.evidence import SeenBefore
 from registry.records.facts import DataFacts, ExpertFacts, Facts, SeedFacts, Sketch
 from registry.records.kinds import UNUSABLE, Status
 from registry.records.references import Reference
 from registry.records.version import FileFact, Version
+from registry.units import percent
 
 # A share of fewer windows is left out: chance and boilerplate.
 FEWEST_WINDOWS = 16
@@ -78,25 +82,82 @@ def of_weights(
         tensors: the checkpoint's, name to digest.
         similarity: experts that were compared with it, by reference; 1.0 is equal weights.
     """
-    seeds = {version.ref: version for version in catalog.versions(SeedFacts, files=False)}
-    experts = {version.ref: version for version in catalog.versions(ExpertFacts, files=False)}
-    versions: dict[Reference, Version[Facts]] = {**seeds, **experts}
-    statuses = catalog.statuses(versions.values())
-    common_to_all: set[str] = set()
-    for ref, seed in seeds.items():
-        if statuses[ref] not in UNUSABLE:
-            common_to_all.update(seed.facts.tensors.values())
-    own = dict.fromkeys(set(tensors.values()) - common_to_all, 1)
-    shares: dict[tuple[Reference, str], float] = {}
-    held = {ref: version.facts.tensors for ref, version in seeds.items()}
-    held |= {ref: version.facts.tensors for ref, version in experts.items()}
-    for ref, theirs in held.items():
-        others = set(theirs.values()) - common_to_all
-        shares[ref, "tensors"] = common_share(own, dict.fromkeys(others, 1))
-        cosine = (similarity or {}).get(str(ref), 0.0)
-        if cosine > shares[ref, "tensors"]:
-            shares[ref, "weights"] = cosine
-    return _lines(catalog, versions, shares)
+    return _Weights.read(catalog).seen(tensors, similarity)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The tensors of every seed and expert, read once for many checkpoints.
+
+    Attributes:
+        catalog: where they are registered.
+        versions: the seeds and experts.
+        common_to_all: digests of the tensors of seeds in use.
+        held: the digests of each version beside these.
+    """
+
+    catalog: Catalog
+    versions: Mapping[Reference, Version[Facts]]
+    common_to_all: frozenset[str]
+    held: Mapping[Reference, Mapping[str, int]]
+
+    @classmethod
+    def read(cls, catalog: Catalog) -> "_Weights":
+        seeds = {version.ref: version for version in catalog.versions(SeedFacts, files=False)}
+        experts = {version.ref: version for version in catalog.versions(ExpertFacts, files=False)}
+        versions: dict[Reference, Version[Facts]] = {**seeds, **experts}
+        statuses = catalog.statuses(versions.values())
+        tensors = {ref: set(version.facts.tensors.values()) for ref, version in seeds.items()}
+        in_use = [tensors[ref] for ref in seeds if statuses[ref] not in UNUSABLE]
+        tensors |= {ref: set(version.facts.tensors.values()) for ref, version in experts.items()}
+        common_to_all = frozenset[str]().union(*in_use)
+        held = {ref: dict.fromkeys(own - common_to_all, 1) for ref, own in tensors.items()}
+        return cls(catalog, versions, common_to_all, held)
+
+    def seen(
+        self, tensors: Mapping[str, str], similarity: Mapping[str, float] | None = None
+    ) -> tuple[SeenBefore, ...]:
+        own = dict.fromkeys(set(tensors.values()) - self.common_to_all, 1)
+        shares: dict[tuple[Reference, str], float] = {}
+        for ref, theirs in self.held.items():
+            shares[ref, "tensors"] = common_share(own, theirs)
+            cosine = (similarity or {}).get(str(ref), 0.0)
+            if cosine > shares[ref, "tensors"]:
+                shares[ref, "weights"] = cosine
+        return _lines(self.catalog, self.versions, shares)
+
+
+def twins(catalog: Catalog, impact: Impact) -> tuple[Reached, ...]:
+    """Return the versions in use that hold what a withdrawal takes: files, text or tensors.
+
+    What its lineage names is left out: the withdrawal reaches that anyway.
+
+    Args:
+        catalog: the registry.
+        impact: of the withdrawal.
+    """
+    named = {str(ref) for ref in (impact.subject, *impact.experts, *impact.others)}
+    weights = _Weights.read(catalog)
+    found: dict[str, SeenBefore] = {}
+    for ref in (impact.subject, *impact.experts):
+        for line in _of_version(weights, catalog.get(ref)):
+            known = found.get(line.ref)
+            if line.ref in named or line.status in UNUSABLE:
+                continue
+            if known is None or known.share < line.share:
+                found[line.ref] = line
+    return tuple(
+        Reached(ref=ref, why=f"holds the same {one.by}, {percent(one.share)}: withdraw it too")
+        for ref, one in sorted(found.items())
+    )
+
+
+def _of_version(weights: _Weights, version: Version[Facts]) -> tuple[SeenBefore, ...]:
+    facts = version.facts
+    if isinstance(facts, DataFacts):
+        catalog = weights.catalog
+        return of_data(catalog, version.files, sketch_of(catalog, facts))
+    return weights.seen(facts.tensors) if isinstance(facts, SeedFacts | ExpertFacts) else ()
 
 
 def _erased(

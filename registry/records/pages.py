@@ -17,6 +17,7 @@ from registry.records.answers.figures import evaluation_of, expert_evaluation_of
 from registry.records.answers.listing import RowEnd
 from registry.records.answers.shown import DiffAnswer, FileLine, recipe_of
 from registry.records.answers.upkeep import DueRow
+from registry.records.answers.withdrawing import Reached
 from registry.records.base import JsonObject
 from registry.records.events import Reason
 from registry.records.evidence import ApprovalLine, BuildEvidence
@@ -357,6 +358,9 @@ class ImpactPage(Answer):
     untouched: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
+    twins: tuple[Reached, ...] = Field(
+        default=(), description="versions in use that hold the same and that no lineage names"
+    )
     cure: Cure | None = None
     closed: bool = Field(description="whether a withdrawal has to be signed")
     contested: tuple[str, ...] = Field(default=(), description="who contests the withdrawal, when")

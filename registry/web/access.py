@@ -148,6 +148,13 @@ class Tokens:
             self._own[token.sha256] = token
         return secret, token
 
+    @contextmanager
+    def keeping(self, token: Token) -> Iterator[None]:
+        """Write a token down once the block has logged it; where the block fails, nothing is."""
+        with self._editing() as tokens:
+            yield
+            tokens.append(token)
+
     def revoke(self, token_id: str) -> Token:
         """End a token at once. Raises NotFound."""
         with self._editing() as tokens:

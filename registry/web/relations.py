@@ -11,7 +11,7 @@ from registry.catalogue.catalog import Catalog
 from registry.catalogue.database import Rows
 from registry.catalogue.lineage import BuildImpact, EdgeRow
 from registry.catalogue.rows import VERSION_COLUMNS, version
-from registry.governance import contesting, cures, people
+from registry.governance import contesting, cures, people, seen_before
 from registry.records.answers.auditing import LineageEdge, LineageNode
 from registry.records.facts import Facts
 from registry.records.kinds import Kind, Status
@@ -166,6 +166,7 @@ def impact(catalog: Catalog, ref: str) -> ImpactPage:
         untouched=tuple(build.ref for build in builds if build.removal == "none"),
         exports=tuple(str(export) for export in found.exports),
         others=tuple(str(other) for other in found.others),
+        twins=seen_before.twins(catalog, found),
         closed=people.is_closed(catalog),
         contested=contesting.sentences(catalog, str(found.subject)),
         withdrawn=taken_out(catalog, found.subject),

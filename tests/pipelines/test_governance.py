@@ -25,11 +25,13 @@ from securesystemslib.exceptions import VerificationError
 
 from pipelines.jobs import collect_evidence, gates
 from pipelines.jobs.audit import audit
+from pipelines.jobs.export import ExportRequest, export
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import insert_only
 from registry.digest import sha256_file
 from registry.errors import Refused
-from registry.records.facts import BuildFacts, ExpertFacts
+from registry.governance import acts
+from registry.records.facts import BuildFacts, ExpertFacts, ExportFacts
 from registry.records.kinds import Gate
 
 BTX = "from pipelines.cli.app import main; main()"
@@ -482,6 +484,27 @@ def test_a_closed_roll_is_changed_by_an_auditors_command_only(company: Company) 
     company.does("key", "new", "--no-passphrase", as_="mal")
     assert company.btx("actor", "add", "mal", "--role", "approver").returncode != DONE
     company.does("actor", "add", "mal", "--role", "approver", as_="ida")
+
+
+def test_an_export_whose_signature_is_refused_at_the_end_leaves_no_row(
+    own_story: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the passphrase of the key is mistyped the second time."""
+    signed = acts.vouched
+
+    def vouched(catalog: Any, kind: str, *rest: Any, **more: Any) -> Any:
+        if kind == "exported":
+            raise Refused("key", found="another passphrase", expected="the key's")
+        return signed(catalog, kind, *rest, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(acts, "vouched", vouched)
+        with pytest.raises(Refused, match="another passphrase"):
+            export(own_story, "build/1", tmp_path / "draft", ExportRequest(draft=True))
+    assert not list(tmp_path.glob("*draft*"))
+    assert own_story.catalog.versions(ExportFacts) == []
+    export(own_story, "build/1", tmp_path / "draft", ExportRequest(draft=True))
+    assert [str(one.ref) for one in own_story.catalog.versions(ExportFacts)] == ["export/build-1@1"]
 
 
 @pytest.mark.slow

@@ -68,6 +68,7 @@ def test_on_a_closed_list_a_contest_is_signed_by_a_person_with_a_role(
         contest(withdrawn.acting_as("mal"), REF, WHY)
     with pytest.raises(Refused, match="not ida's"):
         contest(withdrawn.acting_as("ida"), REF, WHY)
+    assert list(withdrawn.private.glob("*")) == [], "what is refused leaves no words"
     withdrawal = withdrawn.catalog.events(REF, "withdrawn")[0].digest
     forged = Contested(withdrawal=withdrawal, private="0" * 64)
     withdrawn.acting_as("ida").catalog.event(forged, REF)

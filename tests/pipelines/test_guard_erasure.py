@@ -399,6 +399,7 @@ def test_nobody_erases_alone_or_without_the_role(
     selection = Selection(ref="data/letters@1", author="ada")
     with pytest.raises(Refused, match="roles none"):
         erase.ask(sign_as(small, "mal"), selection, WHY)
+    assert list(small.private.glob("*")) == [], "what is refused leaves no words"
     asked = erase.ask(sign_as(small, "ann"), selection, WHY).number or 0
     before = small.catalog.head()
     for name, found in (("ann", "who asked for it"), ("mal", "roles none")):

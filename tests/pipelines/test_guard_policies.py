@@ -12,13 +12,15 @@ from pipelines.jobs.audit import audit
 from pipelines.jobs.export import ExportRequest, export
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
-from registry.records.events import Acted
+from registry.governance import acts, adoption, changes, keys
+from registry.records.events import Act, Acted, Judged
 from registry.records.facts import DataStatement
 from registry.records.kinds import Kind
 
 STATED = DataStatement(
     license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
 )
+FORGED = Judged(gate="register", kind="data", outcome="allowed", at="2026-01-01T00:00:00Z")
 
 
 @pytest.fixture
@@ -26,6 +28,14 @@ def workspace(tiny_corpora: Path, tmp_path: Path) -> Workspace:
     made = create(tmp_path / "workspace")
     add_data(made, "prose", tiny_corpora / "prose", STATED)
     return made
+
+
+def _close(made: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whoever runs the tests keep the list of actors."""
+    name, key = made.catalog.actor, folder / "key.pem"
+    pem = keys.public_pem(keys.new_key(name, key))
+    monkeypatch.setenv("BTX_KEY_FILE", str(key))
+    changes.change_actor(made.catalog, changes.Change(name, ("auditor", "registrar"), pem))
 
 
 def test_the_first_act_of_a_new_workspace_adopts_the_policies_that_lie_there(
@@ -55,6 +65,35 @@ def test_edited_policies_let_nothing_in_and_an_audit_names_them_until_they_are_a
     licence.write_text(whole)
     found = {finding.check for finding in audit(workspace, "data/math@1").findings}
     assert found == {"policies"}, "put back: the adopted set is still the other one"
+
+
+@pytest.mark.parametrize("forged", ["refused", "verdict", "adopted"])
+def test_no_event_that_nobody_signed_lets_a_closed_list_judge_by_any_policies(
+    tiny_corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forged: str
+) -> None:
+    made = create(tmp_path / "workspace")
+    _close(made, tmp_path, monkeypatch)
+    act = Act(act="adopted", subject="policies", digest="0" * 64, actor="ida", at=acts.now())
+    body = Acted(act=act) if forged == "adopted" else FORGED
+    made.catalog.event(body, "policies", kind=forged)
+    for path in made.policies.glob("*.yaml"):
+        if path.name != "people.yaml":
+            path.unlink()
+    unlicensed = STATED.model_copy(update={"license": None})
+    with pytest.raises(Refused, match="no auditor's signature"):
+        add_data(made, "prose", tiny_corpora / "prose", unlicensed)
+    assert policy.adopt(made).status == "adopted"
+    assert add_data(made, "prose", tiny_corpora / "prose", unlicensed).created
+
+
+def test_a_workspace_that_judged_before_its_list_was_closed_stays_as_it_is(
+    tiny_corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = create(tmp_path / "workspace")
+    made.catalog.event(FORGED, "data/law@1", kind="refused")
+    _close(made, tmp_path, monkeypatch)
+    assert add_data(made, "prose", tiny_corpora / "prose", STATED).created
+    assert adoption.adopted(made.catalog) is None
 
 
 def test_a_proposed_set_says_what_it_would_refuse_and_logs_nothing(

@@ -20,8 +20,9 @@ from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import seen_before
 from registry.records.evidence import SeenBefore
-from registry.records.facts import DataStatement, ExpertFacts, Sketch
+from registry.records.facts import DataFacts, DataStatement, ExpertFacts, Sketch
 from registry.records.version import FileFact
+from registry.web import relations
 
 STATED = DataStatement(
     license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
@@ -185,11 +186,28 @@ def test_a_copy_that_was_registered_before_the_withdrawal_is_named_then_and_foun
     add_data(workspace, "code", tiny_corpora / "code", STATED)
     add_data(workspace, "snippets", tiny_corpora / "code", STATED)
     assert audit(workspace, "data/snippets@1").findings == ()
+    page = relations.impact(workspace.catalog, "data/code@1").twins
     answer = withdraw(workspace, "data/code@1", "consent ended")
     (twin,) = [reached for reached in answer.reached if reached.ref == "data/snippets@1"]
     assert "holds the same files, 100 %" in (twin.why or "")
+    assert page == (twin,), "the page says before what the command says"
     (finding,) = audit(workspace, "data/snippets@1").findings
     assert finding.found == "holds files of data/code@1, which is withdrawn"
+
+
+def test_what_the_lineage_of_a_withdrawal_names_is_not_named_again_as_a_copy(
+    tmp_path: Path,
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    catalog = workspace.catalog
+    catalog.register("law", DataFacts(license="MIT", bytes=1))
+    for name, data in (("a", ["data/law@1"]), ("b", ["data/law@1"]), ("copy", [])):
+        facts = ExpertFacts(domain=name, tensors={"w": "1" * 64})
+        catalog.register(name, facts, parents=[(ref, "trained_on") for ref in data])
+    ahead = withdraw(workspace, "data/law@1", "asked", dry_run=True)
+    assert [one.ref for one in ahead.reached] == ["expert/a@1", "expert/b@1", "expert/copy@1"]
+    assert relations.impact(catalog, "data/law@1").twins == ahead.reached[2:]
+    assert withdraw(workspace, "data/law@1", "asked") == ahead
 
 
 def test_what_the_gate_was_shown_is_kept_as_evidence(shared: Workspace, tiny_corpora: Path) -> None:

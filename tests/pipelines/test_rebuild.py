@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import pipelines.jobs.rebuild as rebuild_module
+from pipelines.jobs.annotate import retire
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
 from pipelines.jobs.rebuild import _keeps_members, look_ahead, rebuild
@@ -216,6 +217,16 @@ def test_a_line_has_its_own_members_and_history_and_shares_the_shards(returned: 
     with pytest.raises(NotFound, match=r"\[line.sales\]"):
         members(returned, line="sales")
     assert members(returned, line="sales", with_=["code"]) == {"expert/code@1": 1}
+
+
+def test_a_build_that_was_a_mistake_is_the_newest_of_no_line(own_story: Workspace) -> None:
+    catalog = own_story.catalog
+    for name in ("math", "code"):
+        members = (Member(ref=f"expert/{name}@1", slot=1),)
+        catalog.register("", BuildFacts(line="legal", members=members))
+    assert plan(own_story, Request(line="legal")).refs == ("expert/code@1",)
+    retire(own_story, "build/3", "the wrong expert")
+    assert plan(own_story, Request(line="legal")).refs == ("expert/math@1",)
 
 
 @pytest.mark.parametrize("name", ["../../x", "", "a/b", "a\x1b[2J", "A", "x" * 65])

@@ -366,6 +366,35 @@ def test_a_head_of_a_registry_that_was_at_this_address_before_says_where_it_is_k
     assert audit(second, None).findings == ()
 
 
+def test_a_head_that_was_half_written_is_told_and_the_next_one_has_a_line_of_its_own(
+    tmp_path: Path,
+) -> None:
+    workspace = create(tmp_path / "w")
+    catalog = workspace.catalog
+    for name in ("law", "art"):
+        catalog.register(name, DataFacts(license="MIT"))
+
+    def found() -> set[tuple[str, str]]:
+        findings = audit(workspace, None).findings
+        return {(one.check, one.subject) for one in findings if one.check in ("heads", "log")}
+
+    withdraw(workspace, "data/law@1", "a crash comes")
+    path, head = pins.file_of(catalog), catalog.head()
+    whole = path.read_text()
+    path.write_text(whole + whole[:40])
+    assert found() == {("heads", f"{path}, line 2")}
+    path.write_text(whole.replace(head, "1" * 64) + whole[:40])
+    assert found() == {("heads", f"{path}, line 2"), ("log", "log")}, "the whole line is used"
+    path.write_text(whole + whole[:40])
+    withdraw(workspace, "data/art@1", "after the crash")
+    assert [one.head for one in pins.pinned(catalog)] == [head, catalog.head()]
+    assert found() == set()
+    path.write_text(path.read_text().removesuffix("\n"))
+    pins.pin(catalog)
+    assert len(pins.pinned(catalog)) == 3, "all but the end of the line was written"
+    assert found() == set()
+
+
 def test_a_second_withdrawal_tells_the_reason_that_stands(tmp_path: Path) -> None:
     workspace = create(tmp_path / "w")
     workspace.catalog.register("law", DataFacts(license="MIT"))

@@ -11,12 +11,13 @@ from pipelines.jobs import archive, policy, state_facts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
 from pipelines.workspace.given_facts import GivenFacts
-from pipelines.workspace.workspace import Workspace, create
+from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, create
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.governance.gate import readable_verdicts
-from registry.governance.stating import own_facts_of, own_values
+from registry.governance.stating import own_facts_of, own_values, read_schema
 from registry.records.events import Judged
-from registry.records.facts import DataStatement
+from registry.records.facts import DataStatement, ExportFacts
+from registry.records.kinds import Kind
 from registry.records.own_facts import Attachment
 
 STATED = DataStatement(
@@ -148,3 +149,21 @@ def test_the_text_of_a_licence_is_kept_and_found_for_what_goes_out(
     assert isinstance(fact.value, Attachment)
     assert fact.public
     assert workspace.store.path(fact.value.sha256).read_text() == "You may.\n"
+
+
+@pytest.mark.parametrize("name", ["licence", "license", "draft"])
+def test_a_fact_that_an_export_states_itself_is_stated_of_no_export(
+    tmp_path: Path, name: str
+) -> None:
+    made = create(tmp_path / "workspace")
+    made.facts.write_text(f"{name}: {{kinds: [build, export]}}\nrecipient: {{kinds: [export]}}\n")
+    given = GivenFacts((f"{name}=MIT",))
+    with pytest.raises(Invalid, match=f"the export states its {name} itself"):
+        state_facts.stated(made.stating(given), Kind.EXPORT)
+    made.catalog.register("build-1", ExportFacts())
+    with pytest.raises(Invalid, match=f"the export states its {name} itself"):
+        state_facts.amend(made, "export/build-1@1", given, "another licence")
+    for stated in ("recipient=Acme", f"{name}="):
+        state_facts.amend(made, "export/build-1@1", GivenFacts((stated,)), "as it was")
+    assert state_facts.stated(made.stating(given), Kind.BUILD).values == {name: "MIT"}
+    assert name not in read_schema(SHIPPED_FACTS).of_kind("export")

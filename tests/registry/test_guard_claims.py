@@ -506,7 +506,20 @@ def exported(told: Any, draft: bool | None, logged: bool = True) -> list[str]:
 
 def test_an_export_past_its_gate_or_without_the_mark_of_a_draft_is_found(told: Any) -> None:
     told.story()
-    assert exported(told, None, logged=False) == ["no verdict of gate export"]
     assert exported(told, True) == []
     (found,) = exported(told, None)
     assert "let out as a draft, and exported without the mark" in found
+    assert exported(told, True) == [found], "also behind one that is marked"
+
+
+def test_what_was_let_out_past_its_gate_is_found_behind_later_acts_that_passed_it(
+    told: Any,
+) -> None:
+    told.story()
+    assert exported(told, True, logged=False) == ["no verdict of gate export"]
+    assert exported(told, True) == ["no verdict of gate export"]
+    both = ["no verdict of gate release", "no verdict of gate export"]
+    assert released(told) == both
+    approved(told)
+    assert gate.decide(told.as_("ann"), release(told)).outcome == "allowed"
+    assert released(told) == both

@@ -5,7 +5,14 @@ import pytest
 from registry.catalogue.catalog import Catalog
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.governance import changes, keys, remarks
-from registry.records.facts import DataFacts, SeedFacts
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    Member,
+    SeedFacts,
+    SnapshotFacts,
+)
 from registry.records.kinds import Relation, Status
 
 
@@ -76,6 +83,25 @@ def test_what_something_stands_on_is_withdrawn_and_never_retired(lite: Catalog) 
         with pytest.raises(Conflict):
             remarks.retire(lite, subject, "mistake")
     assert lite.status(ref) == Status.REGISTERED
+
+
+def test_a_snapshot_that_no_build_was_composed_from_is_nothing_that_stands(lite: Catalog) -> None:
+    """An interrupted rebuild leaves one behind."""
+
+    def snapshot(name: str) -> str:
+        lite.register(name, ExpertFacts(domain=name))
+        members = (Member(ref=f"expert/{name}@1", slot=1),)
+        parents = [(f"expert/{name}@1", Relation.MEMBER)]
+        return str(lite.register("main", SnapshotFacts(members=members), parents=parents).ref)
+
+    left, used = snapshot("a"), snapshot("b")
+    lite.register("", BuildFacts(), parents=[(used, Relation.COMPOSED_FROM)])
+    with pytest.raises(Conflict, match="build/1 was made from it"):
+        remarks.retire(lite, "expert/b", "mistake")
+    remarks.retire(lite, "expert/a", "mistake")
+    assert lite.status("expert/a") == Status.RETIRED
+    with pytest.raises(Refused, match="made from expert/a@1, retired"):
+        lite.register("", BuildFacts(line="x"), parents=[(left, Relation.COMPOSED_FROM)])
 
 
 def test_notes_are_kept_in_their_order(lite: Catalog) -> None:

@@ -23,7 +23,8 @@ from schemathesis.specs.openapi.checks import (
 from registry.formats import FORMATS
 from registry.records.answers.auditing import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.events import StageRan
-from registry.records.facts import ExpertFacts
+from registry.records.facts import DataFacts, ExpertFacts
+from registry.records.version import FileFact
 from registry.web import history, views
 from registry.web.relations import TRAIN
 from registry.web.site import CHAIN_HOLDS_S
@@ -307,6 +308,17 @@ def test_impact_names_the_rebuild_that_cures_it(web: Web) -> None:
         "drops": ["expert/law@1"],
         "commands": ['btx withdraw data/law@1 --why "..."', TRAIN, "btx rebuild"],
     }
+
+
+def test_impact_names_copies_that_no_lineage_names(web: Web) -> None:
+    catalog = web.site.catalog
+    file = FileFact("a.txt", 9, "7" * 64)
+    for name in ("first", "second"):
+        catalog.register(name, DataFacts(license="MIT", bytes=9), files=[file])
+    why = "holds the same files, 100 %: withdraw it too"
+    found = web.client.get("/api/impact?ref=data/first", headers=web.as_("eve")).json()
+    assert [(one["ref"], one["why"]) for one in found["twins"]] == [("data/second@1", why)]
+    assert why in web.client.get("/impact?ref=data/first", headers=web.as_("eve")).text
 
 
 def test_events_are_filtered_and_paged(web: Web) -> None:

@@ -188,6 +188,14 @@ def test_the_cure_rebuilds_every_product_line_that_holds_something_of_it(lite: C
     assert cure.commands[1:] == ("btx rebuild",)
     lite.register("", BuildFacts(line="main"))
     assert relations.impact(lite, "seed/base@1").cure is None
+    facts = BuildFacts(line="main", registrar="again")
+    lite.register("", facts, parents=[("seed/base@1", "seed")])
+    for mistake in ("build/4", "build/5"):
+        lite.retire(mistake, "the wrong recipe")
+    lite.withdraw("seed/base@1", "test")
+    cure = relations.impact(lite, "seed/base@1").cure
+    assert cure
+    assert (cure.build, cure.commands) == ("build/1", ("btx rebuild",)), "mistakes are no builds"
 
 
 def test_where_no_expert_is_left_the_cure_begins_with_another_one(lite: Catalog) -> None:
