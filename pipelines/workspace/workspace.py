@@ -419,14 +419,23 @@ def check_expert_name(name: str) -> None:
             expected="another name",
             next="the seed takes part in every mix by itself",
         )
+    check_name(Kind.EXPERT, name)
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that no version of a kind can have.
+
+    Raises:
+        Invalid: for what no reference can hold.
+    """
     if "@" in name:
         raise Invalid(
-            f"expert name {name!r}",
+            f"{kind} name {name!r}",
             found="a version",
             expected="a name alone",
             next="leave it out: the next one is given",
         )
-    parse(f"expert/{name}")
+    parse(f"{kind}/{name}")
 
 
 def actor() -> str:
