@@ -167,7 +167,7 @@ def plan(workspace: Workspace, request: Request, *, executor: ExecutorName | Non
     target = _target(workspace, request.to) if request.to else None
     chosen = _members_of(workspace, target) if target else _usable(workspace, request, newest)
     for reference in request.with_:
-        version = catalog.get(catalog.reference(reference, Kind.EXPERT), ExpertFacts)
+        version = catalog.get_usable(catalog.reference(reference, Kind.EXPERT), ExpertFacts)
         chosen[version.ref.name] = version
     for reference in request.without:
         chosen.pop(catalog.get(catalog.reference(reference, Kind.EXPERT)).ref.name, None)

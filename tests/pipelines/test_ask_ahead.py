@@ -20,6 +20,7 @@ from pipelines.jobs import register_branches as register_branches_module
 from pipelines.jobs import train as train_module
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.annotate import retire
 from pipelines.jobs.register import register
 from pipelines.jobs.register_branches import register_branches
 from pipelines.jobs.train import look_ahead, train
@@ -231,6 +232,29 @@ def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
     assert "far: accumulate 1, " in capsys.readouterr().err, "what is ordered stays, and is told"
     refused = order.model_copy(update={"chosen": {**chosen, "batch": 4}})
     assert kept(refused, order) == order, "what no training takes is chosen anew"
+
+
+def test_seed_and_data_that_are_named_without_a_version_are_the_newest_in_use(
+    tiny_seed: Path, tmp_path: Path
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    for number in (1, 2):
+        rows = [said(one) for one in range(number, number + 40)]
+        corpus = written(tmp_path / f"{number}.jsonl", rows)
+        add_data(workspace, "said", corpus, STATED)
+    for of_data in ((), ("data/said@1",)):
+        add_seed(workspace, "base", tiny_seed, data=of_data, license="Apache-2.0")
+    retire(workspace, "seed/base@2", "of other data")
+    retire(workspace, "data/said@2", "the wrong file")
+
+    def planned(data: str, seed: str) -> tuple[str, str]:
+        (branch,) = look_ahead(workspace, {"said": data}, seed=seed, anyway=True).branches
+        return branch.data, branch.seed
+
+    assert planned("data/said", "seed/base") == ("data/said@1", "seed/base@1")
+    for data, seed in (("data/said@2", "seed/base"), ("data/said", "seed/base@2")):
+        with pytest.raises(Refused, match="retired"):
+            planned(data, seed)
 
 
 @pytest.mark.slow
