@@ -382,6 +382,8 @@ def _cost(
             folder = catalog.get(ref, ExportFacts).facts.folder
             exports[ref] = Reached(ref=str(ref), folder=folder)
     files = {file.sha256: file.bytes for part in parts for file in part.files}
+    beside = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
+    unread = [_inside(workspace, one.unread_from) for one in beside if one.unread_from]
     return ErasureCost(
         versions=tuple(part.ref for part in parts),
         files=len(files),
@@ -391,15 +393,14 @@ def _cost(
         experts=tuple(experts[ref] for ref in sorted(experts)),
         builds=tuple(builds[ref] for ref in sorted(builds)),
         exports=tuple(exports[ref] for ref in sorted(exports)),
-        beside=_beside(workspace, parts),
-        unreached=unreached,
+        # Files below the workspace that no version holds, and that lose documents.
+        beside=tuple(_inside(workspace, str(one.path)) for one in beside),
+        unreached=(*unreached, *(f"{one}: cannot be read from here on" for one in unread)),
     )
 
 
-def _beside(workspace: Workspace, parts: Sequence[ErasedPart]) -> tuple[str, ...]:
-    """Return the files below the workspace that no version holds, and that lose documents."""
-    found = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
-    return tuple(str(one.path.relative_to(workspace.root)) for one in found)
+def _inside(workspace: Workspace, path: str) -> str:
+    return path.removeprefix(f"{workspace.root}/")
 
 
 def _readings(workspace: Workspace, parts: Iterable[ErasedPart]) -> list[Reading]:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from btx_core.columns import Unreadable
 from pipelines.jobs import erase
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import collect, dump, shred
@@ -362,6 +363,29 @@ def test_what_an_earlier_erasure_laid_out_loses_what_a_later_one_takes(small: Wo
     assert f"{left[0]}/2024.jsonl" in done.cost.beside
     assert holding([small.root], needles(cyd)) == set()
     assert holding([small.root], needles(bob)) != set()
+
+
+def test_what_stands_before_an_unreadable_row_of_an_unregistered_file_is_told_and_goes(
+    small: Workspace,
+) -> None:
+    texts = of_author(small.root / "data/letters/1", "ada")
+    row, drafts = json.dumps({"text": texts[0]}), small.work / "drafts"
+    drafts.mkdir(parents=True)
+    array, lines = drafts / "a.json", drafts / "b.jsonl"
+    array.write_text(f'[{row},\n{{"text": "cut ')
+    lines.write_text(f'{row}\nno row\n{{"text": "mine"}}\n')
+    ann, ben = small.acting_as("ann"), small.acting_as("ben")
+    asked = erase.ask(ann, Selection(ref="data/letters@1", author="ada"), WHY)
+    assert asked.cost.beside == ("work/drafts/a.json", "work/drafts/b.jsonl")
+    told = [place.partition(": ")[0] for place in asked.cost.unreached]
+    assert told == ["work/drafts/a.json, item 2", "work/drafts/b.jsonl:2"]
+    with pytest.raises(Unreadable, match=r"a\.json, item 2"):
+        erase.confirm(ben, asked.number or 0)
+    assert lines.read_text() == 'no row\n{"text": "mine"}\n'
+    array.write_text(f"[{row}]")
+    erase.confirm(ben, asked.number or 0)
+    assert holding([small.root], needles(texts)) == set()
+    assert audit(small, None).findings == ()
 
 
 @pytest.mark.parametrize(
