@@ -43,7 +43,7 @@ class TaskMonitor:
         log: Log,
         reason_to_stop: Callable[[], BtxError | None] = lambda: None,
     ) -> None:
-        self._notes = {task.label: note_of(root, task.label) for task in tasks}
+        self._notes = {task.label: note_of(root, task.run) for task in tasks}
         self._log, self._reason_to_stop = log, reason_to_stop
         self._asked = time.monotonic()
         self._began: dict[str, float] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.jobs.training_runs import MOST_POINTS, training_run, training_runs
+from pipelines.stages.task import Task
 from pipelines.workspace.bars import Note, note_of
 from pipelines.workspace.metrics import metrics_file
 from pipelines.workspace.settings_file import Settings
@@ -30,14 +31,22 @@ def test_a_run_is_running_only_while_a_command_writes_and_steps_are_left(
     workspace: Workspace,
 ) -> None:
     write_steps(workspace, "legal", {"step": 3, "time": 60.0, "loss": 2.5})
-    Note(3, 10, "").write(note_of(workspace.root, "legal"))
     assert not training_run(workspace, "legal").running
     with workspace.writing("train"):
+        Note(3, 10, "").write(note_of(workspace.root, "legal"))
         run = training_run(workspace, "legal")
         assert (run.running, run.steps, run.total) == (True, 3, 10)
         assert (training_runs(workspace).writer or "").startswith("btx train")
         write_steps(workspace, "legal", {"step": 10, "time": 61.0})
         assert not training_run(workspace, "legal").running
+
+
+def test_a_branch_that_is_called_as_a_stage_has_files_of_its_own(workspace: Workspace) -> None:
+    names = [task.run for task in (Task("tune"), Task("train", "tune"), Task("train", "legal"))]
+    assert names == ["tune", "train@tune", "legal"]
+    for step, name in enumerate(names, 1):
+        write_steps(workspace, name, {"step": step, "time": 1.0})
+    assert [training_run(workspace, name).steps for name in names] == [1, 2, 3]
 
 
 def test_half_a_line_and_a_loss_that_is_no_number_are_left_out(workspace: Workspace) -> None:
