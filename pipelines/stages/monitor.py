@@ -11,7 +11,7 @@ from pathlib import Path
 
 from btx_core.problems import BtxError
 from pipelines.stages.task import Task
-from pipelines.workspace.bars import Note, bars, note_of
+from pipelines.workspace.bars import Note, bars, forget_unfinished, note_of
 from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
@@ -93,5 +93,6 @@ class TaskMonitor:
 
     def _end(self, name: str, state: str) -> None:
         seconds = round(time.monotonic() - self._began.pop(name), 2)
+        forget_unfinished(self._notes[name])
         logger.info("%s %s after %.2f s", name, state, seconds)
         self._log(name, StageRan(state=state, seconds=seconds))

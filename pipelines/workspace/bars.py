@@ -70,6 +70,20 @@ def note_of(root: Path, name: str) -> Path:
     return root / "work" / "progress" / f"{name}.json"
 
 
+def notes(root: Path) -> list[Path]:
+    """Return the files of all notes."""
+    found = (root / "work" / "progress").glob("*.json")
+    # Opening a pipe would wait for ever.
+    return sorted(path for path in found if path.is_file())
+
+
+def forget_unfinished(path: Path) -> None:
+    """Remove the note on a run that ended early, so that nobody takes it for one that runs."""
+    note = Note.read(path)
+    if note is not None and note.done < note.total:
+        path.unlink(missing_ok=True)
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for all that compute a stage together, or is alone."""
     return os.environ.get("RANK", "0") == "0"
