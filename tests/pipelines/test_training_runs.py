@@ -11,7 +11,7 @@ from pipelines.jobs import status
 from pipelines.jobs.training_runs import MOST_POINTS, training_run, training_runs
 from pipelines.stages.monitor import TaskMonitor
 from pipelines.stages.task import Task
-from pipelines.workspace.bars import Note, note_of
+from pipelines.workspace.bars import WATCHED, Note, bar_or_notes, note_of
 from pipelines.workspace.metrics import metrics_file
 from pipelines.workspace.settings_file import Settings
 from pipelines.workspace.workspace import Workspace
@@ -74,6 +74,24 @@ def test_a_branch_that_ended_early_does_not_run_while_another_trains(workspace: 
         Note(10, 10, "").write(note)
         monitor.ended("ended", None)
         assert note.exists(), "pages tell how many steps it had"
+
+
+def test_a_stage_that_shows_its_bar_itself_notes_how_far_it_has_come(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WATCHED, raising=False)
+    write_steps(workspace, "tune", {"step": 3, "time": 60.0})
+    path = note_of(workspace.root, "tune")
+    with workspace.writing("rebuild"):
+        Note(9, 9, "of the run before").write(path)
+        with bar_or_notes("tune", path) as report:
+            assert not path.exists()
+            report(3, 10, "")
+            assert training_run(workspace, "tune").running
+        assert not training_run(workspace, "tune").running
+        with bar_or_notes("tune", path) as report:
+            report(10, 10, "")
+    assert training_run(workspace, "tune").total == 10
 
 
 def test_a_branch_that_is_called_as_a_stage_has_files_of_its_own(workspace: Workspace) -> None:
