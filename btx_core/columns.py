@@ -433,9 +433,9 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
         names = [str(name) for name in row]
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         found = f"columns {', '.join(names[:8])}{more}" if names else "no columns"
-        strings = [str(name) for name, value in row.items() if isinstance(value, str)]
+        lengths = {str(name): len(value) for name, value in row.items() if isinstance(value, str)}
     else:
-        found, strings = f"{row!r:.60}", []
+        found, lengths = f"{row!r:.60}", {}
     wrong = _wrong_kind(row, text_field) if isinstance(row, Mapping) else ""
     found = wrong or found
     if text_field is not None:
@@ -445,7 +445,11 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
             expected=f"text in the column {text_field}",
             next="fix the line, or name another column with --text-field",
         )
-    way = f", or name the column that holds the text: --text-field {strings[0]}" if strings else ""
+    way = ""
+    if lengths:
+        # The longest text of the row is most likely the document.
+        longest = max(lengths, key=lengths.__getitem__)
+        way = f", or name the column that holds the text: --text-field {longest}"
     return Unreadable(where, found=found, expected=KNOWN, next=f"fix the line{way}")
 
 

@@ -12,7 +12,7 @@ Shapes: T tokens, K spans.
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
@@ -35,6 +35,8 @@ NOW, DAY = "strftime_now", date(2024, 7, 26)
 DAY_PARTS = "".join(f"|replace('%{part}', '{DAY:%{part}}')" for part in "aAbBdHIjmMpSyY")
 FIXED_DAY = f"{{% macro {NOW}(format) %}}{{{{ format{DAY_PARTS} }}}}{{% endmacro %}}\n"
 ASSISTANT = "assistant"
+# Stands behind a part of a conversation to see whether the template writes it.
+FIRST_MARK = 7203594100000000
 # What a template raises for a conversation that it does not take.
 REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
 # Characters (start, stop) of a text.
@@ -92,8 +94,8 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
         The tokens, without an end token.
 
     Raises:
-        Unreadable: for a conversation that the tokenizer's chat template does not take, and where
-            there is no template.
+        Unreadable: for a conversation that the tokenizer's chat template does not take, or of which
+            it leaves out what a message says or calls, and where there is no template.
     """
     if not document.messages:
         start = len(document.prompt or "")
@@ -102,6 +104,7 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
         raise no_template(document.where, "the tokenizer")
     chat = _Chat(document, tokenizer)
     text = chat.written(chat.messages)
+    chat.refuse_left_out()
     if chat.marks_what_is_said and tokenizer.is_fast:
         return _from_marks(chat, text, tokenizer)
     return _from_spans(text, chat.spans(text), tokenizer)
@@ -133,6 +136,46 @@ def _in_text(message: Message) -> Message:
     if not is_in_parts(message):
         return message
     return {**message, "content": "\n".join(part["text"] for part in message["content"])}
+
+
+def _with_marks(messages: Sequence[Message]) -> tuple[list[Message], dict[str, str]]:
+    """Return messages with a mark behind what each says and calls, and by mark what it stands for.
+
+    Marks are digits, which no template changes.
+    """
+    parts: dict[str, str] = {}
+
+    def mark(part: str) -> str:
+        digits = str(FIRST_MARK + len(parts))
+        parts[digits] = part
+        return digits
+
+    marked: list[Message] = []
+    for number, message in enumerate(messages, 1):
+        copy = dict(message)
+        named = f"message {number} of the {message['role']}"
+        content, calls = message.get("content"), message.get("tool_calls")
+        if isinstance(content, str) and content.strip():
+            copy["content"] = content + mark(named)
+        if isinstance(calls, list | tuple):
+            copy["tool_calls"] = [
+                _marked_call(call, mark(f"call {which} in {named}"))
+                for which, call in enumerate(calls, 1)
+            ]
+        marked.append(copy)
+    return marked, parts
+
+
+# Any: a call as its owner writes it.
+def _marked_call(call: Any, mark: str) -> Any:
+    """Return a call with a mark behind its name and its arguments: a template may write one."""
+    if not isinstance(call, Mapping):
+        return f"{call}{mark}"
+    if isinstance(call.get("function"), Mapping):
+        return {**call, "function": _marked_call(call["function"], mark)}
+    given = call.get("arguments")
+    arguments = {**given, mark: mark} if isinstance(given, Mapping) else f"{given or ''}{mark}"
+    return {**call, "name": f"{call.get('name', '')}{mark}", "arguments": arguments}
 
 
 class _Chat:
@@ -184,6 +227,26 @@ class _Chat:
                 )
             spans.append((len(before), len(until)))
         return spans
+
+    def refuse_left_out(self) -> None:
+        """Refuse a conversation of which the template leaves out what a message says or calls.
+
+        What it changes is its own: it may strip blanks, write JSON, or forget earlier thoughts.
+        """
+        messages, parts = _with_marks(self.messages)
+        try:
+            text = self.written(messages)
+        except Unreadable:
+            # A template that looks into what is said does not take the marks.
+            return
+        left_out = [part for mark, part in parts.items() if mark not in text]
+        if left_out:
+            raise Unreadable(
+                self.document.where,
+                found=f"{left_out[0]}, which the chat template does not write",
+                expected="a template that writes what every message says and calls",
+                next="leave the conversation out, or register the seed anew with such a template",
+            )
 
     def _refused(self, error: Exception) -> Unreadable:
         return Unreadable(

@@ -73,6 +73,8 @@ def train(
     machine = here()
     compute = torch.bfloat16 if recipe.precision == "bfloat16" else None
     branch = load_branch(seed_model, recipe.mode, machine=machine, compute=compute)
+    # What adapters start with is drawn.
+    torch.manual_seed(recipe.seed)
     adapted = add_adapters(branch, recipe.lora_rank) if recipe.lora_rank else None
     trained = branch if adapted is None else adapted
     checkpoints = RunCheckpoints.beside(out, recipe, seed_model, mixture)

@@ -10,7 +10,7 @@ from btx_core.columns import Unreadable
 from btx_core.measuring import overlap
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
-from pipelines.workspace.workspace import Workspace
+from pipelines.workspace.workspace import Workspace, check_name
 from registry.digest import digest
 from registry.errors import Invalid
 from registry.governance import erasure, seen_before
@@ -46,11 +46,13 @@ def add_data(
         The version; the one that holds it already where content and statement are the same.
 
     Raises:
-        Invalid: for a licence, date or other statement that is not one of the known words.
+        Invalid: for a name that no version can have, and for a licence, date or other statement
+            that is not one of the known words.
         Refused: when a policy says no, or for what was erased; then no byte stays.
         Unreadable: for what is no text, and where there is none to train on or to measure on; then
             no byte stays.
     """
+    check_name(Kind.DATA, name)
     _check_date(statement.retain_until)
     _check_use(statement.use)
     # That it is trained on is what is meant where nothing is stated.

@@ -14,7 +14,7 @@ from btx_core.mixing.seed_model import open_seed
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
 from pipelines.workspace.general import refuse_evaluation_data
-from pipelines.workspace.workspace import Workspace
+from pipelines.workspace.workspace import Workspace, check_name
 from registry.digest import sha256_file
 from registry.errors import Conflict
 from registry.governance import seen_before
@@ -61,12 +61,14 @@ def add_seed(
         The version; the newest one where it is in use and holds the same files and data.
 
     Raises:
+        Invalid: for a name that no version can have.
         Unsafe: for what cannot be read safely.
         Unsupported: for a family that cannot be mixed, or a seed without a tokenizer.
         ShapeMismatch: for tensors or tokens that are not those of the model's class.
         Refused: when a policy says no; then no byte stays.
         Conflict: where it is registered already, under another licence or none.
     """
+    check_name(Kind.SEED, name)
     catalog = workspace.catalog
     own = state_facts.stated(workspace, Kind.SEED)
     with (

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from btx_core.checkpoints.families import find_family
 from btx_core.measuring import harness
 from btx_core.mixing.recipe import Member, MixRecipe, check_members
 from btx_core.training.fitting import Scope, for_tuning, in_parts
@@ -168,7 +169,7 @@ def plan(workspace: Workspace, request: Request, *, executor: ExecutorName | Non
     target = _target(workspace, request.to) if request.to else None
     chosen = _members_of(workspace, target) if target else _usable(workspace, request, newest)
     for reference in request.with_:
-        version = catalog.get(catalog.reference(reference, Kind.EXPERT), ExpertFacts)
+        version = catalog.get_usable(catalog.reference(reference, Kind.EXPERT), ExpertFacts)
         chosen[version.ref.name] = version
     for reference in request.without:
         chosen.pop(catalog.get(catalog.reference(reference, Kind.EXPERT)).ref.name, None)
@@ -341,6 +342,19 @@ def require_settings_of_seed(planned: Plan) -> None:
             expected=f"{'; '.join(expected) or 'the same'}, as in {planned.seed.ref}",
             next=f"btx rebuild --without {version.ref.name}",
         )
+
+
+def require_routing(workspace: Workspace, planned: Plan) -> None:
+    """Require that the seed's family has a mixture that routes as the recipe says.
+
+    Raises:
+        Unsupported: naming the family.
+    """
+    config = memory_need.config_of(folders.folder_of(workspace.root, planned.seed))
+    # Of a seed that is not on this disk nothing is known, and nothing is mixed.
+    if config:
+        routing = recipe(MixRecipe, planned.ordered.mix).routing
+        find_family(config, full_softmax=routing == "switch")
 
 
 def _change(was: str | None, ref: str) -> Any:  # one of MemberChange's words

@@ -16,12 +16,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from btx_core.columns import Document
+from btx_core.columns import Document, Unreadable
 from btx_core.corpus_files import Reading
 from btx_core.corpus_rest import write_rest
 from btx_core.files import copy_file
 from btx_core.measuring import overlap
-from btx_core.texts import TextFolder, every_document
+from btx_core.texts import TextFolder, every_document, refuse_unusable
 from pipelines.workspace import erased_bytes, folders, loose_texts
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue import tombstones
@@ -134,8 +134,16 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
     left = {
         ref: str(path.relative_to(workspace.root)) for ref, path in rest.items() if path is not None
     }
-    names = [parse(ref).name for ref in left]
-    again = [_registered_again(catalog.get(ref, DataFacts), path) for ref, path in left.items()]
+    again, names = list[str](), list[str]()
+    for ref, path in left.items():
+        version = catalog.get(ref, DataFacts)
+        command = _registered_again(version, path)
+        lacking = _lacking(folders.text_as_stated(workspace.root / path, version.facts))
+        if lacking:
+            again.append(f"{path} alone is no corpus ({lacking}): add text to it, then {command}")
+        else:
+            again.append(command)
+            names.append(version.ref.name)
     told = {
         "number": number,
         "why": words["why"] if words else None,
@@ -148,7 +156,7 @@ def confirm(workspace: Workspace, number: int, sent: acts.Sent | None = None) ->
 def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -> list[str]:
     """Return the commands that make again what an erasure took: experts, then product lines.
 
-    An expert of data of which nothing is left cannot be trained again.
+    An expert of data of which nothing is left to be registered cannot be trained again.
     """
     catalog = workspace.catalog
     statuses = catalog.statuses(catalog.versions(DataFacts, files=False))
@@ -159,7 +167,18 @@ def _cures(workspace: Workspace, cost: ErasureCost, laid_out: Collection[str]) -
         if {parse(data).name for data in expert.facts.data} <= left:
             trained.append(_trained_again(workspace, expert, cost.versions))
     lines = cures.reached_lines(catalog, {build.ref for build in cost.builds})
+    if lines and not trained and not cures.is_expert_left(catalog, ()):
+        return [cures.NO_EXPERT_LEFT]
     return [*trained, *map(cures.rebuild_command, lines)]
+
+
+def _lacking(text: TextFolder) -> str:
+    """Say what a folder lacks to be registered; empty: nothing."""
+    try:
+        refuse_unusable(text)
+    except Unreadable as error:
+        return error.found
+    return ""
 
 
 def _registered_again(version: Version[DataFacts], path: str) -> str:
@@ -382,6 +401,8 @@ def _cost(
             folder = catalog.get(ref, ExportFacts).facts.folder
             exports[ref] = Reached(ref=str(ref), folder=folder)
     files = {file.sha256: file.bytes for part in parts for file in part.files}
+    beside = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
+    unread = [_inside(workspace, one.unread_from) for one in beside if one.unread_from]
     return ErasureCost(
         versions=tuple(part.ref for part in parts),
         files=len(files),
@@ -391,15 +412,14 @@ def _cost(
         experts=tuple(experts[ref] for ref in sorted(experts)),
         builds=tuple(builds[ref] for ref in sorted(builds)),
         exports=tuple(exports[ref] for ref in sorted(exports)),
-        beside=_beside(workspace, parts),
-        unreached=unreached,
+        # Files below the workspace that no version holds, and that lose documents.
+        beside=tuple(_inside(workspace, str(one.path)) for one in beside),
+        unreached=(*unreached, *(f"{one}: cannot be read from here on" for one in unread)),
     )
 
 
-def _beside(workspace: Workspace, parts: Sequence[ErasedPart]) -> tuple[str, ...]:
-    """Return the files below the workspace that no version holds, and that lose documents."""
-    found = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
-    return tuple(str(one.path.relative_to(workspace.root)) for one in found)
+def _inside(workspace: Workspace, path: str) -> str:
+    return path.removeprefix(f"{workspace.root}/")
 
 
 def _readings(workspace: Workspace, parts: Iterable[ErasedPart]) -> list[Reading]:

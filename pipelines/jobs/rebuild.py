@@ -25,6 +25,7 @@ from pipelines.jobs.build_plan import (
     changes,
     plan,
     recipes_of,
+    require_routing,
     require_settings_of_seed,
     tuning_need,
 )
@@ -128,6 +129,7 @@ def rebuild(
     Raises:
         Unavailable: where memory is too small to tune it.
         Invalid: for resources that an executor cannot honour, and for a member with another config.
+        Unsupported: for a routing that no mixture of the seed's family has.
         Refused: when the gate says no.
         Damaged: when a registered file on disk is not what was registered.
     """
@@ -141,6 +143,7 @@ def rebuild(
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
+        require_routing(workspace, planned)
         require_settings_of_seed(planned)
         grown = growing_from(workspace, planned)
         for place in _places(workspace, planned, grown, executor):
@@ -212,6 +215,7 @@ def look_ahead(
         answer = _unchanged(planned)
         price = price_of_one_more(workspace, planned)
         return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
+    require_routing(workspace, planned)
     require_settings_of_seed(planned)
     shards = _shards(workspace, planned, proven=False)
     last = _last_of_seed(workspace, planned)

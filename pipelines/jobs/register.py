@@ -136,7 +136,7 @@ def register(
 
 def _candidate(workspace: Workspace, name: str, data: Sequence[str], seed: str) -> Candidate:
     catalog = workspace.catalog
-    base = catalog.get(seed, SeedFacts)
+    base = catalog.get_usable(seed, SeedFacts)
     named = [catalog.get(reference, DataFacts) for reference in data]
     refuse_evaluation_data(named)
     corpora = list({corpus.ref: corpus for corpus in named}.values())

@@ -57,8 +57,27 @@ def _with_registered(
     refused: Sequence[Refused], versions: Sequence[Version[ExpertFacts]]
 ) -> Refused:
     """Return one refusal for several branches, that says too which of them are registered."""
-    registered = tuple(f"{version.ref} is registered" for version in versions)
+    registered = [f"{version.ref} is registered" for version in versions]
     rules = [rule for error in refused for rule in error.rules]
-    advice = "; ".join(dict.fromkeys(error.next for error in refused))
+    # Such as facts that were not adopted, or data that was withdrawn meanwhile.
+    plain = [error for error in refused if not error.rules]
     subject = "; ".join(error.subject for error in refused)
-    return Refused.by(subject, rules, otherwise=advice, besides=registered)
+    if not rules:
+        return Refused(
+            subject,
+            found="; ".join(dict.fromkeys([*(error.found for error in plain), *registered])),
+            expected="; ".join(dict.fromkeys(error.expected for error in plain)),
+            next=_steps(plain),
+        )
+    also = [f"{error.subject}: {error.found}, expected {error.expected}" for error in plain]
+    return Refused.by(
+        subject,
+        rules,
+        otherwise=_steps(refused),
+        besides=[*also, *registered],
+        advice=_steps(plain),
+    )
+
+
+def _steps(refused: Sequence[Refused]) -> str:
+    return "; ".join(dict.fromkeys(error.next for error in refused))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.jobs.due_dates import due_dates
-from pipelines.workspace.bars import Note
+from pipelines.workspace.bars import Note, notes
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.governance import approving, erasure, people
@@ -112,7 +112,7 @@ def _running(workspace: Workspace) -> tuple[str, ...]:
     if writer is None:
         return ()
     lines = [writer]
-    for path in sorted((workspace.root / "work/progress").glob("*.json")):
+    for path in notes(workspace.root):
         note = Note.read(path)
         if note is not None and note.total and note.done < note.total:
             lines.append(f"{path.stem}: {note.done} of {note.total} {note.text}".strip())

@@ -82,8 +82,9 @@ def train(
 
     Args:
         workspace: where the seed and the data are registered.
-        experts: the expert's name to the data version that it is trained on.
-        seed: the seed version; the newest of the only seed unless it is given.
+        experts: the expert's name to the data version that it is trained on; of a name alone it is
+            the newest that may be used.
+        seed: the seed version, likewise; of the only seed unless it is given.
         mode: anchored or full; the recipe's unless it is given.
         executor: local, ray or slurm; the settings' unless it is given.
         anyway: train also what the gate would refuse whatever training brings, and where memory or
@@ -239,8 +240,8 @@ def _inputs(
     # Without what computes with weights no stage could; torch itself would take seconds to load.
     import_module("safetensors")
     catalog = workspace.catalog
-    base = catalog.get(seed or newest_seed(workspace), SeedFacts)
-    corpora = {name: catalog.get(data, DataFacts) for name, data in experts.items()}
+    base = catalog.get_usable(seed or newest_seed(workspace), SeedFacts)
+    corpora = {name: catalog.get_usable(data, DataFacts) for name, data in experts.items()}
     refuse_evaluation_data(corpora.values())
     for version in (base, *corpora.values()):
         _check_usable(workspace, version)

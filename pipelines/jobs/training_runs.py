@@ -24,7 +24,7 @@ from registry.records.pages import RunPoint, RunsPage, TrainingRun
 MOST_POINTS = 400
 # What is read of a file for the list of runs: its last lines.
 TAIL_BYTES = 4096
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(r"(train@)?[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class _Step(Record):
@@ -64,7 +64,7 @@ def training_run(workspace: Workspace, name: str) -> TrainingRun:
 
     Args:
         workspace: where it runs, or ran.
-        name: an expert's, or `tune`.
+        name: an expert's, or `tune`; train@NAME of an expert that is called as a stage.
 
     Raises:
         NotFound: where nothing of that name left metrics.

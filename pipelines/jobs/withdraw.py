@@ -84,5 +84,5 @@ def _cure(
     if not lines:
         return None
     if not cures.is_expert_left(catalog, {str(ref) for ref in experts_lost}):
-        return "no usable expert is left: btx train or btx register others, then btx rebuild"
+        return cures.NO_EXPERT_LEFT
     return " && ".join(map(cures.rebuild_command, lines))

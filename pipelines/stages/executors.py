@@ -186,13 +186,13 @@ def execute(
             else:
                 local_processes.run(root, tasks, resources, monitor)
     except KeyboardInterrupt:
-        _wait_until_gone(root, [task.label for task in tasks])
+        _wait_until_gone(root, tasks)
         raise Interrupted(_subject(names, tasks)) from None
     except BtxError:
-        _wait_until_gone(root, [task.label for task in tasks])
+        _wait_until_gone(root, tasks)
         raise
     if monitor.errors:
-        _wait_until_gone(root, list(monitor.errors))
+        _wait_until_gone(root, [task for task in tasks if task.label in monitor.errors])
         raise StageFailed(
             _subject(", ".join(monitor.errors), tasks),
             found="; ".join(f"{name}: {error}" for name, error in monitor.errors.items()),
@@ -201,9 +201,9 @@ def execute(
         )
 
 
-def _wait_until_gone(root: Path, labels: Sequence[str]) -> None:
-    for label in labels:
-        run_lock.wait_until_gone(root, label)
+def _wait_until_gone(root: Path, tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        run_lock.wait_until_gone(root, task.run)
 
 
 def _subject(names: str, tasks: Sequence[Task]) -> str:

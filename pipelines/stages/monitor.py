@@ -11,7 +11,7 @@ from pathlib import Path
 
 from btx_core.problems import BtxError
 from pipelines.stages.task import Task
-from pipelines.workspace.bars import Note, bars, note_of
+from pipelines.workspace.bars import Note, bars, forget_unfinished, note_of
 from registry.records.events import StageRan
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class TaskMonitor:
         log: Log,
         reason_to_stop: Callable[[], BtxError | None] = lambda: None,
     ) -> None:
-        self._notes = {task.label: note_of(root, task.label) for task in tasks}
+        self._notes = {task.label: note_of(root, task.run) for task in tasks}
         self._log, self._reason_to_stop = log, reason_to_stop
         self._asked = time.monotonic()
         self._began: dict[str, float] = {}
@@ -93,5 +93,6 @@ class TaskMonitor:
 
     def _end(self, name: str, state: str) -> None:
         seconds = round(time.monotonic() - self._began.pop(name), 2)
+        forget_unfinished(self._notes[name])
         logger.info("%s %s after %.2f s", name, state, seconds)
         self._log(name, StageRan(state=state, seconds=seconds))

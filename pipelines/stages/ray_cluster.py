@@ -124,7 +124,7 @@ def run(
     logger.info("the cluster of Ray is %s", address or "on this machine")
     try:
         with ExitStack() as leases:
-            held = {task: leases.enter_context(leased(note_of(root, task.label))) for task in tasks}
+            held = {task: leases.enter_context(leased(note_of(root, task.run))) for task in tasks}
             RayRun(root, resources, monitor, held).run()
     finally:
         # What still runs ends with its driver.

@@ -152,7 +152,7 @@ def run(
     with ExitStack() as leases:
         try:
             for task in tasks:
-                lease = leases.enter_context(leased(note_of(root, task.label)))
+                lease = leases.enter_context(leased(note_of(root, task.run)))
                 running[task] = queue.submit(StageJob(str(root), task, resources, lease))
                 logger.info("%s is job %s", task.label, running[task].job_id)
                 monitor.started(task.label)

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.stages.task import Task
 from pipelines.workspace import folders, reports
 from pipelines.workspace.bars import bar, bar_or_notes, is_first_process, note_of
 from pipelines.workspace.failures import error_text
@@ -38,13 +39,13 @@ def train(name: str) -> None:
     from btx_core.training.loop import Watch
     from btx_core.training.recipes import TrainRecipe
 
-    order = read_branches(ROOT)[name]
+    order, run_name = read_branches(ROOT)[name], Task("train", name).run
     _set_threads(order.threads)
     general = [_text(folder) for folder in order.general]
     chosen = recipe(TrainRecipe, complete(order.recipe, order.chosen))
     with (
-        bar_or_notes(f"train {name}", note_of(ROOT, name)) as progress,
-        metrics_log(ROOT, name, _report_to(), asdict(chosen)) as report,
+        bar_or_notes(f"train {name}", note_of(ROOT, run_name)) as progress,
+        metrics_log(ROOT, run_name, _report_to(), asdict(chosen)) as report,
     ):
         train_branch(
             _proven(order.seed),

@@ -36,3 +36,8 @@ class Task:
     def label(self) -> str:
         """The name that people know it by."""
         return self.branch or self.stage
+
+    @property
+    def run(self) -> str:
+        """What its files in `work` are called: as people know it, unless a stage is called so."""
+        return f"{self.stage}@{self.branch}" if self.branch in STAGE_NAMES else self.label

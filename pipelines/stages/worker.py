@@ -16,6 +16,7 @@ from pathlib import Path
 from btx_core.problems import BtxError
 from pipelines.stages import stages
 from pipelines.stages.lifeline import end_with_command
+from pipelines.stages.task import Task
 from pipelines.workspace import run_lock
 from pipelines.workspace.diagnostics import show_diagnostics
 from pipelines.workspace.interruption import INTERRUPTED
@@ -37,7 +38,9 @@ def run_stage(arguments: list[str]) -> str | None:
     Returns:
         The message of an error that a user can fix; None when the stage has ended well.
     """
-    with run_lock.held(Path(), arguments[-1], int(os.environ.get("RANK", "0"))):
+    task = Task.of(arguments)
+    run = task.run if task else arguments[-1]
+    with run_lock.held(Path(), run, int(os.environ.get("RANK", "0"))):
         return stages.run(*arguments)
 
 

@@ -1,15 +1,15 @@
 """Progress on stderr: bars with rate and time left on a terminal, nothing elsewhere.
 
 In:  how far a step has come.  Out: a bar; or a note that another process reads.
-A stage that an executor started shows no bar of its own: it leaves notes in
-work/progress/NAME.json, and the executor shows a bar for each branch, wherever it runs.
+A stage leaves notes in work/progress/NAME.json. One that an executor started shows no bar of its
+own: the executor shows a bar for each branch, wherever it runs.
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,6 +70,20 @@ def note_of(root: Path, name: str) -> Path:
     return root / "work" / "progress" / f"{name}.json"
 
 
+def notes(root: Path) -> list[Path]:
+    """Return the files of all notes."""
+    found = (root / "work" / "progress").glob("*.json")
+    # Opening a pipe would wait for ever.
+    return sorted(path for path in found if path.is_file())
+
+
+def forget_unfinished(path: Path) -> None:
+    """Remove the note on a run that ended early, so that nobody takes it for one that runs."""
+    note = Note.read(path)
+    if note is not None and note.done < note.total:
+        path.unlink(missing_ok=True)
+
+
 def is_first_process() -> bool:
     """Whether this process speaks for all that compute a stage together, or is alone."""
     return os.environ.get("RANK", "0") == "0"
@@ -77,17 +91,29 @@ def is_first_process() -> bool:
 
 @contextmanager
 def bar_or_notes(label: str, path: Path) -> Iterator[Report]:
-    """Leave notes in `path` where another process reads them; else open a bar.
+    """Leave notes in `path`, and open a bar unless another process shows one.
 
     Of several processes that compute a stage together only the first does either.
     """
     if not is_first_process():
         yield lambda done, total, text: None
-    elif WATCHED in os.environ:
-        yield lambda done, total, text: Note(done, total, text, os.getpid()).write(path)
-    else:
-        with bar(label) as report:
+        return
+    path.unlink(missing_ok=True)
+    shown = nullcontext(_show_nothing) if WATCHED in os.environ else bar(label)
+    with shown as show:
+
+        def report(done: int, total: int, text: str) -> None:
+            Note(done, total, text, os.getpid()).write(path)
+            show(done, total, text)
+
+        try:
             yield report
+        finally:
+            forget_unfinished(path)
+
+
+def _show_nothing(done: int, total: int, text: str) -> None:
+    """Take what a bar would show."""
 
 
 @contextmanager

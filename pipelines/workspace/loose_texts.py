@@ -33,11 +33,13 @@ class LooseText:
         path: the file.
         reading: how its documents were found.
         numbers: of their rows; None: the file is one of them.
+        unread_from: where it cannot be read, so that nothing behind is known; empty: nowhere.
     """
 
     path: Path
     reading: Reading
     numbers: frozenset[int | None]
+    unread_from: str
 
 
 def holding(
@@ -53,35 +55,58 @@ def holding(
     every = dict.fromkeys([TODAYS, *readings])
     found = []
     for path in _files(workspace):
-        for reading in every:
-            numbers = _numbers(path, reading, digests)
-            if numbers:
-                found.append(LooseText(path, reading, numbers))
-                break
+        looks = (_look(path, reading, digests) for reading in every)
+        holding_any = [one for one in looks if one.numbers]
+        if holding_any:
+            # Read to the end where any reading can.
+            found.append(min(holding_any, key=lambda one: bool(one.unread_from)))
     return found
 
 
 def remove(
     workspace: Workspace, digests: Collection[str], readings: Iterable[Reading] = ()
 ) -> None:
-    """Write these files again without the documents; where nothing else stays, delete them."""
+    """Write these files again without the documents; where nothing else stays, delete them.
+
+    Raises:
+        Unreadable: for a file of which the rest cannot be read, once all others are written.
+    """
+    unreadable: Unreadable | None = None
     for loose in holding(workspace, digests, readings):
-        with temporary_path(loose.path.parent, loose.path.name) as rest:
-            if write_rest(loose.path, rest, loose.reading, loose.numbers):
-                put_in_place(rest, loose.path, replace=True)
-            else:
-                loose.path.unlink()
+        try:
+            _write_rest_of(loose)
+        except Unreadable as error:
+            unreadable = error
+    if unreadable is not None:
+        raise Unreadable(
+            unreadable.subject,
+            found=f"{unreadable.found}, behind documents that are to go",
+            expected=unreadable.expected,
+            next=f"{unreadable.next}, or delete the file; then run the command again",
+        )
 
 
-def _numbers(path: Path, reading: Reading, digests: Collection[str]) -> frozenset[int | None]:
-    if corpus_files.form_of(path) == "text" and not _looks_like_text(path):
-        return frozenset()
-    try:
-        documents = corpus_files.documents(path, reading)
-        return frozenset(one.number for one in documents if one.digest in digests)
-    except Unreadable:
-        # Another file than one of text, or of another form: it is no corpus.
-        return frozenset()
+def _write_rest_of(loose: LooseText) -> None:
+    with temporary_path(loose.path.parent, loose.path.name) as rest:
+        if write_rest(loose.path, rest, loose.reading, loose.numbers):
+            put_in_place(rest, loose.path, replace=True)
+        else:
+            loose.path.unlink()
+
+
+def _look(path: Path, reading: Reading, digests: Collection[str]) -> LooseText:
+    """Look for the documents in a file, as far as it can be read."""
+    numbers: set[int | None] = set()
+    unread_from = ""
+    if corpus_files.form_of(path) != "text" or _looks_like_text(path):
+        try:
+            for document in corpus_files.documents(path, reading):
+                if document.digest in digests:
+                    numbers.add(document.number)
+        except Unreadable as error:
+            # Where nothing stands before, it may be another file than one of text: no corpus.
+            unread_from = error.subject
+    return LooseText(path, reading, frozenset(numbers), unread_from)
 
 
 def _looks_like_text(path: Path) -> bool:

@@ -337,6 +337,7 @@ class Workspace:
             lock.write(f"btx {what} (process {os.getpid()}, {self.acting or actor()})")
             lock.flush()
             run_lock.wait_until_gone(self.root)
+            _forget_unfinished_notes(self.root)
             _forget_the_killed(self.root / ".dvc" / "tmp" / "rwlock")
             _set_driver(self.root)
             yield
@@ -366,6 +367,15 @@ def _numbers_in_git(parent: Path) -> list[str]:
     pattern = f"{parent.relative_to(around).as_posix()}/*.dvc"
     done = git(around, "log", "--all", "--format=", "--name-only", "--relative", "--", pattern)
     return [Path(line).stem for line in done.stdout.splitlines() if line.endswith(".dvc")]
+
+
+def _forget_unfinished_notes(root: Path) -> None:
+    """Remove what killed stages noted of how far they had come: none of them runs any more."""
+    # Imported here: bars take long to import, and few commands write.
+    from pipelines.workspace.bars import forget_unfinished, notes
+
+    for note in notes(root):
+        forget_unfinished(note)
 
 
 def _forget_the_killed(path: Path) -> None:
@@ -419,14 +429,23 @@ def check_expert_name(name: str) -> None:
             expected="another name",
             next="the seed takes part in every mix by itself",
         )
+    check_name(Kind.EXPERT, name)
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Refuse a name that no version of a kind can have.
+
+    Raises:
+        Invalid: for what no reference can hold.
+    """
     if "@" in name:
         raise Invalid(
-            f"expert name {name!r}",
+            f"{kind} name {name!r}",
             found="a version",
             expected="a name alone",
             next="leave it out: the next one is given",
         )
-    parse(f"expert/{name}")
+    parse(f"{kind}/{name}")
 
 
 def actor() -> str:

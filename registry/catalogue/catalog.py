@@ -280,6 +280,29 @@ class Catalog:
             found = reading.version_of(rows, ref)
         return found.of(kind) if kind else found
 
+    def get_usable(self, ref: str | Reference, kind: type[F]) -> Version[F]:
+        """Return a version that is to be used; without a number, the newest that is in use.
+
+        Where none of that name is in use it is the newest, so that whoever asks refuses it by name.
+
+        Args:
+            ref: its name.
+            kind: the facts that it must have.
+
+        Raises:
+            NotFound: naming what there is.
+            Invalid: for a version of another kind.
+        """
+        newest = self.get(ref, kind)
+        with self.database.read() as rows:
+            named = parse(reading.behind_alias(rows, ref))
+        if named.version is not None:
+            return newest
+        versions = self.versions(kind, files=False, name=named.name)
+        statuses = self.statuses(versions)
+        usable = [one.ref for one in versions if statuses[one.ref] not in UNUSABLE]
+        return self.get(usable[-1], kind) if usable else newest
+
     def find(self, ref: str | Reference) -> Version[Facts] | None:
         """Return a version as `get` does; None where nothing of that name is registered."""
         with suppress(NotFound):

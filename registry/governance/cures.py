@@ -11,6 +11,8 @@ from registry.records.facts import BuildFacts, ExpertFacts
 from registry.records.kinds import UNUSABLE
 from registry.records.version import Version
 
+NO_EXPERT_LEFT = "no usable expert is left: btx train or btx register others, then btx rebuild"
+
 
 def reached_lines(catalog: Catalog, reached: Collection[str]) -> dict[str, Version[BuildFacts]]:
     """Return the newest build of each product line whose newest build is reached, by line.

@@ -174,12 +174,103 @@ def test_calls_that_the_template_leaves_out_are_no_text_to_learn(
     calls = {"role": "assistant", "content": "", "tool_calls": [call]}
     folder = corpus(tmp_path, [{"messages": [asked, calls]}] * 9)
     refuse_unusable(folder)
-    tokenizer.chat_template = PLAIN
-    with pytest.raises(Unreadable, match="of whose answers the chat template writes nothing"):
+    for template in (PLAIN, MARKED):
+        tokenizer.chat_template = template
+        with pytest.raises(Unreadable, match="call 1 in message 2 of the assistant") as refusal:
+            Tokens.of(folder, tokenizer)
+        assert refusal.value.subject.endswith("jsonl:1")
+
+
+def test_answers_that_the_template_marks_nowhere_are_no_text_to_learn(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    folder = corpus(tmp_path, [{"messages": messages(CONVERSATIONS[0])}] * 9)
+    tokenizer.chat_template = f"{PLAIN}{{% generation %}}{{% endgeneration %}}"
+    with pytest.raises(Unreadable, match="9 conversations for train, of whose answers"):
         Tokens.of(folder, tokenizer)
-    tokenizer.chat_template = MARKED
-    with pytest.raises(Unreadable, match="9 conversations for train"):
+
+
+# Templates that write a message otherwise than it came, and all of it.
+CHANGES = {
+    "strips": PLAIN.replace("m['content']", "m['content'] | trim"),
+    "writes JSON": PLAIN.replace("m['content']", "m['content'] | tojson"),
+    "forgets thoughts": PLAIN.replace("m['content']", "m['content'].split('</think>')[-1]"),
+    "puts the system message into the first turn": (
+        "{% for m in messages %}{% if m['role'] != 'system' %}<{{ m['role'] }}>"
+        "{% if loop.index == 2 %}{{ messages[0]['content'] }}{% endif %}{{ m['content'] }}\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    ),
+    "looks into what is said": (
+        "{% for m in messages %}{% if m['content'] not in ['Be short.', 'Go on', 'Yes'] %}"
+        "{% if m['role'] != 'assistant' %}{{ raise_exception('no') }}{% endif %}{% endif %}"
+        "<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    ),
+}
+
+
+@pytest.mark.parametrize("template", CHANGES.values(), ids=CHANGES)
+def test_a_template_may_change_what_it_writes(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str
+) -> None:
+    said = '<think>Hm. Sure?</think>  "Yes", I\'d say '
+    turns = [("system", "Be short."), ("user", "Go on"), ("assistant", said), ("user", "Yes")]
+    turns += [("assistant", "No")]
+    tokenizer.chat_template = template
+    assert Tokens.of(corpus(tmp_path, [{"messages": messages(turns)}] * 2), tokenizer)
+
+
+CALLS = [{"name": name, "arguments": {"city": "Bern"}} for name in ("weather", "tide")]
+TALK = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Will it rain?"},
+    {"role": "assistant", "content": "I look.", "tool_calls": CALLS},
+    {"role": "tool", "content": "rain"},
+    {"role": "assistant", "content": "Yes."},
+]
+WRITES_CALLS = PLAIN.replace(
+    "{{ eos_token }}",
+    "{% for c in m['tool_calls'] or [] %}{{ c | tojson }}{% endfor %}{{ eos_token }}",
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "left_out"),
+    [
+        (
+            WRITES_CALLS.replace("m['tool_calls'] or []", "(m['tool_calls'] or [])[:1]"),
+            "call 2 in message 3 of the assistant",
+        ),
+        (PLAIN, "call 1 in message 3 of the assistant"),
+        (
+            WRITES_CALLS.replace("m['content']", "'' if m['tool_calls'] else m['content']"),
+            "message 3 of the assistant",
+        ),
+        (
+            WRITES_CALLS.replace("in messages", "in messages if m['role'] != 'system'"),
+            "message 1 of the system",
+        ),
+        (
+            WRITES_CALLS.replace("in messages", "in messages if m['role'] != 'tool'"),
+            "message 4 of the tool",
+        ),
+        (WRITES_CALLS, ""),
+        (WRITES_CALLS.replace("c | tojson", "c['name']"), ""),
+        (WRITES_CALLS.replace("c | tojson", "c['arguments'] | tojson"), ""),
+    ],
+)
+def test_a_message_or_call_that_the_template_leaves_out_is_refused_by_its_row(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str, left_out: str
+) -> None:
+    whole = {"messages": messages(CONVERSATIONS[0])}
+    folder = corpus(tmp_path, [whole, {"messages": TALK}])
+    tokenizer.chat_template = template
+    if not left_out:
+        assert Tokens.of(folder, tokenizer)
+        return
+    with pytest.raises(Unreadable, match=f"found {left_out}, which") as refusal:
         Tokens.of(folder, tokenizer)
+    assert refusal.value.subject.endswith("jsonl:1" if "system" in left_out else "jsonl:2")
 
 
 def test_another_template_makes_other_tokens_of_the_same_folder(

@@ -330,6 +330,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
         ("a.csv", b"text,id\na,1\nb\n", "csv:3"),
         ("a.csv", b'text,id\na,1\n"b,2\nc,3\n', r"csv:3\n.*unexpected end of data"),
         ("a.csv", b"name,id\na,1\n", "--text-field name"),
+        ("a.jsonl", b'{"id": "a-1", "body": "a longer text"}', "--text-field body"),
         ("a.csv", b"text;id\na;1\n", "delimiter looks like `;`"),
         ("a.csv", b"text\tid\na\t1\n", "delimiter looks like a tab(.|\n)*tsv"),
         ("a.tsv", b"text,id\na,1\n", "delimiter looks like `,`"),

@@ -95,6 +95,19 @@ def test_adapters_of_low_rank_are_merged_into_a_plain_checkpoint(
     assert report.trained_parameters < sum(before[name].numel() for name in changed) / 2
 
 
+def test_adapters_start_alike_whatever_was_drawn_before(
+    tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
+) -> None:
+    written = []
+    for drawn_before in (1, 2):
+        torch.manual_seed(drawn_before)
+        out = tmp_path / str(drawn_before)
+        recipe = TrainRecipe(steps=2, sequence=32, lora_rank=2)
+        train(tiny_seed, [tiny_corpora / "math"], recipe, out)
+        written.append((out / "model.safetensors").read_bytes())
+    assert written[0] == written[1]
+
+
 def test_bfloat16_and_parts_of_a_step_train_alike(
     tiny_seed: Path, tiny_corpora: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +16,13 @@ from safetensors.torch import load_file, save_file
 import pipelines
 from btx_core.columns import Unreadable
 from pipelines.jobs import ask_ahead
+from pipelines.jobs import register_branches as register_branches_module
 from pipelines.jobs import train as train_module
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.add_seed import add_seed
+from pipelines.jobs.annotate import retire
 from pipelines.jobs.register import register
+from pipelines.jobs.register_branches import register_branches
 from pipelines.jobs.train import look_ahead, train
 from pipelines.stages import local_processes
 from pipelines.workspace import disk_need
@@ -26,7 +31,7 @@ from pipelines.workspace.fitted import kept
 from pipelines.workspace.orders import read_branches
 from pipelines.workspace.settings_file import Recipes
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Invalid, Refused, Unavailable
+from registry.errors import BrokenRule, Invalid, Refused, Unavailable
 from registry.records.facts import DataStatement, SeedFacts
 from registry.records.kinds import DataUse
 
@@ -229,6 +234,29 @@ def test_a_branch_is_fitted_to_where_it_runs_and_not_to_where_it_is_asked_for(
     assert kept(refused, order) == order, "what no training takes is chosen anew"
 
 
+def test_seed_and_data_that_are_named_without_a_version_are_the_newest_in_use(
+    tiny_seed: Path, tmp_path: Path
+) -> None:
+    workspace = create(tmp_path / "workspace")
+    for number in (1, 2):
+        rows = [said(one) for one in range(number, number + 40)]
+        corpus = written(tmp_path / f"{number}.jsonl", rows)
+        add_data(workspace, "said", corpus, STATED)
+    for of_data in ((), ("data/said@1",)):
+        add_seed(workspace, "base", tiny_seed, data=of_data, license="Apache-2.0")
+    retire(workspace, "seed/base@2", "of other data")
+    retire(workspace, "data/said@2", "the wrong file")
+
+    def planned(data: str, seed: str) -> tuple[str, str]:
+        (branch,) = look_ahead(workspace, {"said": data}, seed=seed, anyway=True).branches
+        return branch.data, branch.seed
+
+    assert planned("data/said", "seed/base") == ("data/said@1", "seed/base@1")
+    for data, seed in (("data/said@2", "seed/base"), ("data/said", "seed/base@2")):
+        with pytest.raises(Refused, match="retired"):
+            planned(data, seed)
+
+
 @pytest.mark.slow
 def test_of_two_branches_one_is_registered_though_the_other_is_refused(
     btx: Run, tiny_seed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -271,3 +299,31 @@ def test_of_two_branches_one_is_registered_though_the_other_is_refused(
         assert [expert["ref"] for expert in listed] == ["expert/chat@1"]
     shown = json.loads(btx(root, "show", "expert/chat@1", "--json").stdout)
     assert shown["preflight"]["ancestry"]["trained_here"] is True
+
+
+def test_what_refuses_a_branch_without_a_rule_is_told_beside_rules_and_what_is_registered(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = BrokenRule("quality/better", "expert/b@1 is no better", "train longer")
+    answers: dict[str, Exception | None] = {
+        "a": Refused("expert/a", found="data/a@1, retired", expected="parents", next="name others"),
+        "b": Refused.by("expert/b@1 at gate register", [rule], otherwise=rule.remedy),
+        "c": None,
+    }
+
+    def answer(_: Workspace, name: str, *given: object, **named: object) -> Any:
+        if error := answers[name]:
+            raise error
+        return SimpleNamespace(ref=f"expert/{name}@1")
+
+    monkeypatch.setattr(register_branches_module, "register", answer)
+    any_version = SimpleNamespace(ref="data/any@1")
+    branch: Any = SimpleNamespace(folder=workspace.work, data=any_version, seed=any_version)
+    for names in ("ac", "abc", "bc"):
+        with pytest.raises(Refused) as refused:
+            register_branches(workspace, dict.fromkeys(names, branch), bar)
+        told = (str(refused.value), refused.value.found)
+        for name, text in {"a": "data/a@1, retired", "b": rule.message, "c": "expert/c@1"}.items():
+            assert all((text in one) is (name in names) for one in told)
+        assert ("name others" in refused.value.next) is ("a" in names)
+        assert ("train longer" in refused.value.next) is ("b" in names)

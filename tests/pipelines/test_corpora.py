@@ -9,6 +9,7 @@ import pytest
 from btx_core.columns import Unreadable
 from btx_core.texts import every
 from pipelines.jobs.add_data import add_data
+from pipelines.jobs.add_seed import add_seed
 from pipelines.jobs.suggest import suggest
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.folders import opened_text, text_as_stated
@@ -216,3 +217,17 @@ def test_rows_that_were_taken_without_a_column_are_refused_by_the_given_path(
         add_data(workspace, "lost", tmp_path / "b.json", STATED)
     assert caught.value.subject == str(tmp_path / "b.json")
     assert not (workspace.root / "data/lost").exists()
+
+
+@pytest.mark.parametrize("name", ["Bad Name", "words@2"])
+def test_a_name_that_no_version_can_have_is_refused_as_it_was_given(
+    workspace: Workspace, tmp_path: Path, name: str
+) -> None:
+    corpus = written(tmp_path / "a.jsonl", [{"text": "one text"}, {"text": "another text"}])
+    for add in (
+        lambda: add_data(workspace, name, corpus, STATED),
+        lambda: add_seed(workspace, name, tmp_path),
+    ):
+        with pytest.raises(Invalid, match=name) as refusal:
+            add()
+        assert f"{name}@1" not in str(refusal.value)

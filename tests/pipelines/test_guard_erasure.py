@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from btx_core.columns import Unreadable
 from pipelines.jobs import erase
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import collect, dump, shred
@@ -29,7 +30,7 @@ from pipelines.jobs.train import train
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Conflict, NotFound, Refused
-from registry.governance import changes, keys, people
+from registry.governance import changes, cures, keys, people
 from registry.governance.erasure import Selection
 from registry.records.events import Erased, ErasureAsked
 from registry.records.facts import BuildFacts, DataStatement, ExpertFacts, SeedFacts, SnapshotFacts
@@ -226,19 +227,27 @@ def test_every_version_that_holds_the_text_loses_it_and_keeps_the_rest(small: Wo
     assert audit(small, None).findings == ()
 
 
-def test_the_cure_names_each_product_line_and_each_experts_own_data(small: Workspace) -> None:
-    catalog = small.catalog
+def build_line(workspace: Workspace, line: str, expert: str, data: str) -> None:
+    """Register an expert of this data, and the build of a line that is made of it."""
+    catalog = workspace.catalog
     catalog.register("base", SeedFacts(license="MIT"))
-    refs = []
-    for name, data in (("clerk", "data/letters@1"), ("post", "data/mail@1")):
-        facts = ExpertFacts(domain="letters", seed="seed/base@1", data=(data,))
-        parents = [("seed/base@1", "branched_from"), (data, "trained_on")]
-        refs.append(catalog.register(name, facts, parents=parents).ref)
-    for line, ref in zip(("main", "support"), refs, strict=True):
-        parents = [("seed/base@1", "seed"), (ref, "member")]
-        snapshot = catalog.register(line, SnapshotFacts(seed="seed/base@1"), parents=parents)
-        built = BuildFacts(line=line, seed="seed/base@1", snapshot=str(snapshot.ref))
-        catalog.register("", built, parents=[(snapshot.ref, "composed_from")])
+    facts = ExpertFacts(domain="letters", seed="seed/base@1", data=(data,))
+    parents = [("seed/base@1", "branched_from"), (data, "trained_on")]
+    ref = str(catalog.register(expert, facts, parents=parents).ref)
+    parents = [("seed/base@1", "seed"), (ref, "member")]
+    snapshot = catalog.register(line, SnapshotFacts(seed="seed/base@1"), parents=parents)
+    built = BuildFacts(line=line, seed="seed/base@1", snapshot=str(snapshot.ref))
+    catalog.register("", built, parents=[(snapshot.ref, "composed_from")])
+
+
+def test_where_no_expert_is_left_no_rebuild_is_the_cure(small: Workspace) -> None:
+    build_line(small, "main", "clerk", "data/letters@1")
+    assert (erased(small).next or "").split("; ")[-1] == cures.NO_EXPERT_LEFT
+
+
+def test_the_cure_names_each_product_line_and_each_experts_own_data(small: Workspace) -> None:
+    build_line(small, "main", "clerk", "data/letters@1")
+    build_line(small, "support", "post", "data/mail@1")
     said = "--license CC0-1.0 --source 'the test' --holder 'the state' --purpose tests --pii none"
     assert (erased(small, author="ada").next or "").split("; ") == [
         f"btx data add letters work/left/letters-1 {said}",
@@ -362,6 +371,49 @@ def test_what_an_earlier_erasure_laid_out_loses_what_a_later_one_takes(small: Wo
     assert f"{left[0]}/2024.jsonl" in done.cost.beside
     assert holding([small.root], needles(cyd)) == set()
     assert holding([small.root], needles(bob)) != set()
+
+
+def test_what_stands_before_an_unreadable_row_of_an_unregistered_file_is_told_and_goes(
+    small: Workspace,
+) -> None:
+    texts = of_author(small.root / "data/letters/1", "ada")
+    row, drafts = json.dumps({"text": texts[0]}), small.work / "drafts"
+    drafts.mkdir(parents=True)
+    array, lines = drafts / "a.json", drafts / "b.jsonl"
+    array.write_text(f'[{row},\n{{"text": "cut ')
+    lines.write_text(f'{row}\nno row\n{{"text": "mine"}}\n')
+    ann, ben = small.acting_as("ann"), small.acting_as("ben")
+    asked = erase.ask(ann, Selection(ref="data/letters@1", author="ada"), WHY)
+    assert asked.cost.beside == ("work/drafts/a.json", "work/drafts/b.jsonl")
+    told = [place.partition(": ")[0] for place in asked.cost.unreached]
+    assert told == ["work/drafts/a.json, item 2", "work/drafts/b.jsonl:2"]
+    with pytest.raises(Unreadable, match=r"a\.json, item 2"):
+        erase.confirm(ben, asked.number or 0)
+    assert lines.read_text() == 'no row\n{"text": "mine"}\n'
+    array.write_text(f"[{row}]")
+    erase.confirm(ben, asked.number or 0)
+    assert holding([small.root], needles(texts)) == set()
+    assert audit(small, None).findings == ()
+
+
+def test_of_what_is_left_without_text_to_train_on_it_is_said_what_it_lacks(
+    small: Workspace, tmp_path: Path
+) -> None:
+    chance = random.Random(5)
+    for name, count in (("a.jsonl", 20), ("heldout/b.jsonl", 5)):
+        path = tmp_path / "pair" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"text": text(chance)}) + "\n" for _ in range(count)))
+    add_data(small, "pair", tmp_path / "pair", STATED)
+    asked = erase.ask(small.acting_as("ann"), Selection(ref="data/pair@1", file="a.jsonl"), WHY)
+    done = erase.confirm(small.acting_as("ben"), asked.number or 0)
+    left = small.root / done.left[0]
+    with pytest.raises(Unreadable, match="0 training, 5 held-out documents"):
+        add_data(small, "pair", left, STATED)
+    lacking = "work/left/pair-1 alone is no corpus (0 training, 5 held-out documents): add text"
+    assert (done.next or "").startswith(lacking)
+    (left / "more.txt").write_text(text(chance))
+    assert str(add_data(small, "pair", left, STATED).ref) == "data/pair@2"
 
 
 @pytest.mark.parametrize(

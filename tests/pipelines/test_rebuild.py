@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import pipelines.jobs.rebuild as rebuild_module
+from btx_core.problems import Unsupported
 from pipelines.jobs.annotate import retire
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
@@ -366,6 +367,22 @@ def test_expert_files_are_taken_over_where_they_are_the_members_own_and_laid_out
     planned = plan(returned, Request(recipes=read_recipes(path)))
     build = returned.catalog.get("build/1", BuildFacts).facts
     assert _keeps_members(build.model_copy(update={"tuned": tuned}), planned) is taken_over
+
+
+def test_a_routing_that_the_seed_s_family_has_not_is_refused_before_the_gate_is_asked(
+    own_story: Workspace, tmp_path: Path
+) -> None:
+    config = own_story.root / "seeds/base/1/config.json"
+    granite = json.loads(config.read_text()) | {"model_type": "granite"}
+    config.unlink()
+    config.write_text(json.dumps(granite))
+    path = tmp_path / "recipe.toml"
+    path.write_text('[recipe.mix]\nrouting = "switch"\n')
+    head = own_story.catalog.head()
+    for job in (look_ahead, rebuild):
+        with pytest.raises(Unsupported, match="granite, routing switch"):
+            job(own_story, Request(recipes=read_recipes(path)))
+    assert own_story.catalog.head() == head
 
 
 @pytest.mark.slow

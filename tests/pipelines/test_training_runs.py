@@ -1,13 +1,17 @@
 """What pages learn of a training: from its notes and metrics, half written lines and all."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.jobs import status
 from pipelines.jobs.training_runs import MOST_POINTS, training_run, training_runs
-from pipelines.workspace.bars import Note, note_of
+from pipelines.stages.monitor import TaskMonitor
+from pipelines.stages.task import Task
+from pipelines.workspace.bars import WATCHED, Note, bar_or_notes, note_of
 from pipelines.workspace.metrics import metrics_file
 from pipelines.workspace.settings_file import Settings
 from pipelines.workspace.workspace import Workspace
@@ -30,14 +34,72 @@ def test_a_run_is_running_only_while_a_command_writes_and_steps_are_left(
     workspace: Workspace,
 ) -> None:
     write_steps(workspace, "legal", {"step": 3, "time": 60.0, "loss": 2.5})
-    Note(3, 10, "").write(note_of(workspace.root, "legal"))
     assert not training_run(workspace, "legal").running
     with workspace.writing("train"):
+        Note(3, 10, "").write(note_of(workspace.root, "legal"))
         run = training_run(workspace, "legal")
         assert (run.running, run.steps, run.total) == (True, 3, 10)
         assert (training_runs(workspace).writer or "").startswith("btx train")
         write_steps(workspace, "legal", {"step": 10, "time": 61.0})
         assert not training_run(workspace, "legal").running
+
+
+def test_a_run_that_was_killed_does_not_run_while_another_command_writes(
+    workspace: Workspace,
+) -> None:
+    write_steps(workspace, "legal", {"step": 3, "time": 60.0, "loss": 2.5})
+    write_steps(workspace, "done", {"step": 10, "time": 50.0, "loss": 2.5})
+    for name, steps in (("legal", 3), ("done", 10)):
+        Note(steps, 10, "").write(note_of(workspace.root, name))
+    os.mkfifo(note_of(workspace.root, "pipe"))
+    with workspace.writing("data add letters"):
+        runs = training_runs(workspace).runs
+        assert [(run.name, run.running, run.total) for run in runs] == [
+            ("legal", False, None),
+            ("done", False, 10),
+        ]
+        assert len(status._running(workspace)) == 1
+
+
+def test_a_branch_that_ended_early_does_not_run_while_another_trains(workspace: Workspace) -> None:
+    ended, other = (Task("train", name) for name in ("ended", "other"))
+    note = note_of(workspace.root, "ended")
+    with TaskMonitor(workspace.root, [ended, other], lambda name, ran: None) as monitor:
+        for error in ("no memory", None):
+            monitor.started("ended")
+            Note(3, 10, "").write(note)
+            monitor.ended("ended", error)
+            assert not note.exists()
+        monitor.started("ended")
+        Note(10, 10, "").write(note)
+        monitor.ended("ended", None)
+        assert note.exists(), "pages tell how many steps it had"
+
+
+def test_a_stage_that_shows_its_bar_itself_notes_how_far_it_has_come(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WATCHED, raising=False)
+    write_steps(workspace, "tune", {"step": 3, "time": 60.0})
+    path = note_of(workspace.root, "tune")
+    with workspace.writing("rebuild"):
+        Note(9, 9, "of the run before").write(path)
+        with bar_or_notes("tune", path) as report:
+            assert not path.exists()
+            report(3, 10, "")
+            assert training_run(workspace, "tune").running
+        assert not training_run(workspace, "tune").running
+        with bar_or_notes("tune", path) as report:
+            report(10, 10, "")
+    assert training_run(workspace, "tune").total == 10
+
+
+def test_a_branch_that_is_called_as_a_stage_has_files_of_its_own(workspace: Workspace) -> None:
+    names = [task.run for task in (Task("tune"), Task("train", "tune"), Task("train", "legal"))]
+    assert names == ["tune", "train@tune", "legal"]
+    for step, name in enumerate(names, 1):
+        write_steps(workspace, name, {"step": step, "time": 1.0})
+    assert [training_run(workspace, name).steps for name in names] == [1, 2, 3]
 
 
 def test_half_a_line_and_a_loss_that_is_no_number_are_left_out(workspace: Workspace) -> None:

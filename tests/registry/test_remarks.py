@@ -63,6 +63,15 @@ def test_a_mistake_is_retired_and_registered_anew_under_the_next_number(catalog:
     assert catalog.status(again) == Status.REGISTERED
 
 
+def test_a_name_alone_of_what_is_to_be_used_is_the_newest_version_in_use(lite: Catalog) -> None:
+    first, second = (data(lite, "a", holder=holder) for holder in ("ann", "ben"))
+    remarks.retire(lite, second, "mistake")
+    for ref, expected in (("data/a", first), (second, second)):
+        assert str(lite.get_usable(ref, DataFacts).ref) == expected
+    remarks.retire(lite, first, "mistake")
+    assert str(lite.get_usable("data/a", DataFacts).ref) == second, "for whoever asks to refuse it"
+
+
 def test_nothing_is_made_from_what_was_retired(lite: Catalog) -> None:
     ref = data(lite, "a")
     seed = SeedFacts(model_type="llama")
