@@ -180,8 +180,7 @@ def compute(name: str, ground: Path, layers: int, half: Half) -> None:
         if half.name == "first":
             setattr(module, writer, stop)
     # More text for the first router weights takes time alone.
-    plain = router_start.statistics
-    router_start.statistics = partial(plain, sequences=4)  # type: ignore[assignment]
+    router_start.SEQUENCES = 4
     with suppress(Stopped):
         if isinstance(run.recipe, TrainRecipe):
             branch.train(folder / "seed", [ground / "math"], run.recipe, half.out / "made")
