@@ -1,14 +1,16 @@
-"""Open DVC's side of a workspace: where its cache keeps bytes, and what its list of a folder names.
+"""Make DVC's side of a workspace and open it: its cache, and what its list of a folder names.
 
 In:  a workspace, and what a row says that DVC addresses a folder or a file by.
 Out: DVC's repository; paths in the cache, and the address of every file of a folder.
 The lists are files in the cache, which anybody may have written: what is no address leads nowhere.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from btx_core.files import any_json
@@ -18,6 +20,38 @@ from registry.records.addresses import is_address
 
 OBJECTS = Path("files/md5")
 LIST = ".dir"
+
+# DVC would say what it does on stdout, which is for answers alone.
+logging.getLogger("dvc").setLevel(logging.WARNING)
+
+
+def make_project(root: Path, *, below: bool, shared: bool) -> None:
+    """Make a folder a DVC project.
+
+    Args:
+        root: the folder.
+        below: whether the git repository is that of a folder around it.
+        shared: whether a group works in it.
+
+    Raises:
+        Invalid: with what DVC said.
+    """
+    try:
+        with Repo.init(str(root), subdir=below) as made, made.config.edit("repo") as settings:
+            settings["core"]["analytics"] = "false"
+            # Hard links first: only then does DVC keep a file's inode when it takes it in.
+            # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
+            # stop every command after it.
+            settings["cache"]["type"] = "hardlink,reflink,copy"
+            if shared:
+                settings["cache"]["shared"] = "group"
+    except DvcException as error:
+        raise Invalid(
+            f"dvc init {root}",
+            found=str(error),
+            expected="exit status 0",
+            next="fix what it names",
+        ) from None
 
 
 @contextmanager

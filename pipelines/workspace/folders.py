@@ -5,7 +5,6 @@ Out: WORKSPACE/kind/NAME/VERSION, its .dvc file, and path, bytes and SHA-256 of 
 DVC carries and caches (MD5 is its address); trust rests on the SHA-256 in the catalogue.
 """
 
-import logging
 import os
 import shlex
 import shutil
@@ -68,9 +67,6 @@ RULES: Mapping[HeldOutRule | None, texts.HeldOutRule] = {
 TOKENS = Path("work/tokens")
 # Hashing more bytes than this is worth a progress bar.
 LONG = 1 << 30
-
-# DVC would say what it does on stdout, which is for answers alone.
-logging.getLogger("dvc").setLevel(logging.WARNING)
 
 
 def require_there(source: Path) -> None:

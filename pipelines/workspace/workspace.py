@@ -7,7 +7,6 @@ What the rows mean is the catalogue's; what DVC does is in `folders` and in the 
 
 import fcntl
 import getpass
-import logging
 import os
 import shutil
 import subprocess
@@ -501,7 +500,10 @@ def _create(root: Path) -> Workspace:
     if around is None and not (root / ".git").exists():
         _run(root, "git", "init", "--quiet", *(["--shared=group"] if is_shared(root) else []))
     if not (root / ".dvc").is_dir():
-        _init_dvc(root, below=around is not None)
+        # Imported here: DVC takes long to import.
+        from pipelines.workspace import dvc_cache
+
+        dvc_cache.make_project(root, below=around is not None, shared=is_shared(root))
     _add_lines(root / ".gitignore", IGNORED)
     _add_lines(root / ".gitattributes", ATTRIBUTES)
     _set_driver(root)
@@ -513,31 +515,6 @@ def _create(root: Path) -> Workspace:
     (root / ".btx").mkdir(exist_ok=True)
     workspace.catalog_to_fill.head()
     return workspace
-
-
-def _init_dvc(root: Path, *, below: bool) -> None:
-    """Make a folder a DVC project.
-
-    Args:
-        root: the folder.
-        below: whether the git repository is that of a folder around it.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    # DVC would say what it does on stdout, which is for answers alone.
-    logging.getLogger("dvc").setLevel(logging.WARNING)
-    try:
-        with Repo.init(str(root), subdir=below) as made, made.config.edit("repo") as settings:
-            settings["core"]["analytics"] = "false"
-            # Hard links first: only then does DVC keep a file's inode when it takes it in.
-            # Not core.autostage: killed while it writes to git, DVC leaves lock files there, which
-            # stop every command after it.
-            settings["cache"]["type"] = "hardlink,reflink,copy"
-            if is_shared(root):
-                settings["cache"]["shared"] = "group"
-    except DvcException as error:
-        raise _not_made(f"dvc init {root}", str(error)) from None
 
 
 def make_ledger(workspace: Workspace) -> None:
@@ -588,8 +565,9 @@ def _run(root: Path, *command: str) -> None:
         command, cwd=root, env=child_environment(), capture_output=True, text=True
     )
     if done.returncode:
-        raise _not_made(" ".join(command), (done.stderr or done.stdout).strip())
-
-
-def _not_made(command: str, said: str) -> Invalid:
-    return Invalid(command, found=said, expected="exit status 0", next="fix what it names")
+        raise Invalid(
+            " ".join(command),
+            found=(done.stderr or done.stdout).strip(),
+            expected="exit status 0",
+            next="fix what it names",
+        )
