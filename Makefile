@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SCALE ?= cpu
+# Tests start hundreds of processes: each would compile the code anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo real test slow coverage golden check docs schemas clean
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from pipelines.cli.app import app
+from pipelines.cli.app import app, run
 from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.workspace import Workspace
 
@@ -237,9 +237,9 @@ WRONG: list[tuple[list[str], int, str]] = [
 def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
     own_story: Workspace,
     story: Any,
-    btx: Run,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
     arguments: list[str],
     status: int,
     message: str,
@@ -262,10 +262,12 @@ def test_wrong_input_gets_one_clear_message_and_leaves_nothing(
         other_shape(story.seed, made["other_shape"])
     before = files(own_story.root)
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "key.pem"))
-    done = btx(own_story.root, *(argument.format(**made) for argument in arguments))
-    assert done.returncode == status, (done.stdout, done.stderr)
-    assert message.format(**made) in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(own_story.root)
+    ended = run([argument.format(**made) for argument in arguments])
+    said = capfd.readouterr()
+    assert ended == status, said
+    assert message.format(**made) in said.err
+    assert "Traceback" not in said.err
     assert files(own_story.root) == before
     assert not (tmp_path / "key.pem").exists()
 
