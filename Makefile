@@ -14,7 +14,8 @@ demo: .venv/ready
 real: .venv/ready
 	$(BIN)/python benchmarks/real/run.py --dir real --scale $(SCALE)
 
-test: .venv/ready-test check docs
+test: .venv/ready-test
+	$(MAKE) -j 2 check docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The tests that take long, which `make test` leaves out: run before a release.
@@ -52,7 +53,7 @@ schemas: .venv/ready
 	touch $@
 
 .venv/ready-test: .venv/ready
-	$(BIN)/pip install --quiet -c .ci/constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --no-compile -c .ci/constraints.txt -e '.[test]'
 	touch $@
 
 clean:
