@@ -318,7 +318,9 @@ def _notes(
             f"came while the list of actors was open, and no auditor signed for them: "
             f"{', '.join(roll.unconfirmed())} (btx actor add by an auditor, or btx actor remove)"
         )
-    if adoption.adopted(catalog) is None:
+    if adoption.awaits_auditor(catalog):
+        notes.append("no policies were adopted: gates refuse until an auditor does it")
+    elif adoption.adopted(catalog) is None:
         notes.append("no policies were adopted: any that lie there are asked (btx policy adopt)")
     return (*notes, *_erasures(catalog, versions))
 

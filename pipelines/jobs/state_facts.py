@@ -92,8 +92,8 @@ def stated(workspace: Workspace, kind: Kind, *, dry_run: bool = False) -> Stated
     found = _checked(workspace.given, schema, kind)
     stating.require_complete(schema, kind, found.values)
     stating.require_roles(workspace.catalog, schema, found.values)
-    if found.values and not dry_run:
-        _adopt_first(workspace, schema)
+    if found.values:
+        _adopt_first(workspace, schema, dry_run=dry_run)
     return found
 
 
@@ -209,9 +209,17 @@ def _schema(workspace: Workspace, kind: str, *, used: bool) -> FactSchema:
     )
 
 
-def _adopt_first(workspace: Workspace, schema: FactSchema) -> None:
-    """Adopt the schema of a new workspace, once something is stated by it."""
-    if stating.valid_schema(workspace.catalog) is None:
+def _adopt_first(workspace: Workspace, schema: FactSchema, *, dry_run: bool = False) -> None:
+    """Adopt the schema of a new workspace, once something is stated by it.
+
+    Raises:
+        Refused: where the list of actors is closed: an auditor adopts it; also with `dry_run`.
+    """
+    if stating.valid_schema(workspace.catalog) is not None:
+        return
+    if dry_run:
+        stating.require_open(workspace.catalog)
+    else:
         stating.declare(workspace.catalog, schema, why="the facts of a new workspace")
 
 

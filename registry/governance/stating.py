@@ -118,17 +118,23 @@ def declare(
         why=why,
         at=acts.now(),
     )
-    if not people.is_closed(catalog):
-        return catalog.event(Acted(act=act), SCHEMA, kind=DECLARED, documents=[document])
     if by is None:
+        require_open(catalog)
+    if by is None or not people.is_closed(catalog):
+        return catalog.event(Acted(act=act), SCHEMA, kind=DECLARED, documents=[document])
+    people.require_role(catalog, by.name, ("auditor",), "adopt facts.yaml")
+    return acts.sign(catalog, act, by, documents=[document])
+
+
+def require_open(catalog: Catalog) -> None:
+    """Refuse to make a schema valid without an auditor where the list of actors is closed."""
+    if people.is_closed(catalog):
         raise Refused(
             "facts.yaml",
             found="a schema that no auditor adopted",
             expected="an auditor, who keeps the list of actors",
             next="let an auditor look at it: BTX_ACTOR=AUDITOR btx policy adopt",
         )
-    people.require_role(catalog, by.name, ("auditor",), "adopt facts.yaml")
-    return acts.sign(catalog, act, by, documents=[document])
 
 
 def require_known(schema: FactSchema, kind: str, names: Iterable[str]) -> None:
