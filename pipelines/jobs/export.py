@@ -130,7 +130,6 @@ def export(
                 transformers=least,
                 license=dossier.licence.expression if dossier.licence else None,
             )
-            own.keep(workspace)
             if request.draft:
                 (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
                 facts = facts.model_copy(update={"draft": True})
@@ -140,6 +139,7 @@ def export(
             files = folders.manifest(incoming)
             body = Exported.from_json(facts.to_json(), "export")
             envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
+            own.keep(workspace)
             # The row first: an export that nobody recorded would be missed when its data must go.
             catalog.register(
                 f"build-{build.ref.version}",

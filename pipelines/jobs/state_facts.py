@@ -55,7 +55,10 @@ class StatedFacts:
         return facts.model_copy(update={"own": dict(self.values)}) if self.values else facts
 
     def keep(self, workspace: Workspace) -> None:
-        """Put the attached files into the store; what a gate refuses leaves nothing there."""
+        """Put the attached files into the store.
+
+        Called once nothing is left that can refuse: what is refused leaves nothing there.
+        """
         for sha256, path in self.files.items():
             workspace.store.put(path, sha256, copy=True)
 
@@ -128,11 +131,13 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
             expected="KEY=VALUE, --facts FILE or --attach KEY=FILE",
             next="btx fact list says which there are",
         )
-    _adopt_first(workspace, schema)
     signer = acts.signer_if_closed(catalog)
+    # Signed first: what is refused adopts no schema and leaves no file.
+    stated = stating.amendment(catalog, whole, values, why, signer, schema)
+    _adopt_first(workspace, schema)
     with workspace.store.holding():
         found.keep(workspace)
-        event = stating.amend(catalog, whole, values, why, signer)
+        event = stating.log(catalog, stated)
     return FactsAnswer(ref=whole, stated=tuple(values), at=event.at, by=event.actor, why=why)
 
 

@@ -181,20 +181,40 @@ def amend(
 ) -> Event:
     """Log what is stated of a version from now on, or of the organisation.
 
-    What was stated before stays in the log.
+    What was stated before stays in the log. Arguments and errors are those of `amendment`; the
+    schema is the valid one.
+    """
+    schema = valid_schema(catalog) or FactSchema()
+    return log(catalog, amendment(catalog, ref, values, why, by, schema))
+
+
+def log(catalog: Catalog, stated: Acted) -> Event:
+    """Log an amendment: it counts from now on."""
+    return catalog.event(stated, stated.act.subject, kind=STATED)
+
+
+def amendment(
+    catalog: Catalog,
+    ref: str | Reference,
+    values: Mapping[str, OwnValue | None],
+    why: str,
+    by: keys.Signer | None,
+    schema: FactSchema,
+) -> Acted:
+    """Return what is stated of a version or of the organisation, signed; nothing is logged.
 
     Args:
-        catalog: where it is logged.
+        catalog: where it is registered.
         ref: the version, or `organisation`.
-        values: typed by the valid schema; None takes a fact back.
+        values: typed by the schema; None takes a fact back.
         why: the reason.
         by: the person, where the list of actors is closed.
+        schema: the facts that may be stated.
 
     Raises:
         Invalid: without a reason, for an unknown fact, or one that is required and taken back.
         Refused: for a person who may not state it.
     """
-    schema = valid_schema(catalog) or FactSchema()
     version = None if str(ref) == ORGANISATION else catalog.get(ref)
     subject = str(version.ref) if version else ORGANISATION
     kind = str(version.ref.kind) if version else ORGANISATION
@@ -223,7 +243,7 @@ def amend(
         facts=stated,
     )
     if not people.is_closed(catalog):
-        return catalog.event(Acted(act=act), subject, kind=STATED)
+        return Acted(act=act)
     if by is None:
         raise Refused(
             f"facts of {subject}",
@@ -231,7 +251,7 @@ def amend(
             expected="that of the person who states them",
             next="run the command where your key is",
         )
-    return acts.sign(catalog, act, by)
+    return acts.signed(catalog, act, by)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from pipelines.jobs.audit import audit
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, create
 from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.governance import changes, keys
 from registry.governance.gate import readable_verdicts
 from registry.governance.stating import own_facts_of, own_values, read_schema
 from registry.records.events import Judged
-from registry.records.facts import DataStatement, ExportFacts
+from registry.records.facts import DataFacts, DataStatement, ExportFacts
 from registry.records.kinds import Kind
 from registry.records.own_facts import Attachment
 
@@ -101,6 +102,39 @@ def test_facts_and_files_stay_with_the_version_in_gates_audits_collections_and_d
     assert (tmp_path / "dump/objects" / sha256[:2] / sha256).is_file()
     workspace.store.path(sha256).unlink()
     assert [finding.check for finding in audit(workspace, ref).findings] == ["attachments"]
+
+
+def test_facts_that_are_refused_leave_no_attached_file_and_no_adopted_schema(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, catalog = tmp_path / "dpia.pdf", workspace.catalog
+    paper.write_text("assessed")
+    catalog.register("law", DataFacts(license="MIT"))
+    odd = tmp_path / "\udcff.pdf"
+    odd.write_text("assessed")
+    with pytest.raises(Invalid, match="whole characters"):
+        state_facts.amend(workspace, "data/law", GivenFacts(attached=(f"dpia={odd}",)), "reviewed")
+    given = GivenFacts(attached=(f"dpia={paper}",))
+
+    def state(why: str, problem: str) -> None:
+        head = catalog.head()
+        with pytest.raises((Invalid, Refused), match=problem):
+            state_facts.amend(workspace, "data/law", given, why)
+        assert catalog.head() == head
+        assert list(workspace.store.objects()) == []
+
+    state(" ", "no reason")
+    policy.adopt(workspace)
+    key = tmp_path / "key.pem"
+    pem = keys.public_pem(keys.new_key(catalog.actor, key))
+    changes.change_actor(catalog, changes.Change(catalog.actor, ("auditor",), pem))
+    other = tmp_path / "other.pem"
+    keys.new_key(catalog.actor, other)
+    monkeypatch.setenv("BTX_KEY_FILE", str(other))
+    state("reviewed", "expected .*, as on the list of people")
+    monkeypatch.setenv("BTX_KEY_FILE", str(key))
+    state_facts.amend(workspace, "data/law", given, "reviewed")
+    assert len(list(workspace.store.objects())) == 1
 
 
 def test_the_command_lists_shows_and_amends_what_is_stated(
