@@ -4,7 +4,7 @@ What is given is checked by the company's `facts.yaml` before a command does any
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,11 +118,11 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
     whole = _subject(catalog, reference)
     kind = stating.subject_kind(whole)
     schema = _schema(workspace, kind, used=True)
-    taken_back = [pair.removesuffix("=") for pair in given.pairs if pair.endswith("=")]
-    kept = GivenFacts(
-        tuple(pair for pair in given.pairs if not pair.endswith("=")), given.file, given.attached
-    )
-    found = _checked(kept, schema, kind)
+    # A value may end in "=" too, as base64 does.
+    empty = [pair for pair in given.pairs if pair.endswith("=") and pair.count("=") == 1]
+    taken_back = [pair.removesuffix("=").strip() for pair in empty]
+    kept = tuple(pair for pair in given.pairs if pair not in empty)
+    found = _checked(replace(given, pairs=kept), schema, kind)
     values: dict[str, OwnValue | None] = {**dict.fromkeys(taken_back), **found.values}
     if not values:
         raise Invalid(

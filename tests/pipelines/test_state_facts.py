@@ -104,6 +104,16 @@ def test_facts_and_files_stay_with_the_version_in_gates_audits_collections_and_d
     assert [finding.check for finding in audit(workspace, ref).findings] == ["attachments"]
 
 
+def test_a_value_may_end_in_an_equals_sign(workspace: Workspace) -> None:
+    def state(pair: str) -> dict[str, Any]:
+        state_facts.amend(workspace, "organisation", GivenFacts((pair,)), "first")
+        return dict(own_values(own_facts_of(workspace.catalog, "organisation")))
+
+    for value in ("QWNtZQ==", "https://acme.example/?q="):
+        assert state(f"provider={value}") == {"provider": value}
+    assert state("provider =") == {}
+
+
 def test_facts_that_are_refused_leave_no_attached_file_and_no_adopted_schema(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
