@@ -20,8 +20,10 @@ from registry.records.kinds import Kind
 from registry.records.own_facts import (
     ORGANISATION,
     Attachment,
+    FactDefinition,
     FactSchema,
     FactType,
+    OwnFact,
     OwnValue,
     checked,
     plain,
@@ -79,13 +81,21 @@ class StatedFacts:
                 )
 
 
-def stated(workspace: Workspace, kind: Kind, *, dry_run: bool = False) -> StatedFacts:
+def stated(
+    workspace: Workspace,
+    kind: Kind,
+    *,
+    dry_run: bool = False,
+    unsaid: Mapping[str, str] | None = None,
+) -> StatedFacts:
     """Return what is stated of what a command registers, checked before it does any work.
 
     Args:
         workspace: whose user gave the facts, and whose schema they are checked by.
         kind: of what is registered.
         dry_run: whether nothing may be written, as a first use of a schema is.
+        unsaid: of an export: what it cannot state of itself now, by name, and what to do about it;
+            all else that an export states itself counts as stated.
 
     Raises:
         Invalid: for an unknown fact, a value of another type, or a required fact that is missing.
@@ -93,7 +103,11 @@ def stated(workspace: Workspace, kind: Kind, *, dry_run: bool = False) -> Stated
     """
     schema = _schema(workspace, kind, used=workspace.given.any)
     found = _checked(workspace.given, schema, kind)
-    stating.require_complete(schema, kind, found.values)
+    unsaid = unsaid or {}
+    names = set(found.values)
+    if kind == Kind.EXPORT:
+        names |= SAID_BY_EXPORT - unsaid.keys()
+    stating.require_complete(schema, kind, names, unsaid)
     stating.require_roles(workspace.catalog, schema, found.values)
     if found.values:
         _adopt_first(workspace, schema, dry_run=dry_run)
@@ -158,6 +172,8 @@ def rows(workspace: Workspace, reference: str) -> list[FactRow]:
     known = stating.own_facts_of(catalog, whole)
     schema = stating.valid_schema(catalog) or stating.read_schema(workspace.facts)
     declared = schema.of_kind(stating.subject_kind(whole))
+    if stating.subject_kind(whole) == Kind.EXPORT:
+        known = {**known, **_said_by(catalog.get(whole, ExportFacts), declared)}
     lines = []
     for name in sorted({*known, *declared}):
         fact, definition = known.get(name), declared.get(name)
@@ -175,6 +191,25 @@ def rows(workspace: Workspace, reference: str) -> list[FactRow]:
             )
         )
     return lines
+
+
+def _said_by(
+    export: Version[ExportFacts], declared: Mapping[str, FactDefinition]
+) -> dict[str, OwnFact]:
+    """Return what an export states itself of the facts that the schema has."""
+    said = {}
+    for name in SAID_BY_EXPORT & declared.keys():
+        value = getattr(export.facts, "license" if name == build_licence.STATED_AS else name)
+        if value is not None:
+            said[name] = OwnFact(
+                key=name,
+                value=value,
+                title=declared[name].title,
+                public=declared[name].public,
+                at=export.registered_at,
+                actor=export.actor,
+            )
+    return said
 
 
 def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> str:

@@ -158,8 +158,20 @@ def require_roles(catalog: Catalog, schema: FactSchema, names: Iterable[str]) ->
         people.require_role(catalog, catalog.actor, allowed, f"state fact {name}")
 
 
-def require_complete(schema: FactSchema, kind: str, stated: Iterable[str]) -> None:
-    """Refuse a registration of this kind without a fact that it requires. Raises Invalid."""
+def require_complete(
+    schema: FactSchema, kind: str, stated: Iterable[str], cures: Mapping[str, str]
+) -> None:
+    """Refuse a registration of this kind without a fact that it requires.
+
+    Args:
+        schema: what is required.
+        kind: of what is registered.
+        stated: the names of what is stated.
+        cures: how else than by an option of the command a fact can be stated, by name.
+
+    Raises:
+        Invalid: naming what is missing.
+    """
     required = [name for name, one in schema.of_kind(kind).items() if one.required]
     missing = sorted(set(required) - set(stated))
     if missing:
@@ -168,7 +180,7 @@ def require_complete(schema: FactSchema, kind: str, stated: Iterable[str]) -> No
             f"facts of this {kind}",
             found=f"{', '.join(missing)} not stated",
             expected="every fact that facts.yaml requires of it",
-            next=f"{option} {missing[0]}=...",
+            next=cures.get(missing[0], f"{option} {missing[0]}=..."),
         )
 
 
