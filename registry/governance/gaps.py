@@ -16,7 +16,7 @@ from registry.errors import Invalid
 from registry.governance import adoption, approving, erasure, people
 from registry.governance.claims import LONGEST_TO_LOG, Claims
 from registry.governance.first_uses import repetitions, signed_act
-from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
+from registry.governance.gate import LET_IN_BY, given_for, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver, moment
 from registry.licences import alternatives, spelled
 from registry.records import division
@@ -189,11 +189,8 @@ def _unmarked(catalog: Catalog, version: Version[Facts], exported: Event) -> lis
     """Return a gap where an export was let out as a draft, and is not logged as one."""
     subject, expected = str(version.ref), "an export that is marked as a draft"
     try:
-        logged = [
-            event
-            for event in verdicts(catalog, subject, Gate.EXPORT)
-            if event.seq < exported.seq and event.read(Judged).passed
-        ]
+        given = given_for(catalog, Gate.EXPORT, exported)
+        logged = [event for event in given if event.read(Judged).passed]
         draft = bool(logged) and catalog.document(logged[-1].read(Judged).evidence).get("draft")
         marked = exported.read(Exported).draft
     except BtxError:
@@ -326,9 +323,7 @@ def _gaps_of_readable(
     catalog: Catalog, version: Version[Facts], gate: Gate, act: Event | None
 ) -> list[Gap]:
     subject = str(version.ref)
-    logged = [
-        event for event in verdicts(catalog, subject, gate) if act is None or event.seq < act.seq
-    ]
+    logged = given_for(catalog, gate, act) if act else verdicts(catalog, subject, gate)
     expected = "an allowed or waived verdict"
     if not logged:
         advice = f"btx withdraw {subject}, then let it in through btx"
