@@ -29,7 +29,7 @@ from registry.governance import (
 )
 from registry.governance.policy_files import load
 from registry.records.events import Exported, Released
-from registry.records.facts import BuildFacts
+from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.own_facts import FactSchema
 from registry.records.version import FileFact
 
@@ -507,6 +507,27 @@ def test_an_export_past_its_gate_or_without_the_mark_of_a_draft_is_found(told: A
     (found,) = exported(told, None)
     assert "let out as a draft, and exported without the mark" in found
     assert exported(told, True) == [found], "also behind one that is marked"
+
+
+def test_an_export_that_is_recorded_with_other_facts_than_its_gate_was_told_is_found(
+    told: Any,
+) -> None:
+    told.story()
+    ann, build = told.as_("ann"), told.as_("ann").get("build/1")
+    about = collect_evidence.of_build(ann, build, None)
+    told_of = {"draft": True, "export_own": {"recipient": "Acme"}}
+    assert told.decide("export", about.model_copy(update=told_of)).outcome == "allowed"
+
+    def found_with(own: dict[str, Any]) -> list[str]:
+        ann.register("build-1", ExportFacts(folder="/out", draft=True, own=own))
+        envelope = acts.vouched(ann, "exported", "build/1", build.digest)
+        ann.event(Exported(folder="/out", draft=True, envelope=envelope), "build/1")
+        return [gap.found for gap in gaps.ungated(ann, "build/1")]
+
+    assert found_with({"recipient": "Acme"}) == []
+    (found,) = found_with({"recipient": "Mallory"})
+    assert "let out with own facts {'recipient': 'Acme'}" in found
+    assert "recorded with {'recipient': 'Mallory'}" in found
 
 
 def test_an_act_rests_on_what_the_gate_said_to_who_acted_and_to_nobody_else(told: Any) -> None:
