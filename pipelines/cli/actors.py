@@ -75,6 +75,9 @@ def actor_add_command(
         Path | None,
         typer.Option(metavar="FILE", help="PEM; default: what btx key new wrote here for NAME"),
     ] = None,
+    why: Annotated[
+        str, typer.Option(metavar="TEXT", help="needed where NAME is on the list, and changes")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Put a person on the list of actors; once it names an auditor, an auditor must sign.
@@ -83,7 +86,7 @@ def actor_add_command(
     """
     from pipelines.jobs.people_list import add
 
-    answer = add(find_workspace(), name, tuple(role), public_key)
+    answer = add(find_workspace(), name, tuple(role), public_key, why)
     text = f"{name}   {', '.join(role)}"
     if answer.key:
         text += f"   key {answer.key}"

@@ -17,7 +17,6 @@ from btx_core.tokens import Tokens
 from pipelines.jobs import collect_evidence, gates, state_facts
 from pipelines.workspace import folders
 from pipelines.workspace.workspace import Workspace
-from registry.governance import gate
 from registry.records.facts import (
     Ancestry,
     DataFacts,
@@ -99,7 +98,7 @@ def require_admissible(workspace: Workspace, intents: Sequence[Intent]) -> None:
         facts = own.on(_at_best(intent, overlaps[data]))
         evidence = collect_evidence.of_expert(workspace.catalog, ref, facts, ())
         question = gates.question(workspace, Gate.REGISTER, ref, evidence)
-        verdict = gate.check(workspace.catalog, question)
+        verdict = gates.check(workspace.catalog, question)
         if verdict.outcome == "refused":
             raise gates.refusal(
                 f"{ref}, before it is trained on {data}",

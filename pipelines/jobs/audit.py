@@ -22,7 +22,7 @@ from btx_core.problems import BtxError, Unsupported
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace, unfinished_mark
 from registry.catalogue import checks, ledger, pins
-from registry.catalogue.audit_log import Break, check_kept, kept_heads, verify
+from registry.catalogue.audit_log import Break, KeptHeads, check_kept, kept_heads, verify
 from registry.catalogue.catalog import Catalog
 from registry.catalogue.checks import AuditContext, finding, row_findings
 from registry.catalogue.database import Rows
@@ -100,15 +100,15 @@ def audit(
     versions = _unless_damaged(catalog, lambda: _versions(catalog, reference)) or []
     builds = [one.of(BuildFacts) for one in versions if one.ref.kind == BuildFacts.kind]
     context = _unless_damaged(catalog, lambda: _context(workspace, versions, builds))
-    heads = _kept_heads(workspace, request)
+    outside = _files_of_heads(catalog, request)
     answer = checks.audit(
         catalog,
         reference,
         context or AuditContext(store=workspace.store, stored=frozenset()),
-        signed=heads,
+        signed=_checks_of_heads(workspace, outside, request),
         on_check=on_check,
     )
-    answer = _with_torn_heads(answer, catalog)
+    answer = _with_torn_heads(answer, outside)
     attached = _unless_damaged(catalog, lambda: _attached(workspace))
     if attached and attached[0]:
         answer = _with_check(answer, "attachments", *attached)
@@ -145,7 +145,8 @@ def audit(
         for build in builds:
             again += _mixed_again(workspace, build, on_check)
         answer = _with_check(answer, "recompute", len(builds), again)
-    notes = _unless_damaged(catalog, lambda: _notes(catalog, versions, has_head=bool(heads)))
+    has_head = any(file.heads for file in outside.values())
+    notes = _unless_damaged(catalog, lambda: _notes(catalog, versions, has_head=has_head))
     return answer.model_copy(update={"notes": notes or ()})
 
 
@@ -318,7 +319,9 @@ def _notes(
             f"came while the list of actors was open, and no auditor signed for them: "
             f"{', '.join(roll.unconfirmed())} (btx actor add by an auditor, or btx actor remove)"
         )
-    if adoption.adopted(catalog) is None:
+    if adoption.awaits_auditor(catalog):
+        notes.append("no policies were adopted: gates refuse until an auditor does it")
+    elif adoption.adopted(catalog) is None:
         notes.append("no policies were adopted: any that lie there are asked (btx policy adopt)")
     return (*notes, *_erasures(catalog, versions))
 
@@ -351,42 +354,43 @@ def _with_check(
     )
 
 
-def _kept_heads(workspace: Workspace, request: AuditRequest) -> list[Callable[[Rows], list[Break]]]:
+def _files_of_heads(catalog: Catalog, request: AuditRequest) -> dict[str, KeptHeads]:
+    """Return the heads that were kept outside, by what holds them: the digest itself, or a file."""
+    found = {request.head: kept_heads(request.head)} if request.head else {}
+    pinned = pins.kept(catalog)
+    if any(pinned):
+        found[str(pins.file_of(catalog))] = pinned
+    return found
+
+
+def _checks_of_heads(
+    workspace: Workspace, kept: Mapping[str, KeptHeads], request: AuditRequest
+) -> list[Callable[[Rows], list[Break]]]:
     """Return a check for each head that was kept outside, bound to the key that signed it."""
     bound: list[Callable[[Rows], list[Break]]] = []
-    catalog = workspace.catalog
-    outside = kept_heads(request.head) if request.head else []
-    pinned = pins.pinned(catalog)
-    # Without a home there is no such file.
-    where = str(pins.file_of(catalog)) if pinned else None
-    every = [(request.head, kept) for kept in outside]
-    every += [(where, kept) for kept in pinned]
-    for source, kept in every:
-        key = _unless_damaged(catalog, partial(_key, workspace, kept, request.key))
-        bound.append(partial(_check_kept, source=source, kept=kept, key=key))
+    every = [(source, head) for source, file in kept.items() for head in file.heads]
+    for source, head in every:
+        key = _unless_damaged(workspace.catalog, partial(_key, workspace, head, request.key))
+        bound.append(partial(_check_kept, source=source, kept=head, key=key))
     return bound
 
 
-def _with_torn_heads(answer: AuditAnswer, catalog: Catalog) -> AuditAnswer:
-    """Name the lines that hold no head in the file of heads which acts wrote down here."""
-    lines = pins.unreadable(catalog)
-    if not lines:
-        return answer
-    where, expected = pins.file_of(catalog), "a head of the log"
+def _with_torn_heads(answer: AuditAnswer, kept: Mapping[str, KeptHeads]) -> AuditAnswer:
+    """Name the lines that hold no head in the files of heads."""
+    expected = "a head of the log"
     advice = (
-        "remove the line; the next release, export or withdrawal removes a last line that a crash "
-        "left half written"
+        "remove the line; of the file that releases, exports and withdrawals write, the next of "
+        "them removes a last line that a crash left half written"
     )
     named = [
-        finding("heads", f"{where}, line {number}", "no whole head", expected, advice)
-        for number in lines
+        finding("heads", f"{source}, line {number}", "no whole head", expected, advice)
+        for source, file in kept.items()
+        for number in file.unreadable
     ]
-    return _with_check(answer, "heads", len(lines), named)
+    return _with_check(answer, "heads", len(named), named) if named else answer
 
 
-def _check_kept(
-    rows: Rows, source: str | None, kept: Head, key: "Ed25519PublicKey | None"
-) -> list[Break]:
+def _check_kept(rows: Rows, source: str, kept: Head, key: "Ed25519PublicKey | None") -> list[Break]:
     """Check a head that was kept outside; what differs is told with where the head is kept."""
     breaks = check_kept(rows, kept, key)
     if source == kept.head:

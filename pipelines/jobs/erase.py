@@ -97,9 +97,9 @@ def ask(
     acts.require_reason(f"erasure of {selection.ref}", why)
     planned = _plan(workspace, selection)
     answer = _answer(workspace, planned.parts, "asked", planned.unreached)
-    words = {"why": why, **selection.stated()}
-    with private_words.kept(workspace.private, words) as private:
-        event = erasure.ask(workspace.catalog, planned.parts, planned.sketch, private, sent)
+    words, catalog = {"why": why, **selection.stated()}, workspace.catalog
+    with private_words.kept(workspace.private, words, catalog) as private:
+        event = erasure.ask(catalog, planned.parts, planned.sketch, private, sent)
     advice = f"let an approver or auditor confirm it: btx erase --confirm {event.seq}"
     return answer.model_copy(update={"number": event.seq, "why": why, "next": advice})
 

@@ -7,6 +7,7 @@ nobody who works here, no waiver and no contract.
 
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from registry.catalogue import pins
 from registry.errors import Conflict, Invalid
 from registry.formats import Dossier, collect, public, render
 from registry.formats.licence_files import LicenceFiles, licence_files
-from registry.governance import acts, attestations, keys
+from registry.governance import acts, attestations, build_licence, keys
 from registry.records.answers.building import ExportAnswer
 from registry.records.events import Exported
 from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.kinds import Gate, Kind, Relation
 from registry.records.own_facts import Attachment
+from registry.records.version import Version
 
 # The file that says that a folder is one.
 DRAFT = "DRAFT"
@@ -99,7 +101,7 @@ def export(
         raise Conflict(
             str(out), found="something there", expected="a new folder", next="name another folder"
         )
-    own = state_facts.stated(workspace, Kind.EXPORT)
+    own = state_facts.stated(workspace, Kind.EXPORT, unsaid=_unsaid(workspace, build, request))
     folder = folders.require_here(folders.build_folder(workspace.root, build), str(build.ref))
     out = out.resolve()
     incoming = out.with_name(f".{out.name}.incoming")
@@ -130,7 +132,6 @@ def export(
                 transformers=least,
                 license=dossier.licence.expression if dossier.licence else None,
             )
-            own.keep(workspace)
             if request.draft:
                 (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
                 facts = facts.model_copy(update={"draft": True})
@@ -140,6 +141,7 @@ def export(
             files = folders.manifest(incoming)
             body = Exported.from_json(facts.to_json(), "export")
             envelope = acts.vouched(catalog, body.logged_as, str(build.ref), build.digest)
+            own.keep(workspace)
             # The row first: an export that nobody recorded would be missed when its data must go.
             catalog.register(
                 f"build-{build.ref.version}",
@@ -166,6 +168,20 @@ def export(
         open=licences.open,
         next=NEXT[request.target].format(text=repr(str(out)), word=shlex.quote(str(out))),
     )
+
+
+def _unsaid(
+    workspace: Workspace, build: Version[BuildFacts], request: ExportRequest
+) -> Mapping[str, str]:
+    """Return what the export cannot state of itself, by name, and what to do about it."""
+    unsaid: dict[str, str] = {}
+    licence = build_licence.of_build(workspace.catalog, build)
+    if licence.expression is None:
+        cure = f"give {build.ref} a licence to go out under: {'; '.join(licence.questions)}"
+        unsaid |= {build_licence.STATED_AS: cure, "license": cure}
+    if not request.sign:
+        unsaid["public_key"] = "--sign"
+    return unsaid
 
 
 def _write_licences(workspace: Workspace, dossier: Dossier, folder: Path) -> LicenceFiles:

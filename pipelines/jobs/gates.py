@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
+from registry.catalogue.catalog import Catalog
 from registry.errors import BrokenRule, Conflict, Refused
 from registry.governance import acts, adoption, gate, stating
 from registry.governance.gate import Question
-from registry.governance.policies import Policy, RuleResult, Verdict
+from registry.governance.policies import RuleResult, Verdict
 from registry.governance.policy_files import load
 from registry.records.evidence import Evidence
 from registry.records.facts import Facts
-from registry.records.kinds import UNUSABLE, Gate
+from registry.records.kinds import UNUSABLE, Gate, Outcome
 from registry.records.version import Version
 
 
@@ -36,15 +37,38 @@ def question(
     )
 
 
-def _adopt_first(workspace: Workspace, policies: Sequence[Policy]) -> None:
+def check(catalog: Catalog, asked: Question) -> Verdict:
+    """Return what `ask` would say now; nothing is logged and nothing adopted."""
+    return _without_policies(catalog, asked) or gate.check(catalog, asked)
+
+
+def _without_policies(catalog: Catalog, asked: Question) -> Verdict | None:
+    """Return the refusal of a gate that waits for an auditor to adopt policies."""
+    if not adoption.awaits_auditor(catalog):
+        return None
+    rule = RuleResult(
+        policy="gate",
+        rule="adopted",
+        outcome="refused",
+        message="no policies were adopted yet, and an auditor keeps the list of actors",
+        remedy="let an auditor look at those in policies/: BTX_ACTOR=AUDITOR btx policy adopt",
+    )
+    at = asked.at.isoformat()
+    return Verdict(asked.gate, asked.subject, Outcome.REFUSED, at, (rule,))
+
+
+def _adopt_first(workspace: Workspace, asked: Question) -> None:
     """Adopt the policies that lie in a new workspace, before its first gate is asked.
 
     Raises:
         Refused: where the list of actors is closed: an auditor adopts them.
     """
     catalog = workspace.catalog
+    refused = _without_policies(catalog, asked)
+    if refused is not None:
+        require_passed(refused)
     if adoption.is_lacking(catalog):
-        adoption.adopt(catalog, policies, why="the set of a new workspace")
+        adoption.adopt(catalog, asked.policies, why="the set of a new workspace")
 
 
 def ask(
@@ -74,7 +98,7 @@ def ask(
         Refused: with every rule that said no, and how to satisfy it.
     """
     asked = question(workspace, of, subject, evidence, sent)
-    _adopt_first(workspace, asked.policies)
+    _adopt_first(workspace, asked)
     verdict = gate.decide(workspace.catalog, asked)
     unmeasured: set[str] = set()
     if verdict.outcome == "refused" and at_best is not None:

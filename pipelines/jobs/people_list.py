@@ -37,7 +37,11 @@ def listed(workspace: Workspace) -> list[ActorRow]:
 
 
 def add(
-    workspace: Workspace, name: str, roles: tuple[str, ...], public_key: Path | None
+    workspace: Workspace,
+    name: str,
+    roles: tuple[str, ...],
+    public_key: Path | None,
+    why: str = "",
 ) -> ActorAnswer:
     """Put a person on the list.
 
@@ -47,8 +51,10 @@ def add(
         roles: what they may do.
         public_key: PEM. Unless it is given, what `btx key new` wrote here for this person; for the
             person who acts, a key is made where there is none.
+        why: the reason; needed where the person is on the list already, and changes.
 
     Raises:
+        Invalid: without that reason.
         NotFound: for somebody else of whom there is no public key here.
     """
     # Checked first: a refused role must not leave a new key behind.
@@ -65,7 +71,8 @@ def add(
             expected=f"the public half of a key that {name} made",
             next=f"let {name} run btx key new, and add it here with --public-key FILE",
         )
-    change = Change(name, roles, file.read_text())
+    change = Change(name, roles, file.read_text(), why=why)
+    changes.require_reason(catalog, change)
     changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=roles, key=made)
 
@@ -136,9 +143,9 @@ def _changed(
         raise NotFound(
             f"actor {name}", found="nobody", expected="a person on the list", next="btx actor list"
         )
-    acts.require_reason(f"actor {name}", why, "why, for the auditor")
     pem = public_key.read_text() if public_key else person.public_key
     kept = person.roles if roles is None else roles
     change = Change(name, kept, pem, since, why)
+    changes.require_reason(catalog, change)
     changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=kept)

@@ -43,7 +43,7 @@ def check(workspace: Workspace, reference: str) -> PolicyCheckAnswer:
     verdicts = {}
     for name in GATES.get(version.ref.kind, ()):
         question = gates.question(workspace, name, ref, _as_asked_at(name, version, known))
-        verdict = gate.check(workspace.catalog, question)
+        verdict = gates.check(workspace.catalog, question)
         verdicts[str(name)] = VerdictAnswer.from_json(verdict.to_json(), ref)
     return PolicyCheckAnswer(ref=ref, verdicts=verdicts)
 

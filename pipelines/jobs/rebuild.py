@@ -325,7 +325,7 @@ def _refusals(workspace: Workspace, planned: Plan, grown: Growing | None) -> tup
     own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
     asked = _candidate(workspace, planned, ref, own, grown)
     question = gates.question(workspace, Gate.BUILD, ref, asked)
-    refused = gate.check(workspace.catalog, question).refusals()
+    refused = gates.check(workspace.catalog, question).refusals()
     return tuple(f"{rule.name}: {rule.message}" for rule in refused)
 
 

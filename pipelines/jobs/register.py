@@ -23,7 +23,7 @@ from pipelines.workspace.recipe_reader import EvaluateRecipe, recipe
 from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.errors import BrokenRule, Refused
-from registry.governance import gate, seen_before
+from registry.governance import seen_before
 from registry.records.evidence import ExpertEvidence, ResultLine, worst
 from registry.records.facts import Ancestry, DataFacts, ExpertFacts, SeedFacts, Weights
 from registry.records.kinds import UNUSABLE, Gate, Kind, Mode, Relation
@@ -210,7 +210,7 @@ def _require_settings_of_seed(workspace: Workspace, ref: str, evidence: ExpertEv
     if weights is None or weights.config_match is not False:
         return
     question = gates.question(workspace, Gate.REGISTER, ref, evidence)
-    if gate.check(workspace.catalog, question).outcome == "refused":
+    if gates.check(workspace.catalog, question).outcome == "refused":
         return
     settings = [f"{one.subject} {one.found}, not {one.expected}" for one in weights.config_problems]
     rule = BrokenRule(

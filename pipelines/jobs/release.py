@@ -34,7 +34,7 @@ def drafted(workspace: Workspace, reference: str) -> tuple[Act, ...]:
     subject, sent = str(build.ref), acts.Sent(drafting=True)
     evidence = build_evidence(workspace, build)
     question = gates.question(workspace, Gate.RELEASE, subject, evidence, sent)
-    gates.require_passed(gate.check(catalog, question))
+    gates.require_passed(gates.check(catalog, question))
     judged = gate.evidence_digest(catalog, question)
     return (
         acts.drafted_for(catalog, "verdict", subject, judged),

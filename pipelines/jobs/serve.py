@@ -243,7 +243,7 @@ class WorkspaceJobs:
             # The person signs in the browser, so their key counts as at hand.
             key = acts.Sent(drafting=True)
             question = gates.question(asking, Gate.RELEASE, str(build.ref), known, key)
-            verdict = gate.check(asking.catalog, question)
+            verdict = gates.check(asking.catalog, question)
             # With waivers and own facts, which the log knows.
             evidence = gate.completed(asking.catalog, question)
             assert isinstance(evidence, BuildEvidence)

@@ -4,7 +4,7 @@ What is given is checked by the company's `facts.yaml` before a command does any
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,10 @@ from registry.records.kinds import Kind
 from registry.records.own_facts import (
     ORGANISATION,
     Attachment,
+    FactDefinition,
     FactSchema,
     FactType,
+    OwnFact,
     OwnValue,
     checked,
     plain,
@@ -55,7 +57,10 @@ class StatedFacts:
         return facts.model_copy(update={"own": dict(self.values)}) if self.values else facts
 
     def keep(self, workspace: Workspace) -> None:
-        """Put the attached files into the store; what a gate refuses leaves nothing there."""
+        """Put the attached files into the store.
+
+        Called once nothing is left that can refuse: what is refused leaves nothing there.
+        """
         for sha256, path in self.files.items():
             workspace.store.put(path, sha256, copy=True)
 
@@ -76,13 +81,21 @@ class StatedFacts:
                 )
 
 
-def stated(workspace: Workspace, kind: Kind, *, dry_run: bool = False) -> StatedFacts:
+def stated(
+    workspace: Workspace,
+    kind: Kind,
+    *,
+    dry_run: bool = False,
+    unsaid: Mapping[str, str] | None = None,
+) -> StatedFacts:
     """Return what is stated of what a command registers, checked before it does any work.
 
     Args:
         workspace: whose user gave the facts, and whose schema they are checked by.
         kind: of what is registered.
         dry_run: whether nothing may be written, as a first use of a schema is.
+        unsaid: of an export: what it cannot state of itself now, by name, and what to do about it;
+            all else that an export states itself counts as stated.
 
     Raises:
         Invalid: for an unknown fact, a value of another type, or a required fact that is missing.
@@ -90,10 +103,14 @@ def stated(workspace: Workspace, kind: Kind, *, dry_run: bool = False) -> Stated
     """
     schema = _schema(workspace, kind, used=workspace.given.any)
     found = _checked(workspace.given, schema, kind)
-    stating.require_complete(schema, kind, found.values)
+    unsaid = unsaid or {}
+    names = set(found.values)
+    if kind == Kind.EXPORT:
+        names |= SAID_BY_EXPORT - unsaid.keys()
+    stating.require_complete(schema, kind, names, unsaid)
     stating.require_roles(workspace.catalog, schema, found.values)
-    if found.values and not dry_run:
-        _adopt_first(workspace, schema)
+    if found.values:
+        _adopt_first(workspace, schema, dry_run=dry_run)
     return found
 
 
@@ -115,11 +132,11 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
     whole = _subject(catalog, reference)
     kind = stating.subject_kind(whole)
     schema = _schema(workspace, kind, used=True)
-    taken_back = [pair.removesuffix("=") for pair in given.pairs if pair.endswith("=")]
-    kept = GivenFacts(
-        tuple(pair for pair in given.pairs if not pair.endswith("=")), given.file, given.attached
-    )
-    found = _checked(kept, schema, kind)
+    # A value may end in "=" too, as base64 does.
+    empty = [pair for pair in given.pairs if pair.endswith("=") and pair.count("=") == 1]
+    taken_back = [pair.removesuffix("=").strip() for pair in empty]
+    kept = tuple(pair for pair in given.pairs if pair not in empty)
+    found = _checked(replace(given, pairs=kept), schema, kind)
     values: dict[str, OwnValue | None] = {**dict.fromkeys(taken_back), **found.values}
     if not values:
         raise Invalid(
@@ -128,11 +145,13 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
             expected="KEY=VALUE, --facts FILE or --attach KEY=FILE",
             next="btx fact list says which there are",
         )
-    _adopt_first(workspace, schema)
     signer = acts.signer_if_closed(catalog)
+    # Signed first: what is refused adopts no schema and leaves no file.
+    stated = stating.amendment(catalog, whole, values, why, signer, schema)
+    _adopt_first(workspace, schema)
     with workspace.store.holding():
         found.keep(workspace)
-        event = stating.amend(catalog, whole, values, why, signer)
+        event = stating.log(catalog, stated)
     return FactsAnswer(ref=whole, stated=tuple(values), at=event.at, by=event.actor, why=why)
 
 
@@ -153,6 +172,8 @@ def rows(workspace: Workspace, reference: str) -> list[FactRow]:
     known = stating.own_facts_of(catalog, whole)
     schema = stating.valid_schema(catalog) or stating.read_schema(workspace.facts)
     declared = schema.of_kind(stating.subject_kind(whole))
+    if stating.subject_kind(whole) == Kind.EXPORT:
+        known = {**known, **_said_by(catalog.get(whole, ExportFacts), declared)}
     lines = []
     for name in sorted({*known, *declared}):
         fact, definition = known.get(name), declared.get(name)
@@ -170,6 +191,25 @@ def rows(workspace: Workspace, reference: str) -> list[FactRow]:
             )
         )
     return lines
+
+
+def _said_by(
+    export: Version[ExportFacts], declared: Mapping[str, FactDefinition]
+) -> dict[str, OwnFact]:
+    """Return what an export states itself of the facts that the schema has."""
+    said = {}
+    for name in SAID_BY_EXPORT & declared.keys():
+        value = getattr(export.facts, "license" if name == build_licence.STATED_AS else name)
+        if value is not None:
+            said[name] = OwnFact(
+                key=name,
+                value=value,
+                title=declared[name].title,
+                public=declared[name].public,
+                at=export.registered_at,
+                actor=export.actor,
+            )
+    return said
 
 
 def adopt(workspace: Workspace, why: str = "", *, dry_run: bool = False) -> str:
@@ -209,9 +249,17 @@ def _schema(workspace: Workspace, kind: str, *, used: bool) -> FactSchema:
     )
 
 
-def _adopt_first(workspace: Workspace, schema: FactSchema) -> None:
-    """Adopt the schema of a new workspace, once something is stated by it."""
-    if stating.valid_schema(workspace.catalog) is None:
+def _adopt_first(workspace: Workspace, schema: FactSchema, *, dry_run: bool = False) -> None:
+    """Adopt the schema of a new workspace, once something is stated by it.
+
+    Raises:
+        Refused: where the list of actors is closed: an auditor adopts it; also with `dry_run`.
+    """
+    if stating.valid_schema(workspace.catalog) is not None:
+        return
+    if dry_run:
+        stating.require_open(workspace.catalog)
+    else:
         stating.declare(workspace.catalog, schema, why="the facts of a new workspace")
 
 

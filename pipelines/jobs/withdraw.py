@@ -61,7 +61,7 @@ def contest(workspace: Workspace, reference: str, why: str) -> ContestedAnswer:
     acts.require_reason(f"contest of {reference}", why)
     catalog = workspace.catalog
     contesting.require_withdrawn(catalog, reference)
-    with private_words.kept(workspace.private, {"why": why}) as private:
+    with private_words.kept(workspace.private, {"why": why}, catalog) as private:
         event = contesting.contest(catalog, reference, private)
     withdrawal = catalog.events(event.subject, "withdrawn")[0]
     return ContestedAnswer(

@@ -34,6 +34,7 @@ TIME = "%Y-%m-%dT%H:%M:%S.%fZ"
 # How far the clocks of machines that write one registry may differ, in seconds.
 SKEW_S = 60.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_WORD = re.compile(r"\S")
 
 
 class Break(NamedTuple):
@@ -211,33 +212,58 @@ def check_signed_head(rows: Rows, signed: Head, key: "Ed25519PublicKey") -> list
     return [Break(f"event {signed.seq}", digest, f"{signed.head}, as signed on {signed.at}")]
 
 
-def kept_heads(words: str) -> list[Head]:
+class KeptHeads(NamedTuple):
+    """What a file of heads holds: the heads, and the numbers of the lines that hold none."""
+
+    heads: list[Head]
+    unreadable: list[int]
+
+
+def heads_in(text: str) -> KeptHeads:
+    """Read a file of heads: JSON statements, signed or not, however they stand on its lines.
+
+    A line where none begins holds none, as a crash leaves the last one: others are still read.
+    """
+    kept, end, line = KeptHeads([], []), 0, 1
+    while begin := _WORD.search(text, end):
+        line += text.count("\n", end, begin.start())
+        try:
+            value, end = json.JSONDecoder().raw_decode(text, begin.start())
+            kept.heads.append(Head.from_json(value, "head"))
+        except (ValueError, RecursionError, Damaged):
+            kept.unreadable.append(line)
+            end = text.find("\n", begin.start())
+            if end < 0:
+                break
+        else:
+            line += text.count("\n", begin.start(), end)
+    return kept
+
+
+def kept_heads(words: str) -> KeptHeads:
     """Read heads that were kept outside.
 
     Args:
         words: one digest, or the path of a file with JSON statements, signed or not.
 
     Raises:
-        Invalid: for anything else.
+        Invalid: for anything else, such as a file that holds no head.
     """
     if _DIGEST.fullmatch(words):
-        return [Head(head=words)]
-    heads: list[Head] = []
+        return KeptHeads([Head(head=words)], [])
     try:
-        text = Path(words).read_text().strip()
-        while text or not heads:
-            value, end = json.JSONDecoder().raw_decode(text)
-            heads.append(Head.from_json(value, words))
-            text = text[end:].strip()
-    except (OSError, ValueError, Damaged) as error:
-        found = error.found if isinstance(error, Damaged) else error
+        kept = heads_in(Path(words).read_text(errors="replace"))
+        found = "no head in it"
+    except (OSError, ValueError) as error:
+        kept, found = KeptHeads([], []), f"{type(error).__name__}: {error}"[:160]
+    if not kept.heads:
         raise Invalid(
             f"head {words}",
-            found=f"{type(error).__name__}: {found}"[:160],
+            found=found,
             expected="64 hexadecimal digits, or a file of heads",
             next="btx registry head -o FILE writes one",
-        ) from None
-    return heads
+        )
+    return kept
 
 
 def check_kept(rows: Rows, kept: Head, key: "Ed25519PublicKey | None") -> list[Break]:

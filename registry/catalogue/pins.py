@@ -13,7 +13,6 @@ from btx_core.files import whole_file
 from registry.catalogue import audit_log
 from registry.catalogue.catalog import Catalog
 from registry.digest import digest
-from registry.errors import Damaged
 from registry.records.heads import Head
 
 # A RuntimeError comes of an account without a home, as containers run under.
@@ -55,31 +54,20 @@ def pin(catalog: Catalog) -> Path | None:
 
 def pinned(catalog: Catalog) -> list[Head]:
     """Return the heads that were written down here; lines that hold none are left out."""
-    return [head for head in _lines(catalog).values() if head is not None]
+    return kept(catalog).heads
 
 
-def unreadable(catalog: Catalog) -> list[int]:
-    """Return the numbers of the lines that hold no head, as a crash leaves the last one."""
-    return [number for number, head in _lines(catalog).items() if head is None]
-
-
-def _lines(catalog: Catalog) -> dict[int, Head | None]:
-    """Return what each line holds that is not empty, by its number."""
+def kept(catalog: Catalog) -> audit_log.KeptHeads:
+    """Return the heads that were written down here, and the numbers of lines that hold none."""
     try:
         path = file_of(catalog)
     except NO_FOLDER:
-        return {}
-    if not path.is_file():
-        return {}
-    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
-    return {number: _head(line) for number, line in lines if line.strip()}
+        return audit_log.KeptHeads([], [])
+    return _read(path.read_bytes() if path.is_file() else b"")
 
 
-def _head(line: bytes) -> Head | None:
-    try:
-        return Head.from_text(line, "head")
-    except Damaged:
-        return None
+def _read(text: bytes) -> audit_log.KeptHeads:
+    return audit_log.heads_in(text.decode(errors="replace"))
 
 
 def _end_last_line(path: Path) -> None:
@@ -87,6 +75,6 @@ def _end_last_line(path: Path) -> None:
     text = path.read_bytes() if path.is_file() else b""
     last = text.rpartition(b"\n")[2]
     if last:
-        ended = last + b"\n" if _head(last) else b""
+        ended = b"" if _read(last).unreadable else last + b"\n"
         with whole_file(path, replace=True) as temporary:
             temporary.write_bytes(text.removesuffix(last) + ended)

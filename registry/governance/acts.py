@@ -279,7 +279,13 @@ def to_sign(act: Act) -> tuple[bytes, bytes]:
 
 
 def sign(catalog: Catalog, act: Act, by: Signer, documents: Sequence[JsonObject] = ()) -> Event:
-    """Sign an act by a person on the list of people, and log it.
+    """Sign an act by a person on the list of people, and log it. Raises as `signed` does."""
+    body = signed(catalog, act, by)
+    return catalog.event(body, act.subject, kind=act.act, documents=documents)
+
+
+def signed(catalog: Catalog, act: Act, by: Signer) -> Acted:
+    """Return an act, signed by a person on the list of people; nothing is logged.
 
     Raises:
         Refused: for a key that is not the one on the list, or a catalogue of somebody else.
@@ -300,8 +306,7 @@ def sign(catalog: Catalog, act: Act, by: Signer, documents: Sequence[JsonObject]
             expected=f"{listed}, as on the list of people",
             next="btx actor add, by an auditor",
         )
-    body = Acted(act=act, envelope=_sealed(act, by))
-    return catalog.event(body, act.subject, kind=act.act, documents=documents)
+    return Acted(act=act, envelope=_sealed(act, by))
 
 
 def now() -> str:

@@ -95,6 +95,11 @@ def is_lacking(catalog: Catalog) -> bool:
     return all(then.closed(event.seq) for event in judged)
 
 
+def awaits_auditor(catalog: Catalog) -> bool:
+    """Say whether gates refuse until an auditor adopts a set."""
+    return people.is_closed(catalog) and is_lacking(catalog)
+
+
 def adopt(
     catalog: Catalog, policies: Sequence[Policy], by: keys.Signer | None = None, why: str = ""
 ) -> Event:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from registry.catalogue.catalog import Catalog
 from registry.errors import Refused
-from registry.governance import attestations
+from registry.governance import acts, attestations
 from registry.governance.acts import now, sign
 from registry.governance.keys import Signer, named, public_key
 from registry.governance.people import Roll, check_roles, roll
@@ -51,6 +51,16 @@ def change_actor(catalog: Catalog, change: Change, by: Signer | None = None) -> 
     if by:
         return sign(catalog, act, by)
     return catalog.event(Acted(act=act), act.subject, kind=act.act)
+
+
+def require_reason(catalog: Catalog, change: Change) -> None:
+    """Refuse to change a person who is on the list, or was, without a reason. Raises Invalid."""
+    person = roll(catalog).get(change.name)
+    if person is None:
+        return
+    same_key = change.public_key.strip() == person.public_key.strip()
+    if not same_key or set(change.roles) != set(person.roles) or change.since is not None:
+        acts.require_reason(f"actor {change.name}", change.why, "why, for the auditor")
 
 
 def draft_change(catalog: Catalog, change: Change, by: str | None) -> Act:

@@ -16,7 +16,7 @@ from registry.errors import Invalid
 from registry.governance import adoption, approving, erasure, people
 from registry.governance.claims import LONGEST_TO_LOG, Claims
 from registry.governance.first_uses import repetitions, signed_act
-from registry.governance.gate import LET_IN_BY, judge_again, outcomes, verdicts
+from registry.governance.gate import LET_IN_BY, given_for, judge_again, outcomes, verdicts
 from registry.governance.policies import Waiver, moment
 from registry.licences import alternatives, spelled
 from registry.records import division
@@ -46,7 +46,15 @@ from registry.records.evidence import (
     SeedEvidence,
     result_lines,
 )
-from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, Facts, SeedFacts, Spent
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    ExpertFacts,
+    ExportFacts,
+    Facts,
+    SeedFacts,
+    Spent,
+)
 from registry.records.kinds import Gate, Outcome
 from registry.records.own_facts import plain
 from registry.records.references import parse
@@ -181,27 +189,44 @@ def _let_out(catalog: Catalog, version: Version[Facts]) -> list[Gap]:
         gaps += _gaps(catalog, version, Gate.RELEASE, released)
     for exported in catalog.events(version.ref, Exported.logged_as):
         gaps += _gaps(catalog, version, Gate.EXPORT, exported)
-        gaps += _unmarked(catalog, version, exported)
+        gaps += _recorded_otherwise(catalog, version, exported)
     return list(dict.fromkeys(gaps))
 
 
-def _unmarked(catalog: Catalog, version: Version[Facts], exported: Event) -> list[Gap]:
-    """Return a gap where an export was let out as a draft, and is not logged as one."""
-    subject, expected = str(version.ref), "an export that is marked as a draft"
+def _recorded_otherwise(catalog: Catalog, version: Version[Facts], exported: Event) -> list[Gap]:
+    """Return the gaps of an export that is recorded otherwise than the gate was told of it."""
     try:
-        logged = [
-            event
-            for event in verdicts(catalog, subject, Gate.EXPORT)
-            if event.seq < exported.seq and event.read(Judged).passed
-        ]
-        draft = bool(logged) and catalog.document(logged[-1].read(Judged).evidence).get("draft")
-        marked = exported.read(Exported).draft
+        given = given_for(catalog, Gate.EXPORT, exported)
+        logged = [event for event in given if event.read(Judged).passed]
+        told = catalog.document(logged[-1].read(Judged).evidence) if logged else {}
+        marked, own = exported.read(Exported).draft, _own_of_export(catalog, version, exported)
     except BtxError:
         # The gaps of the verdict, and the check of the log, say what cannot be read.
         return []
-    found = f"let out as a draft, and exported without the mark in event {exported.seq}"
+    found, seq = [], exported.seq
+    if told.get("draft") and not marked:
+        said = f"let out as a draft, and exported without the mark in event {seq}"
+        found.append((said, "an export that is marked as a draft"))
+    stated = told.get("export_own")
+    if own is not None and isinstance(stated, Mapping):
+        judged = {name: value for name, value in stated.items() if value is not None}
+        if canonical_json(judged) != canonical_json(own):
+            said = f"let out with own facts {judged!r:.80}, and recorded with {own!r:.80}"
+            found.append((f"{said} in event {seq}", "the facts that the gate was told"))
     advice = "find out where that export went, and ask for it back"
-    return [Gap(subject, found, expected, advice)] if draft and not marked else []
+    return [Gap(str(version.ref), said, expected, advice) for said, expected in found]
+
+
+def _own_of_export(catalog: Catalog, version: Version[Facts], exported: Event) -> JsonObject | None:
+    """Return the own facts in the row of an export; None where there is no row."""
+    folder = exported.read(Exported).folder
+    rows = [
+        row
+        for row in catalog.versions(ExportFacts, files=False, name=f"build-{version.ref.version}")
+        if (row.facts.folder, row.actor) == (folder, exported.actor)
+        and any(event.seq < exported.seq for event in catalog.events(row.ref, "registered"))
+    ]
+    return plain(rows[-1].facts.own) if rows else None
 
 
 def unsigned(catalog: Catalog) -> tuple[int, list[Gap]]:
@@ -326,9 +351,7 @@ def _gaps_of_readable(
     catalog: Catalog, version: Version[Facts], gate: Gate, act: Event | None
 ) -> list[Gap]:
     subject = str(version.ref)
-    logged = [
-        event for event in verdicts(catalog, subject, gate) if act is None or event.seq < act.seq
-    ]
+    logged = given_for(catalog, gate, act) if act else verdicts(catalog, subject, gate)
     expected = "an allowed or waived verdict"
     if not logged:
         advice = f"btx withdraw {subject}, then let it in through btx"

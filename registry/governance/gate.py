@@ -154,6 +154,16 @@ def verdicts(catalog: Catalog, subject: str, gate: str | None = None) -> Sequenc
     return sorted(logged, key=lambda event: event.seq)
 
 
+def given_for(catalog: Catalog, gate: Gate, act: Event) -> Sequence[Event]:
+    """Return the verdicts of a gate by which a release or export may have been done.
+
+    That is those that were given to who acted, before the act, oldest first: what the gate said to
+    somebody else in between is about another attempt.
+    """
+    given = verdicts(catalog, act.subject, gate)
+    return [event for event in given if event.seq < act.seq and event.actor == act.actor]
+
+
 def readable_verdicts(catalog: Catalog, subject: str) -> Sequence[Event]:
     """Return the logged verdicts that can be read, for pages; the audit names the others."""
     readable = []
@@ -473,10 +483,13 @@ def released_by(catalog: Catalog, ref: str) -> tuple[WaiverLine, ...]:
     released = catalog.events(ref, Released.logged_as)
     if not released:
         return ()
+    last = released[-1]
     given = [
         event
         for event in readable_verdicts(catalog, ref)
-        if event.seq < released[-1].seq and event.read(Judged).gate == Gate.RELEASE
+        if event.seq < last.seq
+        and event.actor == last.actor
+        and event.read(Judged).gate == Gate.RELEASE
     ]
     return _relied_on(catalog, {ref: given[-1]}) if given else ()
 

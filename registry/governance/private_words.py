@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from btx_core.files import any_json
-from btx_core.problems import BtxError
+from registry.catalogue.catalog import Catalog
 from registry.digest import digest
 from registry.errors import NotFound
 
@@ -23,15 +23,16 @@ Words = Mapping[str, str]
 
 
 @contextmanager
-def kept(folder: Path, words: Words) -> Iterator[str]:
+def kept(folder: Path, words: Words, catalog: Catalog) -> Iterator[str]:
     """Write words down, where their owner alone may read them, for an act that the block logs.
 
-    Where the act is refused they go. Where a group works in the workspace, so may the group: one
-    asks, another confirms.
+    Where the act is refused or interrupted they go. Where a group works in the workspace, so may
+    the group: one asks, another confirms.
 
     Args:
         folder: where they are kept.
         words: by name, such as `why`.
+        catalog: where the act is logged.
 
     Yields:
         The digest that stands for them in the log.
@@ -47,8 +48,10 @@ def kept(folder: Path, words: Words) -> Iterator[str]:
         json.dump(record, file)
     try:
         yield key
-    except BtxError:
-        shred(folder, key)
+    except BaseException:
+        # Ctrl-C at the passphrase, too; what failed after the act was logged stays readable.
+        if not _is_logged(catalog, key):
+            shred(folder, key)
         raise
 
 
@@ -72,6 +75,13 @@ def shred(folder: Path, key: str) -> None:
             expected=f"a file in {folder}",
             next="run it where the act was done; what was shredded is gone",
         ) from None
+
+
+def _is_logged(catalog: Catalog, key: str) -> bool:
+    """Say whether an event names these words."""
+    query = "SELECT 1 FROM event WHERE body LIKE :named"
+    with catalog.database.read() as rows:
+        return bool(rows(query, named=f'%"private":"{key}"%'))
 
 
 def _path(folder: Path, key: str) -> Path:

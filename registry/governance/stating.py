@@ -118,17 +118,23 @@ def declare(
         why=why,
         at=acts.now(),
     )
-    if not people.is_closed(catalog):
-        return catalog.event(Acted(act=act), SCHEMA, kind=DECLARED, documents=[document])
     if by is None:
+        require_open(catalog)
+    if by is None or not people.is_closed(catalog):
+        return catalog.event(Acted(act=act), SCHEMA, kind=DECLARED, documents=[document])
+    people.require_role(catalog, by.name, ("auditor",), "adopt facts.yaml")
+    return acts.sign(catalog, act, by, documents=[document])
+
+
+def require_open(catalog: Catalog) -> None:
+    """Refuse to make a schema valid without an auditor where the list of actors is closed."""
+    if people.is_closed(catalog):
         raise Refused(
             "facts.yaml",
             found="a schema that no auditor adopted",
             expected="an auditor, who keeps the list of actors",
             next="let an auditor look at it: BTX_ACTOR=AUDITOR btx policy adopt",
         )
-    people.require_role(catalog, by.name, ("auditor",), "adopt facts.yaml")
-    return acts.sign(catalog, act, by, documents=[document])
 
 
 def require_known(schema: FactSchema, kind: str, names: Iterable[str]) -> None:
@@ -152,8 +158,20 @@ def require_roles(catalog: Catalog, schema: FactSchema, names: Iterable[str]) ->
         people.require_role(catalog, catalog.actor, allowed, f"state fact {name}")
 
 
-def require_complete(schema: FactSchema, kind: str, stated: Iterable[str]) -> None:
-    """Refuse a registration of this kind without a fact that it requires. Raises Invalid."""
+def require_complete(
+    schema: FactSchema, kind: str, stated: Iterable[str], cures: Mapping[str, str]
+) -> None:
+    """Refuse a registration of this kind without a fact that it requires.
+
+    Args:
+        schema: what is required.
+        kind: of what is registered.
+        stated: the names of what is stated.
+        cures: how else than by an option of the command a fact can be stated, by name.
+
+    Raises:
+        Invalid: naming what is missing.
+    """
     required = [name for name, one in schema.of_kind(kind).items() if one.required]
     missing = sorted(set(required) - set(stated))
     if missing:
@@ -162,7 +180,7 @@ def require_complete(schema: FactSchema, kind: str, stated: Iterable[str]) -> No
             f"facts of this {kind}",
             found=f"{', '.join(missing)} not stated",
             expected="every fact that facts.yaml requires of it",
-            next=f"{option} {missing[0]}=...",
+            next=cures.get(missing[0], f"{option} {missing[0]}=..."),
         )
 
 
@@ -175,20 +193,40 @@ def amend(
 ) -> Event:
     """Log what is stated of a version from now on, or of the organisation.
 
-    What was stated before stays in the log.
+    What was stated before stays in the log. Arguments and errors are those of `amendment`; the
+    schema is the valid one.
+    """
+    schema = valid_schema(catalog) or FactSchema()
+    return log(catalog, amendment(catalog, ref, values, why, by, schema))
+
+
+def log(catalog: Catalog, stated: Acted) -> Event:
+    """Log an amendment: it counts from now on."""
+    return catalog.event(stated, stated.act.subject, kind=STATED)
+
+
+def amendment(
+    catalog: Catalog,
+    ref: str | Reference,
+    values: Mapping[str, OwnValue | None],
+    why: str,
+    by: keys.Signer | None,
+    schema: FactSchema,
+) -> Acted:
+    """Return what is stated of a version or of the organisation, signed; nothing is logged.
 
     Args:
-        catalog: where it is logged.
+        catalog: where it is registered.
         ref: the version, or `organisation`.
-        values: typed by the valid schema; None takes a fact back.
+        values: typed by the schema; None takes a fact back.
         why: the reason.
         by: the person, where the list of actors is closed.
+        schema: the facts that may be stated.
 
     Raises:
         Invalid: without a reason, for an unknown fact, or one that is required and taken back.
         Refused: for a person who may not state it.
     """
-    schema = valid_schema(catalog) or FactSchema()
     version = None if str(ref) == ORGANISATION else catalog.get(ref)
     subject = str(version.ref) if version else ORGANISATION
     kind = str(version.ref.kind) if version else ORGANISATION
@@ -217,7 +255,7 @@ def amend(
         facts=stated,
     )
     if not people.is_closed(catalog):
-        return catalog.event(Acted(act=act), subject, kind=STATED)
+        return Acted(act=act)
     if by is None:
         raise Refused(
             f"facts of {subject}",
@@ -225,7 +263,7 @@ def amend(
             expected="that of the person who states them",
             next="run the command where your key is",
         )
-    return acts.sign(catalog, act, by)
+    return acts.signed(catalog, act, by)
 
 
 @dataclass(frozen=True)

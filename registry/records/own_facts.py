@@ -196,6 +196,13 @@ def checked(name: str, definition: FactDefinition, value: object) -> OwnValue:
             expected=_EXPECTED[definition.type].format(name=name),
             next="facts.yaml says of which type each fact is",
         )
+    if not _is_whole(value_text(typed)):
+        raise Invalid(
+            f"fact {name}",
+            found=repr(value_text(typed))[:80],
+            expected="text of whole characters, also in the name of a file",
+            next="write it in UTF-8",
+        )
     stated = typed if isinstance(typed, tuple) else (typed,)
     if definition.values and not set(stated) <= set(definition.values):
         raise Invalid(
@@ -261,6 +268,14 @@ def _number(value: object) -> int | float | None:
     if not _is_finite(number):
         return None
     return int(value) if value.strip().lstrip("+-").isdecimal() else number
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_finite(number: float) -> bool:

@@ -47,10 +47,16 @@ def retraction(here: Site, asked: RetractionRequest, person: Person) -> Act:
 
 
 def actor(here: Site, asked: ActorRequest, person: Person) -> Act:
-    """Draft a change of the list of actors. Raises Refused as `changes.draft_change` does."""
+    """Draft a change of the list of actors.
+
+    Raises:
+        Invalid: without a reason to change a person who is on the list.
+        Refused: as `changes.draft_change` does.
+    """
     known = people.roll(here.catalog).get(asked.name)
     key = asked.public_key if asked.public_key.strip() else known.public_key if known else ""
     change = Change(asked.name, asked.roles, key, asked.since or None, asked.why.strip())
+    changes.require_reason(here.catalog, change)
     return changes.draft_change(here.catalog, change, person.name)
 
 

@@ -11,8 +11,8 @@ from pipelines.jobs.show import shown
 from pipelines.jobs.withdraw import contest, withdraw
 from pipelines.jobs.write_report import report
 from pipelines.workspace.workspace import Workspace, create
-from registry.errors import Invalid, NotFound, Refused
-from registry.governance import changes, gaps, keys
+from registry.errors import Invalid, NotFound, Refused, Unavailable
+from registry.governance import acts, changes, gaps, keys
 from registry.records.events import Contested
 from registry.records.facts import DataFacts
 
@@ -76,6 +76,27 @@ def test_on_a_closed_list_a_contest_is_signed_by_a_person_with_a_role(
     monkeypatch.setenv("BTX_KEY_FILE", str(tmp_path / "ida.pem"))
     contest(withdrawn.acting_as("ida"), REF, WHY)
     assert [line.by for line in shown(withdrawn, REF).contested] == ["ida"]
+
+
+def test_words_go_where_the_act_was_interrupted_and_stay_where_it_was_logged(
+    withdrawn: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def unreachable(*_: object) -> None:
+        raise Unavailable("ledger", found="no answer", expected="one")
+
+    # Ctrl-C where the passphrase is asked for.
+    monkeypatch.setattr(acts, "vouched", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        contest(withdrawn, REF, WHY)
+    assert list(withdrawn.private.glob("*")) == []
+    monkeypatch.undo()
+    monkeypatch.setattr(Workspace, "write_ledger", unreachable)
+    with pytest.raises(Unavailable):
+        contest(withdrawn.acting_as("ben"), REF, WHY)
+    assert [(line.by, line.why) for line in shown(withdrawn, REF).contested] == [("ben", WHY)]
 
 
 def test_why_it_is_contested_lies_outside_the_log_and_can_be_shredded(

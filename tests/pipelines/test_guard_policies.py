@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 
-from pipelines.jobs import policy
+from pipelines.jobs import gates, policy, state_facts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
 from pipelines.jobs.export import ExportRequest, export
+from pipelines.jobs.release import build_evidence, drafted
+from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import Workspace, create
 from registry.errors import Refused
 from registry.governance import acts, adoption, changes, keys
+from registry.records.answers.deciding import VerdictAnswer
 from registry.records.events import Act, Acted, Judged
-from registry.records.facts import DataStatement
-from registry.records.kinds import Kind
+from registry.records.facts import BuildFacts, DataStatement, SeedFacts
+from registry.records.kinds import Gate, Kind
 
 STATED = DataStatement(
     license="CC0-1.0", source="the test", holder="the state", purpose="tests", pii="none"
@@ -80,10 +83,46 @@ def test_no_event_that_nobody_signed_lets_a_closed_list_judge_by_any_policies(
         if path.name != "people.yaml":
             path.unlink()
     unlicensed = STATED.model_copy(update={"license": None})
-    with pytest.raises(Refused, match="no auditor's signature"):
+    with pytest.raises(Refused, match="gate/adopted: no policies were adopted"):
         add_data(made, "prose", tiny_corpora / "prose", unlicensed)
     assert policy.adopt(made).status == "adopted"
     assert add_data(made, "prose", tiny_corpora / "prose", unlicensed).created
+
+
+def test_asking_ahead_says_what_a_gate_says_that_waits_for_an_auditor_to_adopt_policies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = create(tmp_path / "workspace")
+    catalog = made.catalog
+    catalog.register("base", SeedFacts(license="MIT"))
+    facts = BuildFacts(line="main", seed="seed/base@1", members=(), content="0" * 64)
+    build = catalog.register("", facts)
+    _close(made, tmp_path, monkeypatch)
+    head = catalog.head()
+    asked = gates.question(made, Gate.RELEASE, "build/1", build_evidence(made, build))
+    with pytest.raises(Refused) as refused:
+        gates.ask(made, Gate.RELEASE, "build/1", asked.evidence)
+    (said,) = refused.value.rules
+    assert said.rule == "gate/adopted"
+    with pytest.raises(Refused, match=said.message):
+        drafted(made, "build/1")
+    verdicts = policy.check(made, "build/1").verdicts
+    assert list(verdicts) == ["build", "release", "export"]
+    ahead = VerdictAnswer.from_json(gates.check(catalog, asked).to_json(), "verdict")
+    for verdict in (ahead, *verdicts.values()):
+        (rule,) = verdict.rules
+        assert (f"{rule.policy}/{rule.rule}", rule.message) == (said.rule, said.message)
+    own = made.stating(GivenFacts(("hub_id=a/b",)))
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match="a schema that no auditor adopted"):
+            state_facts.stated(own, Kind.DATA, dry_run=dry_run)
+    assert catalog.head() == head
+    assert any("gates refuse until an auditor" in note for note in audit(made, None).notes)
+    policy.adopt(made)
+    assert state_facts.stated(own, Kind.DATA, dry_run=True).values == {"hub_id": "a/b"}
+    names = [rule.name for rule in gates.check(catalog, asked).rules]
+    assert names
+    assert "gate/adopted" not in names
 
 
 def test_a_workspace_that_judged_before_its_list_was_closed_stays_as_it_is(

@@ -23,6 +23,7 @@ from pipelines.jobs.withdraw import withdraw
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue import insert_only, pins
 from registry.catalogue.audit_log import Link
+from registry.errors import Invalid
 from registry.governance import changes, keys
 from registry.records.answers.upkeep import CollectAnswer
 from registry.records.facts import BuildFacts, DataFacts, DataStatement, SnapshotFacts
@@ -393,6 +394,28 @@ def test_a_head_that_was_half_written_is_told_and_the_next_one_has_a_line_of_its
     pins.pin(catalog)
     assert len(pins.pinned(catalog)) == 3, "all but the end of the line was written"
     assert found() == set()
+
+
+def test_a_given_file_of_heads_is_read_as_the_pinned_ones_are(tmp_path: Path) -> None:
+    workspace = create(tmp_path / "w")
+    workspace.catalog.register("law", DataFacts(license="MIT"))
+    whole = json.dumps({"seq": 1, "head": workspace.catalog.head()}, indent=1) + "\n"
+    wrong = whole.replace(workspace.catalog.head(), "1" * 64)
+    file = tmp_path / "heads.json"
+
+    def found(text: str) -> set[tuple[str, str]]:
+        file.write_text(text)
+        findings = audit(workspace, None, AuditRequest(head=str(file))).findings
+        return {(one.check, one.subject) for one in findings if one.check in ("heads", "log")}
+
+    torn = whole[:2] + whole[3:30]
+    assert found(whole + whole.rstrip() + whole) == set(), "heads end where they end"
+    for half in ('{"seq": 2, "he', "\0\0\0", '"head"', "[" * 100_000):
+        assert found(f"{whole}\n{half}") == {("heads", f"{file}, line 6")}
+    assert found(half + "\n" + wrong) == {("heads", f"{file}, line 1"), ("log", "log")}
+    for text in ("", torn, "no head"):
+        with pytest.raises(Invalid, match="64 hexadecimal digits, or a file of heads"):
+            found(text)
 
 
 def test_a_second_withdrawal_tells_the_reason_that_stands(tmp_path: Path) -> None:

@@ -10,13 +10,21 @@ from pipelines.cli.options import given_facts
 from pipelines.jobs import archive, policy, state_facts
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.audit import audit
+from pipelines.jobs.export import ExportRequest, export
 from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, create
 from registry.errors import Conflict, Invalid, NotFound, Refused
+from registry.governance import changes, keys
 from registry.governance.gate import readable_verdicts
 from registry.governance.stating import own_facts_of, own_values, read_schema
 from registry.records.events import Judged
-from registry.records.facts import DataStatement, ExportFacts
+from registry.records.facts import (
+    BuildFacts,
+    DataFacts,
+    DataStatement,
+    ExportFacts,
+    SeedFacts,
+)
 from registry.records.kinds import Kind
 from registry.records.own_facts import Attachment
 
@@ -103,6 +111,49 @@ def test_facts_and_files_stay_with_the_version_in_gates_audits_collections_and_d
     assert [finding.check for finding in audit(workspace, ref).findings] == ["attachments"]
 
 
+def test_a_value_may_end_in_an_equals_sign(workspace: Workspace) -> None:
+    def state(pair: str) -> dict[str, Any]:
+        state_facts.amend(workspace, "organisation", GivenFacts((pair,)), "first")
+        return dict(own_values(own_facts_of(workspace.catalog, "organisation")))
+
+    for value in ("QWNtZQ==", "https://acme.example/?q="):
+        assert state(f"provider={value}") == {"provider": value}
+    assert state("provider =") == {}
+
+
+def test_facts_that_are_refused_leave_no_attached_file_and_no_adopted_schema(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, catalog = tmp_path / "dpia.pdf", workspace.catalog
+    paper.write_text("assessed")
+    catalog.register("law", DataFacts(license="MIT"))
+    odd = tmp_path / "\udcff.pdf"
+    odd.write_text("assessed")
+    with pytest.raises(Invalid, match="whole characters"):
+        state_facts.amend(workspace, "data/law", GivenFacts(attached=(f"dpia={odd}",)), "reviewed")
+    given = GivenFacts(attached=(f"dpia={paper}",))
+
+    def state(why: str, problem: str) -> None:
+        head = catalog.head()
+        with pytest.raises((Invalid, Refused), match=problem):
+            state_facts.amend(workspace, "data/law", given, why)
+        assert catalog.head() == head
+        assert list(workspace.store.objects()) == []
+
+    state(" ", "no reason")
+    policy.adopt(workspace)
+    key = tmp_path / "key.pem"
+    pem = keys.public_pem(keys.new_key(catalog.actor, key))
+    changes.change_actor(catalog, changes.Change(catalog.actor, ("auditor",), pem))
+    other = tmp_path / "other.pem"
+    keys.new_key(catalog.actor, other)
+    monkeypatch.setenv("BTX_KEY_FILE", str(other))
+    state("reviewed", "expected .*, as on the list of people")
+    monkeypatch.setenv("BTX_KEY_FILE", str(key))
+    state_facts.amend(workspace, "data/law", given, "reviewed")
+    assert len(list(workspace.store.objects())) == 1
+
+
 def test_the_command_lists_shows_and_amends_what_is_stated(
     workspace: Workspace, tiny_corpora: Path, tmp_path: Path, btx: Any
 ) -> None:
@@ -167,3 +218,33 @@ def test_a_fact_that_an_export_states_itself_is_stated_of_no_export(
         state_facts.amend(made, "export/build-1@1", GivenFacts((stated,)), "as it was")
     assert state_facts.stated(made.stating(given), Kind.BUILD).values == {name: "MIT"}
     assert name not in read_schema(SHIPPED_FACTS).of_kind("export")
+
+
+def test_what_an_export_states_itself_counts_as_stated_where_it_is_required(
+    tmp_path: Path,
+) -> None:
+    made = create(tmp_path / "workspace")
+    required = ", required: true}\n"
+    names = ("licence", "target", "public_key", "recipient")
+    made.facts.write_text("".join(f"{name}: {{kinds: [export]{required}" for name in names))
+    made.catalog.register("base", SeedFacts(license="MIT"))
+    made.catalog.register("", BuildFacts(line="main", seed="seed/base@1", content="0" * 64))
+    given = made.stating(GivenFacts(("recipient=Acme",)))
+
+    def exported(workspace: Workspace, *, sign: bool) -> None:
+        export(workspace, "build/1", tmp_path / "out", ExportRequest(sign=sign))
+
+    with pytest.raises(Invalid, match=r"public_key not stated(?s:.*) next: --sign"):
+        exported(given, sign=False)
+    with pytest.raises(Invalid, match=r"recipient not stated(?s:.*) next: --fact recipient"):
+        exported(made, sign=True)
+    with pytest.raises(Invalid, match="found no folder"):
+        exported(given, sign=True)
+    made.catalog.register("bare", SeedFacts())
+    made.catalog.register("", BuildFacts(line="main", seed="seed/bare@1", content="1" * 64))
+    with pytest.raises(Invalid, match="no licence is stated for seed/bare@1"):
+        export(given, "build/2", tmp_path / "out", ExportRequest(sign=True))
+    made.catalog.register("build-1", ExportFacts(license="MIT", target="vllm"))
+    listed = {row.key: row.value for row in state_facts.rows(made, "export/build-1")}
+    nothing = {"public_key": None, "recipient": None}
+    assert listed == {"licence": "MIT", "target": "vllm", **nothing}

@@ -28,7 +28,8 @@ from registry.governance import (
     stating,
 )
 from registry.governance.policy_files import load
-from registry.records.facts import BuildFacts
+from registry.records.events import Exported, Released
+from registry.records.facts import BuildFacts, ExportFacts
 from registry.records.own_facts import FactSchema
 from registry.records.version import FileFact
 
@@ -75,8 +76,6 @@ def release(told: Any, at: datetime | None = None) -> gate.Question:
 
 def released(told: Any) -> list[str]:
     """Log the release of build/1, signed; return what is found of it."""
-    from registry.records.events import Released
-
     catalog = told.as_("ann")
     envelope = acts.vouched(catalog, "released", "build/1", catalog.get("build/1").digest)
     catalog.event(Released(verdict="allowed", envelope=envelope), "build/1")
@@ -492,8 +491,6 @@ def test_a_seed_that_was_judged_as_another_is_found(
 
 def exported(told: Any, draft: bool | None, logged: bool = True) -> list[str]:
     """Log an export of build/1; return what is found of it."""
-    from registry.records.events import Exported
-
     catalog = told.as_("ann")
     if logged:
         about = collect_evidence.of_build(catalog, catalog.get("build/1", BuildFacts), None)
@@ -510,6 +507,47 @@ def test_an_export_past_its_gate_or_without_the_mark_of_a_draft_is_found(told: A
     (found,) = exported(told, None)
     assert "let out as a draft, and exported without the mark" in found
     assert exported(told, True) == [found], "also behind one that is marked"
+
+
+def test_an_export_that_is_recorded_with_other_facts_than_its_gate_was_told_is_found(
+    told: Any,
+) -> None:
+    told.story()
+    ann, build = told.as_("ann"), told.as_("ann").get("build/1")
+    about = collect_evidence.of_build(ann, build, None)
+    told_of = {"draft": True, "export_own": {"recipient": "Acme"}}
+    assert told.decide("export", about.model_copy(update=told_of)).outcome == "allowed"
+
+    def found_with(own: dict[str, Any]) -> list[str]:
+        ann.register("build-1", ExportFacts(folder="/out", draft=True, own=own))
+        envelope = acts.vouched(ann, "exported", "build/1", build.digest)
+        ann.event(Exported(folder="/out", draft=True, envelope=envelope), "build/1")
+        return [gap.found for gap in gaps.ungated(ann, "build/1")]
+
+    assert found_with({"recipient": "Acme"}) == []
+    (found,) = found_with({"recipient": "Mallory"})
+    assert "let out with own facts {'recipient': 'Acme'}" in found
+    assert "recorded with {'recipient': 'Mallory'}" in found
+
+
+def test_an_act_rests_on_what_the_gate_said_to_who_acted_and_to_nobody_else(told: Any) -> None:
+    """Two people may ask at once, from two machines, and an export takes a while."""
+    told.story()
+    ann, build = told.as_("ann"), told.as_("ann").get("build/1")
+    about = collect_evidence.of_build(ann, build, None).model_copy(update={"draft": True})
+    assert told.decide("export", about).outcome == "allowed"
+    assert gate.decide(told.as_("mal"), told.question("export", about)).outcome == "refused"
+
+    def found_after(name: str) -> list[str]:
+        envelope = acts.vouched(told.as_(name), "exported", "build/1", build.digest)
+        body = Exported(folder="/out", draft=True, envelope=envelope)
+        told.as_(name).event(body, "build/1")
+        return [gap.found for gap in gaps.ungated(ann, "build/1")]
+
+    assert found_after("ann") == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BTX_KEY_FILE", str(told.keys / "ida.pem"))
+        assert found_after("ida") == ["no verdict of gate export"]
 
 
 def test_what_was_let_out_past_its_gate_is_found_behind_later_acts_that_passed_it(

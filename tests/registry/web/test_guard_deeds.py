@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from registry.governance import approving, changes, keys, people
 from registry.governance.changes import Change
@@ -86,6 +87,26 @@ def test_the_last_auditor_stays_on_the_list(web: Any) -> None:
     asked = {"name": "max", "why": "leaves"}
     answer = web.client.post("/api/people/draft", json=asked, headers=web.as_("max"))
     assert (answer.status_code, "last auditor" in answer.text) == (403, True)
+
+
+def test_a_person_on_the_list_is_changed_for_a_reason_alone(web: Any) -> None:
+    pem = keys.public_pem(keys.Signer("nora", Ed25519PrivateKey.generate()))
+    head = web.site.catalog.head()
+
+    def answered(**asked: Any) -> tuple[int, bool]:
+        told = [
+            web.client.post(f"/api/people{draft}", json=asked, headers=web.as_("max"))
+            for draft in ("/draft", "")
+        ]
+        return told[0].status_code, all("no reason" in one.text for one in told)
+
+    assert answered(name="dora", why=" ") == (422, True), "off the list"
+    assert answered(name="dora", registrar=True, approver=True) == (422, True)
+    assert answered(name="dora", approver=True, public_key=pem) == (422, True)
+    assert answered(name="dora", approver=True, since="2026-01-01") == (422, True)
+    assert answered(name="dora", why="left") == (200, False)
+    assert answered(name="nora", approver=True, public_key=pem) == (200, False), "a new person"
+    assert web.site.catalog.head() == head
 
 
 def test_the_tokens_and_sessions_of_who_left_open_nothing(web: Any) -> None:
