@@ -76,7 +76,7 @@ def actor_add_command(
         typer.Option(metavar="FILE", help="PEM; default: what btx key new wrote here for NAME"),
     ] = None,
     why: Annotated[
-        str, typer.Option(metavar="TEXT", help="needed where NAME is on the list, and changes")
+        str, typer.Option(metavar="TEXT", help="the reason, of a change of somebody on the list")
     ] = "",
     json: Json = False,
 ) -> None:

@@ -51,10 +51,9 @@ def add(
         roles: what they may do.
         public_key: PEM. Unless it is given, what `btx key new` wrote here for this person; for the
             person who acts, a key is made where there is none.
-        why: the reason; needed where the person is on the list already, and changes.
+        why: the reason, of a change of somebody who is on the list.
 
     Raises:
-        Invalid: without that reason.
         NotFound: for somebody else of whom there is no public key here.
     """
     # Checked first: a refused role must not leave a new key behind.
@@ -72,7 +71,6 @@ def add(
             next=f"let {name} run btx key new, and add it here with --public-key FILE",
         )
     change = Change(name, roles, file.read_text(), why=why)
-    changes.require_reason(catalog, change)
     changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=roles, key=made)
 
