@@ -22,7 +22,7 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
 
-from btx_core.columns import Document, Message, Unreadable
+from btx_core.columns import Document, Message, Tool, Unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,6 +37,7 @@ FIXED_DAY = f"{{% macro {NOW}(format) %}}{{{{ format{DAY_PARTS} }}}}{{% endmacro
 ASSISTANT = "assistant"
 # Stands behind a part of a conversation to see whether the template writes it.
 FIRST_MARK = 7203594100000000
+COLUMN = "in the column tools"
 # What a template raises for a conversation that it does not take.
 REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
 # Characters (start, stop) of a text.
@@ -95,7 +96,7 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
 
     Raises:
         Unreadable: for a conversation that the tokenizer's chat template does not take, or of which
-            it leaves out what a message says or calls, and where there is no template.
+            it leaves out what a message says or calls or a tool, and where there is no template.
     """
     if not document.messages:
         start = len(document.prompt or "")
@@ -138,10 +139,13 @@ def _in_text(message: Message) -> Message:
     return {**message, "content": "\n".join(part["text"] for part in message["content"])}
 
 
-def _with_marks(messages: Sequence[Message]) -> tuple[list[Message], dict[str, str]]:
-    """Return messages with a mark behind what each says and calls, and by mark what it stands for.
+def _with_marks(
+    messages: Sequence[Message], tools: Sequence[Tool]
+) -> tuple[list[Message], list[Tool], dict[str, str]]:
+    """Return a conversation with a mark behind each part, and by mark what it stands for.
 
-    Marks are digits, which no template changes.
+    Parts are what each message says and calls, and each tool. Marks are digits, which no template
+    changes.
     """
     parts: dict[str, str] = {}
 
@@ -159,23 +163,27 @@ def _with_marks(messages: Sequence[Message]) -> tuple[list[Message], dict[str, s
             copy["content"] = content + mark(named)
         if isinstance(calls, list | tuple):
             copy["tool_calls"] = [
-                _marked_call(call, mark(f"call {which} in {named}"))
+                _marked(call, mark(f"call {which} in {named}"), "arguments")
                 for which, call in enumerate(calls, 1)
             ]
         marked.append(copy)
-    return marked, parts
+    offered = [
+        _marked(tool, mark(f"tool {number} {COLUMN}"), "description")
+        for number, tool in enumerate(tools, 1)
+    ]
+    return marked, offered, parts
 
 
-# Any: a call as its owner writes it.
-def _marked_call(call: Any, mark: str) -> Any:
-    """Return a call with a mark behind its name and its arguments: a template may write one."""
-    if not isinstance(call, Mapping):
-        return f"{call}{mark}"
-    if isinstance(call.get("function"), Mapping):
-        return {**call, "function": _marked_call(call["function"], mark)}
-    given = call.get("arguments")
-    arguments = {**given, mark: mark} if isinstance(given, Mapping) else f"{given or ''}{mark}"
-    return {**call, "name": f"{call.get('name', '')}{mark}", "arguments": arguments}
+# Any: a call or a tool as its owner writes it.
+def _marked(one: Any, mark: str, key: str) -> Any:
+    """Return a call or a tool with a mark behind its name and a key: a template may write one."""
+    if not isinstance(one, Mapping):
+        return f"{one}{mark}"
+    if isinstance(one.get("function"), Mapping):
+        return {**one, "function": _marked(one["function"], mark, key)}
+    given = one.get(key)
+    value = {**given, mark: mark} if isinstance(given, Mapping) else f"{given or ''}{mark}"
+    return {**one, "name": f"{one.get('name', '')}{mark}", key: value}
 
 
 class _Chat:
@@ -197,9 +205,9 @@ class _Chat:
     def applied(self, messages: Sequence[Message], **arguments: Any) -> Any:
         """Apply the template. Raises Unreadable where it does not take the messages."""
         listed = [dict(message) for message in messages]
-        given = {"tools": self.tools, "chat_template": self.template}
+        given = {"tools": self.tools, "chat_template": self.template, **arguments}
         try:
-            return self.tokenizer.apply_chat_template(listed, **given, **arguments)
+            return self.tokenizer.apply_chat_template(listed, **given)
         except REFUSALS as error:
             raise self._refused(error) from None
 
@@ -229,23 +237,26 @@ class _Chat:
         return spans
 
     def refuse_left_out(self) -> None:
-        """Refuse a conversation of which the template leaves out what a message says or calls.
+        """Refuse a conversation of which the template leaves out a message, a call or a tool.
 
         What it changes is its own: it may strip blanks, write JSON, or forget earlier thoughts.
         """
-        messages, parts = _with_marks(self.messages)
+        messages, tools, parts = _with_marks(self.messages, self.tools or [])
         try:
-            text = self.written(messages)
+            text = self.applied(messages, tools=tools or None, tokenize=False)
         except Unreadable:
             # A template that looks into what is said does not take the marks.
             return
         left_out = [part for mark, part in parts.items() if mark not in text]
         if left_out:
+            in_column = left_out[0].endswith(COLUMN)
+            other_way = "write the tools into a message instead, " if in_column else ""
             raise Unreadable(
                 self.document.where,
                 found=f"{left_out[0]}, which the chat template does not write",
-                expected="a template that writes what every message says and calls",
-                next="leave the conversation out, or register the seed anew with such a template",
+                expected="a template that writes what every message says and calls, and every tool",
+                next=f"leave the conversation out, {other_way}or register the seed anew with such "
+                "a template",
             )
 
     def _refused(self, error: Exception) -> Unreadable:

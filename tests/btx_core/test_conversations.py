@@ -273,6 +273,41 @@ def test_a_message_or_call_that_the_template_leaves_out_is_refused_by_its_row(
     assert refusal.value.subject.endswith("jsonl:1" if "system" in left_out else "jsonl:2")
 
 
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},
+    {"type": "function", "function": {"name": "tide", "description": "How high the sea is."}},
+]
+LISTS_TOOLS = "{% for t in tools or [] %}<tool>{{ t | tojson }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "left_out"),
+    [
+        (WRITES_CALLS, "tool 1 in the column tools"),
+        (MARKED + LISTS_TOOLS.replace("tools or []", "(tools or [])[:1]"), "tool 2 in the column"),
+        (LISTS_TOOLS + WRITES_CALLS, ""),
+        (LISTS_TOOLS.replace("t | tojson", "t['function']['name']") + WRITES_CALLS, ""),
+        (LISTS_TOOLS.replace("t |", "t['function']['description'] or '' |") + WRITES_CALLS, ""),
+    ],
+)
+def test_a_tool_that_the_template_leaves_out_is_refused_by_its_row(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str, left_out: str
+) -> None:
+    talk = messages(CONVERSATIONS[0])
+    tokenizer.chat_template = template
+    assert Tokens.of(corpus(tmp_path / "without", [{"messages": talk}]), tokenizer)
+    for number, tools in enumerate((TOOLS, json.dumps(TOOLS))):
+        rows = [{"messages": talk}, {"messages": talk, "tools": tools}]
+        folder = corpus(tmp_path / str(number), rows)
+        if not left_out:
+            assert Tokens.of(folder, tokenizer)
+            continue
+        with pytest.raises(Unreadable, match=f"found {left_out}") as refusal:
+            Tokens.of(folder, tokenizer)
+        assert refusal.value.subject.endswith("jsonl:2")
+        assert "write the tools into a message instead" in refusal.value.next
+
+
 def test_another_template_makes_other_tokens_of_the_same_folder(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
