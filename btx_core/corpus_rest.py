@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from btx_core.corpus_files import (
+    KEEPS_BYTES,
     ROWS,
     Reading,
     delimiter_of,
     form_of,
     items_of,
     lines_of,
-    opened_text,
     pyarrow_module,
+    rows_of,
     table_batches,
 )
 
@@ -76,15 +77,17 @@ def _write_items(source: Path, target: Path, reading: Reading, gone: Gone) -> bo
 
 
 def _write_table(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
-    delimiter, stays = delimiter_of(source), False
-    with opened_text(source, reading) as stream, _created(source, target, newline="") as file:
-        table = csv.reader(stream, delimiter=delimiter)
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(next(table, []))
-        for number, cells in enumerate(table, 1):
-            if cells and number not in gone:
-                writer.writerow(cells)
-                stays = True
+    stays = False
+    with _created(source, target, newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter_of(source), lineterminator="\n")
+        for row in rows_of(source, reading):
+            if row.unreadable:
+                file.write(row.lines)
+            elif row.cells and row.number not in gone:
+                writer.writerow(row.cells)
+            else:
+                continue
+            stays = stays or row.number > 0
     return _whether(target, stays)
 
 
@@ -125,7 +128,7 @@ def _created(source: Path, target: Path, newline: str | None = "\n") -> Iterator
     """Open a new file of text, compressed as the source is."""
     with (
         _created_bytes(source, target) as stream,
-        TextIOWrapper(stream, encoding="utf-8", newline=newline) as text,
+        TextIOWrapper(stream, encoding="utf-8", errors=KEEPS_BYTES, newline=newline) as text,
     ):
         yield text
 

@@ -14,8 +14,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from btx_core import corpus_files
-from btx_core.columns import Unreadable
-from btx_core.corpus_files import Reading
+from btx_core.columns import Document, Unreadable
+from btx_core.corpus_files import TODAYS, Reading, documents, readable
 from btx_core.corpus_rest import write_rest
 from btx_core.texts import TextFolder, documents_of, every, split
 
@@ -359,6 +359,54 @@ def test_what_holds_no_text_is_named(tmp_path: Path, name: str, content: bytes, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Unreadable, match=says):
         list(documents_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "unread", "rest"),
+    [
+        (
+            "a.jsonl",
+            b'{"text": "a"}\nno row\n{"text": "\xe9"}\n{"body": ""}\n{"text": "z"}\n',
+            [":2", ":3", ":4"],
+            b'no row\n{"text": "\xe9"}\n{"body": ""}\n{"text": "z"}\n',
+        ),
+        (
+            "a.csv",
+            b'text,id\na,1\n"b" b,2\nc\n\xe9,3\n"d,4\nz,5\n',
+            [":3", ":4", ":5", ":6"],
+            b'text,id\n"b" b,2\nc\n\xe9,3\n"d,4\nz,5\n',
+        ),
+        (
+            "a.json",
+            b'[{"text": "a"}, {"body": ""}, {"text": "z"}]',
+            [", item 2"],
+            b'[\n{"body": ""},\n{"text": "z"}\n]\n',
+        ),
+    ],
+)
+def test_rows_behind_one_that_cannot_be_read_are_read_and_it_stays_as_it_is(
+    tmp_path: Path, name: str, content: bytes, unread: list[str], rest: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    read = list(readable(path, TODAYS))
+    assert [one.text for one in read if isinstance(one, Document)] == ["a", "z"]
+    assert [one.subject for one in read if isinstance(one, Unreadable)] == [
+        f"{path}{place}" for place in unread
+    ]
+    with pytest.raises(Unreadable) as first:
+        list(documents(path, TODAYS))
+    assert first.value.subject == f"{path}{unread[0]}"
+    target = tmp_path / f"rest-{name}"
+    assert write_rest(path, target, TODAYS, {1})
+    assert target.read_bytes() == rest
+
+
+def test_a_row_of_a_table_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": None}, {"text": "z"}]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    read = list(readable(tmp_path / "a.parquet", TODAYS))
+    assert [isinstance(one, Document) for one in read] == [True, False, True]
 
 
 @pytest.mark.parametrize("content", ['{"name": "x", "version": 2}', "[]", "[1, 2", "7"])
