@@ -50,6 +50,12 @@ LEARNT_OF = ("assistant", "gpt")
 SYSTEM_ROLES = ("system", "developer")
 # What may stand beside a prompt or a conversation, and is learnt from with it.
 BESIDE = ("system", "history", "tools")
+# Every column of which a row is read; of others only the names, and texts to be named in errors.
+READ = frozenset(
+    name
+    for names in (*FORMS, IDS, AUTHORS, LICENCES, NESTED, BESIDE, ("input", "label"))
+    for name in names
+)
 KNOWN = (
     '{"text"}, {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or '
     '{"messages"}'

@@ -25,7 +25,14 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from btx_core.columns import CONVERSATION, Document, Unreadable, document, is_of_known_form
+from btx_core.columns import (
+    CONVERSATION,
+    READ,
+    Document,
+    Unreadable,
+    document,
+    is_of_known_form,
+)
 from btx_core.files import any_json
 
 READ_BYTES = 1 << 20
@@ -527,7 +534,7 @@ def _documents_of_batches(
     number = 0
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS):
-            for row in _values(file, batch.slice(start, ROWS), number):
+            for row in _values(file, batch.slice(start, ROWS), number, reading):
                 number += 1
                 for name in CONVERSATION:
                     if name in row:
@@ -547,12 +554,27 @@ def _without_keys_of_other_rows(value: object) -> object:
 
 
 # Any: pyarrow's batches, and what a row holds.
-def _values(file: Path, batch: Any, before: int) -> list[dict[str, Any]]:
-    """Return the rows of a batch, which was read behind so many others."""
+def _values(file: Path, batch: Any, before: int, reading: Reading) -> list[dict[str, Any]]:
+    """Return the rows of a batch, which was read behind so many others.
+
+    Of columns that mean nothing and hold no text only the names are there: a day that no calendar
+    has in one of them is nobody's concern, and pictures or vectors take long to read.
+    """
+    types = pyarrow_module(file, "pyarrow.types")
+    is_text = (types.is_string, types.is_large_string, types.is_string_view)
+    names = batch.schema.names
+    read = [
+        place
+        for place, field in enumerate(batch.schema)
+        if field.name in READ
+        or field.name == reading.text_field
+        or any(is_kind(field.type) for is_kind in is_text)
+    ]
     with _rows_named(file, batch, before):
-        batch.validate(full=True)
-        rows: list[dict[str, Any]] = batch.to_pylist()
-    return rows
+        columns = batch.select(read)
+        columns.validate(full=True)
+        rows: list[dict[str, Any]] = columns.to_pylist()
+    return [dict.fromkeys(names) | row for row in rows]
 
 
 # Any: pyarrow's batches.
@@ -561,7 +583,7 @@ def _rows_named(file: Path, batch: Any, before: int) -> Iterator[None]:
     """Turn what pyarrow raises of a batch into an error that names its rows."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, OverflowError) as error:
         raise Unreadable(
             f"{file}, rows {before + 1} to {before + batch.num_rows}",
             found=f"{type(error).__name__}: {error}"[:160],

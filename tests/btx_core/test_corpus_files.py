@@ -41,7 +41,13 @@ def as_csv(path: Path, rows: Rows, delimiter: str = ",", mark: str = "") -> None
 
 
 def as_arrow(path: Path, rows: Rows) -> None:
-    table = pa.Table.from_pylist(list(rows))
+    save_table(path, pa.Table.from_pylist(list(rows)))
+
+
+def save_table(path: Path, table: Any) -> None:
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+        return
     with pa.ipc.new_file(path, table.schema) as file:
         file.write_table(table)
 
@@ -407,6 +413,32 @@ def test_a_row_of_a_table_that_cannot_be_read_hides_no_other(tmp_path: Path) -> 
     pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     read = list(readable(tmp_path / "a.parquet", TODAYS))
     assert [isinstance(one, Document) for one in read] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_column_beside_the_text_may_hold_what_python_has_no_value_for(
+    tmp_path: Path, name: str
+) -> None:
+    """Microseconds taken for seconds, a day that no calendar has, a zone of another machine."""
+    path = tmp_path / name
+    table = pa.table(
+        {
+            "text": ["a", "b"],
+            "at": pa.array([2**60, 1], pa.timestamp("us")),
+            "day": pa.array([2**31 - 1, 1], pa.date32()),
+            "zone": pa.array([1, 1], pa.timestamp("us", "Mars/Base")),
+        }
+    )
+    save_table(path, table)
+    assert [one.text for one in every(tmp_path)] == ["a", "b"]
+    rest = tmp_path / f"rest-{name}"
+    assert write_rest(path, rest, TODAYS, {2})
+    with corpus_files.table_batches(rest) as (_, batches):
+        assert pa.Table.from_batches(batches).equals(table.slice(0, 1))
+    # What is known of a document is read.
+    save_table(path, table.rename_columns(["text", "author", "day", "zone"]))
+    with pytest.raises(Unreadable, match="rows 1 to 2"):
+        list(every(tmp_path))
 
 
 @pytest.mark.parametrize("content", ['{"name": "x", "version": 2}', "[]", "[1, 2", "7"])
