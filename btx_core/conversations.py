@@ -12,8 +12,8 @@ Shapes: T tokens, K spans.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
 
 from btx_core.columns import Document, Message, Tool, Unreadable
+from btx_core.files import any_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,11 +54,13 @@ class PartlyLearnt:
         learnt: (T,) whether a token is learnt and measured.
         text_bytes: (T,) bytes of text that each learnt token spells. A special token spells none:
             it is the template's, as the end token is a text's.
+        changes_calls: whether the arguments of calls are not written as they came.
     """
 
     ids: Sequence[int]
     learnt: NDArray[np.bool_]
     text_bytes: NDArray[np.uint32]
+    changes_calls: bool = False
 
 
 def template_digest(tokenizer: "PreTrainedTokenizerBase") -> str | None:
@@ -104,11 +107,14 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
     if not tokenizer.chat_template:
         raise no_template(document.where, "the tokenizer")
     chat = _Chat(document, tokenizer)
+    changes = chat.change_calls()
     text = chat.written(chat.messages)
     chat.refuse_left_out()
     if chat.marks_what_is_said and tokenizer.is_fast:
-        return _from_marks(chat, text, tokenizer)
-    return _from_spans(text, chat.spans(text), tokenizer)
+        tokens = _from_marks(chat, text, tokenizer)
+    else:
+        tokens = _from_spans(text, chat.spans(text), tokenizer)
+    return replace(tokens, changes_calls=changes)
 
 
 def no_template(where: str, of: str) -> Unreadable:
@@ -137,6 +143,62 @@ def _in_text(message: Message) -> Message:
     if not is_in_parts(message):
         return message
     return {**message, "content": "\n".join(part["text"] for part in message["content"])}
+
+
+# Any: the arguments of a call, as its owner or as a template writes them.
+def _as_object(arguments: Any) -> Any:
+    """Return arguments that were written as JSON as the object that they are."""
+    try:
+        read = any_json(arguments) if isinstance(arguments, str) else None
+    except ValueError:
+        return arguments
+    return read if isinstance(read, Mapping) else arguments
+
+
+def _as_json(arguments: Any) -> Any:
+    """Return arguments that are an object as JSON."""
+    if isinstance(arguments, Mapping):
+        return json.dumps(arguments, ensure_ascii=False)
+    return arguments
+
+
+def _with_arguments(message: Message, changed: Callable[[Any], Any]) -> Message:
+    """Return a message whose calls have these arguments."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list | tuple):
+        return message
+    return {**message, "tool_calls": [_call_with(call, changed) for call in calls]}
+
+
+def _call_with(call: Any, changed: Callable[[Any], Any]) -> Any:
+    match call:
+        case {"function": Mapping() as function}:
+            return {**call, "function": _call_with(function, changed)}
+        case {"arguments": arguments}:
+            return {**call, "arguments": changed(arguments)}
+    return call
+
+
+def _arguments_of(messages: Sequence[Message]) -> Iterator[Any]:
+    """Yield the arguments of every call."""
+    for message in messages:
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list | tuple) else ():
+            match call:
+                case {"function": {"arguments": arguments}} | {"arguments": arguments}:
+                    yield arguments
+
+
+def _is_miswritten(arguments: Any, text: str) -> bool:
+    """Tell whether a template wrote JSON as a string inside of JSON, or an object as Python does.
+
+    The first happens to JSON where it expects an object, the second to an object where it expects
+    JSON.
+    """
+    if isinstance(arguments, Mapping):
+        return bool(arguments) and repr(arguments) in text
+    is_json = isinstance(_as_object(arguments), Mapping)
+    return is_json and any(json.dumps(arguments, ensure_ascii=one) in text for one in (True, False))
 
 
 def _with_marks(
@@ -215,6 +277,25 @@ class _Chat:
         """Return the messages as the template writes them; `asks`: up to where one is answered."""
         text: str = self.applied(messages, tokenize=False, add_generation_prompt=asks)
         return text
+
+    def change_calls(self) -> bool:
+        """Give calls their arguments as the template takes them: as objects, or as JSON.
+
+        Returns:
+            Whether they came otherwise.
+        """
+        if not any(True for _ in _arguments_of(self.messages)):
+            return False
+        for changed in (None, _as_object, _as_json):
+            messages = [_with_arguments(one, changed) if changed else one for one in self.messages]
+            try:
+                text = self.written(messages)
+            except Unreadable:
+                continue
+            if not any(_is_miswritten(given, text) for given in _arguments_of(messages)):
+                self.messages = messages
+                return changed is not None
+        return False
 
     def spans(self, text: str) -> list[Span]:
         """Return what the assistant says of the whole text, message by message."""

@@ -308,6 +308,42 @@ def test_a_tool_that_the_template_leaves_out_is_refused_by_its_row(
         assert "write the tools into a message instead" in refusal.value.next
 
 
+CALLS_BY = {
+    "an object to JSON": "{{ c['arguments'] | tojson }}",
+    "JSON as it is": "{{ c['arguments'] }}",
+    "JSON joined to text": "{{ '' + c['arguments'] }}",
+    "either": "{{ c['arguments'] if c['arguments'] is string else c['arguments'] | tojson }}",
+    "the call to JSON": "{{ c | tojson }}",
+    "argument by argument": "{% for k, v in c['arguments'].items() %}{{ k }}={{ v }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("written", CALLS_BY.values(), ids=CALLS_BY)
+@pytest.mark.parametrize("nested", [True, False])
+def test_arguments_of_a_call_are_one_text_as_an_object_and_as_json(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, written: str, *, nested: bool
+) -> None:
+    tokenizer.chat_template = WRITES_CALLS.replace("{{ c | tojson }}", written)
+    if nested:
+        each = "for c in m['tool_calls'] or []"
+        tokenizer.chat_template = tokenizer.chat_template.replace(
+            f"{{% {each} %}}", f"{{% {each} %}}{{% set c = c['function'] %}}"
+        )
+    told, named = [], []
+    for name, arguments in {"object": {"city": "Zürich"}, "JSON": '{"city": "Zürich"}'}.items():
+        call = {"name": "weather", "arguments": arguments}
+        calls = [{"type": "function", "function": call} if nested else call]
+        talk = [*TALK[:2], {"role": "assistant", "content": "I look.", "tool_calls": calls}]
+        tokens = Tokens.of(corpus(tmp_path / name, [{"messages": talk}]), tokenizer)
+        ids, _ = learnt_of(tokens.train)[0]
+        told.append(tokenizer.decode(ids))
+        named.append(tokens.tokenizer)
+    assert told[0] == told[1]
+    assert ('{"city": "Zürich"}' in told[0]) is ("items()" not in written)
+    either = "is string" in written
+    assert (named[0] == named[1]) is either, "what is written otherwise than once is named so"
+
+
 def test_another_template_makes_other_tokens_of_the_same_folder(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
