@@ -215,9 +215,11 @@ def _refuse_pointer(file: Path) -> None:
 def _whole(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     """Read a file that is one document; nothing where it is blank."""
     with _errors_named(file), _opened(file) as stream:
-        content = stream.read()
-    if not reading.older and b"\0" in content[:READ_BYTES]:
-        raise _binary(file, content)
+        content = stream.read(READ_BYTES)
+        # An archive or weights may be larger than the memory.
+        if not reading.older and b"\0" in content:
+            raise _binary(file, content)
+        content += stream.read()
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -441,6 +441,25 @@ def test_a_column_beside_the_text_may_hold_what_python_has_no_value_for(
         list(every(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["weights.bin", "archive.tar.gz", "archive.tar.zst"])
+def test_a_large_binary_file_is_refused_by_its_beginning(tmp_path: Path, name: str) -> None:
+    path, block = tmp_path / name, b"\x89PNG" + bytes(1 << 20)
+    if name.endswith(".zst"):
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            for _ in range(64):
+                stream.write(block)
+    else:
+        with gzip.open(path, "wb") if name.endswith(".gz") else path.open("wb") as file:
+            for _ in range(64):
+                file.write(block)
+    tracemalloc.start()
+    with pytest.raises(Unreadable, match="binary file"):
+        list(every(tmp_path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+
+
 @pytest.mark.parametrize("content", ['{"name": "x", "version": 2}', "[]", "[1, 2", "7"])
 def test_a_json_file_without_rows_is_no_surprise(tmp_path: Path, content: str) -> None:
     """A settings file among program text is text; an empty array is nothing; the rest is named."""
