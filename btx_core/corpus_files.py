@@ -170,7 +170,7 @@ def holds_keys_of_other_rows(file: Path, reading: Reading) -> bool:
     if form_of(file) == "arrow" and not _is_of_dataset(file):
         return False
     types = pyarrow_module(file, "pyarrow.types")
-    with table_batches(file) as (schema, batches):
+    with table_batches(file, lambda one: one.name in CONVERSATION) as (schema, batches):
         names = [name for name in schema.names if name in CONVERSATION]
         names = [name for name in names if types.is_nested(schema.field(name).type)]
         if not names:
@@ -486,25 +486,55 @@ def _refuse_other_delimiter(file: Path, names: Sequence[str], reading: Reading) 
 
 
 def _parquet(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
-    with table_batches(file) as (_, batches):
-        yield from _documents_of_batches(file, batches, reading)
+    with table_batches(file, _is_read_by(reading, file)) as (schema, batches):
+        yield from _documents_of_batches(file, schema.names, batches, reading)
 
 
 def _arrow(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     """Read a file of the `datasets` library, which streams batches; other tools write an index."""
     if _is_of_dataset(file):
-        with table_batches(file) as (_, batches):
-            yield from _documents_of_batches(file, batches, reading)
+        with table_batches(file) as (schema, batches):
+            yield from _documents_of_batches(file, schema.names, batches, reading)
 
 
-# Any: pyarrow's schema and batches.
+# Any: pyarrow's fields.
+def _is_read_by(reading: Reading, file: Path) -> Callable[[Any], bool]:
+    """Return what tells whether a column of a table is read.
+
+    Of columns that mean nothing and hold no text only the names are there: a day that no calendar
+    has in one of them is nobody's concern, and pictures or vectors take long to read.
+    """
+    types = pyarrow_module(file, "pyarrow.types")
+    is_text = (types.is_string, types.is_large_string, types.is_string_view)
+    names = READ | {reading.text_field}
+
+    def is_read(field: Any) -> bool:
+        return field.name in names or any(is_kind(field.type) for is_kind in is_text)
+
+    return is_read
+
+
+# Any: pyarrow's schema, fields and batches.
 @contextmanager
-def table_batches(file: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
-    """Open a Parquet or Arrow file: its schema, and its batches one after another."""
+def table_batches(
+    file: Path, is_read: Callable[[Any], bool] | None = None
+) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Open a Parquet or Arrow file.
+
+    Args:
+        file: the file.
+        is_read: tells which columns are read at least; None: all.
+
+    Yields:
+        Its whole schema, and its batches one after another.
+    """
     if form_of(file) == "parquet":
         module = pyarrow_module(file, "pyarrow.parquet")
-        with _errors_named(file), module.ParquetFile(file) as parquet:
-            yield parquet.schema_arrow, parquet.iter_batches(ROWS)
+        # In pieces: the rows of one group may be larger than the memory.
+        with _errors_named(file), module.ParquetFile(file, buffer_size=READ_BYTES) as parquet:
+            schema = parquet.schema_arrow
+            names = [field.name for field in schema if is_read is None or is_read(field)]
+            yield schema, parquet.iter_batches(ROWS, columns=names or None)
         return
     arrow, ipc = pyarrow_module(file, "pyarrow"), pyarrow_module(file, "pyarrow.ipc")
     # Not mapped: past the end of a file that was cut, a map ends the program.
@@ -531,13 +561,14 @@ def _is_of_dataset(file: Path) -> bool:
 
 # Any: pyarrow's batches.
 def _documents_of_batches(
-    file: Path, batches: Iterator[Any], reading: Reading
+    file: Path, names: Sequence[str], batches: Iterator[Any], reading: Reading
 ) -> Iterator[Document | Unreadable]:
-    number = 0
+    number, is_read = 0, _is_read_by(reading, file)
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS):
-            for row in _values(file, batch.slice(start, ROWS), number, reading):
+            for values in _values(file, batch.slice(start, ROWS), number, is_read):
                 number += 1
+                row = dict.fromkeys(names) | values
                 for name in CONVERSATION:
                     if name in row:
                         row[name] = _without_keys_of_other_rows(row[name])
@@ -555,28 +586,16 @@ def _without_keys_of_other_rows(value: object) -> object:
     return value
 
 
-# Any: pyarrow's batches, and what a row holds.
-def _values(file: Path, batch: Any, before: int, reading: Reading) -> list[dict[str, Any]]:
-    """Return the rows of a batch, which was read behind so many others.
-
-    Of columns that mean nothing and hold no text only the names are there: a day that no calendar
-    has in one of them is nobody's concern, and pictures or vectors take long to read.
-    """
-    types = pyarrow_module(file, "pyarrow.types")
-    is_text = (types.is_string, types.is_large_string, types.is_string_view)
-    names = batch.schema.names
-    read = [
-        place
-        for place, field in enumerate(batch.schema)
-        if field.name in READ
-        or field.name == reading.text_field
-        or any(is_kind(field.type) for is_kind in is_text)
-    ]
+# Any: pyarrow's fields and batches, and what a row holds.
+def _values(
+    file: Path, batch: Any, before: int, is_read: Callable[[Any], bool]
+) -> list[dict[str, Any]]:
+    """Return the rows of a batch, which was read behind so many others."""
     with _rows_named(file, batch, before):
-        columns = batch.select(read)
+        columns = batch.select([place for place, one in enumerate(batch.schema) if is_read(one)])
         columns.validate(full=True)
         rows: list[dict[str, Any]] = columns.to_pylist()
-    return [dict.fromkeys(names) | row for row in rows]
+    return rows
 
 
 # Any: pyarrow's batches.

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import random
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -439,6 +440,29 @@ def test_a_column_beside_the_text_may_hold_what_python_has_no_value_for(
     save_table(path, table.rename_columns(["text", "author", "day", "zone"]))
     with pytest.raises(Unreadable, match="rows 1 to 2"):
         list(every(tmp_path))
+
+
+def test_one_large_group_of_rows_is_read_in_pieces_and_pictures_are_not(tmp_path: Path) -> None:
+    rows, chance = 1024, random.Random(0)
+    table = pa.table(
+        {
+            "text": [chance.randbytes(1 << 14).hex() for _ in range(rows)],
+            "image": pa.array([chance.randbytes(1 << 16) for _ in range(rows)], pa.binary()),
+            "messages": pa.array([[{"role": None}]] * rows),
+        }
+    )
+    pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=rows, compression=None)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        texts = sum(1 for _ in every(tmp_path))
+        divided = split(tmp_path)
+    finally:
+        pa.set_memory_pool(usual)
+    assert (texts, divided.keys_left_out) == (rows, False)
+    # Of texts of 32 MiB a quarter is one batch of rows; pictures have 64 MiB.
+    assert pool.max_memory() < 64 << 20
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "archive.tar.gz", "archive.tar.zst"])
