@@ -53,7 +53,7 @@ BESIDE = ("system", "history", "tools")
 # Every column of which a row is read; of others only the names, and texts to be named in errors.
 READ = frozenset(
     name
-    for names in (*FORMS, IDS, AUTHORS, LICENCES, NESTED, BESIDE, ("input", "label"))
+    for names in (*FORMS, IDS, AUTHORS, LICENCES, NESTED, BESIDE, ("input", "label", "functions"))
     for name in names
 )
 KNOWN = (
@@ -252,14 +252,18 @@ def _content(row: Row, where: str, text_field: str | None, whole: bool) -> Docum
 
 
 def _marked(row: Row) -> str:
-    """Name what is marked as not to be learnt: an answer that nobody liked, or a turn."""
+    """Name what would not be learnt: an answer that nobody liked, a turn, older kinds of calls."""
     if row.get("label") is False:
         return "label false, beside an answer"
     turns = [turn for name in ("messages", "conversations") for turn in _listed(row.get(name))]
+    if turns and row.get("functions"):
+        return "functions beside a conversation, which would not be written"
     for turn in turns:
         who = turn.get("role", turn.get("from"))
         if who == "function_call":
             return "a turn of function_call, which would not be learnt"
+        if turn.get("function_call"):
+            return f"a turn of {who} with a function_call, which would not be learnt"
         for key in LEARNT_IF:
             if who in LEARNT_OF and turn.get(key) in (0, False):
                 return f"a turn of {who} with {key} {json.dumps(turn[key])}"

@@ -186,7 +186,8 @@ def _count(text: texts.TextFolder) -> dict[str, object]:
                 f"{text.path}/{one.file}:{one.number}",
                 found=one.marked,
                 expected="rows of which every answer is to be learnt",
-                next="leave the row out, or what marks it; write calls as tool_calls of messages",
+                next="leave the row out, or what marks it; write calls as tool_calls of messages, "
+                "and functions as tools",
             )
         takes_in = takes_in or one.takes_in
         counts["documents"] += 1

@@ -143,6 +143,11 @@ ASKED, ANSWERED = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "
             },
             "function_call",
         ),
+        (
+            {"messages": [ASKED, {**ANSWERED, "function_call": {"name": "add", "arguments": ""}}]},
+            "assistant with a function_call",
+        ),
+        ({"messages": [ASKED, ANSWERED], "functions": [{"name": "add"}]}, "functions beside"),
     ],
 )
 def test_what_a_row_says_is_not_to_be_learnt_is_not_taken_in(
