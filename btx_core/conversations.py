@@ -39,6 +39,8 @@ ASSISTANT = "assistant"
 # Stands behind a part of a conversation to see whether the template writes it.
 FIRST_MARK = 7203594100000000
 COLUMN = "in the column tools"
+# What a message says before its content, by the names that templates and servers have for it.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 # What a template raises for a conversation that it does not take.
 REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
 # Characters (start, stop) of a text.
@@ -206,8 +208,8 @@ def _with_marks(
 ) -> tuple[list[Message], list[Tool], dict[str, str]]:
     """Return a conversation with a mark behind each part, and by mark what it stands for.
 
-    Parts are what each message says and calls, and each tool. Marks are digits, which no template
-    changes.
+    Parts are what each message says and calls, what the last one thinks, and each tool. Marks are
+    digits, which no template changes.
     """
     parts: dict[str, str] = {}
 
@@ -223,6 +225,11 @@ def _with_marks(
         content, calls = message.get("content"), message.get("tool_calls")
         if isinstance(content, str) and content.strip():
             copy["content"] = content + mark(named)
+        # Thoughts of earlier turns are the template's to forget.
+        thoughts = [key for key in THOUGHTS if isinstance(message.get(key), str) and message[key]]
+        if thoughts and number == len(messages):
+            digits = mark(f"{thoughts[0]} of {named}")
+            copy |= {key: message[key] + digits for key in thoughts}
         if isinstance(calls, list | tuple):
             copy["tool_calls"] = [
                 _marked(call, mark(f"call {which} in {named}"), "arguments")

@@ -308,6 +308,24 @@ def test_a_tool_that_the_template_leaves_out_is_refused_by_its_row(
         assert "write the tools into a message instead" in refusal.value.next
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_what_the_last_message_thinks_is_written_or_refused_by_its_row(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, key: str
+) -> None:
+    plain, thinks = messages(CONVERSATIONS[0]), {key: "Two and two."}
+    early = [plain[1], {**plain[2], **thinks}, plain[1], plain[2]]
+    rows = [{"messages": plain}, {"messages": early}]
+    folder = corpus(tmp_path, [*rows, {"messages": [*plain[:2], {**plain[2], **thinks}]}])
+    said, thought = "{{ m['content'] }}{{ eos_token }}{% end", f"{{{{ m['{key}'] }}}}"
+    last_thought = f"{{% if loop.last %}}{thought}{{% endif %}}"
+    tokenizer.chat_template = MARKED.replace(said, f"{last_thought}{said}")
+    assert Tokens.of(folder, tokenizer)
+    tokenizer.chat_template = MARKED
+    with pytest.raises(Unreadable, match=f"found {key} of message 3 of the assistant") as refusal:
+        Tokens.of(folder, tokenizer)
+    assert refusal.value.subject.endswith("jsonl:3")
+
+
 CALLS_BY = {
     "an object to JSON": "{{ c['arguments'] | tojson }}",
     "JSON as it is": "{{ c['arguments'] }}",
