@@ -352,6 +352,14 @@ def _conversation(messages: Sequence[Any], row: Row, where: str, whole: bool) ->
             case {"role": str()} if _said(message) is not None:
                 # A table gives every message every key that any of them has.
                 said.append({key: v for key, v in message.items() if v is not None})
+            case {"role": str(), "content": [*parts]}:
+                strange = next(part for part in parts if _text_part(part) is None)
+                raise Unreadable(
+                    where,
+                    found=f"a part {strange!r:.60} of a message",
+                    expected='{"type": "text", "text": ...}',
+                    next="leave the conversation out, or what is no text in it",
+                )
             case _:
                 raise Unreadable(
                     where,

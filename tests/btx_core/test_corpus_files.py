@@ -328,6 +328,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
         ("a.jsonl", b'{"text": "sound"}\n{"text": "\\ud83d"}\n', r"jsonl:2\n.*half of a character"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": "\\udc00"}]}', "assistant"),
         ("a.jsonl", b'{"messages": [{"role": "user"}]}', "a message"),
+        (
+            "a.jsonl",
+            b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "What is shown '
+            b'on this picture?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]}]}',
+            "a part {'type': 'image_url'",
+        ),
         ("a.jsonl", b'\n["text"]\n', "jsonl:2"),
         ("a.jsonl", b"[" * 100_000, "jsonl:1"),
         ("a.json", b'[{"text": "a"}, {"text": "b"', "item 2"),
