@@ -56,6 +56,8 @@ READ = frozenset(
     for names in (*FORMS, IDS, AUTHORS, LICENCES, NESTED, BESIDE, ("input", "label", "functions"))
     for name in names
 )
+# Characters in which two rows are looked for.
+FIRST_LINES = 1 << 20
 KNOWN = (
     '{"text"}, {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or '
     '{"messages"}'
@@ -474,6 +476,27 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
 def is_of_known_form(row: object) -> bool:
     """Whether a row has the columns of a known form, whatever stands in them."""
     return isinstance(row, Mapping) and any(form.keys() <= row.keys() for form in FORMS)
+
+
+def are_rows(text: str, text_field: str | None = None) -> bool:
+    """Tell whether a text is rows of a corpus, by its first two lines.
+
+    Args:
+        text: of a file that is one document.
+        text_field: the column that holds the text of every row; None: one of the known forms.
+    """
+    if not text.lstrip().startswith("{"):
+        return False
+    lines = [line for line in text[:FIRST_LINES].splitlines() if line.strip()][:2]
+    return len(lines) == 2 and all(_is_row(line, text_field) for line in lines)
+
+
+def _is_row(line: str, text_field: str | None) -> bool:
+    try:
+        row = any_json(line)
+    except ValueError:
+        return False
+    return is_of_known_form(row) or (isinstance(row, Mapping) and text_field in row)
 
 
 def _wrong_kind(row: Row, text_field: str | None) -> str:
