@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,16 @@ def test_rows_under_a_name_of_text_are_no_single_document(
         add_data(workspace, f"rows-{len(name)}", source, STATED, text_field="body")
     # What is in no known form may be the records of a program.
     assert add_data(workspace, f"rows-{len(name)}", source, STATED).created
+
+
+def test_nobody_is_told_to_ask_for_a_number_who_asked_for_one(tmp_path: Path, btx: Any) -> None:
+    written(tmp_path / "same.jsonl", [{"text": "the same"}] * 20)
+    unasked = btx(tmp_path, "data", "suggest", "same.jsonl").stdout
+    assert unasked.startswith("one domain")
+    assert "--domains" in unasked
+    asked = btx(tmp_path, "data", "suggest", "same.jsonl", "--domains", "2").stdout
+    assert asked.startswith("one domain")
+    assert "--domains" not in asked
 
 
 def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(
