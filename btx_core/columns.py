@@ -50,6 +50,14 @@ LEARNT_OF = ("assistant", "gpt")
 SYSTEM_ROLES = ("system", "developer")
 # What may stand beside a prompt or a conversation, and is learnt from with it.
 BESIDE = ("system", "history", "tools")
+# Every column of which a row is read; of others only the names, and texts to be named in errors.
+READ = frozenset(
+    name
+    for names in (*FORMS, IDS, AUTHORS, LICENCES, NESTED, BESIDE, ("input", "label", "functions"))
+    for name in names
+)
+# Characters in which two rows are looked for.
+FIRST_LINES = 1 << 20
 KNOWN = (
     '{"text"}, {"prompt", "answer"}, {"prompt", "completion"}, {"instruction", "output"} or '
     '{"messages"}'
@@ -246,14 +254,18 @@ def _content(row: Row, where: str, text_field: str | None, whole: bool) -> Docum
 
 
 def _marked(row: Row) -> str:
-    """Name what is marked as not to be learnt: an answer that nobody liked, or a turn."""
+    """Name what would not be learnt: an answer that nobody liked, a turn, older kinds of calls."""
     if row.get("label") is False:
         return "label false, beside an answer"
     turns = [turn for name in ("messages", "conversations") for turn in _listed(row.get(name))]
+    if turns and row.get("functions"):
+        return "functions beside a conversation, which would not be written"
     for turn in turns:
         who = turn.get("role", turn.get("from"))
         if who == "function_call":
             return "a turn of function_call, which would not be learnt"
+        if turn.get("function_call"):
+            return f"a turn of {who} with a function_call, which would not be learnt"
         for key in LEARNT_IF:
             if who in LEARNT_OF and turn.get(key) in (0, False):
                 return f"a turn of {who} with {key} {json.dumps(turn[key])}"
@@ -342,6 +354,14 @@ def _conversation(messages: Sequence[Any], row: Row, where: str, whole: bool) ->
             case {"role": str()} if _said(message) is not None:
                 # A table gives every message every key that any of them has.
                 said.append({key: v for key, v in message.items() if v is not None})
+            case {"role": str(), "content": [*parts]}:
+                strange = next(part for part in parts if _text_part(part) is None)
+                raise Unreadable(
+                    where,
+                    found=f"a part {strange!r:.60} of a message",
+                    expected='{"type": "text", "text": ...}',
+                    next="leave the conversation out, or what is no text in it",
+                )
             case _:
                 raise Unreadable(
                     where,
@@ -456,6 +476,27 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
 def is_of_known_form(row: object) -> bool:
     """Whether a row has the columns of a known form, whatever stands in them."""
     return isinstance(row, Mapping) and any(form.keys() <= row.keys() for form in FORMS)
+
+
+def are_rows(text: str, text_field: str | None = None) -> bool:
+    """Tell whether a text is rows of a corpus, by its first two lines.
+
+    Args:
+        text: of a file that is one document.
+        text_field: the column that holds the text of every row; None: one of the known forms.
+    """
+    if not text.lstrip().startswith("{"):
+        return False
+    lines = [line for line in text[:FIRST_LINES].splitlines() if line.strip()][:2]
+    return len(lines) == 2 and all(_is_row(line, text_field) for line in lines)
+
+
+def _is_row(line: str, text_field: str | None) -> bool:
+    try:
+        row = any_json(line)
+    except ValueError:
+        return False
+    return is_of_known_form(row) or (isinstance(row, Mapping) and text_field in row)
 
 
 def _wrong_kind(row: Row, text_field: str | None) -> str:

@@ -12,8 +12,8 @@ Shapes: T tokens, K spans.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,8 @@ import numpy as np
 from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
 
-from btx_core.columns import Document, Message, Unreadable
+from btx_core.columns import Document, Message, Tool, Unreadable
+from btx_core.files import any_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,6 +38,9 @@ FIXED_DAY = f"{{% macro {NOW}(format) %}}{{{{ format{DAY_PARTS} }}}}{{% endmacro
 ASSISTANT = "assistant"
 # Stands behind a part of a conversation to see whether the template writes it.
 FIRST_MARK = 7203594100000000
+COLUMN = "in the column tools"
+# What a message says before its content, by the names that templates and servers have for it.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 # What a template raises for a conversation that it does not take.
 REFUSALS = (TemplateError, AttributeError, KeyError, TypeError, ValueError)
 # Characters (start, stop) of a text.
@@ -52,11 +56,13 @@ class PartlyLearnt:
         learnt: (T,) whether a token is learnt and measured.
         text_bytes: (T,) bytes of text that each learnt token spells. A special token spells none:
             it is the template's, as the end token is a text's.
+        changes_calls: whether the arguments of calls are not written as they came.
     """
 
     ids: Sequence[int]
     learnt: NDArray[np.bool_]
     text_bytes: NDArray[np.uint32]
+    changes_calls: bool = False
 
 
 def template_digest(tokenizer: "PreTrainedTokenizerBase") -> str | None:
@@ -95,7 +101,7 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
 
     Raises:
         Unreadable: for a conversation that the tokenizer's chat template does not take, or of which
-            it leaves out what a message says or calls, and where there is no template.
+            it leaves out what a message says or calls or a tool, and where there is no template.
     """
     if not document.messages:
         start = len(document.prompt or "")
@@ -103,11 +109,14 @@ def encoded(document: Document, tokenizer: "PreTrainedTokenizerBase") -> PartlyL
     if not tokenizer.chat_template:
         raise no_template(document.where, "the tokenizer")
     chat = _Chat(document, tokenizer)
+    changes = chat.change_calls()
     text = chat.written(chat.messages)
     chat.refuse_left_out()
     if chat.marks_what_is_said and tokenizer.is_fast:
-        return _from_marks(chat, text, tokenizer)
-    return _from_spans(text, chat.spans(text), tokenizer)
+        tokens = _from_marks(chat, text, tokenizer)
+    else:
+        tokens = _from_spans(text, chat.spans(text), tokenizer)
+    return replace(tokens, changes_calls=changes)
 
 
 def no_template(where: str, of: str) -> Unreadable:
@@ -138,10 +147,69 @@ def _in_text(message: Message) -> Message:
     return {**message, "content": "\n".join(part["text"] for part in message["content"])}
 
 
-def _with_marks(messages: Sequence[Message]) -> tuple[list[Message], dict[str, str]]:
-    """Return messages with a mark behind what each says and calls, and by mark what it stands for.
+# Any: the arguments of a call, as its owner or as a template writes them.
+def _as_object(arguments: Any) -> Any:
+    """Return arguments that were written as JSON as the object that they are."""
+    try:
+        read = any_json(arguments) if isinstance(arguments, str) else None
+    except ValueError:
+        return arguments
+    return read if isinstance(read, Mapping) else arguments
 
-    Marks are digits, which no template changes.
+
+def _as_json(arguments: Any) -> Any:
+    """Return arguments that are an object as JSON."""
+    if isinstance(arguments, Mapping):
+        return json.dumps(arguments, ensure_ascii=False)
+    return arguments
+
+
+def _with_arguments(message: Message, changed: Callable[[Any], Any]) -> Message:
+    """Return a message whose calls have these arguments."""
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list | tuple):
+        return message
+    return {**message, "tool_calls": [_call_with(call, changed) for call in calls]}
+
+
+def _call_with(call: Any, changed: Callable[[Any], Any]) -> Any:
+    match call:
+        case {"function": Mapping() as function}:
+            return {**call, "function": _call_with(function, changed)}
+        case {"arguments": arguments}:
+            return {**call, "arguments": changed(arguments)}
+    return call
+
+
+def _arguments_of(messages: Sequence[Message]) -> Iterator[Any]:
+    """Yield the arguments of every call."""
+    for message in messages:
+        calls = message.get("tool_calls")
+        for call in calls if isinstance(calls, list | tuple) else ():
+            match call:
+                case {"function": {"arguments": arguments}} | {"arguments": arguments}:
+                    yield arguments
+
+
+def _is_miswritten(arguments: Any, text: str) -> bool:
+    """Tell whether a template wrote JSON as a string inside of JSON, or an object as Python does.
+
+    The first happens to JSON where it expects an object, the second to an object where it expects
+    JSON.
+    """
+    if isinstance(arguments, Mapping):
+        return bool(arguments) and repr(arguments) in text
+    is_json = isinstance(_as_object(arguments), Mapping)
+    return is_json and any(json.dumps(arguments, ensure_ascii=one) in text for one in (True, False))
+
+
+def _with_marks(
+    messages: Sequence[Message], tools: Sequence[Tool]
+) -> tuple[list[Message], list[Tool], dict[str, str]]:
+    """Return a conversation with a mark behind each part, and by mark what it stands for.
+
+    Parts are what each message says and calls, what the last one thinks, and each tool. Marks are
+    digits, which no template changes.
     """
     parts: dict[str, str] = {}
 
@@ -157,25 +225,34 @@ def _with_marks(messages: Sequence[Message]) -> tuple[list[Message], dict[str, s
         content, calls = message.get("content"), message.get("tool_calls")
         if isinstance(content, str) and content.strip():
             copy["content"] = content + mark(named)
+        # Thoughts of earlier turns are the template's to forget.
+        thoughts = [key for key in THOUGHTS if isinstance(message.get(key), str) and message[key]]
+        if thoughts and number == len(messages):
+            digits = mark(f"{thoughts[0]} of {named}")
+            copy |= {key: message[key] + digits for key in thoughts}
         if isinstance(calls, list | tuple):
             copy["tool_calls"] = [
-                _marked_call(call, mark(f"call {which} in {named}"))
+                _marked(call, mark(f"call {which} in {named}"), "arguments")
                 for which, call in enumerate(calls, 1)
             ]
         marked.append(copy)
-    return marked, parts
+    offered = [
+        _marked(tool, mark(f"tool {number} {COLUMN}"), "description")
+        for number, tool in enumerate(tools, 1)
+    ]
+    return marked, offered, parts
 
 
-# Any: a call as its owner writes it.
-def _marked_call(call: Any, mark: str) -> Any:
-    """Return a call with a mark behind its name and its arguments: a template may write one."""
-    if not isinstance(call, Mapping):
-        return f"{call}{mark}"
-    if isinstance(call.get("function"), Mapping):
-        return {**call, "function": _marked_call(call["function"], mark)}
-    given = call.get("arguments")
-    arguments = {**given, mark: mark} if isinstance(given, Mapping) else f"{given or ''}{mark}"
-    return {**call, "name": f"{call.get('name', '')}{mark}", "arguments": arguments}
+# Any: a call or a tool as its owner writes it.
+def _marked(one: Any, mark: str, key: str) -> Any:
+    """Return a call or a tool with a mark behind its name and a key: a template may write one."""
+    if not isinstance(one, Mapping):
+        return f"{one}{mark}"
+    if isinstance(one.get("function"), Mapping):
+        return {**one, "function": _marked(one["function"], mark, key)}
+    given = one.get(key)
+    value = {**given, mark: mark} if isinstance(given, Mapping) else f"{given or ''}{mark}"
+    return {**one, "name": f"{one.get('name', '')}{mark}", key: value}
 
 
 class _Chat:
@@ -197,9 +274,9 @@ class _Chat:
     def applied(self, messages: Sequence[Message], **arguments: Any) -> Any:
         """Apply the template. Raises Unreadable where it does not take the messages."""
         listed = [dict(message) for message in messages]
-        given = {"tools": self.tools, "chat_template": self.template}
+        given = {"tools": self.tools, "chat_template": self.template, **arguments}
         try:
-            return self.tokenizer.apply_chat_template(listed, **given, **arguments)
+            return self.tokenizer.apply_chat_template(listed, **given)
         except REFUSALS as error:
             raise self._refused(error) from None
 
@@ -207,6 +284,25 @@ class _Chat:
         """Return the messages as the template writes them; `asks`: up to where one is answered."""
         text: str = self.applied(messages, tokenize=False, add_generation_prompt=asks)
         return text
+
+    def change_calls(self) -> bool:
+        """Give calls their arguments as the template takes them: as objects, or as JSON.
+
+        Returns:
+            Whether they came otherwise.
+        """
+        if not any(True for _ in _arguments_of(self.messages)):
+            return False
+        for changed in (None, _as_object, _as_json):
+            messages = [_with_arguments(one, changed) if changed else one for one in self.messages]
+            try:
+                text = self.written(messages)
+            except Unreadable:
+                continue
+            if not any(_is_miswritten(given, text) for given in _arguments_of(messages)):
+                self.messages = messages
+                return changed is not None
+        return False
 
     def spans(self, text: str) -> list[Span]:
         """Return what the assistant says of the whole text, message by message."""
@@ -229,23 +325,26 @@ class _Chat:
         return spans
 
     def refuse_left_out(self) -> None:
-        """Refuse a conversation of which the template leaves out what a message says or calls.
+        """Refuse a conversation of which the template leaves out a message, a call or a tool.
 
         What it changes is its own: it may strip blanks, write JSON, or forget earlier thoughts.
         """
-        messages, parts = _with_marks(self.messages)
+        messages, tools, parts = _with_marks(self.messages, self.tools or [])
         try:
-            text = self.written(messages)
+            text = self.applied(messages, tools=tools or None, tokenize=False)
         except Unreadable:
             # A template that looks into what is said does not take the marks.
             return
         left_out = [part for mark, part in parts.items() if mark not in text]
         if left_out:
+            in_column = left_out[0].endswith(COLUMN)
+            other_way = "write the tools into a message instead, " if in_column else ""
             raise Unreadable(
                 self.document.where,
                 found=f"{left_out[0]}, which the chat template does not write",
-                expected="a template that writes what every message says and calls",
-                next="leave the conversation out, or register the seed anew with such a template",
+                expected="a template that writes what every message says and calls, and every tool",
+                next=f"leave the conversation out, {other_way}or register the seed anew with such "
+                "a template",
             )
 
     def _refused(self, error: Exception) -> Unreadable:

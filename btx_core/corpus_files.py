@@ -16,17 +16,28 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
-from btx_core.columns import CONVERSATION, Document, Unreadable, document, is_of_known_form
+from btx_core.columns import (
+    CONVERSATION,
+    READ,
+    Document,
+    Unreadable,
+    document,
+    is_of_known_form,
+)
 from btx_core.files import any_json
 
 READ_BYTES = 1 << 20
+# How a text is opened of which a line may hold what is no UTF-8, and how that is written again.
+KEEPS_BYTES = "surrogateescape"
 # Rows of a table that are in memory at a time.
 ROWS = 256
 BLANKS = re.compile(r"[ \t\r\n,]*")
@@ -82,6 +93,25 @@ def documents(file: Path, reading: Reading) -> Iterator[Document]:
 
     Raises:
         Unreadable: naming the file, and the line or row, for what is no text.
+    """
+    for one in readable(file, reading):
+        if isinstance(one, Unreadable):
+            raise one
+        yield one
+
+
+def readable(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
+    """Read what can be read of one file.
+
+    Args:
+        file: the file.
+        reading: how.
+
+    Yields:
+        Its documents, in their order; in the place of a row that is none, the error that names it.
+
+    Raises:
+        Unreadable: where nothing behind can be read.
     """
     if reading.older:
         yield from _json_lines(file, reading) if file.suffix == ".jsonl" else _whole(file, reading)
@@ -140,7 +170,7 @@ def holds_keys_of_other_rows(file: Path, reading: Reading) -> bool:
     if form_of(file) == "arrow" and not _is_of_dataset(file):
         return False
     types = pyarrow_module(file, "pyarrow.types")
-    with table_batches(file) as (schema, batches):
+    with table_batches(file, lambda one: one.name in CONVERSATION) as (schema, batches):
         names = [name for name in schema.names if name in CONVERSATION]
         names = [name for name in names if types.is_nested(schema.field(name).type)]
         if not names:
@@ -182,12 +212,14 @@ def _refuse_pointer(file: Path) -> None:
         )
 
 
-def _whole(file: Path, reading: Reading) -> Iterator[Document]:
+def _whole(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     """Read a file that is one document; nothing where it is blank."""
     with _errors_named(file), _opened(file) as stream:
-        content = stream.read()
-    if not reading.older and b"\0" in content[:READ_BYTES]:
-        raise _binary(file, content)
+        content = stream.read(READ_BYTES)
+        # An archive or weights may be larger than the memory.
+        if not reading.older and b"\0" in content:
+            raise _binary(file, content)
+        content += stream.read()
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -198,15 +230,24 @@ def _whole(file: Path, reading: Reading) -> Iterator[Document]:
         yield Document(text)
 
 
-def _json_lines(file: Path, reading: Reading) -> Iterator[Document]:
+def _json_lines(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     for number, line in enumerate(lines_of(file, reading), 1):
         if line.strip():
             where = f"{file}:{number}"
-            yield _document(_parsed(line, where), where, number, reading)
+            try:
+                row = _parsed(line, where)
+            except Unreadable as error:
+                yield error
+            else:
+                yield _document(row, where, number, reading)
 
 
-def _document(row: object, where: str, number: int, reading: Reading) -> Document:
-    return document(row, where, number, reading.text_field, whole=reading.takes_all_in)
+def _document(row: object, where: str, number: int, reading: Reading) -> Document | Unreadable:
+    """Return the document of a row, or the error that says why it is none."""
+    try:
+        return document(row, where, number, reading.text_field, whole=reading.takes_all_in)
+    except Unreadable as error:
+        return error
 
 
 def items_of(file: Path, reading: Reading) -> Iterator[object]:
@@ -219,7 +260,7 @@ def items_of(file: Path, reading: Reading) -> Iterator[object]:
             yield values.value(number)
 
 
-def _json(file: Path, reading: Reading) -> Iterator[Document]:
+def _json(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     """Read an array of rows, or rows one after another; any other JSON file is one text."""
     number = 0
     with opened_text(file, reading) as stream:
@@ -241,19 +282,20 @@ def _json(file: Path, reading: Reading) -> Iterator[Document]:
             )
 
 
-def _lone_object(row: object, file: Path, reading: Reading) -> Iterator[Document]:
+def _lone_object(row: object, file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     """Read a file that holds one JSON value: a row where it has a row's form, else text."""
-    try:
-        yield _document(row, f"{file}, item 1", 1, reading)
-    except Unreadable:
-        if reading.takes_all_in and isinstance(row, Mapping):
-            if is_of_known_form(row):
-                raise
-            _refuse_rows_inside(row, file)
-            # Beside other files it may be the settings of a program: text.
-            if _is_alone(file):
-                raise
-        yield from _whole(file, reading)
+    one = _document(row, f"{file}, item 1", 1, reading)
+    if isinstance(one, Document):
+        yield one
+        return
+    if reading.takes_all_in and isinstance(row, Mapping):
+        if is_of_known_form(row):
+            raise one
+        _refuse_rows_inside(row, file)
+        # Beside other files it may be the settings of a program: text.
+        if _is_alone(file):
+            raise one
+    yield from _whole(file, reading)
 
 
 def _refuse_rows_inside(row: Mapping[str, Any], file: Path) -> None:
@@ -332,43 +374,104 @@ def delimiter_of(file: Path) -> str:
     return TABLES[suffix.lower()]
 
 
-def _rows(file: Path, reading: Reading) -> Iterator[Document]:
-    """Read a table of text, whose first line names the columns."""
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table of text.
+
+    Attributes:
+        number: of it; the row that names the columns is 0.
+        line: its last line.
+        cells: of it; of a blank line none.
+        lines: of the file, as they stand.
+        unreadable: why it is no row; its cells then do not count.
+    """
+
+    number: int
+    line: int
+    cells: Sequence[str]
+    lines: str
+    unreadable: Unreadable | None = None
+
+
+class _LinesOfRow:
+    """The lines of a table, of which those of one row are known and can be read again."""
+
+    def __init__(self, stream: TextIOWrapper) -> None:
+        self.stream = stream
+        self.row: list[str] = []
+        self.again: deque[str] = deque()
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.again.popleft() if self.again else next(self.stream)
+        self.row.append(line)
+        self.number += 1
+        return line
+
+    def go_back_behind_the_first(self) -> None:
+        self.again.extendleft(reversed(self.row[1:]))
+        self.number -= len(self.row) - 1
+        del self.row[1:]
+
+
+def rows_of(file: Path, reading: Reading) -> Iterator[TableRow]:
+    """Yield the rows of a table of text; behind a line that begins none, the next line is read."""
     csv.field_size_limit(1 << 30)
-    with opened_text(file, reading) as stream:
-        # What is read as one row may be many lines.
+    with opened_text(file, reading, errors=KEEPS_BYTES) as stream:
+        lines = _LinesOfRow(stream)
         # Not strict, a quote that is never closed takes all that follows into its cell.
-        strict = reading.takes_all_in
-        table = csv.reader(stream, delimiter=delimiter_of(file), strict=strict)
-        first_line = 1
-        try:
-            names = next(table, [])
-            first_line = table.line_num + 1
-            _refuse_other_delimiter(file, names, reading)
-            for number, cells in enumerate(table, 1):
-                first_line = table.line_num + 1
-                if not cells:
-                    continue
-                where = f"{file}:{table.line_num}"
-                if len(cells) != len(names):
-                    raise Unreadable(
-                        where,
-                        found=f"{len(cells)} cells",
-                        expected=f"{len(names)}, as in the first line",
-                        next="fix the line",
-                    )
-                row = dict(zip(names, cells, strict=True))
-                yield _document(row, where, number, reading)
-        except csv.Error as error:
-            raise Unreadable(
-                f"{file}:{first_line}",
-                found=str(error),
-                expected="comma-separated values",
+        table = csv.reader(lines, delimiter=delimiter_of(file), strict=reading.takes_all_in)
+        for number in count():
+            lines.row.clear()
+            unreadable = None
+            try:
+                cells = next(table, None)
+            except csv.Error as error:
+                cells = []
+                lines.go_back_behind_the_first()
+                unreadable = Unreadable(
+                    f"{file}:{lines.number}",
+                    found=str(error),
+                    expected="comma-separated values",
+                    next="fix the line",
+                )
+            if cells is None:
+                return
+            text = "".join(lines.row)
+            unreadable = unreadable or _no_utf8_in(text, f"{file}:{lines.number}")
+            yield TableRow(number, lines.number, cells, text, unreadable)
+
+
+def _rows(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
+    """Read a table of text, whose first line names the columns."""
+    rows = rows_of(file, reading)
+    head = next(rows, None)
+    if head is None:
+        return
+    if head.unreadable:
+        raise head.unreadable
+    names = head.cells
+    _refuse_other_delimiter(file, names, reading)
+    for row in rows:
+        where = f"{file}:{row.line}"
+        if row.unreadable:
+            yield row.unreadable
+        elif row.cells and len(row.cells) != len(names):
+            yield Unreadable(
+                where,
+                found=f"{len(row.cells)} cells",
+                expected=f"{len(names)}, as in the first line",
                 next="fix the line",
-            ) from None
+            )
+        elif row.cells:
+            values = dict(zip(names, row.cells, strict=True))
+            yield _document(values, where, row.number, reading)
 
 
-def _refuse_other_delimiter(file: Path, names: list[str], reading: Reading) -> None:
+def _refuse_other_delimiter(file: Path, names: Sequence[str], reading: Reading) -> None:
     """Refuse a table of one column, in whose name the columns seem to be divided otherwise."""
     if len(names) != 1 or names[0] == reading.text_field:
         return
@@ -382,26 +485,56 @@ def _refuse_other_delimiter(file: Path, names: list[str], reading: Reading) -> N
             )
 
 
-def _parquet(file: Path, reading: Reading) -> Iterator[Document]:
-    with table_batches(file) as (_, batches):
-        yield from _documents_of_batches(file, batches, reading)
+def _parquet(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
+    with table_batches(file, _is_read_by(reading, file)) as (schema, batches):
+        yield from _documents_of_batches(file, schema.names, batches, reading)
 
 
-def _arrow(file: Path, reading: Reading) -> Iterator[Document]:
+def _arrow(file: Path, reading: Reading) -> Iterator[Document | Unreadable]:
     """Read a file of the `datasets` library, which streams batches; other tools write an index."""
     if _is_of_dataset(file):
-        with table_batches(file) as (_, batches):
-            yield from _documents_of_batches(file, batches, reading)
+        with table_batches(file) as (schema, batches):
+            yield from _documents_of_batches(file, schema.names, batches, reading)
 
 
-# Any: pyarrow's schema and batches.
+# Any: pyarrow's fields.
+def _is_read_by(reading: Reading, file: Path) -> Callable[[Any], bool]:
+    """Return what tells whether a column of a table is read.
+
+    Of columns that mean nothing and hold no text only the names are there: a day that no calendar
+    has in one of them is nobody's concern, and pictures or vectors take long to read.
+    """
+    types = pyarrow_module(file, "pyarrow.types")
+    is_text = (types.is_string, types.is_large_string, types.is_string_view)
+    names = READ | {reading.text_field}
+
+    def is_read(field: Any) -> bool:
+        return field.name in names or any(is_kind(field.type) for is_kind in is_text)
+
+    return is_read
+
+
+# Any: pyarrow's schema, fields and batches.
 @contextmanager
-def table_batches(file: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
-    """Open a Parquet or Arrow file: its schema, and its batches one after another."""
+def table_batches(
+    file: Path, is_read: Callable[[Any], bool] | None = None
+) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """Open a Parquet or Arrow file.
+
+    Args:
+        file: the file.
+        is_read: tells which columns are read at least; None: all.
+
+    Yields:
+        Its whole schema, and its batches one after another.
+    """
     if form_of(file) == "parquet":
         module = pyarrow_module(file, "pyarrow.parquet")
-        with _errors_named(file), module.ParquetFile(file) as parquet:
-            yield parquet.schema_arrow, parquet.iter_batches(ROWS)
+        # In pieces: the rows of one group may be larger than the memory.
+        with _errors_named(file), module.ParquetFile(file, buffer_size=READ_BYTES) as parquet:
+            schema = parquet.schema_arrow
+            names = [field.name for field in schema if is_read is None or is_read(field)]
+            yield schema, parquet.iter_batches(ROWS, columns=names or None)
         return
     arrow, ipc = pyarrow_module(file, "pyarrow"), pyarrow_module(file, "pyarrow.ipc")
     # Not mapped: past the end of a file that was cut, a map ends the program.
@@ -428,13 +561,14 @@ def _is_of_dataset(file: Path) -> bool:
 
 # Any: pyarrow's batches.
 def _documents_of_batches(
-    file: Path, batches: Iterator[Any], reading: Reading
-) -> Iterator[Document]:
-    number = 0
+    file: Path, names: Sequence[str], batches: Iterator[Any], reading: Reading
+) -> Iterator[Document | Unreadable]:
+    number, is_read = 0, _is_read_by(reading, file)
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS):
-            for row in _values(file, batch.slice(start, ROWS), number):
+            for values in _values(file, batch.slice(start, ROWS), number, is_read):
                 number += 1
+                row = dict.fromkeys(names) | values
                 for name in CONVERSATION:
                     if name in row:
                         row[name] = _without_keys_of_other_rows(row[name])
@@ -452,12 +586,15 @@ def _without_keys_of_other_rows(value: object) -> object:
     return value
 
 
-# Any: pyarrow's batches, and what a row holds.
-def _values(file: Path, batch: Any, before: int) -> list[dict[str, Any]]:
+# Any: pyarrow's fields and batches, and what a row holds.
+def _values(
+    file: Path, batch: Any, before: int, is_read: Callable[[Any], bool]
+) -> list[dict[str, Any]]:
     """Return the rows of a batch, which was read behind so many others."""
     with _rows_named(file, batch, before):
-        batch.validate(full=True)
-        rows: list[dict[str, Any]] = batch.to_pylist()
+        columns = batch.select([place for place, one in enumerate(batch.schema) if is_read(one)])
+        columns.validate(full=True)
+        rows: list[dict[str, Any]] = columns.to_pylist()
     return rows
 
 
@@ -467,7 +604,7 @@ def _rows_named(file: Path, batch: Any, before: int) -> Iterator[None]:
     """Turn what pyarrow raises of a batch into an error that names its rows."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, OverflowError) as error:
         raise Unreadable(
             f"{file}, rows {before + 1} to {before + batch.num_rows}",
             found=f"{type(error).__name__}: {error}"[:160],
@@ -476,7 +613,7 @@ def _rows_named(file: Path, batch: Any, before: int) -> Iterator[None]:
         ) from None
 
 
-_READERS: Mapping[str, Callable[[Path, Reading], Iterator[Document]]] = {
+_READERS: Mapping[str, Callable[[Path, Reading], Iterator[Document | Unreadable]]] = {
     "arrow": _arrow,
     "csv": _rows,
     "json": _json,
@@ -518,12 +655,12 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def opened_text(file: Path, reading: Reading) -> Iterator[TextIOWrapper]:
+def opened_text(file: Path, reading: Reading, errors: str = "strict") -> Iterator[TextIOWrapper]:
     """Open a file's text; a line ends where the file says so, and nowhere inside of a string."""
     encoding = "utf-8" if reading.older else "utf-8-sig"
     with _errors_named(file), _opened_for(file, reading) as stream:
         newline = "" if form_of(file) == "csv" else None
-        with TextIOWrapper(stream, encoding=encoding, newline=newline) as text:
+        with TextIOWrapper(stream, encoding=encoding, errors=errors, newline=newline) as text:
             try:
                 yield text
             except UnicodeDecodeError:
@@ -536,7 +673,7 @@ def _opened_for(file: Path, reading: Reading) -> Any:  # a context manager of a 
 
 def lines_of(file: Path, reading: Reading) -> Iterator[str]:
     """Yield the lines of a text, as they were before they were compressed."""
-    with opened_text(file, reading) as stream:
+    with opened_text(file, reading, errors=KEEPS_BYTES) as stream:
         yield from stream
 
 
@@ -597,7 +734,24 @@ def _binary(file: Path, content: bytes) -> Unreadable:
     )
 
 
+def _no_utf8_in(text: str, where: str) -> Unreadable | None:
+    """Return the error for a text that was read with what is no UTF-8; None for any other."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        position = len(text[: error.start].encode())
+        return Unreadable(
+            where,
+            found=f"byte {position} of the line is no UTF-8",
+            expected="UTF-8 text",
+            next="convert the file to UTF-8, or fix the line",
+        )
+    return None
+
+
 def _parsed(line: str, where: str) -> object:
+    if no_utf8 := _no_utf8_in(line, where):
+        raise no_utf8
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:

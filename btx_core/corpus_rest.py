@@ -12,19 +12,19 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from io import TextIOWrapper
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from btx_core.corpus_files import (
+    KEEPS_BYTES,
     ROWS,
     Reading,
     delimiter_of,
     form_of,
     items_of,
     lines_of,
-    opened_text,
     pyarrow_module,
+    rows_of,
     table_batches,
 )
 
@@ -76,39 +76,45 @@ def _write_items(source: Path, target: Path, reading: Reading, gone: Gone) -> bo
 
 
 def _write_table(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
-    delimiter, stays = delimiter_of(source), False
-    with opened_text(source, reading) as stream, _created(source, target, newline="") as file:
-        table = csv.reader(stream, delimiter=delimiter)
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        writer.writerow(next(table, []))
-        for number, cells in enumerate(table, 1):
-            if cells and number not in gone:
-                writer.writerow(cells)
-                stays = True
+    stays = False
+    with _created(source, target, newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter_of(source), lineterminator="\n")
+        for row in rows_of(source, reading):
+            if row.unreadable:
+                file.write(row.lines)
+            elif row.cells and row.number not in gone:
+                writer.writerow(row.cells)
+            else:
+                continue
+            stays = stays or row.number > 0
     return _whether(target, stays)
 
 
 def _write_columns(source: Path, target: Path, reading: Reading, gone: Gone) -> bool:
     """Write a Parquet or Arrow file, a few hundred rows at a time."""
-    arrow = pyarrow_module(source, "pyarrow")
-    stays, writer = False, None
+    arrow, number, writer = pyarrow_module(source, "pyarrow"), 0, None
     with table_batches(source) as (schema, batches):
-        rows = (row for number, row in enumerate(_rows(batches), 1) if number not in gone)
-        while several := list(islice(rows, ROWS)):
-            table = arrow.Table.from_pylist(several, schema=schema)
-            writer = writer or _table_writer(source, target, schema)
-            writer.write_table(table)
-            stays = True
+        for batch in batches:
+            for start in range(0, batch.num_rows, ROWS):
+                rows = batch.slice(start, ROWS)
+                stay = [number + one not in gone for one in range(1, rows.num_rows + 1)]
+                number += rows.num_rows
+                if any(stay):
+                    columns = [_anew(source, one) for one in rows.filter(arrow.array(stay)).columns]
+                    writer = writer or _table_writer(source, target, schema)
+                    writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
     if writer is not None:
         writer.close()
-    return stays
+    return writer is not None
 
 
-# Any: pyarrow's batches and writers.
-def _rows(batches: Iterator[Any]) -> Iterator[Mapping[str, Any]]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, ROWS):
-            yield from batch.slice(start, ROWS).to_pylist()
+# Any: an array of pyarrow.
+def _anew(source: Path, column: Any) -> Any:
+    """Return a column that holds nothing of what was filtered out of it."""
+    # A filter copies numbers and times, some of which Python has no value for.
+    if pyarrow_module(source, "pyarrow.types").is_primitive(column.type):
+        return column
+    return pyarrow_module(source, "pyarrow").array(column.to_pylist(), type=column.type)
 
 
 def _table_writer(source: Path, target: Path, schema: Any) -> Any:
@@ -125,7 +131,7 @@ def _created(source: Path, target: Path, newline: str | None = "\n") -> Iterator
     """Open a new file of text, compressed as the source is."""
     with (
         _created_bytes(source, target) as stream,
-        TextIOWrapper(stream, encoding="utf-8", newline=newline) as text,
+        TextIOWrapper(stream, encoding="utf-8", errors=KEEPS_BYTES, newline=newline) as text,
     ):
         yield text
 

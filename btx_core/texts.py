@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from btx_core import corpus_files
-from btx_core.columns import AboutDocument, Document, Unreadable
+from btx_core.columns import AboutDocument, Document, Unreadable, are_rows
 from btx_core.corpus_files import TODAYS, Reading
 
 HELDOUT = "heldout"
@@ -67,6 +67,7 @@ class IndexedDocument:
         is_conversation: whether it has messages.
         takes_in: whether it holds what stood in columns beside its text.
         marked: what its row says is not to be learnt; empty: nothing.
+        holds_rows: whether it is a file of text and its text is rows of JSON.
     """
 
     file: str
@@ -77,6 +78,7 @@ class IndexedDocument:
     is_conversation: bool
     takes_in: bool = False
     marked: str = ""
+    holds_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
     Raises:
         Unreadable: naming the first file and line that is no text.
     """
+    text_field = text_folder(source).reading.text_field
     for file, document in every_document(source):
         yield IndexedDocument(
             file=file,
@@ -275,6 +278,7 @@ def documents_of(source: AnyText) -> Iterator[IndexedDocument]:
             is_conversation=bool(document.messages),
             takes_in=document.takes_in,
             marked=document.marked,
+            holds_rows=document.number is None and are_rows(document.text, text_field),
         )
 
 

@@ -46,6 +46,8 @@ TOKEN_TYPES: Mapping[str, type[np.unsignedinteger[Any]]] = {
 META = "tokens.json"
 # In keys and digests: once a message in parts was written as the template writes a list.
 PARTS = "parts as text"
+# Likewise: once the arguments of a call were written as they came.
+CALLS = "calls as the template takes them"
 # Of tokenizers that the tokenizers library runs, whatever class reads them.
 FAST = "TokenizersBackend"
 
@@ -252,7 +254,7 @@ class _Writer:
         self.template = None if divided.folder.reading.older else template_digest(tokenizer)
         named = f"{FORM} {divided.digest} {self.tokenizer_digest}"
         if self.template:
-            named += f" {self.template} {PARTS}"
+            named += f" {self.template} {PARTS} {CALLS}"
         self.key = hashlib.sha256(named.encode()).hexdigest()[:32]
 
     def write(self, folder: Path) -> None:
@@ -269,8 +271,9 @@ class _Writer:
         digests = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
         meta = {"form": FORM, "type": self.type, "files": digests}
         if train.conversations + heldout.conversations:
-            in_parts = train.in_parts or heldout.in_parts
-            meta["template"] = f"{self.template} {PARTS}" if in_parts else self.template
+            marks = [PARTS] * (train.in_parts or heldout.in_parts)
+            marks += [CALLS] * (train.changes_calls or heldout.changes_calls)
+            meta["template"] = " ".join([str(self.template), *marks])
         (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
 
     def is_whole(self, path: Path) -> bool:
@@ -309,6 +312,7 @@ class _Side:
     documents: int = 0
     conversations: int = 0
     in_parts: bool = False
+    changes_calls: bool = False
     spells: bool = False
     written: int = 0
     _waiting: list[_Piece] = field(default_factory=list)
@@ -381,6 +385,7 @@ class _Side:
         self.documents += 1
         self.conversations += bool(document.messages)
         self.in_parts = self.in_parts or any(map(is_in_parts, document.messages))
+        self.changes_calls = self.changes_calls or tokens.changes_calls
 
     def _put_bytes(self, tokens: PartlyLearnt) -> None:
         """Write what only held-out text needs."""

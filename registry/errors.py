@@ -45,11 +45,12 @@ class Refused(BtxError):
 
     Attributes:
         rules: of a gate, the rules that refuse.
+        besides: what else is to be known.
     """
 
     exit_status = 3
     rules: tuple[BrokenRule, ...] = ()
-    _besides: tuple[str, ...] = ()
+    besides: tuple[str, ...] = ()
     _advice: str = ""
 
     @classmethod
@@ -82,7 +83,7 @@ class Refused(BtxError):
             expected="every rule of the gate satisfied or waived",
             next="; ".join(steps) or otherwise,
         )
-        refusal.rules, refusal._besides = tuple(rules), tuple(besides)
+        refusal.rules, refusal.besides = tuple(rules), tuple(besides)
         refusal._advice = advice if steps else otherwise
         return refusal
 
@@ -95,7 +96,7 @@ class Refused(BtxError):
             # What several rules advise is said once, below the last of them.
             if rule.remedy and rule.remedy not in [later.remedy for later in self.rules[number:]]:
                 lines.append(f"    next: {rule.remedy}")
-        lines += [f"  {text}" for text in self._besides]
+        lines += [f"  {text}" for text in self.besides]
         if self._advice:
             lines.append(f"  next: {self._advice}")
         return "\n".join(lines)

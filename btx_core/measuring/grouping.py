@@ -92,11 +92,15 @@ def grouped(texts: Sequence[str], count: int | None = None) -> Grouping:
     return Grouping(groups, tuple(telling(words, groups)), agreement)
 
 
-def counted_words(text: str) -> Counter[str]:
-    """Return how often each word stands in a document; all numbers are one word."""
-    found = WORD.findall(text[:CHARACTERS].lower())
+def words_of(text: str) -> Iterator[str]:
+    """Yield the words of a text; all numbers are one word."""
     # Which numbers there are says little; that there are many does.
-    return Counter("0" if word.isdecimal() else word for word in found)
+    return ("0" if word.isdecimal() else word for word in WORD.findall(text.lower()))
+
+
+def counted_words(text: str) -> Counter[str]:
+    """Return how often each word stands in a document, of a long one in its beginning."""
+    return Counter(words_of(text[:CHARACTERS]))
 
 
 def _shares(texts: Sequence[str]) -> Matrix:

@@ -23,7 +23,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from btx_core.measuring.grouping import WORD, counted_words, grouped, telling
+from btx_core.measuring.grouping import counted_words, grouped, telling, words_of
 from btx_core.tokens import TokenisedDocuments
 
 # Words that are equal modulo this number of hashes count as one.
@@ -279,6 +279,4 @@ def _reported(ref: str, texts: Sequence[str], pair: _Pair) -> Parted:
 
 
 def _kinds(text: str) -> Kinds:
-    found = WORD.findall(text.lower())
-    words = ("0" if word.isdecimal() else word for word in found)
-    return np.array([crc32(word.encode()) % KINDS for word in words], dtype=np.int64)
+    return np.array([crc32(word.encode()) % KINDS for word in words_of(text)], dtype=np.int64)

@@ -178,15 +178,16 @@ def data_suggest_command(
     from pipelines.jobs.suggest import suggest
 
     answer = suggest(path, domains, text_field=text_field)
-    print_answer(answer, json, _suggested(answer))
+    print_answer(answer, json, _suggested(answer, domains))
 
 
-def _suggested(answer: "SuggestAnswer") -> str:
+def _suggested(answer: "SuggestAnswer", asked: int | None) -> str:
     """Return a line for each group, and examples below it."""
     from pipelines.jobs.suggest import EXAMPLES
 
     if len(answer.domains) == 1:
-        return "one domain: no two groups are clearly apart. Ask for a number with --domains"
+        advice = "Ask for a number with --domains" if asked is None else "All use the same words"
+        return f"one domain: no two groups are clearly apart. {advice}"
     lines = []
     for number, domain in enumerate(answer.domains, 1):
         found = f"{counted(len(domain.documents), 'document')}, {size(domain.bytes)}"

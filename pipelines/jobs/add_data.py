@@ -186,7 +186,15 @@ def _count(text: texts.TextFolder) -> dict[str, object]:
                 f"{text.path}/{one.file}:{one.number}",
                 found=one.marked,
                 expected="rows of which every answer is to be learnt",
-                next="leave the row out, or what marks it; write calls as tool_calls of messages",
+                next="leave the row out, or what marks it; write calls as tool_calls of messages, "
+                "and functions as tools",
+            )
+        if one.holds_rows:
+            raise Unreadable(
+                f"{text.path}/{one.file}",
+                found="rows of JSON in a file whose name says that it is one text",
+                expected="rows in a file that ends in .jsonl",
+                next="rename the file",
             )
         takes_in = takes_in or one.takes_in
         counts["documents"] += 1

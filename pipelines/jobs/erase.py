@@ -401,8 +401,8 @@ def _cost(
             folder = catalog.get(ref, ExportFacts).facts.folder
             exports[ref] = Reached(ref=str(ref), folder=folder)
     files = {file.sha256: file.bytes for part in parts for file in part.files}
-    beside = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
-    unread = [_inside(workspace, one.unread_from) for one in beside if one.unread_from]
+    loose = loose_texts.holding(workspace, _texts(parts), _readings(workspace, parts))
+    unread = [_inside(workspace, place) for one in loose for place in one.unread]
     return ErasureCost(
         versions=tuple(part.ref for part in parts),
         files=len(files),
@@ -413,8 +413,8 @@ def _cost(
         builds=tuple(builds[ref] for ref in sorted(builds)),
         exports=tuple(exports[ref] for ref in sorted(exports)),
         # Files below the workspace that no version holds, and that lose documents.
-        beside=tuple(_inside(workspace, str(one.path)) for one in beside),
-        unreached=(*unreached, *(f"{one}: cannot be read from here on" for one in unread)),
+        beside=tuple(_inside(workspace, str(one.path)) for one in loose if one.numbers),
+        unreached=(*unreached, *unread),
     )
 
 

@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from btx_core.columns import Document
+from btx_core import corpus_files
+from btx_core.columns import Document, Unreadable
 from pipelines.workspace.document_index import Sought, find_documents
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_file
@@ -118,8 +121,16 @@ def _holding(workspace: Workspace, document: Path) -> set[str]:
             "--document", found=f"no file {document}", expected="a file", next="check the path"
         )
     holders = {str(ref) for ref in workspace.catalog.holders([sha256_file(document)])}
-    text = Document(document.read_text(errors="replace"))
-    return holders | _found(workspace, Sought(digest=text.digest))
+    return holders | _found(workspace, Sought(digest=_read(document).digest))
+
+
+def _read(file: Path) -> Document:
+    """Return a file as the document that it would be registered as, else its text as it stands."""
+    with suppress(Unreadable):
+        first_two = list(islice(corpus_files.documents(file, corpus_files.TODAYS), 2))
+        if len(first_two) == 1:
+            return first_two[0]
+    return Document(file.read_text(encoding="utf-8", errors="replace"))
 
 
 def _found(workspace: Workspace, sought: Sought) -> set[str]:

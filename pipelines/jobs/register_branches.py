@@ -70,6 +70,7 @@ def _with_registered(
             next=_steps(plain),
         )
     also = [f"{error.subject}: {error.found}, expected {error.expected}" for error in plain]
+    also += [f"{error.subject}: {text}" for error in refused for text in error.besides]
     return Refused.by(
         subject,
         rules,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from btx_core import corpus_files
-from btx_core.columns import Unreadable
+from btx_core.columns import Document, Unreadable
 from btx_core.corpus_files import TODAYS, Reading
 from btx_core.corpus_rest import write_rest
 from btx_core.files import put_in_place, temporary_path
@@ -23,29 +23,33 @@ KEPT = frozenset({"data", "seeds", "experts", "builds", ".btx", ".dvc", ".git", 
 MODELS = frozenset({"branches", "mixed", "tuned", "previous", "tokens"})
 NO_TEXT = frozenset({".safetensors", ".bin", ".pt", ".gguf", ".db", ".dvc"})
 PEEK_BYTES = 1 << 16
+# Rows of a file that are named as unreadable.
+NAMED = 8
 
 
 @dataclass(frozen=True)
 class LooseText:
-    """A file that holds documents which are looked for.
+    """A file of documents, and which of them are looked for.
 
     Attributes:
         path: the file.
         reading: how its documents were found.
-        numbers: of their rows; None: the file is one of them.
-        unread_from: where it cannot be read, so that nothing behind is known; empty: nowhere.
+        numbers: of the rows that are looked for; None: the file is one of them.
+        documents: how many were read, whatever they are.
+        unread: what cannot be read of it, place by place.
     """
 
     path: Path
     reading: Reading
     numbers: frozenset[int | None]
-    unread_from: str
+    documents: int
+    unread: tuple[str, ...]
 
 
 def holding(
     workspace: Workspace, digests: Collection[str], readings: Iterable[Reading] = ()
 ) -> list[LooseText]:
-    """Return the files that hold documents of these digests.
+    """Return the files that hold documents of these digests, or may hold them unread.
 
     Args:
         workspace: below whose root they are looked for.
@@ -55,11 +59,12 @@ def holding(
     every = dict.fromkeys([TODAYS, *readings])
     found = []
     for path in _files(workspace):
-        looks = (_look(path, reading, digests) for reading in every)
-        holding_any = [one for one in looks if one.numbers]
-        if holding_any:
-            # Read to the end where any reading can.
-            found.append(min(holding_any, key=lambda one: bool(one.unread_from)))
+        looks = [_look(path, reading, digests) for reading in every]
+        # The reading that finds most, or reads most of the file.
+        best = max(looks, key=lambda one: (len(one.numbers), one.documents, not one.unread))
+        # Of what no document can be read, it may be another file than one of text: no corpus.
+        if best.numbers or (best.documents and best.unread):
+            found.append(best)
     return found
 
 
@@ -74,7 +79,8 @@ def remove(
     unreadable: Unreadable | None = None
     for loose in holding(workspace, digests, readings):
         try:
-            _write_rest_of(loose)
+            if loose.numbers:
+                _write_rest_of(loose)
         except Unreadable as error:
             unreadable = error
     if unreadable is not None:
@@ -97,16 +103,23 @@ def _write_rest_of(loose: LooseText) -> None:
 def _look(path: Path, reading: Reading, digests: Collection[str]) -> LooseText:
     """Look for the documents in a file, as far as it can be read."""
     numbers: set[int | None] = set()
-    unread_from = ""
+    documents, unread, more = 0, list[str](), 0
     if corpus_files.form_of(path) != "text" or _looks_like_text(path):
         try:
-            for document in corpus_files.documents(path, reading):
-                if document.digest in digests:
-                    numbers.add(document.number)
+            for one in corpus_files.readable(path, reading):
+                if isinstance(one, Document):
+                    documents += 1
+                    if one.digest in digests:
+                        numbers.add(one.number)
+                elif len(unread) < NAMED:
+                    unread.append(f"{one.subject}: cannot be read")
+                else:
+                    more += 1
         except Unreadable as error:
-            # Where nothing stands before, it may be another file than one of text: no corpus.
-            unread_from = error.subject
-    return LooseText(path, reading, frozenset(numbers), unread_from)
+            unread.append(f"{error.subject}: cannot be read from here on")
+    if more:
+        unread.append(f"{path}: {more} more rows cannot be read")
+    return LooseText(path, reading, frozenset(numbers), documents, tuple(unread))
 
 
 def _looks_like_text(path: Path) -> bool:

@@ -273,6 +273,95 @@ def test_a_message_or_call_that_the_template_leaves_out_is_refused_by_its_row(
     assert refusal.value.subject.endswith("jsonl:1" if "system" in left_out else "jsonl:2")
 
 
+TOOLS = [
+    {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}},
+    {"type": "function", "function": {"name": "tide", "description": "How high the sea is."}},
+]
+LISTS_TOOLS = "{% for t in tools or [] %}<tool>{{ t | tojson }}\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "left_out"),
+    [
+        (WRITES_CALLS, "tool 1 in the column tools"),
+        (MARKED + LISTS_TOOLS.replace("tools or []", "(tools or [])[:1]"), "tool 2 in the column"),
+        (LISTS_TOOLS + WRITES_CALLS, ""),
+        (LISTS_TOOLS.replace("t | tojson", "t['function']['name']") + WRITES_CALLS, ""),
+        (LISTS_TOOLS.replace("t |", "t['function']['description'] or '' |") + WRITES_CALLS, ""),
+    ],
+)
+def test_a_tool_that_the_template_leaves_out_is_refused_by_its_row(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, template: str, left_out: str
+) -> None:
+    talk = messages(CONVERSATIONS[0])
+    tokenizer.chat_template = template
+    assert Tokens.of(corpus(tmp_path / "without", [{"messages": talk}]), tokenizer)
+    for number, tools in enumerate((TOOLS, json.dumps(TOOLS))):
+        rows = [{"messages": talk}, {"messages": talk, "tools": tools}]
+        folder = corpus(tmp_path / str(number), rows)
+        if not left_out:
+            assert Tokens.of(folder, tokenizer)
+            continue
+        with pytest.raises(Unreadable, match=f"found {left_out}") as refusal:
+            Tokens.of(folder, tokenizer)
+        assert refusal.value.subject.endswith("jsonl:2")
+        assert "write the tools into a message instead" in refusal.value.next
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_what_the_last_message_thinks_is_written_or_refused_by_its_row(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, key: str
+) -> None:
+    plain, thinks = messages(CONVERSATIONS[0]), {key: "Two and two."}
+    early = [plain[1], {**plain[2], **thinks}, plain[1], plain[2]]
+    rows = [{"messages": plain}, {"messages": early}]
+    folder = corpus(tmp_path, [*rows, {"messages": [*plain[:2], {**plain[2], **thinks}]}])
+    said, thought = "{{ m['content'] }}{{ eos_token }}{% end", f"{{{{ m['{key}'] }}}}"
+    last_thought = f"{{% if loop.last %}}{thought}{{% endif %}}"
+    tokenizer.chat_template = MARKED.replace(said, f"{last_thought}{said}")
+    assert Tokens.of(folder, tokenizer)
+    tokenizer.chat_template = MARKED
+    with pytest.raises(Unreadable, match=f"found {key} of message 3 of the assistant") as refusal:
+        Tokens.of(folder, tokenizer)
+    assert refusal.value.subject.endswith("jsonl:3")
+
+
+CALLS_BY = {
+    "an object to JSON": "{{ c['arguments'] | tojson }}",
+    "JSON as it is": "{{ c['arguments'] }}",
+    "JSON joined to text": "{{ '' + c['arguments'] }}",
+    "either": "{{ c['arguments'] if c['arguments'] is string else c['arguments'] | tojson }}",
+    "the call to JSON": "{{ c | tojson }}",
+    "argument by argument": "{% for k, v in c['arguments'].items() %}{{ k }}={{ v }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("written", CALLS_BY.values(), ids=CALLS_BY)
+@pytest.mark.parametrize("nested", [True, False])
+def test_arguments_of_a_call_are_one_text_as_an_object_and_as_json(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, written: str, *, nested: bool
+) -> None:
+    tokenizer.chat_template = WRITES_CALLS.replace("{{ c | tojson }}", written)
+    if nested:
+        each = "for c in m['tool_calls'] or []"
+        tokenizer.chat_template = tokenizer.chat_template.replace(
+            f"{{% {each} %}}", f"{{% {each} %}}{{% set c = c['function'] %}}"
+        )
+    told, named = [], []
+    for name, arguments in {"object": {"city": "Zürich"}, "JSON": '{"city": "Zürich"}'}.items():
+        call = {"name": "weather", "arguments": arguments}
+        calls = [{"type": "function", "function": call} if nested else call]
+        talk = [*TALK[:2], {"role": "assistant", "content": "I look.", "tool_calls": calls}]
+        tokens = Tokens.of(corpus(tmp_path / name, [{"messages": talk}]), tokenizer)
+        ids, _ = learnt_of(tokens.train)[0]
+        told.append(tokenizer.decode(ids))
+        named.append(tokens.tokenizer)
+    assert told[0] == told[1]
+    assert ('{"city": "Zürich"}' in told[0]) is ("items()" not in written)
+    either = "is string" in written
+    assert (named[0] == named[1]) is either, "what is written otherwise than once is named so"
+
+
 def test_another_template_makes_other_tokens_of_the_same_folder(
     tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:

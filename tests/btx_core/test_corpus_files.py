@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import random
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from btx_core import corpus_files
-from btx_core.columns import Unreadable
-from btx_core.corpus_files import Reading
+from btx_core.columns import Document, Unreadable
+from btx_core.corpus_files import TODAYS, Reading, documents, readable
 from btx_core.corpus_rest import write_rest
 from btx_core.texts import TextFolder, documents_of, every, split
 
@@ -41,7 +42,13 @@ def as_csv(path: Path, rows: Rows, delimiter: str = ",", mark: str = "") -> None
 
 
 def as_arrow(path: Path, rows: Rows) -> None:
-    table = pa.Table.from_pylist(list(rows))
+    save_table(path, pa.Table.from_pylist(list(rows)))
+
+
+def save_table(path: Path, table: Any) -> None:
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+        return
     with pa.ipc.new_file(path, table.schema) as file:
         file.write_table(table)
 
@@ -321,6 +328,12 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n
         ("a.jsonl", b'{"text": "sound"}\n{"text": "\\ud83d"}\n', r"jsonl:2\n.*half of a character"),
         ("a.jsonl", b'{"messages": [{"role": "user", "content": "\\udc00"}]}', "assistant"),
         ("a.jsonl", b'{"messages": [{"role": "user"}]}', "a message"),
+        (
+            "a.jsonl",
+            b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "What is shown '
+            b'on this picture?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]}]}',
+            "a part {'type': 'image_url'",
+        ),
         ("a.jsonl", b'\n["text"]\n', "jsonl:2"),
         ("a.jsonl", b"[" * 100_000, "jsonl:1"),
         ("a.json", b'[{"text": "a"}, {"text": "b"', "item 2"),
@@ -359,6 +372,122 @@ def test_what_holds_no_text_is_named(tmp_path: Path, name: str, content: bytes, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Unreadable, match=says):
         list(documents_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "unread", "rest"),
+    [
+        (
+            "a.jsonl",
+            b'{"text": "a"}\nno row\n{"text": "\xe9"}\n{"body": ""}\n{"text": "z"}\n',
+            [":2", ":3", ":4"],
+            b'no row\n{"text": "\xe9"}\n{"body": ""}\n{"text": "z"}\n',
+        ),
+        (
+            "a.csv",
+            b'text,id\na,1\n"b" b,2\nc\n\xe9,3\n"d,4\nz,5\n',
+            [":3", ":4", ":5", ":6"],
+            b'text,id\n"b" b,2\nc\n\xe9,3\n"d,4\nz,5\n',
+        ),
+        (
+            "a.json",
+            b'[{"text": "a"}, {"body": ""}, {"text": "z"}]',
+            [", item 2"],
+            b'[\n{"body": ""},\n{"text": "z"}\n]\n',
+        ),
+    ],
+)
+def test_rows_behind_one_that_cannot_be_read_are_read_and_it_stays_as_it_is(
+    tmp_path: Path, name: str, content: bytes, unread: list[str], rest: bytes
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    read = list(readable(path, TODAYS))
+    assert [one.text for one in read if isinstance(one, Document)] == ["a", "z"]
+    assert [one.subject for one in read if isinstance(one, Unreadable)] == [
+        f"{path}{place}" for place in unread
+    ]
+    with pytest.raises(Unreadable) as first:
+        list(documents(path, TODAYS))
+    assert first.value.subject == f"{path}{unread[0]}"
+    target = tmp_path / f"rest-{name}"
+    assert write_rest(path, target, TODAYS, {1})
+    assert target.read_bytes() == rest
+
+
+def test_a_row_of_a_table_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    rows = [{"text": "a"}, {"text": None}, {"text": "z"}]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    read = list(readable(tmp_path / "a.parquet", TODAYS))
+    assert [isinstance(one, Document) for one in read] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_column_beside_the_text_may_hold_what_python_has_no_value_for(
+    tmp_path: Path, name: str
+) -> None:
+    """Microseconds taken for seconds, a day that no calendar has, a zone of another machine."""
+    path = tmp_path / name
+    table = pa.table(
+        {
+            "text": ["a", "b"],
+            "at": pa.array([2**60, 1], pa.timestamp("us")),
+            "day": pa.array([2**31 - 1, 1], pa.date32()),
+            "zone": pa.array([1, 1], pa.timestamp("us", "Mars/Base")),
+        }
+    )
+    save_table(path, table)
+    assert [one.text for one in every(tmp_path)] == ["a", "b"]
+    rest = tmp_path / f"rest-{name}"
+    assert write_rest(path, rest, TODAYS, {2})
+    with corpus_files.table_batches(rest) as (_, batches):
+        assert pa.Table.from_batches(batches).equals(table.slice(0, 1))
+    # What is known of a document is read.
+    save_table(path, table.rename_columns(["text", "author", "day", "zone"]))
+    with pytest.raises(Unreadable, match="rows 1 to 2"):
+        list(every(tmp_path))
+
+
+def test_one_large_group_of_rows_is_read_in_pieces_and_pictures_are_not(tmp_path: Path) -> None:
+    rows, chance = 1024, random.Random(0)
+    table = pa.table(
+        {
+            "text": [chance.randbytes(1 << 14).hex() for _ in range(rows)],
+            "image": pa.array([chance.randbytes(1 << 16) for _ in range(rows)], pa.binary()),
+            "messages": pa.array([[{"role": None}]] * rows),
+        }
+    )
+    pa.parquet.write_table(table, tmp_path / "a.parquet", row_group_size=rows, compression=None)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        texts = sum(1 for _ in every(tmp_path))
+        divided = split(tmp_path)
+    finally:
+        pa.set_memory_pool(usual)
+    assert (texts, divided.keys_left_out) == (rows, False)
+    # Of texts of 32 MiB a quarter is one batch of rows; pictures have 64 MiB.
+    assert pool.max_memory() < 64 << 20
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "archive.tar.gz", "archive.tar.zst"])
+def test_a_large_binary_file_is_refused_by_its_beginning(tmp_path: Path, name: str) -> None:
+    path, block = tmp_path / name, b"\x89PNG" + bytes(1 << 20)
+    if name.endswith(".zst"):
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            for _ in range(64):
+                stream.write(block)
+    else:
+        with gzip.open(path, "wb") if name.endswith(".gz") else path.open("wb") as file:
+            for _ in range(64):
+                file.write(block)
+    tracemalloc.start()
+    with pytest.raises(Unreadable, match="binary file"):
+        list(every(tmp_path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("content", ['{"name": "x", "version": 2}', "[]", "[1, 2", "7"])

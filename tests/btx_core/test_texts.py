@@ -52,7 +52,7 @@ def test_questions_carry_their_answers(tmp_path: Path) -> None:
         ("a.txt", b"\xff\xfe\x00", "no UTF-8"),
         ("a.jsonl", b'{"txt": "x"}\n', '"text"'),
         ("a.jsonl", b"not json\n", "fix the line"),
-        ("a.jsonl", b'{"text": "sound"}\n{"text": "\xc3"}\n', "byte 28 is no UTF-8"),
+        ("a.jsonl", b'{"text": "sound"}\n{"text": "\xc3"}\n', "byte 10 of the line is no UTF-8"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "fix the line"),
     ],
 )

@@ -305,9 +305,10 @@ def test_what_refuses_a_branch_without_a_rule_is_told_beside_rules_and_what_is_r
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule = BrokenRule("quality/better", "expert/b@1 is no better", "train longer")
+    unmeasured = "because of that not measured: quality/measured"
     answers: dict[str, Exception | None] = {
         "a": Refused("expert/a", found="data/a@1, retired", expected="parents", next="name others"),
-        "b": Refused.by("expert/b@1 at gate register", [rule], otherwise=rule.remedy),
+        "b": Refused.by("expert/b@1 at gate register", [rule], otherwise="", besides=[unmeasured]),
         "c": None,
     }
 
@@ -325,5 +326,6 @@ def test_what_refuses_a_branch_without_a_rule_is_told_beside_rules_and_what_is_r
         told = (str(refused.value), refused.value.found)
         for name, text in {"a": "data/a@1, retired", "b": rule.message, "c": "expert/c@1"}.items():
             assert all((text in one) is (name in names) for one in told)
+        assert all((unmeasured in one) is ("b" in names) for one in told)
         assert ("name others" in refused.value.next) is ("a" in names)
         assert ("train longer" in refused.value.next) is ("b" in names)

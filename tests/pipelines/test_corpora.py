@@ -1,8 +1,10 @@
 """Corpora as teams have them: taken, refused by the path that was given, found by author and id."""
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,6 +145,11 @@ ASKED, ANSWERED = {"role": "user", "content": "2 + 2?"}, {"role": "assistant", "
             },
             "function_call",
         ),
+        (
+            {"messages": [ASKED, {**ANSWERED, "function_call": {"name": "add", "arguments": ""}}]},
+            "assistant with a function_call",
+        ),
+        ({"messages": [ASKED, ANSWERED], "functions": [{"name": "add"}]}, "functions beside"),
     ],
 )
 def test_what_a_row_says_is_not_to_be_learnt_is_not_taken_in(
@@ -158,6 +165,36 @@ def test_what_a_row_says_is_not_to_be_learnt_is_not_taken_in(
     with pytest.raises(Unreadable, match=says) as refusal:
         add_data(workspace, name, path, STATED)
     assert refusal.value.subject == f"{path}:21"
+
+
+@pytest.mark.parametrize("name", ["a.jsonlines", "b.jl", "part-00000", "c.txt.gz"])
+def test_rows_under_a_name_of_text_are_no_single_document(
+    workspace: Workspace, tmp_path: Path, name: str
+) -> None:
+    source, path = tmp_path / "corpus", tmp_path / "corpus" / name
+    rows = "".join(json.dumps({"body": f"row {number}"}) + "\n" for number in range(20))
+    source.mkdir()
+    packed = gzip.compress if name.endswith(".gz") else bytes
+    (source / "notes.txt").write_text('{"text": "one row"}\nand what it means')
+    path.write_bytes(packed(rows.replace("body", "text").encode()))
+    with pytest.raises(Unreadable, match="rows of JSON") as refusal:
+        add_data(workspace, f"rows-{len(name)}", source, STATED)
+    assert refusal.value.subject == str(path)
+    path.write_bytes(packed(rows.encode()))
+    with pytest.raises(Unreadable, match="rows of JSON"):
+        add_data(workspace, f"rows-{len(name)}", source, STATED, text_field="body")
+    # What is in no known form may be the records of a program.
+    assert add_data(workspace, f"rows-{len(name)}", source, STATED).created
+
+
+def test_nobody_is_told_to_ask_for_a_number_who_asked_for_one(tmp_path: Path, btx: Any) -> None:
+    written(tmp_path / "same.jsonl", [{"text": "the same"}] * 20)
+    unasked = btx(tmp_path, "data", "suggest", "same.jsonl").stdout
+    assert unasked.startswith("one domain")
+    assert "--domains" in unasked
+    asked = btx(tmp_path, "data", "suggest", "same.jsonl", "--domains", "2").stdout
+    assert asked.startswith("one domain")
+    assert "--domains" not in asked
 
 
 def test_domains_are_proposed_for_a_mixed_corpus_and_every_document_is_in_one(

@@ -1,10 +1,12 @@
 """Search by command: a document by its bytes and its text, searches that are kept."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
 from btx_core import texts
 from pipelines.jobs.add_data import add_data
+from pipelines.jobs.find import SearchRequest, search
 from pipelines.workspace.workspace import create
 from registry.records.facts import DataStatement
 
@@ -30,3 +32,27 @@ def test_a_document_is_found_by_its_text_and_a_search_is_kept_by_its_name(
     again = btx(workspace.root, "search", "@acme", "--document", str(document), "--json")
     assert again.stdout.strip() == "[]"
     assert "data/math@1" in btx(workspace.root, "search", "@acme").stdout
+
+
+def test_a_document_is_found_by_every_file_that_would_be_registered_as_it(tmp_path: Path) -> None:
+    workspace = create(tmp_path / "workspace")
+    (tmp_path / "letters").mkdir()
+    for number in range(3):
+        (tmp_path / f"letters/{number}.txt").write_text(f"Dear {number},\nyours\n")
+    stated = DataStatement(license="CC0-1.0", source="s", holder="Acme", purpose="p", pii="none")
+    add_data(workspace, "letters", tmp_path / "letters", stated)
+    written = {
+        "a.txt": b"Dear 1,\r\nyours\r\n",
+        "mark.txt": b"\xef\xbb\xbfDear 1,\nyours\n",
+        "a.txt.gz": gzip.compress(b"Dear 1,\nyours\n"),
+        "a.jsonl": b'{"text": "Dear 1,\\nyours"}\n',
+    }
+    for name, content in written.items():
+        document = tmp_path / name
+        document.write_bytes(content)
+        (row,) = search(workspace, SearchRequest(document=document))
+        assert row.ref == "data/letters@1", name
+    for name, content in {"b.txt": b"Dear 9", "b.bin": b"\0\xff", "b.jsonl": b"no row"}.items():
+        document = tmp_path / name
+        document.write_bytes(content)
+        assert not search(workspace, SearchRequest(document=document))

@@ -373,20 +373,27 @@ def test_what_an_earlier_erasure_laid_out_loses_what_a_later_one_takes(small: Wo
     assert holding([small.root], needles(bob)) != set()
 
 
-def test_what_stands_before_an_unreadable_row_of_an_unregistered_file_is_told_and_goes(
+def test_what_stands_beside_unreadable_rows_of_an_unregistered_file_goes_and_they_are_told(
     small: Workspace,
 ) -> None:
     texts = of_author(small.root / "data/letters/1", "ada")
-    row, drafts = json.dumps({"text": texts[0]}), small.work / "drafts"
+    row, behind = (json.dumps({"text": one}) for one in texts[:2])
+    drafts = small.work / "drafts"
     drafts.mkdir(parents=True)
-    array, lines = drafts / "a.json", drafts / "b.jsonl"
+    array, lines, others = drafts / "a.json", drafts / "b.jsonl", drafts / "c.jsonl"
     array.write_text(f'[{row},\n{{"text": "cut ')
-    lines.write_text(f'{row}\nno row\n{{"text": "mine"}}\n')
+    lines.write_text(f'{row}\nno row\n{behind}\n{{"text": "mine"}}\n')
+    others.write_text('{"text": "mine"}\n' + "no row\n" * 11)
+    (drafts / "no-corpus.csv").write_text("day,price\n1,2\n")
     ann, ben = small.acting_as("ann"), small.acting_as("ben")
     asked = erase.ask(ann, Selection(ref="data/letters@1", author="ada"), WHY)
     assert asked.cost.beside == ("work/drafts/a.json", "work/drafts/b.jsonl")
-    told = [place.partition(": ")[0] for place in asked.cost.unreached]
-    assert told == ["work/drafts/a.json, item 2", "work/drafts/b.jsonl:2"]
+    assert asked.cost.unreached == (
+        "work/drafts/a.json, item 2: cannot be read from here on",
+        "work/drafts/b.jsonl:2: cannot be read",
+        *(f"work/drafts/c.jsonl:{line}: cannot be read" for line in range(2, 10)),
+        "work/drafts/c.jsonl: 3 more rows cannot be read",
+    )
     with pytest.raises(Unreadable, match=r"a\.json, item 2"):
         erase.confirm(ben, asked.number or 0)
     assert lines.read_text() == 'no row\n{"text": "mine"}\n'
