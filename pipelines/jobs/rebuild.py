@@ -321,7 +321,7 @@ def _candidate(
 
 def _refusals(workspace: Workspace, planned: Plan, grown: Growing | None) -> tuple[str, ...]:
     """Return the rules by which gate build would refuse the plan now; nothing is logged."""
-    ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
+    ref = f"build/{workspace.next_number(Kind.BUILD, '')}"
     own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
     asked = _candidate(workspace, planned, ref, own, grown)
     question = gates.question(workspace, Gate.BUILD, ref, asked)
