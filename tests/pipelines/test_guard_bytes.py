@@ -26,9 +26,10 @@ from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.jobs.write_report import report
 from pipelines.stages.dvc_runs import StageFailed
+from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import Workspace, create
 from registry.digest import sha256_file
-from registry.errors import Damaged, Refused
+from registry.errors import Conflict, Damaged, Invalid, Refused
 from registry.governance import changes, keys
 from registry.records.facts import DataStatement
 from registry.records.kinds import Gate, Kind
@@ -323,6 +324,20 @@ def test_a_plan_asks_about_the_build_that_the_rebuild_asks_about(
     withdraw(own_story, "data/code@1", "consent ended")
     plan_and_gate(own_story, Request(to="build/1"))
     assert asked == ["build/5", "build/5"]
+
+
+def test_a_plan_checks_the_facts_that_are_stated_as_the_rebuild_does(own_story: Workspace) -> None:
+    unknown = own_story.stating(GivenFacts(("colour=red",)))
+    other = own_story.stating(GivenFacts(("model_name=Ada",)))
+    for run in (look_ahead, rebuild):
+        with pytest.raises(Invalid, match="colour"):
+            run(unknown)
+        with pytest.raises(Conflict, match="btx fact set build/1 model_name"):
+            run(other)
+        assert run(own_story).status == "unchanged"
+    for run in (train_ahead, train):
+        with pytest.raises(Invalid, match="colour"):
+            run(unknown, {"math": "data/math"}, anyway=True)
 
 
 def test_a_plan_says_who_may_not_and_by_which_policies(
