@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, logsigmoid
 from transformers import PreTrainedModel
 
 from btx_core.checkpoints.mixture_layouts import LAYOUTS
@@ -93,6 +93,15 @@ class Router:
         else:
             weights_TK = logits_TE.softmax(-1).gather(-1, index_TK)
         return torch.zeros_like(logits_TE).scatter(-1, index_TK, weights_TK)
+
+    def shares_of(self, logits_TE: torch.Tensor) -> torch.Tensor:
+        """Return what `weights_of` would, did each token take every expert: (T, E), rows sum to 1.
+
+        They are a softmax over the logits, or sigmoids divided by their sum.
+        """
+        # The logarithm of a sigmoid does not vanish where the sigmoid does.
+        scores_TE = logsigmoid(logits_TE) if self.sigmoid else logits_TE
+        return scores_TE.softmax(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ BRANCHES = {
     "parts": replace(TRAIN, accumulate=2),
     "lora": replace(TRAIN, lora_rank=2),
     "beside": replace(TRAIN, beside=0.7, replay=0.5),
+    "beside-lora": replace(TRAIN, beside=0.7, replay=0.5, lora_rank=2),
 }
 TUNINGS = {
     "router": replace(TUNE, mode="router"),

@@ -746,6 +746,26 @@ def find_family(config: Config, *, full_softmax: bool = False) -> Family:
     )
 
 
+def require_experts(family: Family, experts: int) -> None:
+    """Require as many experts as the routers of a family's mixture choose among.
+
+    Args:
+        family: the seed's.
+        experts: of the mixture, the seed's own among them.
+
+    Raises:
+        Unsupported: for fewer.
+    """
+    least = family.layout.least_experts
+    if experts < least:
+        raise Unsupported(
+            f"model type {family.dense}, mixed as {family.layout.model_type}",
+            found=f"{experts} expert{'' if experts == 1 else 's'}",
+            expected=f"at least {least}, which its routers choose among",
+            next="add an expert, or keep the seed's own: seed_expert",
+        )
+
+
 def _no_full_softmax(model_type: str) -> Unsupported:
     able = {family.dense for family in FAMILIES if family.layout.full_softmax}
     return Unsupported(

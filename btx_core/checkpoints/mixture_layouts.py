@@ -56,6 +56,7 @@ class Layout:
         full_softmax: whether, with norm_topk_prob false, the chosen experts keep the weights that
             the softmax over all experts gave them: the function of a Switch Transformer.
         sigmoid: whether a token scores each expert by itself, by a sigmoid instead of a softmax.
+        least_experts: how many experts its routers need; some add up the best two of a group.
     """
 
     model_type: str
@@ -68,6 +69,7 @@ class Layout:
     router_bias_shape: Callable[[int], tuple[int, ...]] = one_bias_an_expert
     full_softmax: bool = False
     sigmoid: bool = False
+    least_experts: int = 1
 
     @property
     def fused(self) -> bool:
@@ -159,6 +161,7 @@ GLM4_MOE = Layout(
     count_key="n_routed_experts",
     router_bias=MLP_ROUTER_BIAS,
     sigmoid=True,
+    least_experts=2,
 )
 DEEPSEEK_V3 = Layout(
     model_type="deepseek_v3",
@@ -168,6 +171,7 @@ DEEPSEEK_V3 = Layout(
     count_key="n_routed_experts",
     router_bias=MLP_ROUTER_BIAS,
     sigmoid=True,
+    least_experts=2,
 )
 ERNIE_MOE = Layout(
     model_type="ernie4_5_moe",

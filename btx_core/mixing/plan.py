@@ -14,7 +14,7 @@ from typing import Literal
 
 from btx_core.checkpoints.canonical import canonical, in_form_of
 from btx_core.checkpoints.checkpoint import FLOATS, Checkpoint
-from btx_core.checkpoints.families import Family
+from btx_core.checkpoints.families import Family, require_experts
 from btx_core.checkpoints.headers import TensorInfo
 from btx_core.checkpoints.mixture_layouts import Role
 from btx_core.checkpoints.operations import Identity, Operation, Times
@@ -288,8 +288,8 @@ def compose(
 
     Raises:
         WrongUsage: for slots or widths that make no sense.
-        Unsupported: for a blend of experts that the mixture holds in one tensor, or for weights
-            that it has no place for.
+        Unsupported: for a blend of experts that the mixture holds in one tensor, for weights that
+            it has no place for, or for fewer experts than its routers need.
     """
     layout = seed.family.layout
     slots = [contribution.slot for contribution in contributions]
@@ -309,6 +309,7 @@ def compose(
         )
     files = cut_experts(contributions, seed.sizes.inner, recipe)
     experts = [expert for file in files for expert in file.experts]
+    require_experts(seed.family, len(experts))
     # Last, since averaging keeps the cores busy while the disk takes in the experts.
     shards = (
         *_expert_shards(seed, files, experts),

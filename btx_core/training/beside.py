@@ -12,7 +12,7 @@ Shapes: B sequences of S tokens, D model width.  After FlexOlmo (arXiv:2507.0702
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -87,7 +87,7 @@ def beside_seed(
     routed_share: float,
     *,
     machine: Machine | None = None,
-    seed_blocks: Mapping[str, torch.nn.Module] | None = None,
+    seed_blocks: Sequence[torch.nn.Module] = (),
 ) -> Iterator[list[BlockPair]]:
     """Let every feed-forward block of a branch run beside the seed model's inside the block.
 
@@ -95,8 +95,8 @@ def beside_seed(
         branch: an anchored branch, as yet equal to its seed model.
         routed_share: share of tokens that the routers divide.
         machine: the processes that train together; this process alone unless given.
-        seed_blocks: the seed model's blocks by name; copies of the branch's unless given, which
-            several processes that share its parameters cannot make.
+        seed_blocks: the seed model's blocks in layer order; copies of the branch's unless given,
+            which several processes that share its parameters cannot make.
 
     Yields:
         The pairs in layer order. Afterwards each feed-forward block is by itself again.
@@ -106,8 +106,8 @@ def beside_seed(
     width: int = branch.config.hidden_size  # type: ignore[union-attr, assignment]
     alone = Machine(device=device_of(branch))
     pairs = {}
-    for name, block in blocks.items():
-        seed_block = seed_blocks[name] if seed_blocks else copy.deepcopy(block)
+    for number, (name, block) in enumerate(blocks.items()):
+        seed_block = seed_blocks[number] if seed_blocks else copy.deepcopy(block)
         pairs[name] = BlockPair(block, seed_block, width, routed_share, machine or alone)
     for name, pair in pairs.items():
         branch.set_submodule(name, pair)

@@ -81,7 +81,7 @@ def train(
     end = end_token(tokenizer)
     heldout = HeldOutLooks.of([mixture.corpora[OWN]], end, recipe)
     if beside:
-        copies = None if machine.world == 1 else seed_blocks(seed_model, machine, compute)
+        copies = () if machine.world == 1 else seed_blocks(seed_model, machine, compute)
         with beside_seed(trained, recipe.beside, machine=machine, seed_blocks=copies) as pairs:
             objective = BesideSeed(pairs, end, recipe.keep, recipe.tag, machine)
             training = Training(trained, mixture, objective, machine=machine, heldout=heldout)
@@ -124,7 +124,7 @@ def load_branch(
 
 def seed_blocks(
     seed_model: Path, machine: Machine, compute: torch.dtype | None = None
-) -> dict[str, torch.nn.Module]:
+) -> tuple[torch.nn.Module, ...]:
     """Load the feed-forward blocks of a seed model to run by themselves, shared by all processes.
 
     Args:
@@ -133,7 +133,7 @@ def seed_blocks(
         compute: the dtype that is computed in; None: float32.
 
     Returns:
-        The blocks by name.
+        The blocks in layer order.
     """
     seed = load(
         seed_model,
@@ -143,7 +143,7 @@ def seed_blocks(
         compute=compute,
         blocks=lambda model: feed_forward_blocks(model).keys(),
     )
-    return feed_forward_blocks(seed)
+    return tuple(feed_forward_blocks(seed).values())
 
 
 def _mixture(

@@ -52,7 +52,8 @@ class TrainingReport:
         flops: floating point operations, by `flops_per_token`.
         wall_s: seconds by the clock; of a run that went on, those up to its checkpoints too.
         device_s: seconds of CPU time of this process, likewise.
-        peak_bytes: the most memory held: of the GPU where there is one, else of this process.
+        peak_bytes: the most memory held: of the GPU where there is one, else of this process; of a
+            run that went on, that of the parts before too.
         parameters: of the model.
         trained_parameters: those that required a gradient.
         curve: (step, mean loss since the point before), nats per token.
@@ -208,9 +209,10 @@ def optimise(
         training.heldout.losses = list(state.heldout)
     wall_before, cpu_before = state.wall_s, state.device_s
 
-    def spent() -> tuple[float, float]:
-        wall, cpu = time.monotonic() - wall_started, _cpu_seconds() - cpu_started
-        return wall_before + wall, cpu_before + cpu
+    def count_spent() -> None:
+        state.wall_s = wall_before + time.monotonic() - wall_started
+        state.device_s = cpu_before + _cpu_seconds() - cpu_started
+        state.peak_bytes = max(state.peak_bytes, _peak_bytes(machine.device))
 
     clock = _Clock(checkpoints.minutes if checkpoints else math.inf)
     with _training_mode(training, recipe):
@@ -235,20 +237,20 @@ def optimise(
             if checkpoints and state.step < recipe.steps:
                 by_steps = state.step % recipe.save_every == 0
                 if machine.told(by_steps or clock.is_due()):
-                    state.wall_s, state.device_s = spent()
+                    count_spent()
                     state.heldout = list(training.heldout.losses) if training.heldout else []
                     checkpoints.save(kept, state)
                     clock.saved()
     reshard(model)
     tokens = recipe.steps * recipe.batch * recipe.sequence
     through = training.objective.trains_through_model
-    wall_s, device_s = spent()
+    count_spent()
     return TrainingReport(
         tokens=tokens,
         flops=tokens * flops_per_token(model, through=through),
-        wall_s=round(wall_s, 3),
-        device_s=round(device_s, 3),
-        peak_bytes=_peak_bytes(machine.device),
+        wall_s=round(state.wall_s, 3),
+        device_s=round(state.device_s, 3),
+        peak_bytes=state.peak_bytes,
         parameters=parameter_counts(model).total,
         trained_parameters=sum(parameter.numel() for parameter in trained.values()),
         curve=state.curve,

@@ -235,20 +235,23 @@ class _SumOverChunks(torch.autograd.Function):
         return by_states, by_weight, None, None
 
 
-def balance_loss(logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
+def balance_loss(shares_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
     """Return the load balance of a router, E Σ u_i p_i over the means of a batch.
 
     It multiplies means: the mean of products could not tell a balanced router from a collapsed one.
+    Methods: Branch-Train-MiX, whose p is the mean softmax; DeepSeek-V3 (arXiv:2412.19437) for
+    routers that score by a sigmoid, whose p is the mean of the sigmoids divided by their sum.
 
     Args:
-        logits_TE: the router's logits (T, E).
-        weights_TE: the weights that it gives the experts, most of them zero (T, E): u is their
+        shares_TE: the weights of the experts did each token take all of them (T, E): p is their
             mean.
+        weights_TE: the weights that the router gives the experts, most of them zero (T, E): u is
+            their mean.
 
     Returns:
         A scalar without a unit: 1 when balanced, E when one expert takes all.
     """
-    return logits_TE.shape[1] * (weights_TE.mean(0) * logits_TE.softmax(-1).mean(0)).sum()
+    return shares_TE.shape[1] * (weights_TE.mean(0) * shares_TE.mean(0)).sum()
 
 
 def own_expert_loss(logits_TE: torch.Tensor, experts_T: torch.Tensor) -> torch.Tensor:

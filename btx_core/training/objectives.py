@@ -253,14 +253,14 @@ class Tuning:
     ) -> list[torch.Tensor]:
         weights_TE = router.weights_of(logits_TE)
         terms = [
-            self.recipe.balance * self._balance(logits_TE, weights_TE),
+            self.recipe.balance * self._balance(router.shares_of(logits_TE), weights_TE),
             self.recipe.z * z_loss(logits_TE),
         ]
         if experts_T is not None:
             terms.append(self.recipe.home * own_expert_loss(logits_TE, experts_T))
         return terms
 
-    def _balance(self, logits_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
+    def _balance(self, shares_TE: torch.Tensor, weights_TE: torch.Tensor) -> torch.Tensor:
         """Return the load balance over the sequences of all processes.
 
         It multiplies means over the whole batch. A process knows its own with a gradient and the
@@ -268,8 +268,8 @@ class Tuning:
         """
         machine = self.routed.machine
         if machine.world == 1:
-            return balance_loss(logits_TE, weights_TE)
-        taken_E, likely_E = weights_TE.mean(0), logits_TE.softmax(-1).mean(0)
+            return balance_loss(shares_TE, weights_TE)
+        taken_E, likely_E = weights_TE.mean(0), shares_TE.mean(0)
         all_taken_E, all_likely_E = machine.mean(taken_E), machine.mean(likely_E)
         terms_E = taken_E * all_likely_E + all_taken_E * likely_E - all_taken_E * all_likely_E
-        return logits_TE.shape[1] * terms_E.sum()
+        return shares_TE.shape[1] * terms_E.sum()

@@ -60,6 +60,7 @@ class RunState:
         wall_s: seconds by the clock that its steps took, whichever process computed them.
         device_s: seconds of CPU time, likewise of the first process.
         heldout: (step, loss) of the looks at held-out text; empty: as before there were any.
+        peak_bytes: the most memory that the first process held up to its checkpoints.
     """
 
     step: int = 0
@@ -68,6 +69,7 @@ class RunState:
     wall_s: float = 0.0
     device_s: float = 0.0
     heldout: list[tuple[int, float]] = field(default_factory=list)
+    peak_bytes: int = 0
 
     def record(self, loss: float, steps: int) -> bool:
         """Count one step.
@@ -218,6 +220,7 @@ class RunCheckpoints:
                     "wall_s": state.wall_s,
                     "device_s": state.device_s,
                     "heldout": state.heldout,
+                    "peak_bytes": state.peak_bytes,
                     "files": {file.name: file.stat().st_size for file in sorted(new.iterdir())},
                 }
                 replace_text(new / RUN, json.dumps(run))
@@ -253,7 +256,7 @@ class RunCheckpoints:
             if isinstance(tensor, DTensor) and isinstance(read, DTensor) and read is not tensor:
                 tensor.copy_(read.redistribute(placements=tensor.placements))
         trained.set_random(random)
-        # Earlier code left neither times nor looks.
+        # Earlier code left neither times nor looks nor peaks.
         return RunState(
             run["step"],
             [(step, loss) for step, loss in run["curve"]],
@@ -261,6 +264,7 @@ class RunCheckpoints:
             run.get("wall_s", 0.0),
             run.get("device_s", 0.0),
             [(step, loss) for step, loss in run.get("heldout", ())],
+            run.get("peak_bytes", 0),
         )
 
     def clear(self) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from btx_core.checkpoints.families import find_family
+from btx_core.checkpoints.families import find_family, require_experts
 from btx_core.measuring import harness
 from btx_core.mixing.recipe import Member, MixRecipe, check_members
 from btx_core.training.fitting import Scope, for_tuning, in_parts
@@ -348,13 +348,14 @@ def require_routing(workspace: Workspace, planned: Plan) -> None:
     """Require that the seed's family has a mixture that routes as the recipe says.
 
     Raises:
-        Unsupported: naming the family.
+        Unsupported: naming the family; also where its routers need more experts.
     """
     config = memory_need.config_of(folders.folder_of(workspace.root, planned.seed))
     # Of a seed that is not on this disk nothing is known, and nothing is mixed.
     if config:
-        routing = recipe(MixRecipe, planned.ordered.mix).routing
-        find_family(config, full_softmax=routing == "switch")
+        mixed = recipe(MixRecipe, planned.ordered.mix)
+        family = find_family(config, full_softmax=mixed.routing == "switch")
+        require_experts(family, (len(planned.members) + mixed.seed_expert) * mixed.split)
 
 
 def _change(was: str | None, ref: str) -> Any:  # one of MemberChange's words

@@ -5,15 +5,14 @@ branch, its registered files and a rebuild with it; beside them the same of ever
 tuning from nothing. What that takes is estimated by `registry.governance.worth`, as on the pages.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from btx_core.training.recipes import TuneRecipe, growing
+from btx_core.training.recipes import TuneRecipe
 from pipelines.jobs.build_plan import Plan
-from pipelines.jobs.growing import tuning_tokens
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
 from registry.governance import worth
-from registry.governance.one_more import Ahead
+from registry.governance.one_more import Ahead, tokens_of
 from registry.records.answers.building import PriceOfOneMore
 from registry.records.facts import BuildFacts
 from registry.records.kinds import Mode
@@ -31,17 +30,17 @@ def price_of_one_more(workspace: Workspace, planned: Plan) -> PriceOfOneMore | N
     """
     whole = recipe(TuneRecipe, planned.ordered.tune)
     grows = bool(whole.grow) and whole.mode != "none" and not planned.from_nothing
+    tune = asdict(whole)
     from_nothing = Ahead(
-        tokens=tuning_tokens(whole),
+        tokens=tokens_of(tune, grows=False),
         tuned=whole.mode,
         averages=planned.mode == Mode.FULL,
         texts=len(planned.measured) + 1,
         links=False,
     )
-    tokens = tuning_tokens(growing(whole, joins=True)) if grows else from_nothing.tokens
     builds = workspace.catalog.versions(BuildFacts, files=False)
     seed = str(planned.seed.ref)
-    ahead = replace(from_nothing, tokens=tokens, links=True)
+    ahead = replace(from_nothing, tokens=tokens_of(tune, grows=grows), links=True)
     one = worth.one_more(workspace.catalog, builds, seed, ahead)
     every = worth.one_more(workspace.catalog, builds, seed, from_nothing)
     if not one or not every:

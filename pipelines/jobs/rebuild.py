@@ -209,9 +209,15 @@ def look_ahead(
     *,
     executor: ExecutorName | None = None,
 ) -> ForecastAnswer:
-    """Say what a rebuild would do; nothing is written."""
+    """Say what a rebuild would do; nothing is written.
+
+    The arguments and the errors are those of `rebuild`.
+    """
+    own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
     planned = plan(workspace, request or Request(), executor=executor)
     if _nothing_to_do(workspace, planned):
+        if planned.previous:
+            own.require_same(workspace, planned.previous)
         answer = _unchanged(planned)
         price = price_of_one_more(workspace, planned)
         return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
@@ -235,7 +241,7 @@ def look_ahead(
         changes=tuple(changes(planned)),
         weights=tuple(expected.weights),
         cost=expected.cost,
-        refused_by=_refusals(workspace, planned, grown),
+        refused_by=_refusals(workspace, planned, own, grown),
         measured_on=expected.measured_on,
         stages=_places(workspace, planned, grown, executor),
         chosen=planned.chosen,
@@ -319,10 +325,11 @@ def _candidate(
     return asked.model_copy(update={"own": own.evidence, "line": planned.line})
 
 
-def _refusals(workspace: Workspace, planned: Plan, grown: Growing | None) -> tuple[str, ...]:
+def _refusals(
+    workspace: Workspace, planned: Plan, own: StatedFacts, grown: Growing | None
+) -> tuple[str, ...]:
     """Return the rules by which gate build would refuse the plan now; nothing is logged."""
-    ref = f"build/{workspace.catalog.next_version(Kind.BUILD, '')}"
-    own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
+    ref = f"build/{workspace.next_number(Kind.BUILD, '')}"
     asked = _candidate(workspace, planned, ref, own, grown)
     question = gates.question(workspace, Gate.BUILD, ref, asked)
     refused = gates.check(workspace.catalog, question).refusals()

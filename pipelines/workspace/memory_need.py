@@ -83,6 +83,9 @@ def _need(
     resources: Resources,
     teachers: Sequence[ModelShape],
 ) -> int:
+    lora_rank = recipe.lora_rank if isinstance(recipe, TrainRecipe) else 0
+    # With an adapter on the head, which a tied one has not, a part's logits are there all at once.
+    adapted_head = lora_rank > 0 and trains == "all" and not shape.tied
     run = RunShape(
         trains=trains,
         batch=recipe.batch,
@@ -90,10 +93,10 @@ def _need(
         accumulate=recipe.accumulate,
         bfloat16=recipe.precision == "bfloat16",
         recompute=resources.recompute,
-        logits_chunk=max(1, LOGITS_AT_ONCE // shape.vocabulary),
+        logits_chunk=0 if adapted_head else max(1, LOGITS_AT_ONCE // shape.vocabulary),
         processes=resources.processes,
         expert_parallel=resources.expert_parallel,
-        lora_rank=recipe.lora_rank if isinstance(recipe, TrainRecipe) else 0,
+        lora_rank=lora_rank,
     )
     libraries = LIBRARIES_ON_GPU if resources.gpus else LIBRARIES
     return memory_of(shape, run, teachers).total + libraries

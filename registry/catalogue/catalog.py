@@ -368,14 +368,16 @@ class Catalog:
         """Return the reference to a version of one kind that a text names.
 
         Args:
-            text: a reference, its name alone, or an alias of a version of this kind.
+            text: a reference, its name alone, or an alias of a version of this kind. Where an
+                alias is called like something of this kind, that is meant.
             kind: the kind.
 
         Raises:
             Invalid: for what is no reference to this kind.
         """
         with self.database.read() as rows:
-            behind = str(reading.behind_alias(rows, text))
+            is_name = reading.next_number(rows, kind, text) > 1
+            behind = text if is_name else str(reading.behind_alias(rows, text))
         return parse(behind if behind.startswith(f"{kind}/") else text, kind)
 
     def retired(self) -> set[str]:

@@ -139,7 +139,7 @@ def _expected(estimate: NextExpert) -> str:
     """Return on what an estimate rests, in words."""
     said = (
         f"The estimate is the median training of {units.counted(estimate.trained, 'expert')}, "
-        f"and a rebuild like that of {estimate.tuned_as}."
+        f"and a rebuild by the recipe of {estimate.tuned_as}."
     )
     if estimate.least_gain is None or estimate.most_gain is None:
         return said

@@ -6,11 +6,13 @@ Out: a branch as the median one was, and the newest rebuild that was measured, s
 Seconds leave out what registering takes, which nothing records.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
 from registry.records.answers.building import Price
+from registry.records.base import JsonObject
 from registry.records.facts import BuildFacts, Spent
 from registry.records.pages import JoinedExpert
 from registry.records.version import Version
@@ -41,6 +43,21 @@ class Ahead:
     averages: bool
     texts: int
     links: bool = True
+
+
+def tokens_of(tune: JsonObject, *, grows: bool) -> int:
+    """Return how many tokens the tuning reads of a build that one more expert joins.
+
+    Args:
+        tune: a recipe's settings of tuning, with every key.
+        grows: whether it goes on from the build before, where the settings say `grow`.
+    """
+    if tune["mode"] == "none":
+        return 0
+    steps, batch = tune["steps"], tune["batch"]
+    if grows and tune["grow"]:
+        steps, batch = math.ceil(steps * tune["grow"]), math.ceil(batch * tune["grow_batch"])
+    return int(steps * batch * tune["sequence"])
 
 
 @dataclass(frozen=True)

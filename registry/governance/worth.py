@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from registry.catalogue.catalog import Catalog
-from registry.governance.one_more import Ahead, OneMore, estimate, timed
+from registry.governance.one_more import Ahead, OneMore, estimate, timed, tokens_of
 from registry.records.facts import BuildFacts, ExpertFacts, Spent
 from registry.records.kinds import Mode
 from registry.records.pages import GpuPrice, JoinedExpert, NextExpert
@@ -125,9 +125,12 @@ def _measured(
 
 
 def _like(past: BuildFacts) -> Ahead:
-    """Return a rebuild by the same recipe, of one text more."""
+    """Return a rebuild by the same recipe, of one text more, that grows where the recipe says."""
+    tune = past.recipe.tune
+    # Older builds have no recipe with every key.
+    known = {"mode", "steps", "batch", "sequence", "grow", "grow_batch"} <= tune.keys()
     return Ahead(
-        tokens=past.cost.tune.tokens or 0,
+        tokens=tokens_of(tune, grows=True) if known else past.cost.tune.tokens or 0,
         tuned=past.tuned or "all",
         averages=past.recipe.mix.get("mode") == Mode.FULL,
         texts=len(past.results) + 1,

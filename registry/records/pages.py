@@ -101,7 +101,7 @@ class NextExpert(Answer):
     """What one more expert would take and bring, estimated from those that joined before."""
 
     trained: int = Field(description="how many experts' trainings the estimate is the median of")
-    tuned_as: str = Field(description="the build whose cost is taken to be the next one's")
+    tuned_as: str = Field(description="the build by whose recipe and times this is estimated")
     takes: Spent = Field(description="the branch and the whole rebuild, one after the other")
     hours: float = Field(description="of one device, in training and tuning")
     money: float | None = Field(default=None, description="in `price`; null where none is set")

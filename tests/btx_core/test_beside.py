@@ -16,10 +16,11 @@ from transformers import AutoTokenizer
 
 from btx_core.batches import Corpus
 from btx_core.checkpoints.dense import FEED_FORWARD
-from btx_core.machine import load
+from btx_core.machine import Machine, load
 from btx_core.problems import WrongUsage
+from btx_core.training.adapter import add_adapters
 from btx_core.training.beside import GENERAL, BesideSeed, beside_seed, predict_as_seed
-from btx_core.training.branch import OWN, _mixture, load_branch, train
+from btx_core.training.branch import OWN, _mixture, load_branch, seed_blocks, train
 from btx_core.training.loop import Watch
 from btx_core.training.losses import next_token_loss, predict
 from btx_core.training.objectives import Batch
@@ -216,3 +217,15 @@ def test_adapters_train_beside_the_seed_too(
     assert {name for name in before if not torch.equal(before[name], after[name])} == {
         name for name in before if FEED_FORWARD.search(name)
     }
+
+
+def test_adapters_run_beside_blocks_of_the_seed_that_were_loaded_by_themselves(
+    tiny_seed: Path,
+) -> None:
+    """So several processes train, whose names for the blocks are PEFT's where it wraps them."""
+    branch = add_adapters(load_branch(tiny_seed, "anchored"), 2)
+    ids = torch.arange(33)[None]
+    expected = predict(load(tiny_seed, torch.float32), ids, 0).logits()
+    with beside_seed(branch, 0.7, seed_blocks=seed_blocks(tiny_seed, Machine())) as pairs:
+        found = predict_as_seed(branch, pairs, Batch(ids, ("a",)), 0).logits()
+    assert torch.allclose(found, expected, atol=1e-5)

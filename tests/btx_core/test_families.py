@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from btx_core.training.recipes import TuneRecipe
 from btx_core.training.router_start import OwnExpert
 from btx_core.training.tune import TuneInputs, tune
 
-from .conftest import EXAMPLES, build, stock
+from .conftest import EXAMPLES, TINY, build, stock
 
 HEADS = {4: (1, 2, 4), 2: (1, 2)}
 # The last matrix of a dense feed-forward block.
@@ -565,6 +566,24 @@ def test_a_family_without_such_a_mixture_refuses_switch_by_name() -> None:
     with pytest.raises(Unsupported, match="routing switch") as caught:
         find_family({"model_type": "granite"}, full_softmax=True)
     assert "softmax over all" in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "glm"])
+def test_one_expert_alone_computes_as_the_dense_model_or_is_refused_by_name(
+    model_type: str, tmp_path: Path
+) -> None:
+    model = build(model_type, **TINY, head_dim=8, pad_token_id=0)
+    model.save_pretrained(tmp_path / "seed")
+    members = [Member(f"m{number}", number, tmp_path / "seed") for number in (1, 2)]
+    recipe, out = MixRecipe(seed_expert=False, top_k=1), tmp_path / "out"
+    if model_type != "llama":
+        # Its routers add up the best two scores of a group.
+        with pytest.raises(Unsupported, match="at least 2"):
+            mix(tmp_path / "seed", members[:1], recipe, out)
+        assert not out.exists()
+        recipe = replace(recipe, top_k=2)
+    mix(tmp_path / "seed", members[: recipe.top_k], recipe, out)
+    assert function_difference(stock(out), model) <= 1e-5
 
 
 def test_at_least_twenty_families_have_an_entry() -> None:

@@ -120,7 +120,7 @@ def test_a_state_of_earlier_code_is_ignored(
 
 
 @pytest.mark.parametrize("earlier_code", [False, True])
-def test_a_run_that_went_on_reports_the_time_and_the_looks_of_all_its_parts(
+def test_a_run_that_went_on_reports_time_memory_and_looks_of_all_its_parts(
     tiny_seed: Path, tiny_corpora: Path, tmp_path: Path, earlier_code: bool
 ) -> None:
     def stop(step: int, _: object) -> None:
@@ -135,12 +135,13 @@ def test_a_run_that_went_on_reports_the_time_and_the_looks_of_all_its_parts(
     kept = json.loads(state.read_text())
     assert kept["wall_s"] > 0
     assert kept["device_s"] > 0
+    assert kept["peak_bytes"] > 0
     assert [step for step, _ in kept["heldout"]] == [0, 5]
     if earlier_code:
-        for key in ("wall_s", "device_s", "heldout"):
+        for key in ("wall_s", "device_s", "heldout", "peak_bytes"):
             del kept[key]
     else:
-        kept |= {"wall_s": 1000.0, "device_s": 2000.0}
+        kept |= {"wall_s": 1000.0, "device_s": 2000.0, "peak_bytes": 1 << 50}
     state.write_text(json.dumps(kept))
     steps: list[int] = []
     report = train(*run, out, watch=Watch(report=lambda step, _: steps.append(step)))
@@ -149,6 +150,7 @@ def test_a_run_that_went_on_reports_the_time_and_the_looks_of_all_its_parts(
     looks = [step for step, _ in report.heldout["losses"]]
     assert looks == ([0, 10, 12] if earlier_code else [0, 5, 10, 12])
     assert (report.wall_s > 1000, report.device_s > 2000) == (not earlier_code, not earlier_code)
+    assert (report.peak_bytes == 1 << 50) is not earlier_code
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_last_state(

@@ -16,14 +16,16 @@ from transformers import AutoTokenizer
 from btx_core.machine import load
 from btx_core.mixing.mix import Member, MixRecipe, mix
 from btx_core.problems import WrongUsage
-from btx_core.routed import RoutedModel
+from btx_core.routed import RoutedModel, Router
 from btx_core.training.branch import train
 from btx_core.training.losses import NO_EXPERT, balance_loss, own_expert_loss, z_loss
-from btx_core.training.objectives import GENERAL
+from btx_core.training.objectives import GENERAL, Batch, Tuning
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from btx_core.training.router_start import Grown, OwnExpert
 from btx_core.training.routing import Routing
 from btx_core.training.tune import TuneInputs, TuneJob, domain_shares, tune
+
+from .conftest import TINY, build
 
 RECIPE = TuneRecipe(steps=6, sequence=32, warmup_steps=2, save_every=4)
 ROUTER, SHARED = "model-router.safetensors", "model-shared.safetensors"
@@ -159,14 +161,53 @@ def test_the_balance_loss_tells_balanced_from_collapsed() -> None:
     experts = 4
     balanced = 50.0 * torch.eye(experts).repeat(8, 1)
     collapsed = 50.0 * torch.eye(experts)[[0]].repeat(32, 1)
-    one_hot = [logits.softmax(-1).round() for logits in (balanced, collapsed)]
-    assert float(balance_loss(balanced, one_hot[0])) == pytest.approx(1.0)
-    assert float(balance_loss(collapsed, one_hot[1])) == pytest.approx(experts)
-    wrong = [
-        experts * (weights * logits.softmax(-1)).sum(-1).mean()
-        for logits, weights in zip((balanced, collapsed), one_hot, strict=True)
-    ]
+    shares = [logits.softmax(-1) for logits in (balanced, collapsed)]
+    assert float(balance_loss(shares[0], shares[0].round())) == pytest.approx(1.0)
+    assert float(balance_loss(shares[1], shares[1].round())) == pytest.approx(experts)
+    wrong = [experts * (one.round() * one).sum(-1).mean() for one in shares]
     assert float(wrong[0]) == float(wrong[1]) == pytest.approx(experts)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_no_routers_balance_is_better_than_balanced(sigmoid: bool) -> None:
+    """Where every expert is taken, E Σ u² is least at 1, where all weigh alike."""
+    module = torch.nn.Linear(1, 2)
+    module.top_k = 2  # type: ignore[assignment]
+    router = Router("gate", 0, module, sigmoid)
+    alike = torch.zeros(3, 2)
+    # A sigmoid of 8 is hardly more than one of 4; a softmax tells them far apart.
+    apart = torch.tensor([[-4.0, -8.0], [4.0, 8.0], [4.0, 8.0]])
+    for logits, is_balanced in ((alike, True), (apart, False)):
+        shares, weights = router.shares_of(logits), router.weights_of(logits)
+        assert torch.allclose(shares, weights)
+        found = float(balance_loss(shares, weights))
+        assert found == pytest.approx(2 * float(weights.mean(0).square().sum()))
+        assert (found == pytest.approx(1.0)) is is_balanced
+        assert found > 0.999
+    # Far below zero no share is 0 / 0.
+    assert torch.isfinite(router.shares_of(torch.full((1, 2), -200.0))).all()
+    if sigmoid:
+        # What a softmax over its logits would say, though two thirds go to one expert.
+        assert float(balance_loss(apart.softmax(-1), router.weights_of(apart))) < 0.95
+
+
+def test_the_tuning_takes_the_balance_of_its_familys_routers(
+    tiny_seed: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_seed)
+    config = TINY | {"vocab_size": len(tokenizer), "head_dim": 8, "pad_token_id": 0}
+    build("glm", **config).save_pretrained(tmp_path / "seed")
+    tokenizer.save_pretrained(tmp_path / "seed")
+    members = [Member(name, slot, tmp_path / "seed") for slot, name in enumerate("ab", 1)]
+    mix(tmp_path / "seed", members, MixRecipe(router_std=2.0, routing="soft"), tmp_path / "mixed")
+    routed = RoutedModel.load(tmp_path / "mixed", torch.float32)
+    tuning = Tuning(routed, TuneRecipe(text=0.0, keep=0.0, z=0.0, balance=1.0), "soft", 0, {})
+    batch = Batch(torch.arange(34).reshape(2, 17), ("a", "b"))
+    with torch.no_grad(), routed.recording(inputs=True) as recording:
+        loss = float(tuning(routed.network, batch, 0.0).detach())
+        routed.network(input_ids=batch.ids[:, :-1])
+    weights = [one.routing_weights(recording.inputs[one.name]) for one in routed.routers]
+    assert loss == pytest.approx(sum(3 * float(one.mean(0).square().sum()) for one in weights))
 
 
 def test_the_home_loss_is_the_cross_entropy_to_each_texts_own_expert() -> None:
@@ -346,7 +387,7 @@ RUN = """
 import sys, torch
 from pathlib import Path
 from btx_core.training.loop import Watch
-from btx_core.training.objectives import GENERAL
+from btx_core.training.objectives import GENERAL, Batch, Tuning
 from btx_core.training.recipes import TuneRecipe
 from btx_core.training.tune import TuneInputs, tune
 torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.jobs import gates
 from pipelines.jobs.add_data import add_data
 from pipelines.jobs.archive import dump
 from pipelines.jobs.audit import AuditRequest, audit
@@ -25,12 +26,13 @@ from pipelines.jobs.train import train
 from pipelines.jobs.withdraw import withdraw
 from pipelines.jobs.write_report import report
 from pipelines.stages.dvc_runs import StageFailed
+from pipelines.workspace.given_facts import GivenFacts
 from pipelines.workspace.workspace import Workspace, create
 from registry.digest import sha256_file
-from registry.errors import Damaged, Refused
+from registry.errors import Conflict, Damaged, Invalid, Refused
 from registry.governance import changes, keys
 from registry.records.facts import DataStatement
-from registry.records.kinds import Kind
+from registry.records.kinds import Gate, Kind
 
 SHARD = "builds/1/model-expert-math.safetensors"
 
@@ -304,6 +306,38 @@ def test_a_plan_says_what_the_gate_would_refuse(own_story: Workspace) -> None:
     for request in (Request(with_=("code@1",)), Request(to="build/1")):
         rules = plan_and_gate(own_story, request)
         assert rules == ["standing/members", "standing/data"]
+
+
+def test_a_plan_asks_about_the_build_that_the_rebuild_asks_about(
+    own_story: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    question = gates.question
+
+    def noted(workspace: Workspace, of: Gate, subject: str, *rest: Any) -> Any:
+        asked.append(subject)
+        return question(workspace, of, subject, *rest)
+
+    monkeypatch.setattr(gates, "question", noted)
+    # A number that lies here, with or without a row, is given to no other build.
+    (own_story.root / "builds/4").mkdir()
+    withdraw(own_story, "data/code@1", "consent ended")
+    plan_and_gate(own_story, Request(to="build/1"))
+    assert asked == ["build/5", "build/5"]
+
+
+def test_a_plan_checks_the_facts_that_are_stated_as_the_rebuild_does(own_story: Workspace) -> None:
+    unknown = own_story.stating(GivenFacts(("colour=red",)))
+    other = own_story.stating(GivenFacts(("model_name=Ada",)))
+    for run in (look_ahead, rebuild):
+        with pytest.raises(Invalid, match="colour"):
+            run(unknown)
+        with pytest.raises(Conflict, match="btx fact set build/1 model_name"):
+            run(other)
+        assert run(own_story).status == "unchanged"
+    for run in (train_ahead, train):
+        with pytest.raises(Invalid, match="colour"):
+            run(unknown, {"math": "data/math"}, anyway=True)
 
 
 def test_a_plan_says_who_may_not_and_by_which_policies(

@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from btx_core.checkpoints.strict_json import read_json
 from btx_core.mixing.recipe import MixRecipe
+from btx_core.training.adapter import add_adapters
 from btx_core.training.fitting import in_parts
-from btx_core.training.memory import ModelShape
+from btx_core.training.losses import next_token_loss
+from btx_core.training.memory import LOGITS_AT_ONCE, ModelShape
 from btx_core.training.recipes import TrainRecipe, TuneRecipe
 from pipelines.cli.output import place_text
 from pipelines.stages import executors, gpus
@@ -68,16 +72,51 @@ def test_what_lowers_the_need_lowers_what_is_said(seed: Path) -> None:
 
 
 def test_adapters_lower_the_need_of_memory_and_disk(seed: Path) -> None:
+    # A head of its own would have an adapter, whose logits take more than it saves.
+    config = CONFIG | {"tie_word_embeddings": True}
+    (seed / "config.json").write_text(json.dumps(config))
     for mode in ("anchored", "full"):
         whole = replace(TRAIN, mode=mode)
         adapted = replace(whole, lora_rank=16)
         trained = memory_need.of_training(seed, whole, on(1)) or 0
         # A gradient and two averages of each parameter less; the adapters are few.
         lower = trained - (memory_need.of_training(seed, adapted, on(1)) or 0)
-        shape = ModelShape.of(CONFIG)
+        shape = ModelShape.of(config)
         loaded = shape.trained("feed-forward" if mode == "anchored" else "all")
         assert lower == pytest.approx(3 * 4 * loaded, rel=0.02)
         assert disk_need.of_training(seed, [adapted]) < disk_need.of_training(seed, [whole]) / 50
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_are_counted_whole_where_an_adapter_is_on_the_head(
+    tmp_path: Path, rank: int, tied: bool
+) -> None:
+    sizes = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 4096}
+    config = LlamaConfig(**sizes, **heads, tie_word_embeddings=tied)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    trained = LlamaForCausalLM(config)
+    kept: list[torch.Size] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        ids = torch.randint(5, 60, (2, 33))
+        next_token_loss(add_adapters(trained, rank) if rank else trained, ids, 0)
+    are_whole = torch.Size([2 * 32, 4096]) in kept
+    assert are_whole == (rank > 0 and not tied)
+
+    def need(batch: int) -> int:
+        recipe = TrainRecipe(mode="full", batch=batch, sequence=128, lora_rank=rank)
+        return memory_need.of_training(tmp_path, recipe, on(1)) or 0
+
+    # More than are in memory at once, where they are not all there.
+    rows = 128
+    assert rows * 128 * 4096 > LOGITS_AT_ONCE
+    assert (need(2 * rows) - need(rows) > 3 * rows * 128 * 4096 * 4) == are_whole
 
 
 def test_experts_that_are_divided_are_not_gathered(seed: Path) -> None:

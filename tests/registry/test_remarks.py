@@ -13,7 +13,7 @@ from registry.records.facts import (
     SeedFacts,
     SnapshotFacts,
 )
-from registry.records.kinds import Relation, Status
+from registry.records.kinds import Kind, Relation, Status
 
 
 def data(catalog: Catalog, name: str, **more: str) -> str:
@@ -38,6 +38,25 @@ def test_an_alias_stands_for_a_version_wherever_a_reference_is_read(catalog: Cat
         catalog.get("best")
     with pytest.raises(NotFound):
         remarks.remove_alias(catalog, "best")
+
+
+def test_an_alias_that_is_called_like_an_expert_does_not_hide_it(catalog: Catalog) -> None:
+    of = {"legal": data(catalog, "legal"), "math": data(catalog, "math")}
+    seed = str(catalog.register("base", SeedFacts(license="MIT")).ref)
+
+    def expert(name: str) -> str:
+        facts = ExpertFacts(seed=seed, data=(of[name],), mode="full", licenses=("MIT",))
+        return str(catalog.register(name, facts).ref)
+
+    legal = expert("legal")
+    for alias in ("best", "math"):
+        remarks.move_alias(catalog, alias, legal)
+        assert str(catalog.reference(alias, Kind.EXPERT)) == legal
+    expert("math")
+    assert str(catalog.reference("math", Kind.EXPERT)) == "expert/math"
+    assert str(catalog.reference("best", Kind.EXPERT)) == legal
+    # Where no kind is asked for, a word without a slash can only be an alias.
+    assert str(catalog.get("math").ref) == legal
 
 
 @pytest.mark.parametrize("word", ["data", "builds", "build", "a/b", "Best", "", "a b", "7"])

@@ -1,12 +1,14 @@
 """What builds gained and cost: hours of devices, money, and the estimate of one more expert."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from btx_core.training.recipes import TuneRecipe, growing
 from registry.catalogue.catalog import Catalog
 from registry.governance import worth
-from registry.records.facts import BuildFacts, ExpertFacts, Member, Spent
+from registry.records.facts import BuildFacts, BuildRecipe, ExpertFacts, Member, Spent
 from registry.records.pages import GpuPrice
 from registry.records.results import Result
 
@@ -27,6 +29,7 @@ def build(
     *experts: str,
     tuned_hours: float | None,
     seed: str = "seed/base@1",
+    recipe: TuneRecipe | None = None,
     **gains: float,
 ) -> str:
     members = tuple(Member(ref=ref, slot=slot) for slot, ref in enumerate(experts, 1))
@@ -36,6 +39,8 @@ def build(
     )
     tune = {"tokens": 50, "wall_s": tuned_hours * 3600} if tuned_hours else {}
     facts = BuildFacts(seed=seed, members=members, results=results, cost={"tune": tune})
+    if recipe:
+        facts = facts.model_copy(update={"recipe": BuildRecipe(tune=asdict(recipe))})
     return str(catalog.register("", facts).ref)
 
 
@@ -71,6 +76,22 @@ def test_one_more_expert_takes_what_the_median_one_took_and_a_tuning(lite: Catal
         pytest.approx(0.9),
     )
     assert estimate.money == pytest.approx(2 * estimate.hours)
+
+
+def test_one_more_expert_is_tuned_as_the_recipe_says_of_one_that_joins(lite: Catalog) -> None:
+    whole = TuneRecipe(steps=10, batch=5, sequence=1)
+    grown = TuneRecipe(steps=10, batch=5, sequence=1, grow=0.25, grow_batch=1.5)
+    ahead = growing(grown, joins=True)
+    assert (ahead.steps, ahead.batch) == (3, 8)
+    law = expert(lite, "law", 1.0)
+    # The newest build was tuned from nothing, though its recipe lets the next one grow.
+    for recipe, tokens in ((whole, 50), (grown, ahead.steps * ahead.batch)):
+        build(lite, law, tuned_hours=1.0, recipe=recipe)
+        builds = lite.versions(BuildFacts)
+        estimate = worth.next_expert(lite, builds, worth.joined(lite, builds, 0), PRICE)
+        assert estimate
+        assert estimate.takes.tokens == 100 + tokens
+        assert estimate.hours == pytest.approx(1.0 + tokens / 50)
 
 
 def test_without_a_reported_training_there_is_no_estimate(lite: Catalog) -> None:
