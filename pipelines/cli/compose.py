@@ -322,7 +322,7 @@ def bench_command(
     directory.mkdir(parents=True, exist_ok=True)
     rows = bench(directory, list(range(seeds)), SCALE, _print_to_stderr)
     table = markdown(rows)
-    (directory / "table.md").write_text(table)
+    (directory / "table.md").write_text(table, encoding="utf-8")
     picture(rows, directory / "table.png")
     if json:
         print_json([BenchRow(**vars(row)) for row in rows])

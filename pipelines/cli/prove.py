@@ -193,7 +193,7 @@ def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
 def _write_new(out: Path, text: str) -> None:
     """Write a file that must not exist yet."""
     try:
-        with out.open("x") as file:
+        with out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise Conflict(

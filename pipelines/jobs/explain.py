@@ -83,7 +83,7 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
 def write_page(answer: ExplainAnswer, out: Path) -> None:
     """Write the answer as one HTML file. Raises Conflict when `out` exists."""
     try:
-        with out.open("x") as file:
+        with out.open("x", encoding="utf-8") as file:
             file.write(explanation(answer))
     except FileExistsError:
         raise Conflict(

@@ -108,7 +108,7 @@ def _saved(saved: Mapping[str, SavedSearch], name: str) -> SavedSearch:
 def _write(workspace: Workspace, saved: Mapping[str, SavedSearch]) -> None:
     plain = {name: one.model_dump(mode="json") for name, one in sorted(saved.items())}
     with workspace.writing("search --save"):
-        (workspace.root / SAVED).write_text(yaml.safe_dump(plain, sort_keys=True))
+        (workspace.root / SAVED).write_text(yaml.safe_dump(plain, sort_keys=True), encoding="utf-8")
 
 
 def _holding(workspace: Workspace, document: Path) -> set[str]:
@@ -118,7 +118,7 @@ def _holding(workspace: Workspace, document: Path) -> set[str]:
             "--document", found=f"no file {document}", expected="a file", next="check the path"
         )
     holders = {str(ref) for ref in workspace.catalog.holders([sha256_file(document)])}
-    text = Document(document.read_text(errors="replace"))
+    text = Document(document.read_text(errors="replace", encoding="utf-8"))
     return holders | _found(workspace, Sought(digest=text.digest))
 
 

@@ -65,7 +65,7 @@ def add(
             expected=f"the public half of a key that {name} made",
             next=f"let {name} run btx key new, and add it here with --public-key FILE",
         )
-    change = Change(name, roles, file.read_text())
+    change = Change(name, roles, file.read_text(encoding="utf-8"))
     changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=roles, key=made)
 
@@ -137,7 +137,7 @@ def _changed(
             f"actor {name}", found="nobody", expected="a person on the list", next="btx actor list"
         )
     acts.require_reason(f"actor {name}", why, "why, for the auditor")
-    pem = public_key.read_text() if public_key else person.public_key
+    pem = public_key.read_text(encoding="utf-8") if public_key else person.public_key
     kept = person.roles if roles is None else roles
     change = Change(name, kept, pem, since, why)
     changes.change_actor(catalog, change, acts.signer_if_closed(catalog))

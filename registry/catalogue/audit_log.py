@@ -224,7 +224,7 @@ def kept_heads(words: str) -> list[Head]:
         return [Head(head=words)]
     heads: list[Head] = []
     try:
-        text = Path(words).read_text().strip()
+        text = Path(words).read_text(encoding="utf-8").strip()
         while text or not heads:
             value, end = json.JSONDecoder().raw_decode(text)
             heads.append(Head.from_json(value, words))

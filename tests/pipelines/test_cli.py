@@ -1,5 +1,6 @@
 """The command itself: what it must not load, its exit status, its JSON, and its errors."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -283,6 +284,55 @@ def other_shape(seed: Path, out: Path) -> None:
 def test_outside_a_workspace_the_message_says_init(btx: Run, tmp_path: Path) -> None:
     done = btx(tmp_path, "list", "experts")
     assert (done.returncode, "btx init" in done.stderr) == (1, True)
+
+
+def test_files_are_text_in_utf_8_whatever_the_locale(
+    btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, setting in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, setting)
+    assert btx(tmp_path, "init", "models").returncode == 0
+    root = tmp_path / "models"
+    with (root / "btx.toml").open("a", encoding="utf-8") as settings:
+        settings.write("# für Bücher\n")
+    with (root / "policies/privacy.yaml").open("a", encoding="utf-8") as policy:
+        policy.write("# für Bücher\n")
+    done = btx(root, "policy", "test")
+    assert done.returncode == 0, done.stderr
+
+
+PACKAGES = [Path(__file__).parents[2] / name for name in ("btx_core", "registry", "pipelines")]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_every_place_that_opens_text_says_that_it_is_utf_8(package: Path) -> None:
+    assert list(without_encoding("file.open('a')\nfile.write_text('')\nopen(file)")) == [1, 2, 3]
+    silent = {
+        f"{path.relative_to(package)}:{number}"
+        for path in package.rglob("*.py")
+        for number in without_encoding(path.read_text(encoding="utf-8"))
+    }
+    assert silent == set()
+
+
+def without_encoding(source: str) -> Iterator[int]:
+    """Yield the line of each call that opens text in the encoding of the locale."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in filter(opens_text, calls):
+        if all(keyword.arg != "encoding" for keyword in call.keywords):
+            yield call.lineno
+
+
+def opens_text(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+    if name not in ("open", "fdopen"):
+        return name in ("read_text", "write_text")
+    words = [one.value for one in call.args if isinstance(one, ast.Constant)]
+    modes = [word for word in words if isinstance(word, str) and set(word) <= set("rwxa+b")]
+    if modes:
+        return "b" not in modes[0]
+    # `file.open()` and `open(file)`; another class's own `open` is given what it opens.
+    return len(call.args) == isinstance(call.func, ast.Name)
 
 
 def test_the_version_is_that_of_the_installed_package(btx: Run, tmp_path: Path) -> None:
