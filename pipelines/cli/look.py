@@ -1,6 +1,6 @@
 """The commands that look at what is registered, from list and search to report and serve."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FILES_SHOWN = 5
 # Parts of what differs between two versions that nobody compares by eye.
 FOR_PROGRAMS = frozenset({"block_bits", "seed_block_bits", "sample", "digest"})
+# What `btx show` leaves to --json; `evaluation` says the same as `results`, the pages draw a curve.
+NOT_SHOWN = (FOR_PROGRAMS - {"digest"}) | {"results", "curve"}
 
 app = typer.Typer()
 
@@ -181,25 +183,41 @@ def show_command(ref: Ref, json: Json = False) -> None:
         _print_nested(answer.to_json())
 
 
-def _print_nested(values: Mapping[str, Any], depth: int = 0) -> None:
+def _print_nested(
+    values: Mapping[str, Any], depth: int = 0, hidden: Collection[str] = NOT_SHOWN
+) -> None:
     """Print nested values as indented lines, one value a line."""
     space = "  " * depth
-    width = max((len(str(key)) for key in values), default=0)
-    for key, value in values.items():
+    shown = {key: value for key, value in values.items() if key not in hidden}
+    width = max((len(str(key)) for key in shown), default=0)
+    for key, value in shown.items():
+        first = value[0] if isinstance(value, list) and value else None
         if isinstance(value, Mapping) and value:
             print_line(f"{space}{key}")
-            _print_nested(value, depth + 1)
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            # Own facts have names of the user's.
+            _print_nested(value, depth + 1, () if key == "own" else hidden)
+        elif isinstance(first, Mapping):
+            print_line(f"{space}{key}")
+            _print_records(value, f"{space}  ")
+        elif isinstance(first, list):
             print_line(f"{space}{key}")
             for item in value:
-                print_line(f"{space}  {_on_one_line(item)}")
+                print_line(f"{space}  {cell(item)}")
         else:
             print_line(f"{space}{str(key).ljust(width)}  {cell(value)}")
 
 
-def _on_one_line(item: Mapping[str, Any]) -> str:
-    plain = [part for part in item.values() if not isinstance(part, Mapping | list)]
-    return "  ".join(cell(part) for part in plain)
+def _print_records(records: Sequence[Mapping[str, Any]], space: str) -> None:
+    """Print records of one kind below the names of their fields, without what is nested."""
+    nested = {
+        key for one in records for key, value in one.items() if isinstance(value, Mapping | list)
+    }
+    columns = [key for key in records[0] if key not in nested]
+    rows = [columns, *([cell(one.get(key)) for key in columns] for one in records)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        print_line(f"{space}{'  '.join(texts)}".rstrip())
 
 
 @app.command("lineage")

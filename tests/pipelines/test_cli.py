@@ -14,6 +14,7 @@ import typer
 
 from pipelines.cli.app import app
 from pipelines.cli.commands import ANSWERS, ARRAYS
+from pipelines.workspace.terminal import cell
 from pipelines.workspace.workspace import Workspace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -147,6 +148,23 @@ def test_show_keeps_the_keys_that_scripts_were_built_on(story: Any, btx: Run, re
         for key in path.split("."):
             assert key in value, path
             value = value[key]
+
+
+def test_show_names_every_figure_and_leaves_those_of_single_blocks_to_json(
+    story: Any, btx: Run
+) -> None:
+    for ref in ("build/1", "expert/math"):
+        answer = json.loads(btx(story.root, "show", ref, "--json").stdout)
+        lines = btx(story.root, "show", ref).stdout.splitlines()
+        keys = {line.split()[0] for line in lines if line.strip()}
+        assert "block_bits" in json.dumps(answer)
+        assert not keys & {"block_bits", "seed_block_bits", "block_bytes", "results", "curve"}
+        assert {"evaluation", "bits_per_byte", "seed_bits_per_byte"} <= keys
+        heads = lines[lines.index("files") + 1].split()
+        assert {"bytes", "linked", "path", "sha256"} <= {*heads}
+        assert max(map(len, lines)) < 200
+        for layer in answer["routing"]["shares"]["math"] if ref == "build/1" else ():
+            assert cell(layer) in {line.strip() for line in lines}
 
 
 def test_show_prints_whole_numbers_as_the_registry_stores_them(story: Any, btx: Run) -> None:
