@@ -1,6 +1,6 @@
 """The commands that look at what is registered, from list and search to report and serve."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 
 # A corpus may hold thousands of files.
 FILES_SHOWN = 5
-# Parts of what differs between two versions that nobody compares by eye.
-FOR_PROGRAMS = frozenset({"block_bits", "seed_block_bits", "sample", "digest"})
-# What `btx show` leaves to --json; `evaluation` says the same as `results`, the pages draw a curve.
-NOT_SHOWN = (FOR_PROGRAMS - {"digest"}) | {"results", "curve"}
+# Figures of single blocks of a sample, which `btx show` leaves to --json.
+BLOCKS = ("block_bits", "seed_block_bits")
 
 app = typer.Typer()
 
@@ -183,19 +181,27 @@ def show_command(ref: Ref, json: Json = False) -> None:
         _print_nested(answer.to_json())
 
 
-def _print_nested(
-    values: Mapping[str, Any], depth: int = 0, hidden: Collection[str] = NOT_SHOWN
-) -> None:
+def _for_programs(path: tuple[str, ...], value: Any) -> bool:
+    """Say whether `btx show` leaves a value to --json: nobody reads it, or it is said again."""
+    if path[0] == "own":
+        return False
+    if path[-1] == "sample":
+        # Not the figures of data of that name.
+        return isinstance(value, Mapping) and "block_bytes" in value
+    # `evaluation` says the same as `results`; the pages draw a curve.
+    return path in (("results",), ("train", "curve")) or path[-1] in BLOCKS
+
+
+def _print_nested(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> None:
     """Print nested values as indented lines, one value a line."""
-    space = "  " * depth
-    shown = {key: value for key, value in values.items() if key not in hidden}
+    space = "  " * len(path)
+    shown = {key: one for key, one in values.items() if not _for_programs((*path, key), one)}
     width = max((len(str(key)) for key in shown), default=0)
     for key, value in shown.items():
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(value, Mapping) and value:
             print_line(f"{space}{key}")
-            # Own facts have names of the user's.
-            _print_nested(value, depth + 1, () if key == "own" else hidden)
+            _print_nested(value, (*path, key))
         elif isinstance(first, Mapping):
             print_line(f"{space}{key}")
             _print_records(value, f"{space}  ")
@@ -345,7 +351,7 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
         return
-    shown = _for_people(answer.changes)
+    shown = [one for one in answer.changes if not one.for_programs]
     rows = [[one.what, one.left, one.right, _difference(one)] for one in shown]
     print_table(["what", answer.left, answer.right, "change"], rows)
     left_out = len(answer.changes) - len(shown)
@@ -358,11 +364,6 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     _print_paths("only right", files.only_right)
     for note in answer.notes:
         print_line(f"note: {note}")
-
-
-def _for_people(changes: "Sequence[Change]") -> "list[Change]":
-    """Return the changes that a person can compare by eye."""
-    return [one for one in changes if FOR_PROGRAMS.isdisjoint(one.what.split("."))]
 
 
 def _difference(change: "Change") -> str:
