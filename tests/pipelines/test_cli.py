@@ -9,10 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import documented
 import pytest
-import typer
 
-from pipelines.cli.app import app
 from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.terminal import cell
 from pipelines.workspace.workspace import Workspace
@@ -64,19 +63,11 @@ def heavy_imports(root: Path, arguments: list[str]) -> tuple[int, set[str]]:
     return status, set(heavy)
 
 
-def described(command: Any, words: str) -> Iterator[tuple[str, str]]:
-    """Yield every command, in words, and what its help says."""
-    groups = getattr(command, "commands", {})
-    for word, inner in groups.items():
-        yield from described(inner, f"{words} {word}")
-    if not groups:
-        yield words, command.help or ""
-
-
 def test_every_command_shows_an_example(btx: Run, tmp_path: Path) -> None:
-    commands = dict(described(typer.main.get_command(app), "btx"))
+    commands = documented.commands()
     assert len(commands) > 40
-    without = [words for words, said in commands.items() if f"Example: {words}" not in said]
+    helps = {f"btx {words}": command.help or "" for words, command in commands.items()}
+    without = [words for words, said in helps.items() if f"Example: {words}" not in said]
     assert without == []
     assert "Example: btx list" in btx(tmp_path, "list", "--help").stdout
 
@@ -103,16 +94,8 @@ def test_json_has_the_promised_keys_and_stands_alone_on_stdout(
     assert set(KEYS[command].split()) <= set(answer[0] if isinstance(answer, list) else answer)
 
 
-def json_commands(command: Any, name: str = "") -> Iterator[str]:
-    """Yield every command, in words, that has an option --json."""
-    for word, inner in getattr(command, "commands", {}).items():
-        yield from json_commands(inner, f"{name} {word}".strip())
-    if any("--json" in parameter.opts for parameter in command.params):
-        yield name
-
-
 def test_every_command_with_json_has_its_record_in_one_table() -> None:
-    commands = set(json_commands(typer.main.get_command(app)))
+    commands = set(documented.commands_with_json())
     assert len(commands) > 20
     # An entry may name an argument or an option too: `list seeds`, `rebuild --dry-run`.
     named = {entry: {c for c in commands if f"{entry} ".startswith(f"{c} ")} for entry in ANSWERS}
