@@ -132,7 +132,7 @@ def _found(workspace: Workspace, sought: Sought) -> set[str]:
 
 def lines(rows: Sequence[SearchRow]) -> tuple[list[str], list[list[str]]]:
     """Return the columns and cells of a table of what was found."""
-    fields = list(rows[0].values) if rows else []
+    fields = rows[0].fields_beside(("ref", "status")) if rows else []
     cells = [
         [row.ref, row.status, *("; ".join(row.values[name]) for name in fields)] for row in rows
     ]
