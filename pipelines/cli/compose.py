@@ -87,7 +87,7 @@ def rebuild_command(
     attach: Attached = None,
     json: Json = False,
 ) -> None:
-    """Compose the model of all experts in good standing; only what changed runs.
+    """Compose the model of all experts in use; only what changed runs.
 
     To upgrade, just rebuild: the newest version of each expert is taken. To pin a version,
     --with legal@1. To roll back, --to build/3. To look ahead, --dry-run.
