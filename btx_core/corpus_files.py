@@ -553,7 +553,9 @@ def _is_of_dataset(file: Path) -> bool:
     """Tell whether a file holds rows of a data set, and not what the library only cached there."""
     state = file.parent / "state.json"
     try:
-        listed = {one["filename"] for one in any_json(state.read_text())["_data_files"]}
+        listed = {
+            one["filename"] for one in any_json(state.read_text(encoding="utf-8"))["_data_files"]
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return True
     return file.name in listed

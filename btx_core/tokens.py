@@ -274,12 +274,12 @@ class _Writer:
             marks = [PARTS] * (train.in_parts or heldout.in_parts)
             marks += [CALLS] * (train.changes_calls or heldout.changes_calls)
             meta["template"] = " ".join([str(self.template), *marks])
-        (folder / META).write_text(json.dumps(meta, indent=1) + "\n")
+        (folder / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
     def is_whole(self, path: Path) -> bool:
         """Tell whether every file is there with the bytes that were written."""
         try:
-            meta = any_json((path / META).read_text())
+            meta = any_json((path / META).read_text(encoding="utf-8"))
             return all(_sha256(path / name) == sha for name, sha in meta["files"].items())
         except (OSError, ValueError, KeyError, AttributeError):
             return False
@@ -297,7 +297,7 @@ class _Writer:
             _map(path / "heldout.answers", np.uint32),
             unlearnt=_map_spans(path / "heldout.unlearnt"),
         )
-        template = json.loads((path / META).read_text()).get("template")
+        template = json.loads((path / META).read_text(encoding="utf-8")).get("template")
         tokenizer = f"{self.tokenizer_digest} {template}" if template else self.tokenizer_digest
         return Tokens(self.divided.digest, tokenizer, self.end, train, heldout)
 

@@ -90,6 +90,28 @@ def command_line() -> Any:
     return typer.main.get_command(app)
 
 
+def commands() -> dict[str, Any]:
+    """Return every command by its words, in the order of the help; groups are none."""
+
+    def walk(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+        if not hasattr(command, "commands"):
+            yield words, command
+            return
+        for word, inner in command.commands.items():
+            yield from walk(f"{words} {word}".strip(), inner)
+
+    return dict(walk("", command_line()))
+
+
+def commands_with_json() -> list[str]:
+    """Return every command, in words, that has an option --json."""
+    return [
+        words
+        for words, command in commands().items()
+        if any("--json" in parameter.opts for parameter in command.params)
+    ]
+
+
 def parse(arguments: list[str]) -> None:
     """Parse a command; raises what the command line raises for wrong usage. Nothing is run."""
     command, context = command_line(), None

@@ -229,7 +229,9 @@ def _drop_tokens_beyond(vocabulary: int, path: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     kept = [token for token in content["added_tokens"] if token["id"] < vocabulary]
     if len(kept) < len(content["added_tokens"]):
-        path.write_text(json.dumps(content | {"added_tokens": kept}, ensure_ascii=False))
+        path.write_text(
+            json.dumps(content | {"added_tokens": kept}, ensure_ascii=False), encoding="utf-8"
+        )
 
 
 def _write_weights(header: GgufHeader, dtype: torch.dtype, out: Path) -> None:

@@ -164,7 +164,7 @@ def _settings(path: str, root: Path) -> Settings:
     """Read a task file and check that it is data alone."""
     file = path_inside(root, path, path)
     try:
-        settings = yaml.safe_load(file.read_text())
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise WrongUsage(
             path,

@@ -300,7 +300,7 @@ def _digests(files: Iterable[Path]) -> dict[str, str]:
 def _read_whole(folder: Path) -> dict[str, Any] | None:
     """Return what run.json of a checkpoint says; None where a file that it names is not whole."""
     try:
-        run: dict[str, Any] = any_json((folder / RUN).read_text())
+        run: dict[str, Any] = any_json((folder / RUN).read_text(encoding="utf-8"))
         for name, size in run["files"].items():
             if (folder / name).stat().st_size != size:
                 return None

@@ -100,7 +100,7 @@ def write_branch(
                 )
         copy_all(base, folder)
         for name, text in notes.items():
-            (folder / name).write_text(text)
+            (folder / name).write_text(text, encoding="utf-8")
 
         def write(name: str, tensor: torch.Tensor) -> None:
             stored = [name]

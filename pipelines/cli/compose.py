@@ -87,7 +87,7 @@ def rebuild_command(
     attach: Attached = None,
     json: Json = False,
 ) -> None:
-    """Compose the model of all experts in good standing; only what changed runs.
+    """Compose the model of all experts in use; only what changed runs.
 
     To upgrade, just rebuild: the newest version of each expert is taken. To pin a version,
     --with legal@1. To roll back, --to build/3. To look ahead, --dry-run.
@@ -322,7 +322,7 @@ def bench_command(
     directory.mkdir(parents=True, exist_ok=True)
     rows = bench(directory, list(range(seeds)), SCALE, _print_to_stderr)
     table = markdown(rows)
-    (directory / "table.md").write_text(table)
+    (directory / "table.md").write_text(table, encoding="utf-8")
     picture(rows, directory / "table.png")
     if json:
         print_json([BenchRow(**vars(row)) for row in rows])

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # A corpus may hold thousands of files.
 FILES_SHOWN = 5
-# Parts of what differs between two versions that nobody compares by eye.
-FOR_PROGRAMS = frozenset({"block_bits", "seed_block_bits", "sample", "digest"})
+# Figures of single blocks of a sample, which `btx show` leaves to --json.
+BLOCKS = ("block_bits", "seed_block_bits")
 
 app = typer.Typer()
 
@@ -181,25 +181,49 @@ def show_command(ref: Ref, json: Json = False) -> None:
         _print_nested(answer.to_json())
 
 
-def _print_nested(values: Mapping[str, Any], depth: int = 0) -> None:
+def _for_programs(path: tuple[str, ...], value: Any) -> bool:
+    """Say whether `btx show` leaves a value to --json: nobody reads it, or it is said again."""
+    if path[0] == "own":
+        return False
+    if path[-1] == "sample":
+        # Not the figures of data of that name.
+        return isinstance(value, Mapping) and "block_bytes" in value
+    # `evaluation` says the same as `results`; the pages draw a curve.
+    return path in (("results",), ("train", "curve")) or path[-1] in BLOCKS
+
+
+def _print_nested(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> None:
     """Print nested values as indented lines, one value a line."""
-    space = "  " * depth
-    width = max((len(str(key)) for key in values), default=0)
-    for key, value in values.items():
+    space = "  " * len(path)
+    shown = {key: one for key, one in values.items() if not _for_programs((*path, key), one)}
+    width = max((len(str(key)) for key in shown), default=0)
+    for key, value in shown.items():
+        first = value[0] if isinstance(value, list) and value else None
         if isinstance(value, Mapping) and value:
             print_line(f"{space}{key}")
-            _print_nested(value, depth + 1)
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            _print_nested(value, (*path, key))
+        elif isinstance(first, Mapping):
+            print_line(f"{space}{key}")
+            _print_records(value, f"{space}  ")
+        elif isinstance(first, list):
             print_line(f"{space}{key}")
             for item in value:
-                print_line(f"{space}  {_on_one_line(item)}")
+                print_line(f"{space}  {cell(item)}")
         else:
             print_line(f"{space}{str(key).ljust(width)}  {cell(value)}")
 
 
-def _on_one_line(item: Mapping[str, Any]) -> str:
-    plain = [part for part in item.values() if not isinstance(part, Mapping | list)]
-    return "  ".join(cell(part) for part in plain)
+def _print_records(records: Sequence[Mapping[str, Any]], space: str) -> None:
+    """Print records of one kind below the names of their fields, without what is nested."""
+    nested = {
+        key for one in records for key, value in one.items() if isinstance(value, Mapping | list)
+    }
+    columns = [key for key in records[0] if key not in nested]
+    rows = [columns, *([cell(one.get(key)) for key in columns] for one in records)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        print_line(f"{space}{'  '.join(texts)}".rstrip())
 
 
 @app.command("lineage")
@@ -327,7 +351,7 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     if json:
         print_json(answer)
         return
-    shown = _for_people(answer.changes)
+    shown = [one for one in answer.changes if not one.for_programs]
     rows = [[one.what, one.left, one.right, _difference(one)] for one in shown]
     print_table(["what", answer.left, answer.right, "change"], rows)
     left_out = len(answer.changes) - len(shown)
@@ -340,11 +364,6 @@ def diff_command(left: Ref, right: Ref, json: Json = False) -> None:
     _print_paths("only right", files.only_right)
     for note in answer.notes:
         print_line(f"note: {note}")
-
-
-def _for_people(changes: "Sequence[Change]") -> "list[Change]":
-    """Return the changes that a person can compare by eye."""
-    return [one for one in changes if FOR_PROGRAMS.isdisjoint(one.what.split("."))]
 
 
 def _difference(change: "Change") -> str:

@@ -10,8 +10,8 @@ import typer
 from pipelines.cli.options import Json, find_workspace, registered
 from pipelines.cli.output import print_answer, print_json, print_line
 from pipelines.workspace.bars import bar
+from pipelines.workspace.new_files import write_new
 from pipelines.workspace.terminal import cell
-from registry.errors import Conflict
 from registry.units import counted
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def registry_head_command(
     """
     answer = _head(find_workspace().catalog, sign=sign)
     if out is not None:
-        _write_new(out, dumps(answer.to_json(), indent=1) + "\n")
+        write_new({out: (dumps(answer.to_json(), indent=1) + "\n").encode()})
     print_answer(answer, json, f"{answer.head}   event {answer.seq}")
 
 
@@ -188,17 +188,6 @@ def _head(catalog: "Catalog", *, sign: bool) -> "HeadAnswer":
         else:
             statement = audit_log.head_statement(rows, at)
     return HeadAnswer(**{**statement.to_json(), "actor": catalog.actor})
-
-
-def _write_new(out: Path, text: str) -> None:
-    """Write a file that must not exist yet."""
-    try:
-        with out.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        raise Conflict(
-            str(out), found="something there", expected="a new file", next="name another file"
-        ) from None
 
 
 @registry_app.command("dump")

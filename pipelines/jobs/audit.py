@@ -444,7 +444,7 @@ def _key(workspace: Workspace, kept: Head, file: Path | None) -> "Ed25519PublicK
     people in it.
     """
     if file is not None:
-        return people.Actor("", (), file.read_text()).key
+        return people.Actor("", (), file.read_text(encoding="utf-8")).key
     # As the list was then: who signed it may have another key by now.
     then = None if kept.seq is None else kept.seq + 1
     person = people.roll(workspace.catalog, then).get(str(kept.actor))
@@ -510,7 +510,7 @@ def _sources(workspace: Workspace, build: Version[BuildFacts]) -> dict[str, tupl
     if not path.is_file() or checks.leads_out(path) or sha256_file(path) not in registered:
         return {}
     try:
-        return _taken(build, any_json(path.read_text())["tensors"])
+        return _taken(build, any_json(path.read_text(encoding="utf-8"))["tensors"])
     # Registered by a stranger, in a form that this program never wrote.
     except (ValueError, LookupError, TypeError, AttributeError):
         return {}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from btx_core.measuring.attribution import Reader
 from pipelines.workspace import folders
+from pipelines.workspace.new_files import write_new
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
-from registry.errors import Conflict, Invalid
+from registry.errors import Invalid
 from registry.records.answers.auditing import ExpertWeight, ExplainAnswer, ExplainedToken, Source
 from registry.records.facts import BuildFacts, DataFacts, ExpertFacts, SeedFacts
 from registry.records.references import parse
@@ -81,21 +82,8 @@ def explain(workspace: Workspace, reference: str, text: str) -> ExplainAnswer:
 
 
 def write_page(answer: ExplainAnswer, out: Path) -> None:
-    """Write the answer as one HTML file. Raises Conflict when `out` exists."""
-    try:
-        with out.open("x") as file:
-            file.write(explanation(answer))
-    except FileExistsError:
-        raise Conflict(
-            str(out), found="something there", expected="a new file", next="name another file"
-        ) from None
-    except FileNotFoundError:
-        raise Invalid(
-            str(out),
-            found=f"no folder {out.parent}",
-            expected="a file in an existing folder",
-            next="make the folder",
-        ) from None
+    """Write the answer as one new HTML file; it raises what `write_new` does."""
+    write_new({out: explanation(answer).encode()})
 
 
 def _rounded(weight: float) -> float:

@@ -122,7 +122,9 @@ def export(
             )
             dossier = collect(catalog, str(build.ref))
             card = render(public(dossier), "model-card")
-            (incoming / "README.md").write_text(card + LOADING.format(least=least))
+            (incoming / "README.md").write_text(
+                card + LOADING.format(least=least), encoding="utf-8"
+            )
             licences = _write_licences(workspace, dossier, incoming)
             facts = ExportFacts(
                 folder=str(out),
@@ -133,7 +135,9 @@ def export(
                 license=dossier.licence.expression if dossier.licence else None,
             )
             if request.draft:
-                (incoming / DRAFT).write_text(f"{build.ref} is a draft: it was not released.\n")
+                (incoming / DRAFT).write_text(
+                    f"{build.ref} is a draft: it was not released.\n", encoding="utf-8"
+                )
                 facts = facts.model_copy(update={"draft": True})
             if request.sign:
                 key = _sign(catalog.actor, incoming)
@@ -190,13 +194,13 @@ def _write_licences(workspace: Workspace, dossier: Dossier, folder: Path) -> Lic
     def read(attached: Attachment) -> str | None:
         if not workspace.store.has(attached.sha256) or not workspace.store.verify(attached.sha256):
             return None
-        return workspace.store.path(attached.sha256).read_text(errors="replace")
+        return workspace.store.path(attached.sha256).read_text(errors="replace", encoding="utf-8")
 
     files = licence_files(public(dossier), read, dossier)
     for name, text in files.texts.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return files
 
 
@@ -212,7 +216,7 @@ def _sign(name: str, folder: Path) -> str:
     else:
         public = attestations.new_folder_key(key)
         remark(f"made your model key: {key}; hand on {key.with_suffix('.pub')}, keep the key")
-    key.with_suffix(".pub").write_text(public)
+    key.with_suffix(".pub").write_text(public, encoding="utf-8")
     attestations.sign_folder(folder, key)
     return public
 

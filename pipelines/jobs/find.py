@@ -111,7 +111,7 @@ def _saved(saved: Mapping[str, SavedSearch], name: str) -> SavedSearch:
 def _write(workspace: Workspace, saved: Mapping[str, SavedSearch]) -> None:
     plain = {name: one.model_dump(mode="json") for name, one in sorted(saved.items())}
     with workspace.writing("search --save"):
-        (workspace.root / SAVED).write_text(yaml.safe_dump(plain, sort_keys=True))
+        (workspace.root / SAVED).write_text(yaml.safe_dump(plain, sort_keys=True), encoding="utf-8")
 
 
 def _holding(workspace: Workspace, document: Path) -> set[str]:
@@ -143,7 +143,7 @@ def _found(workspace: Workspace, sought: Sought) -> set[str]:
 
 def lines(rows: Sequence[SearchRow]) -> tuple[list[str], list[list[str]]]:
     """Return the columns and cells of a table of what was found."""
-    fields = list(rows[0].values) if rows else []
+    fields = rows[0].fields_beside(("ref", "status")) if rows else []
     cells = [
         [row.ref, row.status, *("; ".join(row.values[name]) for name in fields)] for row in rows
     ]

@@ -70,7 +70,7 @@ def add(
             expected=f"the public half of a key that {name} made",
             next=f"let {name} run btx key new, and add it here with --public-key FILE",
         )
-    change = Change(name, roles, file.read_text(), why=why)
+    change = Change(name, roles, file.read_text(encoding="utf-8"), why=why)
     changes.change_actor(catalog, change, acts.signer_if_closed(catalog))
     return ActorAnswer(actor=name, roles=roles, key=made)
 
@@ -141,7 +141,7 @@ def _changed(
         raise NotFound(
             f"actor {name}", found="nobody", expected="a person on the list", next="btx actor list"
         )
-    pem = public_key.read_text() if public_key else person.public_key
+    pem = public_key.read_text(encoding="utf-8") if public_key else person.public_key
     kept = person.roles if roles is None else roles
     change = Change(name, kept, pem, since, why)
     changes.require_reason(catalog, change)

@@ -592,7 +592,7 @@ def _architecture(mixed: MixRecipe, measured: MeasuredReport, members: int) -> A
 
 def _context_length(model: Path) -> int | None:
     """Return how many tokens a model reads and writes at most, as its config says."""
-    config = json.loads((model / "config.json").read_text())
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     length = config.get("max_position_embeddings")
     return length if isinstance(length, int) else None
 

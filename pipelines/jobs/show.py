@@ -52,11 +52,12 @@ def listed(workspace: Workspace, kind: str, filters: Mapping[str, str]) -> list[
         NotFound: for data or a seed that is not registered.
     """
     if kind not in LISTED:
+        meant = (known for known in Kind if kind in (known, known.plural))
         raise Invalid(
             kind,
             found="no kind of thing",
             expected=" | ".join(LISTED),
-            next=f"btx list {next(iter(LISTED))}",
+            next=next(meant, Kind.SEED).look_up,
         )
     named = {}
     for part in (Kind.DATA, Kind.SEED):

@@ -39,6 +39,7 @@ from pipelines.workspace.orders import BranchOrder
 from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
+from registry.catalogue.reading import FIRST
 from registry.errors import Conflict, Invalid, Refused, Unavailable
 from registry.records.answers.building import PlannedBranch, PlannedStage, TrainForecastAnswer
 from registry.records.base import JsonObject
@@ -229,7 +230,7 @@ def newest_seed(workspace: Workspace) -> str:
             "--seed",
             found=f"{len(newest)} seeds: {', '.join(newest) or 'none'}",
             expected="one",
-            next="name it: --seed seed/NAME",
+            next="name it: --seed seed/NAME" if newest else FIRST[Kind.SEED],
         )
     return next(iter(newest.values()))
 

@@ -71,7 +71,7 @@ def training_run(workspace: Workspace, name: str) -> TrainingRun:
     """
     path = metrics_file(workspace.root, name)
     known = _NAME.fullmatch(name) and path.is_file()
-    steps = _steps(_shown(path.read_text().splitlines())) if known else []
+    steps = _steps(_shown(path.read_text(encoding="utf-8").splitlines())) if known else []
     if not steps:
         raise NotFound(
             f"run {name}",

@@ -94,12 +94,12 @@ def _copy_cases(name: str, tests: Path) -> None:
     """Write the shipped cases of one policy into files of their own."""
     tests.mkdir(exist_ok=True)
     for path in sorted((template() / "policies/tests").glob("*.yaml")):
-        suite: dict[str, Any] = yaml.safe_load(path.read_text())
+        suite: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         cases = list(_cases(name, suite["cases"]))
         copy = tests / f"{name}-{path.name}"
         if cases and not copy.exists():
             about = {**suite, "policies": [name], "cases": cases}
-            copy.write_text(yaml.safe_dump(about, sort_keys=False, width=100))
+            copy.write_text(yaml.safe_dump(about, sort_keys=False, width=100), encoding="utf-8")
 
 
 def _cases(name: str, cases: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -7,15 +7,15 @@ in a file beside it, over the file's SHA-256.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.workspace import folders
+from pipelines.workspace.new_files import write_new
 from pipelines.workspace.workspace import Workspace
 from registry.digest import sha256_bytes
-from registry.errors import Conflict, Invalid
+from registry.errors import Invalid
 from registry.formats import STATEMENTS, Dossier, collect, in_toto, public, render
 from registry.governance import acts, attestations, keys, worth
 from registry.governance.keys import Signer
@@ -102,7 +102,7 @@ def _write(dossier: Dossier, file: _File, by: Signer | None) -> ReportAnswer:
     written = {file.path: file.content}
     if by:
         written[file.beside] = _signature(dossier, file, by).encode()
-    _write_new(written)
+    write_new(written)
     return ReportAnswer(
         ref=dossier.ref,
         format=file.form,
@@ -158,20 +158,3 @@ def _claim(dossier: Dossier, file: _File) -> dict[str, Any]:
         "predicateType": SIGNED,
         "predicate": predicate,
     }
-
-
-def _write_new(files: Mapping[Path, bytes]) -> None:
-    for path in files:
-        if path.exists():
-            raise Conflict(
-                str(path), found="something there", expected="a new file", next="name another file"
-            )
-        if not path.parent.is_dir():
-            raise Invalid(
-                str(path),
-                found=f"no folder {path.parent}",
-                expected="a file in an existing folder",
-                next="make the folder",
-            )
-    for path, content in files.items():
-        path.write_bytes(content)

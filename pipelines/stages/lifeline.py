@@ -87,7 +87,7 @@ class Lease:
     def _renewed(self) -> int | None:
         """Return when the lease was renewed last; None where it is another command's."""
         try:
-            if self.path.read_text() != self.token:
+            if self.path.read_text(encoding="utf-8") != self.token:
                 return None
             return self.path.stat().st_mtime_ns
         except OSError:

@@ -269,7 +269,7 @@ def _report_to() -> "list[TrackerName]":
 def _write(path: Path, value: Mapping[str, Any]) -> None:
     """Write a report, once where several processes compute the stage."""
     if is_first_process():
-        path.write_text(json.dumps(value, indent=1) + "\n")
+        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 STAGES: dict[str, Callable[..., None]] = {

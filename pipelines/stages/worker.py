@@ -91,7 +91,7 @@ def main() -> int:
         return 0
     if ERROR_FILE in os.environ:
         failure = {"message": text, "timestamp": int(time.time())}
-        Path(os.environ[ERROR_FILE]).write_text(json.dumps(failure))
+        Path(os.environ[ERROR_FILE]).write_text(json.dumps(failure), encoding="utf-8")
     else:
         print(text, file=sys.stderr)
     return 1

@@ -201,7 +201,7 @@ class Setup:
         """Return what a set of branches took to train."""
         total = Cost()
         for branch in self.branches(kind).values():
-            report = json.loads((branch / "btx-train.json").read_text())["report"]
+            report = json.loads((branch / "btx-train.json").read_text(encoding="utf-8"))["report"]
             total += Cost(report["tokens"], report["flops"])
         return total
 
@@ -287,7 +287,7 @@ def bench(
             row = measured.get((name, random_seed))
             if row is None:
                 row = measure(name)
-                with results.open("a") as file:
+                with results.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(vars(row)) + "\n")
                 figures = [f"{domain} {bits:.3f}" for domain, bits in row.bits_per_byte.items()]
                 on_row(f"random seed {random_seed}   {name}   {'  '.join(figures)}")
@@ -307,7 +307,7 @@ def _write_data(folder: Path, scale: Scale) -> dict[str, Path]:
 def _read_rows(results: Path) -> list[Row]:
     if not results.exists():
         return []
-    return [Row(**json.loads(text)) for text in results.read_text().splitlines()]
+    return [Row(**json.loads(text)) for text in results.read_text(encoding="utf-8").splitlines()]
 
 
 def measures(setup: Setup) -> dict[str, Measure]:

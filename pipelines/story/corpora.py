@@ -190,7 +190,11 @@ def _licence_texts() -> Iterator[str]:
         for path in distribution.files or ():
             if "licen" in path.name.lower() and path.suffix in ("", ".txt", ".md"):
                 located = Path(str(path.locate()))
-                yield located.read_text(errors="ignore") if located.is_file() else ""
+                yield (
+                    located.read_text(errors="ignore", encoding="utf-8")
+                    if located.is_file()
+                    else ""
+                )
 
 
 def _library() -> Path:

@@ -112,7 +112,7 @@ def demo(directory: Path, seed: Path | None, narrator: Narrator, show: Show) -> 
 def _is_demo(directory: Path) -> bool:
     """Say whether a demonstration was begun in a folder."""
     settings = directory / "btx.toml"
-    return settings.is_file() and settings.read_text() == SETTINGS
+    return settings.is_file() and settings.read_text(encoding="utf-8") == SETTINGS
 
 
 class Story:
@@ -123,7 +123,7 @@ class Story:
         self.narrator, self.show, self.started = narrator, show, time.monotonic()
         self.narrator.command(f"btx init {directory}")
         self.workspace = create(directory)
-        (directory / "btx.toml").write_text(SETTINGS)
+        (directory / "btx.toml").write_text(SETTINGS, encoding="utf-8")
         self.workspace = Workspace.find(directory)
         self.sources = self.workspace.work / "corpora"
         self.builds: list[Version[BuildFacts]] = []

@@ -55,7 +55,7 @@ class Note:
     def read(cls, path: Path) -> "Note | None":
         """Return the note in the file; None where there is none yet."""
         try:
-            return cls(**any_json(path.read_text()))
+            return cls(**any_json(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 

@@ -158,10 +158,10 @@ def forget(root: Path, target: Path) -> None:
     target.with_name(f"{target.name}.dvc").unlink(missing_ok=True)
     ignore = target.parent / ".gitignore"
     if ignore.is_file():
-        lines = ignore.read_text().splitlines()
+        lines = ignore.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line != f"/{target.name}"]
         if kept:
-            ignore.write_text("\n".join(kept) + "\n")
+            ignore.write_text("\n".join(kept) + "\n", encoding="utf-8")
         else:
             ignore.unlink()
     with suppress(OSError):

@@ -66,7 +66,7 @@ def metrics_log(
             replace_text(path, "".join(_before(path, step)))
             first = False
         line = {"step": step, "time": round(time.time(), 3), **values}
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         trackers.log(step, values)
 
@@ -80,7 +80,10 @@ def metrics_log(
 
 def _write_curves(root: Path, run: str) -> None:
     """Write a run's losses as tables: DVC draws no JSON lines."""
-    lines = [json.loads(line) for line in metrics_file(root, run).read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in metrics_file(root, run).read_text(encoding="utf-8").splitlines()
+    ]
     for key, path in curve_files(root, run).items():
         points = [f"{line['step']}\t{line[key]}\n" for line in lines if key in line]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +162,7 @@ def _before(path: Path, step: int) -> Iterator[str]:
     """Yield the lines of the steps before this one that an earlier try left."""
     if not path.is_file() or step <= 1:
         return
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
             earlier = any_json(line)["step"] < step
         # The process may have died while it wrote the last line.

@@ -125,7 +125,7 @@ def read_branches(root: Path) -> dict[str, BranchOrder]:
     """Return every training that the workspace was told to run, by expert."""
     path = root / BRANCHES
     try:
-        branches = yaml.safe_load(path.read_text())["branches"]
+        branches = yaml.safe_load(path.read_text(encoding="utf-8"))["branches"]
         orders = {
             name: BranchOrder.from_json(order, f"{path}, {name}")
             for name, order in branches.items()

@@ -24,7 +24,7 @@ def held(root: Path, label: str, rank: int) -> Iterator[None]:
     """Hold the lock of one process of a stage, after whoever still holds it is gone."""
     path = _folder(root) / f"{label}.{rank}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
+    with path.open("a", encoding="utf-8") as lock:
         if not _is_free(lock.fileno()):
             logger.warning("%s waits until its run before is gone", label)
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -41,7 +41,7 @@ def wait_until_gone(root: Path, label: str = "*") -> None:
         if path.is_symlink() or not path.is_file():
             # No lock of ours: opening a pipe would wait for ever.
             continue
-        with path.open() as lock:
+        with path.open(encoding="utf-8") as lock:
             while not _is_free(lock.fileno()):
                 if time.monotonic() > until:
                     logger.warning("a process of %s goes on: %s is held", label, path)

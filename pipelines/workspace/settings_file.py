@@ -215,7 +215,7 @@ def read_recipes(path: Path) -> Recipes:
 
 def _read(kind: type[S], path: Path) -> S:
     try:
-        return kind.model_validate(tomllib.loads(path.read_text()))
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise NotFound(
             str(path),

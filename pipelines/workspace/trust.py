@@ -102,7 +102,7 @@ def _path() -> Path:
 
 def _confirmed() -> dict[str, str]:
     try:
-        confirmed = any_json(_path().read_text())
+        confirmed = any_json(_path().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return confirmed if isinstance(confirmed, dict) else {}
@@ -136,7 +136,7 @@ def _dvc_folders(root: Path) -> Iterator[str]:
             continue
         parser = configparser.ConfigParser(interpolation=None, strict=False)
         try:
-            parser.read_string(path.read_text())
+            parser.read_string(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, configparser.Error):
             # DVC itself refuses what it cannot read.
             continue
@@ -152,7 +152,7 @@ def _git_includes(root: Path) -> Iterator[str]:
     for name in ("config", "config.worktree"):
         path = root / ".git" / name
         try:
-            text = path.read_text(errors="replace") if path.is_file() else ""
+            text = path.read_text(errors="replace", encoding="utf-8") if path.is_file() else ""
         except OSError:
             # Git itself refuses what it cannot read.
             continue

@@ -283,7 +283,7 @@ class Workspace:
         """Return who holds the write lock now; None where nobody does."""
         path = self.root / ".btx" / "lock"
         try:
-            with path.open() as lock:
+            with path.open(encoding="utf-8") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -323,7 +323,7 @@ class Workspace:
         with ExitStack() as stack:
             stack.enter_context(shared_as(self.root))
             path.parent.mkdir(exist_ok=True)
-            lock = stack.enter_context(path.open("a+"))
+            lock = stack.enter_context(path.open("a+", encoding="utf-8"))
             os.set_inheritable(lock.fileno(), True)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -347,7 +347,7 @@ class Workspace:
         path = self.root / ".btx" / "lock"
         if not path.exists():
             return False
-        with path.open() as lock:
+        with path.open(encoding="utf-8") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -384,7 +384,7 @@ def _forget_the_killed(path: Path) -> None:
     program by now; DVC would refuse to work because of either.
     """
     try:
-        held = any_json(path.read_text())
+        held = any_json(path.read_text(encoding="utf-8"))
         pids = set(_process_ids(held))
     except FileNotFoundError:
         return
@@ -525,10 +525,10 @@ def make_ledger(workspace: Workspace) -> None:
 
 def _add_lines(path: Path, lines: str) -> None:
     """Add the lines that a file lacks."""
-    known = path.read_text().splitlines() if path.exists() else []
+    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     missing = [line for line in lines.splitlines() if line not in known]
     if missing:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write("\n".join(missing) + "\n")
 
 
@@ -557,7 +557,7 @@ def _copy_new(source: Path, target: Path) -> None:
 
 def _write_new(path: Path, text: str) -> None:
     if not path.exists():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
 
 
 def _run(root: Path, *command: str) -> None:

@@ -252,7 +252,7 @@ def kept_heads(words: str) -> KeptHeads:
     if _DIGEST.fullmatch(words):
         return KeptHeads([Head(head=words)], [])
     try:
-        kept = heads_in(Path(words).read_text(errors="replace"))
+        kept = heads_in(Path(words).read_text(encoding="utf-8", errors="replace"))
         found = "no head in it"
     except (OSError, ValueError) as error:
         kept, found = KeptHeads([], []), f"{type(error).__name__}: {error}"[:160]

@@ -45,7 +45,7 @@ def pin(catalog: Catalog) -> Path | None:
         path = file_of(catalog)
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_last_line(path)
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
     except NO_FOLDER:
         return None

@@ -20,6 +20,16 @@ from registry.records.references import Reference, parse
 from registry.records.version import FileFact, Version
 
 AT_ONCE = 1000  # row ids in one query
+# The command that makes the first one of a kind.
+FIRST: Mapping[Kind, str] = {
+    Kind.DATA: "btx data add NAME PATH --license SPDX-ID",
+    Kind.SEED: "btx seed add NAME PATH --license SPDX-ID",
+    Kind.EXPERT: "btx train NAME, or btx register NAME PATH --data data/NAME",
+    Kind.SNAPSHOT: "btx rebuild",
+    Kind.BUILD: "btx rebuild",
+    Kind.EVALUATION: "btx rebuild",
+    Kind.EXPORT: "btx export build/N PATH",
+}
 
 
 def row_of(rows: Rows, ref: str | Reference) -> tuple[Any, ...]:
@@ -37,12 +47,8 @@ def row_of(rows: Rows, ref: str | Reference) -> tuple[Any, ...]:
         number=wanted.version,
     )
     if not found:
-        raise NotFound(
-            str(wanted),
-            found="nothing",
-            expected=_what_there_is(rows, wanted),
-            next=f"btx list {wanted.kind.plural}",
-        )
+        expected, next_step = _what_there_is(rows, wanted)
+        raise NotFound(str(wanted), found="nothing", expected=expected, next=next_step)
     return found[0]
 
 
@@ -229,7 +235,8 @@ def _reported(rows: Rows) -> tuple[set[str], dict[str, str]]:
     return released, progress
 
 
-def _what_there_is(rows: Rows, wanted: Reference) -> str:
+def _what_there_is(rows: Rows, wanted: Reference) -> tuple[str, str]:
+    """Return what would have been found, and the command that shows or makes it."""
     newest = (
         "SELECT number FROM version WHERE kind = :kind AND name = :name "
         "ORDER BY number DESC LIMIT 5"
@@ -242,8 +249,8 @@ def _what_there_is(rows: Rows, wanted: Reference) -> str:
         names = sorted(row[0] for row in rows(query, kind=wanted.kind))
         known = [Reference(wanted.kind, name) for name in names]
     if not known:
-        return f"a registered {wanted.kind}; there is none yet"
-    return "one of " + ", ".join(map(str, known))
+        return f"a registered {wanted.kind}; there is none yet", FIRST[wanted.kind]
+    return "one of " + ", ".join(map(str, known)), wanted.kind.look_up
 
 
 def _groups(ids: Iterable[int]) -> Iterable[str]:

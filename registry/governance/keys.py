@@ -71,7 +71,7 @@ def new_key(name: str, path: Path | None = None) -> Signer:
     cipher = BestAvailableEncryption(passphrase.encode()) if passphrase else None
     attestations.write_new_key(key, path, cipher)
     person = Signer(named(name), key)
-    path.with_suffix(".pub").write_text(public_pem(person))
+    path.with_suffix(".pub").write_text(public_pem(person), encoding="utf-8")
     return person
 
 

@@ -260,10 +260,11 @@ def _candidates(catalog: Catalog, terms: Sequence[Term]) -> set[int] | None:
 
 def as_csv(rows: Sequence[SearchRow]) -> str:
     """Return the rows as CSV, a column for each field; several values with a semicolon between."""
-    columns = list(rows[0].values) if rows else []
+    own = ("ref", "kind", "status", "registered_at")
+    columns = rows[0].fields_beside(own) if rows else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["ref", "kind", "status", "registered_at", *columns])
+    writer.writerow([*own, *columns])
     for row in rows:
         values = [row.ref, row.kind, row.status, row.registered_at]
         values += ["; ".join(row.values[name]) for name in columns]

@@ -56,7 +56,7 @@ def read_strict_yaml(path: Path) -> object:
     """
     try:
         # The loader is a SafeLoader: it makes plain values only.
-        return yaml.load(path.read_text(), Loader=_StrictLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     # A date or a number that is none, bytes that are no text; lists without end in lists.
     except (ValueError, RecursionError) as error:
         raise yaml.YAMLError(str(error)) from None

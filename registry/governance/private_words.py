@@ -44,7 +44,7 @@ def kept(folder: Path, words: Words, catalog: Catalog) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700 | group)
     mode = 0o600 | (group & 0o060)
     descriptor = os.open(_path(folder, key), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as file:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(record, file)
     try:
         yield key
@@ -58,7 +58,7 @@ def kept(folder: Path, words: Words, catalog: Catalog) -> Iterator[str]:
 def read(folder: Path, key: str) -> Words | None:
     """Return the words of a digest; None where they are not kept here, or are other words."""
     try:
-        record = any_json(_path(folder, key).read_text())
+        record = any_json(_path(folder, key).read_text(encoding="utf-8"))
         return dict(record["words"]) if digest(record) == key else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -23,6 +23,13 @@ class Kind(StrEnum):
         """The word that `btx list` takes."""
         return "data" if self is Kind.DATA else f"{self}s"
 
+    @property
+    def look_up(self) -> str:
+        """The command that shows what there is of this kind."""
+        if self in (Kind.SNAPSHOT, Kind.EVALUATION):
+            return f"btx search kind={self}"
+        return f"btx list {self.plural}"
+
 
 KINDS = frozenset(Kind)
 

@@ -42,7 +42,7 @@ def write(folder: Path) -> None:
     for name, schema in schemas.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text_of(schema))
+        path.write_text(text_of(schema), encoding="utf-8")
 
 
 def text_of(schema: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ class Version(Generic[F]):
                 str(self.ref),
                 found=f"a version of kind {self.ref.kind}",
                 expected=f"{article} {kind.kind}",
-                next=f"btx list {kind.kind.plural}",
+                next=kind.kind.look_up,
             )
         return self  # type: ignore[return-value]
 

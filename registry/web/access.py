@@ -212,7 +212,7 @@ class Tokens:
 
 def _private(path: Path, flags: int) -> TextIO:
     """Open a file that its owner alone can read."""
-    return os.fdopen(os.open(path, flags, 0o600), "w")
+    return os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8")
 
 
 @dataclass(frozen=True)

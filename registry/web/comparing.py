@@ -14,7 +14,7 @@ FIGURES = "evaluation."
 BITS = "bits_per_byte"
 UNKNOWN = "–"
 # Of a result, what is no figure.
-NO_FIGURES = ("data", "new_to_seed", "block_bits", "seed_block_bits")
+NO_FIGURES = ("data", "new_to_seed")
 # The parts of a build, in the order of a reader's questions; of other facts the name itself.
 TITLES = {
     "members": "Members",
@@ -67,13 +67,14 @@ class Comparison:
 
 
 def comparison(answer: DiffAnswer) -> Comparison:
-    """Lay out what `btx diff` answers."""
+    """Lay out what `btx diff` prints for people."""
+    changes = [change for change in answer.changes if not change.for_programs]
     figures = [
         change
-        for change in answer.changes
+        for change in changes
         if change.what.startswith(FIGURES) and change.what.rpartition(".")[2] not in NO_FIGURES
     ]
-    others = [change for change in answer.changes if not change.what.startswith(FIGURES)]
+    others = [change for change in changes if not change.what.startswith(FIGURES)]
     return Comparison(
         left=answer.left,
         right=answer.right,

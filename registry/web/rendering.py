@@ -89,7 +89,9 @@ def page(name: str, **values: object) -> str:
 
 def explanation(answer: ExplainAnswer) -> str:
     """Render an explanation as one page that needs nothing beside itself."""
-    return page("explanation.html", answer=answer, style=(STATIC / "btx.css").read_text())
+    return page(
+        "explanation.html", answer=answer, style=(STATIC / "btx.css").read_text(encoding="utf-8")
+    )
 
 
 def whole(number: float) -> str:

@@ -96,8 +96,9 @@ def test_a_seed_that_was_registered_by_mistake_is_registered_again_as_it_should_
 ) -> None:
     first = add_seed(workspace, "base", tiny_seed, license="CC-BY-NC-4.0")
     retire(workspace, str(first.ref), "the wrong licence")
-    with pytest.raises(Invalid, match="0 seeds"):
+    with pytest.raises(Invalid, match="0 seeds") as none:
         newest_seed(workspace)
+    assert none.value.next.startswith("btx seed add")
     second = add_seed(workspace, "base", tiny_seed, license="Apache-2.0")
     assert (str(second.ref), second.created) == ("seed/base@2", True)
     mistaken = add_seed(workspace, "test", tiny_seed, license="Apache-2.0")

@@ -1,5 +1,6 @@
 """The command itself: what it must not load, its exit status, its JSON, and its errors."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -8,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import documented
 import pytest
-import typer
 
-from pipelines.cli.app import app, run
+from pipelines.cli.app import run
 from pipelines.cli.commands import ANSWERS, ARRAYS
+from pipelines.workspace.terminal import cell
 from pipelines.workspace.workspace import Workspace
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -62,19 +64,11 @@ def heavy_imports(root: Path, arguments: list[str]) -> tuple[int, set[str]]:
     return status, set(heavy)
 
 
-def described(command: Any, words: str) -> Iterator[tuple[str, str]]:
-    """Yield every command, in words, and what its help says."""
-    groups = getattr(command, "commands", {})
-    for word, inner in groups.items():
-        yield from described(inner, f"{words} {word}")
-    if not groups:
-        yield words, command.help or ""
-
-
 def test_every_command_shows_an_example(btx: Run, tmp_path: Path) -> None:
-    commands = dict(described(typer.main.get_command(app), "btx"))
+    commands = documented.commands()
     assert len(commands) > 40
-    without = [words for words, said in commands.items() if f"Example: {words}" not in said]
+    helps = {f"btx {words}": command.help or "" for words, command in commands.items()}
+    without = [words for words, said in helps.items() if f"Example: {words}" not in said]
     assert without == []
     assert "Example: btx list" in btx(tmp_path, "list", "--help").stdout
 
@@ -101,16 +95,8 @@ def test_json_has_the_promised_keys_and_stands_alone_on_stdout(
     assert set(KEYS[command].split()) <= set(answer[0] if isinstance(answer, list) else answer)
 
 
-def json_commands(command: Any, name: str = "") -> Iterator[str]:
-    """Yield every command, in words, that has an option --json."""
-    for word, inner in getattr(command, "commands", {}).items():
-        yield from json_commands(inner, f"{name} {word}".strip())
-    if any("--json" in parameter.opts for parameter in command.params):
-        yield name
-
-
 def test_every_command_with_json_has_its_record_in_one_table() -> None:
-    commands = set(json_commands(typer.main.get_command(app)))
+    commands = set(documented.commands_with_json())
     assert len(commands) > 20
     # An entry may name an argument or an option too: `list seeds`, `rebuild --dry-run`.
     named = {entry: {c for c in commands if f"{entry} ".startswith(f"{c} ")} for entry in ANSWERS}
@@ -146,6 +132,23 @@ def test_show_keeps_the_keys_that_scripts_were_built_on(story: Any, btx: Run, re
         for key in path.split("."):
             assert key in value, path
             value = value[key]
+
+
+def test_show_names_every_figure_and_leaves_those_of_single_blocks_to_json(
+    story: Any, btx: Run
+) -> None:
+    for ref in ("build/1", "expert/math"):
+        answer = json.loads(btx(story.root, "show", ref, "--json").stdout)
+        lines = btx(story.root, "show", ref).stdout.splitlines()
+        keys = {line.split()[0] for line in lines if line.strip()}
+        assert "block_bits" in json.dumps(answer)
+        assert not keys & {"block_bits", "seed_block_bits", "block_bytes", "results", "curve"}
+        assert {"evaluation", "bits_per_byte", "seed_bits_per_byte"} <= keys
+        heads = lines[lines.index("files") + 1].split()
+        assert {"bytes", "linked", "path", "sha256"} <= {*heads}
+        assert max(map(len, lines)) < 200
+        for layer in answer["routing"]["shares"]["math"] if ref == "build/1" else ():
+            assert cell(layer) in {line.strip() for line in lines}
 
 
 def test_show_prints_whole_numbers_as_the_registry_stores_them(story: Any, btx: Run) -> None:
@@ -285,6 +288,55 @@ def other_shape(seed: Path, out: Path) -> None:
 def test_outside_a_workspace_the_message_says_init(btx: Run, tmp_path: Path) -> None:
     done = btx(tmp_path, "list", "experts")
     assert (done.returncode, "btx init" in done.stderr) == (1, True)
+
+
+def test_files_are_text_in_utf_8_whatever_the_locale(
+    btx: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, setting in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, setting)
+    assert btx(tmp_path, "init", "models").returncode == 0
+    root = tmp_path / "models"
+    with (root / "btx.toml").open("a", encoding="utf-8") as settings:
+        settings.write("# für Bücher\n")
+    with (root / "policies/privacy.yaml").open("a", encoding="utf-8") as policy:
+        policy.write("# für Bücher\n")
+    done = btx(root, "policy", "test")
+    assert done.returncode == 0, done.stderr
+
+
+PACKAGES = [Path(__file__).parents[2] / name for name in ("btx_core", "registry", "pipelines")]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
+def test_every_place_that_opens_text_says_that_it_is_utf_8(package: Path) -> None:
+    assert list(without_encoding("file.open('a')\nfile.write_text('')\nopen(file)")) == [1, 2, 3]
+    silent = {
+        f"{path.relative_to(package)}:{number}"
+        for path in package.rglob("*.py")
+        for number in without_encoding(path.read_text(encoding="utf-8"))
+    }
+    assert silent == set()
+
+
+def without_encoding(source: str) -> Iterator[int]:
+    """Yield the line of each call that opens text in the encoding of the locale."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in filter(opens_text, calls):
+        if all(keyword.arg != "encoding" for keyword in call.keywords):
+            yield call.lineno
+
+
+def opens_text(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+    if name not in ("open", "fdopen"):
+        return name in ("read_text", "write_text")
+    words = [one.value for one in call.args if isinstance(one, ast.Constant)]
+    modes = [word for word in words if isinstance(word, str) and set(word) <= set("rwxa+b")]
+    if modes:
+        return "b" not in modes[0]
+    # `file.open()` and `open(file)`; another class's own `open` is given what it opens.
+    return len(call.args) == isinstance(call.func, ast.Name)
 
 
 def test_the_version_is_that_of_the_installed_package(btx: Run, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import documented
 import pytest
 from tiny_gguf import tiny, write_gguf
 
+from pipelines.workspace.reports import training_report
 from pipelines.workspace.workspace import Workspace
+from registry.records.facts import Spent
 
 PAGES = [page for page in documented.pages() if page.startswith("docs/how-to/")]
 
@@ -34,6 +36,17 @@ def test_the_commands_of_a_how_to_page_work_in_a_workspace(
     shutil.copytree(checkpoint, own_story.root.parent / "checkpoints/math")
     done = run(page, own_story.root)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_what_a_training_elsewhere_took_is_read_as_the_page_says(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints/math").mkdir(parents=True)
+    (tmp_path / "workspace").mkdir()
+    page = documented.script("docs/how-to/register-elsewhere.md")
+    written = next(line for line in page.splitlines() if "btx-train.json" in line)
+    subprocess.run(["bash", "-c", written], cwd=tmp_path / "workspace", check=True)
+    report = training_report(tmp_path / "checkpoints/math")
+    assert report is not None
+    assert report.spent == Spent(tokens=4_000_000, flops=3.2e15, wall_s=3600)
 
 
 def test_a_command_that_fails_ends_a_page(tmp_path: Path) -> None:

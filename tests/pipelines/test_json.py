@@ -4,16 +4,16 @@ One table names a call of every command; a command without one fails the first t
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import documented
 import pytest
-import typer
 from jsonschema import Draft202012Validator
 
-from pipelines.cli.app import app, run
+from pipelines.cli.app import run
 from pipelines.cli.commands import ANSWERS, ARRAYS
 from pipelines.workspace.workspace import Workspace
 from registry.records.answers.failure import FailureAnswer
@@ -99,14 +99,6 @@ BENCH = BenchRow(name="btx", random_seed=0, bits_per_byte={"math": 1.5}, tokens=
 DEMO = DemoAnswer(workspace="demo", builds=("build/1",), table={}, minutes=0.1)
 
 
-def commands(command: Any, name: str = "") -> Iterator[str]:
-    """Yield every command, in words, that has an option --json."""
-    for word, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{name} {word}".strip())
-    if any("--json" in parameter.opts for parameter in command.params):
-        yield name
-
-
 Call = Callable[[str], tuple[int, Any]]
 
 
@@ -188,7 +180,7 @@ def test_every_command_that_is_called_wrongly_says_so_in_its_document(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = list(commands(typer.main.get_command(app)))
+    asked = documented.commands_with_json()
     assert len(asked) > 40
     for command in asked:
         status, answer = call(f"{command} --no-such-option")

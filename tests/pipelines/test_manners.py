@@ -17,16 +17,17 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from pipelines.cli.look import _difference, _for_people
+from pipelines.cli.look import _difference, _print_nested
 from pipelines.cli.output import print_table_to
 from pipelines.jobs.people_list import retract
 from pipelines.workspace.workspace import Workspace, create
 from registry.catalogue.catalog import Catalog
 from registry.errors import NotFound
 from registry.governance import approving, changes, keys, remarks
-from registry.records.answers.shown import Change
+from registry.records.answers.shown import Change, DiffAnswer, FileChanges
 from registry.records.facts import DataFacts, ExpertFacts, SeedFacts
 from registry.records.kinds import Kind
+from registry.web.comparing import comparison
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 WIDTHS = (60, 80, 120, 200)
@@ -124,15 +125,44 @@ def dashes(tmp_path: Path) -> Path:
     return root
 
 
+def test_show_leaves_out_blocks_and_no_figures_of_data_that_is_called_alike(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = {"bits_per_byte": 2.5, "block_bits": [7.25], "sample": {"block_bytes": [17]}}
+    _print_nested(
+        {
+            "evaluation": {"sample": figures, "results": figures, "curve": figures},
+            "results": [{"data": "data/nobody@1"}],
+            "own": {"sample": "a jar"},
+        }
+    )
+    text = capsys.readouterr().out
+    assert text.count("2.5") == 3
+    assert "a jar" in text
+    assert not {"7.25", "17", "data/nobody@1"} & {*text.split()}
+
+
 def test_a_difference_leaves_out_what_only_programs_compare() -> None:
-    compared = ["evaluation.math.bits_per_byte", "members.expert/law@1.slot", "tuned_on"]
+    figures = ["evaluation.math.bits_per_byte", "evaluation.sample.bits_per_byte"]
+    compared = [*figures, "members.expert/law@1.slot", "tuned_on"]
     others = [
         "evaluation.math.block_bits",
+        "evaluation.math.sample",
         "evaluation.math.sample.block_bytes",
+        "evaluation.math.sample.documents",
         "members.expert/law@1.digest",
     ]
     changes = [Change(what=what, left=1, right=2) for what in (*others, *compared)]
-    assert [one.what for one in _for_people(changes)] == compared
+    assert [one.what for one in changes if not one.for_programs] == compared
+    answer = DiffAnswer(
+        left="build/1", right="build/2", changes=tuple(changes), files=FileChanges(), notes=()
+    )
+    page = comparison(answer)
+    assert [f"evaluation.{one.domain}.bits_per_byte" for one in page.figures] == figures
+    assert {part.title: [one.name for one in part.facts] for part in page.parts} == {
+        "Members": ["expert/law@1.slot"],
+        "Tuned on": ["tuned on"],
+    }
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])

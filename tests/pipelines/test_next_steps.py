@@ -15,9 +15,14 @@ from btx_core.columns import Unreadable
 from btx_core.corpus_files import Reading, documents
 from pipelines.cli.app import app
 from pipelines.jobs import export
+from pipelines.jobs.find import SearchRequest, search
+from pipelines.jobs.show import LISTED, listed
 from pipelines.workspace import folders, trust
+from pipelines.workspace.workspace import create
 from registry.catalogue import ledger
-from registry.errors import NotFound, Refused
+from registry.catalogue.reading import FIRST
+from registry.errors import Invalid, NotFound, Refused
+from registry.records.kinds import Kind
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pipelines", "registry", "btx_core")
@@ -83,6 +88,22 @@ def test_every_command_in_a_message_exists(package: str) -> None:
             if unknown := unknown_in(text):
                 found[f"{module.relative_to(ROOT)}: {text[:60]}"] = unknown
     assert found == {}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_command_that_shows_a_kind_works(kind: Kind, tmp_path: Path) -> None:
+    workspace = create(tmp_path / "workspace")
+    command, words = kind.look_up.removeprefix("btx ").split()
+    if command == "search":
+        assert search(workspace, SearchRequest(words=(words,))) == []
+    else:
+        assert listed(workspace, words, {}) == []
+    for word in (kind, kind.plural):
+        if word not in LISTED:
+            with pytest.raises(Invalid) as refusal:
+                listed(workspace, word, {})
+            assert refusal.value.next == kind.look_up
+    assert not unknown_in(FIRST[kind])
 
 
 def test_every_command_in_a_remedy_exists() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.jobs.find import lines
 from registry.catalogue.catalog import Catalog
 from registry.errors import Invalid
 from registry.governance import approving, keys, lookup, stating
@@ -96,6 +97,16 @@ def test_a_cell_of_csv_is_no_formula(story: Any) -> None:
         "ref,kind,status,registered_at,holder",
         f"data/evil@1,data,registered,{rows[0].registered_at},'=HYPERLINK(1)",
     ]
+
+
+def test_a_field_that_has_a_column_gets_no_second_one(story: Any) -> None:
+    story.data("law", holder="Acme")
+    terms = ["status=registered", "kind=data", "holder=Acme"]
+    rows = lookup.search(story.as_("ann"), terms, ["registered_at"])
+    head = lookup.as_csv(rows).splitlines()[0]
+    assert head == "ref,kind,status,registered_at,holder"
+    assert lines(rows)[0] == ["ref", "status", "holder", "registered_at"]
+    assert {"status", "registered_at"} < {*rows[0].values}
 
 
 @pytest.mark.parametrize("dump", GOLDEN, ids=lambda path: path.stem)

@@ -1,6 +1,6 @@
 """Rows of lists: seeds, data, experts, builds, exports, and what a search found."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import Field
@@ -82,3 +82,7 @@ class SearchRow(Answer):
     status: str
     registered_at: str
     values: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    def fields_beside(self, columns: Collection[str]) -> list[str]:
+        """Return the fields with values, but those that have a column of their own."""
+        return [name for name in self.values if name not in columns]

@@ -38,12 +38,29 @@ class FileLine(Answer):
     md5: str | None = None
 
 
+# How the name of a change ends that nobody compares by eye: digests, and figures of single blocks.
+FOR_PROGRAMS = (
+    ".block_bits",
+    ".seed_block_bits",
+    ".digest",
+    ".sample",
+    ".sample.block_bytes",
+    ".sample.documents",
+    ".sample.tokens_in_all",
+)
+
+
 class Change(Answer):
     """One fact that differs between two versions."""
 
     what: str
     left: Any = None  # a fact of any type
     right: Any = None
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether nobody compares it by eye."""
+        return self.what.endswith(FOR_PROGRAMS)
 
 
 class FileChanges(Answer):

@@ -16,6 +16,7 @@ from pipelines.jobs.serve import Address, site
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
 from registry.formats.dossier import collect, compute
+from registry.records.answers.shown import Change
 from registry.records.events import (
     Act,
     Acted,
@@ -380,7 +381,9 @@ def test_a_comparison_says_what_the_command_says(web: Web) -> None:
     page = web.client.get("/compare", params=pair).text
     assert "+0.250" in page
     assert "1.25" in page
-    shown = [change["what"].rpartition(".")[2] for change in told["changes"]]
+    changes = [Change(**change) for change in told["changes"]]
+    shown = [change.what.rpartition(".")[2] for change in changes if not change.for_programs]
+    assert {"bits_per_byte", "slot"} <= {*shown}
     for name in shown:
         assert name in comparing.NO_FIGURES or name.replace("_", " ") in page
     # Without names the two newest builds; two kinds are refused by name.
