@@ -79,7 +79,7 @@ def rebuild_command(
         bool, typer.Option("--dry-run", help="say what would run, write nothing")
     ] = False,
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="build also what seems not to fit in memory")
+        bool, typer.Option("--anyway", help="build also what seems not to fit in memory or on disk")
     ] = False,
     executor: Executor = None,
     fact: Facts = None,
@@ -146,7 +146,7 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
     print_line(f"  reuse   {', '.join(answer.reused) or 'nothing'}")
     if answer.bytes_written:
         written, linked = size(answer.bytes_written), size(answer.bytes_linked)
-        print_line(f"  bytes   {written} to write, {linked} linked")
+        print_line(f"  bytes   {written} to write, {linked} linked{_room(answer)}")
     if answer.seconds:
         stages = [f"{stage} {duration(seconds)}" for stage, seconds in answer.seconds.items()]
         print_line(f"  time    {', '.join(stages)}, by {answer.measured_on}")
@@ -163,6 +163,13 @@ def _print_forecast(answer: "ForecastAnswer") -> None:
         print_line(f"  cost    {_tuning(answer.tuning)}")
     if answer.price:
         _print_price(answer.price)
+
+
+def _room(answer: "ForecastAnswer") -> str:
+    free = answer.free_bytes
+    if free is None or answer.bytes_written <= free:
+        return ""
+    return f", of {size(free)} free: DOES NOT FIT"
 
 
 def _print_price(price: "PriceOfOneMore") -> None:

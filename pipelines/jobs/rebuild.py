@@ -29,7 +29,7 @@ from pipelines.jobs.build_plan import (
     require_settings_of_seed,
     tuning_need,
 )
-from pipelines.jobs.forecast import Shards, forecast
+from pipelines.jobs.forecast import Forecast, Shards, forecast
 from pipelines.jobs.growing import (
     Growing,
     growing_from,
@@ -42,7 +42,7 @@ from pipelines.jobs.price import price_of_one_more
 from pipelines.jobs.state_facts import StatedFacts
 from pipelines.stages import dvc_runs
 from pipelines.stages.executors import EXECUTOR, Clusters, check, placed, require_memory
-from pipelines.workspace import fitted, folders, orders, reports
+from pipelines.workspace import disk_need, fitted, folders, orders, reports
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.environment import environment
 from pipelines.workspace.orders import BuildOrder, GrownFrom, MemberOrder
@@ -121,13 +121,13 @@ def rebuild(
         workspace: where the experts are registered.
         request: what is asked for beside what the workspace says.
         executor: local, ray or slurm; the settings' unless it is given.
-        anyway: also where memory seems too small.
+        anyway: also where memory or disk seem too small.
 
     Returns:
         The build, what ran and what was reused.
 
     Raises:
-        Unavailable: where memory is too small to tune it.
+        Unavailable: where memory is too small to tune it, or the disk to hold it.
         Invalid: for resources that an executor cannot honour, and for a member with another config.
         Unsupported: for a routing that no mixture of the seed's family has.
         Refused: when the gate says no.
@@ -146,9 +146,15 @@ def rebuild(
         require_routing(workspace, planned)
         require_settings_of_seed(planned)
         grown = growing_from(workspace, planned)
-        for place in _places(workspace, planned, grown, executor):
-            if not anyway:
+        places = _places(workspace, planned, grown, executor)
+        if not anyway:
+            for place in places:
                 require_memory("rebuild", place)
+            written = _expected(workspace, planned, grown).size("write")
+            # What an interrupted rebuild wrote is used again, or makes room.
+            left = sum(path.stat().st_size for path in workspace.work.glob("mixed/*.safetensors"))
+            what = "the shards of the build"
+            disk_need.require("rebuild", workspace.root, written - left, what=what)
         # Nobody takes the number between its choice and the verdict that names it.
         with workspace.numbering(Kind.BUILD, "") as number:
             asked = _ask(workspace, planned, f"build/{number}", own, grown)
@@ -223,12 +229,9 @@ def look_ahead(
         return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
     require_routing(workspace, planned)
     require_settings_of_seed(planned)
-    shards = _shards(workspace, planned, proven=False)
-    last = _last_of_seed(workspace, planned)
-    folder = folders.build_folder(workspace.root, last) if last else None
     grown = growing_from(workspace, planned)
-    tuning = tuning_of(planned, grown)
-    expected = forecast(workspace, planned, shards, folder, tuning.tokens)
+    tuning, expected = tuning_of(planned, grown), _expected(workspace, planned, grown)
+    shards = _shards(workspace, planned, proven=False)
     return ForecastAnswer(
         build=None,
         status="planned",
@@ -236,6 +239,7 @@ def look_ahead(
         reused=_reused(planned, shards),
         bytes_written=expected.size("write"),
         bytes_linked=expected.size("link"),
+        free_bytes=disk_need.free(workspace.root),
         seconds=expected.seconds,
         line=planned.line,
         changes=tuple(changes(planned)),
@@ -247,6 +251,17 @@ def look_ahead(
         chosen=planned.chosen,
         tuning=with_flops(tuning, expected.cost.get("flops")),
         price=price_of_one_more(workspace, planned),
+    )
+
+
+def _expected(workspace: Workspace, planned: Plan, grown: Growing | None) -> Forecast:
+    last = _last_of_seed(workspace, planned)
+    return forecast(
+        workspace,
+        planned,
+        _shards(workspace, planned, proven=False),
+        folders.build_folder(workspace.root, last) if last else None,
+        tuning_of(planned, grown).tokens,
     )
 
 

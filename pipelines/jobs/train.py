@@ -40,7 +40,7 @@ from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.recipe_reader import complete, recipe
 from pipelines.workspace.workspace import Workspace, check_expert_name
 from registry.catalogue.reading import FIRST
-from registry.errors import Conflict, Invalid, Refused, Unavailable
+from registry.errors import Conflict, Invalid, Refused
 from registry.records.answers.building import PlannedBranch, PlannedStage, TrainForecastAnswer
 from registry.records.base import JsonObject
 from registry.records.events import StageRan
@@ -48,7 +48,6 @@ from registry.records.facts import DataFacts, Facts, SeedFacts
 from registry.records.kinds import UNUSABLE, Kind
 from registry.records.references import parse
 from registry.records.version import Version
-from registry.units import size
 
 logger = logging.getLogger(__name__)
 
@@ -207,14 +206,9 @@ def _require_room(
     if not recipes:
         return
     seed = folders.folder_of(workspace.root, base)
-    needed, there = disk_need.of_training(seed, recipes), disk_need.free(workspace.root)
-    if needed > there:
-        raise Unavailable(
-            names,
-            found=f"{size(there)} free on the disk of {workspace.root}",
-            expected=f"at least {size(needed)}, for {', '.join(ordered)}",
-            next="make room (btx registry gc, dvc gc --workspace), or train fewer; or --anyway",
-        )
+    needed = disk_need.of_training(seed, recipes)
+    instead, what = ", or train fewer", ", ".join(ordered)
+    disk_need.require(names, workspace.root, needed, what=what, instead=instead)
 
 
 def newest_seed(workspace: Workspace) -> str:

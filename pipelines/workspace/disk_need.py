@@ -1,7 +1,7 @@
-"""What disk a training writes, from its seed's files and its recipe; nothing is loaded.
+"""Whether the disk has room for what a command is certain to write; nothing is loaded.
 
-In:  a seed's folder, recipes.  Out: bytes, at the least: what is certain to be written at one time.
-What there is, the file system says.
+In:  a seed's folder and the recipes of its branches, or bytes.  Out: bytes, at the least: what is
+certain to be written at one time; a refusal. What there is, the file system says.
 """
 
 import shutil
@@ -11,6 +11,8 @@ from pathlib import Path
 from btx_core.training.memory import ADAM_AVERAGES, FLOAT32, Trains
 from btx_core.training.recipes import TrainRecipe
 from pipelines.workspace.memory_need import shape_of
+from registry.errors import Unavailable
+from registry.units import size
 
 # The branch, and the copy of it that is registered.
 COPIES = 2
@@ -25,6 +27,29 @@ def of_training(seed: Path, recipes: Sequence[TrainRecipe]) -> int:
     """
     weights = sum(path.stat().st_size for path in seed.glob("*.safetensors"))
     return len(recipes) * COPIES * weights + max(_checkpoint(seed, one) for one in recipes)
+
+
+def require(named: str, folder: Path, needed: int, *, what: str, instead: str = "") -> None:
+    """Refuse what the disk has no room for.
+
+    Args:
+        named: the command.
+        folder: the workspace's.
+        needed: the bytes that it writes.
+        what: that is written.
+        instead: how else less is written.
+
+    Raises:
+        Unavailable: with how to make room.
+    """
+    there = free(folder)
+    if needed > there:
+        raise Unavailable(
+            named,
+            found=f"{size(there)} free on the disk of {folder}",
+            expected=f"at least {size(needed)}, for {what}",
+            next=f"make room (btx registry gc, dvc gc --workspace){instead}; or --anyway",
+        )
 
 
 def free(folder: Path) -> int:

@@ -5,6 +5,7 @@ What a plan says before, what a rebuild does, and that the same content gives th
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,12 +19,14 @@ import pytest
 
 import pipelines.jobs.rebuild as rebuild_module
 from btx_core.problems import Unsupported
+from pipelines.cli.compose import _print_forecast
 from pipelines.jobs.annotate import retire
 from pipelines.jobs.audit import AuditRequest, audit
 from pipelines.jobs.build_plan import Request, plan, recipes_of, slots
 from pipelines.jobs.rebuild import _keeps_members, look_ahead, rebuild
 from pipelines.jobs.register import register
 from pipelines.stages import local_processes
+from pipelines.workspace import disk_need
 from pipelines.workspace.settings_file import Recipes, read_recipes
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid, NotFound, Unavailable
@@ -304,15 +307,28 @@ def test_a_tuning_is_fitted_to_where_it_runs(
     assert there["accumulate"] == 1, "nobody knows the memory there"
 
 
-def test_what_memory_cannot_hold_is_not_begun(
-    own_story: Workspace, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lacking", ["memory", "disk"])
+def test_what_memory_or_disk_cannot_hold_is_not_begun(
+    own_story: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lacking: str,
 ) -> None:
-    monkeypatch.setattr(local_processes, "memory_each", lambda resources: 1 << 20)
+    if lacking == "memory":
+        monkeypatch.setattr(local_processes, "memory_each", lambda resources: 1 << 20)
+        found = "1.05 MB of memory a process"
+    else:
+        monkeypatch.setattr(disk_need, "free", lambda folder: 1 << 10)
+        shutil.rmtree(own_story.work / "mixed", ignore_errors=True)
+        found = f"1.02 kB free on the disk of {own_story.root}"
     catalog, asked = own_story.catalog, Request(recipes=Recipes())
-    (tuning,) = [one for one in look_ahead(own_story, asked).stages if one.stage == "tune"]
-    assert tuning.fits is False
+    ahead = look_ahead(own_story, asked)
+    (tuning,) = [one for one in ahead.stages if one.stage == "tune"]
+    assert (tuning.fits is False) == (lacking == "memory")
+    _print_forecast(ahead)
+    assert capsys.readouterr().out.count("DOES NOT FIT") == 1
     events, snapshots = catalog.head(), catalog.versions(SnapshotFacts)
-    with pytest.raises(Unavailable, match=r"1\.05 MB of memory a process(.|\n)*--anyway"):
+    with pytest.raises(Unavailable, match=rf"{re.escape(found)}(.|\n)*--anyway"):
         rebuild(own_story, asked)
     assert catalog.head() == events, "the gate was not asked"
     assert catalog.versions(SnapshotFacts) == snapshots

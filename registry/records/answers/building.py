@@ -141,6 +141,7 @@ class ForecastAnswer(RebuildAnswer):
     line: str | None = None
     changes: tuple[MemberChange, ...] = ()
     weights: tuple[PlannedFile, ...] = ()
+    free_bytes: int | None = None  # on the disk of the workspace
     cost: Mapping[str, int | float] = Field(default_factory=dict)
     chosen: Mapping[str, int | float] = Field(default_factory=dict)  # what tuning left open: "auto"
     measured_on: str | None = None  # the build whose times and cost were scaled
