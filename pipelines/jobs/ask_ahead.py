@@ -86,7 +86,7 @@ def require_admissible(workspace: Workspace, intents: Sequence[Intent]) -> None:
     Raises:
         Refused: naming the rules that say no to the first branch that is refused.
     """
-    own = state_facts.stated(workspace, Kind.EXPERT, dry_run=True)
+    own = state_facts.stated(workspace, Kind.EXPERT)
     overlaps: dict[str, float] = {}
     for intent in intents:
         data = str(intent.data.ref)

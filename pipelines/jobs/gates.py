@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pipelines.jobs import state_facts
 from pipelines.workspace.diagnostics import remark
 from pipelines.workspace.workspace import Workspace
 from registry.catalogue.catalog import Catalog
@@ -99,6 +100,8 @@ def ask(
     """
     asked = question(workspace, of, subject, evidence, sent)
     _adopt_first(workspace, asked)
+    if workspace.given.any:
+        state_facts.adopt_first(workspace)
     verdict = gate.decide(workspace.catalog, asked)
     unmeasured: set[str] = set()
     if verdict.outcome == "refused" and at_best is not None:

@@ -219,7 +219,7 @@ def look_ahead(
 
     The arguments and the errors are those of `rebuild`.
     """
-    own = state_facts.stated(workspace, Kind.BUILD, dry_run=True)
+    own = state_facts.stated(workspace, Kind.BUILD)
     planned = plan(workspace, request or Request(), executor=executor)
     if _nothing_to_do(workspace, planned):
         if planned.previous:

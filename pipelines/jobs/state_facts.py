@@ -85,15 +85,15 @@ def stated(
     workspace: Workspace,
     kind: Kind,
     *,
-    dry_run: bool = False,
     unsaid: Mapping[str, str] | None = None,
 ) -> StatedFacts:
     """Return what is stated of what a command registers, checked before it does any work.
 
+    Nothing is written: where no schema was adopted yet, a gate that is asked adopts it.
+
     Args:
         workspace: whose user gave the facts, and whose schema they are checked by.
         kind: of what is registered.
-        dry_run: whether nothing may be written, as a first use of a schema is.
         unsaid: of an export: what it cannot state of itself now, by name, and what to do about it;
             all else that an export states itself counts as stated.
 
@@ -109,8 +109,8 @@ def stated(
         names |= SAID_BY_EXPORT - unsaid.keys()
     stating.require_complete(schema, kind, names, unsaid)
     stating.require_roles(workspace.catalog, schema, found.values)
-    if found.values:
-        _adopt_first(workspace, schema, dry_run=dry_run)
+    if found.values and stating.valid_schema(workspace.catalog) is None:
+        stating.require_open(workspace.catalog)
     return found
 
 
@@ -148,7 +148,7 @@ def amend(workspace: Workspace, reference: str, given: GivenFacts, why: str) -> 
     signer = acts.signer_if_closed(catalog)
     # Signed first: what is refused adopts no schema and leaves no file.
     stated = stating.amendment(catalog, whole, values, why, signer, schema)
-    _adopt_first(workspace, schema)
+    adopt_first(workspace, schema)
     with workspace.store.holding():
         found.keep(workspace)
         event = stating.log(catalog, stated)
@@ -249,17 +249,18 @@ def _schema(workspace: Workspace, kind: str, *, used: bool) -> FactSchema:
     )
 
 
-def _adopt_first(workspace: Workspace, schema: FactSchema, *, dry_run: bool = False) -> None:
+def adopt_first(workspace: Workspace, schema: FactSchema | None = None) -> None:
     """Adopt the schema of a new workspace, once something is stated by it.
 
+    Args:
+        workspace: the workspace.
+        schema: its own unless it is given.
+
     Raises:
-        Refused: where the list of actors is closed: an auditor adopts it; also with `dry_run`.
+        Refused: where the list of actors is closed: an auditor adopts it.
     """
-    if stating.valid_schema(workspace.catalog) is not None:
-        return
-    if dry_run:
-        stating.require_open(workspace.catalog)
-    else:
+    if stating.valid_schema(workspace.catalog) is None:
+        schema = schema or stating.read_schema(workspace.facts)
         stating.declare(workspace.catalog, schema, why="the facts of a new workspace")
 
 

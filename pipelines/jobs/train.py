@@ -157,7 +157,7 @@ def look_ahead(
     """
     for name in experts:
         check_expert_name(name)
-    state_facts.stated(workspace, Kind.EXPERT, dry_run=True)
+    state_facts.stated(workspace, Kind.EXPERT)
     resources = workspace.settings.resources("train", executor)
     clusters = Clusters.of(workspace.settings)
     check(resources, clusters)

@@ -113,13 +113,12 @@ def test_asking_ahead_says_what_a_gate_says_that_waits_for_an_auditor_to_adopt_p
         (rule,) = verdict.rules
         assert (f"{rule.policy}/{rule.rule}", rule.message) == (said.rule, said.message)
     own = made.stating(GivenFacts(("hub_id=a/b",)))
-    for dry_run in (True, False):
-        with pytest.raises(Refused, match="a schema that no auditor adopted"):
-            state_facts.stated(own, Kind.DATA, dry_run=dry_run)
+    with pytest.raises(Refused, match="a schema that no auditor adopted"):
+        state_facts.stated(own, Kind.DATA)
     assert catalog.head() == head
     assert any("gates refuse until an auditor" in note for note in audit(made, None).notes)
     policy.adopt(made)
-    assert state_facts.stated(own, Kind.DATA, dry_run=True).values == {"hub_id": "a/b"}
+    assert state_facts.stated(own, Kind.DATA).values == {"hub_id": "a/b"}
     names = [rule.name for rule in gates.check(catalog, asked).rules]
     assert names
     assert "gate/adopted" not in names

@@ -16,7 +16,7 @@ from pipelines.workspace.workspace import SHIPPED_FACTS, Workspace, create
 from registry.errors import Conflict, Invalid, NotFound, Refused
 from registry.governance import changes, keys
 from registry.governance.gate import readable_verdicts
-from registry.governance.stating import own_facts_of, own_values, read_schema
+from registry.governance.stating import own_facts_of, own_values, read_schema, valid_schema
 from registry.records.events import Judged
 from registry.records.facts import (
     BuildFacts,
@@ -152,6 +152,21 @@ def test_facts_that_are_refused_leave_no_attached_file_and_no_adopted_schema(
     monkeypatch.setenv("BTX_KEY_FILE", str(key))
     state_facts.amend(workspace, "data/law", given, "reviewed")
     assert len(list(workspace.store.objects())) == 1
+
+
+def test_a_command_that_ends_before_its_gate_adopts_no_schema(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    stating_eu = workspace.stating(GivenFacts(pairs=("residency=EU",)))
+    head = workspace.catalog.head()
+    with pytest.raises(NotFound):
+        add_data(stating_eu, "law", tmp_path / "nowhere", STATED)
+    assert workspace.catalog.head() == head
+    (tmp_path / "law").mkdir()
+    (tmp_path / "law/a.txt").write_text("".join(f"Section {n} of the law.\n" for n in range(400)))
+    version = add_data(stating_eu, "law", tmp_path / "law", STATED)
+    assert version.facts.own["residency"] == "EU"
+    assert valid_schema(workspace.catalog)
 
 
 def test_the_command_lists_shows_and_amends_what_is_stated(
