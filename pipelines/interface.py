@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.workspace.bars import Report
+    from pipelines.workspace.placement import ExecutorName
     from pipelines.workspace.workspace import Workspace as OpenWorkspace
     from registry.records.answers.auditing import AuditAnswer
     from registry.records.answers.building import ExportAnswer, RebuildAnswer
@@ -84,6 +85,7 @@ class Workspace:
         *,
         seed: str | None = None,
         mode: str | None = None,
+        executor: "ExecutorName | None" = None,
         anyway: bool = False,
     ) -> "list[RegisteredAnswer]":
         """Train a copy of the seed on a data version for each expert, and register them.
@@ -92,6 +94,7 @@ class Workspace:
             experts: the expert's name to its data version: {"legal": "data/legal"}.
             seed: the only seed there is, unless it is given.
             mode: anchored or full; the recipe's unless it is given.
+            executor: local, ray or slurm; the settings' unless it is given.
             anyway: train also what the gate would refuse, or seems not to fit.
 
         Raises:
@@ -103,7 +106,9 @@ class Workspace:
         from pipelines.jobs.train import train
         from registry.records.answers.registering import registered
 
-        branches = train(self._opened, experts, seed=seed, mode=mode, anyway=anyway)
+        branches = train(
+            self._opened, experts, seed=seed, mode=mode, executor=executor, anyway=anyway
+        )
         versions = register_branches(self._opened, branches, self._show)
         return [registered(version) for version in versions]
 
@@ -137,6 +142,8 @@ class Workspace:
         tune: str | None = None,
         line: str = "main",
         to: str | None = None,
+        from_nothing: bool = False,
+        executor: "ExecutorName | None" = None,
         anyway: bool = False,
     ) -> "RebuildAnswer":
         """Compose the model of all experts in use; only what changed runs.
@@ -147,18 +154,27 @@ class Workspace:
             tune: none, router, shared or all; the recipe's unless it is given.
             line: the product line.
             to: a build or snapshot to go back to.
-            anyway: build also what seems not to fit in memory.
+            from_nothing: tune from nothing where the recipe says grow.
+            executor: local, ray or slurm; the settings' unless it is given.
+            anyway: build also what seems not to fit in memory or on disk.
 
         Raises:
-            Unavailable: where memory is too small to tune it.
+            Unavailable: where memory or disk are too small.
             Refused: where a policy says no, with its `rules`.
             StageFailed: where training or measuring ended with an error.
         """
         from pipelines.jobs.build_plan import Request
         from pipelines.jobs.rebuild import rebuild
 
-        request = Request(line=line, with_=with_, without=without, tune=tune, to=to)
-        return rebuild(self._opened, request, anyway=anyway)
+        request = Request(
+            line=line,
+            with_=with_,
+            without=without,
+            tune=tune,
+            to=to,
+            from_nothing=from_nothing,
+        )
+        return rebuild(self._opened, request, executor=executor, anyway=anyway)
 
     def audit(
         self, ref: str | None = None, *, recompute: bool = False, head: str | None = None

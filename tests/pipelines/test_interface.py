@@ -26,9 +26,12 @@ SURFACE = {
     "data.list": "",
     "seed.add": "name, path, *, data=(), license_id=None",
     "seed.list": "",
-    "train": "experts, *, seed=None, mode=None, anyway=False",
+    "train": "experts, *, seed=None, mode=None, executor=None, anyway=False",
     "register": "name, path, *, data, seed=None",
-    "rebuild": "*, with_=(), without=(), tune=None, line='main', to=None, anyway=False",
+    "rebuild": (
+        "*, with_=(), without=(), tune=None, line='main', to=None, from_nothing=False, "
+        "executor=None, anyway=False"
+    ),
     "audit": "ref=None, *, recompute=False, head=None",
     "release": "build",
     "export": "build, folder, *, fused=False, target='transformers', draft=False",
