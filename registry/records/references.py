@@ -67,10 +67,20 @@ def parse(text: str | Reference, kind: str | None = None) -> Reference:
     elif not slash:
         raise _unreadable(text, "kind/name@version, such as expert/math@1")
     if head not in KINDS:
-        raise _unreadable(text, f"one of {', '.join(Kind)} before the slash")
+        raise _unreadable(text, _meant(head, rest))
     if kind is not None and head != kind:
         raise _unreadable(text, f"a reference to {kind}")
     return _build(text, rest) if head == Kind.BUILD else _named(text, Kind(head), rest)
+
+
+def _meant(head: str, rest: str) -> str:
+    """Say what stands in the place of a kind that there is not."""
+    for kind in Kind:
+        if head == kind.plural:
+            return f"{kind}/{rest}"
+    if head in ("", ".", "..", "~"):
+        return "a reference such as data/math, not a path: what lies there is registered first"
+    return f"one of {', '.join(Kind)} before the slash"
 
 
 def _build(text: str, number: str) -> Reference:

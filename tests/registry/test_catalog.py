@@ -342,3 +342,18 @@ def test_a_licence_is_found_in_an_expression_and_where_documents_state_it(
     assert found("ISC") == found("CC-BY-4.0") == ["data/a@1", "expert/x@1"]
     assert found("MIT-0") == ["data/b@1", "data/c@1"]
     assert found("M_T") == found("CC-BY") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("experts/math", "expected expert/math"),
+        ("builds/1", "expected build/1"),
+        ("../corpora/math", "not a path"),
+        ("/corpora/math", "not a path"),
+        ("cat/math", "one of data, seed"),
+    ],
+)
+def test_what_is_no_reference_says_what_may_have_been_meant(text: str, expected: str) -> None:
+    with pytest.raises(Invalid, match=expected):
+        parse(text)
