@@ -56,6 +56,9 @@ READ = frozenset(
     for names in (*FORMS, IDS, AUTHORS, LICENCES, NESTED, BESIDE, ("input", "label", "functions"))
     for name in names
 )
+# What a question and an answer are called where the two are no known form.
+ASKING = ("prompt", "question", "query", "instruction", "problem", "input")
+ANSWERING = ("answer", "response", "output", "solution")
 # Characters in which two rows are looked for.
 FIRST_LINES = 1 << 20
 KNOWN = (
@@ -466,7 +469,12 @@ def _unknown(row: object, where: str, text_field: str | None) -> Unreadable:
             next="fix the line, or name another column with --text-field",
         )
     way = ""
-    if lengths:
+    asks = [name for name in ASKING if name in lengths]
+    says = [name for name in ANSWERING if name in lengths]
+    if asks and says:
+        renamed = {asks[0]: "prompt", says[0]: "answer"}.items()
+        way = ", or call " + " and ".join(f"{old} {new}" for old, new in renamed if old != new)
+    elif lengths:
         # The longest text of the row is most likely the document.
         longest = max(lengths, key=lengths.__getitem__)
         way = f", or name the column that holds the text: --text-field {longest}"
