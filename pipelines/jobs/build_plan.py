@@ -351,11 +351,9 @@ def require_routing(workspace: Workspace, planned: Plan) -> None:
         Unsupported: naming the family; also where its routers need more experts.
     """
     config = memory_need.config_of(folders.folder_of(workspace.root, planned.seed))
-    # Of a seed that is not on this disk nothing is known, and nothing is mixed.
-    if config:
-        mixed = recipe(MixRecipe, planned.ordered.mix)
-        family = find_family(config, full_softmax=mixed.routing == "switch")
-        require_experts(family, (len(planned.members) + mixed.seed_expert) * mixed.split)
+    mixed = recipe(MixRecipe, planned.ordered.mix)
+    family = find_family(config, full_softmax=mixed.routing == "switch")
+    require_experts(family, (len(planned.members) + mixed.seed_expert) * mixed.split)
 
 
 def _change(was: str | None, ref: str) -> Any:  # one of MemberChange's words

@@ -131,6 +131,7 @@ def rebuild(
         Invalid: for resources that an executor cannot honour, and for a member with another config.
         Unsupported: for a routing that no mixture of the seed's family has.
         Refused: when the gate says no.
+        NotFound: when the seed or a member is not on this disk.
         Damaged: when a registered file on disk is not what was registered.
     """
     with workspace.writing("rebuild"):
@@ -143,6 +144,7 @@ def rebuild(
             return _unchanged(planned)
         # What a stage would refuse is told before anything is written.
         recipes_of(planned)
+        _require_here(workspace, planned)
         require_routing(workspace, planned)
         require_settings_of_seed(planned)
         grown = growing_from(workspace, planned)
@@ -227,6 +229,7 @@ def look_ahead(
         answer = _unchanged(planned)
         price = price_of_one_more(workspace, planned)
         return ForecastAnswer(**answer.to_json(), changes=tuple(changes(planned)), price=price)
+    _require_here(workspace, planned)
     require_routing(workspace, planned)
     require_settings_of_seed(planned)
     grown = growing_from(workspace, planned)
@@ -252,6 +255,12 @@ def look_ahead(
         tuning=with_flops(tuning, expected.cost.get("flops")),
         price=price_of_one_more(workspace, planned),
     )
+
+
+def _require_here(workspace: Workspace, planned: Plan) -> None:
+    """Raise NotFound where the seed or a member is not on this disk."""
+    for version in (planned.seed, *(member.version for member in planned.members)):
+        folders.require_here(folders.folder_of(workspace.root, version), str(version.ref))
 
 
 def _expected(workspace: Workspace, planned: Plan, grown: Growing | None) -> Forecast:

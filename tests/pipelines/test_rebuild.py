@@ -341,6 +341,18 @@ def test_what_memory_or_disk_cannot_hold_is_not_begun(
         rebuild(own_story, asked, anyway=True)
 
 
+@pytest.mark.parametrize("folder", ["seeds/base/1", "experts/code/1"])
+def test_what_is_not_on_this_disk_is_named_before_the_gate_is_asked(
+    own_story: Workspace, folder: str
+) -> None:
+    shutil.rmtree(own_story.root / folder)
+    asked, head = Request(without=("math",)), own_story.catalog.head()
+    for act in (look_ahead, rebuild):
+        with pytest.raises(NotFound, match=rf"dvc pull (.|\n)*{folder}\.dvc"):
+            act(own_story, asked)
+    assert own_story.catalog.head() == head
+
+
 class Begun(Exception):
     """The stages would run now."""
 
