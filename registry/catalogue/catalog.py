@@ -368,8 +368,8 @@ class Catalog:
         """Return the reference to a version of one kind that a text names.
 
         Args:
-            text: a reference, its name alone, or an alias of a version of this kind. Where an
-                alias is called like something of this kind, that is meant.
+            text: a reference, its name alone, or an alias of a version of this kind. An alias
+                that is called like something else of this kind does not hide it.
             kind: the kind.
 
         Raises:
@@ -377,8 +377,11 @@ class Catalog:
         """
         with self.database.read() as rows:
             is_name = reading.next_number(rows, kind, text) > 1
-            behind = text if is_name else str(reading.behind_alias(rows, text))
-        return parse(behind if behind.startswith(f"{kind}/") else text, kind)
+            behind = str(reading.behind_alias(rows, text))
+        if not behind.startswith(f"{kind}/"):
+            return parse(text, kind)
+        found = parse(behind, kind)
+        return parse(text, kind) if is_name and found.name != text else found
 
     def retired(self) -> set[str]:
         """Return the references that were registered by mistake."""

@@ -52,8 +52,11 @@ def test_an_alias_that_is_called_like_an_expert_does_not_hide_it(catalog: Catalo
     for alias in ("best", "math"):
         remarks.move_alias(catalog, alias, legal)
         assert str(catalog.reference(alias, Kind.EXPERT)) == legal
-    expert("math")
+    math = expert("math")
     assert str(catalog.reference("math", Kind.EXPERT)) == "expert/math"
+    remarks.move_alias(catalog, "math", math)
+    assert str(catalog.reference("math", Kind.EXPERT)) == math, "a version of its own"
+    remarks.move_alias(catalog, "math", legal)
     assert str(catalog.reference("best", Kind.EXPERT)) == legal
     # Where no kind is asked for, a word without a slash can only be an alias.
     assert str(catalog.get("math").ref) == legal
