@@ -25,9 +25,10 @@ import psutil
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor, Partial
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Partial, Shard
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.distributed import fsdp
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_flash_attn_2_available
@@ -251,7 +252,8 @@ def load(
         dtype = _as_computed(folder, machine.device)
     sharding = _sharding(folder, machine, compute, blocks)
     empty = set() if sharding is None else _empty_tensors(folder)
-    with _without_report() if empty else nullcontext(), _one_by_one(machine):
+    quietly = _without_report() if empty else nullcontext()
+    with quietly, _one_by_one(machine), _experts_shared_evenly():
         loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype="auto" if dtype is None or stored else dtype,
@@ -423,6 +425,35 @@ def _one_by_one(machine: Machine) -> Iterator[None]:
             os.environ.pop(READ_IN_TURN, None)
         else:
             os.environ[READ_IN_TURN] = before
+
+
+@contextmanager
+def _experts_shared_evenly() -> Iterator[None]:
+    """Let processes share experts that they do not divide evenly by the columns of each matrix.
+
+    FSDP shares a parameter by its first dimension, here the experts: more processes than experts
+    would leave some without a share, which transformers cannot load.
+    """
+    # Any: transformers takes no such rule from outside.
+    sharing: Any = fsdp
+    before = sharing.fully_shard
+    sharing.fully_shard = _share_evenly
+    try:
+        yield
+    finally:
+        sharing.fully_shard = before
+
+
+# Any: what `fully_shard` takes and returns.
+def _share_evenly(module: Any, *, mesh: Any, **named: Any) -> Any:
+    def place(parameter: torch.nn.Parameter) -> Shard | None:
+        held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        count = mesh.size()
+        if held.ndim < 3 or held.shape[0] % count == 0 or held.shape[-1] % count:
+            return None
+        return Shard(held.ndim - 1)
+
+    return fully_shard(module, mesh=mesh, shard_placement_fn=place, **named)
 
 
 @contextmanager

@@ -64,7 +64,8 @@ def folders_of(root: Path) -> dict[str, str]:
         if family in ("llama", "mistral", "qwen3"):
             settings["rope_parameters"] = {"rope_theta": 77.0} | rotations[number % 6]
         elif family not in ("olmo3", "cwm", "qwen3_5_text"):
-            settings["rope_parameters"] = rotations[0]
+            # A copy: some families write into it what others would read.
+            settings["rope_parameters"] = dict(rotations[0])
         place = root / family
         for name, seed in (("seed", 1), ("branch", 2)):
             build(family, seed, **settings).save_pretrained(place / name)

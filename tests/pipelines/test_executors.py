@@ -18,7 +18,6 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from pipelines.jobs.add_data import add_data
 from pipelines.jobs.train import train
 from pipelines.stages import stages
 from pipelines.stages.dvc_runs import Interrupted, StageFailed, stale
@@ -31,7 +30,6 @@ from pipelines.workspace.placement import ExecutorName, Resources
 from pipelines.workspace.workspace import Workspace
 from registry.errors import Invalid
 from registry.records.events import StageRan
-from registry.records.facts import DataStatement
 
 pytestmark = pytest.mark.slow
 
@@ -243,17 +241,12 @@ def free_port() -> int:
     return port
 
 
-def test_a_branch_that_fails_is_named_and_the_others_are_kept(
-    own_story: Workspace, tmp_path: Path
-) -> None:
-    (tmp_path / "corpus/heldout").mkdir(parents=True)
-    (tmp_path / "corpus/heldout/only.txt").write_text("Nothing here may be trained on.\n" * 9)
-    statement = DataStatement(
-        license="CC0-1.0", source="the test", holder="nobody", purpose="testing", pii="none"
-    )
-    add_data(own_story, "bad", tmp_path / "corpus", statement)
+def test_a_branch_that_fails_is_named_and_the_others_are_kept(own_story: Workspace) -> None:
+    settings = own_story.root / "btx.toml"
+    settings.write_text(settings.read_text() + "[recipe.expert.bad]\nlearning_rate = 1e30\n")
+    own_story = Workspace.find(own_story.root)
     with pytest.raises(StageFailed, match=r"training of bad\n"):
-        train(own_story, {"good": "data/code", "bad": "data/bad"})
+        train(own_story, {"good": "data/code", "bad": "data/math"})
     assert not (own_story.root / "work/branches/bad").exists()
     states = {
         name: [
