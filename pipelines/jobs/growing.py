@@ -7,12 +7,13 @@ out. So a build that was withdrawn or is tainted is never tuned on from, and nei
 made from it: that edge is in the lineage.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from btx_core.training.recipes import TuneRecipe, growing
 from pipelines.jobs.build_plan import Plan
 from pipelines.workspace.recipe_reader import recipe
 from pipelines.workspace.workspace import Workspace
+from registry.governance.one_more import tokens_of
 from registry.records.answers.building import TuningAnswer
 from registry.records.base import JsonObject
 from registry.records.facts import BuildFacts, BuildRecipe
@@ -107,7 +108,7 @@ def with_flops(tuning: TuningAnswer, flops: float | None) -> TuningAnswer:
 
 def tuning_tokens(settings: TuneRecipe) -> int:
     """Return how many tokens a tuning by these settings reads."""
-    return _steps(settings) * settings.batch * settings.sequence
+    return tokens_of(asdict(settings), grows=False)
 
 
 def _steps(settings: TuneRecipe) -> int:

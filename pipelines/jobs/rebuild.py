@@ -152,7 +152,9 @@ def rebuild(
         if not anyway:
             for place in places:
                 require_memory("rebuild", place)
-            written = _expected(workspace, planned, grown).size("write")
+            lying = _shards(workspace, planned, proven=False)
+            tokens = tuning_of(planned, grown).tokens
+            written = _expected(workspace, planned, lying, tokens).size("write")
             # What an interrupted rebuild wrote is used again, or makes room.
             left = sum(path.stat().st_size for path in workspace.work.glob("mixed/*.safetensors"))
             what = "the shards of the build"
@@ -233,8 +235,8 @@ def look_ahead(
     require_routing(workspace, planned)
     require_settings_of_seed(planned)
     grown = growing_from(workspace, planned)
-    tuning, expected = tuning_of(planned, grown), _expected(workspace, planned, grown)
-    shards = _shards(workspace, planned, proven=False)
+    tuning, shards = tuning_of(planned, grown), _shards(workspace, planned, proven=False)
+    expected = _expected(workspace, planned, shards, tuning.tokens)
     return ForecastAnswer(
         build=None,
         status="planned",
@@ -263,15 +265,10 @@ def _require_here(workspace: Workspace, planned: Plan) -> None:
         folders.require_here(folders.folder_of(workspace.root, version), str(version.ref))
 
 
-def _expected(workspace: Workspace, planned: Plan, grown: Growing | None) -> Forecast:
+def _expected(workspace: Workspace, planned: Plan, shards: Shards, tokens: int) -> Forecast:
     last = _last_of_seed(workspace, planned)
-    return forecast(
-        workspace,
-        planned,
-        _shards(workspace, planned, proven=False),
-        folders.build_folder(workspace.root, last) if last else None,
-        tuning_of(planned, grown).tokens,
-    )
+    previous = folders.build_folder(workspace.root, last) if last else None
+    return forecast(workspace, planned, shards, previous, tokens)
 
 
 def _places(
